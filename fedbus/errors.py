@@ -1,0 +1,93 @@
+"""The one error tree of fedbus. A message says what was expected, what came, and what to do.
+
+FedbusError
+├── SettingsError        a flag, FEDBUS_* variable or TOML key is wrong
+├── JobSpecError         a job spec was refused; `.problems` lists every error with its path
+├── ProtocolError        a message that breaks the protocol; it changes nothing
+│   └── DecodeError      bytes that are no valid frame or message
+├── LayoutError          params that do not fit the job's layout
+├── TaskError            a task is unknown, or failed while loading, training or scoring
+│   └── DataError        the site's data folder is missing, empty or malformed
+├── StoreError           spool, ledger, checkpoint or outbox cannot be read or written
+├── BusError             the broker cannot be used
+│   ├── LoginError       wrong user, password, virtual host or permission
+│   ├── Unreachable      nothing answers at the broker's address
+│   └── PublishError     a publish was refused or not confirmed (it may still have been delivered)
+└── NodeError            the private RabbitMQ node cannot be started or stopped
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+class FedbusError(Exception):
+    """Base of every error that fedbus raises on purpose."""
+
+
+class SettingsError(FedbusError):
+    """A setting is missing or wrong."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """One thing wrong in a job spec: where (`local.steps`) and what."""
+
+    path: str
+    message: str
+
+
+class JobSpecError(FedbusError):
+    """A job spec was refused.
+
+    `problems` holds every error found, each with the path of its key.
+    """
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("; ".join(f"{p.path or 'job spec'}: {p.message}" for p in self.problems))
+
+
+class ProtocolError(FedbusError):
+    """A message that breaks the protocol."""
+
+
+class DecodeError(ProtocolError):
+    """Bytes that are no valid frame or message."""
+
+
+class LayoutError(FedbusError):
+    """Params whose names, shapes or dtypes differ from the job's layout."""
+
+
+class TaskError(FedbusError):
+    """A task is unknown or failed."""
+
+
+class DataError(TaskError):
+    """The site's data are missing, empty or malformed."""
+
+
+class StoreError(FedbusError):
+    """Durable state cannot be read or written."""
+
+
+class BusError(FedbusError):
+    """The broker cannot be used."""
+
+
+class LoginError(BusError):
+    """The broker refused user, password, virtual host or permission."""
+
+
+class UnreachableError(BusError):
+    """Nothing answers at the broker's address."""
+
+
+class PublishError(BusError):
+    """A publish was refused or not confirmed; it may still have been delivered."""
+
+
+class NodeError(FedbusError):
+    """The private RabbitMQ node cannot be started or stopped."""

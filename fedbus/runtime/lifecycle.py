@@ -1,0 +1,65 @@
+"""Start and stop of a daemon: signals set an event, a second signal skips the wait, errors become exit codes.
+
+0  stopped as asked        1  an error that the message explains        130  stopped at once by a second signal
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+
+import structlog
+
+from fedbus.errors import FedbusError
+
+log = structlog.get_logger()
+
+
+def run_daemon(main: Callable[[asyncio.Event], Awaitable[None]]) -> int:
+    """Run `main(stop)` until it returns; SIGTERM and SIGINT set `stop`. Returns the exit code."""
+
+    async def run() -> None:
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, _on_signal, number, stop)
+        await main(stop)
+
+    try:
+        asyncio.run(run())
+    except BaseExceptionGroup as group:
+        expected = [e for e in _leaves(group) if isinstance(e, FedbusError)]
+        if not expected:
+            raise
+        for error in expected:
+            print(f"fedbus: {error}", file=sys.stderr)
+        return 1
+    except FedbusError as error:
+        print(f"fedbus: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _on_signal(number: int, stop: asyncio.Event) -> None:
+    if stop.is_set():
+        log.warning("second-signal", signal=signal.Signals(number).name, text="leaving at once")
+        os._exit(130)
+    log.info("stopping", signal=signal.Signals(number).name)
+    stop.set()
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
+    found: list[BaseException] = []
+    for error in group.exceptions:
+        found += _leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
+    return found
+
+
+async def until_stopped(stop: asyncio.Event, *tasks: asyncio.Task[None]) -> None:
+    """Wait for `stop`, then cancel `tasks`. Meant to be the last task of a daemon's TaskGroup."""
+    await stop.wait()
+    for task in tasks:
+        task.cancel()

@@ -1,0 +1,65 @@
+"""Durable files: write beside, fsync, rename. Errors of the disk become StoreError with what to do."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from fedbus.errors import StoreError
+
+
+@contextmanager
+def disk_errors(what: str, path: Path) -> Iterator[None]:
+    """Translate OSError into StoreError: what was being done, where, and how to mend it."""
+    try:
+        yield
+    except OSError as exc:
+        hint = {
+            errno.ENOSPC: "the disk is full: free some space, nothing is acknowledged until then",
+            errno.EDQUOT: "the disk quota is used up: free some space, nothing is acknowledged until then",
+            errno.EACCES: "permission denied: give this user write access, or choose another folder",
+            errno.EROFS: "the file system is read-only: choose another folder",
+            errno.ENOTDIR: "a part of the path is a file: choose another folder",
+            errno.EEXIST: "a file is in the way: choose another folder",
+        }.get(exc.errno or 0, exc.strerror or str(exc))
+        raise StoreError(f"{what} {path}: {hint}") from exc
+
+
+def make_folder(path: Path) -> Path:
+    """Create `path` and check that this process may write into it; StoreError otherwise."""
+    with disk_errors("cannot use folder", path):
+        path.mkdir(parents=True, exist_ok=True)
+        probe = path / f".write-test-{os.getpid()}"
+        probe.write_bytes(b"fedbus")
+        probe.unlink()
+    return path
+
+
+def sync_folder(path: Path) -> None:
+    """Make renames and new names in `path` durable."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+@contextmanager
+def replace_durably(path: Path) -> Iterator[Path]:
+    """Yield a path beside `path` to write to; afterwards it is synced and takes the place of `path` in one step."""
+    beside = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+    with disk_errors("cannot write", path):
+        try:
+            yield beside
+            fd = os.open(beside, os.O_RDONLY)
+            try:
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+            beside.replace(path)
+            sync_folder(path.parent)
+        finally:
+            beside.unlink(missing_ok=True)

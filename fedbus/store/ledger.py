@@ -1,0 +1,260 @@
+"""The aggregator's ledger: one SQLite file (WAL) that says which jobs, updates and facts there were.
+
+What lives here: rows, and the transactions that keep them true. What may not: rules (see `fedbus.core`), tensors.
+
+    jobs      one row a job: spec, state, layout of its params
+    updates   one row an update; `update_id` is the primary key, so that a second arrival changes nothing
+    chunks    where each chunk of an update lies in its spool file
+    facts     what was decided, in order: folded, refused, committed. State = newest checkpoint + the facts after it
+    versions  which versions were published to the model log and confirmed
+
+Every write is durable when the call returns (synchronous=FULL). One thread uses a ledger at a time.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fedbus.errors import StoreError
+
+SCHEMA_VERSION = 1
+_TABLES = """
+CREATE TABLE IF NOT EXISTS jobs (
+  job TEXT PRIMARY KEY, spec TEXT NOT NULL, state TEXT NOT NULL, reason TEXT NOT NULL DEFAULT '', layout TEXT,
+  message_id TEXT UNIQUE, submitted_by TEXT NOT NULL, submitted_at REAL NOT NULL, started_at REAL, ended_at REAL,
+  result TEXT);
+CREATE TABLE IF NOT EXISTS updates (
+  update_id TEXT PRIMARY KEY, job TEXT NOT NULL, site TEXT NOT NULL, manifest TEXT, state TEXT NOT NULL,
+  received_at REAL NOT NULL);
+CREATE INDEX IF NOT EXISTS updates_by_job ON updates (job, state);
+CREATE TABLE IF NOT EXISTS chunks (
+  update_id TEXT NOT NULL, idx INTEGER NOT NULL, offset INTEGER NOT NULL, length INTEGER NOT NULL,
+  PRIMARY KEY (update_id, idx)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS facts (
+  seq INTEGER PRIMARY KEY AUTOINCREMENT, job TEXT NOT NULL, kind TEXT NOT NULL, body TEXT NOT NULL, at REAL NOT NULL);
+CREATE INDEX IF NOT EXISTS facts_by_job ON facts (job, seq);
+CREATE TABLE IF NOT EXISTS versions (
+  job TEXT NOT NULL, version INTEGER NOT NULL, published_at REAL NOT NULL, PRIMARY KEY (job, version)) WITHOUT ROWID;
+"""
+
+RECEIVING, SPOOLED, DECIDED = "receiving", "spooled", "decided"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobRow:
+    """One job as the ledger knows it; times are seconds since the epoch."""
+
+    job: str
+    spec: Mapping[str, Any]
+    state: str
+    reason: str
+    layout: Mapping[str, Any] | None
+    submitted_by: str
+    submitted_at: float
+    started_at: float | None
+    ended_at: float | None
+    result: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChunkRow:
+    """A chunk that was appended to its update's spool file."""
+
+    update_id: str
+    job: str
+    site: str
+    index: int
+    offset: int
+    length: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fact:
+    """One decision, as it was recorded; `seq` orders all facts of a ledger."""
+
+    seq: int
+    kind: str
+    body: Mapping[str, Any]
+    at: float
+
+
+class Ledger:
+    """Use as a context manager. Raises StoreError when the file cannot be used."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        try:
+            self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute("PRAGMA synchronous=FULL")
+            self._db.executescript(_TABLES)
+            found = self._db.execute("PRAGMA user_version").fetchone()[0]
+        except sqlite3.Error as exc:
+            raise StoreError(
+                f"cannot open ledger {path}: {exc}; is it a fedbus ledger and may this user write it?"
+            ) from exc
+        if found not in (0, SCHEMA_VERSION):
+            raise StoreError(f"ledger {path} has schema {found}, this release reads {SCHEMA_VERSION}: upgrade fedbus")
+        self._db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+
+    def __enter__(self) -> Ledger:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._db.close()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            yield self._db
+            self._db.execute("COMMIT")
+        except sqlite3.Error as exc:
+            self._rollback()
+            raise StoreError(f"cannot write ledger {self._path}: {exc}; is the disk full?") from exc
+        except BaseException:
+            self._rollback()
+            raise
+
+    def _rollback(self) -> None:
+        if self._db.in_transaction:
+            self._db.execute("ROLLBACK")
+
+    # jobs
+
+    def add_job(
+        self, job: str, spec: Mapping[str, Any], *, message_id: str, submitted_by: str, state: str, at: float
+    ) -> str:
+        """Record a job and return its id; a second submit with the same message id returns the first one's."""
+        with self._transaction() as db:
+            row = db.execute("SELECT job FROM jobs WHERE message_id = ?", (message_id,)).fetchone()
+            if row:
+                return str(row[0])
+            db.execute(
+                "INSERT INTO jobs (job, spec, state, message_id, submitted_by, submitted_at) VALUES (?,?,?,?,?,?)",
+                (job, json.dumps(spec), state, message_id, submitted_by, at),
+            )
+        return job
+
+    def set_job(self, job: str, **columns: object) -> None:
+        """Change columns of a job; mappings are stored as JSON."""
+        allowed = {"state", "reason", "layout", "started_at", "ended_at", "result"}
+        if not columns.keys() <= allowed:
+            raise ValueError(f"columns must be of {sorted(allowed)}, got {sorted(columns)}")
+        values = [json.dumps(v) if isinstance(v, Mapping) else v for v in columns.values()]
+        assignments = ", ".join(f"{name} = ?" for name in columns)
+        with self._transaction() as db:
+            db.execute(f"UPDATE jobs SET {assignments} WHERE job = ?", (*values, job))  # noqa: S608 names are checked above
+
+    def jobs(self) -> list[JobRow]:
+        """All jobs, oldest first."""
+        rows = self._db.execute(
+            "SELECT job, spec, state, reason, layout, submitted_by, submitted_at, started_at, ended_at, result"
+            " FROM jobs ORDER BY submitted_at, rowid"
+        )
+        return [
+            JobRow(
+                job=r[0],
+                spec=json.loads(r[1]),
+                state=r[2],
+                reason=r[3],
+                layout=json.loads(r[4]) if r[4] else None,
+                submitted_by=r[5],
+                submitted_at=r[6],
+                started_at=r[7],
+                ended_at=r[8],
+                result=json.loads(r[9]) if r[9] else None,
+            )
+            for r in rows
+        ]
+
+    # updates and their chunks
+
+    def record_arrivals(
+        self, chunks: Sequence[ChunkRow], manifests: Sequence[tuple[str, str, str, str]], *, at: float
+    ) -> None:
+        """Record chunks and manifests `(update_id, job, site, manifest JSON)` whose bytes are already synced."""
+        with self._transaction() as db:
+            insert = "INSERT OR IGNORE INTO updates (update_id, job, site, state, received_at) VALUES (?,?,?,?,?)"
+            db.executemany(insert, [(c.update_id, c.job, c.site, RECEIVING, at) for c in chunks])
+            db.executemany(
+                "INSERT OR IGNORE INTO chunks (update_id, idx, offset, length) VALUES (?,?,?,?)",
+                [(c.update_id, c.index, c.offset, c.length) for c in chunks],
+            )
+            for update_id, job, site, manifest in manifests:
+                db.execute(insert, (update_id, job, site, RECEIVING, at))
+                db.execute(
+                    "UPDATE updates SET manifest = ? WHERE update_id = ? AND manifest IS NULL", (manifest, update_id)
+                )
+
+    def mark_spooled(self, update_ids: Sequence[str], *, at: float) -> None:
+        """These updates are complete: manifest and every chunk are on disk."""
+        with self._transaction() as db:
+            db.executemany(
+                "UPDATE updates SET state = ?, received_at = ? WHERE update_id = ? AND state = ?",
+                [(SPOOLED, at, u, RECEIVING) for u in update_ids],
+            )
+
+    def update_states(self, job: str) -> dict[str, str]:
+        """State of every update of a job: receiving, spooled or decided."""
+        rows = self._db.execute("SELECT update_id, state FROM updates WHERE job = ?", (job,))
+        return {str(u): str(s) for u, s in rows}
+
+    def manifests(self, job: str, state: str) -> list[str]:
+        """Manifests (JSON) of a job's updates in `state`, in order of arrival; updates without one are left out."""
+        rows = self._db.execute(
+            "SELECT manifest FROM updates WHERE job = ? AND state = ? AND manifest IS NOT NULL"
+            " ORDER BY received_at, rowid",
+            (job, state),
+        )
+        return [str(r[0]) for r in rows]
+
+    def chunks(self, update_id: str) -> list[tuple[int, int, int]]:
+        """(index, offset, length) of an update's chunks, by index."""
+        rows = self._db.execute("SELECT idx, offset, length FROM chunks WHERE update_id = ? ORDER BY idx", (update_id,))
+        return [(int(i), int(o), int(n)) for i, o, n in rows]
+
+    def forget_chunks(self, update_ids: Sequence[str]) -> None:
+        """The bodies of these updates are gone from the spool."""
+        with self._transaction() as db:
+            db.executemany("DELETE FROM chunks WHERE update_id = ?", [(u,) for u in update_ids])
+
+    # facts
+
+    def record_facts(
+        self, job: str, facts: Sequence[tuple[str, Mapping[str, Any]]], *, decided: Sequence[str] = (), at: float
+    ) -> int:
+        """Append facts `(kind, body)` in one transaction, mark updates as decided; returns the last sequence number."""
+        with self._transaction() as db:
+            for kind, body in facts:
+                db.execute(
+                    "INSERT INTO facts (job, kind, body, at) VALUES (?,?,?,?)", (job, kind, json.dumps(body), at)
+                )
+            db.executemany("UPDATE updates SET state = ? WHERE update_id = ?", [(DECIDED, u) for u in decided])
+            row = db.execute("SELECT COALESCE(MAX(seq), 0) FROM facts").fetchone()
+        return int(row[0])
+
+    def facts(self, job: str, *, after: int = 0) -> list[Fact]:
+        """Facts of a job in order, those with a sequence number above `after`."""
+        rows = self._db.execute(
+            "SELECT seq, kind, body, at FROM facts WHERE job = ? AND seq > ? ORDER BY seq", (job, after)
+        )
+        return [Fact(seq=s, kind=k, body=json.loads(b), at=t) for s, k, b, t in rows]
+
+    # versions
+
+    def mark_published(self, job: str, version: int, *, at: float) -> None:
+        """The version's manifest was confirmed by the broker."""
+        with self._transaction() as db:
+            db.execute("INSERT OR IGNORE INTO versions VALUES (?,?,?)", (job, version, at))
+
+    def last_published(self, job: str) -> int:
+        """Newest published version, -1 when none was."""
+        row = self._db.execute("SELECT COALESCE(MAX(version), -1) FROM versions WHERE job = ?", (job,)).fetchone()
+        return int(row[0])

@@ -1,0 +1,100 @@
+"""The site's outbox: encoded updates that await their receipt, one pair of files each.
+
+    <sequence>.frames   frames back to back, written by the trainer
+    <sequence>.json     the manifest and the length of every frame; its appearance commits the entry
+
+An entry is removed when its receipt came. After a restart everything still here is sent again: the update id makes
+that harmless. Sequence numbers never fall within one incarnation; an outbox that was lost starts a new incarnation.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fedbus.core.messages import UpdateId
+from fedbus.store.files import disk_errors, make_folder, replace_durably
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One update in the outbox. `manifest` is the JSON of an UpdateManifest, `frame_bytes` the length of each frame."""
+
+    update_id: UpdateId
+    manifest: Mapping[str, Any]
+    frame_bytes: tuple[int, ...]
+    path: Path
+
+    def frames(self) -> Iterator[bytes]:
+        """Read the frames one at a time."""
+        with disk_errors("cannot read outbox", self.path), self.path.open("rb") as file:
+            for length in self.frame_bytes:
+                yield file.read(length)
+
+
+class Outbox:
+    """Updates of one site for one job, under `folder`."""
+
+    def __init__(self, folder: Path, site: str) -> None:
+        self._folder = make_folder(folder)
+        self._site = site
+        self._incarnation, self._next = self._load_counter()
+
+    def next_id(self) -> UpdateId:
+        """Reserve the next update id, durably, before anything is written under it."""
+        update_id = UpdateId(site=self._site, incarnation=self._incarnation, sequence=self._next)
+        self._next += 1
+        self._save_counter()
+        return update_id
+
+    def frames_path(self, update_id: UpdateId) -> Path:
+        """Where the trainer writes the frames of `update_id`."""
+        return self._folder / f"{update_id.sequence:08d}.frames"
+
+    def commit(self, update_id: UpdateId, manifest: Mapping[str, Any], frame_bytes: Sequence[int]) -> Entry:
+        """Make an entry whose frames file is complete part of the outbox."""
+        record = {"update_id": str(update_id), "manifest": dict(manifest), "frame_bytes": list(frame_bytes)}
+        with replace_durably(self._record_path(update_id)) as beside:
+            beside.write_text(json.dumps(record))
+        return self._entry(record)
+
+    def entries(self) -> list[Entry]:
+        """All entries, oldest first."""
+        records = [json.loads(path.read_text()) for path in sorted(self._folder.glob("[0-9]*.json"))]
+        return [self._entry(r) for r in records]
+
+    def remove(self, update_id: UpdateId) -> bool:
+        """Drop an entry after its receipt; False when it is not (or no longer) here."""
+        record = self._record_path(update_id)
+        if update_id.incarnation != self._incarnation or not record.exists():
+            return False
+        record.unlink(missing_ok=True)
+        self.frames_path(update_id).unlink(missing_ok=True)
+        return True
+
+    def _entry(self, record: Mapping[str, Any]) -> Entry:
+        update_id = UpdateId.parse(record["update_id"])
+        return Entry(
+            update_id=update_id,
+            manifest=record["manifest"],
+            frame_bytes=tuple(record["frame_bytes"]),
+            path=self.frames_path(update_id),
+        )
+
+    def _record_path(self, update_id: UpdateId) -> Path:
+        return self._folder / f"{update_id.sequence:08d}.json"
+
+    def _load_counter(self) -> tuple[str, int]:
+        path = self._folder / "counter"
+        if path.exists():
+            incarnation, sequence = path.read_text().split()
+            return incarnation, int(sequence)
+        return secrets.token_hex(4), 0
+
+    def _save_counter(self) -> None:
+        with replace_durably(self._folder / "counter") as beside:
+            beside.write_text(f"{self._incarnation} {self._next}\n")

@@ -1,0 +1,1 @@
+"""The daemons: settings -> open adapters -> loop -> stop."""
