@@ -10,9 +10,14 @@ FedbusError
 │   └── DataError        the site's data folder is missing, empty or malformed
 ├── StoreError           spool, ledger, checkpoint or outbox cannot be read or written
 ├── BusError             the broker cannot be used
-│   ├── LoginError       wrong user, password, virtual host or permission
-│   ├── Unreachable      nothing answers at the broker's address
-│   └── PublishError     a publish was refused or not confirmed (it may still have been delivered)
+│   ├── LoginError           wrong user, password, virtual host or permission
+│   ├── UnreachableError     nothing answers at the broker's address
+│   ├── ConnectionLostError  the link broke; what was under way may or may not have happened
+│   ├── NameTakenError       another connection consumes a queue that has one owner: a second site of one name
+│   ├── NoSuchQueueError     the queue or stream does not exist (any more)
+│   ├── NoAnswerError        a request got no reply in time
+│   └── PublishError         a publish was refused and would be refused again
+│       └── UnroutableError  no queue takes messages with this exchange and routing key
 └── NodeError            the private RabbitMQ node cannot be started or stopped
 """
 
@@ -85,8 +90,28 @@ class UnreachableError(BusError):
     """Nothing answers at the broker's address."""
 
 
+class ConnectionLostError(BusError):
+    """The connection or channel broke; what was under way may or may not have happened."""
+
+
+class NameTakenError(BusError):
+    """Somebody else already consumes a queue that has one owner."""
+
+
+class NoSuchQueueError(BusError):
+    """The queue or stream does not exist, or was deleted while it was read."""
+
+
+class NoAnswerError(BusError):
+    """A request got no reply in time; it may still be acted on."""
+
+
 class PublishError(BusError):
-    """A publish was refused or not confirmed; it may still have been delivered."""
+    """A publish was refused and would be refused again."""
+
+
+class UnroutableError(PublishError):
+    """No queue takes messages with this exchange and routing key."""
 
 
 class NodeError(FedbusError):

@@ -8,13 +8,14 @@ What lives here: rows, and the transactions that keep them true. What may not: r
     facts     what was decided, in order: folded, refused, committed. State = newest checkpoint + the facts after it
     versions  which versions were published to the model log and confirmed
 
-Every write is durable when the call returns (synchronous=FULL). One thread uses a ledger at a time.
+Every write is durable when the call returns (synchronous=FULL). Any thread may call; calls wait for each other.
 """
 
 from __future__ import annotations
 
 import json
 import sqlite3
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -89,6 +90,7 @@ class Ledger:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._lock = threading.RLock()
         try:
             self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
             self._db.execute("PRAGMA journal_mode=WAL")
@@ -111,16 +113,24 @@ class Ledger:
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
-        try:
-            self._db.execute("BEGIN IMMEDIATE")
-            yield self._db
-            self._db.execute("COMMIT")
-        except sqlite3.Error as exc:
-            self._rollback()
-            raise StoreError(f"cannot write ledger {self._path}: {exc}; is the disk full?") from exc
-        except BaseException:
-            self._rollback()
-            raise
+        with self._lock:
+            try:
+                self._db.execute("BEGIN IMMEDIATE")
+                yield self._db
+                self._db.execute("COMMIT")
+            except sqlite3.Error as exc:
+                self._rollback()
+                raise StoreError(f"cannot write ledger {self._path}: {exc}; is the disk full?") from exc
+            except BaseException:
+                self._rollback()
+                raise
+
+    def _rows(self, query: str, parameters: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+        with self._lock:
+            try:
+                return self._db.execute(query, parameters).fetchall()
+            except sqlite3.Error as exc:
+                raise StoreError(f"cannot read ledger {self._path}: {exc}") from exc
 
     def _rollback(self) -> None:
         if self._db.in_transaction:
@@ -154,7 +164,7 @@ class Ledger:
 
     def jobs(self) -> list[JobRow]:
         """All jobs, oldest first."""
-        rows = self._db.execute(
+        rows = self._rows(
             "SELECT job, spec, state, reason, layout, submitted_by, submitted_at, started_at, ended_at, result"
             " FROM jobs ORDER BY submitted_at, rowid"
         )
@@ -203,12 +213,12 @@ class Ledger:
 
     def update_states(self, job: str) -> dict[str, str]:
         """State of every update of a job: receiving, spooled or decided."""
-        rows = self._db.execute("SELECT update_id, state FROM updates WHERE job = ?", (job,))
+        rows = self._rows("SELECT update_id, state FROM updates WHERE job = ?", (job,))
         return {str(u): str(s) for u, s in rows}
 
     def manifests(self, job: str, state: str) -> list[str]:
         """Manifests (JSON) of a job's updates in `state`, in order of arrival; updates without one are left out."""
-        rows = self._db.execute(
+        rows = self._rows(
             "SELECT manifest FROM updates WHERE job = ? AND state = ? AND manifest IS NOT NULL"
             " ORDER BY received_at, rowid",
             (job, state),
@@ -217,7 +227,7 @@ class Ledger:
 
     def chunks(self, update_id: str) -> list[tuple[int, int, int]]:
         """(index, offset, length) of an update's chunks, by index."""
-        rows = self._db.execute("SELECT idx, offset, length FROM chunks WHERE update_id = ? ORDER BY idx", (update_id,))
+        rows = self._rows("SELECT idx, offset, length FROM chunks WHERE update_id = ? ORDER BY idx", (update_id,))
         return [(int(i), int(o), int(n)) for i, o, n in rows]
 
     def forget_chunks(self, update_ids: Sequence[str]) -> None:
@@ -242,9 +252,7 @@ class Ledger:
 
     def facts(self, job: str, *, after: int = 0) -> list[Fact]:
         """Facts of a job in order, those with a sequence number above `after`."""
-        rows = self._db.execute(
-            "SELECT seq, kind, body, at FROM facts WHERE job = ? AND seq > ? ORDER BY seq", (job, after)
-        )
+        rows = self._rows("SELECT seq, kind, body, at FROM facts WHERE job = ? AND seq > ? ORDER BY seq", (job, after))
         return [Fact(seq=s, kind=k, body=json.loads(b), at=t) for s, k, b, t in rows]
 
     # versions
@@ -256,5 +264,5 @@ class Ledger:
 
     def last_published(self, job: str) -> int:
         """Newest published version, -1 when none was."""
-        row = self._db.execute("SELECT COALESCE(MAX(version), -1) FROM versions WHERE job = ?", (job,)).fetchone()
+        row = self._rows("SELECT COALESCE(MAX(version), -1) FROM versions WHERE job = ?", (job,))[0]
         return int(row[0])

@@ -43,6 +43,16 @@ class Outbox:
         self._folder = make_folder(folder)
         self._site = site
         self._incarnation, self._next = self._load_counter()
+        self._waiting = {e.update_id: e for e in self._entries()}
+
+    @property
+    def waiting(self) -> tuple[UpdateId, ...]:
+        """Ids of the updates that await their receipt, oldest first."""
+        return tuple(self._waiting)
+
+    def entry(self, update_id: UpdateId) -> Entry | None:
+        """One entry; None when its receipt came meanwhile."""
+        return self._waiting.get(update_id)
 
     def next_id(self) -> UpdateId:
         """Reserve the next update id, durably, before anything is written under it."""
@@ -60,20 +70,21 @@ class Outbox:
         record = {"update_id": str(update_id), "manifest": dict(manifest), "frame_bytes": list(frame_bytes)}
         with replace_durably(self._record_path(update_id)) as beside:
             beside.write_text(json.dumps(record))
-        return self._entry(record)
+        entry = self._entry(record)
+        self._waiting[update_id] = entry
+        return entry
 
-    def entries(self) -> list[Entry]:
-        """All entries, oldest first."""
+    def _entries(self) -> list[Entry]:
         records = [json.loads(path.read_text()) for path in sorted(self._folder.glob("[0-9]*.json"))]
         return [self._entry(r) for r in records]
 
     def remove(self, update_id: UpdateId) -> bool:
         """Drop an entry after its receipt; False when it is not (or no longer) here."""
-        record = self._record_path(update_id)
-        if update_id.incarnation != self._incarnation or not record.exists():
+        entry = self._waiting.pop(update_id, None)
+        if entry is None:
             return False
-        record.unlink(missing_ok=True)
-        self.frames_path(update_id).unlink(missing_ok=True)
+        self._record_path(update_id).unlink(missing_ok=True)
+        entry.path.unlink(missing_ok=True)
         return True
 
     def _entry(self, record: Mapping[str, Any]) -> Entry:

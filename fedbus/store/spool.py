@@ -9,6 +9,7 @@ again and is appended once more.
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -77,6 +78,10 @@ class Spool:
         """Drop the bodies of these updates."""
         for update_id in update_ids:
             self.path(job, update_id).unlink(missing_ok=True)
+
+    def remove_job(self, job: str) -> None:
+        """Drop all bodies of a job that has ended."""
+        shutil.rmtree(self._folder / job, ignore_errors=True)
 
 
 def _write_all(fd: int, body: bytes) -> None:

@@ -1,0 +1,246 @@
+"""One supervised connection: connects, notices loss, connects again with back-off. Nothing is restored behind a back.
+
+aio_pika.connect_robust is not used: it was seen to hang for ever while restoring, and to replay a stream from its
+first offset. Here a session only keeps a link up. Whoever uses it (publisher, consumer, model log reader) asks for a
+channel when it needs one, waits while the link is down, and rebuilds what it had from its own records.
+
+A daemon opens three sessions, for bulk publishing, bulk consuming and control: behind bulk data on one connection a
+control message waits for seconds, and a connection that publishes into a memory alarm also stops consuming.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import StrEnum
+from types import TracebackType
+from typing import Self
+
+import structlog
+from aio_pika.exceptions import AMQPError, AuthenticationError, InvalidFrameError, ProbableAuthenticationError
+
+from fedbus.bus.link import Channel, Link
+from fedbus.bus.translate import reason
+from fedbus.bus.url import BrokerUrl
+from fedbus.errors import BusError, ConnectionLostError, LoginError, UnreachableError
+
+log = structlog.get_logger("fedbus.bus")
+
+# The broker gives a silent client up after 2 to 3 heartbeats; a process that stalls for a minute survives 30 s.
+HEARTBEAT = timedelta(seconds=30)
+CONNECT_TIMEOUT_S = 10.0
+# A healthy broker answers in milliseconds; on a 1 Mbit/s uplink an answer may queue behind a 1 MiB chunk for 8 s.
+ANSWER_WITHIN = timedelta(seconds=30)
+
+
+class LinkState(StrEnum):
+    """What a session tells its owner. Also the names of its log lines, after `broker `."""
+
+    CONNECTED = "connected"
+    LOST = "lost"
+    UNREACHABLE = "unreachable"
+    REFUSED = "refused"
+    BLOCKED = "blocked"
+
+
+OnState = Callable[[LinkState, str], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Backoff:
+    """Growing pauses with jitter, so that sites do not come back all at once after a broker restart."""
+
+    first: timedelta = timedelta(seconds=1)
+    most: timedelta = timedelta(seconds=30)
+
+    def pauses(self) -> Iterator[float]:
+        """Seconds, for ever: each is drawn from the upper half of a ceiling that doubles from `first` to `most`."""
+        ceiling = self.first.total_seconds()
+        while True:
+            yield random.uniform(ceiling / 2, ceiling)
+            ceiling = min(2 * ceiling, self.most.total_seconds())
+
+
+# After the loss of a channel: the first retry is nearly at once, the session's own back-off does the rest.
+QUICK = Backoff(first=timedelta(milliseconds=50), most=timedelta(seconds=5))
+
+
+class Session:
+    """A connection to the broker that comes back.
+
+    `async with Session(url, name="site-a/control") as session:` starts connecting at once and does not wait; the
+    block ends with LoginError when the broker refuses the first login (with `retry_login` it is tried again, as is
+    every later refusal), and with UnreachableError when the link stays down for `give_up_after` (never, when None).
+    `on_state` is called in the event loop on every change, with words for people; it must not raise.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        name: str,
+        on_state: OnState | None = None,
+        give_up_after: timedelta | None = None,
+        retry_login: bool = False,
+        backoff: Backoff | None = None,
+        answer_within: timedelta = ANSWER_WITHIN,
+    ) -> None:
+        """Raises SettingsError when `url` is no AMQP URL.
+
+        `name` is what the broker's operator sees. A link that leaves a call without answer for `answer_within` is
+        taken for half-open and replaced.
+        """
+        self.url = BrokerUrl.parse(url)
+        self.name = name
+        self.backoff = backoff or Backoff()
+        self._on_state = on_state
+        self._give_up_after = give_up_after
+        self._retry_login = retry_login
+        self._answer_s = answer_within.total_seconds()
+        self._group = asyncio.TaskGroup()
+        self._link: asyncio.Future[Link] = asyncio.get_running_loop().create_future()
+        self._blocked_watched = False
+
+    @property
+    def login(self) -> str:
+        """The user of the URL: the broker checks `user_id` of every message against it."""
+        return self.url.user
+
+    @property
+    def connected(self) -> bool:
+        return self._link.done() and not self._link.result().lost.done()
+
+    @property
+    def blocked(self) -> bool:
+        """True while the broker takes no publishes (memory or disk alarm); known only after a publish was tried."""
+        return self.connected and self._link.result().blocked
+
+    async def ready(self) -> None:
+        """Wait until the link is up."""
+        await self._up()
+
+    async def channel(self, *, confirms: bool = False) -> Channel:
+        """Open a channel, waiting for the link first. Raises ConnectionLostError when the link goes while it opens."""
+        link = await self._up()
+        return await link.channel(confirms=confirms)
+
+    async def _up(self) -> Link:
+        while True:
+            link = await asyncio.shield(self._link)
+            if not link.lost.done():
+                return link
+            await asyncio.sleep(0)  # it is lost, and the supervisor has not replaced it yet
+
+    # ------------------------------------------------------------------ life
+
+    async def __aenter__(self) -> Self:
+        await self._group.__aenter__()
+        self._supervisor = self._group.create_task(self._supervise(), name=f"broker session {self.name}")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._supervisor.cancel()
+        try:
+            await self._group.__aexit__(kind, exc, trace)
+        except BaseExceptionGroup as group:
+            # Callers expect the one error, not a group of one.
+            if group.exceptions[0] is not exc:
+                raise group.exceptions[0] from None
+
+    async def _supervise(self) -> None:
+        while True:
+            link = await self._connect()
+            try:
+                self._link.set_result(link)
+                self._tell(LinkState.CONNECTED, f"{self.url} as {self.name}")
+                why = await asyncio.shield(link.lost)
+            finally:
+                self._link = asyncio.get_running_loop().create_future()
+                await link.close()
+            self._tell(LinkState.LOST, f"{self.url}: {why}")
+            self._retry_login = True
+            # A broker that accepts and closes at once must not be asked in a tight loop.
+            await asyncio.sleep(next(self.backoff.pauses()))
+
+    async def _connect(self) -> Link:
+        now = asyncio.get_running_loop().time
+        began, pauses = now(), self.backoff.pauses()
+        failure: BusError
+        while True:
+            try:
+                return await self._open()
+            except LoginError as exc:
+                if not self._retry_login:
+                    raise
+                state, failure = LinkState.REFUSED, exc
+            except UnreachableError as exc:
+                state, failure = LinkState.UNREACHABLE, exc
+            pause = next(pauses)
+            limit = self._give_up_after
+            if limit is not None and now() + pause - began > limit.total_seconds():
+                raise failure
+            self._tell(state, f"{failure}; next try in {pause:.1f} s")
+            await asyncio.sleep(pause)
+
+    async def _open(self) -> Link:
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                return await Link.open(
+                    self.url.full,
+                    name=self.name,
+                    heartbeat_s=int(HEARTBEAT.total_seconds()),
+                    answer_s=self._answer_s,
+                    on_blocked=self._note_blocked,
+                )
+        except TimeoutError as exc:
+            raise UnreachableError(self._unreachable(f"no answer within {CONNECT_TIMEOUT_S:.0f} s")) from exc
+        except ProbableAuthenticationError as exc:
+            raise LoginError(
+                f"the broker at {self.url.host}:{self.url.port} refused user {self.url.user!r} ({self.url}): wrong "
+                "user or password; correct the broker URL (FEDBUS_BROKER_URL), or have the user created on the broker"
+            ) from exc
+        except AuthenticationError as exc:
+            raise LoginError(f"{self.url}: the broker offers other ways to log in: {reason(exc)}") from exc
+        except InvalidFrameError as exc:
+            if "OpenOk" not in str(exc):
+                raise UnreachableError(self._unreachable("something answers that does not speak AMQP 0-9-1")) from exc
+            # aiormq does not keep what the broker said here; a refused virtual host is the usual reason.
+            raise LoginError(
+                f"the broker at {self.url.host}:{self.url.port} accepted user {self.url.user!r} but not virtual host "
+                f"{self.url.vhost!r} ({self.url}): it does not exist, the user has no permission in it, or has "
+                "too many connections; the broker's log says which"
+            ) from exc
+        except (AMQPError, OSError, ConnectionLostError) as exc:
+            raise UnreachableError(self._unreachable(reason(exc))) from exc
+
+    def _unreachable(self, why: str) -> str:
+        return (
+            f"no RabbitMQ answers at {self.url.host}:{self.url.port} ({why}); start it (`fedbus broker start`) or "
+            f"correct the broker URL {self.url} (FEDBUS_BROKER_URL)"
+        )
+
+    # ------------------------------------------------------------------ telling
+
+    def _note_blocked(self, link: Link) -> None:
+        if not self._blocked_watched:
+            self._blocked_watched = True
+            self._group.create_task(self._watch_blocked(link), name=f"broker alarm {self.name}")
+
+    async def _watch_blocked(self, link: Link) -> None:
+        """Tell when an alarm begins and ends; publishes wait by themselves."""
+        self._tell(LinkState.BLOCKED, f"{self.url}: memory or disk alarm, publishes wait until the broker has room")
+        await link.unblocked()
+        self._blocked_watched = False
+        if not link.lost.done():
+            self._tell(LinkState.CONNECTED, f"{self.url}: takes publishes again")
+
+    def _tell(self, state: LinkState, words: str) -> None:
+        say = log.info if state is LinkState.CONNECTED else log.warning
+        say(f"broker {state}", session=self.name, detail=words)
+        if self._on_state:
+            self._on_state(state, words)

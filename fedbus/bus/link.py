@@ -1,0 +1,248 @@
+"""One live AMQP connection and the channels on it, until it breaks. Sessions replace links, they never repair them.
+
+Every call has a time limit and every error is translated. A call that is not answered in time makes the whole link
+suspect, because a half-open link looks like that; the session then drops it. A link that the broker has blocked
+(memory or disk alarm) is silent too but healthy: it is waited for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Any, TypeVar
+
+import aio_pika
+from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractExchange, AbstractIncomingMessage
+from aiormq.abc import AbstractChannel as RawChannel
+from aiormq.abc import AbstractConnection as RawConnection
+from pamqp.common import Arguments
+
+from fedbus.bus.envelope import Envelope
+from fedbus.bus.translate import reason, to_amqp, translated
+from fedbus.errors import BusError, ConnectionLostError
+
+# The slowest uplink that still counts as alive: a publish gets the time for all bytes before it on top of `answer_s`.
+SLOWEST_BYTES_PER_S = 64 * 1024
+BLOCKED_CHECK_S = 1.0
+CLOSE_TIMEOUT_S = 2.0
+
+T = TypeVar("T")
+
+
+class Link:
+    """A connection that is up until `lost` has a result: the reason in words.
+
+    `answer_s` is how long the broker may take to answer anything.
+    """
+
+    def __init__(
+        self,
+        connection: AbstractConnection,
+        raw: RawConnection,
+        *,
+        answer_s: float,
+        on_blocked: Callable[[Link], None],
+    ) -> None:
+        self.answer_s = answer_s
+        self._connection = connection
+        self._raw = raw
+        self._on_blocked = on_blocked
+        self.lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        raw.closing.add_done_callback(self._closed)
+
+    @classmethod
+    async def open(
+        cls, url: str, *, name: str, heartbeat_s: int, answer_s: float, on_blocked: Callable[[Link], None]
+    ) -> Link:
+        """Connect and log in. Raises what aio_pika raises; the caller sets the time limit."""
+        connection = await aio_pika.connect(url, client_properties={"connection_name": name}, heartbeat=heartbeat_s)
+        if connection.transport is None:
+            raise ConnectionLostError("the connection was closed while it was opened")
+        return cls(connection, connection.transport.connection, answer_s=answer_s, on_blocked=on_blocked)
+
+    def _closed(self, closing: asyncio.Future[Any]) -> None:
+        exc = None if closing.cancelled() else closing.exception()
+        self.suspect("closed" if exc is None else reason(exc))
+
+    @property
+    def blocked(self) -> bool:
+        """True while the broker takes no publishes from this connection: a memory or disk alarm."""
+        # aiormq shows this state only as ready(), which waits while blocked: one step of it is the question.
+        ready = self._raw.ready()
+        try:
+            ready.send(None)
+        except StopIteration:
+            return False
+        else:
+            return not self.lost.done()
+        finally:
+            ready.close()
+
+    def note_blocked(self) -> None:
+        self._on_blocked(self)
+
+    async def unblocked(self) -> None:
+        """Wait until publishes are taken again, or the link is lost."""
+        ready: asyncio.Future[None] = asyncio.ensure_future(self._raw.ready())
+        try:
+            await asyncio.wait((ready, asyncio.shield(self.lost)), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            ready.cancel()
+
+    def suspect(self, why: str) -> None:
+        """Give this link up; the session closes it and opens another."""
+        if not self.lost.done():
+            self.lost.set_result(why)
+
+    async def close(self) -> None:
+        """Close politely when the broker answers, at once otherwise."""
+        self.suspect("closed by us")
+        with suppress(BusError), translated("close the connection"):
+            async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                await self._connection.close()
+
+    async def channel(self, *, confirms: bool) -> Channel:
+        """Open a channel. Raises ConnectionLostError."""
+        channel = self._connection.channel(publisher_confirms=confirms, on_return_raises=confirms)
+        await self.rpc("open a channel", channel)
+        return Channel(self, channel, await channel.get_underlay_channel())
+
+    async def rpc(self, what: str, call: Awaitable[T]) -> T:
+        """Await one call to the broker for at most `answer_s`."""
+        try:
+            with translated(what):
+                async with asyncio.timeout(self.answer_s):
+                    return await call
+        except ConnectionLostError as exc:
+            if isinstance(exc.__cause__, TimeoutError) and not self.blocked:
+                self.suspect(f"no answer to '{what}' within {self.answer_s:.0f} s")
+            raise
+
+
+class Channel:
+    """One channel of a link. Never repaired: whoever needs it opens another on the session's next link."""
+
+    def __init__(self, link: Link, channel: AbstractChannel, raw: RawChannel) -> None:
+        self._link = link
+        self._channel = channel
+        self._raw = raw
+        self._exchanges: dict[str, AbstractExchange] = {}
+        self._outstanding_bytes = 0
+
+    @property
+    def closed(self) -> bool:
+        return self._raw.is_closed or self._link.lost.done()
+
+    async def close(self) -> None:
+        """Close; unacked deliveries go back to their queue. A channel that is gone already is no error."""
+        if self.closed:
+            return
+        with suppress(BusError):
+            await self._link.rpc("close a channel", self._channel.close())
+
+    # ------------------------------------------------------------------ publishing
+
+    async def publish(self, envelope: Envelope, *, user_id: str, mandatory: bool) -> None:
+        """Publish and wait for the confirm.
+
+        Raises ConnectionLostError, NotTakenError, UnroutableError, RefusedError: see the table of `translate`.
+        """
+        size = len(envelope.body)
+        self._outstanding_bytes += size
+        sending = asyncio.create_task(self._send(envelope, user_id, mandatory), name=f"publish {envelope.message_id}")
+        sending.add_done_callback(_seen)
+        try:
+            await self._settled(sending, f"publish {envelope.type or 'message'} to {_place(envelope)}")
+        finally:
+            self._outstanding_bytes -= size
+            sending.cancel()
+
+    async def _send(self, envelope: Envelope, user_id: str, mandatory: bool) -> None:
+        exchange = self._exchanges.get(envelope.exchange)
+        if exchange is None:
+            # ensure=False: a passive declare needs no permission but costs a round trip, and leaks (aio-pika #396).
+            exchange = self._channel.default_exchange
+            if envelope.exchange:
+                exchange = await self._channel.get_exchange(envelope.exchange, ensure=False)
+            self._exchanges[envelope.exchange] = exchange
+        await exchange.publish(to_amqp(envelope, user_id), envelope.routing_key, mandatory=mandatory)
+
+    async def _settled(self, sending: asyncio.Task[None], what: str) -> None:
+        now = asyncio.get_running_loop().time
+        allowed_s = self._link.answer_s + self._outstanding_bytes / SLOWEST_BYTES_PER_S
+        deadline = now() + allowed_s
+        while not (await asyncio.wait({sending}, timeout=min(allowed_s, BLOCKED_CHECK_S)))[0]:
+            if self._link.blocked:
+                self._link.note_blocked()
+                deadline = now() + allowed_s
+            elif now() > deadline:
+                self._link.suspect(f"no confirm within {allowed_s:.0f} s")
+                raise ConnectionLostError(f"{what}: no confirm within {allowed_s:.0f} s")
+        with translated(what, publishing=True):
+            sending.result()
+
+    # ------------------------------------------------------------------ consuming
+
+    async def consume(
+        self,
+        queue: str,
+        *,
+        prefetch: int,
+        on_delivery: Callable[[AbstractIncomingMessage], None],
+        on_lost: Callable[[], None],
+        no_ack: bool = False,
+        arguments: Arguments = None,
+    ) -> None:
+        """Start a consumer. `on_delivery` must only hand off: aiormq cancels its task when the channel closes.
+
+        `on_lost` is called when channel or link are gone, or the broker ended the consumer (its queue was deleted).
+        """
+        what = f"consume {queue}"
+        if prefetch:
+            await self._link.rpc(what, self._channel.set_qos(prefetch_count=prefetch))
+
+        def gone(_: asyncio.Future[Any]) -> None:
+            self._link.lost.remove_done_callback(gone)  # a link outlives many channels
+            on_lost()
+
+        self._link.lost.add_done_callback(gone)
+        self._raw.closing.add_done_callback(gone)
+        self._raw.on_consumer_cancel_callbacks.add(lambda _: on_lost())
+
+        async def hand_off(message: AbstractIncomingMessage) -> None:
+            on_delivery(message)
+
+        source = await self._channel.get_queue(queue, ensure=False)
+        await self._link.rpc(what, source.consume(hand_off, no_ack=no_ack, arguments=arguments))
+
+    async def consumers(self, queue: str) -> int:
+        """How many consumers a queue has (of a single active consumer queue: those that are active)."""
+        asked = await self._link.rpc(f"look at {queue}", self._raw.queue_declare(queue, passive=True))
+        return asked.consumer_count or 0
+
+    # ------------------------------------------------------------------ declaring
+
+    async def declare_exchange(self, name: str, kind: str) -> None:
+        await self._link.rpc(f"declare exchange {name}", self._channel.declare_exchange(name, kind, durable=True))
+
+    async def declare_queue(self, name: str, arguments: Arguments) -> None:
+        declaring = self._channel.declare_queue(name, durable=True, arguments=arguments)
+        await self._link.rpc(f"declare queue {name}", declaring)
+
+    async def bind(self, queue: str, exchange: str, key: str) -> None:
+        binding = self._raw.queue_bind(queue, exchange, key)
+        await self._link.rpc(f"bind {queue} to {exchange} with {key}", binding)
+
+    async def delete_queue(self, name: str) -> None:
+        await self._link.rpc(f"delete queue {name}", self._raw.queue_delete(name))
+
+
+def _seen(sending: asyncio.Task[None]) -> None:
+    # When the caller was cancelled nobody asks for the outcome; asyncio would log it as forgotten.
+    if not sending.cancelled():
+        sending.exception()
+
+
+def _place(envelope: Envelope) -> str:
+    return f"{envelope.exchange or 'queue'} {envelope.routing_key}"

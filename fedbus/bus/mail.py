@@ -1,0 +1,104 @@
+"""From messages to envelopes and back: where each message goes, how long it lives, who may have sent it.
+
+message                                                   exchange         key
+Join SiteStatus Leave                                     fedbus.sites     <site>.join|status|leave
+OfferAnswer ScoreAnswer ResyncRequest TrainerTrouble      fedbus.sites     <site>.answer
+UpdateManifest, chunks of an update                       fedbus.updates   <job>.<site>
+VersionManifest, chunks of a version                      fedbus.models    <job>
+Event                                                     fedbus.events    <job>.<site>.<kind>
+RollCall JobOffer ...                                     fedbus.control   chosen by the caller: see `control`
+"""
+
+from __future__ import annotations
+
+import uuid
+from datetime import timedelta
+
+from fedbus.bus import topology as t
+from fedbus.bus.envelope import Envelope
+from fedbus.core import messages as m
+from fedbus.core import wire
+from fedbus.errors import DecodeError, ProtocolError
+
+SiteMessage = m.Join | m.SiteStatus | m.Leave | m.OfferAnswer | m.ScoreAnswer | m.ResyncRequest | m.TrainerTrouble
+ControlMessage = (
+    m.RollCall | m.JobOffer | m.InitialParamsRequest | m.JobStarted | m.Receipt | m.ScoreRequest | m.JobEnded
+)
+
+
+def from_site(message: SiteMessage) -> Envelope:
+    """Address what a site says to the aggregator."""
+    match message:
+        case m.Join():
+            kind = t.SiteKind.JOIN
+        case m.SiteStatus():
+            return _envelope(message, t.SITES, t.site_key(message.site, t.SiteKind.STATUS), expiration=t.STATUS_TTL)
+        case m.Leave():
+            kind = t.SiteKind.LEAVE
+        case _:
+            kind = t.SiteKind.ANSWER
+    return _envelope(message, t.SITES, t.site_key(message.site, kind))
+
+
+def from_trainer(message: m.Chunk | m.UpdateManifest, *, site: str) -> Envelope:
+    """Address a chunk or the manifest of a site's update."""
+    part = f"{message.transfer}/{message.index}" if isinstance(message, m.Chunk) else message.update_id
+    return _envelope(message, t.UPDATES, t.update_key(message.job, site), message_id=part)
+
+
+def to_model_log(message: m.Chunk | m.VersionManifest) -> Envelope:
+    """Address a chunk or the manifest of a version."""
+    if isinstance(message, m.Chunk):
+        part = f"{message.job}/{message.transfer}/{message.part}/{message.index}"
+    else:
+        part = f"{message.job}/{message.version}"
+    return _envelope(message, t.MODELS, t.models_key(message.job), message_id=part)
+
+
+def control(message: ControlMessage, *, site: str | None) -> Envelope:
+    """Address a message to one site, or to all."""
+    key = t.control_key_all() if site is None else t.control_key_site(site)
+    return _envelope(message, t.CONTROL, key, expiration=t.CONTROL_TTL)
+
+
+def event(message: m.Event) -> Envelope:
+    """Address an event."""
+    return _envelope(message, t.EVENTS, t.event_key(message.job, message.site, message.kind))
+
+
+def _envelope(
+    message: wire.Message,
+    exchange: str,
+    key: str,
+    *,
+    message_id: str | None = None,
+    expiration: timedelta | None = None,
+) -> Envelope:
+    encoded = wire.encode(message)
+    return Envelope(
+        exchange=exchange,
+        routing_key=key,
+        type=encoded.type,
+        body=encoded.body,
+        message_id=message_id or str(uuid.uuid4()),
+        content_type=encoded.content_type,
+        headers=encoded.headers,
+        expiration=expiration,
+    )
+
+
+def from_envelope(envelope: Envelope) -> wire.Message:
+    """Read a message. DecodeError when it is none, ProtocolError when it does not say who sent it."""
+    if not envelope.user_id:
+        raise ProtocolError(f"message {envelope.type!r} has no user_id: every fedbus message carries its login")
+    return wire.decode(envelope.type, envelope.headers, envelope.body)
+
+
+def from_login(envelope: Envelope) -> SiteMessage:
+    """Read what a site says; its login, checked by the broker, must be the site it speaks for."""
+    message = from_envelope(envelope)
+    if not isinstance(message, SiteMessage):
+        raise DecodeError(f"message {envelope.type!r} does not belong on {t.SITES}")
+    if message.site != envelope.user_id:
+        raise ProtocolError(f"login {envelope.user_id!r} speaks for site {message.site!r}")
+    return message

@@ -1,0 +1,124 @@
+"""Processes and ports of the private node: start detached, recognise, end; nothing here knows RabbitMQ.
+
+A process is named by its pid and its start time, because a pid alone may belong to somebody else after a crash.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import shutil
+import signal
+import socket
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+from fedbus.errors import NodeError
+
+POLL_S = 0.02
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessId:
+    """A process for ever: `started` is the kernel's start time in clock ticks after boot."""
+
+    pid: int
+    started: int
+
+    @classmethod
+    def of(cls, pid: int) -> ProcessId | None:
+        """The live process with this pid, None when there is none (a zombie counts as none)."""
+        try:
+            fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+        except OSError:
+            return None
+        return None if fields[0] in "ZX" else cls(pid=pid, started=int(fields[19]))
+
+    @property
+    def alive(self) -> bool:
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(self.pid, os.WNOHANG)  # reaps it when it was our own child
+        return ProcessId.of(self.pid) == self
+
+    def wait(self, timeout: timedelta) -> bool:
+        """True as soon as the process has ended, False when it has not after `timeout`."""
+        deadline = time.monotonic() + timeout.total_seconds()
+        while self.alive:
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(POLL_S)
+        return True
+
+    def end(self, grace: timedelta) -> None:
+        """SIGTERM, then SIGKILL after `grace` (at once when it is zero); returns when the process is gone."""
+        if grace:
+            self._signal(signal.SIGTERM)
+        if not grace or not self.wait(grace):
+            self._signal(signal.SIGKILL)
+            if not self.wait(timedelta(seconds=10)):
+                raise NodeError(f"process {self.pid} does not end even by SIGKILL; is its disk hanging?")
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self.alive:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, number)
+
+
+def spawn(command: Sequence[str], *, env: Mapping[str, str], output: Path, die_with_parent: bool) -> ProcessId:
+    """Start `command` in a session of its own, output appended to a file; it lives on after us.
+
+    With `die_with_parent` the kernel sends it SIGKILL when we end, in whatever way. The kernel means the *thread* that
+    spawned it, so only the main thread may ask for it. NodeError when the program cannot be started.
+    """
+    if die_with_parent:
+        if threading.current_thread() is not threading.main_thread():
+            raise NodeError("die_with_parent works from the main thread only: the process would die with this thread")
+        command = ["setpriv", "--pdeathsig", "KILL", *command]  # an exec, not a fork: pid and pdeathsig stay
+    program = shutil.which(command[0], path=env.get("PATH"))
+    if program is None:
+        raise NodeError(f"the program {command[0]!r} is not on PATH {env.get('PATH')!r}; install it")
+    files = [
+        (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+        (os.POSIX_SPAWN_OPEN, 1, str(output), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600),
+        (os.POSIX_SPAWN_DUP2, 1, 2),
+    ]
+    pid = os.posix_spawn(program, list(command), dict(env), file_actions=files, setsid=True)
+    found = ProcessId.of(pid)
+    if found is None:
+        raise NodeError(f"{command[0]} ended at once; see {output}")
+    return found
+
+
+def port_is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def free_port() -> int:
+    """A free port below the range from which the kernel gives ports to outgoing connections."""
+    for _ in range(1000):
+        port = random.randint(20_000, 32_000)
+        if port_is_free(port):
+            return port
+    raise NodeError("no free port between 20000 and 32000 on 127.0.0.1")
+
+
+def answers(port: int, send: bytes = b"", first: bytes = b"") -> bool:
+    """True when 127.0.0.1:port accepts a connection and, after `send`, answers with bytes that begin with `first`."""
+    try:
+        with socket.create_connection(("127.0.0.1", port), 1) as connection:
+            connection.settimeout(5)
+            connection.sendall(send)
+            return not first or connection.recv(len(first)) == first
+    except OSError:
+        return False

@@ -1,0 +1,50 @@
+"""`fedbus bench`: figures as rows of case, value, unit, goal, met."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from fedbus.cli.broker import Output
+
+bench_app = typer.Typer(no_args_is_help=True, help="Measure fedbus on this machine.")
+
+Format = Annotated[Output, typer.Option("--output", "-o", help="How to print.")]
+
+
+@bench_app.command()
+def transport(
+    mib: Annotated[list[int] | None, typer.Option("--mib", help="Model sizes in MiB.", show_default="1, 50")] = None,
+    updates: Annotated[int, typer.Option(help="Updates measured per size.")] = 15,
+    output: Format = Output.TEXT,
+) -> None:
+    """Update published → new version held by the other site, with real daemons on a private node."""
+    from fedbus.bench.transport import rows
+
+    _print(rows(sizes_mib=mib or [1, 50], updates=updates), output)
+
+
+@bench_app.command()
+def codec(output: Format = Output.TEXT) -> None:
+    """GB/s of float32 encoded and decoded per code, beside memcpy."""
+    from fedbus.bench.codec import rows
+
+    _print(rows(), output)
+
+
+def _print(rows: list[dict[str, Any]], output: Output) -> None:
+    if output is Output.JSON:
+        import json
+
+        typer.echo(json.dumps(rows, indent=1))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("case", "value", "unit", "goal", "met")
+    for row in rows:
+        met = {True: "yes", False: "no", None: ""}[row["met"]]
+        goal = "" if row["goal"] is None else f"{row['goal']:g}"
+        table.add_row(row["case"], f"{row['value']:.4g}", row["unit"], goal, met)
+    Console().print(table)

@@ -1,0 +1,129 @@
+"""`fedbus broker`: a private RabbitMQ node on this machine, and the definitions for one that runs elsewhere."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from fedbus.bus.node import NodeStatus, PrivateNode
+
+broker_app = typer.Typer(
+    no_args_is_help=True,
+    help="A private RabbitMQ node: loopback only, own ports, one login per site, no system service.",
+)
+
+
+class Output(StrEnum):
+    TEXT = "text"
+    JSON = "json"
+
+
+Folder = Annotated[
+    Path | None, typer.Option("--dir", help="Folder of the node.", show_default="$FEDBUS_HOME/broker, ~/.fedbus/broker")
+]
+Sites = Annotated[
+    list[str] | None, typer.Option("--site", metavar="NAME", help="A site that gets a login; give it once per site.")
+]
+
+
+@broker_app.command()
+def start(
+    folder: Folder = None,
+    port: Annotated[
+        int | None,
+        typer.Option(min=1, max=65535, help="AMQP port on 127.0.0.1.", show_default="that of the last start, or free"),
+    ] = None,
+    site: Sites = None,
+) -> None:
+    """Start the node and write one login file per user. It runs until `fedbus broker stop`."""
+    node = _node(folder)
+    typer.echo(f"Starting RabbitMQ in {node.base} ...", err=True)
+    node.start(sites=site or [], port=port)
+    status = node.status()
+    typer.echo(f"RabbitMQ runs on 127.0.0.1:{status.port} (pid {status.pid}). Logins:")
+    for name in status.logins:
+        typer.echo(f"  {name:<16} {node.logins.path(name)}")
+    _say_next(status, folder)
+
+
+@broker_app.command()
+def stop(folder: Folder = None) -> None:
+    """Stop the node, whoever started it. Its data and logins stay for the next start."""
+    node = _node(folder)
+    typer.echo(f"RabbitMQ in {node.base} {'is stopped' if node.stop() else 'did not run'}.")
+
+
+@broker_app.command()
+def status(
+    folder: Folder = None, output: Annotated[Output, typer.Option("--output", "-o", help="How to print.")] = Output.TEXT
+) -> None:
+    """Say whether the node runs, where, and which logins it has. Exit code 3 when it does not run."""
+    import json
+    from dataclasses import asdict
+
+    found = _node(folder).status()
+    if output is Output.JSON:
+        typer.echo(json.dumps(asdict(found), default=str))
+    else:
+        where = f"runs on 127.0.0.1:{found.port} (pid {found.pid})" if found.running else "does not run"
+        typer.echo(f"RabbitMQ in {found.base} {where}; logins: {', '.join(found.logins) or 'none'}")
+    if not found.running:
+        raise typer.Exit(3)
+
+
+@broker_app.command()
+def add_site(
+    name: Annotated[str, typer.Argument(help="Name of the site: a-z, 0-9, '-'.")], folder: Folder = None
+) -> None:
+    """Enrol one more site on the running node and write its login file."""
+    typer.echo(f"{name:<16} {_node(folder).add_site(name)}")
+
+
+@broker_app.command()
+def definitions(
+    folder: Annotated[Path, typer.Argument(help="Folder to write to; passwords already there are kept.")],
+    address: Annotated[str, typer.Option(metavar="HOST:PORT", help="Where the daemons reach the broker.")],
+    site: Sites = None,
+) -> None:
+    """Write definitions.json and logins for a RabbitMQ that runs elsewhere: in compose, Kubernetes or a data centre.
+
+    Load it with `load_definitions` in rabbitmq.conf or `rabbitmqctl import_definitions`. Each `env/NAME.env` holds the
+    FEDBUS_BROKER_URL of one login: give every machine only its own.
+    """
+    import json
+
+    from fedbus.bus import definitions as bus
+    from fedbus.bus.logins import LoginFolder, write_private
+
+    folder = folder.absolute()
+    logins = LoginFolder(folder / "logins")
+    content = bus.definitions(logins.write(site or [], address=address))
+    # Readable by the broker's own user; it holds salted hashes, no passwords.
+    write_private(folder / "definitions.json", json.dumps(content, indent=1) + "\n", 0o644)
+    typer.echo(f"definitions      {folder / 'definitions.json'}")
+    for name in logins.names():
+        path = folder / "env" / f"{name}.env"
+        write_private(path, f"FEDBUS_BROKER_URL={logins.url(name)}\n")
+        typer.echo(f"{name:<16} {path}")
+
+
+def _node(folder: Path | None) -> PrivateNode:
+    from fedbus.bus.node import PrivateNode
+    from fedbus.runtime.settings import default_home
+
+    return PrivateNode(folder or default_home() / "broker")
+
+
+def _say_next(status: NodeStatus, folder: Path | None) -> None:
+    sites = [name for name in status.logins if name not in ("aggregator", "submitter")]
+    if folder is not None:  # daemons find logins by themselves only in the default folder
+        typer.echo(f'Then, for each daemon: export FEDBUS_BROKER_URL="$(cat {status.base}/logins/NAME.url)"')
+    typer.echo(
+        "Next: `fedbus aggregator`, then per site `fedbus site --name NAME --data DIR`, then `fedbus submit JOB.yaml`."
+    )
+    if not sites:
+        typer.echo("No site has a login yet: `fedbus broker add-site NAME`.")

@@ -1,0 +1,134 @@
+"""Commands that talk to the aggregator: submit, jobs, show, sites, watch, abort."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+
+from fedbus.cli.broker import Output
+
+if TYPE_CHECKING:
+    from fedbus.core.messages import Event
+    from services.publisher.client import Client
+
+R = TypeVar("R")
+
+Format = Annotated[Output, typer.Option("--output", "-o", help="How to print.")]
+BrokerUrl = Annotated[
+    str | None, typer.Option("--broker-url", help="amqp(s)://user:password@host/vhost; better: FEDBUS_BROKER_URL.")
+]
+JobId = Annotated[str, typer.Argument(help="Id of the job, as `fedbus jobs` shows it.")]
+
+
+def submit(
+    spec: Annotated[Path, typer.Argument(metavar="JOB.yaml", help="Job spec; - reads standard input.")],
+    follow: Annotated[bool, typer.Option("--watch", help="Show what happens until the job ends.")] = False,
+    broker_url: BrokerUrl = None,
+) -> None:
+    """Publish a job spec and print the job's id."""
+    from fedbus.core.jobspec import JobSpec
+    from fedbus.errors import SettingsError
+
+    try:
+        text = sys.stdin.read() if str(spec) == "-" else spec.read_text()
+    except OSError as exc:
+        raise SettingsError(f"cannot read job spec {spec}: {exc.strerror}") from exc
+    parsed = JobSpec.parse_yaml(text)
+
+    async def run(client: Client) -> int:
+        job = await client.submit(parsed)
+        typer.echo(job)
+        return await _watch(client, job) if follow else 0
+
+    raise typer.Exit(_with_client(run, broker_url))
+
+
+def list_jobs(output: Format = Output.TEXT, broker_url: BrokerUrl = None) -> None:
+    """List all jobs and why they wait."""
+    rows = _with_client(lambda client: client.jobs(), broker_url)
+    if output is Output.JSON:
+        typer.echo(json.dumps(rows, indent=1))
+    else:
+        from fedbus.cli.tables import jobs_table, print_tables
+
+        print_tables(jobs_table(rows))
+
+
+def show(job: JobId, output: Format = Output.TEXT, broker_url: BrokerUrl = None) -> None:
+    """Show one job: its state, sites, scores and result."""
+    detail = _with_client(lambda client: client.job(job), broker_url)
+    if output is Output.JSON:
+        typer.echo(json.dumps(detail, indent=1))
+    else:
+        from fedbus.cli.tables import job_tables, print_tables
+
+        print_tables(*job_tables(detail))
+
+
+def list_sites(output: Format = Output.TEXT, broker_url: BrokerUrl = None) -> None:
+    """List the sites: who is where, what they do, since when they are silent."""
+    rows = _with_client(lambda client: client.sites(), broker_url)
+    if output is Output.JSON:
+        typer.echo(json.dumps(rows, indent=1))
+    else:
+        from fedbus.cli.tables import print_tables, sites_table
+
+        print_tables(sites_table(rows))
+
+
+def watch(job: JobId, output: Format = Output.TEXT, broker_url: BrokerUrl = None) -> None:
+    """Show what happens in a job until it ends; exit code 0 when it finished, 1 otherwise."""
+    as_json = output is Output.JSON
+    raise typer.Exit(_with_client(lambda client: _watch(client, job, as_json=as_json), broker_url))
+
+
+def abort(
+    job: JobId,
+    reason: Annotated[str | None, typer.Option(help="Kept with the job and told to the sites.")] = None,
+    broker_url: BrokerUrl = None,
+) -> None:
+    """End a running job."""
+    _with_client(lambda client: client.abort(job, reason), broker_url)
+    typer.echo(f"{job} is being aborted")
+
+
+def _with_client(work: Callable[[Client], Awaitable[R]], broker_url: str | None) -> R:
+    import asyncio
+
+    from fedbus.runtime.logging import configure_logging
+    from services.publisher.client import Client
+    from services.publisher.settings import PublisherSettings
+
+    settings = PublisherSettings.load(broker_url=broker_url)
+    configure_logging("error", settings.log_format)
+
+    async def run() -> R:
+        async with Client(settings) as client:
+            return await work(client)
+
+    return asyncio.run(run())
+
+
+async def _watch(client: Client, job: str, *, as_json: bool = False) -> int:
+    detail: dict[str, Any] = await client.job(job)
+    async for event in client.events(job, since=detail["submitted_at"]):
+        _print_event(event, as_json=as_json)
+        if event.kind == "job-ended":
+            return 0 if event.facts.get("state") == "finished" else 1
+    return 1
+
+
+def _print_event(event: Event, *, as_json: bool) -> None:
+    import dataclasses
+    from datetime import datetime
+
+    if as_json:
+        typer.echo(json.dumps(dataclasses.asdict(event)))
+    else:
+        at = datetime.fromtimestamp(event.at).astimezone()
+        typer.echo(f"{at:%H:%M:%S}  {event.kind:<18} {event.text}")

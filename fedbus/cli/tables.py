@@ -1,0 +1,96 @@
+"""Tables for people; what they show is what `-o json` prints."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from rich.console import Console, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from fedbus.core.status_text import span
+
+
+def print_tables(*tables: RenderableType) -> None:
+    """Print to standard output, plain when it is no terminal."""
+    console = Console(highlight=False)
+    for table in tables:
+        console.print(table)
+
+
+def jobs_table(rows: list[dict[str, Any]]) -> RenderableType:
+    """One line per job."""
+    if not rows:
+        return Text("no jobs yet: publish one with `fedbus submit JOB.yaml`")
+    table = _table("job", "task", "state", "version", "updates", "what it says")
+    for row in rows:
+        table.add_row(row["job"], row["task"], row["state"], _cell(row["version"]), _cell(row["updates"]), row["says"])
+    return table
+
+
+def sites_table(rows: list[dict[str, Any]]) -> RenderableType:
+    """One line per site."""
+    if not rows:
+        return Text("no site has joined yet: start one with `fedbus site --name NAME --data DIR`")
+    table = _table("site", "state", "since", "heard", "device", "does")
+    for row in rows:
+        does = "; ".join(f"{job}: {_activity(a)}" for job, a in row["jobs"].items()) or row["reason"] or "idle"
+        table.add_row(
+            row["site"], row["state"], span(row["since_s"]), f"{span(row['heard_s'])} ago", row["device"], does
+        )
+    return table
+
+
+def job_tables(detail: dict[str, Any]) -> list[RenderableType]:
+    """Everything about one job."""
+    facts = Table.grid(padding=(0, 2))
+    for name in ("job", "task", "state", "says", "version", "updates", "submitted_by"):
+        facts.add_row(name.replace("_", " "), _cell(detail[name]))
+    for name in ("submitted_at", "started_at", "ended_at"):
+        if detail[name]:
+            facts.add_row(name.replace("_", " "), f"{datetime.fromtimestamp(detail[name]).astimezone():%F %T}")
+    result = detail.get("result") or {}
+    for name in ("reason", "exported"):
+        if result.get(name):
+            facts.add_row(name, str(result[name]))
+    return [facts, *_site_tables(detail, result.get("scores", {}))]
+
+
+def _site_tables(detail: dict[str, Any], scores: dict[str, Any]) -> list[RenderableType]:
+    tables: list[RenderableType] = []
+    if detail["sites"]:
+        metrics = sorted({name for score in scores.values() for name in score["metrics"]})
+        table = _table("site", "state", "does", "updates", "refused", "mean staleness", *metrics)
+        for site, numbers in detail["sites"].items():
+            score = scores.get(site, {}).get("metrics", {})
+            table.add_row(
+                site,
+                _cell(numbers.get("state")),
+                _cell(numbers.get("activity")),
+                _cell(numbers["updates"]),
+                _cell(numbers["refused"]),
+                f"{numbers['mean_staleness']:.1f}",
+                *(f"{score[name]:.3f}" if name in score else "" for name in metrics),
+            )
+        tables.append(table)
+    for site, reason in (detail.get("declined") or {}).items():
+        tables.append(Text(f"declined by {site}: {reason}"))
+    return tables
+
+
+def _activity(activity: dict[str, Any]) -> str:
+    step = f" {activity['step']}/{activity['steps']}" if activity["steps"] else ""
+    detail = f" ({activity['detail']})" if activity["detail"] else ""
+    return f"{activity['activity']}{step}{detail}"
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
+def _cell(value: object) -> str:
+    return "" if value is None else str(value)

@@ -1,0 +1,262 @@
+"""The aggregation of one job as a state machine over facts: numbers in, facts out, state = facts applied in order.
+
+What lives here: which update is folded, refused or a duplicate, and when the buffer becomes a version. What may not:
+tensors, bytes, clocks (`now` is an argument: seconds, never falling), how updates are weighed (see `strategies`).
+
+    screen(...)    before the body is read: Refused | Duplicate | None; changes nothing
+    receive(...)   with the norm known: Folded | Refused | Duplicate; applied at once
+    refuse(...)    the caller found the body unusable: Refused | Duplicate; applied at once
+    commit(...)    Committed; applied at once; only when `commit_due` gives a reason
+    apply(fact)    a fact again, from the ledger; or a Refused that `screen` returned
+
+Rules that hold whatever comes: the version never falls and rises by 1 per commit; an id is decided once, a duplicate
+changes nothing; a commit empties the buffer, so a caller that commits whenever one is due (after `receive`, after
+`set_active`, at `next_due_at`) never leaves it at its size; what is illegal raises ProtocolError and changes nothing.
+A live run and the replay of its facts give the same state to the bit.
+
+Memory: the numbers of each site, the buffer, and the set of decided ids (about 200 bytes each, for ever). `seen` can be
+anything with `in` and `add`, such as a ledger's index, so that the set need not be kept here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping
+from types import MappingProxyType
+from typing import Protocol, assert_never
+
+from fedbus.core.facts import Arrival, Committed, Duplicate, Fact, Folded, Refused
+from fedbus.core.jobspec import JobSpec
+from fedbus.core.messages import UpdateId
+from fedbus.core.site_stats import SiteStats
+from fedbus.core.strategies import Buffer, Evidence, strategy_of
+from fedbus.errors import ProtocolError
+
+__all__ = ["Aggregation", "Arrival", "Committed", "Duplicate", "Fact", "Folded", "Refused", "SeenIds"]
+
+MAX_EXAMPLES = 10**12
+
+
+class SeenIds(Protocol):
+    """Ids of the updates that were decided. Must not hold an id before its fact is applied."""
+
+    def __contains__(self, update_id: object, /) -> bool: ...
+
+    def add(self, update_id: UpdateId, /) -> None: ...
+
+
+class Aggregation:
+    """Decides for one job. Starts at version 0 with an empty buffer, or where a replay of facts leads."""
+
+    def __init__(self, spec: JobSpec, *, now: float, seen: SeenIds | None = None) -> None:
+        self._spec = spec
+        self._strategy = strategy_of(spec)
+        self._seen: SeenIds = set() if seen is None else seen
+        self._active: frozenset[str] = frozenset()
+        self._version = 0
+        self._updates = 0
+        self._entries: tuple[Folded, ...] = ()
+        self._stats: dict[str, SiteStats] = {}
+        self._began_at = now
+        self._first_at: float | None = None
+
+    # -------------------------------------------------------------- what is known
+
+    @property
+    def version(self) -> int:
+        return self._version
+
+    @property
+    def updates(self) -> int:
+        """Number of updates folded since version 0."""
+        return self._updates
+
+    @property
+    def buffer(self) -> tuple[UpdateId, ...]:
+        """Ids of the updates folded since the last commit, in order."""
+        return tuple(entry.update_id for entry in self._entries)
+
+    @property
+    def active(self) -> frozenset[str]:
+        return self._active
+
+    @property
+    def wait_for_new_version(self) -> bool:
+        """Whether a site that has sent its update waits for the next version before it trains again."""
+        return self._strategy.wait_for_new_version
+
+    @property
+    def all_stats(self) -> Mapping[str, SiteStats]:
+        """Numbers of every site that ever had an update decided; read-only."""
+        return MappingProxyType(self._stats)
+
+    def site_stats(self, site: str) -> SiteStats:
+        """Return the numbers of one site; all zero for a site that never had an update decided."""
+        return self._stats.get(site, SiteStats())
+
+    def waiting_for(self) -> str:
+        """Say what the next version waits for, e.g. 'waiting for 1 more update (1 of 2 in the buffer)'."""
+        return self._strategy.waiting_for(self._view())
+
+    # -------------------------------------------------------------- decisions
+
+    def screen(self, *, update_id: UpdateId, base_version: int, num_examples: int) -> Refused | Duplicate | None:
+        """Judge what the manifest says, before the body is read; None: worth reading. Changes nothing.
+
+        A Refused is recorded by `apply`, once the caller has stored it.
+        """
+        if update_id in self._seen:
+            return Duplicate(update_id=update_id)
+        reason = self._reason_against(update_id.site, base_version, num_examples)
+        return Refused(update_id=update_id, reason=reason) if reason else None
+
+    def receive(self, arrival: Arrival, *, now: float) -> Folded | Refused | Duplicate:
+        """Decide on an update whose body was read and measured, and apply the decision."""
+        verdict: Folded | Refused | Duplicate | None = self.screen(
+            update_id=arrival.update_id, base_version=arrival.base_version, num_examples=arrival.num_examples
+        )
+        if verdict is None and not (math.isfinite(arrival.norm) and arrival.norm >= 0.0):
+            verdict = Refused(update_id=arrival.update_id, reason="delta has NaN or infinite values")
+        if verdict is None:
+            verdict = self._fold(arrival, now=now)
+        if not isinstance(verdict, Duplicate):
+            self.apply(verdict)
+        return verdict
+
+    def refuse(self, update_id: UpdateId, *, reason: str) -> Refused | Duplicate:
+        """Refuse an update whose body cannot be used, and apply that."""
+        if update_id in self._seen:
+            return Duplicate(update_id=update_id)
+        fact = Refused(update_id=update_id, reason=reason)
+        self.apply(fact)
+        return fact
+
+    def set_active(self, sites: Collection[str], *, now: float) -> None:
+        """Say which sites train for the job now; a site that is not active is not waited for. Not a fact.
+
+        When sites come back after none was there, deadlines run from `now`: the first one back is not alone in time.
+        """
+        if sites and not self._active:
+            self.restart_timers(now=now)
+        self._active = frozenset(sites)
+
+    def restart_timers(self, *, now: float) -> None:
+        """Let deadlines run from `now`: when training begins, and after a replay, whose clock was another one."""
+        self._began_at = now
+        self._first_at = now if self._entries else None
+
+    def commit_due(self, *, now: float) -> str | None:
+        """Say why a version is to be committed now; None when it is not, always with an empty buffer."""
+        return self._strategy.due(self._view(), now=now) if self._entries else None
+
+    def next_due_at(self, *, now: float) -> float | None:
+        """Return when to ask `commit_due` again though nothing came: `now` when due, None when time changes nothing."""
+        if not self._entries:
+            return None
+        if self.commit_due(now=now):
+            return now
+        return self._strategy.due_at(self._view())
+
+    def commit(self, *, now: float, reason: str | None = None) -> Committed:
+        """Make the buffer a version, and apply that. A `reason` commits a buffer that is not due, e.g. at the end.
+
+        Raises ProtocolError when the buffer is empty, or not due and no reason is given.
+        """
+        why = self.commit_due(now=now) or reason
+        if not self._entries or why is None:
+            raise ProtocolError(f"version {self._version + 1} is not due: {self.waiting_for()}")
+        fact = Committed(
+            version=self._version + 1,
+            update_ids=self.buffer,
+            normaliser=self._strategy.normaliser(self._entries),
+            reason=why,
+            at=now,
+        )
+        self.apply(fact)
+        return fact
+
+    # -------------------------------------------------------------- facts
+
+    def apply(self, fact: Fact) -> None:
+        """Change the state as a fact says. ProtocolError, and no change, when it does not fit the state."""
+        match fact:
+            case Folded():
+                self._apply_folded(fact)
+            case Refused(update_id=update_id):
+                self._check_new(update_id)
+                stats = self.site_stats(update_id.site)
+                self._stats[update_id.site] = stats.with_refused()
+                self._seen.add(update_id)
+            case Committed():
+                self._apply_committed(fact)
+            case _:
+                assert_never(fact)
+
+    def _apply_folded(self, fact: Folded) -> None:
+        self._check_new(fact.update_id)
+        if fact.base_version < 0 or fact.base_version + fact.staleness != self._version or fact.staleness < 0:
+            raise ProtocolError(
+                f"update {fact.update_id} is recorded with base version {fact.base_version} and staleness "
+                f"{fact.staleness}, which does not fit version {self._version}"
+            )
+        if not (0.0 < fact.weight < math.inf and 0.0 <= fact.clip <= 1.0):
+            raise ProtocolError(f"update {fact.update_id} is recorded with weight {fact.weight} and clip {fact.clip}")
+        self._stats[fact.update_id.site] = self.site_stats(fact.update_id.site).with_folded(fact)
+        self._first_at = fact.at if self._first_at is None else self._first_at
+        self._entries = (*self._entries, fact)
+        self._updates += 1
+        self._seen.add(fact.update_id)
+
+    def _apply_committed(self, fact: Committed) -> None:
+        if fact.version != self._version + 1 or fact.update_ids != self.buffer or not fact.update_ids:
+            raise ProtocolError(
+                f"a commit of version {fact.version} with {len(fact.update_ids)} updates does not fit "
+                f"version {self._version} with {len(self._entries)} updates in the buffer"
+            )
+        if not 0.0 < fact.normaliser < math.inf:
+            raise ProtocolError(f"the commit of version {fact.version} has normaliser {fact.normaliser}")
+        self._version = fact.version
+        self._entries = ()
+        self._first_at = None
+        self._began_at = fact.at
+
+    def _check_new(self, update_id: UpdateId) -> None:
+        if update_id in self._seen:
+            raise ProtocolError(f"update {update_id} was decided before")
+
+    # -------------------------------------------------------------- rules
+
+    def _reason_against(self, site: str, base_version: int, num_examples: int) -> str | None:
+        sites, limit = self._spec.sites, self._spec.max_staleness
+        if sites is not None and site not in sites:
+            return f"site {site} is not one of the job's sites: {', '.join(sites)}"
+        if base_version < 0:
+            return f"base version {base_version} is negative"
+        if base_version > self._version:
+            return f"base version {base_version} is ahead of version {self._version}"
+        if not 0 < num_examples <= MAX_EXAMPLES:
+            return f"num_examples must be 1 to {MAX_EXAMPLES}, got {num_examples}"
+        staleness = self._version - base_version
+        if limit is not None and staleness > limit:
+            return f"staleness {staleness} is above the job's max_staleness {limit}; train from version {self._version}"
+        return None
+
+    def _fold(self, arrival: Arrival, *, now: float) -> Folded:
+        stats = self.site_stats(arrival.update_id.site)
+        staleness = self._version - arrival.base_version
+        evidence = Evidence(
+            num_examples=arrival.num_examples, staleness=staleness, site=stats, active=len(self._active)
+        )
+        return Folded(
+            update_id=arrival.update_id,
+            base_version=arrival.base_version,
+            num_examples=arrival.num_examples,
+            staleness=staleness,
+            weight=self._strategy.weight(evidence),
+            clip=stats.clip(arrival.norm, factor=self._spec.clip_to_own_median),
+            norm=arrival.norm,
+            at=now,
+        )
+
+    def _view(self) -> Buffer:
+        return Buffer(entries=self._entries, active=self._active, first_at=self._first_at, began_at=self._began_at)

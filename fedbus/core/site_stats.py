@@ -1,0 +1,77 @@
+"""What the aggregation remembers about one site: counts, staleness, recent norms, period.
+
+What lives here: numbers that follow from the facts about one site. What may not: whether it is online (`membership`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from statistics import median
+
+from fedbus.core.facts import Folded
+
+KEEP = 0.8
+"""Share of the old value in a running mean; the new value has the rest."""
+RECENT = 5
+"""So many norms are remembered for a site's own median."""
+ENOUGH = 3
+"""So many norms make a median that may clip."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SiteStats:
+    """Numbers about one site in one job.
+
+    running_staleness: running mean, newest update included; None before the first. norms: of the last `RECENT` deltas
+    as they were folded, after clipping, so that a site's median grows by at most the clip factor per update.
+    period_s: running mean of the time between two updates; None before the second. last_at: when the last one came.
+    """
+
+    folded: int = 0
+    refused: int = 0
+    staleness_sum: int = 0
+    running_staleness: float | None = None
+    norms: tuple[float, ...] = ()
+    period_s: float | None = None
+    last_at: float | None = None
+
+    @property
+    def mean_staleness(self) -> float:
+        """Plain average over all folded updates, 0 when there are none."""
+        return self.staleness_sum / self.folded if self.folded else 0.0
+
+    def staleness_with(self, staleness: int) -> float:
+        """Return the running mean as it will be when an update of this staleness is counted in."""
+        return _running(self.running_staleness, staleness)
+
+    def clip(self, norm: float, *, factor: float | None) -> float:
+        """Return what scales a delta of this norm down to `factor` times the site's own median norm, in [0, 1].
+
+        1 without a factor, and while fewer than `ENOUGH` norms are known. The median is the site's own on purpose:
+        sites with rare cases send longer deltas, and a median over all sites would starve them.
+        """
+        if factor is None or len(self.norms) < ENOUGH:
+            return 1.0
+        bound = factor * median(self.norms)
+        return bound / norm if 0.0 < bound < norm else 1.0
+
+    def with_folded(self, fact: Folded) -> SiteStats:
+        """Return the numbers after one more folded update."""
+        period = None if self.last_at is None else max(0.0, fact.at - self.last_at)
+        return replace(
+            self,
+            folded=self.folded + 1,
+            staleness_sum=self.staleness_sum + fact.staleness,
+            running_staleness=self.staleness_with(fact.staleness),
+            norms=(*self.norms, fact.norm * fact.clip)[-RECENT:],
+            period_s=self.period_s if period is None else _running(self.period_s, period),
+            last_at=fact.at,
+        )
+
+    def with_refused(self) -> SiteStats:
+        """Return the numbers after one more refused update."""
+        return replace(self, refused=self.refused + 1)
+
+
+def _running(old: float | None, new: float) -> float:
+    return float(new) if old is None else KEEP * old + (1.0 - KEEP) * new

@@ -1,0 +1,98 @@
+"""Task `heart_disease`: does this patient have coronary disease? Logistic regression on 15 findings of four hospitals.
+
+    task_config   {hidden: 0}   0 is logistic regression (FLamby's baseline for these hospitals, arXiv 2210.04620);
+                                n > 0 puts one hidden layer of n ReLU units before it
+    data          heart_disease.csv with the site's own patients, see `heart_disease_data`
+    metrics       auc (left out when the test patients are all of one class), accuracy, loss
+
+No layer keeps running statistics, so every number of the model is a trained param and may be averaged.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from fedbus.errors import TaskError
+from fedbus.tasks.heart_disease_data import (
+    FILE_NAME,
+    NUM_FEATURES,
+    Patients,
+    main,
+    read_patients,
+    split,
+    write_site_data,
+)
+from fedbus.tasks.metrics import auc
+from fedbus.training.run import Run
+from fedbus.training.task import Scores, Site
+
+__all__ = ["HeartDisease", "fit", "make_model", "score", "write_site_data"]
+
+WEIGHT_DECAY = 1e-3
+
+
+class HeartDisease:
+    """Finds coronary disease in the patients of one hospital."""
+
+    def __init__(self, site: Site) -> None:
+        train, test = split(read_patients(site.data / FILE_NAME))
+        self._train = tensors(train, site.device)
+        self._test = tensors(test, site.device)
+        self._hidden = int(site.settings(hidden=0)["hidden"])
+        if self._hidden < 0:
+            raise TaskError(f"expected task_config.hidden >= 0, got {self._hidden}")
+
+    def model(self) -> nn.Module:
+        return make_model(self._hidden)
+
+    def train(self, model: nn.Module, run: Run) -> int:
+        fit(model, *self._train, run)
+        return len(self._train[1])
+
+    def evaluate(self, model: nn.Module) -> Scores:
+        return score(model, *self._test)
+
+
+def tensors(patients: Patients, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return features fp32 [n, NUM_FEATURES] and labels fp32 [n] on `device`."""
+    return torch.tensor(patients.features, device=device), torch.tensor(patients.labels, device=device)
+
+
+def make_model(hidden: int) -> nn.Module:
+    """Map features fp32 [n, NUM_FEATURES] to one logit each, [n, 1]."""
+    if hidden == 0:
+        return nn.Linear(NUM_FEATURES, 1)
+    return nn.Sequential(nn.Linear(NUM_FEATURES, hidden), nn.ReLU(), nn.Linear(hidden, 1))
+
+
+def fit(model: nn.Module, features: Tensor, labels: Tensor, run: Run) -> None:
+    """Train `model` in place by SGD on the log loss."""
+    optimizer = torch.optim.SGD(model.parameters(), lr=run.learning_rate, weight_decay=WEIGHT_DECAY)
+    for rows in run.batches(len(labels)):
+        with run.autocast():
+            logits = model(features[rows])[:, 0]
+        loss = functional.binary_cross_entropy_with_logits(logits.float(), labels[rows])
+        optimizer.zero_grad()
+        (loss + run.proximal(model)).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        run.report(loss)
+
+
+def score(model: nn.Module, features: Tensor, labels: Tensor) -> Scores:
+    """Score `model` on patients it was not trained on."""
+    with torch.no_grad():
+        logits = model(features)[:, 0]
+    metrics = {
+        "loss": float(functional.binary_cross_entropy_with_logits(logits, labels)),
+        "accuracy": float(((logits > 0) == (labels > 0)).float().mean()),
+    }
+    area = auc(logits, labels)
+    if area is not None:
+        metrics["auc"] = area
+    return Scores(metrics=metrics, num_examples=len(labels))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,40 @@
+"""Which device a trainer computes on, its threads and its seeds."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import torch
+
+from fedbus.errors import TaskError
+
+
+def pick_device(name: str) -> torch.device:
+    """Return the device that `name` asks for; `auto` is CUDA when there is one, else the CPU.
+
+    Raises TaskError when the device is unknown or not there.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as exc:
+        raise TaskError(f"device {name!r} cannot be used here ({exc}); set device to auto, cpu or cuda") from exc
+    return device
+
+
+def is_broken(error: BaseException) -> bool:
+    """Say whether `error` leaves the CUDA context unusable, so that only a new process can go on.
+
+    Out of memory does not; an illegal access or a device-side assert does.
+    """
+    return "CUDA error" in str(error) and not isinstance(error, torch.cuda.OutOfMemoryError)
+
+
+def seed_everything(seed: int) -> None:
+    """Seed the generators of torch (all devices), numpy and Python; the same seed gives the same training."""
+    torch.manual_seed(seed)
+    np.random.seed(seed % 2**32)
+    random.seed(seed)

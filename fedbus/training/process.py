@@ -1,0 +1,143 @@
+"""The trainer process: commands come in on the daemon's Unix socket, replies go out.
+
+    reader thread   receives; Cancel and the end of the stream take effect at once, also while a task trains
+    main thread     does everything else in the order it came
+
+A daemon that is gone ends this process at once, even in a training step that never yields: the reader thread sees the
+stream end. A step that holds the interpreter's lock blocks that thread too; then the kernel kills us with our parent.
+Errors of a task are replies; the process lives on unless the CUDA context is broken.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import os
+import signal
+import socket
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from queue import SimpleQueue
+
+import torch
+
+from fedbus.errors import DecodeError, FedbusError, LayoutError, ProtocolError
+from fedbus.training import protocol as p
+from fedbus.training.device import is_broken
+from fedbus.training.session import Session
+
+PR_SET_PDEATHSIG = 1
+EXIT_DONE, EXIT_BROKEN, EXIT_GARBAGE = 0, 1, 2
+
+
+class Inbox:
+    """Commands in order, each with the event that a later Cancel sets.
+
+    `read_for_ever` runs in a thread of its own; `leave` ends the process there, with an exit code.
+    """
+
+    def __init__(self, sock: socket.socket, *, leave: Callable[[int], None]) -> None:
+        self._sock = sock
+        self._leave = leave
+        self._commands: SimpleQueue[tuple[p.Message, threading.Event]] = SimpleQueue()
+
+    def read_for_ever(self) -> None:
+        cancel = threading.Event()
+        while True:
+            try:
+                command = p.receive_message(self._sock)
+            except (EOFError, OSError):
+                return self._leave(EXIT_DONE)
+            except DecodeError as exc:
+                print(f"fedbus trainer: the site daemon sent garbage: {exc}", file=sys.stderr, flush=True)
+                return self._leave(EXIT_GARBAGE)
+            if isinstance(command, p.Cancel):
+                cancel.set()
+                cancel = threading.Event()
+            else:
+                self._commands.put((command, cancel))
+
+    def next(self) -> tuple[p.Message, threading.Event]:
+        return self._commands.get()
+
+
+class Trainer:
+    """Answers commands. `send` writes a message to the daemon; it raises OSError when the daemon is gone."""
+
+    def __init__(self, send: Callable[[p.Message], None]) -> None:
+        self._send = send
+        self._session: Session | None = None
+
+    def serve(self, inbox: Inbox) -> int:
+        """Answer commands until Close, or until only a new process can go on; return the exit code."""
+        while True:
+            command, cancel = inbox.next()
+            if isinstance(command, p.Close):
+                return EXIT_DONE
+            try:
+                reply = self._answer(command, cancel)
+            except Exception as exc:  # noqa: BLE001 - whatever a task raises is reported, and its process lives on
+                self._send(_failed(command, exc))
+                if is_broken(exc):
+                    return EXIT_BROKEN
+            else:
+                self._send(reply)
+
+    def _answer(self, command: p.Message, cancel: threading.Event) -> p.Reply:
+        if isinstance(command, p.Open):
+            self._session = Session(command)
+            return self._session.opened()
+        session = self._session
+        if session is None:
+            raise ProtocolError(f"the first command is Open, got {type(command).__name__}")
+        match command:
+            case p.MakeInitial():
+                return session.make_initial(command)
+            case p.Load():
+                return session.load(command)
+            case p.Train():
+                return session.train(command, cancel, self._tell)
+            case p.Evaluate():
+                return session.evaluate(command)
+            case p.Cancel() | p.Close():
+                raise AssertionError(f"{type(command).__name__} is not answered here")
+            case _:
+                raise ProtocolError(f"expected a command, got the reply {type(command).__name__}")
+
+    def _tell(self, step: int, steps: int, loss: float | None) -> None:
+        with suppress(OSError):  # the reader thread ends the process; a task shall not see this error
+            self._send(p.Progress(step=step, steps=steps, loss=loss))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Connect to the site daemon and serve it; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m fedbus.training", description="Started by a site daemon.")
+    parser.add_argument("--socket", required=True, metavar="PATH", help="the daemon's Unix socket")
+    path = parser.parse_args(arguments).socket
+    _die_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole terminal; the daemon decides when we end
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)  # closed by the end of the process: it says that we ended
+    sock.connect(path)
+    # _exit and not exit: the main thread may be inside a step that never yields
+    inbox = Inbox(sock, leave=os._exit)
+    threading.Thread(target=inbox.read_for_ever, name="reader", daemon=True).start()
+    with suppress(ConnectionError):
+        return Trainer(lambda message: p.send_message(sock, message)).serve(inbox)
+    return EXIT_DONE
+
+
+def _die_with_parent() -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+
+
+def _failed(command: p.Message, error: Exception) -> p.Failed:
+    out_of_memory = isinstance(error, MemoryError | torch.cuda.OutOfMemoryError)
+    return p.Failed(
+        error=str(error) if isinstance(error, FedbusError) else f"{type(error).__name__}: {error}",
+        traceback="".join(traceback.format_exception(error)),
+        fatal=isinstance(error, LayoutError) or (isinstance(command, p.Open) and not out_of_memory),
+    )

@@ -1,0 +1,169 @@
+"""One local training: the budget a job gives it, its pace, its seed, and the way out when it is cancelled.
+
+What lives here: what a task's `train` may use. What may not: the model's way in and out (see `session`), sockets.
+The budget is exactly one of
+    steps     optimizer steps
+    epochs    passes over the site's examples, rounded up to whole steps
+    seconds   wall time; a step that has begun is finished, and at least one is made
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from fedbus.core.jobspec import LocalSpec
+from fedbus.errors import TaskError
+
+PROGRESS_EVERY_S = 0.5
+
+
+class TrainingCancelled(BaseException):
+    """Leaves a task's `train` between two steps.
+
+    No Exception, so that a task which catches its own errors does not catch this; it never leaves the session.
+    """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pace:
+    """Makes a fast machine train like a slow one, for demos and tests.
+
+    After each step the run sleeps `slowdown - 1` times what the step took, plus `step_delay_s` seconds.
+    """
+
+    slowdown: float = 1.0
+    step_delay_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not (1 <= self.slowdown < math.inf and 0 <= self.step_delay_s < math.inf):
+            raise ValueError(f"expected slowdown >= 1 and step_delay_s >= 0, got {self}")
+
+    def pause_s(self, step_s: float) -> float:
+        """Seconds to sleep after a step that took `step_s`."""
+        return (self.slowdown - 1) * step_s + self.step_delay_s
+
+
+class Run:
+    """What a task's `train` gets beside the model.
+
+    `anchor` holds the base params by name for the FedProx term and is needed only when `local.proximal_mu` > 0; it is
+    never mutated. `sleep` may return early (when the run is cancelled). `progress` gets (step, steps, loss) at most
+    every half second; steps is 0 when the budget is in seconds, loss is None when the task reports none.
+    """
+
+    def __init__(
+        self,
+        local: LocalSpec,
+        *,
+        seed: int = 0,
+        device: torch.device | None = None,
+        anchor: Mapping[str, Tensor] | None = None,
+        pace: Pace | None = None,
+        cancelled: Callable[[], bool] = lambda: False,
+        progress: Callable[[int, int, float | None], None] = lambda step, steps, loss: None,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], object] = time.sleep,
+    ) -> None:
+        self.batch_size = local.batch_size
+        self.learning_rate = local.learning_rate
+        self.device = device or torch.device("cpu")
+        self.generator = torch.Generator().manual_seed(seed)
+        self.steps_done = 0
+        self._local = local
+        self._anchor = anchor or {}
+        self._pace = pace or Pace()
+        self._cancelled = cancelled
+        self._progress = progress
+        self._clock = clock
+        self._sleep = sleep
+        self._told_at = -math.inf
+        self._last_loss: Tensor | None = None
+        self._loss_sum = torch.zeros(())
+        self._losses = 0
+
+    def steps(self, per_epoch: int) -> Iterator[int]:
+        """Yield step numbers from 0 until the budget is spent; `per_epoch` steps are one pass over the data.
+
+        Raises TrainingCancelled when the run was cancelled, between two steps.
+        """
+        if per_epoch < 1:
+            raise TaskError(f"a run needs at least one step per epoch, got {per_epoch}: is the training set empty?")
+        total = self._total_steps(per_epoch)
+        started = self._clock()
+        while not self._spent(total, started):
+            self._leave_if_cancelled()
+            before = self._clock()
+            yield self.steps_done
+            self.steps_done += 1
+            pause = self._pace.pause_s(self._clock() - before)
+            self._tell(total)
+            if pause > 0:
+                self._sleep(pause)
+        self._leave_if_cancelled()
+
+    def batches(self, num_examples: int) -> Iterator[Tensor]:
+        """Yield int64 index tensors [<= batch_size] over shuffled examples until the budget is spent."""
+        per_epoch = math.ceil(num_examples / self.batch_size)
+        order = torch.empty(0, dtype=torch.int64)
+        for step in self.steps(per_epoch):
+            at = step % per_epoch * self.batch_size
+            if at == 0 or len(order) == 0:
+                order = torch.randperm(num_examples, generator=self.generator)
+            yield order[at : at + self.batch_size].to(self.device)
+
+    def proximal(self, model: nn.Module) -> Tensor:
+        """Return mu/2 * |params - base params|^2, a scalar to add to the loss (FedProx, arXiv 1812.06127).
+
+        It is 0 unless the job sets `local.proximal_mu`.
+        """
+        total = torch.zeros((), device=self.device)
+        if self._local.proximal_mu == 0:
+            return total
+        for name, param in model.named_parameters():
+            if param.requires_grad:
+                total = total + (param - self._anchor[name]).float().square().sum()
+        return total * (self._local.proximal_mu / 2)
+
+    def autocast(self) -> torch.autocast:
+        """Return the context for the forward pass: bfloat16 when the job sets `local.autocast_bf16`, else nothing."""
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self._local.autocast_bf16)
+
+    def report(self, loss: Tensor) -> None:
+        """Take the scalar loss of this step, for progress and for the update's metrics; it stays on its device."""
+        self._last_loss = loss.detach()
+        self._loss_sum = self._loss_sum.to(self._last_loss.device) + self._last_loss
+        self._losses += 1
+
+    @property
+    def mean_loss(self) -> float | None:
+        """Mean of the reported losses; None when the task reported none."""
+        return float(self._loss_sum) / self._losses if self._losses else None
+
+    def _total_steps(self, per_epoch: int) -> int:
+        if self._local.steps is not None:
+            return self._local.steps
+        if self._local.epochs is not None:
+            return math.ceil(self._local.epochs * per_epoch)
+        return 0
+
+    def _spent(self, total: int, started: float) -> bool:
+        if self._local.seconds is not None:
+            return self.steps_done > 0 and self._clock() - started >= self._local.seconds
+        return self.steps_done >= total
+
+    def _leave_if_cancelled(self) -> None:
+        if self._cancelled():
+            raise TrainingCancelled
+
+    def _tell(self, total: int) -> None:
+        now = self._clock()
+        if now - self._told_at < PROGRESS_EVERY_S:
+            return
+        self._told_at = now
+        self._progress(self.steps_done, total, None if self._last_loss is None else float(self._last_loss))

@@ -1,0 +1,212 @@
+"""One job in the trainer process: the task, its model, and the replica of the global params.
+
+What lives here: what each command does, as plain calls that return the reply. What may not: sockets and threads (see
+`process`). An error leaves the session usable; whether asking again can help is decided in `process`.
+
+    base    = params of the loaded version, from the replica; the model is set to it before every train and evaluate
+    delta   = params after training - base, coded with the job's `up` code into a file of frames
+
+Model copies held: the model, the replica, and during the end of a training the delta.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fedbus.core.frames import Code
+from fedbus.core.jobspec import LocalSpec
+from fedbus.core.layout import Layout, TensorSpec
+from fedbus.errors import DecodeError, LayoutError, ProtocolError, TaskError
+from fedbus.tensors import codec
+from fedbus.tensors.params import flatten, layout_of, load_params_, unflatten
+from fedbus.tensors.replica import Replica
+from fedbus.training import protocol as p
+from fedbus.training.device import pick_device, seed_everything
+from fedbus.training.frames_file import read_frames, write_frames
+from fedbus.training.registry import load_task
+from fedbus.training.run import Pace, Run, TrainingCancelled
+from fedbus.training.task import Site, Task, TrainResult
+
+Progressed = Callable[[int, int, float | None], None]
+
+
+class Session:
+    """A job that was opened. Made once per process; owns the model and the replica."""
+
+    def __init__(self, opening: p.Open) -> None:
+        """Load the task and the site's data; TaskError or DataError say why that fails."""
+        torch.set_num_threads(opening.threads)
+        self._device = pick_device(opening.device)
+        self._local = LocalSpec.model_validate(dict(opening.local))
+        self._pace = Pace(slowdown=opening.slowdown, step_delay_s=opening.step_delay_s)
+        self._code = Code(opening.up)
+        self._chunk_bytes = opening.chunk_bytes
+        self._seed = opening.seed
+        site = Site(
+            name=opening.site,
+            data=Path(opening.data),
+            config=opening.task_config,
+            seed=opening.seed,
+            device=self._device,
+        )
+        seed_everything(opening.seed)
+        self._task: Task = load_task(opening.task)(site)
+        self._model = self._fresh_model()
+        self.layout = layout_of(self._model.state_dict())
+        self._replica = Replica(self.layout)
+        self._version: int | None = None
+
+    def opened(self) -> p.Opened:
+        return p.Opened(device=str(self._device), layout_digest=self.layout.digest, numel=self.layout.numel)
+
+    def make_initial(self, command: p.MakeInitial) -> p.Made:
+        """Write the params of a fresh model under the job's seed, exactly."""
+        flat = flatten(self._fresh_model().state_dict(), self.layout, torch.empty(self.layout.numel))
+        frames = codec.encode(flat, self.layout, Code.FP32, chunk_bytes=self._chunk_bytes, seed=0)
+        sizes = write_frames(Path(command.path), frames)
+        return p.Made(layout=self.layout.to_dict(), frame_sizes=sizes, digest=self.layout.digest)
+
+    def load(self, command: p.Load) -> p.Loaded | p.LoadFailed:
+        """Bring the replica to a version and verify its digest.
+
+        Raises LayoutError, and keeps the replica, when the job's params are not those of this site's task.
+        """
+        try:
+            if command.layout is not None:
+                check_same_layout(Layout.from_dict(command.layout), self.layout)
+            self._follow(command)
+        except (DecodeError, OSError) as exc:
+            self._version = None
+            return p.LoadFailed(version=command.version, reason=str(exc))
+        return p.Loaded(version=command.version)
+
+    def train(self, command: p.Train, cancel: threading.Event, progress: Progressed) -> p.Trained | p.Cancelled:
+        """Train from the loaded version and write the delta; nothing is written when `cancel` is set meanwhile.
+
+        Raises TaskError when the task reports no examples or leaves params that are not finite.
+        """
+        base_version = self._load_base()
+        seed_everything(command.seed)
+        run = Run(
+            self._local,
+            seed=command.seed,
+            device=self._device,
+            anchor=self._anchor(),
+            pace=self._pace,
+            cancelled=cancel.is_set,
+            sleep=cancel.wait,
+            progress=progress,
+        )
+        self._model.train()
+        started = time.monotonic()
+        try:
+            result = self._task.train(self._model, run)
+        except TrainingCancelled:
+            return p.Cancelled(base_version=base_version, steps=run.steps_done)
+        seconds = time.monotonic() - started
+        num_examples, metrics = _result_of(result, run)
+        frames = codec.encode(
+            self._delta(run.steps_done), self.layout, self._code, chunk_bytes=self._chunk_bytes, seed=command.seed
+        )
+        return p.Trained(
+            base_version=base_version,
+            frame_sizes=write_frames(Path(command.path), frames),
+            num_examples=num_examples,
+            steps=run.steps_done,
+            seconds=seconds,
+            metrics=metrics,
+        )
+
+    def evaluate(self, command: p.Evaluate) -> p.Scored:
+        """Score the loaded version; a metric that is not finite is left out, for it cannot be averaged."""
+        version = self._load_base()
+        if version != command.version:
+            raise ProtocolError(f"asked to score version {command.version}, version {version} is loaded: load it first")
+        self._model.eval()
+        with torch.no_grad():
+            scores = self._task.evaluate(self._model)
+        return p.Scored(version=version, metrics=_finite(scores.metrics), num_examples=int(scores.num_examples))
+
+    def _fresh_model(self) -> torch.nn.Module:
+        seed_everything(self._seed)
+        return self._task.model().to(self._device)
+
+    def _follow(self, command: p.Load) -> None:
+        version = self._version
+        self._version = None
+        if command.snapshot is not None:
+            self._replica.load_snapshot_(read_frames(Path(command.snapshot)))
+        elif version is None or version + len(command.deltas) != command.version:
+            held = "nothing" if version is None else f"version {version}"
+            raise DecodeError(f"{len(command.deltas)} deltas do not lead from {held} to version {command.version}")
+        for path in command.deltas:
+            self._replica.apply_delta_(read_frames(Path(path)))
+        found = self._replica.digest
+        if found != command.digest:
+            raise DecodeError(f"version {command.version}: expected params with digest {command.digest}, got {found}")
+        self._version = command.version
+
+    def _load_base(self) -> int:
+        if self._version is None:
+            raise ProtocolError("no version is loaded: Load comes before Train and Evaluate")
+        load_params_(self._model, unflatten(self._replica.flat, self.layout))
+        return self._version
+
+    def _anchor(self) -> Mapping[str, Tensor]:
+        if self._local.proximal_mu == 0:
+            return {}
+        return {name: param.detach().clone() for name, param in self._model.named_parameters()}
+
+    def _delta(self, steps: int) -> Tensor:
+        delta = flatten(self._model.state_dict(), self.layout, torch.empty(self.layout.numel))
+        delta.sub_(self._replica.flat)
+        if not bool(delta.isfinite().all()):
+            raise TaskError(f"training diverged: params are not finite after {steps} steps; lower local.learning_rate")
+        return delta
+
+
+def check_same_layout(job: Layout, ours: Layout) -> None:
+    """Raise LayoutError that names up to three tensors which differ between the job and this site's task."""
+    if job.digest == ours.digest:
+        return
+    theirs, own = ({spec.name: spec for spec in layout.tensors} for layout in (job, ours))
+    names = [name for name in [*theirs, *(n for n in own if n not in theirs)] if theirs.get(name) != own.get(name)]
+    found = "; ".join(_difference(name, theirs.get(name), own.get(name)) for name in names[:3])
+    rest = f"; and {len(names) - 3} more tensors" if len(names) > 3 else ""
+    order = "" if names else "the same tensors stand in another order"
+    raise LayoutError(f"{found}{rest}{order}: install the same version of the task at every site, check task_config")
+
+
+def _difference(name: str, job: TensorSpec | None, ours: TensorSpec | None) -> str:
+    if job is None or ours is None:
+        have, make = (f"no {name}" if spec is None else f"{name} {_shape(spec)}" for spec in (job, ours))
+    else:
+        have, make = f"{name} {_shape(job)}", _shape(ours)
+    return f"job's params have {have}, this site's task makes {make}"
+
+
+def _shape(spec: TensorSpec) -> str:
+    dtype = "" if spec.dtype == "float32" else f" {spec.dtype}"
+    return f"({','.join(map(str, spec.shape))}){dtype}"
+
+
+def _result_of(result: TrainResult | int, run: Run) -> tuple[int, dict[str, float]]:
+    """Return (num_examples, metrics) of a training; the mean reported loss stands for metrics that are not given."""
+    if not isinstance(result, TrainResult):
+        result = TrainResult(num_examples=result)
+    if isinstance(result.num_examples, bool) or not isinstance(result.num_examples, int) or result.num_examples < 1:
+        raise TaskError(f"expected train() to return a number of examples >= 1, got {result.num_examples!r}")
+    loss = {} if run.mean_loss is None else {"loss": run.mean_loss}
+    return result.num_examples, _finite({**loss, **result.metrics})
+
+
+def _finite(metrics: Mapping[str, Any]) -> dict[str, float]:
+    return {name: value for name, raw in metrics.items() if math.isfinite(value := float(raw))}

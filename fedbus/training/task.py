@@ -1,0 +1,89 @@
+"""The contract between fedbus and a task: what a site runs for a job.
+
+A task is a class, found by its name in the entry point group `fedbus.tasks`. It runs in the trainer process, one object
+per job. It says what the model is, how it is trained on this site's data, and how it is scored; fedbus does the rest:
+
+    model()      made once per job, under the job's seed; its floating-point params and buffers are what travels
+    train()      gets the model loaded with the newest params; fedbus sends the difference that training made
+    evaluate()   gets the model loaded with the version to score, without gradients
+
+`train` and `evaluate` may be called any number of times and must keep nothing that depends on the params between calls:
+the next base differs, so optimizer state is made new in each `train`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+from fedbus.errors import TaskError
+from fedbus.training.run import Run
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Site:
+    """Where a task runs. `config` is the job's `task_config`, `seed` the job's seed, `data` the site's own folder."""
+
+    name: str
+    data: Path
+    config: Mapping[str, Any]
+    seed: int
+    device: torch.device
+
+    def settings(self, **defaults: Any) -> dict[str, Any]:
+        """Return `defaults` with what the job's `task_config` sets instead.
+
+        Raises TaskError for a key that has no default and for a value of another type than its default (an integer may
+        stand for a float; a default of None takes anything).
+        """
+        if unknown := sorted(self.config.keys() - defaults.keys()):
+            raise TaskError(f"expected task_config keys of {', '.join(defaults)}; got {', '.join(unknown)}")
+        settings = {}
+        for key, default in defaults.items():
+            value = self.config.get(key, default)
+            if isinstance(default, float) and type(value) is int:
+                value = float(value)
+            if default is not None and type(value) is not type(default):
+                raise TaskError(f"expected task_config.{key} to be of type {type(default).__name__}, got {value!r}")
+            settings[key] = value
+        return settings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainResult:
+    """How many examples the site trains on (its weight in the global model), and metrics of the training if any."""
+
+    num_examples: int
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scores:
+    """Metrics of a model on the site's test data, and the number of examples behind them.
+
+    A metric that cannot be computed (AUC of a single class) is left out: sites average what is there.
+    """
+
+    metrics: Mapping[str, float]
+    num_examples: int
+
+
+class Task(Protocol):
+    """What a task must have; inheriting from it is not needed."""
+
+    def __init__(self, site: Site) -> None:
+        """Load the site's data; DataError when they are missing, empty or malformed."""
+
+    def model(self) -> nn.Module:
+        """Make the model with fresh params, on any device. All randomness comes from torch's seeded generator."""
+
+    def train(self, model: nn.Module, run: Run) -> TrainResult | int:
+        """Train `model` in place until `run.steps()` or `run.batches()` ends; an int is the number of examples."""
+
+    def evaluate(self, model: nn.Module) -> Scores:
+        """Score `model` on the site's own test data."""

@@ -1,0 +1,85 @@
+"""What the aggregator says: control messages to sites, events to watchers, log lines to its own operator.
+
+Saying never holds up folding: messages wait in a bounded queue and leave in order on the control connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import structlog
+
+from fedbus.bus import mail
+from fedbus.bus.consumer import Delivery
+from fedbus.bus.envelope import Envelope
+from fedbus.bus.publisher import Publisher
+from fedbus.bus.topology import DEAD, dead_key
+from fedbus.core import events
+from fedbus.core import messages as m
+from fedbus.errors import PublishError
+
+WAITING_MESSAGES = 10_000
+REASON_BYTES = 500
+
+log = structlog.get_logger()
+
+
+class Announcer:
+    """Run `run` as a task; everything else only queues."""
+
+    def __init__(self, publisher: Publisher) -> None:
+        self._publisher = publisher
+        self._waiting: asyncio.Queue[Envelope] = asyncio.Queue(WAITING_MESSAGES)
+
+    async def run(self) -> None:
+        """Publish what waits, in order, for ever. A message nobody can take is logged, not fatal."""
+        while True:
+            envelope = await self._waiting.get()
+            try:
+                await self._publisher.publish(envelope, mandatory=False)
+            except PublishError as exc:
+                log.error("unsaid", type=envelope.type, key=envelope.routing_key, error=str(exc))
+            self._waiting.task_done()
+
+    async def drained(self) -> None:
+        """Wait until everything said so far was published."""
+        await self._waiting.join()
+
+    async def tell(self, site: str | None, message: mail.ControlMessage) -> None:
+        """Send a control message to one site, or to all."""
+        await self._waiting.put(mail.control(message, site=site))
+
+    async def event(self, kind: str, job: str, text: str, *, site: str = events.NOBODY, **facts: object) -> None:
+        """Publish an event and write the same as a log line."""
+        (log.warning if kind in _WARNINGS else log.info)(kind, job=job, site=site, text=text, **facts)
+        event = m.Event(at=time.time(), job=job, site=site, kind=kind, text=text, facts=facts)
+        await self._waiting.put(mail.event(event))
+
+    async def refuse(self, delivery: Delivery, reason: str) -> None:
+        """Keep a message that breaks the protocol where people can look at it, with the reason in a header."""
+        envelope = delivery.envelope
+        log.warning("dead-letter", exchange=envelope.exchange, sender=envelope.user_id, reason=reason)
+        dead = Envelope(
+            exchange=DEAD,
+            routing_key=dead_key(envelope.exchange),
+            type=envelope.type,
+            body=envelope.body,
+            message_id=envelope.message_id or "none",
+            content_type=envelope.content_type,
+            headers={
+                "reason": reason[:REASON_BYTES],
+                "sender": envelope.user_id or "",
+                "origin": f"{envelope.exchange}/{envelope.routing_key}",
+            },
+        )
+        await self._waiting.put(dead)
+
+
+_WARNINGS = {
+    events.SITE_LOST,
+    events.SITE_DECLINED,
+    events.SITE_RESYNC,
+    events.TRAINER_TROUBLE,
+    events.UPDATE_REFUSED,
+}

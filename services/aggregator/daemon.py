@@ -1,0 +1,356 @@
+"""The aggregator daemon: settings → open adapters → loop → stop.
+
+    requests   fedbus.jobs → accept or reject, abort, answer queries
+    sites      fedbus.sites → membership → the runners of the jobs concerned
+    leases     a site that is silent for too long is lost: its jobs stop counting on it
+    job ...    one intake and one runner per job that has not ended, see `intake` and `job_runner`
+
+Stop order: no new deliveries are taken, what is being written is finished, the connections close. Nothing else needs
+to be saved at the end: whatever was acknowledged is on disk, and a restart continues from there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from contextlib import AsyncExitStack
+from datetime import timedelta
+from typing import Any, Self
+
+import structlog
+
+from fedbus.bus import mail
+from fedbus.bus import topology as t
+from fedbus.bus.connection import Session
+from fedbus.bus.consumer import Consumer, Delivery
+from fedbus.bus.declare import declare, delete_queue
+from fedbus.bus.publisher import Publisher
+from fedbus.bus.rpc import reply
+from fedbus.core import events, wire
+from fedbus.core import messages as m
+from fedbus.core.jobspec import JobSpec
+from fedbus.core.layout import Layout
+from fedbus.core.membership import Heard, Joined, Membership
+from fedbus.errors import JobSpecError, Problem, ProtocolError
+from fedbus.runtime.lifecycle import until_stopped
+from fedbus.store.files import make_folder
+from fedbus.store.ledger import JobRow, Ledger
+from fedbus.store.lock import StateLock
+from fedbus.store.spool import Spool
+from services.aggregator import requests, views
+from services.aggregator.announcer import Announcer
+from services.aggregator.folding import Tools
+from services.aggregator.intake import Intake
+from services.aggregator.job_runner import JobRunner
+from services.aggregator.model_keeper import ModelKeeper
+from services.aggregator.model_log import ModelLogWriter
+from services.aggregator.settings import LOGIN, AggregatorSettings
+from services.aggregator.workers import Worker
+
+REQUESTS_PREFETCH = 8
+SITES_PREFETCH = 64
+UPDATES_PREFETCH = 32
+LEASE_CHECK_S = 0.5
+# A queue or stream younger than this is lost when a RabbitMQ 3.10 node is killed, confirmed messages included.
+SETTLE = timedelta(seconds=1)
+
+log = structlog.get_logger()
+
+
+async def run_aggregator(settings: AggregatorSettings, stop: asyncio.Event) -> None:
+    """Run until `stop` is set. Raises StoreError, LoginError or SettingsError when it cannot start."""
+    import torch
+
+    torch.set_num_threads(settings.threads)
+    async with Aggregator(settings) as aggregator:
+        await aggregator.run(stop)
+
+
+class Aggregator:
+    """Open adapters and the state of all jobs."""
+
+    def __init__(self, settings: AggregatorSettings) -> None:
+        self._settings = settings
+        self._stack = AsyncExitStack()
+        self._membership = Membership()
+        self._runners: dict[str, JobRunner] = {}
+        self._session_id = secrets.token_hex(8)
+
+    async def __aenter__(self) -> Self:
+        settings, stack = self._settings, self._stack
+        url = settings.url_for(LOGIN)
+        state = make_folder(settings.state_dir)
+        make_folder(settings.initial_params_dir)
+        stack.enter_context(StateLock(state))
+        self._ledger = stack.enter_context(Ledger(state / "ledger.sqlite3"))
+        self._spool = Spool(state / "spool")
+        store = stack.enter_context(Worker("store"))
+        compute = stack.enter_context(Worker("compute"))
+        self._control = await stack.enter_async_context(Session(url, name="aggregator/control"))
+        self._bulk_in = await stack.enter_async_context(Session(url, name="aggregator/updates"))
+        self._bulk_out = await stack.enter_async_context(Session(url, name="aggregator/models"))
+        self._publisher = Publisher(self._control)
+        self._announcer = Announcer(self._publisher)
+        self._tools = Tools(
+            ledger=self._ledger,
+            store=store,
+            compute=compute,
+            announcer=self._announcer,
+            membership=self._membership,
+            score_timeout_s=settings.score_timeout_s,
+            checkpoint_interval_s=settings.checkpoint_interval_s,
+        )
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self._stack.aclose()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Work until `stop` is set."""
+        await self._control.ready()
+        await declare(self._control, t.FEDERATION)
+        log.info("aggregator-ready", broker=str(self._control.url), state_dir=str(self._settings.state_dir))
+        async with asyncio.TaskGroup() as group:
+            self._group = group
+            tasks = [
+                group.create_task(self._announcer.run(), name="announce"),
+                group.create_task(self._open_jobs(), name="open jobs"),
+                group.create_task(self._serve_requests(), name="requests"),
+                group.create_task(self._serve_sites(), name="sites"),
+                group.create_task(self._watch_leases(), name="leases"),
+            ]
+            await until_stopped(stop)
+            for task in [*tasks, *self._job_tasks()]:
+                task.cancel()
+
+    # -------------------------------------------------------------- jobs
+
+    def _job_tasks(self) -> list[asyncio.Task[Any]]:
+        return [task for task in asyncio.all_tasks() if task.get_name().startswith("job ")]
+
+    async def _open_jobs(self) -> None:
+        rows = await self._tools.store(self._ledger.jobs)
+        for row in rows:
+            if not m.JobState(row.state).ended:
+                self._start_job(row)
+        await self._announcer.tell(None, m.RollCall(session=self._session_id))
+
+    def _start_job(self, row: JobRow) -> JobRunner:
+        keeper = ModelKeeper(
+            row.job,
+            JobSpec.parse(row.spec),
+            ledger=self._ledger,
+            spool=self._spool,
+            folder=make_folder(self._settings.state_dir / "jobs" / row.job),
+            params_dir=self._settings.initial_params_dir,
+        )
+        runner = JobRunner(row, keeper=keeper, tools=self._tools, open_log=self._open_log)
+        self._runners[row.job] = runner
+        self._group.create_task(self._run_job(runner), name=f"job {row.job}")
+        return runner
+
+    async def _run_job(self, runner: JobRunner) -> None:
+        job = runner.job
+        await declare(self._control, t.job_updates(job))
+        await runner.open()
+        intake = Intake(
+            job,
+            chunk_bytes=runner.spec.chunk_bytes,
+            ledger=self._ledger,
+            spool=self._spool,
+            store=self._tools.store,
+            refuse=self._announcer.refuse,
+            repeat=runner.repeat_receipt,
+            complete=runner.complete,
+        )
+        await intake.restore()
+        for view in self._membership.views():
+            await self._offer(runner, view.name)
+        async with asyncio.TaskGroup() as group:
+            receive = group.create_task(self._receive(intake, job), name=f"job {job} intake")
+            await runner.serve()
+            receive.cancel()
+        await self._announcer.drained()
+        del self._runners[job]
+        await delete_queue(self._control, t.updates_queue(job))
+        await delete_queue(self._control, t.models_stream(job))
+        await self._tools.store(self._spool.remove_job, job)
+
+    async def _receive(self, intake: Intake, job: str) -> None:
+        async with Consumer(self._bulk_in, t.updates_queue(job), prefetch=UPDATES_PREFETCH) as deliveries:
+            await intake.run(deliveries)
+
+    async def _open_log(self, spec: JobSpec, job: str, layout: Layout) -> ModelLogWriter:
+        await declare(self._control, t.job_models(job, ModelLogWriter.size(spec, layout)))
+        await asyncio.sleep(SETTLE.total_seconds())
+        return ModelLogWriter(job, spec, layout, Publisher(self._bulk_out))
+
+    async def _offer(self, runner: JobRunner, site: str) -> None:
+        if runner.spec.sites is None or site in runner.spec.sites:
+            await self._announcer.tell(site, m.JobOffer(job=runner.job, spec=runner.spec.to_dict()))
+
+    # -------------------------------------------------------------- sites
+
+    async def _serve_sites(self) -> None:
+        async with Consumer(self._control, t.SITES, prefetch=SITES_PREFETCH) as deliveries:
+            async for delivery in deliveries:
+                try:
+                    await self._hear(mail.from_login(delivery.envelope))
+                except ProtocolError as exc:
+                    await self._announcer.refuse(delivery, str(exc))
+                await delivery.ack()
+
+    async def _hear(self, message: mail.SiteMessage) -> None:
+        now = time.monotonic()
+        match message:
+            case m.Join():
+                await self._on_join(message, self._membership.joined(message, now=now))
+            case m.SiteStatus():
+                await self._on_status(message, self._membership.status(message, now=now))
+            case m.Leave():
+                if self._membership.left(message, now=now) is Heard.RENEWED:
+                    await self._site_event(events.SITE_LEFT, message.site, f"{message.site} left: {message.reason}")
+                    self._sites_changed()
+            case m.OfferAnswer() | m.ScoreAnswer() | m.ResyncRequest() | m.TrainerTrouble():
+                await self._on_answer(message)
+
+    async def _on_join(self, join: m.Join, meant: Joined) -> None:
+        if meant is Joined.OLD_SESSION:
+            return
+        if meant is not Joined.AGAIN:
+            text = f"{join.site} joined ({join.device}, fedbus {join.fedbus_version})"
+            await self._site_event(events.SITE_JOINED, join.site, text if meant is Joined.NEW else f"{text}: {meant}")
+        for runner in list(self._runners.values()):
+            await self._offer(runner, join.site)
+        self._sites_changed()
+
+    async def _on_status(self, status: m.SiteStatus, heard: Heard) -> None:
+        if heard is Heard.UNKNOWN_SITE:
+            return await self._announcer.tell(status.site, m.RollCall(session=self._session_id))
+        if heard is Heard.BACK:
+            await self._site_event(events.SITE_JOINED, status.site, f"{status.site} is back")
+            self._sites_changed()
+        for activity in status.jobs:
+            runner = self._runners.get(activity.job)
+            if runner is None:
+                await self._say_over(status.site, activity.job)
+            elif activity.version < 0:
+                await runner.welcome(status.site)
+        return None
+
+    async def _say_over(self, site: str, job: str) -> None:
+        """A site still works for a job that has ended, or that this aggregator never had."""
+        rows = await self._tools.store(self._ledger.jobs)
+        row = next((r for r in rows if r.job == job), None)
+        if row is None:
+            reason = "this aggregator does not know the job"
+            await self._announcer.tell(site, m.JobEnded(job=job, state=m.JobState.ABORTED, reason=reason))
+        elif m.JobState(row.state).ended:
+            await self._announcer.tell(site, m.JobEnded(job=job, state=m.JobState(row.state), reason=row.reason))
+
+    async def _on_answer(self, message: m.OfferAnswer | m.ScoreAnswer | m.ResyncRequest | m.TrainerTrouble) -> None:
+        runner = self._runners.get(message.job)
+        if runner is None:
+            return
+        match message:
+            case m.OfferAnswer():
+                await runner.on_answer(message)
+            case m.ScoreAnswer():
+                await runner.on_score(message)
+            case m.ResyncRequest():
+                await runner.on_resync(message)
+            case m.TrainerTrouble():
+                await runner.on_trouble(message)
+
+    async def _watch_leases(self) -> None:
+        while True:
+            await asyncio.sleep(LEASE_CHECK_S)
+            lost = self._membership.expire(now=time.monotonic())
+            for site in lost:
+                view = self._membership.get(site)
+                reason = view.reason if view else "its lease ran out"
+                await self._site_event(events.SITE_LOST, site, f"{site} is lost: {reason}")
+            if lost:
+                self._sites_changed()
+
+    def _sites_changed(self) -> None:
+        for runner in self._runners.values():
+            runner.sites_changed()
+
+    async def _site_event(self, kind: str, site: str, text: str) -> None:
+        """An event of a site belongs to every running job, or to none."""
+        for job in list(self._runners) or [events.NOBODY]:
+            await self._announcer.event(kind, job, text, site=site)
+
+    # -------------------------------------------------------------- requests
+
+    async def _serve_requests(self) -> None:
+        async with Consumer(self._control, t.JOBS, prefetch=REQUESTS_PREFETCH) as deliveries:
+            async for delivery in deliveries:
+                try:
+                    answer = await self._answer(delivery)
+                except JobSpecError as exc:
+                    answer = requests.rejected(*exc.problems)
+                await reply(self._publisher, delivery.envelope, wire.to_json(answer), type="answer")
+                await delivery.ack()
+
+    async def _answer(self, delivery: Delivery) -> dict[str, Any]:
+        envelope = delivery.envelope
+        if not envelope.user_id:
+            message = "set the AMQP property user_id to your login: fedbus keeps who submitted what"
+            return requests.rejected(Problem(path="user_id", message=message))
+        match envelope.routing_key.split("."):
+            case ["submit", _]:
+                return await self._submit(delivery)
+            case ["abort", job]:
+                return self._abort(job, requests.body_of(envelope).get("reason"), envelope.user_id)
+            case ["query"]:
+                return await self._query(requests.body_of(envelope))
+        message = f"expected submit.<user>, abort.<job> or query, got {envelope.routing_key!r}"
+        return requests.rejected(Problem(path="routing key", message=message))
+
+    async def _submit(self, delivery: Delivery) -> dict[str, Any]:
+        spec, envelope = requests.spec_of(delivery.envelope), delivery.envelope
+        message_id = envelope.message_id or secrets.token_hex(8)
+        new = requests.job_id(spec, message_id)
+        job = await self._tools.store(
+            self._ledger.add_job,
+            new,
+            spec.to_dict(),
+            message_id=message_id,
+            submitted_by=envelope.user_id or "",
+            state=str(m.JobState.SUBMITTED),
+            at=time.time(),
+        )
+        if job not in self._runners:
+            rows = await self._tools.store(self._ledger.jobs)
+            row = next(r for r in rows if r.job == job)
+            if not m.JobState(row.state).ended:
+                self._start_job(row)
+                text = f"{envelope.user_id} submitted task {spec.task}"
+                await self._announcer.event(events.JOB_SUBMITTED, job, text)
+        return {"accepted": {"job": job}}
+
+    def _abort(self, job: str, reason: object, user: str) -> dict[str, Any]:
+        runner = self._runners.get(job)
+        if runner is None:
+            running = ", ".join(sorted(self._runners)) or "none"
+            message = f"no running job {job!r}; running jobs: {running}"
+            return requests.rejected(Problem(path="job", message=message))
+        runner.abort(f"aborted by {user}" + (f": {reason}" if reason else ""))
+        return {"aborted": {"job": job}}
+
+    async def _query(self, body: Any) -> dict[str, Any]:
+        what, wanted = body.get("what", "jobs"), body.get("job")
+        if what == "sites":
+            return {"sites": [views.site_line(view) for view in self._membership.views()]}
+        rows = await self._tools.store(self._ledger.jobs)
+        if what == "jobs":
+            return {"jobs": [views.job_line(row, self._runners.get(row.job), self._membership) for row in rows]}
+        row = next((r for r in rows if r.job == wanted), None)
+        if what != "job" or row is None:
+            known = ", ".join(r.job for r in rows[-5:]) or "none"
+            message = f"no job {wanted!r}; newest jobs: {known}" if what == "job" else f"no query {what!r}"
+            return requests.rejected(Problem(path=str(what), message=message))
+        return {"job": views.job_detail(row, self._runners.get(row.job), self._membership)}

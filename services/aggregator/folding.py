@@ -1,0 +1,240 @@
+"""From complete updates to versions: the main path of a job at the aggregator.
+
+    take       complete update → screen → inspect → receive → facts durable → fold → receipt
+    commit     facts durable → new params → model log, confirmed → checkpoint when it is time
+    restore    newest checkpoint + the facts after it; what was not published is published again, same bytes
+
+The decisions are `core.Aggregation`'s, the tensors `ModelKeeper`'s; this file is the order of things.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from fedbus.core import events
+from fedbus.core import messages as m
+from fedbus.core.aggregation import Aggregation
+from fedbus.core.facts import Arrival, Duplicate, Fact, Folded, Refused
+from fedbus.core.jobspec import JobSpec
+from fedbus.core.layout import Layout
+from fedbus.core.membership import Membership
+from fedbus.errors import DecodeError
+from fedbus.store.ledger import Ledger
+from services.aggregator import history
+from services.aggregator.announcer import Announcer
+from services.aggregator.model_keeper import Delta, ModelKeeper
+from services.aggregator.model_log import ModelLogWriter
+from services.aggregator.workers import Worker
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tools:
+    """What every job uses and the daemon owns; durations in seconds."""
+
+    ledger: Ledger
+    store: Worker
+    compute: Worker
+    announcer: Announcer
+    membership: Membership
+    score_timeout_s: float
+    checkpoint_interval_s: float
+
+
+class Folding:
+    """Updates and versions of one job whose params have `layout`. One update at a time."""
+
+    def __init__(
+        self,
+        job: str,
+        spec: JobSpec,
+        layout: Layout,
+        *,
+        aggregation: Aggregation,
+        keeper: ModelKeeper,
+        log: ModelLogWriter,
+        tools: Tools,
+    ) -> None:
+        self._job = job
+        self._spec = spec
+        self._layout = layout
+        self._aggregation = aggregation
+        self._keeper = keeper
+        self._log = log
+        self._tools = tools
+        self._receipts: list[m.Receipt] = []
+        self._last_seq = 0
+        self._saved_at = time.monotonic()
+        self._since_version = time.monotonic()
+        self.snapshot_wanted = False
+
+    # -------------------------------------------------------------- one update
+
+    async def take(self, manifest: m.UpdateManifest) -> None:
+        """Decide on a complete update and act on it."""
+        update_id = m.UpdateId.parse(manifest.update_id)
+        verdict: Folded | Refused | Duplicate | None = self._screen(manifest, update_id)
+        if verdict is None:
+            verdict = await self._inspect(manifest, update_id)
+        match verdict:
+            case Duplicate():
+                await self.repeat_receipt(manifest.update_id)
+            case Folded():
+                await self._record(verdict, manifest)
+                await self._tools.compute(self._keeper.fold, verdict)
+                await self._say_folded(verdict, manifest)
+            case Refused():
+                await self.refused(verdict, manifest)
+
+    def _screen(self, manifest: m.UpdateManifest, update_id: m.UpdateId) -> Refused | Duplicate | None:
+        verdict = self._aggregation.screen(
+            update_id=update_id, base_version=manifest.base_version, num_examples=manifest.num_examples
+        )
+        if verdict is None and manifest.layout_digest != self._layout.digest:
+            reason = (
+                f"layout {manifest.layout_digest} differs from the job's {self._layout.digest}: the site's task makes"
+                " another model; install the same release of the task everywhere"
+            )
+            return self._aggregation.refuse(update_id, reason=reason)
+        return self._aggregation.refuse(update_id, reason=verdict.reason) if isinstance(verdict, Refused) else verdict
+
+    async def _inspect(self, manifest: m.UpdateManifest, update_id: m.UpdateId) -> Folded | Refused | Duplicate:
+        try:
+            inspection = await self._tools.compute(self._keeper.inspect, manifest.update_id)
+        except DecodeError as exc:
+            return self._aggregation.refuse(update_id, reason=f"body: {exc}")
+        arrival = Arrival(
+            update_id=update_id,
+            base_version=manifest.base_version,
+            num_examples=manifest.num_examples,
+            norm=inspection.norm,
+        )
+        return self._aggregation.receive(arrival, now=time.monotonic())
+
+    async def refused(self, verdict: Refused, manifest: m.UpdateManifest) -> None:
+        """Make a refusal durable and known."""
+        await self._record(verdict, manifest)
+        await self._tools.compute(self._keeper.drop, manifest.update_id)
+        site, reason = verdict.update_id.site, verdict.reason
+        text = f"{site}: update {manifest.update_id} refused: {reason}"
+        await self._tools.announcer.event(
+            events.UPDATE_REFUSED, self._job, text, site=site, update=manifest.update_id, reason=reason
+        )
+
+    async def _record(self, verdict: Folded | Refused, manifest: m.UpdateManifest) -> None:
+        """The fact is durable before anybody hears of it."""
+        self._last_seq = await self._tools.store(
+            self._tools.ledger.record_facts,
+            self._job,
+            [history.to_row(verdict)],
+            decided=[manifest.update_id],
+            at=time.time(),
+        )
+        receipt = history.receipt(self._job, verdict)
+        self._receipts.append(receipt)
+        await self._tools.announcer.tell(verdict.update_id.site, receipt)
+
+    async def _say_folded(self, fact: Folded, manifest: m.UpdateManifest) -> None:
+        site = fact.update_id.site
+        await self._tools.announcer.event(
+            events.UPDATE_FOLDED,
+            self._job,
+            f"{site}: staleness {fact.staleness}, weight {fact.weight:.3g}",
+            site=site,
+            update=manifest.update_id,
+            base_version=fact.base_version,
+            staleness=fact.staleness,
+            weight=round(fact.weight * fact.clip, 6),
+            norm=round(fact.norm, 6),
+            num_examples=fact.num_examples,
+            body_bytes=manifest.body_bytes,
+            train_s=round(manifest.train_s, 3),
+            metrics=dict(manifest.metrics),
+        )
+
+    async def repeat_receipt(self, update_id: str) -> None:
+        """A decided update came again: its site has lost the receipt."""
+        for _, fact in await self._facts():
+            if isinstance(fact, Folded | Refused) and str(fact.update_id) == update_id:
+                await self._tools.announcer.tell(fact.update_id.site, history.receipt(self._job, fact))
+
+    # -------------------------------------------------------------- one version
+
+    async def publish_first(self) -> None:
+        """Put the params as they are into the model log."""
+        await self._publish_snapshot()
+
+    async def commit(self, reason: str | None = None) -> None:
+        """Make the buffer a version and publish it."""
+        fact = self._aggregation.commit(now=time.monotonic(), reason=reason)
+        ledger = self._tools.ledger
+        self._last_seq = await self._tools.store(ledger.record_facts, self._job, [history.to_row(fact)], at=time.time())
+        delta = await self._tools.compute(self._keeper.commit, fact)
+        receipts, began = tuple(self._receipts), time.monotonic()
+        self._receipts = []
+        sent_bytes = await self._publish(delta, receipts, snapshot=self._log.wants_snapshot(delta.version))
+        now = time.monotonic()
+        await self._tools.announcer.event(
+            events.VERSION_COMMITTED,
+            self._job,
+            f"version {fact.version} from {len(fact.update_ids)} updates: {fact.reason}",
+            version=fact.version,
+            updates=[str(u) for u in fact.update_ids],
+            reason=fact.reason,
+            body_bytes=sent_bytes,
+            publish_s=round(now - began, 3),
+            interval_s=round(now - self._since_version, 3),
+        )
+        self._since_version = now
+        if now - self._saved_at >= self._tools.checkpoint_interval_s:
+            await self.save()
+
+    async def save(self) -> None:
+        """Write a checkpoint. Only while the buffer is empty."""
+        await self._tools.compute(self._keeper.save, version=self._aggregation.version, fact_seq=self._last_seq)
+        self._saved_at = time.monotonic()
+
+    async def snapshot_if_wanted(self) -> None:
+        """Serve sites that asked for a snapshot, all at once."""
+        if self.snapshot_wanted:
+            self.snapshot_wanted = False
+            await self._publish_snapshot()
+
+    async def _publish_snapshot(self) -> None:
+        version = self._aggregation.version
+        digest = await self._tools.compute(lambda: self._keeper.model.digest)
+        frames = await self._tools.compute(lambda: list(self._keeper.model.snapshot_frames()))
+        await self._log.publish(version, digest=digest, delta=None, snapshot=frames)
+        await self._tools.store(self._tools.ledger.mark_published, self._job, version, at=time.time())
+
+    async def _publish(self, delta: Delta, receipts: tuple[m.Receipt, ...], *, snapshot: bool) -> int:
+        frames = None
+        if snapshot:
+            frames = await self._tools.compute(lambda: list(self._keeper.model.snapshot_frames()))
+        sent_bytes = await self._log.publish(
+            delta.version, digest=delta.digest, delta=delta.frames, snapshot=frames, receipts=receipts
+        )
+        await self._tools.store(self._tools.ledger.mark_published, self._job, delta.version, at=time.time())
+        return sent_bytes
+
+    # -------------------------------------------------------------- after a restart
+
+    async def restore(self) -> None:
+        """Bring numbers and tensors back to where the facts say they are; publish what was not."""
+        facts = await self._facts()
+        for seq, fact in facts:
+            self._aggregation.apply(fact)
+            self._last_seq = seq
+        self._aggregation.restart_timers(now=time.monotonic())
+        deltas = await self._tools.compute(lambda: list(self._keeper.restore(self._layout, facts)))
+        published = await self._tools.store(self._tools.ledger.last_published, self._job)
+        receipts = history.receipts_by_version(self._job, [fact for _, fact in facts])
+        for delta in deltas:
+            if delta.version > published >= 0:
+                await self._publish(delta, tuple(receipts.get(delta.version, ())), snapshot=False)
+        self._receipts = receipts.get(self._aggregation.version + 1, [])
+        self.snapshot_wanted = published >= 0
+
+    async def _facts(self) -> list[tuple[int, Fact]]:
+        rows = await self._tools.store(self._tools.ledger.facts, self._job)
+        return [(row.seq, history.from_row(row)) for row in rows]

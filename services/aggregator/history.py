@@ -1,0 +1,64 @@
+"""Facts of the aggregation as rows of the ledger and back, and the receipts that follow from them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from fedbus.core.facts import Committed, Fact, Folded, Refused
+from fedbus.core.messages import Outcome, Receipt, UpdateId
+from fedbus.errors import StoreError
+from fedbus.store import ledger
+
+FOLDED, REFUSED, COMMITTED = "folded", "refused", "committed"
+
+
+def to_row(fact: Fact) -> tuple[str, Mapping[str, Any]]:
+    """Kind and JSON-able body of a fact."""
+    match fact:
+        case Folded():
+            return FOLDED, _flat(fact) | {"update_id": str(fact.update_id)}
+        case Refused():
+            return REFUSED, {"update_id": str(fact.update_id), "reason": fact.reason}
+        case Committed():
+            return COMMITTED, _flat(fact) | {"update_ids": [str(u) for u in fact.update_ids]}
+
+
+def _flat(fact: Folded | Committed) -> dict[str, Any]:
+    return {f.name: getattr(fact, f.name) for f in dataclasses.fields(fact)}
+
+
+def from_row(row: ledger.Fact) -> Fact:
+    """Read a fact back. Raises StoreError when the row is none."""
+    try:
+        body = dict(row.body)
+        match row.kind:
+            case "folded":
+                return Folded(**body | {"update_id": UpdateId.parse(body["update_id"])})
+            case "refused":
+                return Refused(**body | {"update_id": UpdateId.parse(body["update_id"])})
+            case "committed":
+                return Committed(**body | {"update_ids": tuple(map(UpdateId.parse, body["update_ids"]))})
+    except (KeyError, TypeError, ValueError) as exc:
+        raise StoreError(f"fact {row.seq} of the ledger cannot be read: {exc}") from exc
+    raise StoreError(f"fact {row.seq} of the ledger is of unknown kind {row.kind!r}: upgrade fedbus")
+
+
+def receipt(job: str, fact: Folded | Refused) -> Receipt:
+    """What the site of an update is told."""
+    if isinstance(fact, Folded):
+        return Receipt(job=job, update_id=str(fact.update_id), outcome=Outcome.FOLDED, staleness=fact.staleness)
+    return Receipt(job=job, update_id=str(fact.update_id), outcome=Outcome.REFUSED, reason=fact.reason)
+
+
+def receipts_by_version(job: str, facts: Iterable[Fact]) -> dict[int, list[Receipt]]:
+    """The receipts that each version's manifest carries: of all that was decided since the version before it."""
+    found: dict[int, list[Receipt]] = {}
+    version = 1
+    for fact in facts:
+        if isinstance(fact, Committed):
+            version = fact.version + 1
+        else:
+            found.setdefault(version, []).append(receipt(job, fact))
+    return found

@@ -1,0 +1,302 @@
+"""The life of one job at the aggregator: offer, initial params, start, stop, scores, result.
+
+`serve` is one loop: whatever comes (a complete update, an answer, a lost site, a clock) it takes what came and then
+looks at what is due. Updates and versions are `Folding`'s; states and stop rules `core.Job`'s.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+
+from fedbus.core import events
+from fedbus.core import messages as m
+from fedbus.core.aggregation import Aggregation
+from fedbus.core.facts import Refused
+from fedbus.core.job import Job
+from fedbus.core.jobspec import JobSpec
+from fedbus.core.layout import Layout
+from fedbus.errors import DecodeError, LayoutError, ProtocolError
+from fedbus.store.ledger import JobRow
+from services.aggregator.folding import Folding, Tools
+from services.aggregator.model_keeper import ModelKeeper
+from services.aggregator.model_log import ModelLogWriter
+from services.aggregator.result import result_of
+
+LOOK_AGAIN_S = 1.0
+
+OpenLog = Callable[[JobSpec, str, Layout], Awaitable[ModelLogWriter]]
+
+
+class JobRunner:
+    """State of one job. `open_log` declares the job's model log and returns its writer."""
+
+    def __init__(self, row: JobRow, *, keeper: ModelKeeper, tools: Tools, open_log: OpenLog) -> None:
+        self.row = row
+        self.job = row.job
+        self.spec = JobSpec.parse(row.spec)
+        self.life = Job(self.spec)
+        self.aggregation = Aggregation(self.spec, now=time.monotonic())
+        self.complete: asyncio.Queue[m.UpdateManifest | None] = asyncio.Queue()
+        self._keeper = keeper
+        self._tools = tools
+        self._open_log = open_log
+        self._folding: Folding | None = None
+        self._initial_from: str | None = None
+        self._abort: str | None = None
+        self._scores_until = 0.0
+
+    # -------------------------------------------------------------- what the daemon tells
+
+    def sites_changed(self) -> None:
+        """Sites came, went, accepted or declined."""
+        active = self.active()
+        self.aggregation.set_active(active, now=time.monotonic())
+        self.life.set_active(active)
+        self._nudge()
+
+    def active(self) -> frozenset[str]:
+        """Sites that have accepted and are online."""
+        return self.life.accepted_sites & self._tools.membership.online(now=time.monotonic())
+
+    async def on_answer(self, answer: m.OfferAnswer) -> None:
+        """A site accepts or declines."""
+        known = answer.site in self.life.accepted_sites
+        if not answer.accepted:
+            if self.life.declined(answer.site, answer.reason):
+                text = f"{answer.site} declined: {answer.reason}"
+                await self._event(events.SITE_DECLINED, text, site=answer.site)
+        elif self.life.accepted(answer.site):
+            if not known:
+                await self._event(events.SITE_ACCEPTED, f"{answer.site} takes part", site=answer.site)
+            await self.welcome(answer.site)
+        self.sites_changed()
+
+    async def welcome(self, site: str) -> None:
+        """Tell a site that the model log is there to follow, if it is."""
+        if self.life.state is m.JobState.RUNNING:
+            await self._tools.announcer.tell(site, m.JobStarted(job=self.job))
+
+    async def on_score(self, score: m.ScoreAnswer) -> None:
+        """A site scored a version."""
+        self.life.scored(version=score.version, site=score.site, metrics=score.metrics, num_examples=score.num_examples)
+        metrics = ", ".join(f"{name} {value:.3f}" for name, value in score.metrics.items()) or "no metric"
+        await self._event(
+            events.VERSION_SCORED,
+            f"{score.site} scored version {score.version}: {metrics}",
+            site=score.site,
+            version=score.version,
+            metrics=dict(score.metrics),
+            num_examples=score.num_examples,
+            means=self.life.means(),
+        )
+        self._nudge()
+
+    async def on_resync(self, request: m.ResyncRequest) -> None:
+        """A site cannot follow the model log: the newest version is published once more, as a snapshot."""
+        await self._event(
+            events.SITE_RESYNC, f"{request.site} asks for a snapshot: {request.reason}", site=request.site
+        )
+        if self._folding is not None:
+            self._folding.snapshot_wanted = True
+        self._nudge()
+
+    async def on_trouble(self, trouble: m.TrainerTrouble) -> None:
+        """A trainer died; the site tries again, or gives the job up."""
+        text = f"{trouble.site}: {trouble.error}" + ("; the site gives up" if trouble.fatal else "; it tries again")
+        await self._event(
+            events.TRAINER_TROUBLE, text, site=trouble.site, restarts=trouble.restarts, fatal=trouble.fatal
+        )
+        if trouble.fatal:
+            self.life.declined(trouble.site, trouble.error)
+        self.sites_changed()
+
+    def abort(self, reason: str) -> None:
+        """A person ends the job."""
+        self._abort = reason
+        self._nudge()
+
+    async def repeat_receipt(self, update_id: str) -> None:
+        """A decided update came again: its site has lost the receipt."""
+        if self._folding is not None:
+            await self._folding.repeat_receipt(update_id)
+
+    def _nudge(self) -> None:
+        self.complete.put_nowait(None)
+
+    # -------------------------------------------------------------- open and serve
+
+    async def open(self) -> None:
+        """Take the job up where the ledger says it is."""
+        now = time.monotonic()
+        self.life.offered(now=now)
+        if self.row.layout is not None:
+            self._folding = await self._make_folding(Layout.from_dict(self.row.layout))
+            await self._folding.restore()
+        if self.row.started_at is None:
+            return await self._set_state(m.JobState.WAITING)
+        self.life.started(now=now - max(0.0, time.time() - self.row.started_at))
+        return await self._event(events.JOB_RUNNING, f"continues at version {self.aggregation.version}")
+
+    async def serve(self) -> None:
+        """Work until the job has ended."""
+        await self._step()
+        while not self.life.state.ended:
+            manifest = await self._next()
+            if manifest is not None:
+                await self._take(manifest)
+            await self._step()
+
+    async def _next(self) -> m.UpdateManifest | None:
+        """The next complete update; None after a nudge, or when the clock makes something due."""
+        now = time.monotonic()
+        due = [t for t in (self.aggregation.next_due_at(now=now), self.life.wall_time_ends_at()) if t is not None]
+        wait_s = min([LOOK_AGAIN_S, *(max(0.01, t - now) for t in due)])
+        try:
+            async with asyncio.timeout(wait_s):
+                return await self.complete.get()
+        except TimeoutError:
+            return None
+
+    async def _take(self, manifest: m.UpdateManifest) -> None:
+        if manifest.kind == "initial":
+            await self._take_initial(manifest)
+        elif self._folding is None or self.life.state is not m.JobState.RUNNING:
+            await self._refuse_late(manifest)
+        else:
+            await self._folding.take(manifest)
+
+    async def _refuse_late(self, manifest: m.UpdateManifest) -> None:
+        verdict = self.aggregation.refuse(m.UpdateId.parse(manifest.update_id), reason=f"the job is {self.life.state}")
+        if self._folding is not None and isinstance(verdict, Refused):
+            await self._folding.refused(verdict, manifest)
+
+    async def _step(self) -> None:
+        if self._abort is not None:
+            return await self._end(m.JobState.ABORTED, self._abort)
+        if self.life.state is m.JobState.WAITING:
+            await self._start_if_possible()
+        if self.life.state is m.JobState.RUNNING and self._folding is not None:
+            await self._step_running(self._folding)
+        if self.life.state is m.JobState.FINISHING:
+            await self._conclude_if_possible()
+        return None
+
+    async def _step_running(self, folding: Folding) -> None:
+        # right after a restart no site has come back yet: a buffer must not be committed for their absence
+        if self.aggregation.active and self.aggregation.commit_due(now=time.monotonic()):
+            await folding.commit()
+        await folding.snapshot_if_wanted()
+        reason = self.life.stop_reason(
+            version=self.aggregation.version, updates=self.aggregation.updates, now=time.monotonic()
+        )
+        if reason:
+            await self._finish(folding, reason)
+
+    # -------------------------------------------------------------- start
+
+    async def _start_if_possible(self) -> None:
+        if self._folding is None:
+            await self._see_to_initial_params()
+        if self._folding is None or not self.life.can_start(self.active()):
+            return
+        await self._folding.publish_first()
+        self.life.started(now=time.monotonic())
+        self.aggregation.restart_timers(now=time.monotonic())
+        await self._set_state(m.JobState.RUNNING, started_at=time.time())
+        active = sorted(self.active())
+        await self._event(events.JOB_RUNNING, f"training begins with {', '.join(active)}", sites=active)
+        for site in self.life.accepted_sites:
+            await self.welcome(site)
+
+    async def _see_to_initial_params(self) -> None:
+        """Load the file that the spec names, or ask a site; another one when that one is gone."""
+        if self.spec.initial_params is not None:
+            try:
+                await self._adopted(await self._tools.compute(self._keeper.start_from_file, self.spec.initial_params))
+            except (LayoutError, DecodeError) as exc:
+                await self._end(m.JobState.FAILED, str(exc))
+            return
+        active = sorted(self.active())
+        if active and self._initial_from not in active:
+            self._initial_from = active[0]
+            await self._event(events.JOB_WAITING, f"{active[0]} makes the initial params", site=active[0])
+            await self._tools.announcer.tell(active[0], m.InitialParamsRequest(job=self.job))
+
+    async def _take_initial(self, manifest: m.UpdateManifest) -> None:
+        site, outcome, reason = m.UpdateId.parse(manifest.update_id).site, m.Outcome.FOLDED, ""
+        try:
+            if self._folding is not None:
+                raise ProtocolError("the job has its initial params already")
+            await self._adopted(await self._tools.compute(self._keeper.adopt_initial, manifest))
+        except (ProtocolError, LayoutError) as exc:
+            outcome, reason = m.Outcome.REFUSED, str(exc)
+            self._initial_from = None
+            await self._event(events.UPDATE_REFUSED, f"initial params of {site} refused: {exc}", site=site)
+        await self._tools.store(
+            self._tools.ledger.record_facts, self.job, [], decided=[manifest.update_id], at=time.time()
+        )
+        await self._tools.compute(self._keeper.drop, manifest.update_id)
+        receipt = m.Receipt(job=self.job, update_id=manifest.update_id, outcome=outcome, reason=reason)
+        await self._tools.announcer.tell(site, receipt)
+
+    async def _adopted(self, layout: Layout) -> None:
+        await self._tools.store(self._tools.ledger.set_job, self.job, layout=layout.to_dict())
+        self._folding = await self._make_folding(layout)
+
+    async def _make_folding(self, layout: Layout) -> Folding:
+        log = await self._open_log(self.spec, self.job, layout)
+        return Folding(
+            self.job,
+            self.spec,
+            layout,
+            aggregation=self.aggregation,
+            keeper=self._keeper,
+            log=log,
+            tools=self._tools,
+        )
+
+    # -------------------------------------------------------------- end
+
+    async def _finish(self, folding: Folding, reason: str) -> None:
+        if self.aggregation.buffer:
+            await folding.commit("the job ends")
+        await folding.save()
+        version, now = self.aggregation.version, time.monotonic()
+        self.life.finishing(reason, now=now, score=[version])
+        self._scores_until = now + self._tools.score_timeout_s
+        await self._set_state(m.JobState.FINISHING, reason=reason)
+        await self._event(events.JOB_FINISHING, f"{reason}; every site scores version {version}", version=version)
+        for site in sorted(self.active()):
+            await self._tools.announcer.tell(site, m.ScoreRequest(job=self.job, version=version))
+
+    async def _conclude_if_possible(self) -> None:
+        if self.life.missing_scores() and time.monotonic() < self._scores_until:
+            return
+        exported = await self._tools.compute(self._keeper.export)
+        result = result_of(self.life, self.aggregation, exported=str(exported))
+        await self._tools.store(self._tools.ledger.set_job, self.job, result=result)
+        self.life.finished(now=time.monotonic())
+        await self._say_ended(self.life.reason, result=result)
+
+    async def _end(self, state: m.JobState, reason: str) -> None:
+        match state:
+            case m.JobState.ABORTED:
+                self.life.aborted(reason, now=time.monotonic())
+            case _:
+                self.life.failed(reason, now=time.monotonic())
+        await self._say_ended(reason, result={})
+
+    async def _say_ended(self, reason: str, *, result: dict[str, object]) -> None:
+        state = self.life.state
+        await self._set_state(state, reason=reason, ended_at=time.time())
+        for site in sorted(self.life.accepted_sites):
+            await self._tools.announcer.tell(site, m.JobEnded(job=self.job, state=state, reason=reason))
+        await self._event(events.JOB_ENDED, f"{state}: {reason}", state=str(state), result=result)
+
+    async def _set_state(self, state: m.JobState, **columns: object) -> None:
+        await self._tools.store(self._tools.ledger.set_job, self.job, state=str(state), **columns)
+
+    async def _event(self, kind: str, text: str, *, site: str = events.NOBODY, **facts: object) -> None:
+        await self._tools.announcer.event(kind, self.job, text, site=site, **facts)

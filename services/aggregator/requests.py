@@ -1,0 +1,53 @@
+"""What submitters ask: a job spec, an abort, a query; each is answered in JSON when it names a `reply_to`.
+
+    key on fedbus.jobs   body                               answer
+    submit.<user>        a job spec                         {"accepted": {"job": ...}}
+    abort.<job>          {"reason": "..."} or empty         {"aborted": {"job": ...}}
+    query                {"what": "jobs" | "sites"}         {"jobs": [...]} or {"sites": [...]}
+    query                {"what": "job", "job": "..."}      {"job": {...}}
+    any of these         what cannot be met                 {"rejected": {"errors": [{"path", "message"}]}}
+
+Any AMQP client can send these: no header and no type of fedbus is needed, only JSON and `user_id` (which the broker
+checks; most clients set it when asked).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from fedbus.bus.envelope import Envelope
+from fedbus.core.jobspec import JobSpec
+from fedbus.errors import JobSpecError, Problem
+
+
+def rejected(*problems: Problem) -> dict[str, Any]:
+    """The answer to a request that cannot be met."""
+    return {"rejected": {"errors": [{"path": p.path, "message": p.message} for p in problems]}}
+
+
+def body_of(envelope: Envelope) -> Mapping[str, Any]:
+    """The JSON object of a request; an empty body is an empty object. Raises JobSpecError otherwise."""
+    if not envelope.body.strip():
+        return {}
+    try:
+        data = json.loads(envelope.body)
+    except (ValueError, RecursionError) as exc:
+        raise JobSpecError([Problem(path="", message=f"the body is not JSON: {exc}")]) from exc
+    if not isinstance(data, dict):
+        message = f"the body must be a JSON object, got a {type(data).__name__}"
+        raise JobSpecError([Problem(path="", message=message)])
+    return data
+
+
+def spec_of(envelope: Envelope) -> JobSpec:
+    """The job spec of a submit. Raises JobSpecError with every problem."""
+    return JobSpec.parse(body_of(envelope))
+
+
+def job_id(spec: JobSpec, message_id: str) -> str:
+    """Name and six hex digits; the same message gives the same id, so that a repeated submit makes no second job."""
+    suffix = hashlib.blake2b(message_id.encode(), digest_size=3).hexdigest()
+    return f"{spec.name[:33].rstrip('-')}-{suffix}"

@@ -1,0 +1,29 @@
+"""Settings of the aggregator daemon."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+
+from fedbus.runtime.settings import DaemonSettings, default_home
+
+LOGIN = "aggregator"
+
+
+class AggregatorSettings(DaemonSettings):
+    """`[aggregator]` in the TOML file; durations in seconds."""
+
+    table: ClassVar[str] = "aggregator"
+
+    state_dir: Path = Field(default_factory=lambda: default_home() / "aggregator")
+    params_dir: Path | None = None
+    score_timeout_s: Annotated[float, Field(gt=0)] = 60.0
+    checkpoint_interval_s: Annotated[float, Field(ge=0)] = 5.0
+    threads: Annotated[int, Field(ge=1)] = 1
+
+    @property
+    def initial_params_dir(self) -> Path:
+        """Where `initial_params` of a job spec are looked up."""
+        return self.params_dir or self.state_dir / "params"

@@ -1,0 +1,96 @@
+"""What the aggregator answers to queries: jobs, one job, sites, as JSON-able data."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from fedbus.core.membership import Membership, SiteView
+from fedbus.core.messages import JobState
+from fedbus.core.status_text import waiting_sentence
+from fedbus.store.ledger import JobRow
+from services.aggregator.job_runner import JobRunner
+from services.aggregator.result import site_numbers
+
+
+def job_line(row: JobRow, runner: JobRunner | None, membership: Membership) -> dict[str, Any]:
+    """One job in a list."""
+    result = row.result or {}
+    return {
+        "job": row.job,
+        "name": row.spec.get("name"),
+        "task": row.spec.get("task"),
+        "state": str(runner.life.state) if runner else row.state,
+        "version": runner.aggregation.version if runner else result.get("version"),
+        "updates": runner.aggregation.updates if runner else result.get("updates"),
+        "says": says(runner, membership) if runner else row.reason,
+        "submitted_by": row.submitted_by,
+        "submitted_at": row.submitted_at,
+        "started_at": row.started_at,
+        "ended_at": row.ended_at,
+    }
+
+
+def job_detail(row: JobRow, runner: JobRunner | None, membership: Membership) -> dict[str, Any]:
+    """One job with its spec, sites and result."""
+    detail = job_line(row, runner, membership) | {"spec": dict(row.spec), "result": row.result}
+    if runner is None:
+        return detail | {"sites": (row.result or {}).get("sites", {})}
+    numbers = site_numbers(runner.aggregation)
+    taking_part = runner.life.accepted_sites | numbers.keys()
+    detail["means"] = runner.life.means()
+    detail["sites"] = {
+        site: _site_in_job(site, runner, membership, numbers.get(site, {})) for site in sorted(taking_part)
+    }
+    detail["declined"] = dict(runner.life.declined_sites)
+    return detail
+
+
+def says(runner: JobRunner, membership: Membership) -> str:
+    """Why the job waits or what it does, in one sentence."""
+    now = time.monotonic()
+    match runner.life.state:
+        case JobState.WAITING:
+            what = runner.life.waiting_for(membership.online(now=now))
+        case JobState.RUNNING:
+            what = runner.aggregation.waiting_for()
+        case JobState.FINISHING:
+            missing = ", ".join(site for _, site in runner.life.missing_scores()) or "nobody"
+            what = f"{runner.life.reason}; waiting for scores of {missing}"
+        case _:
+            return runner.life.reason
+    views = [v for v in membership.views() if v.name in runner.life.accepted_sites]
+    return waiting_sentence(what, views, job=runner.job, now=now)
+
+
+def site_line(view: SiteView) -> dict[str, Any]:
+    """One site in a list; `since_s` and `heard_s` are seconds ago."""
+    now = time.monotonic()
+    return {
+        "site": view.name,
+        "state": str(view.state),
+        "since_s": round(now - view.since, 1),
+        "heard_s": round(now - view.last_heard_at, 1),
+        "reason": view.reason,
+        "device": view.device,
+        "fedbus_version": view.fedbus_version,
+        "tasks": list(view.tasks),
+        "jobs": {
+            job: {"activity": a.activity, "version": a.version, "step": a.step, "steps": a.steps, "detail": a.detail}
+            for job, a in view.activities.items()
+        },
+    }
+
+
+def _site_in_job(site: str, runner: JobRunner, membership: Membership, numbers: dict[str, object]) -> dict[str, Any]:
+    view = membership.get(site)
+    activity = view.activities.get(runner.job) if view else None
+    return {
+        "state": str(view.state) if view else "unknown",
+        "activity": activity.activity if activity else "",
+        "version": activity.version if activity else None,
+        "updates": 0,
+        "refused": 0,
+        "mean_staleness": 0.0,
+        **numbers,
+    }

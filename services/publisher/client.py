@@ -1,0 +1,94 @@
+"""Ask the aggregator over the bus, and follow what happens.
+
+Every question is a message on `fedbus.jobs` with a direct reply; nothing here is special to fedbus, any AMQP client can
+do the same (see `services.aggregator.requests`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, aclosing
+from datetime import UTC, datetime, timedelta
+from typing import Any, Self
+
+from fedbus.bus import mail
+from fedbus.bus import topology as t
+from fedbus.bus.connection import Session
+from fedbus.bus.model_log import ModelLogReader
+from fedbus.bus.rpc import request
+from fedbus.core.jobspec import JobSpec
+from fedbus.core.messages import Event
+from fedbus.errors import FedbusError, JobSpecError, Problem, ProtocolError
+from services.publisher.settings import LOGIN, PublisherSettings
+
+EVENTS_PREFETCH = 64
+
+
+class RefusedError(FedbusError):
+    """The aggregator did not do what was asked."""
+
+
+class Client:
+    """A connection as submitter; an async context manager."""
+
+    def __init__(self, settings: PublisherSettings) -> None:
+        self._timeout = timedelta(seconds=settings.timeout_s)
+        self._url = settings.url_for(LOGIN)
+        self._stack = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        session = Session(self._url, name="submitter", give_up_after=self._timeout)
+        self._session = await self._stack.enter_async_context(session)
+        return self
+
+    async def __aexit__(self, *exc: Any) -> bool | None:
+        return await self._stack.__aexit__(*exc)
+
+    async def submit(self, spec: JobSpec) -> str:
+        """Submit a job and return its id. Raises JobSpecError when the aggregator refuses it."""
+        answer = await self._ask(t.submit_key(self._session.login), spec.to_dict(), type="submit")
+        return str(answer["accepted"]["job"])
+
+    async def abort(self, job: str, reason: str | None) -> None:
+        """End a running job. Raises RefusedError when there is none of that id."""
+        await self._ask(t.abort_key(job), {"reason": reason} if reason else {}, type="abort")
+
+    async def jobs(self) -> list[dict[str, Any]]:
+        """All jobs, oldest first."""
+        answer = await self._ask(t.QUERY_KEY, {"what": "jobs"}, type="query")
+        return list(answer["jobs"])
+
+    async def job(self, job: str) -> dict[str, Any]:
+        """One job with its spec, sites and result. Raises RefusedError when there is none of that id."""
+        answer = await self._ask(t.QUERY_KEY, {"what": "job", "job": job}, type="query")
+        return dict(answer["job"])
+
+    async def sites(self) -> list[dict[str, Any]]:
+        """All sites that have joined since the aggregator started."""
+        answer = await self._ask(t.QUERY_KEY, {"what": "sites"}, type="query")
+        return list(answer["sites"])
+
+    async def events(self, job: str, *, since: float) -> AsyncIterator[Event]:
+        """Events of a job from `since` (seconds since the epoch) on, for ever."""
+        start = datetime.fromtimestamp(since - 1, UTC)
+        reader = ModelLogReader(self._session, t.EVENTS, prefetch=EVENTS_PREFETCH)
+        async with aclosing(reader.follow(start)) as records:
+            async for record in records:
+                try:
+                    event = mail.from_envelope(record.envelope)
+                except ProtocolError:
+                    continue
+                if isinstance(event, Event) and event.job == job and event.at >= since:
+                    yield event
+
+    async def _ask(self, key: str, body: Mapping[str, Any], *, type: str) -> dict[str, Any]:
+        data = json.dumps(body).encode()
+        answer = await request(self._session, t.JOBS, key, data, timeout=self._timeout, type=type)
+        content: dict[str, Any] = json.loads(answer.body)
+        if "rejected" in content:
+            problems = [Problem(**error) for error in content["rejected"]["errors"]]
+            if type == "submit":
+                raise JobSpecError(problems)
+            raise RefusedError("; ".join(p.message for p in problems))
+        return content

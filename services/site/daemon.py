@@ -1,0 +1,197 @@
+"""The site daemon: settings → open adapters → loop → stop. It moves bytes and never imports torch.
+
+    control    fedbus.site.<name> → offers are answered, messages about a job go to its worker
+    status     every status interval: what is done for each job; renews the lease
+    job ...    one worker per accepted job, see `job_worker`
+
+Stop order: the trainers end, then Leave is published (nobody waits for this site from then on), then the connections
+close. Updates that await their receipt stay in the outbox and are sent again after the next start.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from contextlib import AsyncExitStack
+from datetime import timedelta
+from typing import Any, Self
+
+import structlog
+
+import fedbus
+from fedbus.bus import mail
+from fedbus.bus import topology as t
+from fedbus.bus.connection import Session
+from fedbus.bus.consumer import Consumer
+from fedbus.bus.model_log import ModelLogReader
+from fedbus.bus.publisher import Publisher
+from fedbus.core import messages as m
+from fedbus.core.policy import Accept, Decline, SitePolicy
+from fedbus.errors import DataError, ProtocolError, SettingsError
+from fedbus.runtime.lifecycle import until_stopped
+from fedbus.store.files import make_folder
+from fedbus.store.lock import StateLock
+from fedbus.training.registry import task_names
+from services.site.job_worker import JobWorker
+from services.site.settings import SiteSettings
+
+CONTROL_PREFETCH = 8
+LEAVE_LIMIT = timedelta(seconds=3)
+
+log = structlog.get_logger()
+
+
+async def run_site(settings: SiteSettings, stop: asyncio.Event) -> None:
+    """Run until `stop` is set. Raises DataError, StoreError, LoginError, NameTakenError or SettingsError."""
+    _check_data(settings)
+    async with Site(settings) as site:
+        await site.run(stop)
+
+
+def _check_data(settings: SiteSettings) -> None:
+    folder = settings.site_data
+    if not folder.is_dir():
+        raise DataError(f"data folder {folder} does not exist: give the folder with this site's data (--data)")
+    if not any(folder.iterdir()):
+        raise DataError(f"data folder {folder} is empty: put this site's data there, or give another folder (--data)")
+
+
+class Site:
+    """Open adapters and the workers of all accepted jobs."""
+
+    def __init__(self, settings: SiteSettings) -> None:
+        self._settings = settings
+        self._name = settings.site_name
+        self._session_id = secrets.token_hex(8)
+        self._stack = AsyncExitStack()
+        self._workers: dict[str, JobWorker] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        installed = frozenset(task_names())
+        unknown = sorted(set(settings.tasks or ()) - installed)
+        if unknown:
+            raise SettingsError(
+                f"tasks: {', '.join(unknown)} not installed here; installed: {', '.join(sorted(installed)) or 'none'}"
+            )
+        allowed = None if settings.tasks is None else frozenset(settings.tasks)
+        self._policy = SitePolicy(site=self._name, installed_tasks=installed, allowed_tasks=allowed)
+
+    async def __aenter__(self) -> Self:
+        settings, stack = self._settings, self._stack
+        url = settings.url_for(self._name)
+        stack.enter_context(StateLock(make_folder(settings.state_dir)))
+        self._control = await stack.enter_async_context(Session(url, name=f"{self._name}/control"))
+        self._bulk_out = await stack.enter_async_context(Session(url, name=f"{self._name}/updates"))
+        self._bulk_in = await stack.enter_async_context(Session(url, name=f"{self._name}/models"))
+        if self._control.login != self._name:
+            raise SettingsError(
+                f"site {self._name!r} must log in under its own name, the broker URL's login is"
+                f" {self._control.login!r}: correct --name or FEDBUS_BROKER_URL"
+            )
+        self._publisher = Publisher(self._control)
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self._stack.aclose()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Work until `stop` is set, then say goodbye."""
+        await self._control.ready()
+        async with asyncio.TaskGroup() as group:
+            self._group = group
+            tasks = [
+                group.create_task(self._obey(), name="control"),
+                group.create_task(self._report(), name="status"),
+            ]
+            await until_stopped(stop)
+            for task in [*tasks, *self._tasks.values()]:
+                task.cancel()
+        await self._leave()
+
+    async def _leave(self) -> None:
+        try:
+            async with asyncio.timeout(LEAVE_LIMIT.total_seconds()):
+                await self._say(m.Leave(site=self._name, session=self._session_id))
+        except TimeoutError:
+            log.warning("leave-unsaid", text="the broker cannot be reached; the lease runs out by itself")
+
+    # -------------------------------------------------------------- saying
+
+    async def _say(self, message: mail.SiteMessage) -> None:
+        await self._publisher.publish(mail.from_site(message))
+
+    async def _join(self) -> None:
+        await self._say(
+            m.Join(
+                site=self._name,
+                session=self._session_id,
+                tasks=self._policy.tasks,
+                fedbus_version=fedbus.__version__,
+                device=self._settings.device,
+            )
+        )
+
+    async def _report(self) -> None:
+        while True:
+            await asyncio.sleep(self._settings.status_interval_s)
+            await self._say(
+                m.SiteStatus(
+                    site=self._name,
+                    session=self._session_id,
+                    lease_s=self._settings.lease_s,
+                    jobs=tuple(worker.activity for worker in self._workers.values()),
+                )
+            )
+
+    # -------------------------------------------------------------- obeying
+
+    async def _obey(self) -> None:
+        queue = t.site_queue(self._name)
+        async with Consumer(self._control, queue, prefetch=CONTROL_PREFETCH, exclusive=True) as deliveries:
+            await self._join()
+            log.info("site-ready", site=self._name, broker=str(self._control.url), tasks=list(self._policy.tasks))
+            async for delivery in deliveries:
+                try:
+                    await self._take(mail.from_envelope(delivery.envelope))
+                except ProtocolError as exc:
+                    log.warning("control-message", error=str(exc))
+                await delivery.ack()
+
+    async def _take(self, message: Any) -> None:
+        match message:
+            case m.RollCall():
+                await self._join()
+            case m.JobOffer():
+                await self._answer(message)
+            case m.InitialParamsRequest() | m.JobStarted() | m.Receipt() | m.ScoreRequest() | m.JobEnded() if (
+                worker := self._workers.get(message.job)
+            ):
+                await worker.on_control(message)
+
+    async def _answer(self, offer: m.JobOffer) -> None:
+        decision = self._policy.decide_offer(offer.spec)
+        match decision:
+            case Accept(spec=spec):
+                if offer.job not in self._workers:
+                    worker = JobWorker(
+                        offer.job,
+                        spec,
+                        settings=self._settings,
+                        reader=ModelLogReader(self._bulk_in, t.models_stream(offer.job)),
+                        uploads=Publisher(self._bulk_out),
+                        say=self._say,
+                    )
+                    self._workers[offer.job] = worker
+                    self._tasks[offer.job] = self._group.create_task(self._work(offer.job, worker), name=offer.job)
+                log.info("accepted", job=offer.job, task=spec.task)
+                await self._say(m.OfferAnswer(site=self._name, job=offer.job, accepted=True))
+            case Decline(reason=reason):
+                log.warning("declined", job=offer.job, reason=reason)
+                await self._say(m.OfferAnswer(site=self._name, job=offer.job, accepted=False, reason=reason))
+
+    async def _work(self, job: str, worker: JobWorker) -> None:
+        try:
+            await worker.run()
+        finally:
+            del self._workers[job], self._tasks[job]
+        if worker.ended:
+            worker.discard()

@@ -1,0 +1,189 @@
+"""One accepted job at a site: three tasks that go on until the job ends.
+
+    follow   chunks and manifests of the model log → files; each new version wakes the training loop
+    train    see `training_loop`
+    upload   outbox → broker, confirmed; entries stay until their receipt
+
+Stop order: the trainer is killed first (a half-trained delta is worth nothing), then uploads end; what is in the
+outbox is sent again when the site comes back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from time import perf_counter
+
+import structlog
+
+from fedbus.bus import mail
+from fedbus.bus.envelope import Envelope
+from fedbus.bus.model_log import ModelLogReader, Start
+from fedbus.bus.publisher import Publisher
+from fedbus.core import messages as m
+from fedbus.core import wire
+from fedbus.core.jobspec import JobSpec
+from fedbus.errors import DecodeError, NoSuchQueueError, ProtocolError
+from fedbus.store.files import make_folder
+from fedbus.store.outbox import Entry, Outbox
+from services.site.model_files import ModelFiles, Step
+from services.site.settings import SiteSettings
+from services.site.training_loop import Say, TrainingLoop
+
+# Streams keep times in whole seconds, and the clocks of aggregator and broker differ a little.
+STREAM_TIME_SLACK_S = 5
+
+log = structlog.get_logger()
+
+
+class JobWorker:
+    """State of one job at the site. `say` sends a message to the aggregator."""
+
+    def __init__(
+        self, job: str, spec: JobSpec, *, settings: SiteSettings, reader: ModelLogReader, uploads: Publisher, say: Say
+    ) -> None:
+        self._job = job
+        self._site = settings.site_name
+        self._reader = reader
+        self._uploads = uploads
+        self._say = say
+        self._folder = make_folder(settings.state_dir / "jobs" / job)
+        self._outbox = Outbox(self._folder / "outbox", self._site)
+        self._files = ModelFiles(self._folder / "model")
+        self._unsent: asyncio.Queue[m.UpdateId] = asyncio.Queue()
+        self._started = asyncio.Event()
+        self.ended = False
+        self._loop = TrainingLoop(
+            job,
+            spec,
+            settings=settings,
+            files=self._files,
+            outbox=self._outbox,
+            say=say,
+            on_update=self._unsent.put_nowait,
+        )
+
+    @property
+    def activity(self) -> m.JobActivity:
+        """What the site does for this job right now."""
+        return self._loop.activity
+
+    async def run(self) -> None:
+        """Work until the job ends, or until it cannot be trained here."""
+        async with asyncio.TaskGroup() as group:
+            helpers = [
+                group.create_task(self._follow(), name=f"follow {self._job}"),
+                group.create_task(self._upload(), name=f"upload {self._job}"),
+            ]
+            await self._loop.run()
+            for task in helpers:
+                task.cancel()
+
+    def discard(self) -> None:
+        """Drop the job's files; for a job that has ended."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    async def on_control(self, message: mail.ControlMessage) -> None:
+        """Take a control message about this job."""
+        match message:
+            case m.JobStarted():
+                # said again when the aggregator came back: whatever awaits its receipt is sent again
+                self._started.set()
+                for update_id in self._outbox.waiting:
+                    self._unsent.put_nowait(update_id)
+            case m.InitialParamsRequest():
+                await self._loop.make_initial()
+            case m.Receipt():
+                await self._receipt(message)
+            case m.ScoreRequest(version=version):
+                await self._loop.score(version)
+            case m.JobEnded(state=state, reason=reason):
+                log.info("job-ended", job=self._job, state=str(state), reason=reason)
+                self.ended = True
+                await self._loop.stop()
+            case m.RollCall() | m.JobOffer():
+                pass
+
+    async def _receipt(self, receipt: m.Receipt) -> None:
+        if not self._outbox.remove(m.UpdateId.parse(receipt.update_id)):
+            return
+        if receipt.outcome is m.Outcome.REFUSED:
+            log.warning("update-refused", job=self._job, update=receipt.update_id, reason=receipt.reason)
+        await self._loop.wake()
+
+    async def _follow(self) -> None:
+        await self._started.wait()
+        try:
+            async for record in self._reader.follow(await self._where_to_begin()):
+                try:
+                    await self._take(mail.from_envelope(record.envelope))
+                except ProtocolError as exc:
+                    log.warning("model-log-record", job=self._job, offset=record.offset, error=str(exc))
+        except NoSuchQueueError:
+            log.info("model-log-gone", job=self._job, text="the job has ended; waiting to be told how")
+
+    async def _where_to_begin(self) -> Start:
+        """A little before the newest snapshot, whose time stands in the newest manifest."""
+        newest = await self._reader.newest()
+        manifest = None if newest is None else mail.from_envelope(newest.envelope)
+        if not isinstance(manifest, m.VersionManifest):
+            return "first"
+        self._files.skip_below(manifest.snapshot_version)
+        return datetime.fromtimestamp(manifest.snapshot_at - STREAM_TIME_SLACK_S, UTC)
+
+    async def _take(self, message: wire.Message) -> None:
+        match message:
+            case m.Chunk():
+                self._files.chunk(message)
+            case m.VersionManifest():
+                step = self._files.manifest(message)
+                if step is Step.NEW_VERSION:
+                    log.info("version-held", job=self._job, version=message.version)
+                elif step is Step.GAP:
+                    reason = f"version {message.version} does not follow what is held"
+                    log.warning("resync", job=self._job, reason=reason)
+                    await self._say(m.ResyncRequest(site=self._site, job=self._job, reason=reason))
+                for receipt in message.receipts:
+                    if receipt.update_id.partition(":")[0] == self._site:
+                        await self._receipt(receipt)
+                await self._loop.wake()
+            case _:
+                raise DecodeError(f"message {type(message).__name__} does not belong in a model log")
+
+    async def _upload(self) -> None:
+        while True:
+            entry = self._outbox.entry(await self._unsent.get())
+            if entry is not None:
+                await self._send(entry)
+
+    async def _send(self, entry: Entry) -> None:
+        began = perf_counter()
+        log.info("update-publishing", job=self._job, update=str(entry.update_id))
+        manifest = wire.decode("update", {"schema": wire.SCHEMA}, wire.to_json(entry.manifest))
+        if not isinstance(manifest, m.UpdateManifest):
+            raise DecodeError(f"outbox entry {entry.update_id} holds no manifest")
+        await self._uploads.publish_many(self._chunks(entry))
+        await self._uploads.publish(mail.from_trainer(manifest, site=self._site))
+        log.info(
+            "update-published",
+            job=self._job,
+            update=str(entry.update_id),
+            base_version=manifest.base_version,
+            body_bytes=manifest.body_bytes,
+            train_s=round(manifest.train_s, 3),
+            publish_s=round(perf_counter() - began, 3),
+        )
+
+    def _chunks(self, entry: Entry) -> Iterator[Envelope]:
+        for index, frame in enumerate(entry.frames()):
+            chunk = m.Chunk(
+                job=self._job,
+                transfer=str(entry.update_id),
+                part="update",
+                index=index,
+                count=len(entry.frame_bytes),
+                body=frame,
+            )
+            yield mail.from_trainer(chunk, site=self._site)

@@ -1,0 +1,167 @@
+"""The trainer process as the daemon sees it: started, asked, cancelled, found dead, ended.
+
+The daemon never waits for torch: a training step that never yields, an out-of-memory kill or a CUDA error happen in
+the child, while heartbeats and downloads go on here. A child that dies is an error of the current question.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from fedbus.errors import DecodeError, TaskError
+from fedbus.training import protocol as p
+
+START_LIMIT = timedelta(seconds=120)
+CLOSE_GRACE = timedelta(seconds=2)
+
+log = structlog.get_logger()
+Progressed = Callable[[p.Progress], None]
+
+
+class TrainerDiedError(TaskError):
+    """The trainer process ended while it was needed."""
+
+
+class TrainerFailedError(TaskError):
+    """The trainer answered that it could not do what was asked. `fatal`: asking again cannot help."""
+
+    def __init__(self, failed: p.Failed) -> None:
+        super().__init__(failed.error)
+        self.fatal = failed.fatal
+        self.traceback = failed.traceback
+
+
+class Trainer:
+    """A running trainer process; one question at a time. Made by `start_trainer`."""
+
+    def __init__(
+        self,
+        process: asyncio.subprocess.Process,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        on_progress: Progressed,
+    ) -> None:
+        self._process = process
+        self._reader = reader
+        self._writer = writer
+        self._on_progress = on_progress
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    async def ask(self, command: p.Command) -> p.Reply:
+        """Send a command and return its reply; TrainerDiedError, or TrainerFailedError with what went wrong."""
+        try:
+            await p.write_message(self._writer, command)
+            while isinstance(reply := await p.read_message(self._reader), p.Progress):
+                self._on_progress(reply)
+        except (EOFError, ConnectionError, DecodeError) as exc:
+            raise TrainerDiedError(await self._how_it_ended()) from exc
+        match reply:
+            case p.Failed():
+                raise TrainerFailedError(reply)
+            case p.Open() | p.MakeInitial() | p.Load() | p.Train() | p.Evaluate() | p.Cancel() | p.Close():
+                raise TrainerDiedError(f"the trainer answered with the command {type(reply).__name__}")
+        return reply
+
+    async def cancel(self) -> None:
+        """End the training that runs, between two steps; its `ask` then returns Cancelled."""
+        with suppress(ConnectionError):
+            await p.write_message(self._writer, p.Cancel())
+
+    async def _how_it_ended(self) -> str:
+        try:
+            async with asyncio.timeout(CLOSE_GRACE.total_seconds()):
+                code = await self._process.wait()
+        except TimeoutError:
+            return "the trainer closed its socket but still runs"
+        if code < 0:
+            name = signal.Signals(-code).name
+            hint = " (out of memory? see the kernel log)" if name == "SIGKILL" else ""
+            return f"the trainer process {self.pid} was killed by {name}{hint}"
+        return f"the trainer process {self.pid} ended with exit code {code}; its last words are in the log above"
+
+
+@asynccontextmanager
+async def start_trainer(on_progress: Progressed, *, threads: int) -> AsyncIterator[Trainer]:
+    """Start a trainer process; it is ended when the context is left, by force if need be."""
+    connected: asyncio.Future[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = (
+        asyncio.get_running_loop().create_future()
+    )
+
+    def on_connect(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if not connected.done():
+            connected.set_result((reader, writer))
+
+    # a socket's path may have 108 bytes at most: the state folder's may be longer
+    with tempfile.TemporaryDirectory(prefix="fedbus-") as folder:
+        path = Path(folder) / "trainer.sock"
+        server = await asyncio.start_unix_server(on_connect, path)
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "fedbus.training",
+            "--socket",
+            str(path),
+            stdin=asyncio.subprocess.DEVNULL,
+            env=os.environ | {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)},
+            start_new_session=True,
+        )
+        try:
+            reader, writer = await _first(connected, process)
+            yield Trainer(process, reader, writer, on_progress)
+            with suppress(ConnectionError):
+                await p.write_message(writer, p.Close())
+        except BaseException:
+            _kill(process)
+            raise
+        finally:
+            server.close()
+            await _end(process)
+
+
+async def _first(
+    connected: asyncio.Future[tuple[asyncio.StreamReader, asyncio.StreamWriter]], process: asyncio.subprocess.Process
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Wait until the child connects; TrainerDiedError when it ends first or takes too long."""
+    ended = asyncio.create_task(process.wait(), name=f"trainer {process.pid} ends")
+    waited: set[asyncio.Future[Any]] = {connected, ended}
+    try:
+        await asyncio.wait(waited, timeout=START_LIMIT.total_seconds(), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        ended.cancel()
+    if connected.done():
+        return connected.result()
+    raise TrainerDiedError(
+        f"the trainer process {process.pid} did not start"
+        + (f": exit code {process.returncode}" if process.returncode is not None else " in time")
+        + "; is fedbus installed with torch in this environment?"
+    )
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    """Wait for the child, a short while when it was asked to close; then by force."""
+    try:
+        async with asyncio.timeout(CLOSE_GRACE.total_seconds()):
+            await process.wait()
+    except TimeoutError:
+        _kill(process)
+        await process.wait()
+
+
+def _kill(process: asyncio.subprocess.Process) -> None:
+    if process.returncode is None:
+        with suppress(ProcessLookupError):
+            process.kill()

@@ -1,0 +1,189 @@
+"""The private RabbitMQ node: its files, its life, and the words it finds when it cannot start."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+from datetime import timedelta
+from pathlib import Path
+
+import pika
+import psutil
+import pytest
+from pika.exceptions import ChannelClosedByBroker
+
+from fedbus.bus import topology
+from fedbus.bus.node import PrivateNode
+from fedbus.bus.node_environment import find_rabbitmq
+from fedbus.bus.node_process import ProcessId
+from fedbus.errors import NodeError
+
+SOON = timedelta(seconds=20)
+NODE_OF_ARGV = (
+    "import sys, pathlib; from fedbus.bus.node import PrivateNode; node = PrivateNode(pathlib.Path(sys.argv[1]))"
+)
+
+
+def processes(node: PrivateNode) -> list[ProcessId]:
+    record = json.loads((node.base / "node.json").read_text())
+    return [ProcessId(**record[name]) for name in ("epmd", "broker") if record[name]]
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+# ------------------------------------------------------------------ a running node
+
+
+def test_its_status_says_where_it_runs(shared_node):
+    status = shared_node.node.status()
+    assert status.running
+    assert ProcessId.of(status.pid)
+    assert {"aggregator", "submitter", "hungary"} <= set(status.logins)
+
+
+def test_it_listens_on_loopback_only(shared_node):
+    listening = [
+        connection.laddr.ip
+        for process in processes(shared_node.node)
+        for connection in psutil.Process(process.pid).net_connections("inet")
+        if connection.status == psutil.CONN_LISTEN
+    ]
+    assert len(listening) >= 3
+    assert set(listening) <= {"127.0.0.1", "::1"}
+
+
+def test_its_secrets_are_readable_by_their_owner_only(shared_node):
+    base = shared_node.node.base
+    assert mode(base) & 0o077 == 0
+    assert mode(base / "home" / ".erlang.cookie") == 0o400
+    assert {mode(path) for path in (base / "logins").iterdir()} == {0o600}
+
+
+def test_a_second_start_in_the_same_folder_is_refused(shared_node):
+    with pytest.raises(NodeError, match=r"already runs .* `fedbus broker stop`"):
+        PrivateNode(shared_node.node.base).start()
+
+
+def test_a_site_enrolled_later_may_speak_for_itself_only(shared_node):
+    # given a node that runs
+    path = shared_node.node.add_site("late-site")
+    # when the new site logs in
+    connection = pika.BlockingConnection(pika.URLParameters(path.read_text().strip()))
+    channel = connection.channel()
+    channel.confirm_delivery()
+    # then its own name is accepted, any other refused
+    channel.basic_publish(topology.SITES, "late-site.join", b"{}", mandatory=True)
+    with pytest.raises(ChannelClosedByBroker, match="ACCESS_REFUSED"):
+        channel.basic_publish(topology.SITES, "hungary.join", b"{}")
+    connection.close()
+
+
+@pytest.mark.parametrize(
+    ("site", "words"), [("aggregator", "cannot be named 'aggregator'"), ("No Good", "must be 1 to 40")]
+)
+def test_a_site_with_a_bad_name_is_not_enrolled(shared_node, site, words):
+    with pytest.raises(NodeError, match=words):
+        shared_node.node.add_site(site)
+    assert site == "aggregator" or site not in shared_node.node.status().logins
+
+
+def test_an_unknown_login_has_no_url(shared_node):
+    with pytest.raises(NodeError, match="fedbus broker add-site nobody"):
+        shared_node.node.url("nobody")
+
+
+# ------------------------------------------------------------------ start and stop
+
+
+def test_another_process_stops_it_and_a_restart_keeps_port_and_logins(throw_away_node):
+    # given a node that runs
+    node = throw_away_node()
+    node.start(sites=["site-a"])
+    running, url = processes(node), node.url("site-a")
+    # when somebody else stops it
+    command = [sys.executable, "-c", f"{NODE_OF_ARGV}; print(node.stop())", str(node.base)]
+    stopped = subprocess.run(command, capture_output=True, text=True, check=True)
+    # then nothing of it is left
+    assert stopped.stdout == "True\n"
+    assert len(running) == 2
+    assert not any(process.alive for process in running)
+    assert not node.status().running
+    # and it comes back as it was
+    node.start()
+    assert node.url("site-a") == url
+    pika.BlockingConnection(pika.URLParameters(url)).close()
+
+
+def test_it_dies_with_its_parent_when_asked_to(throw_away_node):
+    # given a node started by a program that is then killed without a chance to clean up
+    node = throw_away_node()
+    code = f"{NODE_OF_ARGV}; node.start(die_with_parent=True); print('ready', flush=True); sys.stdin.read()"
+    command = [sys.executable, "-c", code, str(node.base)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout.readline() == "ready\n"
+        running = processes(node)
+        parent.send_signal(signal.SIGKILL)
+    # then broker and epmd end with it
+    assert len(running) == 2
+    assert all(process.wait(SOON) for process in running)
+
+
+def test_stop_of_a_node_that_never_ran_changes_nothing(tmp_path):
+    assert PrivateNode(tmp_path / "never").stop() is False
+    assert not (tmp_path / "never").exists()
+
+
+def test_a_stale_record_whose_pid_belongs_to_somebody_else_kills_nobody(tmp_path):
+    # given a record from before a reboot: our own pid, another start time
+    node = PrivateNode(tmp_path)
+    alien = {"pid": os.getpid(), "started": 1}
+    ports = {"amqp": 1, "dist": 1, "epmd": 1, "ctl": 1}
+    (tmp_path / "node.json").write_text(json.dumps({"ports": ports, "epmd": alien, "broker": alien, "since": 0.0}))
+    # when
+    ran = node.stop(grace=timedelta(0))
+    # then we are still here
+    assert ran is False
+
+
+# ------------------------------------------------------------------ what can go wrong
+
+
+def test_a_port_in_use_is_named(throw_away_node):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        with pytest.raises(NodeError, match=rf"port {port} .* in use .* --port"):
+            throw_away_node().start(port=port)
+
+
+def test_a_missing_rabbitmq_is_explained(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(NodeError, match=r"apt-get install rabbitmq-server.* FEDBUS_BROKER_URL"):
+        find_rabbitmq(places=[tmp_path])
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(NodeError, match=r"cannot be written: Not a directory; .* --dir"):
+        PrivateNode(tmp_path / "file" / "node").start()
+
+
+def test_a_broker_that_ends_at_once_shows_the_end_of_its_log(throw_away_node):
+    node = throw_away_node()
+    node.base.mkdir()
+    (node.base / "advanced.config").write_text("this is no Erlang term")
+    with pytest.raises(NodeError, match=r"(?s)ended while it started; the end of its log .*:\n.*advanced_config"):
+        node.start()
+    assert processes(node) == []
+
+
+def test_a_damaged_record_is_explained(tmp_path):
+    (tmp_path / "node.json").write_text("{")
+    with pytest.raises(NodeError, match=r"node\.json is damaged"):
+        PrivateNode(tmp_path).status()

@@ -1,0 +1,265 @@
+"""What each login may do on a real broker, and what the broker refuses: the table of `fedbus.bus.definitions`.
+
+pika speaks here, not our own adapters: a site that breaks the rules would not use them either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pika
+import pytest
+from pika.adapters.blocking_connection import BlockingChannel
+from pika.exceptions import (
+    AMQPConnectionError,
+    ChannelClosedByBroker,
+    ConnectionClosedByBroker,
+    ProbableAuthenticationError,
+)
+
+from fedbus.bus import topology
+from fedbus.bus.topology import SiteKind
+
+Act = Callable[[BlockingChannel], Any]
+
+
+@contextmanager
+def channel_of(vhost, login: str) -> Iterator[BlockingChannel]:
+    connection = pika.BlockingConnection(pika.URLParameters(vhost.url(login)))
+    try:
+        channel = connection.channel()
+        channel.confirm_delivery()
+        yield channel
+    finally:
+        if connection.is_open:
+            connection.close()
+
+
+@pytest.fixture
+def as_login(vhost):
+    return lambda login: channel_of(vhost, login)
+
+
+def publish(exchange: str, key: str, **properties: Any) -> Act:
+    sent = pika.BasicProperties(**properties)
+    return lambda channel: channel.basic_publish(exchange, key, b"{}", sent, mandatory=True)
+
+
+def declare_job(as_login, job: str = "job-1") -> None:
+    """What the aggregator does when a job starts."""
+    log = topology.ModelLogSize(snapshot_bytes=1 << 20, delta_bytes=1 << 19, snapshot_every=10)
+    wanted = topology.job_updates(job) + topology.job_models(job, log)
+    with as_login("aggregator") as channel:
+        for queue in wanted.queues:
+            channel.queue_declare(queue.name, durable=True, arguments=dict(queue.arguments))
+        for binding in wanted.bindings:
+            channel.queue_bind(binding.queue, binding.exchange, binding.key)
+
+
+def receive(channel: BlockingChannel, queue: str, **arguments: Any) -> tuple[str, pika.BasicProperties, bytes]:
+    """Key, properties and body of the first message; a queue with a single active consumer refuses basic.get."""
+    channel.basic_qos(prefetch_count=1)
+    method, properties, body = next(channel.consume(queue, inactivity_timeout=10, arguments=arguments))
+    assert method is not None, f"no message in {queue}"
+    channel.basic_ack(method.delivery_tag)
+    return method.routing_key, properties, body
+
+
+# ------------------------------------------------------------------ what a site may do
+
+
+@pytest.mark.parametrize("kind", list(SiteKind))
+def test_a_site_reports_under_its_own_name(as_login, kind):
+    with as_login("site-a") as site:
+        publish(topology.SITES, topology.site_key("site-a", kind), user_id="site-a")(site)
+    with as_login("aggregator") as aggregator:
+        _, properties, _ = receive(aggregator, topology.SITES)
+    assert properties.user_id == "site-a"
+
+
+def test_a_site_sends_updates_under_its_own_name(as_login):
+    declare_job(as_login)
+    with as_login("site-a") as site:
+        publish(topology.UPDATES, topology.update_key("job-1", "site-a"))(site)
+    with as_login("aggregator") as aggregator:
+        key, _, _ = receive(aggregator, topology.updates_queue("job-1"))
+    assert key == "job-1.site-a"
+
+
+@pytest.mark.parametrize("key", [topology.control_key_all(), topology.control_key_site("site-a")])
+def test_a_site_reads_its_own_control_queue(as_login, key):
+    with as_login("aggregator") as aggregator:
+        publish(topology.CONTROL, key)(aggregator)
+    with as_login("site-a") as site:
+        assert receive(site, topology.site_queue("site-a"))[2] == b"{}"
+
+
+def test_a_participating_site_gets_the_control_messages_of_its_job(as_login):
+    binding = topology.participation("job-1", "site-a")
+    with as_login("aggregator") as aggregator:
+        aggregator.queue_bind(binding.queue, binding.exchange, binding.key)
+        publish(topology.CONTROL, topology.control_key_job("job-1"))(aggregator)
+    with as_login("site-a") as site:
+        assert receive(site, topology.site_queue("site-a"))[2] == b"{}"
+
+
+@pytest.mark.parametrize("site", ["site-a", "va-long-beach"])
+def test_every_site_reads_the_model_log_from_its_start(as_login, site):
+    declare_job(as_login)
+    with as_login("aggregator") as aggregator:
+        publish(topology.MODELS, topology.models_key("job-1"))(aggregator)
+    with as_login(site) as channel:
+        key, _, _ = receive(channel, topology.models_stream("job-1"), **{"x-stream-offset": "first"})
+    assert key == "job-1"
+
+
+# ------------------------------------------------------------------ what a site may not do
+
+SITE_REFUSALS: dict[str, Act] = {
+    "report as another site": publish(topology.SITES, "site-b.join"),
+    "report under a key that only begins like its own": publish(topology.SITES, "site-a.join.more"),
+    "report with a kind that is not in the protocol": publish(topology.SITES, "site-a.takeover"),
+    "send an update as another site": publish(topology.UPDATES, "job-1.site-b"),
+    "send an update with another site's name before its own": publish(topology.UPDATES, "job-1.site-b.site-a"),
+    "publish through the default exchange": publish("", topology.site_queue("site-b")),
+    "publish through the default exchange to itself": publish("", topology.site_queue("site-a")),
+    "submit a job": publish(topology.JOBS, topology.submit_key("site-a")),
+    "publish a model": publish(topology.MODELS, topology.models_key("job-1")),
+    "give orders": publish(topology.CONTROL, topology.control_key_all()),
+    "invent events": publish(topology.EVENTS, topology.event_key("job-1", "site-a", "folded")),
+    "fill the dead letters": publish(topology.DEAD, "updates.job-1"),
+    "read another site's queue": lambda channel: channel.basic_get(topology.site_queue("site-b")),
+    "consume another site's queue": lambda channel: channel.basic_consume(topology.site_queue("site-b"), print),
+    "read the sites' reports": lambda channel: channel.basic_get(topology.SITES),
+    "read the updates of a job": lambda channel: channel.basic_get(topology.updates_queue("job-1")),
+    "read the jobs": lambda channel: channel.basic_get(topology.JOBS),
+    "read the dead letters": lambda channel: channel.basic_get(topology.DEAD),
+    "declare a queue": lambda channel: channel.queue_declare("fedbus.site.site-a.mine", durable=True),
+    "declare a queue named by the broker": lambda channel: channel.queue_declare("", exclusive=True),
+    "declare an exchange": lambda channel: channel.exchange_declare("fedbus.mine", "topic"),
+    "bind its queue to the updates": lambda channel: channel.queue_bind(
+        topology.site_queue("site-a"), topology.UPDATES, "#"
+    ),
+    "bind the updates to the sites' reports": lambda channel: channel.queue_bind(topology.SITES, topology.UPDATES, "#"),
+    "purge another site's queue": lambda channel: channel.queue_purge(topology.site_queue("site-b")),
+    "purge the sites' reports": lambda channel: channel.queue_purge(topology.SITES),
+    "delete its own queue": lambda channel: channel.queue_delete(topology.site_queue("site-a")),
+    "delete the model log": lambda channel: channel.queue_delete(topology.models_stream("job-1")),
+    "delete an exchange": lambda channel: channel.exchange_delete(topology.UPDATES),
+}
+
+
+@pytest.mark.parametrize("act", SITE_REFUSALS.values(), ids=SITE_REFUSALS)
+def test_the_broker_refuses_a_site_to(vhost_with_job, act):
+    with channel_of(vhost_with_job, "site-a") as site, pytest.raises(ChannelClosedByBroker) as refusal:
+        act(site)
+    assert refusal.value.reply_code == 403
+
+
+def test_the_broker_refuses_a_site_to_sign_as_another(as_login):
+    with as_login("site-a") as site, pytest.raises(ChannelClosedByBroker) as refusal:
+        publish(topology.SITES, "site-a.join", user_id="site-b")(site)
+    assert refusal.value.reply_code == 406
+    assert "site-b" in refusal.value.reply_text
+
+
+def test_a_site_cannot_empty_the_model_log_that_it_reads(vhost_with_job):
+    with channel_of(vhost_with_job, "site-a") as site, pytest.raises((ConnectionClosedByBroker, ChannelClosedByBroker)):
+        site.queue_purge(topology.models_stream("job-1"))
+
+
+def test_a_wrong_password_is_refused(vhost):
+    url = vhost.url("site-a").replace("amqp://site-a:", "amqp://site-a:wrong")
+    with pytest.raises(ProbableAuthenticationError):
+        pika.BlockingConnection(pika.URLParameters(url))
+
+
+def test_the_login_that_every_rabbitmq_knows_does_not_exist(vhost):
+    host = vhost.url("site-a").partition("@")[2]
+    with pytest.raises(AMQPConnectionError):
+        pika.BlockingConnection(pika.URLParameters(f"amqp://guest:guest@{host}"))
+
+
+# ------------------------------------------------------------------ submitter
+
+
+@pytest.mark.parametrize(
+    "key", [topology.submit_key("submitter"), topology.abort_key("job-1"), topology.QUERY_KEY], ids=str
+)
+def test_the_submitter_submits_aborts_and_asks(as_login, key):
+    with as_login("submitter") as submitter:
+        publish(topology.JOBS, key)(submitter)
+    with as_login("aggregator") as aggregator:
+        assert receive(aggregator, topology.JOBS)[0] == key
+
+
+def test_the_submitter_gets_its_answer_by_direct_reply_to(as_login):
+    with as_login("submitter") as submitter, as_login("aggregator") as aggregator:
+        # given a submitter that listens on the broker's pseudo-queue, which needs no permission
+        answers: list[bytes] = []
+        submitter.basic_consume("amq.rabbitmq.reply-to", lambda *message: answers.append(message[3]), auto_ack=True)
+        # when it asks, and the aggregator answers to `reply_to` through the default exchange
+        publish(topology.JOBS, topology.QUERY_KEY, reply_to="amq.rabbitmq.reply-to")(submitter)
+        _, question, _ = receive(aggregator, topology.JOBS)
+        aggregator.basic_publish("", question.reply_to, b"accepted")
+        # then the answer arrives
+        submitter.connection.process_data_events(time_limit=10)
+    assert answers == [b"accepted"]
+
+
+def test_the_submitter_watches_the_events(as_login):
+    with as_login("aggregator") as aggregator:
+        publish(topology.EVENTS, topology.event_key("job-1", "", "committed"))(aggregator)
+    with as_login("submitter") as submitter:
+        key, _, _ = receive(submitter, topology.EVENTS, **{"x-stream-offset": "first"})
+    assert key == "job-1._.committed"
+
+
+SUBMITTER_REFUSALS: dict[str, Act] = {
+    "submit as somebody else": publish(topology.JOBS, topology.submit_key("site-a")),
+    "use a key that is not in the protocol": publish(topology.JOBS, "anything"),
+    "send an update": publish(topology.UPDATES, "job-1.submitter"),
+    "report as a site": publish(topology.SITES, "site-a.join"),
+    "invent events": publish(topology.EVENTS, "job-1.site-a.folded"),
+    "publish through the default exchange": publish("", topology.site_queue("site-a")),
+    "read the updates of a job": lambda channel: channel.basic_get(topology.updates_queue("job-1")),
+    "read other people's jobs": lambda channel: channel.basic_get(topology.JOBS),
+    "read a site's queue": lambda channel: channel.basic_get(topology.site_queue("site-a")),
+    "read the model log": lambda channel: channel.basic_consume(topology.models_stream("job-1"), print),
+    "declare a queue": lambda channel: channel.queue_declare("fedbus.mine", durable=True),
+    "feed the events into the jobs": lambda channel: channel.queue_bind(topology.JOBS, topology.EVENTS, "#"),
+    "feed the jobs into the jobs": lambda channel: channel.queue_bind(topology.JOBS, topology.JOBS, "#"),
+}
+
+
+@pytest.mark.parametrize("act", SUBMITTER_REFUSALS.values(), ids=SUBMITTER_REFUSALS)
+def test_the_broker_refuses_the_submitter_to(vhost_with_job, act):
+    with channel_of(vhost_with_job, "submitter") as submitter, pytest.raises(ChannelClosedByBroker) as refusal:
+        act(submitter)
+    assert refusal.value.reply_code == 403
+
+
+# ------------------------------------------------------------------ aggregator
+
+
+def test_the_aggregator_makes_and_deletes_the_queues_of_a_job(as_login):
+    declare_job(as_login, "job-2")
+    with as_login("aggregator") as aggregator:
+        aggregator.queue_delete(topology.updates_queue("job-2"))
+        aggregator.queue_delete(topology.models_stream("job-2"))
+
+
+def test_the_broker_refuses_the_aggregator_what_is_not_of_fedbus(as_login):
+    with as_login("aggregator") as aggregator, pytest.raises(ChannelClosedByBroker) as refusal:
+        aggregator.queue_declare("somebody.elses", durable=True)
+    assert refusal.value.reply_code == 403
+
+
+@pytest.fixture(scope="session")
+def vhost_with_job(fresh_vhost):
+    """One federation with the queues of `job-1`, shared by the refusals: a refused act changes nothing in it."""
+    shared = fresh_vhost()
+    declare_job(lambda login: channel_of(shared, login))
+    return shared

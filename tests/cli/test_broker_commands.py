@@ -1,0 +1,62 @@
+"""`fedbus broker` without a running node: what it prints, writes and returns."""
+
+from __future__ import annotations
+
+import json
+import stat
+
+import pytest
+from typer.testing import CliRunner
+
+from fedbus.cli.broker import broker_app
+
+
+@pytest.fixture
+def fedbus_broker(tmp_path):
+    def call(*arguments: str, code: int = 0) -> str:
+        result = CliRunner().invoke(broker_app, arguments, env={"FEDBUS_HOME": str(tmp_path / "home")})
+        assert result.exit_code == code, result.output
+        return result.output
+
+    return call
+
+
+def test_status_of_a_node_that_does_not_run_has_exit_code_3(fedbus_broker, tmp_path):
+    assert f"{tmp_path}/home/broker does not run" in fedbus_broker("status", code=3)
+
+
+def test_status_as_json(fedbus_broker, tmp_path):
+    found = json.loads(fedbus_broker("status", "--dir", str(tmp_path), "-o", "json", code=3))
+    assert found == {
+        "running": False,
+        "base": str(tmp_path),
+        "pid": None,
+        "port": None,
+        "since": None,
+        "logins": [],
+    }
+
+
+def test_stop_of_a_node_that_does_not_run_is_no_error(fedbus_broker):
+    assert "did not run" in fedbus_broker("stop")
+
+
+def test_definitions_for_a_broker_elsewhere(fedbus_broker, tmp_path):
+    # when definitions are written for two sites
+    fedbus_broker("definitions", str(tmp_path), "--address", "broker:5672", "--site", "mercy", "--site", "ucsf")
+    # then each login has an environment file of its own, and the broker a file without passwords
+    url = (tmp_path / "env" / "mercy.env").read_text().strip().removeprefix("FEDBUS_BROKER_URL=")
+    users = json.loads((tmp_path / "definitions.json").read_text())["users"]
+    assert url.startswith("amqp://mercy:")
+    assert url.endswith("@broker:5672/fedbus")
+    assert stat.S_IMODE((tmp_path / "env" / "mercy.env").stat().st_mode) == 0o600
+    assert {user["name"] for user in users} == {"aggregator", "submitter", "mercy", "ucsf"}
+    assert url.split(":")[2].split("@")[0] not in (tmp_path / "definitions.json").read_text()
+
+
+def test_definitions_written_again_keep_the_passwords(fedbus_broker, tmp_path):
+    arguments = ("definitions", str(tmp_path), "--address", "broker:5672", "--site", "mercy")
+    fedbus_broker(*arguments)
+    before = (tmp_path / "env" / "mercy.env").read_text()
+    fedbus_broker(*arguments, "--site", "ucsf")
+    assert (tmp_path / "env" / "mercy.env").read_text() == before

@@ -1,0 +1,112 @@
+"""A real RabbitMQ for every test that asks for it: one private node per test run, a fresh virtual host per test.
+
+The first test process that needs the node starts it, with the kernel's promise that it dies with that process. Every
+process that uses it holds a shared file lock; the starter waits for the exclusive one before it stops the node, so the
+last one out closes the door, and a process that died does not keep it open.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import IO
+
+import pytest
+
+from fedbus.bus.node import PrivateNode
+
+SITES = ("site-a", "site-b", "site-c", "site-d", "cleveland", "hungary", "switzerland", "va-long-beach")
+VHOSTS_AT_ONCE = 10  # one import of ten costs about as much as three of one
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Federation:
+    """One fresh virtual host with the whole topology; `url(login)` for aggregator, submitter and every site."""
+
+    node: PrivateNode
+    vhost: str
+
+    def url(self, login: str) -> str:
+        return self.node.url(login, vhost=self.vhost)
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    with path.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+class SharedNode:
+    """The node of this test run, shared by its processes through files in `folder`."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        self.node = PrivateNode(folder / "node")
+        self.users: IO[str] = (folder / "users").open("a")
+        self.owner = False
+        with locked(folder / "lock"):
+            fcntl.flock(self.users, fcntl.LOCK_SH)
+            if not self.node.status().running:
+                shutil.rmtree(self.node.base, ignore_errors=True)
+                (folder / "next").write_text("0")
+                self.node.start(sites=SITES, die_with_parent=True)
+                self.owner = True
+
+    def fresh_vhost(self) -> str:
+        with locked(self.folder / "lock"):
+            number = int((self.folder / "next").read_text())
+            if number % VHOSTS_AT_ONCE == 0:
+                self.node.add_vhosts([f"test-{n}" for n in range(number, number + VHOSTS_AT_ONCE)])
+            (self.folder / "next").write_text(str(number + 1))
+            return f"test-{number}"
+
+    def leave(self) -> None:
+        if self.owner:
+            fcntl.flock(self.users, fcntl.LOCK_EX)
+            self.node.stop(grace=timedelta(0))
+            shutil.rmtree(self.node.base, ignore_errors=True)
+        self.users.close()
+
+
+@pytest.fixture(scope="session")
+def shared_node(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> SharedNode:
+    base = tmp_path_factory.getbasetemp()
+    shared = SharedNode((base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "rabbitmq")
+    # Not a fixture's teardown: the wait for other processes must not count as time of a test.
+    request.config.add_cleanup(shared.leave)
+    return shared
+
+
+@pytest.fixture(scope="session")
+def fresh_vhost(shared_node: SharedNode) -> Callable[[], Federation]:
+    """Makes fresh federations, for tests that need more than one or share one."""
+    return lambda: Federation(node=shared_node.node, vhost=shared_node.fresh_vhost())
+
+
+@pytest.fixture
+def vhost(fresh_vhost: Callable[[], Federation]) -> Federation:
+    """A fresh federation on the real broker."""
+    return fresh_vhost()
+
+
+@pytest.fixture
+def throw_away_node(tmp_path: Path) -> Iterator[Callable[[str], PrivateNode]]:
+    """Makes private nodes that are killed and deleted after the test, whatever happened to them."""
+    nodes: list[PrivateNode] = []
+
+    def make(name: str = "node") -> PrivateNode:
+        nodes.append(PrivateNode(tmp_path / name))
+        return nodes[-1]
+
+    yield make
+    for node in nodes:
+        node.stop(grace=timedelta(0))
+        shutil.rmtree(node.base, ignore_errors=True)

@@ -1,0 +1,210 @@
+"""Job specs: what is accepted, what is refused and how that is said."""
+
+import json
+from types import MappingProxyType
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from fedbus.core.jobspec import JobSpec, ServerOptimizerSpec, SyncSpec
+from fedbus.errors import JobSpecError
+
+LOCAL = {"steps": 40, "batch_size": 32, "learning_rate": 0.01}
+MINIMAL = {"name": "heart", "task": "heart_disease", "local": LOCAL, "stop": {"versions": 5}}
+
+
+def problems(data: object) -> dict[str, str]:
+    with pytest.raises(JobSpecError) as caught:
+        JobSpec.parse_yaml(data) if isinstance(data, str) else JobSpec.parse(data)
+    return {problem.path: problem.message for problem in caught.value.problems}
+
+
+def documented_example() -> str:
+    import fedbus.core.jobspec as module
+
+    assert module.__doc__ is not None
+    return module.__doc__.partition("shown here:\n")[2]
+
+
+def test_the_documented_example_shows_the_real_defaults() -> None:
+    documented = JobSpec.parse_yaml(documented_example())
+
+    minimal = documented.to_dict()
+    required = {key: minimal[key] for key in ("name", "task", "stop", "local", "task_config")}
+    assert JobSpec.parse(required) == documented
+
+
+def test_a_spec_survives_json() -> None:
+    spec = JobSpec.parse(
+        MINIMAL
+        | {
+            "task_config": {"layers": [1, 2, {"x": None}], "name": "é"},
+            "sites": ["mercy", "va"],
+            "strategy": {"kind": "sync", "k": 2},
+            "staleness": {"kind": "hinge"},
+            "stop": {"target": {"metric": "auc", "at_least": 0.8}, "patience": 10},
+        }
+    )
+
+    assert JobSpec.parse(json.loads(json.dumps(spec.to_dict()))) == spec
+
+
+def test_a_spec_cannot_be_changed() -> None:
+    config = {"layers": [1, 2]}
+    spec = JobSpec.parse(MINIMAL | {"task_config": config})
+
+    config["layers"].append(3)
+
+    assert spec.task_config["layers"] == (1, 2)
+    assert isinstance(spec.task_config, MappingProxyType)
+    with pytest.raises(ValidationError):
+        spec.seed = 3
+
+
+def test_every_problem_is_reported_with_its_path() -> None:
+    found = problems(
+        {
+            "name": "Heart Disease",
+            "min_sites": "2",
+            "local": {"steps": 1, "epochs": 2, "batch_size": 1.5, "learning_rate": float("nan")},
+            "strategy": {"kind": "sync", "k": 0},
+            "codec": {"up": "int9"},
+            "stop": {},
+            "sites": ["a", "B"],
+            "task_config": {"a": {"b": {1, 2}}},
+        }
+    )
+
+    assert found == {
+        "name": "name 'Heart Disease' must be 1 to 40 of a-z, 0-9 and '-': it is used in routing keys",
+        "task": "is required",
+        "min_sites": "expected a whole number, got '2' (text)",
+        "local": "give exactly one of steps, epochs, seconds; got steps and epochs",
+        "local.batch_size": "expected a whole number, got 1.5",
+        "local.learning_rate": "expected a finite number, got nan",
+        "strategy.k": "must be greater than or equal to 1; got 0",
+        "codec.up": "expected one of fp32, fp16, bf16, int8; got 'int9' (text)",
+        "stop": "give at least one of versions, updates, wall_time_s, target, patience",
+        "sites.1": "site 'B' must be 1 to 40 of a-z, 0-9 and '-': it is used in routing keys",
+        "task_config": "a.b must be text, a number, true or false, null, a list or a mapping; got {1, 2}",
+    }
+
+
+@pytest.mark.parametrize(
+    ("changes", "path", "message"),
+    [
+        ({"learningrate": 1}, "learningrate", "unknown key; known here: chunk_bytes, "),
+        ({"seeds": 1}, "seeds", "unknown key; did you mean 'seed'?"),
+        ({"steps": 1}, "steps", "unknown key here; it belongs at local.steps"),
+        ({"local": LOCAL | {"batchsize": 1}}, "local.batchsize", "unknown key; did you mean 'batch_size'?"),
+        (
+            {"strategy": {"kind": "sync", "mixing": 1}},
+            "strategy.mixing",
+            "is no key of kind 'sync'; known here: deadline_s, k, kind",
+        ),
+        ({"strategy": {"buffer": 3}}, "strategy.kind", "is required: one of buffered, fedasync, sync"),
+        (
+            {"strategy": "fedbuf"},
+            "strategy.kind",
+            "expected one of buffered, fedasync, sync; got 'fedbuf' (text)",
+        ),
+        ({"strategy": 3}, "strategy", "expected a mapping of keys to values, got 3"),
+        ({"local": LOCAL | {"steps": None}}, "local", "give exactly one of steps, epochs, seconds; got none of them"),
+        (
+            {"stop": {"target": {"metric": "auc", "at_least": 1, "at_most": 2}}},
+            "stop.target",
+            "give exactly one of at_least, at_most; got at_least and at_most",
+        ),
+        ({"sites": "va"}, "sites", "expected a list, got 'va' (text)"),
+        ({"sites": ["va", "va"]}, "sites", "name at least one site, and each site once"),
+        ({"sites": ["va"], "min_sites": 2}, "min_sites", "is 2, but sites lists only 1"),
+        ({"sites": ["va"], "strategy": {"kind": "sync", "k": 2}}, "strategy.k", "is 2, but sites lists only 1"),
+        ({"initial_params": "../etc/passwd"}, "initial_params", "give the name of a file"),
+        ({"seed": True}, "seed", "expected a whole number, got true"),
+        ({"chunk_bytes": 1024}, "chunk_bytes", "must be greater than or equal to 262144; got 1024"),
+        (
+            {"strategy": {"kind": "buffered", "normalise": "buffer", "rate_correction": 1}},
+            "strategy",
+            "rate_correction",
+        ),
+        ({4: 5}, "4", "keys are text; put 4 in quotes"),
+    ],
+)
+def test_a_problem_is_said_in_plain_words(changes: dict[str, object], path: str, message: str) -> None:
+    found = problems(MINIMAL | changes)
+
+    assert list(found) == [path]
+    assert found[path].startswith(message)
+
+
+@pytest.mark.parametrize("data", [None, [], "text: [", 3])
+def test_what_is_no_mapping_is_refused(data: object) -> None:
+    assert list(problems(data)) == [""]
+
+
+def test_a_yaml_syntax_error_names_its_line() -> None:
+    assert problems("name: a\nlocal: [1, 2\nstop: 3")[""].startswith("line 3, column 5: no valid YAML: ")
+
+
+@pytest.mark.parametrize(
+    "text", ["a: 2024-13-45", "!!python/object:os.system {}", "[" * 5000, "a: 1\na: 2", "\x00", "x" * 2_000_000]
+)
+def test_hostile_yaml_is_a_problem_and_no_crash(text: str) -> None:
+    assert list(problems(text)) == [""]
+
+
+def test_an_alias_bomb_is_refused() -> None:
+    layers = "\n".join(f"  l{i}: &l{i} [{', '.join([f'*l{i - 1}'] * 10)}]" for i in range(1, 12))
+
+    found = problems(f"task_config:\n  l0: &l0 [1]\n{layers}")
+
+    assert "over 100000 values" in found["task_config"]
+
+
+def test_yaml_numbers_without_a_dot_are_numbers() -> None:
+    spec = JobSpec.parse_yaml(json.dumps(MINIMAL).replace("0.01", "1e-3"))
+
+    assert spec.local.learning_rate == 0.001
+
+
+def test_a_rule_can_be_named_in_short() -> None:
+    spec = JobSpec.parse(MINIMAL | {"strategy": "sync", "server_optimizer": "adam"})
+
+    assert spec.strategy == SyncSpec(k=None, deadline_s=60.0)
+    assert spec.server_optimizer == ServerOptimizerSpec(kind="adam", lr=0.01)
+
+
+@pytest.mark.parametrize(
+    ("target", "metric", "better"),
+    [
+        (None, "loss", "lower"),
+        ({"metric": "auc", "at_least": 0.8}, "auc", "higher"),
+        ({"metric": "error", "at_most": 0.1}, "error", "lower"),
+    ],
+)
+def test_patience_in_short_watches_the_metric_of_the_target(target: object, metric: str, better: str) -> None:
+    patience = JobSpec.parse(MINIMAL | {"stop": {"patience": 7, "target": target}}).stop.patience
+
+    assert patience is not None
+    assert (patience.versions, patience.metric, patience.better) == (7, metric, better)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(key=st.sampled_from(sorted(JobSpec.model_fields)), value=JSON)
+def test_any_value_parses_or_is_a_problem_below_its_key(key: str, value: object) -> None:
+    paths: list[str] = []
+    try:
+        spec = JobSpec.parse(MINIMAL | {key: value})
+        assert JobSpec.parse(spec.to_dict()) == spec
+    except JobSpecError as error:
+        paths = [problem.path for problem in error.problems]
+
+    assert all(path.split(".")[0] == key for path in paths)

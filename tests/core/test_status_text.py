@@ -1,0 +1,49 @@
+"""The sentence that says why a job waits."""
+
+import pytest
+
+from fedbus.core.membership import Membership
+from fedbus.core.messages import JobActivity, Join, Leave, SiteStatus
+from fedbus.core.status_text import span, waiting_sentence
+
+
+def join(members: Membership, site: str, *, now: float, activity: JobActivity | None = None) -> None:
+    members.joined(Join(site=site, session="s", tasks=(), fedbus_version="0.1.0"), now=now)
+    jobs = () if activity is None else (activity,)
+    members.status(SiteStatus(site=site, session="s", lease_s=10.0, jobs=jobs), now=now)
+
+
+def test_the_sentence_says_what_is_waited_for_and_where_everybody_is() -> None:
+    members = Membership()
+    join(members, "va", now=0.0)
+    members.expire(now=10.0)
+    join(members, "ucsf", now=840.0, activity=JobActivity(job="heart", activity="training", version=3))
+    join(
+        members,
+        "mercy",
+        now=840.0,
+        activity=JobActivity(job="heart", activity="training", version=3, step=40, steps=120),
+    )
+    join(members, "zurich", now=840.0)
+    members.left(Leave(site="zurich", session="s"), now=845.0)
+    join(members, "basel", now=845.0, activity=JobActivity(job="other", activity="training", version=1))
+    join(members, "bern", now=845.0, activity=JobActivity(job="heart", activity="loading", version=1, detail="41 %"))
+
+    text = waiting_sentence("waiting for 1 more update (1 of 2 in the buffer)", members.views(), job="heart", now=850.0)
+
+    assert text == (
+        "waiting for 1 more update (1 of 2 in the buffer); online: basel; loading: bern (41 %); "
+        "training: mercy (step 40/120), ucsf; offline: va (since 14 min); left: zurich (since 5 s)"
+    )
+
+
+def test_without_sites_only_the_reason_is_left() -> None:
+    assert waiting_sentence("waiting for the next update", (), job="heart", now=0.0) == "waiting for the next update"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(-1, "0 s"), (0.9, "0 s"), (119, "119 s"), (120, "2 min"), (7199, "119 min"), (7200, "2 h"), (200_000, "2 d")],
+)
+def test_span(seconds: float, text: str) -> None:
+    assert span(seconds) == text

@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from fedbus.core.jobspec import LocalSpec
+from fedbus.errors import DataError, TaskError
+from fedbus.tasks.digits import Digits, dirichlet_shares
+from fedbus.training.run import Run
+from fedbus.training.task import Site
+
+LABELS = np.repeat(np.arange(10), 100)
+
+
+def site_of(folder: Path, name: str = "site-a", **config: object) -> Site:
+    return Site(name=name, data=folder, config=config, seed=0, device=torch.device("cpu"))
+
+
+def test_every_digit_is_shared_exactly_once() -> None:
+    shares = dirichlet_shares(LABELS, 4, 0.3, np.random.default_rng(0))
+
+    assert sorted(np.concatenate(shares).tolist()) == list(range(1000))
+
+
+def test_a_small_alpha_skews_the_labels_more() -> None:
+    def largest_label_share(alpha: float) -> float:
+        shares = dirichlet_shares(LABELS, 4, alpha, np.random.default_rng(0))
+        return float(np.mean([np.bincount(LABELS[share], minlength=10).max() / len(share) for share in shares]))
+
+    assert largest_label_share(0.1) > 2 * largest_label_share(1000.0)
+
+
+def test_too_many_sites_are_refused() -> None:
+    with pytest.raises(DataError, match="raise alpha"):
+        dirichlet_shares(LABELS, 200, 0.1, np.random.default_rng(0))
+
+
+def test_the_share_of_a_site_comes_from_its_folder_before_the_job(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "digits.json").write_text(json.dumps({"index": 2, "sites": 3}))
+    local = Run(LocalSpec(steps=1, batch_size=8, learning_rate=0.1))
+
+    def examples(site: Site) -> int:
+        return Digits(site).train(torch.nn.Linear(64, 10), local)
+
+    by_list = [examples(site_of(tmp_path, name=name, sites=("a", "b", "c"))) for name in "abc"]
+    by_folder = examples(site_of(tmp_path / "folder", name="a", sites=("a", "b", "c")))
+
+    assert by_folder == by_list[2] != by_list[0]
+    assert sum(by_list) == pytest.approx(0.8 * 1797, abs=3)
+
+
+@pytest.mark.parametrize(
+    "text", ['{"index": 4, "sites": 4}', '{"index": 0}', "[]", "not json", '{"index": "0", "sites": 2}']
+)
+def test_a_wrong_share_says_what_was_expected(text: str, tmp_path: Path) -> None:
+    (tmp_path / "digits.json").write_text(text)
+
+    with pytest.raises(DataError, match="expected"):
+        Digits(site_of(tmp_path))
+
+
+def test_a_site_without_a_share_is_told_what_to_write(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"digits\.json"):
+        Digits(site_of(tmp_path, sites=["somebody-else"]))
+
+
+@pytest.mark.parametrize("config", [{"alpha": 0}, {"alpha": "small"}, {"split": 1}])
+def test_a_wrong_task_config_is_refused(config: dict[str, object], tmp_path: Path) -> None:
+    with pytest.raises(TaskError, match="task_config"):
+        Digits(site_of(tmp_path, **config))
+
+
+def test_without_scikit_learn_the_error_says_what_to_install(tmp_path: Path) -> None:
+    (tmp_path / "digits.json").write_text('{"index": 0, "sites": 2}')
+    (tmp_path / "sklearn.py").write_text("raise ImportError('none here')")
+    program = (
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
+        "import torch; from pathlib import Path\n"
+        "from fedbus.tasks.digits import Digits; from fedbus.training.task import Site\n"
+        f"Digits(Site(name='a', data=Path({str(tmp_path)!r}), config={{}}, seed=0, device=torch.device('cpu')))\n"
+    )
+
+    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False).stderr
+
+    assert "DataError" in said
+    assert "pip install fedbus[digits]" in said
+
+
+def test_training_learns_the_digits(tmp_path: Path) -> None:
+    (tmp_path / "digits.json").write_text('{"index": 0, "sites": 1}')
+    task = Digits(site_of(tmp_path))
+    torch.manual_seed(0)
+    model = task.model()
+
+    task.train(model, Run(LocalSpec(epochs=8, batch_size=16, learning_rate=0.1)))
+
+    assert task.evaluate(model).metrics["accuracy"] > 0.9

@@ -1,0 +1,286 @@
+"""What comes out of the codec: exactness, errors, bias, sizes, determinism."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from fedbus.core.frames import Code, FrameHeader
+from fedbus.core.layout import Layout, TensorSpec
+from fedbus.errors import DecodeError, LayoutError
+from fedbus.tensors.codec import decode_add_, decode_all_, decode_into_, encode
+from fedbus.tensors.codes import BLOCK
+
+
+def layout_of_sizes(*sizes: int) -> Layout:
+    return Layout.of([TensorSpec(name=f"t{i}", shape=(n,), dtype="float32") for i, n in enumerate(sizes)])
+
+
+def normal(numel: int, seed: int = 0) -> Tensor:
+    return torch.randn(numel, generator=torch.Generator().manual_seed(seed))
+
+
+def round_trip(flat: Tensor, layout: Layout, code: Code, *, seed: int = 0, power_of_two: bool = False) -> Tensor:
+    out = torch.full_like(flat, math.nan)
+    frames = encode(flat, layout, code, chunk_bytes=1 << 16, seed=seed, power_of_two=power_of_two)
+    decode_all_(out, frames, layout)
+    return out
+
+
+def same_bits(a: Tensor, b: Tensor) -> bool:
+    return torch.equal(a.view(torch.int32), b.view(torch.int32))
+
+
+SPECIAL = [0.0, -0.0, math.inf, -math.inf, math.nan, 1e-45, -1e-40, 3.4028234e38, 1.0, -1.5]
+
+
+def test_fp32_is_exact_for_every_kind_of_value() -> None:
+    layout = layout_of_sizes(70_000)
+    any_bits = torch.randint(-(2**31), 2**31, (70_000,), generator=torch.Generator().manual_seed(1)).to(torch.int32)
+    flat = torch.cat([torch.tensor(SPECIAL), any_bits.view(torch.float32)[len(SPECIAL) :]])
+
+    assert same_bits(round_trip(flat, layout, Code.FP32), flat)
+
+
+@pytest.mark.parametrize("code", Code)
+def test_small_tensors_are_exact_whatever_the_code(code: Code) -> None:
+    layout = layout_of_sizes(5000, 1024, 3, 1)
+    flat = normal(layout.numel)
+
+    out = round_trip(flat, layout, code)
+
+    assert layout.exact_numel == 1028
+    assert same_bits(out[:1028], flat[:1028])
+    assert (code is Code.FP32) == same_bits(out, flat)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-6, 1.0, 1e30])
+@pytest.mark.parametrize(("code", "bound"), [(Code.FP32, 0.0), (Code.FP16, 2.0**-11), (Code.BF16, 2.0**-8)])
+def test_relative_error_of_the_float_codes(code: Code, bound: float, scale: float) -> None:
+    layout = layout_of_sizes(70_001)
+    flat = normal(70_001) * scale
+
+    error = (round_trip(flat, layout, code).double() - flat.double()).abs()
+
+    assert (error / flat.abs().double()).max().item() <= bound
+
+
+def test_fp16_keeps_small_values_beside_large_ones() -> None:
+    layout = layout_of_sizes(BLOCK)
+    flat = torch.full((BLOCK,), 2.0**-20)
+    flat[0] = 3.0
+
+    assert torch.equal(round_trip(flat, layout, Code.FP16), flat)
+
+
+@pytest.mark.parametrize("scale", [1e-25, 1e-6, 1.0, 1e30])
+@pytest.mark.parametrize(("power_of_two", "steps"), [(False, 127), (True, 63.5)])
+def test_int8_errs_by_less_than_one_step_of_its_block(power_of_two: bool, steps: float, scale: float) -> None:
+    numel = 20 * BLOCK + 77
+    layout = layout_of_sizes(numel)
+    flat = normal(numel) * torch.logspace(-3, 3, numel) * scale
+
+    error = (round_trip(flat, layout, Code.INT8, power_of_two=power_of_two).double() - flat.double()).abs()
+
+    for block, off in zip(flat.split(BLOCK), error.split(BLOCK), strict=True):
+        assert off.max() <= block.abs().max().double() / steps * (1 + 1e-6)
+
+
+def test_int8_reaches_but_never_passes_the_largest_value() -> None:
+    layout = layout_of_sizes(BLOCK)
+    for seed in range(40):
+        flat = normal(BLOCK, seed) * 10.0 ** (seed - 20)
+        limit = flat.abs().max() * (1 + 2.0**-20)
+        flat[:50], flat[50:100] = flat.abs().max(), -flat.abs().max()
+        out = round_trip(flat, layout, Code.INT8, seed=seed)
+        assert out.abs().max() <= limit
+        assert torch.equal(out[:100].sign(), flat[:100].sign())
+
+
+def test_int8_rounding_is_unbiased() -> None:
+    # given values all over a step, rounded 400 times with other seeds
+    layout = layout_of_sizes(2 * BLOCK)
+    flat = normal(2 * BLOCK)
+    flat[0] = flat[BLOCK] = 127.0
+    step = 1 + 2.0**-22
+    share_up = (flat / step).remainder(1).double()
+    times = 400
+
+    mean = torch.stack([round_trip(flat, layout, Code.INT8, seed=s).double() for s in range(times)]).mean(0)
+
+    # then the errors of the means are standard normal
+    inside = (share_up > 0.1) & (share_up < 0.9)
+    z = ((mean - flat.double()) / (share_up * (1 - share_up) / times).sqrt())[inside]
+    assert z.numel() > 5000
+    assert abs(z.mean().item()) < 4 / math.sqrt(z.numel())
+    assert abs(z.var().item() - 1) < 4 * math.sqrt(2 / z.numel())
+
+
+@pytest.mark.parametrize("power_of_two", [False, True])
+def test_int8_keeps_zeros_and_zero_blocks(power_of_two: bool) -> None:
+    layout = layout_of_sizes(3 * BLOCK)
+    flat = normal(3 * BLOCK)
+    flat[::2] = 0.0
+    flat[BLOCK : 2 * BLOCK] = 0.0
+
+    out = round_trip(flat, layout, Code.INT8, power_of_two=power_of_two)
+
+    assert torch.equal(out[flat == 0], flat[flat == 0])
+
+
+def test_int8_never_moves_a_value_that_lies_on_a_step() -> None:
+    # given odd multiples of the step, which a tie would round away to an even one; every 65,000th draw is near one
+    layout = layout_of_sizes(1 << 20)
+    flat = torch.full((1 << 20,), 65.0)
+    flat[1::2] = -67.0
+
+    assert torch.equal(round_trip(flat, layout, Code.INT8, power_of_two=True), flat)
+
+
+def test_power_of_two_scales_are_powers_of_two() -> None:
+    layout = layout_of_sizes(BLOCK)
+
+    out = round_trip(normal(BLOCK), layout, Code.INT8, power_of_two=True)
+
+    mantissa, _ = torch.frexp(out[out != 0].abs().min())
+    assert mantissa.item() == 0.5
+    assert torch.equal(out / out[out != 0].abs().min(), (out / out[out != 0].abs().min()).round())
+
+
+@pytest.mark.parametrize("code", Code)
+@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
+def test_a_value_that_is_not_finite_stays_visible(code: Code, value: float) -> None:
+    layout = layout_of_sizes(3 * BLOCK)
+    flat = normal(3 * BLOCK)
+    flat[BLOCK + 5] = value
+
+    out = round_trip(flat, layout, code)
+
+    assert not out[BLOCK + 5].isfinite()
+    assert out[:BLOCK].isfinite().all()
+    assert out[2 * BLOCK :].isfinite().all()
+
+
+@pytest.mark.parametrize("code", Code)
+def test_frames_come_in_order_cover_everything_once_and_fit_a_chunk(code: Code) -> None:
+    layout = layout_of_sizes(200_000, 900, 800, 3000)
+    chunk_bytes = 1 << 16
+
+    frames = list(encode(normal(layout.numel), layout, code, chunk_bytes=chunk_bytes, seed=0))
+
+    headers = [FrameHeader.parse(frame) for frame in frames]
+    starts = [0, *(header.stop for header in headers)]
+    assert [header.start for header in headers] == starts[:-1]
+    assert starts[-1] == layout.numel
+    assert layout.exact_numel in starts
+    assert all(len(frame) <= chunk_bytes * 1.002 + 64 for frame in frames)
+    assert len(frames) <= 1 + math.ceil(sum(map(len, frames)) / chunk_bytes / 0.3)
+
+
+@pytest.mark.parametrize("code", Code)
+def test_a_mantissa_is_stored_raw_and_zeros_vanish(code: Code) -> None:
+    layout = layout_of_sizes(1 << 18)
+    widths = {Code.FP32: 4, Code.FP16: 2, Code.BF16: 2, Code.INT8: 1}
+
+    noisy = sum(map(len, encode(normal(1 << 18), layout, code, seed=0)))
+    empty = sum(map(len, encode(torch.zeros(1 << 18), layout, code, seed=0)))
+
+    assert 0.6 < noisy / (widths[code] << 18) < 0.98
+    assert empty < 1000
+
+
+def test_encoding_is_deterministic_and_only_int8_depends_on_the_seed() -> None:
+    layout = layout_of_sizes(50_000)
+    flat = normal(50_000)
+    for code in Code:
+        first, again, other = (list(encode(flat, layout, code, seed=seed)) for seed in (1, 1, 2))
+        assert first == again
+        assert (first == other) == (code is not Code.INT8)
+
+
+def test_equal_chunks_of_one_vector_are_rounded_differently() -> None:
+    layout = layout_of_sizes(2 * BLOCK)
+    flat = normal(BLOCK).repeat(2)
+
+    out = torch.empty_like(flat)
+    decode_all_(out, encode(flat, layout, Code.INT8, chunk_bytes=BLOCK, seed=0), layout)
+
+    assert not torch.equal(out[:BLOCK], out[BLOCK:])
+
+
+def test_encode_does_not_touch_its_input() -> None:
+    layout = layout_of_sizes(BLOCK + 5)
+    flat = normal(BLOCK + 5)
+    before = flat.clone()
+    for code in Code:
+        list(encode(flat, layout, code, seed=0))
+    assert same_bits(flat, before)
+
+
+@pytest.mark.parametrize("code", Code)
+def test_decode_add_adds_what_decode_into_writes(code: Code) -> None:
+    layout = layout_of_sizes(9000)
+    base = normal(9000, seed=5)
+    frames = list(encode(normal(9000), layout, code, chunk_bytes=1 << 14, seed=0))
+    decoded, added = torch.empty(9000), base.clone()
+
+    for frame in frames:
+        assert decode_into_(decoded, frame, layout) == decode_add_(added, memoryview(frame), layout)
+
+    assert same_bits(added, base + decoded)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    sizes=st.lists(st.sampled_from([1, 7, 1024, 1025, 4095, 4096, 4097, 9001, 70_000]), min_size=1, max_size=4),
+    code=st.sampled_from(Code),
+    chunk_bytes=st.sampled_from([1, 1 << 14, 100_000]),
+    power_of_two=st.booleans(),
+)
+def test_any_layout_and_chunk_size_survives(sizes: list[int], code: Code, chunk_bytes: int, power_of_two: bool) -> None:
+    layout = layout_of_sizes(*sizes)
+    flat = normal(layout.numel)
+    out = torch.full_like(flat, math.nan)
+
+    frames = encode(flat, layout, code, chunk_bytes=chunk_bytes, seed=3, power_of_two=power_of_two)
+    decode_all_(out, frames, layout)
+
+    tolerance = {Code.FP32: 0.0, Code.FP16: 2.0**-11, Code.BF16: 2.0**-8, Code.INT8: 2 / 127}[code]
+    assert (out - flat).abs().max() <= flat.abs().max() * tolerance * (1 + 1e-6)
+
+
+@pytest.mark.parametrize(
+    "flat",
+    [torch.zeros(99), torch.zeros(100, dtype=torch.float64), torch.zeros(200)[::2], torch.zeros(10, 10)],
+)
+def test_a_vector_that_does_not_fit_the_layout_is_a_layout_error(flat: Tensor) -> None:
+    layout = layout_of_sizes(100)
+    with pytest.raises(LayoutError, match="expected a contiguous float32 vector of 100 elements, found"):
+        list(encode(flat, layout, Code.FP32, seed=0))
+    (frame,) = encode(torch.zeros(100), layout, Code.FP32, seed=0)
+    with pytest.raises(LayoutError):
+        decode_into_(flat, frame, layout)
+
+
+@pytest.mark.parametrize(
+    ("keep", "message"),
+    [
+        ([], "cover 0 of 9100"),
+        ([0, 1], "cover 4196 of 9100"),
+        ([1, 2, 3], "must start at element 0, this one starts at 100"),
+        ([0, 2, 3], "must start at element 100, this one starts at 4196"),
+        ([0, 1, 1, 2, 3], "must start at element 4196, this one starts at 100"),
+        ([0, 1, 2, 3, 3], "must start at element 9100"),
+    ],
+)
+def test_missing_doubled_or_disordered_frames_are_refused(keep: list[int], message: str) -> None:
+    layout = layout_of_sizes(9000, 100)
+    frames = list(encode(normal(9100), layout, Code.FP32, chunk_bytes=1 << 14, seed=0))
+
+    with pytest.raises(DecodeError, match=message):
+        decode_all_(torch.empty(9100), [frames[i] for i in keep], layout)

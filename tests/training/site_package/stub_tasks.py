@@ -1,0 +1,67 @@
+"""Tasks for tests of the trainer; put this folder on PYTHONPATH and they are found by their entry points."""
+
+from __future__ import annotations
+
+import ctypes
+import time
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from fedbus.errors import DataError, TaskError
+from fedbus.training.run import Run
+from fedbus.training.task import Scores, Site, TrainResult
+
+
+class Stub:
+    """A tiny conv net whose training adds `step` to every param at each step, so that every result is known.
+
+    task_config.mode: "" | "error" (train raises) | "nan" | "none" (no examples) | "block" (a step that never yields)
+    | "hold" (the same, holding the interpreter's lock). "block" and "hold" make the file `in-step` in the data folder.
+    """
+
+    def __init__(self, site: Site) -> None:
+        if not site.data.is_dir():
+            raise DataError(f"expected a folder at {site.data}")
+        config = site.settings(mode="", channels=4, step=0.5)
+        self._mode, self._channels, self._step = config["mode"], config["channels"], config["step"]
+        self._in_step: Path = site.data / "in-step"
+
+    def model(self) -> nn.Module:
+        return nn.Sequential(nn.Conv2d(1, self._channels, 3), nn.BatchNorm2d(self._channels))
+
+    def train(self, model: nn.Module, run: Run) -> TrainResult:
+        if self._mode == "error":
+            raise TaskError("the scanner is on fire")
+        for _ in run.steps(per_epoch=10):
+            with torch.no_grad():
+                for param in model.parameters():
+                    param.add_(float("nan") if self._mode == "nan" else self._step)
+            run.report(torch.tensor(1.25))
+            self._block()
+        return TrainResult(num_examples=0 if self._mode == "none" else 7, metrics={"odd": float("nan"), "fine": 1.0})
+
+    def evaluate(self, model: nn.Module) -> Scores:
+        if self._mode == "error":
+            raise ValueError("no slices")
+        mean = float(torch.cat([param.flatten() for param in model.parameters()]).mean())
+        return Scores(metrics={"mean": mean, "auc": float("nan")}, num_examples=3)
+
+    def _block(self) -> None:
+        if self._mode in ("block", "hold"):
+            self._in_step.touch()
+        if self._mode == "block":
+            time.sleep(600)
+        if self._mode == "hold":
+            ctypes.PyDLL(None).sleep(600)
+
+
+class NoTask:
+    """Lacks everything but a model."""
+
+    def __init__(self, site: Site) -> None:
+        pass
+
+    def model(self) -> nn.Module:
+        return nn.Linear(1, 1)

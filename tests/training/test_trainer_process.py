@@ -1,0 +1,211 @@
+"""The trainer as a real process, driven over a real socket as the site daemon does it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from fedbus.core.layout import Layout
+from fedbus.tasks.heart_disease_data import write_site_data
+from fedbus.tensors.codec import decode_all_
+from fedbus.tensors.digest import digest
+from fedbus.training import protocol as p
+from fedbus.training.frames_file import read_frames
+
+SITE_PACKAGE = Path(__file__).parent / "site_package"
+LIMIT_S = 60.0
+
+
+class Daemon:
+    """The other end of the trainer's socket."""
+
+    def __init__(self, process: subprocess.Popen[bytes], sock: socket.socket, folder: Path) -> None:
+        self.process = process
+        self.sock = sock
+        self.folder = folder
+        self.progress: list[p.Progress] = []
+
+    def send(self, command: p.Message) -> None:
+        p.send_message(self.sock, command)
+
+    def receive(self) -> p.Message:
+        while isinstance(reply := p.receive_message(self.sock), p.Progress):
+            self.progress.append(reply)
+        return reply
+
+    def ask(self, command: p.Message) -> Any:
+        self.send(command)
+        return self.receive()
+
+    def open(self, task: str = "stub", **options: Any) -> Any:
+        local = {"steps": 3, "batch_size": 8, "learning_rate": 0.1} | options.pop("local", {})
+        fields = {"task_config": {}, "data": str(self.folder)} | options
+        return self.ask(
+            p.Open(job="job", task=task, seed=5, site="site-a", local=local, up="fp16", chunk_bytes=1 << 20, **fields)
+        )
+
+    def load_initial(self) -> Layout:
+        """Let the trainer make initial params and load them as version 0."""
+        path = self.folder / "v0"
+        made = self.ask(p.MakeInitial(path=str(path)))
+        layout = Layout.from_dict(made.layout)
+        flat = torch.zeros(layout.numel)
+        decode_all_(flat, read_frames(path), layout)
+        load = p.Load(version=0, digest=digest(flat), snapshot=str(path), layout=made.layout)
+        assert self.ask(load) == p.Loaded(version=0)
+        return layout
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[[], Daemon]]:
+    with contextlib.ExitStack() as stack:
+
+        def start_trainer(prefix: Sequence[str] = ()) -> Daemon:
+            server = stack.enter_context(socket.socket(socket.AF_UNIX))
+            server.bind(str(tmp_path / "s"))
+            server.listen()
+            server.settimeout(LIMIT_S)
+            process = subprocess.Popen([*prefix, *trainer_command(tmp_path / "s")], env=environment())
+            stack.callback(process.wait)
+            stack.callback(process.kill)
+            sock = stack.enter_context(server.accept()[0])
+            sock.settimeout(LIMIT_S)
+            return Daemon(process, sock, tmp_path)
+
+        yield start_trainer
+
+
+def trainer_command(path: Path) -> list[str]:
+    return [sys.executable, "-m", "fedbus.training", "--socket", str(path)]
+
+
+def environment() -> dict[str, str]:
+    return os.environ | {"PYTHONPATH": str(SITE_PACKAGE), "OMP_NUM_THREADS": "1"}
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + LIMIT_S
+    while not condition():
+        assert time.monotonic() < deadline, "what the test waits for did not happen"
+        time.sleep(0.01)
+
+
+def test_the_whole_way_of_an_update_on_real_data(start: Callable[[], Daemon]) -> None:
+    daemon = start()
+    write_site_data(daemon.folder, "cleveland")
+
+    opened = daemon.open("heart_disease")
+    layout = daemon.load_initial()
+    trained = daemon.ask(p.Train(path=str(daemon.folder / "update"), seed=1))
+    scored = daemon.ask(p.Evaluate(version=0))
+    daemon.send(p.Close())
+
+    assert opened == p.Opened(device=opened.device, layout_digest=layout.digest, numel=layout.numel)
+    assert trained.num_examples == 212
+    assert trained.steps == 3
+    assert len(read_frames(daemon.folder / "update")) == len(trained.frame_sizes)
+    assert scored.metrics.keys() == {"auc", "accuracy", "loss"}
+    assert scored.num_examples == 91
+    assert daemon.process.wait(LIMIT_S) == 0
+
+
+def test_cancel_ends_a_long_training_and_nothing_that_comes_later(start: Callable[[], Daemon]) -> None:
+    daemon = start()
+    daemon.open(local={"steps": 1000}, step_delay_s=600.0)
+    daemon.load_initial()
+
+    daemon.send(p.Train(path=str(daemon.folder / "update"), seed=1))
+    first = p.receive_message(daemon.sock)
+    daemon.send(p.Cancel())
+    cancelled = daemon.receive()
+    daemon.send(p.Cancel())
+
+    assert first == p.Progress(step=1, steps=1000, loss=1.25)
+    assert cancelled == p.Cancelled(base_version=0, steps=1)
+    assert not (daemon.folder / "update").exists()
+    assert isinstance(daemon.ask(p.Evaluate(version=0)), p.Scored)
+
+
+def test_a_closed_socket_ends_a_step_that_never_yields(start: Callable[[], Daemon]) -> None:
+    daemon = start()
+    daemon.open(task_config={"mode": "block"})
+    daemon.load_initial()
+    daemon.send(p.Train(path=str(daemon.folder / "update"), seed=1))
+    wait_until((daemon.folder / "in-step").exists)
+
+    daemon.sock.close()
+
+    assert daemon.process.wait(LIMIT_S) == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's promise exists on Linux only")
+def test_a_dead_parent_ends_a_step_that_holds_the_interpreter(start: Callable[..., Daemon]) -> None:
+    starter = "import subprocess, sys; subprocess.Popen(sys.argv[1:]).wait()"
+    daemon = start(prefix=[sys.executable, "-c", starter])
+    daemon.open(task_config={"mode": "hold"})
+    daemon.load_initial()
+    daemon.send(p.Train(path=str(daemon.folder / "update"), seed=1))
+    wait_until((daemon.folder / "in-step").exists)
+
+    daemon.process.kill()
+
+    with pytest.raises(EOFError):
+        daemon.receive()
+
+
+def test_errors_of_a_task_are_reported_and_the_process_lives_on(start: Callable[[], Daemon]) -> None:
+    daemon = start()
+    daemon.open(task_config={"mode": "error"})
+    daemon.load_initial()
+
+    in_train = daemon.ask(p.Train(path=str(daemon.folder / "update"), seed=1))
+    in_evaluate = daemon.ask(p.Evaluate(version=0))
+
+    assert (in_train.error, in_train.fatal) == ("the scanner is on fire", False)
+    assert 'raise TaskError("the scanner is on fire")' in in_train.traceback
+    assert (in_evaluate.error, in_evaluate.fatal) == ("ValueError: no slices", False)
+
+
+def test_what_cannot_be_opened_is_fatal_and_said_plainly(start: Callable[[], Daemon]) -> None:
+    daemon = start()
+
+    unknown = daemon.open("kidney")
+    empty = daemon.open("heart_disease")
+    nothing_open = daemon.ask(p.Evaluate(version=0))
+
+    assert unknown.fatal
+    assert "task 'kidney' is not installed here; installed tasks: " in unknown.error
+    assert empty.fatal
+    assert "expected heart_disease.csv in" in empty.error
+    assert "the first command is Open, got Evaluate" in nothing_open.error
+    assert not nothing_open.fatal
+
+
+def test_another_layout_is_fatal(start: Callable[[], Daemon]) -> None:
+    daemon = start()
+    daemon.open()
+    daemon.load_initial()
+    layout = {"tensors": [["0.weight", [6, 1, 3, 3], "float32"]]}
+
+    failed = daemon.ask(p.Load(version=0, digest="0" * 16, snapshot=str(daemon.folder / "v0"), layout=layout))
+
+    assert failed.fatal
+    assert "job's params have 0.weight (6,1,3,3), this site's task makes (4,1,3,3)" in failed.error
+
+
+def test_garbage_on_the_socket_ends_the_process(start: Callable[[], Daemon]) -> None:
+    daemon = start()
+
+    daemon.sock.sendall(b"\xff" * 8)
+
+    assert daemon.process.wait(LIMIT_S) == 2
