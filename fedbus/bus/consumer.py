@@ -147,17 +147,25 @@ class Consumer:
         return self
 
     async def __anext__(self) -> Delivery:
-        pauses = QUICK.pauses()
         while True:
+            attachment = await self.attached()
             try:
-                if self._attachment is None:
-                    self._attachment = await self._attach()
-                    self._grace = self._grace_after_loss
-                return Delivery(await self._attachment.next())
+                return Delivery(await attachment.next())
             except ConnectionLostError as exc:
                 log.debug("consume again", queue=self._queue, reason=str(exc))
                 await self._detach()
+
+    async def attached(self) -> Attachment:
+        """Attach now, not only when the first delivery is asked for; raises what iteration raises."""
+        pauses = QUICK.pauses()
+        while self._attachment is None:
+            try:
+                self._attachment = await self._attach()
+                self._grace = self._grace_after_loss
+            except ConnectionLostError as exc:
+                log.debug("consume again", queue=self._queue, reason=str(exc))
                 await asyncio.sleep(next(pauses))
+        return self._attachment
 
     async def _attach(self) -> Attachment:
         now = asyncio.get_running_loop().time

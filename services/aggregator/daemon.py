@@ -87,9 +87,9 @@ class Aggregator:
         self._spool = Spool(state / "spool")
         store = stack.enter_context(Worker("store"))
         compute = stack.enter_context(Worker("compute"))
-        self._control = await stack.enter_async_context(Session(url, name="aggregator/control"))
-        self._bulk_in = await stack.enter_async_context(Session(url, name="aggregator/updates"))
-        self._bulk_out = await stack.enter_async_context(Session(url, name="aggregator/models"))
+        self._control = await stack.enter_async_context(Session(url, name="aggregator/control", retry_login=True))
+        self._bulk_in = await stack.enter_async_context(Session(url, name="aggregator/updates", retry_login=True))
+        self._bulk_out = await stack.enter_async_context(Session(url, name="aggregator/models", retry_login=True))
         self._publisher = Publisher(self._control)
         self._announcer = Announcer(self._publisher)
         self._tools = Tools(

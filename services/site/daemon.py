@@ -79,9 +79,9 @@ class Site:
         settings, stack = self._settings, self._stack
         url = settings.url_for(self._name)
         stack.enter_context(StateLock(make_folder(settings.state_dir)))
-        self._control = await stack.enter_async_context(Session(url, name=f"{self._name}/control"))
-        self._bulk_out = await stack.enter_async_context(Session(url, name=f"{self._name}/updates"))
-        self._bulk_in = await stack.enter_async_context(Session(url, name=f"{self._name}/models"))
+        self._control = await stack.enter_async_context(Session(url, name=f"{self._name}/control", retry_login=True))
+        self._bulk_out = await stack.enter_async_context(Session(url, name=f"{self._name}/updates", retry_login=True))
+        self._bulk_in = await stack.enter_async_context(Session(url, name=f"{self._name}/models", retry_login=True))
         if self._control.login != self._name:
             raise SettingsError(
                 f"site {self._name!r} must log in under its own name, the broker URL's login is"

@@ -1,0 +1,154 @@
+"""A federation on one machine: a private broker, an aggregator and sites, each an operating system process of its own.
+
+Used by the demo, the benchmarks and the tests. Everything lies in one folder: state, logins, and one log file of JSON
+lines per daemon. All processes die with this one, whatever ends it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from datetime import timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from fedbus.bus.node import PrivateNode
+from fedbus.bus.node_process import ProcessId, spawn
+from fedbus.errors import FedbusError
+
+T = TypeVar("T")
+
+POLL_S = 0.02
+GRACE = timedelta(seconds=10)
+
+
+class Daemon:
+    """One daemon as a process; `log` is its file of JSON lines (what else it prints is kept there too)."""
+
+    def __init__(self, name: str, command: list[str], *, env: Mapping[str, str], log: Path) -> None:
+        self.name = name
+        self.log = log
+        self.process: ProcessId = spawn(
+            [sys.executable, "-m", *command],
+            env={**os.environ, "FEDBUS_LOG_FORMAT": "json", **env},
+            output=log,
+            die_with_parent=True,
+        )
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    @property
+    def alive(self) -> bool:
+        return self.process.alive
+
+    def events(self) -> Iterator[dict[str, Any]]:
+        """Its log lines so far; lines that are no JSON are left out."""
+        if not self.log.exists():
+            return
+        for line in self.log.read_text(errors="replace").splitlines():
+            try:
+                record = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(record, dict):
+                yield record
+
+    def wait_for(self, event: str, *, within: timedelta = timedelta(seconds=30), **facts: object) -> dict[str, Any]:
+        """The first log line of this event with these facts; FedbusError with the log's end when it does not come."""
+
+        def found() -> dict[str, Any] | None:
+            lines = (e for e in self.events() if e.get("event") == event)
+            return next((e for e in lines if facts.items() <= e.items()), None)
+
+        return wait_until(found, within=within, what=f"{self.name}: {event} {facts or ''}", or_else=self.last_words)
+
+    def last_words(self) -> str:
+        """The end of its log."""
+        return self.log.read_text(errors="replace")[-2000:] if self.log.exists() else "(no log)"
+
+    def stop(self, grace: timedelta = GRACE) -> None:
+        """SIGTERM, then SIGKILL; zero grace kills at once."""
+        self.process.end(grace)
+
+
+def wait_until(
+    found: Callable[[], T | None], *, within: timedelta, what: str, or_else: Callable[[], str] = lambda: ""
+) -> T:
+    """Ask `found` until it gives something true; FedbusError naming `what` when it does not in time."""
+    deadline = time.monotonic() + within.total_seconds()
+    while not (value := found()):
+        if time.monotonic() >= deadline:
+            raise FedbusError(f"waited {within.total_seconds():.0f} s in vain for {what}\n{or_else()}")
+        time.sleep(POLL_S)
+    return value
+
+
+class LocalFederation:
+    """Start what is needed, in any order; leaving the context stops everything. Main thread only.
+
+    `url_for(login)` gives the broker's URLs; without it a private broker with these `sites` is started in the folder.
+    """
+
+    def __init__(
+        self, folder: Path, *, sites: tuple[str, ...] = (), url_for: Callable[[str], str] | None = None
+    ) -> None:
+        self.folder = folder
+        self._sites = sites
+        self._url_for = url_for
+        self._node: PrivateNode | None = None
+        self.daemons: list[Daemon] = []
+
+    def __enter__(self) -> Self:
+        (self.folder / "logs").mkdir(parents=True, exist_ok=True)
+        if self._url_for is None:
+            self._node = PrivateNode(self.folder / "broker")
+            self._node.start(sites=self._sites, die_with_parent=True)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for daemon in reversed(self.daemons):
+            daemon.stop(GRACE if kind is None else timedelta(seconds=1))
+        if self._node is not None:
+            self._node.stop(grace=timedelta(0))
+
+    @property
+    def node(self) -> PrivateNode:
+        """The private broker; FedbusError when the federation uses another one."""
+        if self._node is None:
+            raise FedbusError("this federation does not run its own broker")
+        return self._node
+
+    def url(self, login: str) -> str:
+        """The broker URL of a login, password included."""
+        return self._url_for(login) if self._url_for is not None else self.node.url(login)
+
+    def start_aggregator(self, **env: object) -> Daemon:
+        """Start an aggregator; `env` are settings such as `checkpoint_interval_s=1`."""
+        settings = {"broker_url": self.url("aggregator"), "state_dir": self.folder / "aggregator"} | env
+        return self._start("aggregator", "services.aggregator", settings)
+
+    def start_site(self, name: str, data: Path, **env: object) -> Daemon:
+        """Start a site daemon; `env` are settings such as `slowdown=10`."""
+        settings = {
+            "broker_url": self.url(name),
+            "site_name": name,
+            "site_data": data,
+            "site_state_dir": self.folder / "sites" / name,
+        }
+        return self._start(name, "services.site", settings | env)
+
+    def _start(self, name: str, module: str, settings: Mapping[str, object]) -> Daemon:
+        env = {f"FEDBUS_{key.upper()}": str(value) for key, value in settings.items()}
+        count = sum(d.name == name for d in self.daemons)
+        log = self.folder / "logs" / (f"{name}.{count + 1}.log" if count else f"{name}.log")
+        daemon = Daemon(name, [module], env=env, log=log)
+        self.daemons.append(daemon)
+        return daemon
