@@ -1,0 +1,152 @@
+"""How long an update takes to become a new version at the other site: real daemons, private node, trivial training.
+
+Two sites train the task `synthetic` (random params, random deltas: nothing compresses well) with code fp32 both ways,
+buffer of 1. A sample runs from the first byte that a site publishes of its update until the other site holds the
+version that came of it, complete and verified; both ends are log lines of the daemons, which share this machine's
+clock. Training takes a while (`TRAIN_S`), as on a GPU it would, so that one update is measured and not a jam; the row
+`updates per second` is the other case, training that takes no time at all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+import tempfile
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from fedbus.bench.local import Daemon, LocalFederation, wait_until
+from fedbus.core.jobspec import JobSpec
+from services.publisher.client import Client
+from services.publisher.settings import PublisherSettings
+
+MIB = 1 << 20
+SITES = ("site-a", "site-b")
+GOALS_S = {1: 0.05, 50: 0.5}
+TRAIN_S = {1: 0.15, 50: 1.5}
+LIMIT = timedelta(minutes=4)
+
+Row = dict[str, Any]
+
+
+def rows(*, sizes_mib: list[int], updates: int) -> list[Row]:
+    """Measure each model size; rows of case, value, unit, goal, met."""
+    found: list[Row] = []
+    for mib in sizes_mib:
+        found += _measure(mib, updates, train_s=TRAIN_S.get(mib, 0.03 * mib))
+        found += _measure_rate(mib, updates)
+    return found
+
+
+def _measure(mib: int, updates: int, *, train_s: float) -> Iterator[Row]:
+    with tempfile.TemporaryDirectory(prefix="fedbus-bench-") as folder:
+        with _federation(Path(folder)) as federation:
+            _run_job(federation, mib, versions=updates + 2, train_s=train_s)
+            peaks = _peaks(federation)
+        samples = list(_samples(federation))[2:]  # the first ones pay for files and memory that are new
+        sent = [e["body_bytes"] for e in _events(federation.daemons[0], "update-folded")]
+        down = [e["body_bytes"] for e in _events(federation.daemons[0], "version-committed")]
+    goal = GOALS_S.get(mib)
+    median = statistics.median(samples)
+    yield _row(f"{mib} MiB: update published → version at the other site, median of {len(samples)}", median, "s", goal)
+    yield _row(f"{mib} MiB: the same, worst", max(samples), "s", None)
+    yield _row(f"{mib} MiB: bytes of an update", statistics.median(sent), "B", None)
+    yield _row(f"{mib} MiB: bytes of a version", statistics.median(down), "B", None)
+    for name, peak in peaks.items():
+        yield _row(f"{mib} MiB: peak memory of {name}", peak / MIB, "MiB", None)
+
+
+def _measure_rate(mib: int, updates: int) -> Iterator[Row]:
+    with tempfile.TemporaryDirectory(prefix="fedbus-bench-") as folder, _federation(Path(folder)) as federation:
+        _run_job(federation, mib, versions=updates, train_s=0.0)
+        commits = [_time_of(e) for e in _events(federation.daemons[0], "version-committed")]
+    rate = (len(commits) - 1) / (commits[-1] - commits[0]) if len(commits) > 1 else 0.0
+    yield _row(f"{mib} MiB: updates per second, 2 sites that train in no time", rate, "1/s", None)
+
+
+def _federation(folder: Path) -> LocalFederation:
+    for site in SITES:
+        (folder / "data" / site).mkdir(parents=True)
+        (folder / "data" / site / "none").touch()
+    return LocalFederation(folder, sites=SITES)
+
+
+def _run_job(federation: LocalFederation, mib: int, *, versions: int, train_s: float) -> None:
+    spec = JobSpec.parse(
+        {
+            "name": f"transport-{mib}-mib",
+            "task": "synthetic",
+            "task_config": {"numel": mib * MIB // 4, "step_s": train_s},
+            "min_sites": len(SITES),
+            "local": {"steps": 1, "batch_size": 1, "learning_rate": 1.0, "evaluate": False},
+            "strategy": {"kind": "buffered", "buffer": 1},
+            "codec": {"up": "fp32", "down": "fp32"},
+            "stop": {"versions": versions},
+        }
+    )
+    federation.start_aggregator().wait_for("aggregator-ready")
+    sites = [federation.start_site(s, federation.folder / "data" / s, status_interval_s=2) for s in SITES]
+    for site in sites:
+        site.wait_for("site-ready")
+
+    async def submit() -> str:
+        async with Client(PublisherSettings.load(broker_url=federation.url("submitter"))) as client:
+            return await client.submit(spec)
+
+    job = asyncio.run(submit())
+    federation.daemons[0].wait_for("job-ended", within=LIMIT, job=job, state="finished")
+
+
+def _samples(federation: LocalFederation) -> Iterator[float]:
+    """Seconds from publishing to holding, for every version, in order."""
+    aggregator, *sites = federation.daemons
+    began = {e["update"]: (site.name, _time_of(e)) for site in sites for e in _events(site, "update-publishing")}
+    held = {(site.name, e["version"]): _time_of(e) for site in sites for e in _events(site, "version-held")}
+    for commit in _events(aggregator, "version-committed"):
+        (update,) = commit["updates"]
+        sender, start = began[update]
+        for site in sites:
+            end = held.get((site.name, commit["version"]))
+            if site.name != sender and end is not None:
+                yield end - start
+
+
+def _peaks(federation: LocalFederation) -> dict[str, float]:
+    """Peak resident memory in bytes, by process; trainers are the children of their site."""
+    aggregator, site, _ = federation.daemons
+    status = federation.node.status()
+    trainer = wait_until(lambda: _children(site.pid), within=timedelta(seconds=5), what="the trainer of site-a")[0]
+    processes = {"aggregator": aggregator.pid, "site daemon": site.pid, "trainer": trainer, "RabbitMQ": status.pid}
+    return {name: _peak_bytes(pid) for name, pid in processes.items() if pid is not None}
+
+
+def _children(pid: int) -> list[int]:
+    text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    return [int(child) for child in text.split()]
+
+
+def _peak_bytes(pid: int) -> float:
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return float(line.split()[1]) * 1024
+    return 0.0
+
+
+def _events(daemon: Daemon, event: str) -> list[dict[str, Any]]:
+    return [e for e in daemon.events() if e.get("event") == event]
+
+
+def _time_of(event: dict[str, Any]) -> float:
+    return datetime.fromisoformat(event["timestamp"]).timestamp()
+
+
+def _row(case: str, value: float, unit: str, goal: float | None) -> Row:
+    return {
+        "case": case,
+        "value": round(value, 4),
+        "unit": unit,
+        "goal": goal,
+        "met": None if goal is None else value <= goal,
+    }
