@@ -34,7 +34,7 @@ class Daemon:
         self.log = log
         self.process: ProcessId = spawn(
             [sys.executable, "-m", *command],
-            env={**os.environ, "FEDBUS_LOG_FORMAT": "json", **env},
+            env={**_inherited(), "FEDBUS_LOG_FORMAT": "json", **env},
             output=log,
             die_with_parent=True,
         )
@@ -75,6 +75,11 @@ class Daemon:
     def stop(self, grace: timedelta = GRACE) -> None:
         """SIGTERM, then SIGKILL; zero grace kills at once."""
         self.process.end(grace)
+
+
+def _inherited() -> dict[str, str]:
+    """The environment without settings of fedbus: those of the person at this terminal are for other daemons."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("FEDBUS_")}
 
 
 def wait_until(
@@ -118,6 +123,11 @@ class LocalFederation:
             daemon.stop(GRACE if kind is None else timedelta(seconds=1))
         if self._node is not None:
             self._node.stop(grace=timedelta(0))
+
+    @property
+    def own_node(self) -> PrivateNode | None:
+        """The private broker; None when the federation uses another one."""
+        return self._node
 
     @property
     def node(self) -> PrivateNode:

@@ -53,7 +53,7 @@ class UpdateId:
     def parse(cls, text: str) -> UpdateId:
         """Parse `site:incarnation:sequence`; ValueError when it is not one."""
         parts = text.split(":")
-        if len(parts) != 3 or not re.fullmatch(r"[0-9]{1,18}", parts[2]):
+        if len(parts) != 3 or not re.fullmatch(r"0|[1-9][0-9]{0,17}", parts[2]):
             raise ValueError(f"update id {text!r} is not site:incarnation:sequence")
         return cls(site=parts[0], incarnation=parts[1], sequence=int(parts[2]))
 
@@ -204,6 +204,9 @@ class Receipt:
     outcome: Outcome
     reason: str = ""
     staleness: int = 0
+
+    def __post_init__(self) -> None:
+        UpdateId.parse(self.update_id)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

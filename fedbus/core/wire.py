@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -70,6 +71,7 @@ TYPES: dict[str, type[Message]] = {
 }
 NAMES = {cls: name for name, cls in TYPES.items()}
 MAX_JSON_BYTES = 8 << 20
+_MAYBE_NOT_FINITE = re.compile(rb"NaN|Infinity|[eE]\+?[0-9]{3}|[0-9]{200}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,7 +133,33 @@ def decode(type_name: str | None, headers: Mapping[str, object], body: bytes) ->
         raise DecodeError(f"message {type_name}: {problems}") from exc
     except RecursionError as exc:
         raise DecodeError(f"message {type_name}: nested too deeply") from exc
+    _check_finite(str(type_name), body, message)
+    _check_names(message)
     return message
+
+
+def _check_finite(type_name: str, body: bytes, message: Message) -> None:
+    """Raise DecodeError for NaN and infinity: no JSON, and nobody could be told of them in an event.
+
+    Only words and very large numbers can be that, so that most bodies are not looked at twice.
+    """
+    if not _MAYBE_NOT_FINITE.search(body):
+        return
+    try:
+        to_json(dataclasses.asdict(message))
+    except ValueError as exc:
+        raise DecodeError(f"message {type_name}: every number must be finite") from exc
+
+
+def _check_names(message: Message) -> None:
+    """Raise DecodeError for a job or site that cannot be one: names become routing keys and folders."""
+    for what in ("job", "site"):
+        name = getattr(message, what, None)
+        if name is not None:
+            try:
+                m.check_name(what, name)
+            except ValueError as exc:
+                raise DecodeError(str(exc)) from exc
 
 
 def _decode_chunk(headers: Mapping[str, object], body: bytes) -> m.Chunk:
@@ -145,6 +173,7 @@ def _decode_chunk(headers: Mapping[str, object], body: bytes) -> m.Chunk:
     )
     if not 0 <= chunk.index < chunk.count:
         raise DecodeError(f"chunk: index {chunk.index} is not below count {chunk.count}")
+    _check_names(chunk)
     return chunk
 
 

@@ -1,6 +1,7 @@
 """Start and stop of a daemon: signals set an event, a second signal skips the wait, errors become exit codes.
 
-0  stopped as asked        1  an error that the message explains        130  stopped at once by a second signal
+0  stopped as asked        1  an error that the message explains        2  a setting is wrong
+130  stopped at once by a second signal
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
-from fedbus.errors import FedbusError
+from fedbus.errors import FedbusError, SettingsError
 
 log = structlog.get_logger()
 
@@ -31,16 +32,19 @@ def run_daemon(main: Callable[[asyncio.Event], Awaitable[None]]) -> int:
     try:
         asyncio.run(run())
     except BaseExceptionGroup as group:
-        expected = [e for e in _leaves(group) if isinstance(e, FedbusError)]
-        if not expected:
-            raise
-        for error in expected:
-            print(f"fedbus: {error}", file=sys.stderr)
-        return 1
+        leaves = _leaves(group)
+        expected = [e for e in leaves if isinstance(e, FedbusError)]
+        if len(expected) < len(leaves):
+            raise  # a bug among them: its trace must be seen
+        return max(_explain(error) for error in expected)
     except FedbusError as error:
-        print(f"fedbus: {error}", file=sys.stderr)
-        return 1
+        return _explain(error)
     return 0
+
+
+def _explain(error: FedbusError) -> int:
+    print(f"fedbus: {error}", file=sys.stderr)
+    return 2 if isinstance(error, SettingsError) else 1
 
 
 def _on_signal(number: int, stop: asyncio.Event) -> None:
@@ -59,7 +63,7 @@ def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
 
 
 async def until_stopped(stop: asyncio.Event, *tasks: asyncio.Task[None]) -> None:
-    """Wait for `stop`, then cancel `tasks`. Meant to be the last task of a daemon's TaskGroup."""
+    """Wait for `stop`, then cancel `tasks`. Meant to be the last words in a daemon's TaskGroup."""
     await stop.wait()
     for task in tasks:
         task.cancel()

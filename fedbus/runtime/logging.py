@@ -29,7 +29,17 @@ def configure_logging(level: str = "info", style: Literal["auto", "json", "conso
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=[_named, *errors, last])
+    )
+    logging.basicConfig(level=logging.ERROR, handlers=[handler])
     # aiormq reports each refused frame as a warning of its own; the bus says the same in our words
-    logging.basicConfig(level=logging.ERROR, stream=sys.stderr, format="%(name)s: %(message)s")
     logging.getLogger("aiormq").setLevel(logging.CRITICAL)
     logging.getLogger("aio_pika").setLevel(logging.CRITICAL)
+
+
+def _named(_: object, __: str, record: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """A record of the standard library with its logger's name, without what structlog needed in between."""
+    own = {key: value for key, value in record.items() if key not in ("_record", "_from_structlog")}
+    return own | {"logger": record["_record"].name}

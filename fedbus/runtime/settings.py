@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import os
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar, Literal, Self
 
 from pydantic import SecretStr, ValidationError
@@ -27,6 +29,8 @@ class DaemonSettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="FEDBUS_", frozen=True, extra="forbid", env_ignore_empty=True)
     table: ClassVar[str] = ""
+    flags: ClassVar[Mapping[str, str | None]] = MappingProxyType({})
+    """Command line flags that are not named like their field; None for a field that has none."""
 
     broker_url: SecretStr | None = None
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -46,7 +50,7 @@ class DaemonSettings(BaseSettings):
         try:
             return cls(**given)
         except ValidationError as exc:
-            problems = [_problem(cls.table, error) for error in exc.errors()]
+            problems = [_problem(cls, error) for error in exc.errors()]
             raise SettingsError("\n".join(problems)) from None
 
     def url_for(self, login: str) -> str:
@@ -54,8 +58,13 @@ class DaemonSettings(BaseSettings):
         if self.broker_url is not None:
             return self.broker_url.get_secret_value()
         login_file = default_home() / "broker" / "logins" / f"{login}.url"
-        if login_file.exists():
-            return login_file.read_text().strip()
+        try:
+            if login_file.exists():
+                return login_file.read_text().strip()
+        except OSError as exc:
+            raise SettingsError(
+                f"login file {login_file} cannot be read: {exc.strerror}; set FEDBUS_BROKER_URL, or run as its owner"
+            ) from exc
         raise SettingsError(
             f"no broker is known for login {login!r}: set FEDBUS_BROKER_URL (amqps://user:password@host/vhost) or give"
             f" --broker-url; on one machine, `fedbus broker start --site NAME` writes {login_file}"
@@ -70,15 +79,20 @@ def _toml_table(cls: type[DaemonSettings]) -> dict[str, Any]:
         data = tomllib.loads(Path(path).read_text())
     except OSError as exc:
         raise SettingsError(f"FEDBUS_CONFIG={path}: cannot be read: {exc.strerror}") from exc
-    except tomllib.TOMLDecodeError as exc:
+    except ValueError as exc:
         raise SettingsError(f"FEDBUS_CONFIG={path}: not valid TOML: {exc}") from exc
+    own = data.pop(cls.table, {})
+    if not isinstance(own, dict):
+        raise SettingsError(f"FEDBUS_CONFIG={path}: {cls.table} must be a table, [{cls.table}], got {own!r}")
     shared = {key: value for key, value in data.items() if not isinstance(value, dict)}
-    return shared | dict(data.get(cls.table, {}))
+    return shared | own
 
 
-def _problem(table: str, error: Any) -> str:
-    name = ".".join(str(part) for part in error["loc"])
-    where = f"--{name.replace('_', '-')}, FEDBUS_{name.upper()} or {name} in [{table}]"
+def _problem(cls: type[DaemonSettings], error: Any) -> str:
+    name = str(error["loc"][0])
     if error["type"] == "extra_forbidden":
-        return f"{name}: no such setting ({where})"
-    return f"{name}: {error['msg'].lower()} (set {where})"
+        known = ", ".join(cls.model_fields)
+        return f"{name}: no such setting (in [{cls.table}] of the TOML file); known: {known}"
+    flag = cls.flags.get(name, f"--{name.replace('_', '-')}")
+    where = f"FEDBUS_{name.upper()} or {name} in [{cls.table}]"
+    return f"{name}: {error['msg'].lower()} (set {f'{flag}, ' if flag else ''}{where})"

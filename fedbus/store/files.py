@@ -33,9 +33,18 @@ def make_folder(path: Path) -> Path:
     with disk_errors("cannot use folder", path):
         path.mkdir(parents=True, exist_ok=True)
         probe = path / f".write-test-{os.getpid()}"
-        probe.write_bytes(b"fedbus")
-        probe.unlink()
+        try:
+            probe.write_bytes(b"fedbus")
+        finally:
+            probe.unlink(missing_ok=True)
     return path
+
+
+def drop_leftovers(path: Path) -> None:
+    """Delete what a process killed inside `replace_durably` left in `path`; only for the folder's one owner."""
+    with disk_errors("cannot clean folder", path):
+        for leftover in path.glob(".*.tmp-*"):
+            leftover.unlink(missing_ok=True)
 
 
 def sync_folder(path: Path) -> None:

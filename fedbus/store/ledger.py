@@ -93,16 +93,26 @@ class Ledger:
         self._lock = threading.RLock()
         try:
             self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute("PRAGMA synchronous=FULL")
-            self._db.executescript(_TABLES)
-            found = self._db.execute("PRAGMA user_version").fetchone()[0]
         except sqlite3.Error as exc:
-            raise StoreError(
-                f"cannot open ledger {path}: {exc}; is it a fedbus ledger and may this user write it?"
-            ) from exc
+            raise StoreError(_unusable(path, exc)) from exc
+        try:
+            self._prepare()
+        except sqlite3.Error as exc:
+            self._db.close()
+            raise StoreError(_unusable(path, exc)) from exc
+        except StoreError:
+            self._db.close()
+            raise
+
+    def _prepare(self) -> None:
+        found = self._db.execute("PRAGMA user_version").fetchone()[0]
         if found not in (0, SCHEMA_VERSION):
-            raise StoreError(f"ledger {path} has schema {found}, this release reads {SCHEMA_VERSION}: upgrade fedbus")
+            raise StoreError(
+                f"ledger {self._path} has schema {found}, this release reads {SCHEMA_VERSION}: upgrade fedbus"
+            )
+        self._db.execute("PRAGMA journal_mode=WAL")
+        self._db.execute("PRAGMA synchronous=FULL")
+        self._db.executescript(_TABLES)
         self._db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
 
     def __enter__(self) -> Ledger:
@@ -235,6 +245,11 @@ class Ledger:
         with self._transaction() as db:
             db.executemany("DELETE FROM chunks WHERE update_id = ?", [(u,) for u in update_ids])
 
+    def forget_job_chunks(self, job: str) -> None:
+        """The bodies of all updates of a job are gone from the spool."""
+        with self._transaction() as db:
+            db.execute("DELETE FROM chunks WHERE update_id IN (SELECT update_id FROM updates WHERE job = ?)", (job,))
+
     # facts
 
     def record_facts(
@@ -266,3 +281,7 @@ class Ledger:
         """Newest published version, -1 when none was."""
         row = self._rows("SELECT COALESCE(MAX(version), -1) FROM versions WHERE job = ?", (job,))[0]
         return int(row[0])
+
+
+def _unusable(path: Path, exc: sqlite3.Error) -> str:
+    return f"cannot open ledger {path}: {exc}; is it a fedbus ledger and may this user write it?"

@@ -30,6 +30,11 @@ class StateLock:
             raise StoreError(
                 f"state folder {self._path.parent} is in use by process {holder}: stop it, or choose another folder"
             ) from exc
+        except OSError as exc:
+            self._file.close()
+            raise StoreError(
+                f"cannot lock {self._path}: {exc.strerror}; choose a folder on a file system that has locks"
+            ) from exc
         self._file.truncate(0)
         self._file.write(f"{os.getpid()}\n")
         self._file.flush()

@@ -5,6 +5,7 @@
 
 An entry is removed when its receipt came. After a restart everything still here is sent again: the update id makes
 that harmless. Sequence numbers never fall within one incarnation; an outbox that was lost starts a new incarnation.
+Frames without a manifest (the trainer or the site was killed before the commit) are deleted when the outbox is opened.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from fedbus.core.messages import UpdateId
-from fedbus.store.files import disk_errors, make_folder, replace_durably
+from fedbus.errors import StoreError
+from fedbus.store.files import disk_errors, drop_leftovers, make_folder, replace_durably
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,13 +39,15 @@ class Entry:
 
 
 class Outbox:
-    """Updates of one site for one job, under `folder`."""
+    """Updates of one site for one job, under `folder`. StoreError when an entry cannot be read back."""
 
     def __init__(self, folder: Path, site: str) -> None:
         self._folder = make_folder(folder)
         self._site = site
-        self._incarnation, self._next = self._load_counter()
+        drop_leftovers(self._folder)
         self._waiting = {e.update_id: e for e in self._entries()}
+        self._drop_uncommitted()
+        self._incarnation, self._next = self._load_counter()
 
     @property
     def waiting(self) -> tuple[UpdateId, ...]:
@@ -75,8 +79,24 @@ class Outbox:
         return entry
 
     def _entries(self) -> list[Entry]:
-        records = [json.loads(path.read_text()) for path in sorted(self._folder.glob("[0-9]*.json"))]
-        return [self._entry(r) for r in records]
+        return [self._read(path) for path in sorted(self._folder.glob("[0-9]*.json"))]
+
+    def _read(self, path: Path) -> Entry:
+        try:
+            with disk_errors("cannot read outbox", path):
+                return self._entry(json.loads(path.read_text()))
+        except (ValueError, KeyError, TypeError) as exc:
+            raise StoreError(
+                f"outbox entry {path} cannot be read: {exc}; delete it to go on, the update in it is then lost"
+            ) from exc
+
+    def _drop_uncommitted(self) -> None:
+        """Delete frames of updates that were never committed, so that crashes do not fill the disk."""
+        kept = {entry.path for entry in self._waiting.values()}
+        with disk_errors("cannot clean outbox", self._folder):
+            for path in self._folder.glob("[0-9]*.frames*"):
+                if path not in kept:
+                    path.unlink(missing_ok=True)
 
     def remove(self, update_id: UpdateId) -> bool:
         """Drop an entry after its receipt; False when it is not (or no longer) here."""
@@ -101,10 +121,14 @@ class Outbox:
 
     def _load_counter(self) -> tuple[str, int]:
         path = self._folder / "counter"
-        if path.exists():
-            incarnation, sequence = path.read_text().split()
-            return incarnation, int(sequence)
-        return secrets.token_hex(4), 0
+        with disk_errors("cannot read outbox", path):
+            text = path.read_text() if path.exists() else ""
+        try:
+            found = UpdateId.parse(f"{self._site}:{':'.join(text.split())}")
+        except ValueError:
+            # lost: a new incarnation, whose files must not take the place of the old one's
+            return secrets.token_hex(4), max((u.sequence + 1 for u in self._waiting), default=0)
+        return found.incarnation, found.sequence
 
     def _save_counter(self) -> None:
         with replace_durably(self._folder / "counter") as beside:

@@ -3,7 +3,7 @@
 Chunks are appended in the order they arrive; the ledger knows where each lies. A batch is synced once, then recorded,
 then acknowledged to the broker, so that whatever was acknowledged can be read again after a crash. Bytes after the
 last recorded chunk (a crash between append and record) are overwritten by no one and read by no one: the chunk comes
-again and is appended once more.
+again and is appended once more. An append that fails leaves its files as they were.
 """
 
 from __future__ import annotations
@@ -11,15 +11,17 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from fedbus.core.messages import Chunk, UpdateId
+from fedbus.errors import StoreError
 from fedbus.store.files import disk_errors, make_folder, sync_folder
 from fedbus.store.ledger import ChunkRow
 
 
 class Spool:
-    """Files under `folder/<job>/`. One thread uses a spool at a time."""
+    """Files under `folder/<job>/`. One thread appends; another may read and remove updates that are complete."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = make_folder(folder)
@@ -34,16 +36,26 @@ class Spool:
         for chunk in chunks:
             by_update.setdefault((chunk.job, chunk.transfer), []).append(chunk)
         rows: list[ChunkRow] = []
-        for (job, update_id), group in by_update.items():
-            path = self.path(job, update_id)
-            with disk_errors("cannot spool", path):
-                rows += self._append_one(path, job, update_id, group)
+        sizes: dict[Path, int] = {}
+        try:
+            for (job, update_id), group in by_update.items():
+                path = self.path(job, update_id)
+                with disk_errors("cannot spool", path):
+                    sizes[path] = path.stat().st_size if path.exists() else 0
+                    rows += self._append_one(path, job, update_id, group)
+        except StoreError:
+            # the caller tries again until there is room: what was written must not fill the disk meanwhile
+            for path, size in sizes.items():
+                with suppress(OSError):
+                    os.truncate(path, size)
+            raise
         return rows
 
-    @staticmethod
-    def _append_one(path: Path, job: str, update_id: str, chunks: list[Chunk]) -> list[ChunkRow]:
+    def _append_one(self, path: Path, job: str, update_id: str, chunks: list[Chunk]) -> list[ChunkRow]:
         site = UpdateId.parse(update_id).site
-        path.parent.mkdir(exist_ok=True)
+        if not path.parent.exists():
+            path.parent.mkdir(exist_ok=True)
+            sync_folder(self._folder)
         new = not path.exists()
         rows = []
         with path.open("ab", buffering=0) as file:

@@ -107,27 +107,24 @@ class Aggregator:
         await self._stack.aclose()
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Work until `stop` is set."""
+        """Work until `stop` is set, also while the broker cannot be reached."""
+        async with asyncio.TaskGroup() as group:
+            work = group.create_task(self._work(), name="work")
+            await until_stopped(stop, work)
+
+    async def _work(self) -> None:
         await self._control.ready()
         await declare(self._control, t.FEDERATION)
         log.info("aggregator-ready", broker=str(self._control.url), state_dir=str(self._settings.state_dir))
         async with asyncio.TaskGroup() as group:
             self._group = group
-            tasks = [
-                group.create_task(self._announcer.run(), name="announce"),
-                group.create_task(self._open_jobs(), name="open jobs"),
-                group.create_task(self._serve_requests(), name="requests"),
-                group.create_task(self._serve_sites(), name="sites"),
-                group.create_task(self._watch_leases(), name="leases"),
-            ]
-            await until_stopped(stop)
-            for task in [*tasks, *self._job_tasks()]:
-                task.cancel()
+            group.create_task(self._announcer.run(), name="announce")
+            group.create_task(self._open_jobs(), name="open jobs")
+            group.create_task(self._serve_requests(), name="requests")
+            group.create_task(self._serve_sites(), name="sites")
+            group.create_task(self._watch_leases(), name="leases")
 
     # -------------------------------------------------------------- jobs
-
-    def _job_tasks(self) -> list[asyncio.Task[Any]]:
-        return [task for task in asyncio.all_tasks() if task.get_name().startswith("job ")]
 
     async def _open_jobs(self) -> None:
         rows = await self._tools.store(self._ledger.jobs)
@@ -176,6 +173,7 @@ class Aggregator:
         await delete_queue(self._control, t.updates_queue(job))
         await delete_queue(self._control, t.models_stream(job))
         await self._tools.store(self._spool.remove_job, job)
+        await self._tools.store(self._ledger.forget_job_chunks, job)
 
     async def _receive(self, intake: Intake, job: str) -> None:
         async with Consumer(self._bulk_in, t.updates_queue(job), prefetch=UPDATES_PREFETCH) as deliveries:
@@ -222,6 +220,8 @@ class Aggregator:
             text = f"{join.site} joined ({join.device}, fedbus {join.fedbus_version})"
             await self._site_event(events.SITE_JOINED, join.site, text if meant is Joined.NEW else f"{text}: {meant}")
         for runner in list(self._runners.values()):
+            if meant is not Joined.AGAIN:
+                runner.site_started_anew(join.site)
             await self._offer(runner, join.site)
         self._sites_changed()
 

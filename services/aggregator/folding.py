@@ -152,11 +152,13 @@ class Folding:
             metrics=dict(manifest.metrics),
         )
 
-    async def repeat_receipt(self, update_id: str) -> None:
-        """A decided update came again: its site has lost the receipt."""
+    async def repeat_receipt(self, update_id: str) -> bool:
+        """A decided update came again: its site has lost the receipt. False when no fact says what became of it."""
         for _, fact in await self._facts():
             if isinstance(fact, Folded | Refused) and str(fact.update_id) == update_id:
                 await self._tools.announcer.tell(fact.update_id.site, history.receipt(self._job, fact))
+                return True
+        return False
 
     # -------------------------------------------------------------- one version
 

@@ -12,6 +12,7 @@ import time
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import ParamSpec, TypeVar
 
 import structlog
 
@@ -27,9 +28,12 @@ from services.aggregator.workers import Worker
 MAX_FRAMES = 1 << 20
 FRAME_SLACK_BYTES = 1 << 16
 RETRY = timedelta(seconds=2)
+KINDS = ("delta", "initial")
 
 log = structlog.get_logger()
 
+P = ParamSpec("P")
+R = TypeVar("R")
 Refuse = Callable[[Delivery, str], Awaitable[None]]
 
 
@@ -42,7 +46,8 @@ class _Partial:
 
     @property
     def complete(self) -> bool:
-        return self.manifest is not None and len(self.have) == self.manifest.frames
+        # more chunks than announced make an update that is refused, not one that its site awaits for ever
+        return self.manifest is not None and len(self.have) >= self.manifest.frames
 
 
 class Intake:
@@ -127,7 +132,7 @@ class Intake:
             else:
                 manifests.append(message)
         touched = list(self._note(chunks, manifests))
-        await self._write_when_there_is_room(touched)
+        await self._keep(touched)
         await self._complete_updates(list(dict.fromkeys(t for t, _ in touched)))
 
     def _checked(self, delivery: Delivery) -> Chunk | UpdateManifest:
@@ -142,8 +147,11 @@ class Intake:
                     )
             case UpdateManifest():
                 transfer = message.update_id
-                if not 0 < message.frames <= MAX_FRAMES:
-                    raise ProtocolError(f"update manifest with {message.frames} frames, expected 1 to {MAX_FRAMES}")
+                if not 0 < message.frames <= MAX_FRAMES or message.kind not in KINDS:
+                    raise ProtocolError(
+                        f"update manifest of kind {message.kind!r} with {message.frames} frames: expected one of"
+                        f" {', '.join(KINDS)} and 1 to {MAX_FRAMES} frames"
+                    )
             case _:
                 raise ProtocolError(f"message {type(message).__name__} does not belong on the updates queue")
         try:
@@ -172,30 +180,32 @@ class Intake:
                 partial.manifest = manifest
                 yield manifest.update_id, manifest
 
-    async def _write_when_there_is_room(self, touched: list[tuple[str, Chunk | UpdateManifest]]) -> None:
+    async def _when_there_is_room(self, write: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """A full disk pauses consumption: nothing is acknowledged, nothing is lost, the broker holds what comes."""
         while True:
             try:
-                return await self._store(self._write, touched)
+                return await self._store(write, *args, **kwargs)
             except StoreError as exc:
                 log.error("spool-paused", job=self._job, error=str(exc), retry_s=RETRY.total_seconds())
                 await asyncio.sleep(RETRY.total_seconds())
 
-    def _write(self, touched: list[tuple[str, Chunk | UpdateManifest]]) -> None:
-        rows = self._spool.append(item for _, item in touched if isinstance(item, Chunk))
+    async def _keep(self, touched: list[tuple[str, Chunk | UpdateManifest]]) -> None:
+        # two steps, so that a ledger that cannot be written does not make the spool grow with every try
+        chunks = [item for _, item in touched if isinstance(item, Chunk)]
+        rows = await self._when_there_is_room(self._spool.append, chunks) if chunks else []
         manifests = [
             (u, self._job, UpdateId.parse(u).site, wire.encode(item).body.decode())
             for u, item in touched
             if isinstance(item, UpdateManifest)
         ]
         if rows or manifests:
-            self._ledger.record_arrivals(rows, manifests, at=time.time())
+            await self._when_there_is_room(self._ledger.record_arrivals, rows, manifests, at=time.time())
 
     async def _complete_updates(self, candidates: list[str]) -> None:
         done = [u for u in candidates if u in self._partial and self._partial[u].complete]
         if not done:
             return
-        await self._store(self._ledger.mark_spooled, done, at=time.time())
+        await self._when_there_is_room(self._ledger.mark_spooled, done, at=time.time())
         for update_id in done:
             manifest = self._partial.pop(update_id).manifest
             self._done.add(update_id)

@@ -18,7 +18,7 @@ from fedbus.core.job import Job
 from fedbus.core.jobspec import JobSpec
 from fedbus.core.layout import Layout
 from fedbus.errors import DecodeError, LayoutError, ProtocolError
-from fedbus.store.ledger import JobRow
+from fedbus.store.ledger import DECIDED, JobRow
 from services.aggregator.folding import Folding, Tools
 from services.aggregator.model_keeper import ModelKeeper
 from services.aggregator.model_log import ModelLogWriter
@@ -55,6 +55,11 @@ class JobRunner:
         self.aggregation.set_active(active, now=time.monotonic())
         self.life.set_active(active)
         self._nudge()
+
+    def site_started_anew(self, site: str) -> None:
+        """A site has forgotten what it was asked."""
+        if self._initial_from == site:
+            self._initial_from = None
 
     def active(self) -> frozenset[str]:
         """Sites that have accepted and are online."""
@@ -119,8 +124,13 @@ class JobRunner:
 
     async def repeat_receipt(self, update_id: str) -> None:
         """A decided update came again: its site has lost the receipt."""
-        if self._folding is not None:
-            await self._folding.repeat_receipt(update_id)
+        if self._folding is not None and await self._folding.repeat_receipt(update_id):
+            return
+        states = await self._tools.store(self._tools.ledger.update_states, self.job)
+        if states.get(update_id) == DECIDED:
+            # initial params leave no fact, but without a receipt their site would wait for ever
+            receipt = m.Receipt(job=self.job, update_id=update_id, outcome=m.Outcome.FOLDED, reason="decided before")
+            await self._tools.announcer.tell(m.UpdateId.parse(update_id).site, receipt)
 
     def _nudge(self) -> None:
         self.complete.put_nowait(None)

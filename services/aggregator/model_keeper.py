@@ -53,7 +53,9 @@ class ModelKeeper:
         self._export_path = folder / "final.safetensors"
         self._params_dir = params_dir
         self._model: GlobalModel | None = None
+        # updates that the newest checkpoint covers: a fallback to the one before it needs their bodies
         self._covered: list[str] = []
+        self._not_covered: list[str] = []
 
     @property
     def model(self) -> GlobalModel:
@@ -109,8 +111,11 @@ class ModelKeeper:
     def export(self) -> Path:
         """Write what the sites hold as safetensors, by name and in the layout's dtypes."""
         params = {name: t.contiguous() for name, t in unflatten(self.model.hidden, self.model.layout).items()}
-        with replace_durably(self._export_path) as beside:
-            save_file(params, beside, metadata={"job": self._job, "digest": self.model.digest})
+        try:
+            with replace_durably(self._export_path) as beside:
+                save_file(params, beside, metadata={"job": self._job, "digest": self.model.digest})
+        except SafetensorError as exc:
+            raise StoreError(f"cannot write {self._export_path}: {exc}; is the disk full?") from exc
         return self._export_path
 
     def inspect(self, update_id: str) -> Inspection:
@@ -120,7 +125,7 @@ class ModelKeeper:
     def fold(self, fact: Folded) -> None:
         """Fold the update inspected last."""
         self.model.fold_scratch_(fact.weight * fact.clip)
-        self._covered.append(str(fact.update_id))
+        self._not_covered.append(str(fact.update_id))
 
     def commit(self, fact: Committed) -> Delta:
         """Make the buffer a version."""
@@ -128,10 +133,10 @@ class ModelKeeper:
         return Delta(version=fact.version, frames=frames, digest=self.model.digest)
 
     def save(self, *, version: int, fact_seq: int) -> None:
-        """Write a checkpoint; bodies of updates that it covers leave the spool. Only right after a commit."""
+        """Write a checkpoint; bodies that the one before covers leave the spool. Only right after a commit."""
         arrays = {name: tensor.numpy() for name, tensor in self.model.state().items()}
         self._checkpoints.save(Checkpoint(version=version, fact_seq=fact_seq, digest=self.model.digest, arrays=arrays))
-        covered, self._covered = self._covered, []
+        covered, self._covered, self._not_covered = self._covered, self._not_covered, []
         self._spool.remove(self._job, covered)
         self._ledger.forget_chunks(covered)
 
@@ -140,30 +145,32 @@ class ModelKeeper:
 
         Raises StoreError when no checkpoint can be read.
         """
-        checkpoint = self._checkpoints.newest()
-        if checkpoint is None:
-            raise StoreError(f"job {self._job}: no checkpoint can be read; restore the state folder from a backup")
-        state = {name: torch.from_numpy(array) for name, array in checkpoint.arrays.items()}
-        self._model = GlobalModel.restore(
-            layout,
-            state,
-            make_server_optimizer(self._spec.server_optimizer),
-            down_code=Code(self._spec.codec.down),
-            chunk_bytes=self._spec.chunk_bytes,
-        )
-        if self._model.digest != checkpoint.digest:
-            raise StoreError(f"job {self._job}: checkpoint of version {checkpoint.version} is damaged: digest differs")
+        fact_seq = self._load_checkpoint(layout)
         for seq, fact in facts:
-            if seq <= checkpoint.fact_seq:
-                continue
             match fact:
-                case Folded():
+                case Committed() if seq > fact_seq:
+                    yield self.commit(fact)
+                case Folded() if seq > fact_seq:
                     self.inspect(str(fact.update_id))
                     self.fold(fact)
-                case Committed():
-                    yield self.commit(fact)
-                case Refused():
+                case Refused() if seq > fact_seq:
+                    self._not_covered.append(str(fact.update_id))
+                case Folded() | Refused():
                     self._covered.append(str(fact.update_id))
+
+    def _load_checkpoint(self, layout: Layout) -> int:
+        """Become the newest checkpoint that is whole; returns the last fact in it."""
+        for checkpoint in self._checkpoints.newest_first():
+            self._model = GlobalModel.restore(
+                layout,
+                {name: torch.from_numpy(array) for name, array in checkpoint.arrays.items()},
+                make_server_optimizer(self._spec.server_optimizer),
+                down_code=Code(self._spec.codec.down),
+                chunk_bytes=self._spec.chunk_bytes,
+            )
+            if self._model.digest == checkpoint.digest:
+                return checkpoint.fact_seq
+        raise StoreError(f"job {self._job}: no checkpoint can be read; restore the state folder from a backup")
 
 
 def _rounding_seed(job_seed: int, version: int) -> int:

@@ -19,6 +19,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from fedbus.bus.envelope import Envelope
+from fedbus.core import wire
 from fedbus.core.jobspec import JobSpec
 from fedbus.errors import JobSpecError, Problem
 
@@ -34,6 +35,7 @@ def body_of(envelope: Envelope) -> Mapping[str, Any]:
         return {}
     try:
         data = json.loads(envelope.body)
+        wire.to_json(data)  # Python also reads NaN and half surrogates, which nobody could be told again
     except (ValueError, RecursionError) as exc:
         raise JobSpecError([Problem(path="", message=f"the body is not JSON: {exc}")]) from exc
     if not isinstance(data, dict):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, ClassVar
 
 from pydantic import Field
@@ -16,6 +18,9 @@ class AggregatorSettings(DaemonSettings):
     """`[aggregator]` in the TOML file; durations in seconds."""
 
     table: ClassVar[str] = "aggregator"
+    flags: ClassVar[Mapping[str, str | None]] = MappingProxyType(
+        {"score_timeout_s": None, "checkpoint_interval_s": None, "threads": None}
+    )
 
     state_dir: Path = Field(default_factory=lambda: default_home() / "aggregator")
     params_dir: Path | None = None

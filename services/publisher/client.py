@@ -19,7 +19,7 @@ from fedbus.bus.model_log import ModelLogReader
 from fedbus.bus.rpc import request
 from fedbus.core.jobspec import JobSpec
 from fedbus.core.messages import Event
-from fedbus.errors import FedbusError, JobSpecError, Problem, ProtocolError
+from fedbus.errors import FedbusError, JobSpecError, NoAnswerError, Problem, ProtocolError
 from services.publisher.settings import LOGIN, PublisherSettings
 
 EVENTS_PREFETCH = 64
@@ -46,8 +46,17 @@ class Client:
         return await self._stack.__aexit__(*exc)
 
     async def submit(self, spec: JobSpec) -> str:
-        """Submit a job and return its id. Raises JobSpecError when the aggregator refuses it."""
-        answer = await self._ask(t.submit_key(self._session.login), spec.to_dict(), type="submit")
+        """Submit a job and return its id. Raises JobSpecError when the aggregator refuses it.
+
+        NoAnswerError when nobody answers in time: the spec then waits in its queue.
+        """
+        try:
+            answer = await self._ask(t.submit_key(self._session.login), spec.to_dict(), type="submit")
+        except NoAnswerError as exc:
+            if not self._session.connected:
+                raise
+            waits = "the spec waits on the broker and is taken when an aggregator starts; do not submit it again"
+            raise NoAnswerError(f"{exc} {waits}") from exc
         return str(answer["accepted"]["job"])
 
     async def abort(self, job: str, reason: str | None) -> None:

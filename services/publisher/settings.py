@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Annotated, ClassVar
 
 from pydantic import Field
@@ -15,5 +17,8 @@ class PublisherSettings(DaemonSettings):
     """`[submitter]` in the TOML file; durations in seconds."""
 
     table: ClassVar[str] = "submitter"
+    flags: ClassVar[Mapping[str, str | None]] = MappingProxyType(
+        {"timeout_s": None, "log_level": None, "log_format": None}
+    )
 
     timeout_s: Annotated[float, Field(gt=0)] = 10.0

@@ -25,6 +25,7 @@ from fedbus.bus.connection import Session
 from fedbus.bus.consumer import Consumer
 from fedbus.bus.model_log import ModelLogReader
 from fedbus.bus.publisher import Publisher
+from fedbus.bus.url import BrokerUrl
 from fedbus.core import messages as m
 from fedbus.core.policy import Accept, Decline, SitePolicy
 from fedbus.errors import DataError, ProtocolError, SettingsError
@@ -32,7 +33,7 @@ from fedbus.runtime.lifecycle import until_stopped
 from fedbus.store.files import make_folder
 from fedbus.store.lock import StateLock
 from fedbus.training.registry import task_names
-from services.site.job_worker import JobWorker
+from services.site.job_worker import JobWorker, discard_files
 from services.site.settings import SiteSettings
 
 CONTROL_PREFETCH = 8
@@ -65,7 +66,6 @@ class Site:
         self._session_id = secrets.token_hex(8)
         self._stack = AsyncExitStack()
         self._workers: dict[str, JobWorker] = {}
-        self._tasks: dict[str, asyncio.Task[None]] = {}
         installed = frozenset(task_names())
         unknown = sorted(set(settings.tasks or ()) - installed)
         if unknown:
@@ -78,15 +78,16 @@ class Site:
     async def __aenter__(self) -> Self:
         settings, stack = self._settings, self._stack
         url = settings.url_for(self._name)
+        login = BrokerUrl.parse(url).user
+        if login != self._name:
+            raise SettingsError(
+                f"site {self._name!r} must log in under its own name, the broker URL's login is {login!r}:"
+                " correct --name or FEDBUS_BROKER_URL"
+            )
         stack.enter_context(StateLock(make_folder(settings.state_dir)))
         self._control = await stack.enter_async_context(Session(url, name=f"{self._name}/control", retry_login=True))
         self._bulk_out = await stack.enter_async_context(Session(url, name=f"{self._name}/updates", retry_login=True))
         self._bulk_in = await stack.enter_async_context(Session(url, name=f"{self._name}/models", retry_login=True))
-        if self._control.login != self._name:
-            raise SettingsError(
-                f"site {self._name!r} must log in under its own name, the broker URL's login is"
-                f" {self._control.login!r}: correct --name or FEDBUS_BROKER_URL"
-            )
         self._publisher = Publisher(self._control)
         return self
 
@@ -95,17 +96,24 @@ class Site:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until `stop` is set, then say goodbye."""
-        await self._control.ready()
         async with asyncio.TaskGroup() as group:
-            self._group = group
-            tasks = [
-                group.create_task(self._obey(), name="control"),
-                group.create_task(self._report(), name="status"),
-            ]
-            await until_stopped(stop)
-            for task in [*tasks, *self._tasks.values()]:
-                task.cancel()
+            serving = group.create_task(self._serve(), name="serve")
+            await until_stopped(stop, serving)
         await self._leave()
+
+    async def _serve(self) -> None:
+        """Nothing is said before the control queue is ours: another daemon may run under the same name."""
+        queue = t.site_queue(self._name)
+        async with (
+            Consumer(self._control, queue, prefetch=CONTROL_PREFETCH, exclusive=True) as deliveries,
+            asyncio.TaskGroup() as group,
+        ):
+            self._group = group
+            await deliveries.attached()
+            await self._join()
+            log.info("site-ready", site=self._name, broker=str(self._control.url), tasks=list(self._policy.tasks))
+            group.create_task(self._report(), name="status")
+            await self._obey(deliveries)
 
     async def _leave(self) -> None:
         try:
@@ -144,17 +152,13 @@ class Site:
 
     # -------------------------------------------------------------- obeying
 
-    async def _obey(self) -> None:
-        queue = t.site_queue(self._name)
-        async with Consumer(self._control, queue, prefetch=CONTROL_PREFETCH, exclusive=True) as deliveries:
-            await self._join()
-            log.info("site-ready", site=self._name, broker=str(self._control.url), tasks=list(self._policy.tasks))
-            async for delivery in deliveries:
-                try:
-                    await self._take(mail.from_envelope(delivery.envelope))
-                except ProtocolError as exc:
-                    log.warning("control-message", error=str(exc))
-                await delivery.ack()
+    async def _obey(self, deliveries: Consumer) -> None:
+        async for delivery in deliveries:
+            try:
+                await self._take(mail.from_envelope(delivery.envelope))
+            except ProtocolError as exc:
+                log.warning("control-message", error=str(exc))
+            await delivery.ack()
 
     async def _take(self, message: Any) -> None:
         match message:
@@ -166,6 +170,9 @@ class Site:
                 worker := self._workers.get(message.job)
             ):
                 await worker.on_control(message)
+            case m.JobEnded(job=job):
+                # it ended while this site was away or had given it up
+                discard_files(self._settings, job)
 
     async def _answer(self, offer: m.JobOffer) -> None:
         decision = self._policy.decide_offer(offer.spec)
@@ -181,7 +188,7 @@ class Site:
                         say=self._say,
                     )
                     self._workers[offer.job] = worker
-                    self._tasks[offer.job] = self._group.create_task(self._work(offer.job, worker), name=offer.job)
+                    self._group.create_task(self._work(offer.job, worker), name=offer.job)
                 log.info("accepted", job=offer.job, task=spec.task)
                 await self._say(m.OfferAnswer(site=self._name, job=offer.job, accepted=True))
             case Decline(reason=reason):
@@ -192,6 +199,6 @@ class Site:
         try:
             await worker.run()
         finally:
-            del self._workers[job], self._tasks[job]
+            del self._workers[job]
         if worker.ended:
-            worker.discard()
+            discard_files(self._settings, job)

@@ -14,6 +14,7 @@ import asyncio
 import shutil
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 from time import perf_counter
 
 import structlog
@@ -25,7 +26,7 @@ from fedbus.bus.publisher import Publisher
 from fedbus.core import messages as m
 from fedbus.core import wire
 from fedbus.core.jobspec import JobSpec
-from fedbus.errors import DecodeError, NoSuchQueueError, ProtocolError
+from fedbus.errors import DecodeError, NoSuchQueueError, ProtocolError, PublishError
 from fedbus.store.files import make_folder
 from fedbus.store.outbox import Entry, Outbox
 from services.site.model_files import ModelFiles, Step
@@ -49,7 +50,7 @@ class JobWorker:
         self._reader = reader
         self._uploads = uploads
         self._say = say
-        self._folder = make_folder(settings.state_dir / "jobs" / job)
+        self._folder = make_folder(_folder(settings, job))
         self._outbox = Outbox(self._folder / "outbox", self._site)
         self._files = ModelFiles(self._folder / "model")
         self._unsent: asyncio.Queue[m.UpdateId] = asyncio.Queue()
@@ -80,10 +81,6 @@ class JobWorker:
             await self._loop.run()
             for task in helpers:
                 task.cancel()
-
-    def discard(self) -> None:
-        """Drop the job's files; for a job that has ended."""
-        shutil.rmtree(self._folder, ignore_errors=True)
 
     async def on_control(self, message: mail.ControlMessage) -> None:
         """Take a control message about this job."""
@@ -128,7 +125,7 @@ class JobWorker:
         """A little before the newest snapshot, whose time stands in the newest manifest."""
         newest = await self._reader.newest()
         manifest = None if newest is None else mail.from_envelope(newest.envelope)
-        if not isinstance(manifest, m.VersionManifest):
+        if not isinstance(manifest, m.VersionManifest) or manifest.snapshot_version < 0:
             return "first"
         self._files.skip_below(manifest.snapshot_version)
         return datetime.fromtimestamp(manifest.snapshot_at - STREAM_TIME_SLACK_S, UTC)
@@ -155,8 +152,13 @@ class JobWorker:
     async def _upload(self) -> None:
         while True:
             entry = self._outbox.entry(await self._unsent.get())
-            if entry is not None:
+            if entry is None:
+                continue
+            try:
                 await self._send(entry)
+            except PublishError as exc:
+                # the queue goes with the job: being told of its end may take longer; otherwise it is sent again later
+                log.warning("update-unsent", job=self._job, update=str(entry.update_id), error=str(exc))
 
     async def _send(self, entry: Entry) -> None:
         began = perf_counter()
@@ -187,3 +189,12 @@ class JobWorker:
                 body=frame,
             )
             yield mail.from_trainer(chunk, site=self._site)
+
+
+def _folder(settings: SiteSettings, job: str) -> Path:
+    return settings.state_dir / "jobs" / job
+
+
+def discard_files(settings: SiteSettings, job: str) -> None:
+    """Drop the files of a job that has ended."""
+    shutil.rmtree(_folder(settings, job), ignore_errors=True)

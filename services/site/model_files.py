@@ -12,7 +12,7 @@ import shutil
 from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from fedbus.core.frames import check_frame
 from fedbus.core.messages import Chunk, Part, VersionManifest
@@ -21,7 +21,6 @@ from fedbus.store.files import disk_errors, make_folder
 
 DELTA, SNAPSHOT = "delta", "snapshot"
 _ANY_NUMEL = 1 << 48
-MAX_EARLY = 32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,24 +55,22 @@ class Step(Enum):
 
 @dataclass(slots=True, kw_only=True)
 class _Arriving:
-    """One part of one version, being received. Frames that a resend let overtake wait in memory, a few at most."""
+    """One part of one version, being received; its frames lie in the file as they came, the trainer sorts them."""
 
     path: Path
-    file: BinaryIO
-    frames: int = 0
+    have: set[int] = field(default_factory=set)
     body_bytes: int = 0
-    early: dict[int, bytes] = field(default_factory=dict)
 
     def add(self, chunk: Chunk) -> None:
-        if chunk.index >= self.frames and len(self.early) < MAX_EARLY:
-            self.early[chunk.index] = chunk.body
-        while (body := self.early.pop(self.frames, None)) is not None:
-            self.file.write(body)
-            self.frames += 1
-            self.body_bytes += len(body)
+        if chunk.index in self.have:
+            return
+        with self.path.open("ab") as file:
+            file.write(chunk.body)
+        self.have.add(chunk.index)
+        self.body_bytes += len(chunk.body)
 
     def matches(self, part: Part) -> bool:
-        return (self.frames, self.body_bytes) == (part.frames, part.body_bytes)
+        return (len(self.have), self.body_bytes) == (part.frames, part.body_bytes)
 
 
 class ModelFiles:
@@ -91,6 +88,13 @@ class ModelFiles:
         """Versions below this one are of no use: a joiner attaches a little before the snapshot it starts from."""
         self._floor = version
 
+    def drop_held(self) -> None:
+        """What is held is of no use, its digest differs: hold nothing until a snapshot comes."""
+        if self.held is not None:
+            for path in (self.held.snapshot, *(d.path for d in self.held.deltas)):
+                path.unlink(missing_ok=True)
+        self.held = None
+
     def discard_retired(self) -> None:
         """Drop files that a newer snapshot replaced; call it while the trainer loads nothing."""
         while self._retired:
@@ -106,7 +110,8 @@ class ModelFiles:
         with disk_errors("cannot keep model file", self._folder):
             if key not in self._arriving:
                 path = self._folder / f"v{version:08d}.{chunk.part}"
-                self._arriving[key] = _Arriving(path=path, file=path.open("wb"))
+                path.unlink(missing_ok=True)
+                self._arriving[key] = _Arriving(path=path)
             self._arriving[key].add(chunk)
 
     def manifest(self, manifest: VersionManifest) -> Step:
@@ -120,6 +125,8 @@ class ModelFiles:
             self.held = replace(
                 self.held, version=manifest.version, digest=manifest.digest, deltas=(*self.held.deltas, step)
             )
+        elif delta is not None:
+            delta.unlink(missing_ok=True)
         if snapshot is not None and manifest.layout is not None:
             self._adopt(snapshot, manifest, dict(manifest.layout))
         self._drop_older(manifest.version)
@@ -146,8 +153,6 @@ class ModelFiles:
         arriving = self._arriving.pop((version, part), None)
         if arriving is None:
             return None
-        with disk_errors("cannot keep model file", arriving.path):
-            arriving.file.close()
         if expected is not None and arriving.matches(expected):
             return arriving.path
         arriving.path.unlink(missing_ok=True)

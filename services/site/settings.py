@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, ClassVar
 
-from pydantic import Field
+from pydantic import Field, field_validator
+from pydantic_settings import NoDecode
 
 from fedbus.core.messages import NAME
 from fedbus.runtime.settings import DaemonSettings, default_home
@@ -19,17 +22,26 @@ class SiteSettings(DaemonSettings):
     """
 
     table: ClassVar[str] = "site"
+    flags: ClassVar[Mapping[str, str | None]] = MappingProxyType(
+        {"site_name": "--name", "site_data": "--data", "site_state_dir": "--state-dir", "tasks": "--task"}
+    )
 
     site_name: Annotated[str, Field(pattern=rf"^{NAME.pattern}$")]
     site_data: Path
     site_state_dir: Path | None = None
-    tasks: tuple[str, ...] | None = None
+    tasks: Annotated[tuple[str, ...] | None, NoDecode] = None
     device: str = "auto"
     threads: Annotated[int, Field(ge=1)] = 1
     max_in_flight: Annotated[int, Field(ge=1)] = 1
     status_interval_s: Annotated[float, Field(gt=0)] = 10.0
     slowdown: Annotated[float, Field(ge=1)] = 1.0
     step_delay_s: Annotated[float, Field(ge=0)] = 0.0
+
+    @field_validator("tasks", mode="before")
+    @classmethod
+    def _tasks_by_comma(cls, value: object) -> object:
+        """FEDBUS_TASKS=digits,heart_disease: the environment has no lists."""
+        return tuple(word.strip() for word in value.split(",")) if isinstance(value, str) else value
 
     @property
     def state_dir(self) -> Path:

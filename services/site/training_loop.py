@@ -12,6 +12,7 @@ import dataclasses
 import hashlib
 import math
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from enum import Enum, auto
 from typing import TypeVar
 
@@ -31,6 +32,7 @@ LONGEST_PAUSE_S = 30.0
 
 log = structlog.get_logger()
 R = TypeVar("R", p.Opened, p.Made, p.Scored)
+StartTrainer = Callable[..., AbstractAsyncContextManager[Trainer]]
 Say = Callable[[m.ScoreAnswer | m.ResyncRequest | m.TrainerTrouble], Awaitable[None]]
 
 
@@ -54,6 +56,8 @@ class TrainingLoop:
         outbox: Outbox,
         say: Say,
         on_update: Callable[[m.UpdateId], None],
+        start: StartTrainer = start_trainer,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._job = job
         self._spec = spec
@@ -62,6 +66,8 @@ class TrainingLoop:
         self._outbox = outbox
         self._say = say
         self._on_update = on_update
+        self._start = start
+        self._sleep = sleep
         self._wait_for_new_version = isinstance(spec.strategy, SyncSpec)
         self._changed = asyncio.Condition()
         self._trainer: Trainer | None = None
@@ -130,7 +136,7 @@ class TrainingLoop:
         """Serve until `stop`; returns early when the job cannot be trained here."""
         while not self._stopping:
             try:
-                async with start_trainer(self._on_progress, threads=self._settings.threads) as trainer:
+                async with self._start(self._on_progress, threads=self._settings.threads) as trainer:
                     await self._serve(trainer)
             except (TrainerDiedError, TrainerFailedError) as exc:
                 if await self._give_up(exc):
@@ -154,7 +160,7 @@ class TrainingLoop:
         )
         await self._say(trouble)
         if not fatal:
-            await asyncio.sleep(pause_s)
+            await self._sleep(pause_s)
         return fatal
 
     async def _serve(self, trainer: Trainer) -> None:
@@ -173,7 +179,8 @@ class TrainingLoop:
                 continue
             if self._score_wanted is not None:
                 await self._score(trainer, loaded.version)
-                self._score_wanted = None
+                # another one may have been asked for meanwhile
+                self._score_wanted = None if self._score_wanted <= loaded.version else self._score_wanted
             else:
                 await self._train(trainer, loaded)
 
@@ -216,7 +223,6 @@ class TrainingLoop:
         )
 
     async def _make_initial(self, trainer: Trainer) -> None:
-        self._initial_wanted = False
         self._now("making initial params")
         update_id = self._outbox.next_id()
         made = await _expect(p.Made, trainer, p.MakeInitial(path=str(self._outbox.frames_path(update_id))))
@@ -234,6 +240,7 @@ class TrainingLoop:
             ),
             made.frame_sizes,
         )
+        self._initial_wanted = False  # only now: a trainer that died over it is asked again
 
     async def _load(self, trainer: Trainer, loaded: Held | None) -> Held | None:
         """Bring the trainer to the newest version; None when a snapshot had to be asked for."""
@@ -249,7 +256,7 @@ class TrainingLoop:
             case p.LoadFailed(reason=reason):
                 # the trainer is empty now; a fresher snapshot may have come meanwhile, otherwise ask for one
                 if loaded is None and self._files.held is held:
-                    self._files.held = None
+                    self._files.drop_held()
                     log.warning("resync", job=self._job, reason=reason)
                     await self._say(m.ResyncRequest(site=self._settings.site_name, job=self._job, reason=reason))
                 return None

@@ -1,0 +1,165 @@
+"""Where every message goes, how long it lives, and who may have sent it (DESIGN 4)."""
+
+from __future__ import annotations
+
+import dataclasses
+from datetime import timedelta
+
+import pytest
+
+from fedbus.bus import mail
+from fedbus.bus.envelope import Envelope
+from fedbus.core import messages as m
+from fedbus.core import wire
+from fedbus.errors import DecodeError, ProtocolError
+
+UPDATE = "mercy:0123abcd:7"
+CHUNK = m.Chunk(job="heart", transfer=UPDATE, part="update", index=3, count=9, body=b"frame")
+UPDATE_MANIFEST = m.UpdateManifest(
+    job="heart",
+    update_id=UPDATE,
+    kind="delta",
+    base_version=0,
+    num_examples=1,
+    layout_digest="ab",
+    frames=9,
+    body_bytes=45,
+)
+VERSION_CHUNK = m.Chunk(job="heart", transfer="4", part="delta", index=3, count=9, body=b"frame")
+VERSION_MANIFEST = m.VersionManifest(
+    job="heart", version=4, digest="cd", delta=None, snapshot=None, snapshot_version=0, snapshot_at=0.0
+)
+STATUS = m.SiteStatus(site="mercy", session="s", lease_s=30.0)
+FROM_SITE: list[tuple[mail.SiteMessage, str]] = [
+    (m.Join(site="mercy", session="s", tasks=(), fedbus_version="0.1.0"), "mercy.join"),
+    (STATUS, "mercy.status"),
+    (m.Leave(site="mercy", session="s"), "mercy.leave"),
+    (m.OfferAnswer(site="mercy", job="heart", accepted=True), "mercy.answer"),
+    (m.ScoreAnswer(site="mercy", job="heart", version=1, metrics={}, num_examples=1), "mercy.answer"),
+    (m.ResyncRequest(site="mercy", job="heart", reason="gap"), "mercy.answer"),
+    (m.TrainerTrouble(site="mercy", job="heart", error="died", restarts=1), "mercy.answer"),
+]
+CONTROL: list[mail.ControlMessage] = [
+    m.RollCall(session="a"),
+    m.JobOffer(job="heart", spec={}),
+    m.InitialParamsRequest(job="heart"),
+    m.JobStarted(job="heart"),
+    m.Receipt(job="heart", update_id=UPDATE, outcome=m.Outcome.FOLDED),
+    m.ScoreRequest(job="heart", version=1),
+    m.JobEnded(job="heart", state=m.JobState.FINISHED, reason="done"),
+]
+
+
+def named(value: object) -> str:
+    return type(value).__name__ if dataclasses.is_dataclass(value) else str(value)
+
+
+def arrived(envelope: Envelope, user_id: str | None) -> Envelope:
+    """As the broker delivers it: with the login that it has checked."""
+    return dataclasses.replace(envelope, user_id=user_id)
+
+
+# ------------------------------------------------------------------ addresses
+
+
+@pytest.mark.parametrize(("message", "key"), FROM_SITE, ids=named)
+def test_what_a_site_says_goes_to_the_sites_exchange_under_its_own_name(message: mail.SiteMessage, key: str) -> None:
+    envelope = mail.from_site(message)
+    assert (envelope.exchange, envelope.routing_key) == ("fedbus.sites", key)
+
+
+def test_only_a_status_goes_stale() -> None:
+    lives = {type(message): mail.from_site(message).expiration for message, _ in FROM_SITE}
+    assert lives.pop(m.SiteStatus) == timedelta(seconds=60)
+    assert set(lives.values()) == {None}
+
+
+@pytest.mark.parametrize(("message", "id_"), [(CHUNK, f"{UPDATE}/3"), (UPDATE_MANIFEST, UPDATE)], ids=named)
+def test_an_update_goes_to_its_job_with_the_site_in_the_key(message: m.Chunk | m.UpdateManifest, id_: str) -> None:
+    envelope = mail.from_trainer(message, site="mercy")
+    assert (envelope.exchange, envelope.routing_key) == ("fedbus.updates", "heart.mercy")
+    assert (envelope.message_id, envelope.expiration) == (id_, None)
+
+
+@pytest.mark.parametrize(
+    ("message", "id_"), [(VERSION_CHUNK, "heart/4/delta/3"), (VERSION_MANIFEST, "heart/4")], ids=named
+)
+def test_a_version_goes_to_the_model_log_of_its_job(message: m.Chunk | m.VersionManifest, id_: str) -> None:
+    envelope = mail.to_model_log(message)
+    assert (envelope.exchange, envelope.routing_key) == ("fedbus.models", "heart")
+    assert (envelope.message_id, envelope.expiration) == (id_, None)
+
+
+@pytest.mark.parametrize("message", CONTROL, ids=named)
+@pytest.mark.parametrize(("site", "key"), [(None, "all"), ("mercy", "site.mercy")])
+def test_control_goes_to_all_or_to_one_site_and_expires_in_an_hour(
+    message: mail.ControlMessage, site: str | None, key: str
+) -> None:
+    envelope = mail.control(message, site=site)
+    assert (envelope.exchange, envelope.routing_key) == ("fedbus.control", key)
+    assert envelope.expiration == timedelta(hours=1)
+
+
+@pytest.mark.parametrize(("job", "site", "key"), [("heart", "mercy", "heart.mercy.x"), ("-", "-", "-.-.x")])
+def test_an_event_can_be_filtered_by_job_site_and_kind(job: str, site: str, key: str) -> None:
+    envelope = mail.event(m.Event(at=0.0, job=job, site=site, kind="x", text="t"))
+    assert (envelope.exchange, envelope.routing_key, envelope.expiration) == ("fedbus.events", key, None)
+
+
+def test_every_message_type_has_an_address() -> None:
+    addressed = {type(message) for message, _ in FROM_SITE} | {type(message) for message in CONTROL}
+    assert addressed | {m.Chunk, m.UpdateManifest, m.VersionManifest, m.Event} == set(wire.TYPES.values())
+
+
+def test_a_chunk_sent_again_has_the_same_message_id_and_other_messages_have_their_own() -> None:
+    assert mail.from_trainer(CHUNK, site="mercy") == mail.from_trainer(CHUNK, site="mercy")
+    assert mail.from_site(STATUS).message_id != mail.from_site(STATUS).message_id
+
+
+@pytest.mark.parametrize("message", [*(message for message, _ in FROM_SITE), *CONTROL], ids=named)
+def test_an_envelope_holds_the_bytes_of_the_wire(message: mail.SiteMessage | mail.ControlMessage) -> None:
+    site_says = isinstance(message, mail.SiteMessage)
+    envelope = mail.from_site(message) if site_says else mail.control(message, site=None)  # type: ignore[arg-type]
+    assert (envelope.type, envelope.body, envelope.content_type) == (
+        wire.encode(message).type,
+        wire.encode(message).body,
+        "application/json",
+    )
+    assert mail.from_envelope(arrived(envelope, "somebody")) == message
+
+
+def test_the_body_of_a_chunk_is_not_copied() -> None:
+    assert mail.from_trainer(CHUNK, site="mercy").body is CHUNK.body
+
+
+# ------------------------------------------------------------------ senders
+
+
+@pytest.mark.parametrize("user_id", [None, ""])
+def test_a_message_that_does_not_say_who_sent_it_is_refused(user_id: str | None) -> None:
+    with pytest.raises(ProtocolError, match="'status' has no user_id"):
+        mail.from_envelope(arrived(mail.from_site(STATUS), user_id))
+    with pytest.raises(ProtocolError, match="has no user_id"):
+        mail.from_login(arrived(mail.from_site(STATUS), user_id))
+
+
+@pytest.mark.parametrize(("message", "_"), FROM_SITE, ids=named)
+def test_a_site_speaks_for_itself(message: mail.SiteMessage, _: str) -> None:
+    assert mail.from_login(arrived(mail.from_site(message), "mercy")) == message
+
+
+@pytest.mark.parametrize(("message", "_"), FROM_SITE, ids=named)
+def test_a_site_that_speaks_for_another_is_refused(message: mail.SiteMessage, _: str) -> None:
+    with pytest.raises(ProtocolError, match="login 'ucsf' speaks for site 'mercy'"):
+        mail.from_login(arrived(mail.from_site(message), "ucsf"))
+
+
+@pytest.mark.parametrize("message", CONTROL, ids=named)
+def test_what_only_the_aggregator_says_is_refused_from_a_site(message: mail.ControlMessage) -> None:
+    with pytest.raises(DecodeError, match=r"does not belong on fedbus\.sites"):
+        mail.from_login(arrived(mail.control(message, site=None), "mercy"))
+
+
+def test_bytes_that_are_no_message_are_refused() -> None:
+    with pytest.raises(DecodeError):
+        mail.from_envelope(dataclasses.replace(arrived(mail.from_site(STATUS), "mercy"), body=b"\x00"))

@@ -1,0 +1,69 @@
+"""Log lines: JSON for programs, plain for people, the standard library's records in the same form."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+PROGRAM = """
+import logging, sys, structlog
+from fedbus.runtime.logging import configure_logging
+configure_logging(sys.argv[1], sys.argv[2])
+log = structlog.get_logger()
+log.debug("detail")
+log.info("update-folded", job="heart", weight=0.5)
+log.warning("careful")
+try:
+    1 / 0
+except ZeroDivisionError:
+    log.exception("broken")
+    logging.getLogger("asyncio").exception("task %s", "died")
+logging.getLogger("somewhere").warning("not shown")
+logging.getLogger("aiormq").error("not shown")
+"""
+
+
+def lines(level: str, style: str) -> list[str]:
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, level, style], capture_output=True, text=True, check=True, timeout=30
+    )
+    assert done.stdout == ""
+    return done.stderr.splitlines()
+
+
+@pytest.mark.parametrize("style", ["json", "auto"])
+def test_json_is_one_object_a_line_also_where_stderr_is_no_terminal(style: str) -> None:
+    found = [json.loads(line) for line in lines("info", style)]
+    assert [(line["event"], line["level"]) for line in found] == [
+        ("update-folded", "info"),
+        ("careful", "warning"),
+        ("broken", "error"),
+        ("task died", "error"),
+    ]
+    assert found[0].items() >= {"job": "heart", "weight": 0.5}.items()
+    assert found[0]["timestamp"].endswith("Z")
+
+
+def test_errors_bring_their_trace_and_foreign_records_their_logger() -> None:
+    *_, own, foreign = [json.loads(line) for line in lines("info", "json")]
+    assert "ZeroDivisionError" in own["exception"]
+    assert "ZeroDivisionError" in foreign["exception"]
+    assert foreign["logger"] == "asyncio"
+
+
+@pytest.mark.parametrize(("level", "first"), [("debug", "detail"), ("info", "update-folded"), ("error", "broken")])
+def test_the_level_is_the_least_that_is_said(level: str, first: str) -> None:
+    assert json.loads(lines(level, "json")[0])["event"] == first
+
+
+def test_console_is_for_people_and_not_coloured_in_a_file() -> None:
+    text = "\n".join(lines("info", "console"))
+    assert "update-folded" in text
+    assert "job=heart" in text
+    assert "ZeroDivisionError" in text
+    assert "task died" in text
+    assert "\x1b" not in text
+    assert "not shown" not in text

@@ -1,0 +1,277 @@
+"""The ledger: what it remembers, once, in order, whatever is killed."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fedbus.errors import StoreError
+from fedbus.store.ledger import DECIDED, RECEIVING, SPOOLED, ChunkRow, Ledger
+
+UPDATE = "mercy:0123abcd:1"
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "ledger.sqlite3"
+
+
+@pytest.fixture
+def ledger(path: Path) -> Iterator[Ledger]:
+    with Ledger(path) as opened:
+        yield opened
+
+
+def chunk(index: int, update_id: str = UPDATE, *, offset: int = 0) -> ChunkRow:
+    return ChunkRow(update_id=update_id, job="heart", site="mercy", index=index, offset=offset, length=10)
+
+
+def submit(ledger: Ledger, job: str = "heart", *, message_id: str = "m1", at: float = 1.0) -> str:
+    return ledger.add_job(
+        job, {"name": job, "seed": 1}, message_id=message_id, submitted_by="ana", state="submitted", at=at
+    )
+
+
+def as_left_by_kill(path: Path, beside: Path) -> Path:
+    """The files as a SIGKILL leaves them: the write-ahead log not checkpointed, nothing closed."""
+    beside.mkdir()
+    for part in path.parent.glob(f"{path.name}*"):
+        shutil.copy(part, beside / part.name)
+    return beside / path.name
+
+
+# ------------------------------------------------------------------ jobs
+
+
+def test_a_job_is_read_back_as_it_was_submitted(ledger: Ledger) -> None:
+    submit(ledger)
+    (row,) = ledger.jobs()
+    assert (row.job, row.spec, row.state) == ("heart", {"name": "heart", "seed": 1}, "submitted")
+    assert (row.submitted_by, row.submitted_at) == ("ana", 1.0)
+    assert (row.reason, row.layout, row.started_at, row.ended_at, row.result) == ("", None, None, None, None)
+
+
+def test_a_submit_that_came_twice_is_one_job(ledger: Ledger) -> None:
+    assert submit(ledger, "heart") == "heart"
+    assert submit(ledger, "heart-again", message_id="m1") == "heart"
+    assert [row.job for row in ledger.jobs()] == ["heart"]
+
+
+def test_jobs_come_oldest_first(ledger: Ledger) -> None:
+    submit(ledger, "late", message_id="m1", at=3.0)
+    submit(ledger, "early", message_id="m2", at=2.0)
+    submit(ledger, "also-late", message_id="m3", at=3.0)
+    assert [row.job for row in ledger.jobs()] == ["early", "late", "also-late"]
+
+
+def test_columns_of_a_job_change_and_mappings_come_back_as_mappings(ledger: Ledger) -> None:
+    submit(ledger)
+    submit(ledger, "other", message_id="m2")
+    ledger.set_job("heart", state="running", layout={"tensors": []}, result={"auc": 0.5}, started_at=2.0)
+    heart, other = ledger.jobs()
+    assert (heart.state, heart.layout, heart.result, heart.started_at) == (
+        "running",
+        {"tensors": []},
+        {"auc": 0.5},
+        2.0,
+    )
+    assert other.state == "submitted"
+
+
+def test_a_column_that_may_not_change_is_refused(ledger: Ledger) -> None:
+    with pytest.raises(ValueError, match="columns must be of"):
+        ledger.set_job("heart", spec={})
+
+
+# ------------------------------------------------------------------ updates
+
+
+def test_a_chunk_that_came_twice_keeps_its_first_place(ledger: Ledger) -> None:
+    ledger.record_arrivals([chunk(0, offset=0), chunk(1, offset=10)], [], at=1.0)
+    ledger.record_arrivals([chunk(1, offset=500)], [], at=2.0)
+    assert ledger.chunks(UPDATE) == [(0, 0, 10), (1, 10, 10)]
+
+
+def test_chunks_are_listed_by_index_whatever_order_they_came_in(ledger: Ledger) -> None:
+    ledger.record_arrivals([chunk(2, offset=0), chunk(0, offset=10), chunk(1, offset=20)], [], at=1.0)
+    assert [index for index, _, _ in ledger.chunks(UPDATE)] == [0, 1, 2]
+
+
+def test_a_manifest_that_came_twice_keeps_its_first_text(ledger: Ledger) -> None:
+    ledger.record_arrivals([], [(UPDATE, "heart", "mercy", "first")], at=1.0)
+    ledger.record_arrivals([], [(UPDATE, "heart", "mercy", "second")], at=1.0)
+    assert ledger.manifests("heart", RECEIVING) == ["first"]
+
+
+def test_an_update_goes_from_receiving_to_spooled_to_decided(ledger: Ledger) -> None:
+    ledger.record_arrivals([chunk(0)], [(UPDATE, "heart", "mercy", "text")], at=1.0)
+    assert ledger.update_states("heart") == {UPDATE: RECEIVING}
+    ledger.mark_spooled([UPDATE], at=2.0)
+    assert ledger.update_states("heart") == {UPDATE: SPOOLED}
+    ledger.record_facts("heart", [("folded", {})], decided=[UPDATE], at=3.0)
+    assert ledger.update_states("heart") == {UPDATE: DECIDED}
+    assert ledger.update_states("other") == {}
+
+
+def test_a_decided_update_is_never_spooled_or_received_again(ledger: Ledger) -> None:
+    ledger.record_arrivals([chunk(0)], [(UPDATE, "heart", "mercy", "text")], at=1.0)
+    ledger.record_facts("heart", [], decided=[UPDATE], at=2.0)
+    ledger.mark_spooled([UPDATE], at=3.0)
+    ledger.record_arrivals([chunk(0)], [(UPDATE, "heart", "mercy", "text")], at=4.0)
+    assert ledger.update_states("heart") == {UPDATE: DECIDED}
+
+
+def test_complete_updates_wait_in_the_order_in_which_they_became_complete(ledger: Ledger) -> None:
+    for number in (1, 2, 3):
+        ledger.record_arrivals([], [(f"mercy:0123abcd:{number}", "heart", "mercy", f"text {number}")], at=1.0)
+    ledger.mark_spooled(["mercy:0123abcd:3"], at=2.0)
+    ledger.mark_spooled(["mercy:0123abcd:1", "mercy:0123abcd:2"], at=3.0)
+    assert ledger.manifests("heart", SPOOLED) == ["text 3", "text 1", "text 2"]
+
+
+def test_the_places_of_bodies_that_are_gone_are_forgotten(ledger: Ledger) -> None:
+    ledger.record_arrivals([chunk(0), chunk(0, "mercy:0123abcd:2")], [], at=1.0)
+    ledger.forget_chunks([UPDATE])
+    assert ledger.chunks(UPDATE) == []
+    assert len(ledger.chunks("mercy:0123abcd:2")) == 1
+
+
+# ------------------------------------------------------------------ facts and versions
+
+
+def test_facts_come_in_the_order_they_were_recorded_with_rising_numbers(ledger: Ledger) -> None:
+    first = ledger.record_facts("heart", [("folded", {"weight": 0.1}), ("folded", {"weight": 1 / 3})], at=1.0)
+    ledger.record_facts("lungs", [("folded", {})], at=1.5)
+    last = ledger.record_facts("heart", [("committed", {"version": 1})], at=2.0)
+    facts = ledger.facts("heart")
+    assert [fact.kind for fact in facts] == ["folded", "folded", "committed"]
+    assert [fact.body for fact in facts] == [{"weight": 0.1}, {"weight": 1 / 3}, {"version": 1}]
+    assert [fact.seq for fact in facts] == [first - 1, first, last]
+    assert [fact.at for fact in facts] == [1.0, 1.0, 2.0]
+
+
+def test_facts_after_a_checkpoint_are_those_with_a_higher_number(ledger: Ledger) -> None:
+    covered = ledger.record_facts("heart", [("folded", {})], at=1.0)
+    last = ledger.record_facts("heart", [("committed", {})], at=2.0)
+    assert [fact.seq for fact in ledger.facts("heart", after=covered)] == [last]
+    assert ledger.facts("heart", after=last) == []
+
+
+def test_deciding_without_a_fact_still_gives_a_number_that_covers_all(ledger: Ledger) -> None:
+    last = ledger.record_facts("heart", [("folded", {})], at=1.0)
+    assert ledger.record_facts("heart", [], decided=[UPDATE], at=2.0) == last
+
+
+def test_the_last_published_version_is_the_highest_and_minus_one_before_any(ledger: Ledger) -> None:
+    assert ledger.last_published("heart") == -1
+    for version in (0, 1, 2, 2, 1):
+        ledger.mark_published("heart", version, at=1.0)
+    assert ledger.last_published("heart") == 2
+    assert ledger.last_published("lungs") == -1
+
+
+# ------------------------------------------------------------------ durable, atomic, safe
+
+
+def test_an_error_in_the_middle_leaves_nothing_of_the_call(ledger: Ledger) -> None:
+    ledger.record_arrivals([chunk(0)], [], at=1.0)
+    bad: list[tuple[str, dict[str, Any]]] = [("folded", {}), ("folded", {"weight": object()})]
+    with pytest.raises(TypeError):
+        ledger.record_facts("heart", bad, decided=[UPDATE], at=2.0)
+    assert ledger.facts("heart") == []
+    assert ledger.update_states("heart") == {UPDATE: RECEIVING}
+
+
+def test_a_call_that_failed_does_not_block_the_next(ledger: Ledger) -> None:
+    unstorable: Any = object()
+    with pytest.raises(StoreError, match="cannot write ledger"):
+        ledger.mark_published("heart", unstorable, at=1.0)
+    ledger.mark_published("heart", 0, at=1.0)
+    assert ledger.last_published("heart") == 0
+
+
+def test_everything_written_survives_a_kill(ledger: Ledger, path: Path, tmp_path: Path) -> None:
+    submit(ledger)
+    ledger.record_arrivals([chunk(0)], [(UPDATE, "heart", "mercy", "text")], at=1.0)
+    ledger.record_facts("heart", [("folded", {"weight": 0.5})], decided=[UPDATE], at=2.0)
+    ledger.mark_published("heart", 3, at=3.0)
+    with Ledger(as_left_by_kill(path, tmp_path / "copy")) as again:
+        assert [row.job for row in again.jobs()] == ["heart"]
+        assert again.update_states("heart") == {UPDATE: DECIDED}
+        assert [fact.body for fact in again.facts("heart")] == [{"weight": 0.5}]
+        assert again.last_published("heart") == 3
+        assert submit(again, "heart-2") == "heart"
+
+
+def test_a_kill_inside_a_transaction_leaves_nothing_of_it(path: Path, tmp_path: Path) -> None:
+    with Ledger(path) as ledger:
+        ledger.record_facts("heart", [("folded", {})], at=1.0)
+        open_ = sqlite3.connect(path, isolation_level=None)
+        open_.execute("BEGIN IMMEDIATE")
+        open_.execute("INSERT INTO facts (job, kind, body, at) VALUES ('heart', 'committed', '{}', 2.0)")
+        copy = as_left_by_kill(path, tmp_path / "copy")
+        open_.close()
+    with Ledger(copy) as again:
+        assert [fact.kind for fact in again.facts("heart")] == ["folded"]
+
+
+def test_every_commit_is_synced(ledger: Ledger, path: Path) -> None:
+    assert sqlite3.connect(path).execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    assert ledger._db.execute("PRAGMA synchronous").fetchone() == (2,)
+
+
+def test_numbers_of_facts_never_fall_after_a_reopening(path: Path) -> None:
+    with Ledger(path) as ledger:
+        last = ledger.record_facts("heart", [("folded", {})], at=1.0)
+    with Ledger(path) as ledger:
+        assert ledger.record_facts("heart", [("folded", {})], at=1.0) == last + 1
+
+
+def test_a_ledger_of_another_release_is_refused_and_left_as_it_is(path: Path) -> None:
+    with sqlite3.connect(path) as other:
+        other.execute("PRAGMA user_version=9")
+    other.close()
+    before = path.read_bytes()
+    with pytest.raises(StoreError, match="has schema 9, this release reads 1: upgrade fedbus"):
+        Ledger(path)
+    assert path.read_bytes() == before
+
+
+def test_a_file_that_is_no_ledger_is_refused(path: Path) -> None:
+    path.write_bytes(b"somebody's notes, longer than the header of a database" * 10)
+    with pytest.raises(StoreError, match="is it a fedbus ledger and may this user write it"):
+        Ledger(path)
+
+
+def test_a_ledger_in_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="cannot open ledger"):
+        Ledger(tmp_path / "gone" / "ledger.sqlite3")
+
+
+def test_two_threads_write_without_losing_anything(ledger: Ledger) -> None:
+    errors: list[BaseException] = []
+
+    def record(job: str) -> None:
+        try:
+            for number in range(40):
+                ledger.record_facts(job, [("folded", {"n": number}), ("committed", {"n": number})], at=1.0)
+                assert len(ledger.facts(job)) == 2 * number + 2
+        except BaseException as exc:  # noqa: BLE001 handed to the test's own thread
+            errors.append(exc)
+
+    threads = [threading.Thread(target=record, args=(job,)) for job in ("heart", "lungs")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    for job in ("heart", "lungs"):
+        facts = ledger.facts(job)
+        assert [fact.body["n"] for fact in facts] == [n for n in range(40) for _ in range(2)]
+        assert all(b.seq == a.seq + 1 for a, b in zip(facts[::2], facts[1::2], strict=True))
