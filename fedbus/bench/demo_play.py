@@ -29,6 +29,7 @@ LOOK_EVERY_S = 0.5
 WATCH_EVERY_S = 0.2
 READY_POLL_S = 0.05
 STATUS_INTERVAL_S = 1.0
+ANSWER_WITHIN_S = 60.0  # a busy machine is no reason to give up
 LAST_LINES = 5
 
 
@@ -66,7 +67,7 @@ class Play:
             self._start(hospital)
         await _logged(aggregator, "aggregator-ready")
         self._story.aggregator = "up"
-        settings = PublisherSettings.load(broker_url=self._federation.url(LOGIN))
+        settings = PublisherSettings.load(broker_url=self._federation.url(LOGIN), timeout_s=ANSWER_WITHIN_S)
         async with Client(settings) as client:
             submitted_at = time.time()
             job = await client.submit(spec)

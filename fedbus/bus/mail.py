@@ -11,6 +11,8 @@ RollCall JobOffer ...                                     fedbus.control   chose
 
 from __future__ import annotations
 
+import hashlib
+import secrets
 import uuid
 from datetime import timedelta
 
@@ -82,9 +84,23 @@ def _envelope(
         body=encoded.body,
         message_id=message_id or str(uuid.uuid4()),
         content_type=encoded.content_type,
-        headers=encoded.headers,
+        headers={**encoded.headers, "traceparent": _traceparent(message)},
         expiration=expiration,
     )
+
+
+def _traceparent(message: wire.Message) -> str:
+    """W3C trace context; chunks, manifest and receipt of one update share a trace, as do those of one version."""
+    match message:
+        case m.Chunk(job=job, transfer=transfer):
+            trace = f"{job}/{transfer}"
+        case m.UpdateManifest(job=job, update_id=update_id) | m.Receipt(job=job, update_id=update_id):
+            trace = f"{job}/{update_id}"
+        case m.VersionManifest(job=job, version=version):
+            trace = f"{job}/{version}"
+        case _:
+            return f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-01"
+    return f"00-{hashlib.blake2b(trace.encode(), digest_size=16).hexdigest()}-{secrets.token_hex(8)}-01"
 
 
 def from_envelope(envelope: Envelope) -> wire.Message:

@@ -190,9 +190,13 @@ class InitialParamsRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobStarted:
-    """The job's model log exists; a site that has accepted follows it from now on."""
+    """The job's model log exists; a site that has accepted follows it from now on.
+
+    A site that sees a new `session` of the aggregator sends again whatever still awaits its receipt.
+    """
 
     job: str
+    session: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

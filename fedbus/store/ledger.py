@@ -20,6 +20,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from fedbus.errors import StoreError
@@ -32,7 +33,7 @@ CREATE TABLE IF NOT EXISTS jobs (
   result TEXT);
 CREATE TABLE IF NOT EXISTS updates (
   update_id TEXT PRIMARY KEY, job TEXT NOT NULL, site TEXT NOT NULL, manifest TEXT, state TEXT NOT NULL,
-  received_at REAL NOT NULL);
+  received_at REAL NOT NULL, receipt TEXT);
 CREATE INDEX IF NOT EXISTS updates_by_job ON updates (job, state);
 CREATE TABLE IF NOT EXISTS chunks (
   update_id TEXT NOT NULL, idx INTEGER NOT NULL, offset INTEGER NOT NULL, length INTEGER NOT NULL,
@@ -240,6 +241,11 @@ class Ledger:
         rows = self._rows("SELECT idx, offset, length FROM chunks WHERE update_id = ? ORDER BY idx", (update_id,))
         return [(int(i), int(o), int(n)) for i, o, n in rows]
 
+    def receipt(self, update_id: str) -> Mapping[str, Any] | None:
+        """The receipt of an update that was decided; None before that."""
+        rows = self._rows("SELECT receipt FROM updates WHERE update_id = ? AND receipt IS NOT NULL", (update_id,))
+        return json.loads(rows[0][0]) if rows else None
+
     def forget_chunks(self, update_ids: Sequence[str]) -> None:
         """The bodies of these updates are gone from the spool."""
         with self._transaction() as db:
@@ -253,15 +259,23 @@ class Ledger:
     # facts
 
     def record_facts(
-        self, job: str, facts: Sequence[tuple[str, Mapping[str, Any]]], *, decided: Sequence[str] = (), at: float
+        self,
+        job: str,
+        facts: Sequence[tuple[str, Mapping[str, Any]]],
+        *,
+        decided: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
+        at: float,
     ) -> int:
-        """Append facts `(kind, body)` in one transaction, mark updates as decided; returns the last sequence number."""
+        """Append facts `(kind, body)` and decide updates (id → receipt), all or nothing; returns the last sequence."""
         with self._transaction() as db:
             for kind, body in facts:
                 db.execute(
                     "INSERT INTO facts (job, kind, body, at) VALUES (?,?,?,?)", (job, kind, json.dumps(body), at)
                 )
-            db.executemany("UPDATE updates SET state = ? WHERE update_id = ?", [(DECIDED, u) for u in decided])
+            db.executemany(
+                "UPDATE updates SET state = ?, receipt = ? WHERE update_id = ?",
+                [(DECIDED, json.dumps(receipt), update_id) for update_id, receipt in decided.items()],
+            )
             row = db.execute("SELECT COALESCE(MAX(seq), 0) FROM facts").fetchone()
         return int(row[0])
 

@@ -40,12 +40,12 @@ from fedbus.store.lock import StateLock
 from fedbus.store.spool import Spool
 from services.aggregator import requests, views
 from services.aggregator.announcer import Announcer
-from services.aggregator.folding import Tools
 from services.aggregator.intake import Intake
 from services.aggregator.job_runner import JobRunner
 from services.aggregator.model_keeper import ModelKeeper
 from services.aggregator.model_log import ModelLogWriter
 from services.aggregator.settings import LOGIN, AggregatorSettings
+from services.aggregator.tools import Tools
 from services.aggregator.workers import Worker
 
 REQUESTS_PREFETCH = 8
@@ -93,6 +93,7 @@ class Aggregator:
         self._publisher = Publisher(self._control)
         self._announcer = Announcer(self._publisher)
         self._tools = Tools(
+            session=self._session_id,
             ledger=self._ledger,
             store=store,
             compute=compute,

@@ -10,7 +10,6 @@ The decisions are `core.Aggregation`'s, the tensors `ModelKeeper`'s; this file i
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 
 from fedbus.core import events
 from fedbus.core import messages as m
@@ -18,27 +17,11 @@ from fedbus.core.aggregation import Aggregation
 from fedbus.core.facts import Arrival, Duplicate, Fact, Folded, Refused
 from fedbus.core.jobspec import JobSpec
 from fedbus.core.layout import Layout
-from fedbus.core.membership import Membership
 from fedbus.errors import DecodeError
-from fedbus.store.ledger import Ledger
-from services.aggregator import history
-from services.aggregator.announcer import Announcer
+from services.aggregator import history, receipts
 from services.aggregator.model_keeper import Delta, ModelKeeper
 from services.aggregator.model_log import ModelLogWriter
-from services.aggregator.workers import Worker
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tools:
-    """What every job uses and the daemon owns; durations in seconds."""
-
-    ledger: Ledger
-    store: Worker
-    compute: Worker
-    announcer: Announcer
-    membership: Membership
-    score_timeout_s: float
-    checkpoint_interval_s: float
+from services.aggregator.tools import Tools
 
 
 class Folding:
@@ -78,9 +61,9 @@ class Folding:
             verdict = await self._inspect(manifest, update_id)
         match verdict:
             case Duplicate():
-                await self.repeat_receipt(manifest.update_id)
+                await receipts.repeat(manifest.update_id, self._tools)
             case Folded():
-                await self._record(verdict, manifest)
+                await self._record(verdict)
                 await self._tools.compute(self._keeper.fold, verdict)
                 await self._say_folded(verdict, manifest)
             case Refused():
@@ -113,7 +96,7 @@ class Folding:
 
     async def refused(self, verdict: Refused, manifest: m.UpdateManifest) -> None:
         """Make a refusal durable and known."""
-        await self._record(verdict, manifest)
+        await self._record(verdict)
         await self._tools.compute(self._keeper.drop, manifest.update_id)
         site, reason = verdict.update_id.site, verdict.reason
         text = f"{site}: update {manifest.update_id} refused: {reason}"
@@ -121,18 +104,10 @@ class Folding:
             events.UPDATE_REFUSED, self._job, text, site=site, update=manifest.update_id, reason=reason
         )
 
-    async def _record(self, verdict: Folded | Refused, manifest: m.UpdateManifest) -> None:
-        """The fact is durable before anybody hears of it."""
-        self._last_seq = await self._tools.store(
-            self._tools.ledger.record_facts,
-            self._job,
-            [history.to_row(verdict)],
-            decided=[manifest.update_id],
-            at=time.time(),
-        )
+    async def _record(self, verdict: Folded | Refused) -> None:
         receipt = history.receipt(self._job, verdict)
+        self._last_seq = await receipts.give(receipt, self._tools, facts=[verdict])
         self._receipts.append(receipt)
-        await self._tools.announcer.tell(verdict.update_id.site, receipt)
 
     async def _say_folded(self, fact: Folded, manifest: m.UpdateManifest) -> None:
         site = fact.update_id.site
@@ -152,14 +127,6 @@ class Folding:
             metrics=dict(manifest.metrics),
         )
 
-    async def repeat_receipt(self, update_id: str) -> bool:
-        """A decided update came again: its site has lost the receipt. False when no fact says what became of it."""
-        for _, fact in await self._facts():
-            if isinstance(fact, Folded | Refused) and str(fact.update_id) == update_id:
-                await self._tools.announcer.tell(fact.update_id.site, history.receipt(self._job, fact))
-                return True
-        return False
-
     # -------------------------------------------------------------- one version
 
     async def publish_first(self) -> None:
@@ -172,9 +139,9 @@ class Folding:
         ledger = self._tools.ledger
         self._last_seq = await self._tools.store(ledger.record_facts, self._job, [history.to_row(fact)], at=time.time())
         delta = await self._tools.compute(self._keeper.commit, fact)
-        receipts, began = tuple(self._receipts), time.monotonic()
+        told, began = tuple(self._receipts), time.monotonic()
         self._receipts = []
-        sent_bytes = await self._publish(delta, receipts, snapshot=self._log.wants_snapshot(delta.version))
+        sent_bytes = await self._publish(delta, told, snapshot=self._log.wants_snapshot(delta.version))
         now = time.monotonic()
         await self._tools.announcer.event(
             events.VERSION_COMMITTED,
@@ -209,12 +176,12 @@ class Folding:
         await self._log.publish(version, digest=digest, delta=None, snapshot=frames)
         await self._tools.store(self._tools.ledger.mark_published, self._job, version, at=time.time())
 
-    async def _publish(self, delta: Delta, receipts: tuple[m.Receipt, ...], *, snapshot: bool) -> int:
+    async def _publish(self, delta: Delta, told: tuple[m.Receipt, ...], *, snapshot: bool) -> int:
         frames = None
         if snapshot:
             frames = await self._tools.compute(lambda: list(self._keeper.model.snapshot_frames()))
         sent_bytes = await self._log.publish(
-            delta.version, digest=delta.digest, delta=delta.frames, snapshot=frames, receipts=receipts
+            delta.version, digest=delta.digest, delta=delta.frames, snapshot=frames, receipts=told
         )
         await self._tools.store(self._tools.ledger.mark_published, self._job, delta.version, at=time.time())
         return sent_bytes
@@ -230,11 +197,11 @@ class Folding:
         self._aggregation.restart_timers(now=time.monotonic())
         deltas = await self._tools.compute(lambda: list(self._keeper.restore(self._layout, facts)))
         published = await self._tools.store(self._tools.ledger.last_published, self._job)
-        receipts = history.receipts_by_version(self._job, [fact for _, fact in facts])
+        told = history.receipts_by_version(self._job, [fact for _, fact in facts])
         for delta in deltas:
             if delta.version > published >= 0:
-                await self._publish(delta, tuple(receipts.get(delta.version, ())), snapshot=False)
-        self._receipts = receipts.get(self._aggregation.version + 1, [])
+                await self._publish(delta, tuple(told.get(delta.version, ())), snapshot=False)
+        self._receipts = told.get(self._aggregation.version + 1, [])
         self.snapshot_wanted = published >= 0
 
     async def _facts(self) -> list[tuple[int, Fact]]:

@@ -68,6 +68,7 @@ class Intake:
         refuse: Refuse,
         repeat: Callable[[str], Awaitable[None]],
         complete: asyncio.Queue[UpdateManifest | None],
+        retry: timedelta = RETRY,
     ) -> None:
         self._job = job
         self._max_frame = chunk_bytes + FRAME_SLACK_BYTES
@@ -79,6 +80,7 @@ class Intake:
         self._partial: dict[str, _Partial] = {}
         self._done: set[str] = set()
         self._complete = complete
+        self._retry_s = retry.total_seconds()
 
     async def restore(self) -> None:
         """Take up what an earlier process left: partial updates, and complete ones that were not decided."""
@@ -186,8 +188,8 @@ class Intake:
             try:
                 return await self._store(write, *args, **kwargs)
             except StoreError as exc:
-                log.error("spool-paused", job=self._job, error=str(exc), retry_s=RETRY.total_seconds())
-                await asyncio.sleep(RETRY.total_seconds())
+                log.error("spool-paused", job=self._job, error=str(exc), retry_s=self._retry_s)
+                await asyncio.sleep(self._retry_s)
 
     async def _keep(self, touched: list[tuple[str, Chunk | UpdateManifest]]) -> None:
         # two steps, so that a ledger that cannot be written does not make the spool grow with every try

@@ -18,11 +18,13 @@ from fedbus.core.job import Job
 from fedbus.core.jobspec import JobSpec
 from fedbus.core.layout import Layout
 from fedbus.errors import DecodeError, LayoutError, ProtocolError
-from fedbus.store.ledger import DECIDED, JobRow
-from services.aggregator.folding import Folding, Tools
+from fedbus.store.ledger import JobRow
+from services.aggregator import history, receipts
+from services.aggregator.folding import Folding
 from services.aggregator.model_keeper import ModelKeeper
 from services.aggregator.model_log import ModelLogWriter
 from services.aggregator.result import result_of
+from services.aggregator.tools import Tools
 
 LOOK_AGAIN_S = 1.0
 
@@ -81,7 +83,7 @@ class JobRunner:
     async def welcome(self, site: str) -> None:
         """Tell a site that the model log is there to follow, if it is."""
         if self.life.state is m.JobState.RUNNING:
-            await self._tools.announcer.tell(site, m.JobStarted(job=self.job))
+            await self._tools.announcer.tell(site, m.JobStarted(job=self.job, session=self._tools.session))
 
     async def on_score(self, score: m.ScoreAnswer) -> None:
         """A site scored a version."""
@@ -124,13 +126,7 @@ class JobRunner:
 
     async def repeat_receipt(self, update_id: str) -> None:
         """A decided update came again: its site has lost the receipt."""
-        if self._folding is not None and await self._folding.repeat_receipt(update_id):
-            return
-        states = await self._tools.store(self._tools.ledger.update_states, self.job)
-        if states.get(update_id) == DECIDED:
-            # initial params leave no fact, but without a receipt their site would wait for ever
-            receipt = m.Receipt(job=self.job, update_id=update_id, outcome=m.Outcome.FOLDED, reason="decided before")
-            await self._tools.announcer.tell(m.UpdateId.parse(update_id).site, receipt)
+        await receipts.repeat(update_id, self._tools)
 
     def _nudge(self) -> None:
         self.complete.put_nowait(None)
@@ -178,9 +174,12 @@ class JobRunner:
             await self._folding.take(manifest)
 
     async def _refuse_late(self, manifest: m.UpdateManifest) -> None:
-        verdict = self.aggregation.refuse(m.UpdateId.parse(manifest.update_id), reason=f"the job is {self.life.state}")
+        reason = f"the job is {self.life.state}"
+        verdict = self.aggregation.refuse(m.UpdateId.parse(manifest.update_id), reason=reason)
         if self._folding is not None and isinstance(verdict, Refused):
             await self._folding.refused(verdict, manifest)
+        elif isinstance(verdict, Refused):
+            await receipts.give(history.receipt(self.job, verdict), self._tools)
 
     async def _step(self) -> None:
         if self._abort is not None:
@@ -244,12 +243,9 @@ class JobRunner:
             outcome, reason = m.Outcome.REFUSED, str(exc)
             self._initial_from = None
             await self._event(events.UPDATE_REFUSED, f"initial params of {site} refused: {exc}", site=site)
-        await self._tools.store(
-            self._tools.ledger.record_facts, self.job, [], decided=[manifest.update_id], at=time.time()
-        )
         await self._tools.compute(self._keeper.drop, manifest.update_id)
         receipt = m.Receipt(job=self.job, update_id=manifest.update_id, outcome=outcome, reason=reason)
-        await self._tools.announcer.tell(site, receipt)
+        await receipts.give(receipt, self._tools)
 
     async def _adopted(self, layout: Layout) -> None:
         await self._tools.store(self._tools.ledger.set_job, self.job, layout=layout.to_dict())

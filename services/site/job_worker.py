@@ -55,6 +55,7 @@ class JobWorker:
         self._files = ModelFiles(self._folder / "model")
         self._unsent: asyncio.Queue[m.UpdateId] = asyncio.Queue()
         self._started = asyncio.Event()
+        self._aggregator = ""
         self.ended = False
         self._loop = TrainingLoop(
             job,
@@ -85,11 +86,12 @@ class JobWorker:
     async def on_control(self, message: mail.ControlMessage) -> None:
         """Take a control message about this job."""
         match message:
-            case m.JobStarted():
-                # said again when the aggregator came back: whatever awaits its receipt is sent again
+            case m.JobStarted(session=session):
                 self._started.set()
-                for update_id in self._outbox.waiting:
-                    self._unsent.put_nowait(update_id)
+                if session != self._aggregator:
+                    self._aggregator = session
+                    for update_id in self._outbox.waiting:
+                        self._unsent.put_nowait(update_id)
             case m.InitialParamsRequest():
                 await self._loop.make_initial()
             case m.Receipt():

@@ -43,7 +43,7 @@ CONTROL: list[mail.ControlMessage] = [
     m.RollCall(session="a"),
     m.JobOffer(job="heart", spec={}),
     m.InitialParamsRequest(job="heart"),
-    m.JobStarted(job="heart"),
+    m.JobStarted(job="heart", session="0a"),
     m.Receipt(job="heart", update_id=UPDATE, outcome=m.Outcome.FOLDED),
     m.ScoreRequest(job="heart", version=1),
     m.JobEnded(job="heart", state=m.JobState.FINISHED, reason="done"),
@@ -112,7 +112,8 @@ def test_every_message_type_has_an_address() -> None:
 
 
 def test_a_chunk_sent_again_has_the_same_message_id_and_other_messages_have_their_own() -> None:
-    assert mail.from_trainer(CHUNK, site="mercy") == mail.from_trainer(CHUNK, site="mercy")
+    first, again = mail.from_trainer(CHUNK, site="mercy"), mail.from_trainer(CHUNK, site="mercy")
+    assert (first.message_id, first.body) == (again.message_id, again.body)
     assert mail.from_site(STATUS).message_id != mail.from_site(STATUS).message_id
 
 
@@ -163,3 +164,21 @@ def test_what_only_the_aggregator_says_is_refused_from_a_site(message: mail.Cont
 def test_bytes_that_are_no_message_are_refused() -> None:
     with pytest.raises(DecodeError):
         mail.from_envelope(dataclasses.replace(arrived(mail.from_site(STATUS), "mercy"), body=b"\x00"))
+
+
+def test_everything_about_one_update_shares_a_trace() -> None:
+    chunk = m.Chunk(job="heart", transfer="mercy:0a0b0c0d:7", part="update", index=0, count=1, body=b"frame")
+    receipt = m.Receipt(job="heart", update_id="mercy:0a0b0c0d:7", outcome=m.Outcome.FOLDED)
+    other = m.Receipt(job="heart", update_id="mercy:0a0b0c0d:8", outcome=m.Outcome.FOLDED)
+
+    sent = [
+        mail.from_trainer(chunk, site="mercy"),
+        mail.control(receipt, site="mercy"),
+        mail.control(other, site="mercy"),
+    ]
+
+    first, second, third = (str(envelope.headers["traceparent"]).split("-") for envelope in sent)
+    assert first[0] == "00"
+    assert first[3] == "01"
+    assert first[1] == second[1] != third[1]
+    assert first[2] != second[2]

@@ -35,7 +35,7 @@ def test_an_update_id_is_its_text_and_back(text: str) -> None:
         "mercy:123:7",
         "mercy:0123abcd:-1",
         "mercy:0123abcd:seven",
-        "mercy:0123abcd:٧",
+        "mercy:0123abcd:\u0667",
         "mercy:0123abcd:1" + "0" * 18,
     ],
 )

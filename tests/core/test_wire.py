@@ -60,7 +60,7 @@ GOLDEN: list[tuple[wire.Message, str, bytes]] = [
     (m.RollCall(session="a1"), "roll-call", b'{"session":"a1"}'),
     (m.JobOffer(job="heart", spec={"task": "digits"}), "offer", b'{"job":"heart","spec":{"task":"digits"}}'),
     (m.InitialParamsRequest(job="heart"), "initial-params", b'{"job":"heart"}'),
-    (m.JobStarted(job="heart"), "job-started", b'{"job":"heart"}'),
+    (m.JobStarted(job="heart", session="0a"), "job-started", b'{"job":"heart","session":"0a"}'),
     (
         m.Receipt(job="heart", update_id=UPDATE, outcome=m.Outcome.FOLDED, staleness=2),
         "receipt",
@@ -184,7 +184,7 @@ def test_an_unknown_type_is_refused_with_the_known_ones(name: str | None) -> Non
         ("join", b"[]", "body"),
         ("leave", b'{"site":"mercy"}', "session: Field required"),
         ("leave", b'{"site":"Mercy Hospital","session":"s"}', "site 'Mercy Hospital' must be 1 to 40"),
-        ("job-started", b'{"job":"../../etc"}', "job '../../etc' must be"),
+        ("job-started", b'{"job":"../../etc","session":"0a"}', "job '../../etc' must be"),
         ("receipt", b'{"job":"heart","update_id":"mercy","outcome":"folded"}', "is not site:incarnation:sequence"),
         ("receipt", b'{"job":"heart","update_id":"mercy:0123abcd:1","outcome":"lost"}', "outcome"),
         ("score", b'{"job":"heart","version":"many"}', "version"),

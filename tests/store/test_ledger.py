@@ -114,14 +114,14 @@ def test_an_update_goes_from_receiving_to_spooled_to_decided(ledger: Ledger) -> 
     assert ledger.update_states("heart") == {UPDATE: RECEIVING}
     ledger.mark_spooled([UPDATE], at=2.0)
     assert ledger.update_states("heart") == {UPDATE: SPOOLED}
-    ledger.record_facts("heart", [("folded", {})], decided=[UPDATE], at=3.0)
+    ledger.record_facts("heart", [("folded", {})], decided={UPDATE: {}}, at=3.0)
     assert ledger.update_states("heart") == {UPDATE: DECIDED}
     assert ledger.update_states("other") == {}
 
 
 def test_a_decided_update_is_never_spooled_or_received_again(ledger: Ledger) -> None:
     ledger.record_arrivals([chunk(0)], [(UPDATE, "heart", "mercy", "text")], at=1.0)
-    ledger.record_facts("heart", [], decided=[UPDATE], at=2.0)
+    ledger.record_facts("heart", [], decided={UPDATE: {}}, at=2.0)
     ledger.mark_spooled([UPDATE], at=3.0)
     ledger.record_arrivals([chunk(0)], [(UPDATE, "heart", "mercy", "text")], at=4.0)
     assert ledger.update_states("heart") == {UPDATE: DECIDED}
@@ -165,7 +165,7 @@ def test_facts_after_a_checkpoint_are_those_with_a_higher_number(ledger: Ledger)
 
 def test_deciding_without_a_fact_still_gives_a_number_that_covers_all(ledger: Ledger) -> None:
     last = ledger.record_facts("heart", [("folded", {})], at=1.0)
-    assert ledger.record_facts("heart", [], decided=[UPDATE], at=2.0) == last
+    assert ledger.record_facts("heart", [], decided={UPDATE: {}}, at=2.0) == last
 
 
 def test_the_last_published_version_is_the_highest_and_minus_one_before_any(ledger: Ledger) -> None:
@@ -183,7 +183,7 @@ def test_an_error_in_the_middle_leaves_nothing_of_the_call(ledger: Ledger) -> No
     ledger.record_arrivals([chunk(0)], [], at=1.0)
     bad: list[tuple[str, dict[str, Any]]] = [("folded", {}), ("folded", {"weight": object()})]
     with pytest.raises(TypeError):
-        ledger.record_facts("heart", bad, decided=[UPDATE], at=2.0)
+        ledger.record_facts("heart", bad, decided={UPDATE: {}}, at=2.0)
     assert ledger.facts("heart") == []
     assert ledger.update_states("heart") == {UPDATE: RECEIVING}
 
@@ -199,7 +199,7 @@ def test_a_call_that_failed_does_not_block_the_next(ledger: Ledger) -> None:
 def test_everything_written_survives_a_kill(ledger: Ledger, path: Path, tmp_path: Path) -> None:
     submit(ledger)
     ledger.record_arrivals([chunk(0)], [(UPDATE, "heart", "mercy", "text")], at=1.0)
-    ledger.record_facts("heart", [("folded", {"weight": 0.5})], decided=[UPDATE], at=2.0)
+    ledger.record_facts("heart", [("folded", {"weight": 0.5})], decided={UPDATE: {}}, at=2.0)
     ledger.mark_published("heart", 3, at=3.0)
     with Ledger(as_left_by_kill(path, tmp_path / "copy")) as again:
         assert [row.job for row in again.jobs()] == ["heart"]

@@ -1,0 +1,24 @@
+"""What every job uses and the daemon owns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fedbus.core.membership import Membership
+from fedbus.store.ledger import Ledger
+from services.aggregator.announcer import Announcer
+from services.aggregator.workers import Worker
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tools:
+    """Shared by all jobs; durations in seconds. `session` differs for each process of the aggregator."""
+
+    session: str
+    ledger: Ledger
+    store: Worker
+    compute: Worker
+    announcer: Announcer
+    membership: Membership
+    score_timeout_s: float
+    checkpoint_interval_s: float

@@ -1,0 +1,95 @@
+"""Facts as rows of the ledger and back, and the receipts that each version carries."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from fedbus.core.facts import Committed, Fact, Folded, Refused
+from fedbus.core.messages import Outcome, Receipt, UpdateId
+from fedbus.errors import StoreError
+from fedbus.store import ledger
+from services.aggregator import history
+
+
+def update(sequence: int, site: str = "mercy") -> UpdateId:
+    return UpdateId(site=site, incarnation="0123abcd", sequence=sequence)
+
+
+def folded(sequence: int, site: str = "mercy", staleness: int = 0) -> Folded:
+    return Folded(
+        update_id=update(sequence, site),
+        base_version=3,
+        num_examples=100,
+        staleness=staleness,
+        weight=1 / 3,
+        clip=0.1,
+        norm=2.0**-40,
+        at=1e9 + 1 / 7,
+    )
+
+
+def committed(version: int, *updates: UpdateId) -> Committed:
+    return Committed(version=version, update_ids=updates, normaliser=2 / 3, reason="2 of 2 updates", at=12345.678)
+
+
+FACTS: list[tuple[Fact, str]] = [
+    (folded(1), "folded"),
+    (Refused(update_id=update(2), reason='body: "Größe"'), "refused"),
+    (committed(4, update(1), update(3)), "committed"),
+]
+
+
+@pytest.mark.parametrize(("fact", "kind"), FACTS, ids=[kind for _, kind in FACTS])
+def test_a_fact_comes_back_to_the_bit_through_json(fact: Fact, kind: str) -> None:
+    found, body = history.to_row(fact)
+    assert found == kind
+    row = ledger.Fact(seq=1, kind=kind, body=json.loads(json.dumps(body)), at=0.0)
+    assert history.from_row(row) == fact
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "says"),
+    [
+        ("forgotten", {}, "fact 7 of the ledger is of unknown kind 'forgotten': upgrade fedbus"),
+        ("folded", {}, "fact 7 of the ledger cannot be read"),
+        ("refused", {"update_id": "mercy", "reason": ""}, "is not site:incarnation:sequence"),
+        ("refused", {"update_id": "mercy:0123abcd:1", "reason": "", "new": 1}, "new"),
+        ("committed", {"update_ids": 3}, "fact 7 of the ledger cannot be read"),
+    ],
+)
+def test_a_row_that_is_no_fact_is_an_error_that_names_it(kind: str, body: dict[str, object], says: str) -> None:
+    with pytest.raises(StoreError, match=says):
+        history.from_row(ledger.Fact(seq=7, kind=kind, body=body, at=0.0))
+
+
+def test_a_receipt_says_what_became_of_an_update() -> None:
+    assert history.receipt("heart", folded(1, staleness=2)) == Receipt(
+        job="heart", update_id="mercy:0123abcd:1", outcome=Outcome.FOLDED, staleness=2
+    )
+    assert history.receipt("heart", Refused(update_id=update(2), reason="too stale")) == Receipt(
+        job="heart", update_id="mercy:0123abcd:2", outcome=Outcome.REFUSED, reason="too stale"
+    )
+
+
+def test_each_version_carries_the_receipts_of_all_that_was_decided_since_the_one_before() -> None:
+    facts: list[Fact] = [
+        folded(1),
+        Refused(update_id=update(2), reason="no"),
+        folded(1, "ucsf"),
+        committed(1, update(1), update(1, "ucsf")),
+        folded(3),
+        committed(2, update(3)),
+        Refused(update_id=update(4), reason="no"),
+    ]
+    found = history.receipts_by_version("heart", facts)
+    assert {version: [r.update_id for r in receipts] for version, receipts in found.items()} == {
+        1: ["mercy:0123abcd:1", "mercy:0123abcd:2", "ucsf:0123abcd:1"],
+        2: ["mercy:0123abcd:3"],
+        3: ["mercy:0123abcd:4"],
+    }
+
+
+def test_without_facts_there_are_no_receipts() -> None:
+    assert history.receipts_by_version("heart", []) == {}

@@ -1,0 +1,400 @@
+"""The intake over a real ledger and spool: each update complete exactly once, whatever comes twice or is killed."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fedbus.bus import mail
+from fedbus.bus.envelope import Envelope
+from fedbus.core import messages as m
+from fedbus.errors import StoreError
+from fedbus.store.ledger import DECIDED, RECEIVING, SPOOLED, Ledger
+from fedbus.store.spool import Spool
+from services.aggregator.intake import Intake
+
+JOB = "heart"
+CHUNK_BYTES = 256 * 1024
+
+
+class Delivery:
+    """One message and whether it was acknowledged."""
+
+    def __init__(self, envelope: Envelope, user_id: str | None) -> None:
+        self.envelope = dataclasses.replace(envelope, user_id=user_id)
+        self.acked = 0
+
+    async def ack(self) -> None:
+        self.acked += 1
+
+
+class KilledError(Exception):
+    """The process was killed here."""
+
+
+class Store:
+    """Runs what the store thread would run; is killed before or after its n-th write, or finds a write failing."""
+
+    def __init__(self, *, killed_before: int = 10**9, killed_after: int = 10**9) -> None:
+        self.calls: list[str] = []
+        self.killed_before = killed_before
+        self.killed_after = killed_after
+        self.failing: dict[str, int] = {}
+
+    async def __call__(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        name = function.__name__
+        if name in ("update_states", "manifests", "chunks"):
+            return function(*args, **kwargs)
+        if len(self.calls) == self.killed_before:
+            raise KilledError
+        self.calls.append(name)
+        if self.failing.get(name, 0):
+            self.failing[name] -= 1
+            raise StoreError(f"{name}: the disk is full")
+        result = function(*args, **kwargs)
+        if len(self.calls) > self.killed_after:
+            raise KilledError
+        return result
+
+
+class Desk:
+    """One life of the aggregator's intake of one job."""
+
+    def __init__(self, folder: Path, store: Store | None = None) -> None:
+        self.ledger = Ledger(folder / "ledger.sqlite3")
+        self.spool = Spool(folder / "spool")
+        self.store = store or Store()
+        self.refused: list[tuple[Any, str]] = []
+        self.repeated: list[str] = []
+        self.complete: asyncio.Queue[m.UpdateManifest | None] = asyncio.Queue()
+        self.deliveries: asyncio.Queue[Delivery] = asyncio.Queue()
+        self.intake = Intake(
+            JOB,
+            chunk_bytes=CHUNK_BYTES,
+            ledger=self.ledger,
+            spool=self.spool,
+            store=self.store,  # type: ignore[arg-type]
+            refuse=self.refuse,
+            repeat=self.repeat,
+            complete=self.complete,
+            retry=timedelta(0),
+        )
+
+    async def refuse(self, delivery: Any, reason: str) -> None:
+        self.refused.append((delivery, reason))
+
+    async def repeat(self, update_id: str) -> None:
+        self.repeated.append(update_id)
+
+    async def coming(self) -> AsyncIterator[Delivery]:
+        while True:
+            yield await self.deliveries.get()
+
+    async def take(self, deliveries: Iterable[Delivery]) -> None:
+        """Deliver until all are acknowledged; KilledError when the process was killed over them."""
+        waiting = list(deliveries)
+        for delivery in waiting:
+            self.deliveries.put_nowait(delivery)
+        task = asyncio.create_task(self.intake.run(self.coming()))  # type: ignore[arg-type]
+        try:
+            async with asyncio.timeout(10):
+                while not all(d.acked for d in waiting) and not task.done():  # noqa: ASYNC110
+                    await asyncio.sleep(0)  # the intake runs in between
+        finally:
+            task.cancel()
+            (error,) = await asyncio.gather(task, return_exceptions=True)
+        if isinstance(error, BaseExceptionGroup):
+            raise error.exceptions[0]
+
+    def completed(self) -> list[str]:
+        """Ids of the updates that are ready to be folded, in order."""
+        found = []
+        while not self.complete.empty():
+            manifest = self.complete.get_nowait()
+            assert manifest is not None
+            found.append(manifest.update_id)
+        return found
+
+    def body(self, update_id: str) -> list[bytes]:
+        return list(self.spool.frames(JOB, update_id, self.ledger.chunks(update_id)))
+
+
+@asynccontextmanager
+async def opened(folder: Path, store: Store | None = None) -> AsyncIterator[Desk]:
+    desk = Desk(folder, store)
+    with desk.ledger:
+        await desk.intake.restore()
+        yield desk
+
+
+def frames(update_id: str, count: int = 3) -> list[bytes]:
+    return [f"{update_id} frame {index}".encode() * (index + 1) for index in range(count)]
+
+
+def update(sequence: int = 1, site: str = "mercy", count: int = 3, **changes: Any) -> list[Delivery]:
+    """The chunks of an update and its manifest, as its site sends them."""
+    update_id = f"{site}:0123abcd:{sequence}"
+    bodies = frames(update_id, count)
+    messages: list[m.Chunk | m.UpdateManifest] = [
+        m.Chunk(job=JOB, transfer=update_id, part="update", index=index, count=count, body=body)
+        for index, body in enumerate(bodies)
+    ]
+    manifest = m.UpdateManifest(
+        job=JOB,
+        update_id=update_id,
+        kind="delta",
+        base_version=0,
+        num_examples=10,
+        layout_digest="1a",
+        frames=count,
+        body_bytes=sum(map(len, bodies)),
+    )
+    messages.append(dataclasses.replace(manifest, **changes))
+    return [Delivery(mail.from_trainer(message, site=site), site) for message in messages]
+
+
+def again(deliveries: Iterable[Delivery]) -> list[Delivery]:
+    """What the broker delivers once more: all that was not acknowledged."""
+    return [Delivery(d.envelope, d.envelope.user_id) for d in deliveries if not d.acked]
+
+
+UPDATE = "mercy:0123abcd:1"
+
+
+# ------------------------------------------------------------------ complete updates
+
+
+async def test_an_update_is_complete_when_its_manifest_and_all_chunks_are_on_disk(tmp_path: Path) -> None:
+    async with opened(tmp_path) as desk:
+        *chunks, manifest = update()
+        await desk.take(chunks)
+        assert desk.completed() == []
+        assert desk.intake.receiving() == {UPDATE: 3}
+        await desk.take([manifest])
+        assert desk.completed() == [UPDATE]
+        assert desk.intake.receiving() == {}
+        assert desk.ledger.update_states(JOB) == {UPDATE: SPOOLED}
+        assert desk.body(UPDATE) == frames(UPDATE)
+
+
+async def test_everything_is_acknowledged_exactly_once_and_only_when_it_is_recorded(tmp_path: Path) -> None:
+    deliveries = update()
+    async with opened(tmp_path) as desk:
+        await desk.take(deliveries)
+        assert [d.acked for d in deliveries] == [1, 1, 1, 1]
+        assert len(desk.ledger.chunks(UPDATE)) == 3
+
+
+async def test_what_arrives_together_is_written_together(tmp_path: Path) -> None:
+    async with opened(tmp_path) as desk:
+        await desk.take([*update(1), *update(2), *update(1, "ucsf")])
+        assert desk.store.calls == ["append", "record_arrivals", "mark_spooled"]
+        assert sorted(desk.completed()) == ["mercy:0123abcd:1", "mercy:0123abcd:2", "ucsf:0123abcd:1"]
+
+
+async def test_a_manifest_that_overtakes_its_chunks_waits_for_them(tmp_path: Path) -> None:
+    async with opened(tmp_path) as desk:
+        *chunks, manifest = update()
+        for delivery in (manifest, chunks[2], chunks[0]):
+            await desk.take([delivery])
+            assert desk.completed() == []
+        await desk.take([chunks[1]])
+        assert desk.completed() == [UPDATE]
+        assert desk.body(UPDATE) == frames(UPDATE)
+
+
+async def test_an_update_that_comes_again_changes_nothing_and_its_site_is_told(tmp_path: Path) -> None:
+    async with opened(tmp_path) as desk:
+        await desk.take(update())
+        assert desk.completed() == [UPDATE]
+        before = desk.spool.path(JOB, UPDATE).stat().st_size
+        await desk.take(update())
+        assert desk.completed() == []
+        assert desk.repeated == [UPDATE]
+        assert desk.spool.path(JOB, UPDATE).stat().st_size == before
+
+
+async def test_more_chunks_than_announced_do_not_leave_a_site_waiting_for_ever(tmp_path: Path) -> None:
+    async with opened(tmp_path) as desk:
+        await desk.take(update(frames=2))
+        assert desk.completed() == [UPDATE]
+
+
+# ------------------------------------------------------------------ what is refused
+
+
+def changed_chunk(**changes: Any) -> Delivery:
+    delivery = update()[0]
+    message = mail.from_envelope(delivery.envelope)
+    assert isinstance(message, m.Chunk)
+    return Delivery(mail.from_trainer(dataclasses.replace(message, **changes), site="mercy"), "mercy")
+
+
+REFUSED: list[tuple[str, Delivery, str]] = [
+    ("another's login", Delivery(update()[0].envelope, "ucsf"), "came from login 'ucsf'"),
+    ("another's manifest", Delivery(update()[3].envelope, "ucsf"), "site, login and job must agree"),
+    ("no login", Delivery(update()[0].envelope, None), "no user_id"),
+    ("another job", changed_chunk(job="lungs"), "of job lungs came from login 'mercy' on the queue of heart"),
+    ("no update id", changed_chunk(transfer="4"), "is not site:incarnation:sequence"),
+    ("another spelling", changed_chunk(transfer="mercy:0123abcd:01"), "is not site:incarnation:sequence"),
+    ("a path", changed_chunk(transfer="../../etc:0123abcd:1"), "site '../../etc' must be"),
+    ("a version", changed_chunk(part="delta"), "expected an update of at most"),
+    ("too large", changed_chunk(body=bytes(CHUNK_BYTES + 65537)), "327681 bytes: expected an update of at most"),
+    ("too many", changed_chunk(count=2**40), "at most 1048576 chunks"),
+    ("no frames", update(frames=0)[-1], "with 0 frames: expected"),
+    ("too many frames", update(frames=2**40)[-1], "1 to 1048576 frames"),
+    ("unknown kind", update(kind="gift")[-1], "of kind 'gift'"),
+    ("garbage", Delivery(dataclasses.replace(update()[-1].envelope, body=b"{"), "mercy"), "Invalid JSON"),
+    (
+        "another message",
+        Delivery(mail.from_site(m.Leave(site="mercy", session="s")), "mercy"),
+        "Leave does not belong on the updates queue",
+    ),
+]
+
+
+@pytest.mark.parametrize(("_", "delivery", "says"), REFUSED, ids=[name for name, _, _ in REFUSED])
+async def test_what_breaks_the_protocol_is_kept_with_the_reason_and_blocks_nobody(
+    tmp_path: Path, _: str, delivery: Delivery, says: str
+) -> None:
+    bad = Delivery(delivery.envelope, delivery.envelope.user_id)
+    async with opened(tmp_path) as desk:
+        await desk.take([bad, *update(2)])
+        ((refused, reason),) = desk.refused
+        assert refused is bad
+        assert says in reason
+        assert bad.acked == 1
+        assert desk.completed() == ["mercy:0123abcd:2"]
+        assert desk.ledger.update_states(JOB).keys() == {"mercy:0123abcd:2"}
+
+
+async def test_the_largest_chunk_that_is_allowed_passes(tmp_path: Path) -> None:
+    async with opened(tmp_path) as desk:
+        await desk.take([changed_chunk(body=bytes(CHUNK_BYTES + 65536))])
+        assert desk.refused == []
+
+
+# ------------------------------------------------------------------ a full disk
+
+
+@pytest.mark.parametrize("write", ["append", "record_arrivals", "mark_spooled"])
+async def test_a_full_disk_pauses_and_loses_nothing(tmp_path: Path, write: str) -> None:
+    async with opened(tmp_path) as desk:
+        desk.store.failing = {write: 5}
+        await desk.take(update())
+        assert desk.completed() == [UPDATE]
+        # a ledger that could not be written did not make the spool grow
+        assert desk.spool.path(JOB, UPDATE).stat().st_size == sum(map(len, frames(UPDATE)))
+
+
+# ------------------------------------------------------------------ killed at every point
+
+KILLS = [("before", n) for n in range(3)] + [("after", n) for n in range(3)]
+
+
+@pytest.mark.parametrize(("when", "number"), KILLS)
+async def test_killed_at_any_write_the_update_is_complete_exactly_once_in_the_next_life(
+    tmp_path: Path, when: str, number: int
+) -> None:
+    deliveries = update()
+    store = Store(killed_before=number) if when == "before" else Store(killed_after=number)
+    async with opened(tmp_path, store) as desk:
+        with pytest.raises(KilledError):
+            await desk.take(deliveries)
+        assert desk.completed() == []
+    async with opened(tmp_path) as desk:
+        await desk.take(again(deliveries))
+        assert desk.completed() == [UPDATE]
+        assert desk.body(UPDATE) == frames(UPDATE)
+
+
+async def test_killed_after_the_last_write_the_update_waits_at_the_next_start(tmp_path: Path) -> None:
+    async with opened(tmp_path) as desk:
+        await desk.take([*update(1), *update(2)])
+    async with opened(tmp_path) as desk:
+        assert desk.completed() == ["mercy:0123abcd:1", "mercy:0123abcd:2"]
+        await desk.take(update(1))
+        assert desk.completed() == []
+
+
+async def test_a_recorded_update_that_was_not_marked_complete_is_completed_at_the_next_start(tmp_path: Path) -> None:
+    async with opened(tmp_path, Store(killed_before=2)) as desk:
+        with pytest.raises(KilledError):
+            await desk.take(update())
+        assert desk.ledger.update_states(JOB) == {UPDATE: RECEIVING}
+    async with opened(tmp_path) as desk:
+        assert desk.completed() == [UPDATE]
+        assert desk.ledger.update_states(JOB) == {UPDATE: SPOOLED}
+
+
+async def test_a_decided_update_does_not_come_back(tmp_path: Path) -> None:
+    async with opened(tmp_path) as desk:
+        await desk.take(update())
+        desk.ledger.record_facts(JOB, [("folded", {})], decided={UPDATE: {}}, at=1.0)
+    async with opened(tmp_path) as desk:
+        assert desk.completed() == []
+        await desk.take(update())
+        assert desk.completed() == []
+        assert desk.repeated == [UPDATE]
+        assert desk.ledger.update_states(JOB) == {UPDATE: DECIDED}
+
+
+async def test_a_partial_update_goes_on_where_it_was(tmp_path: Path) -> None:
+    *chunks, manifest = update()
+    async with opened(tmp_path) as desk:
+        await desk.take([chunks[0], manifest])
+    async with opened(tmp_path) as desk:
+        assert desk.intake.receiving() == {UPDATE: 1}
+        await desk.take(chunks[1:])
+        assert desk.completed() == [UPDATE]
+        assert desk.body(UPDATE) == frames(UPDATE)
+
+
+async def test_another_jobs_updates_are_not_touched(tmp_path: Path) -> None:
+    async with opened(tmp_path) as desk:
+        desk.ledger.record_arrivals([], [("mercy:0123abcd:9", "lungs", "mercy", "{}")], at=1.0)
+    async with opened(tmp_path) as desk:
+        assert desk.intake.receiving() == {}
+        assert desk.completed() == []
+
+
+MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None  # hundreds of fsyncs cost nothing there
+
+
+@settings(max_examples=40, deadline=None)
+@given(data=st.data())
+def test_any_order_repetition_batching_and_kills_give_each_update_once(data: st.DataObject) -> None:
+    async def live(folder: Path) -> None:
+        sent = [*update(1, count=2), *update(2, count=3), *update(1, "ucsf", count=1)]
+        sent += [
+            Delivery(d.envelope, d.envelope.user_id) for d in data.draw(st.lists(st.sampled_from(sent), max_size=8))
+        ]
+        waiting = data.draw(st.permutations(sent))
+        for _ in range(data.draw(st.integers(0, 3))):
+            try:
+                async with opened(folder, Store(killed_after=data.draw(st.integers(0, 6)))) as desk:
+                    while waiting:
+                        size = data.draw(st.integers(1, len(waiting)))
+                        await desk.take(waiting[:size])
+                        waiting = waiting[size:]
+            except KilledError:
+                waiting = again(waiting)
+        async with opened(folder) as desk:
+            await desk.take(waiting)
+            found = desk.completed()
+            assert sorted(found) == ["mercy:0123abcd:1", "mercy:0123abcd:2", "ucsf:0123abcd:1"]
+            for update_id, count in zip(sorted(found), (2, 3, 1), strict=True):
+                assert desk.body(update_id) == frames(update_id, count)
+
+    with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
+        asyncio.run(live(Path(folder)))

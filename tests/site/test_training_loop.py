@@ -1,0 +1,491 @@
+"""The training loop with a trainer whose every answer is written here: what it asks, in which order, why it waits."""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fedbus.core import messages as m
+from fedbus.core.frames import Code, build_frame
+from fedbus.core.jobspec import JobSpec
+from fedbus.store.outbox import Outbox
+from fedbus.training import protocol as p
+from services.site.model_files import ModelFiles
+from services.site.settings import SiteSettings
+from services.site.trainer import TrainerDiedError, TrainerFailedError
+from services.site.training_loop import TrainingLoop, training_seed
+
+LAYOUT = {"tensors": [["w", [10], "float32"]]}
+OPENED = p.Opened(device="cpu", layout_digest="1a", numel=10)
+FRAME = build_frame(Code.FP32, 0, 10, [struct.pack("<10f", *range(10))])
+
+
+def write(path: str, content: bytes) -> None:
+    """As the trainer does before it answers."""
+    Path(path).write_bytes(content)
+
+
+async def until(true: Callable[[], bool]) -> None:
+    """Let the loop run until it has come so far."""
+    async with asyncio.timeout(5):
+        while not true():  # noqa: ASYNC110 the loop says it in a plain attribute
+            await asyncio.sleep(0)
+
+
+class Clinic:
+    """A site's training loop between a scripted trainer and lists of what it said."""
+
+    def __init__(self, folder: Path, *, max_in_flight: int = 1, **spec: Any) -> None:
+        local = {"steps": 3, "batch_size": 8, "learning_rate": 0.1, "evaluate": False, **spec.pop("local", {})}
+        job = {"name": "heart", "task": "t", "local": local, "stop": {"versions": 9}, **spec}
+        self.files = ModelFiles(folder / "model")
+        self.outbox = Outbox(folder / "outbox", "mercy")
+        self.asked: asyncio.Queue[p.Command] = asyncio.Queue()
+        self.answers: asyncio.Queue[p.Reply | Exception] = asyncio.Queue()
+        self.said: list[Any] = []
+        self.updates: list[m.UpdateId] = []
+        self.pauses: list[float] = []
+        self.cancels = 0
+        self.starts = 0
+        self.pid = 1
+        settings = SiteSettings(site_name="mercy", site_data=folder, max_in_flight=max_in_flight)
+        self.loop = TrainingLoop(
+            "heart",
+            JobSpec.parse(job),
+            settings=settings,
+            files=self.files,
+            outbox=self.outbox,
+            say=self.say,
+            on_update=self.updates.append,
+            start=self.start,
+            sleep=self.sleep,
+        )
+
+    # the trainer, as the loop sees it
+
+    @asynccontextmanager
+    async def start(self, on_progress: Callable[[p.Progress], None], *, threads: int) -> AsyncIterator[Clinic]:
+        self.starts += 1
+        self.on_progress = on_progress
+        yield self
+
+    async def ask(self, command: p.Command) -> p.Reply:
+        self.asked.put_nowait(command)
+        answer = await self.answers.get()
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    async def cancel(self) -> None:
+        self.cancels += 1
+
+    # the rest of the site
+
+    async def say(self, message: Any) -> None:
+        self.said.append(message)
+
+    async def sleep(self, pause_s: float) -> None:
+        self.pauses.append(pause_s)
+
+    async def hold(self, version: int, part: str = "snapshot") -> None:
+        self.files.chunk(m.Chunk(job="heart", transfer=str(version), part=part, index=0, count=1, body=FRAME))
+        size = m.Part(frames=1, body_bytes=len(FRAME))
+        manifest = m.VersionManifest(
+            job="heart",
+            version=version,
+            digest=f"digest {version}",
+            delta=size if part == "delta" else None,
+            snapshot=size if part == "snapshot" else None,
+            snapshot_version=0,
+            snapshot_at=0.0,
+            layout=LAYOUT if part == "snapshot" else None,
+        )
+        self.files.manifest(manifest)
+        await self.loop.wake()
+
+    # what a test does
+
+    async def expects(self, kind: type[p.Command]) -> Any:
+        """The next thing the loop asks, which must be of this kind."""
+        async with asyncio.timeout(5):
+            command = await self.asked.get()
+        assert isinstance(command, kind), command
+        return command
+
+    async def idle(self, activity: str) -> None:
+        """The loop asks nothing and says why."""
+        await until(lambda: self.loop.activity.activity == activity)
+        assert self.asked.empty()
+
+    def trains(self, base_version: int) -> None:
+        self.answers.put_nowait(
+            p.Trained(base_version=base_version, frame_sizes=(7, 5), num_examples=30, steps=3, seconds=0.5)
+        )
+
+    async def opens(self) -> None:
+        await self.expects(p.Open)
+        self.answers.put_nowait(OPENED)
+
+    async def loads(self, version: int) -> p.Load:
+        command: p.Load = await self.expects(p.Load)
+        self.answers.put_nowait(p.Loaded(version=version))
+        return command
+
+
+@asynccontextmanager
+async def running(clinic: Clinic) -> AsyncIterator[asyncio.Task[None]]:
+    task = asyncio.create_task(clinic.loop.run())
+    try:
+        yield task
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+@pytest.fixture
+def clinic(tmp_path: Path) -> Clinic:
+    return Clinic(tmp_path)
+
+
+# ------------------------------------------------------------------ the way of one update
+
+
+async def test_a_version_becomes_an_update_in_the_outbox(clinic: Clinic) -> None:
+    async with running(clinic):
+        await clinic.opens()
+        await clinic.idle("waiting for the model")
+        await clinic.hold(4)
+        load = await clinic.loads(4)
+        assert (load.version, load.digest, load.deltas, load.layout) == (4, "digest 4", (), LAYOUT)
+        train: p.Train = await clinic.expects(p.Train)
+        write(train.path, b"seven..five.")
+        clinic.trains(4)
+        await clinic.idle("waiting for a receipt")
+    (update_id,) = clinic.updates
+    assert train.seed == training_seed(0, update_id)
+    entry = clinic.outbox.entry(update_id)
+    assert entry is not None
+    assert list(entry.frames()) == [b"seven..", b"five."]
+    assert entry.manifest["base_version"] == 4
+    assert (entry.manifest["kind"], entry.manifest["num_examples"]) == ("delta", 30)
+    assert (entry.manifest["frames"], entry.manifest["body_bytes"], entry.manifest["layout_digest"]) == (2, 12, "1a")
+
+
+async def test_the_trainer_is_opened_with_the_job_and_the_site(clinic: Clinic) -> None:
+    async with running(clinic):
+        opening: p.Open = await clinic.expects(p.Open)
+    assert (opening.job, opening.task, opening.site, opening.seed) == ("heart", "t", "mercy", 0)
+    assert opening.local["steps"] == 3
+    assert Path(opening.data).is_absolute()
+
+
+async def test_a_receipt_lets_it_train_again_from_the_same_version(clinic: Clinic) -> None:
+    async with running(clinic):
+        await clinic.opens()
+        await clinic.hold(0)
+        await clinic.loads(0)
+        await clinic.expects(p.Train)
+        clinic.trains(0)
+        await clinic.idle("waiting for a receipt")
+        clinic.outbox.remove(clinic.updates[0])
+        await clinic.loop.wake()
+        await clinic.expects(p.Train)
+
+
+async def test_only_the_deltas_it_lacks_are_loaded(clinic: Clinic) -> None:
+    async with running(clinic):
+        await clinic.opens()
+        await clinic.hold(0)
+        await clinic.loads(0)
+        await clinic.expects(p.Train)
+        await clinic.hold(1, "delta")
+        await clinic.hold(2, "delta")
+        clinic.trains(0)
+        await clinic.idle("waiting for a receipt")
+        clinic.outbox.remove(clinic.updates[0])
+        await clinic.loop.wake()
+        load = await clinic.loads(2)
+    assert load.snapshot is None
+    assert [Path(path).name for path in load.deltas] == ["v00000001.delta", "v00000002.delta"]
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3])
+async def test_no_more_updates_are_in_flight_than_allowed(tmp_path: Path, limit: int) -> None:
+    clinic = Clinic(tmp_path, max_in_flight=limit)
+    async with running(clinic):
+        await clinic.opens()
+        await clinic.hold(0)
+        await clinic.loads(0)
+        for _ in range(limit):
+            await clinic.expects(p.Train)
+            clinic.trains(0)
+        await clinic.idle("waiting for a receipt")
+    assert len(set(clinic.updates)) == limit
+
+
+async def test_an_update_left_by_an_earlier_process_counts_as_in_flight(tmp_path: Path) -> None:
+    earlier = Clinic(tmp_path)
+    async with running(earlier):
+        await earlier.opens()
+        await earlier.hold(0)
+        await earlier.loads(0)
+        await earlier.expects(p.Train)
+        earlier.trains(0)
+        await earlier.idle("waiting for a receipt")
+    clinic = Clinic(tmp_path)
+    async with running(clinic):
+        await clinic.opens()
+        await clinic.hold(0)
+        await clinic.idle("waiting for a receipt")
+
+
+async def test_sync_trains_once_from_each_version(tmp_path: Path) -> None:
+    clinic = Clinic(tmp_path, strategy="sync")
+    async with running(clinic):
+        await clinic.opens()
+        await clinic.hold(0)
+        await clinic.loads(0)
+        await clinic.expects(p.Train)
+        clinic.trains(0)
+        clinic.outbox.remove((await updates_of(clinic, 1))[0])
+        await clinic.loop.wake()
+        await clinic.idle("waiting for the next version")
+        await clinic.hold(1, "delta")
+        await clinic.loads(1)
+        await clinic.expects(p.Train)
+
+
+async def updates_of(clinic: Clinic, count: int) -> list[m.UpdateId]:
+    await until(lambda: len(clinic.updates) >= count)
+    return clinic.updates
+
+
+async def test_metrics_that_are_not_finite_are_left_out(clinic: Clinic) -> None:
+    async with running(clinic):
+        await clinic.opens()
+        await clinic.hold(0)
+        await clinic.loads(0)
+        await clinic.expects(p.Train)
+        metrics = {"loss": float("nan"), "norm": float("inf"), "auc": 0.5}
+        trained = p.Trained(base_version=0, frame_sizes=(), num_examples=1, steps=1, seconds=0.1, metrics=metrics)
+        clinic.answers.put_nowait(trained)
+        (update_id,) = await updates_of(clinic, 1)
+    entry = clinic.outbox.entry(update_id)
+    assert entry is not None
+    assert entry.manifest["metrics"] == {"auc": 0.5}
+
+
+def test_the_seed_of_a_training_is_its_own_and_comes_again() -> None:
+    one = m.UpdateId(site="mercy", incarnation="0123abcd", sequence=1)
+    assert training_seed(0, one) == training_seed(0, one)
+    others = [
+        training_seed(1, one),
+        training_seed(0, m.UpdateId(site="ucsf", incarnation="0123abcd", sequence=1)),
+        training_seed(0, m.UpdateId(site="mercy", incarnation="0123abcd", sequence=2)),
+    ]
+    assert len({training_seed(0, one), *others}) == 4
+    assert all(0 <= seed < 2**63 for seed in others)
+
+
+# ------------------------------------------------------------------ the order of duties
+
+
+async def test_initial_params_are_made_before_any_version_is_there(clinic: Clinic) -> None:
+    async with running(clinic):
+        await clinic.opens()
+        await clinic.loop.make_initial()
+        made: p.MakeInitial = await clinic.expects(p.MakeInitial)
+        write(made.path, b"params")
+        clinic.answers.put_nowait(p.Made(layout=LAYOUT, frame_sizes=(6,), digest="1a"))
+        await clinic.idle("waiting for the model")
+    (update_id,) = clinic.updates
+    entry = clinic.outbox.entry(update_id)
+    assert entry is not None
+    assert (entry.manifest["kind"], entry.manifest["layout"]) == ("initial", LAYOUT)
+
+
+async def test_each_version_is_scored_before_it_is_trained_from_when_the_job_says_so(tmp_path: Path) -> None:
+    clinic = Clinic(tmp_path, max_in_flight=2, local={"evaluate": True})
+    async with running(clinic):
+        await clinic.opens()
+        await clinic.hold(3)
+        await clinic.loads(3)
+        assert (await clinic.expects(p.Evaluate)).version == 3
+        clinic.answers.put_nowait(p.Scored(version=3, metrics={"auc": 0.7, "loss": float("nan")}, num_examples=9))
+        await clinic.expects(p.Train)
+        clinic.trains(3)
+        # the second update from the same version is not scored again
+        await clinic.expects(p.Train)
+    assert clinic.said == [m.ScoreAnswer(site="mercy", job="heart", version=3, metrics={"auc": 0.7}, num_examples=9)]
+
+
+async def test_a_request_for_a_score_cancels_the_training_and_comes_first(clinic: Clinic) -> None:
+    async with running(clinic):
+        await clinic.opens()
+        await clinic.hold(1)
+        await clinic.loads(1)
+        await clinic.expects(p.Train)
+        await clinic.loop.score(1)
+        assert clinic.cancels == 1
+        clinic.answers.put_nowait(p.Cancelled(base_version=1, steps=2))
+        await clinic.expects(p.Evaluate)
+        clinic.answers.put_nowait(p.Scored(version=1, metrics={"auc": 0.5}, num_examples=9))
+        await clinic.expects(p.Train)
+    assert [score.version for score in clinic.said] == [1]
+    assert clinic.updates == []
+
+
+async def test_a_score_is_given_once_the_version_is_held(clinic: Clinic) -> None:
+    async with running(clinic):
+        await clinic.opens()
+        await clinic.hold(1)
+        await clinic.loads(1)
+        await clinic.expects(p.Train)
+        await clinic.loop.score(2)
+        clinic.answers.put_nowait(p.Cancelled(base_version=1, steps=2))
+        await clinic.idle("waiting for version 2")
+        await clinic.hold(2, "delta")
+        await clinic.loads(2)
+        assert (await clinic.expects(p.Evaluate)).version == 2
+
+
+async def test_a_second_request_while_the_first_is_scored_is_not_lost(clinic: Clinic) -> None:
+    async with running(clinic):
+        await clinic.opens()
+        await clinic.loop.score(1)
+        await clinic.hold(1)
+        await clinic.loads(1)
+        await clinic.expects(p.Evaluate)
+        await clinic.loop.score(2)
+        clinic.answers.put_nowait(p.Scored(version=1, metrics={}, num_examples=9))
+        await clinic.idle("waiting for version 2")
+        await clinic.hold(2, "delta")
+        await clinic.loads(2)
+        assert (await clinic.expects(p.Evaluate)).version == 2
+
+
+async def test_stop_cancels_the_training_and_ends(clinic: Clinic) -> None:
+    async with running(clinic) as task:
+        await clinic.opens()
+        await clinic.hold(1)
+        await clinic.loads(1)
+        await clinic.expects(p.Train)
+        await clinic.loop.stop()
+        assert clinic.cancels == 1
+        clinic.answers.put_nowait(p.Cancelled(base_version=1, steps=2))
+        async with asyncio.timeout(5):
+            await task
+    assert clinic.updates == []
+
+
+async def test_progress_is_part_of_what_the_site_says(clinic: Clinic) -> None:
+    async with running(clinic):
+        await clinic.opens()
+        await clinic.hold(1)
+        await clinic.loads(1)
+        await clinic.expects(p.Train)
+        clinic.on_progress(p.Progress(step=2, steps=3))
+        activity = clinic.loop.activity
+    assert activity == m.JobActivity(job="heart", activity="training", version=1, step=2, steps=3)
+
+
+# ------------------------------------------------------------------ trouble
+
+
+async def test_a_trainer_that_dies_is_replaced_after_a_growing_pause(clinic: Clinic) -> None:
+    async with running(clinic) as task:
+        for _ in range(5):
+            await clinic.expects(p.Open)
+            clinic.answers.put_nowait(TrainerDiedError("killed by SIGKILL"))
+        async with asyncio.timeout(5):
+            await task
+    assert clinic.starts == 5
+    assert clinic.pauses == [1.0, 2.0, 4.0, 8.0]
+    assert [(t.restarts, t.fatal) for t in clinic.said] == [(1, False), (2, False), (3, False), (4, False), (5, True)]
+    assert clinic.loop.activity.activity == "gave up"
+
+
+async def test_a_training_that_succeeds_makes_earlier_failures_forgotten(tmp_path: Path) -> None:
+    clinic = Clinic(tmp_path, max_in_flight=2)
+    async with running(clinic):
+        for _ in range(4):
+            await clinic.expects(p.Open)
+            clinic.answers.put_nowait(TrainerDiedError("killed"))
+        await clinic.opens()
+        await clinic.hold(0)
+        await clinic.loads(0)
+        await clinic.expects(p.Train)
+        clinic.trains(0)
+        await clinic.expects(p.Train)
+        clinic.answers.put_nowait(TrainerDiedError("killed"))
+        await clinic.expects(p.Open)
+    assert [(t.restarts, t.fatal) for t in clinic.said] == [(n, False) for n in (1, 2, 3, 4, 1)]
+
+
+async def test_what_only_a_person_can_mend_is_given_up_at_once(clinic: Clinic) -> None:
+    async with running(clinic) as task:
+        await clinic.expects(p.Open)
+        clinic.answers.put_nowait(TrainerFailedError(p.Failed(error="no data", traceback="", fatal=True)))
+        async with asyncio.timeout(5):
+            await task
+    assert clinic.said == [m.TrainerTrouble(site="mercy", job="heart", error="no data", restarts=1, fatal=True)]
+    assert (clinic.starts, clinic.pauses) == (1, [])
+
+
+async def test_initial_params_are_made_again_when_the_trainer_died_over_them(clinic: Clinic) -> None:
+    async with running(clinic):
+        await clinic.opens()
+        await clinic.loop.make_initial()
+        await clinic.expects(p.MakeInitial)
+        clinic.answers.put_nowait(TrainerDiedError("killed"))
+        await clinic.opens()
+        await clinic.expects(p.MakeInitial)
+
+
+async def test_a_new_trainer_loads_everything_again(clinic: Clinic) -> None:
+    async with running(clinic):
+        await clinic.opens()
+        await clinic.hold(0)
+        await clinic.hold(1, "delta")
+        await clinic.loads(1)
+        await clinic.expects(p.Train)
+        clinic.answers.put_nowait(TrainerDiedError("killed"))
+        await clinic.opens()
+        load = await clinic.loads(1)
+    assert load.snapshot is not None
+    assert len(load.deltas) == 1
+
+
+async def test_deltas_that_fail_are_tried_from_the_snapshot_and_then_a_fresh_one_is_asked_for(clinic: Clinic) -> None:
+    async with running(clinic):
+        await clinic.opens()
+        await clinic.hold(0)
+        await clinic.loads(0)
+        await clinic.expects(p.Train)
+        await clinic.hold(1, "delta")
+        clinic.trains(0)
+        clinic.outbox.remove((await updates_of(clinic, 1))[0])
+        await clinic.loop.wake()
+        for snapshot_given in (False, True):
+            load: p.Load = await clinic.expects(p.Load)
+            assert (load.snapshot is not None) is snapshot_given
+            clinic.answers.put_nowait(p.LoadFailed(version=1, reason="digest differs"))
+        await clinic.idle("waiting for the model")
+        assert clinic.said == [m.ResyncRequest(site="mercy", job="heart", reason="digest differs")]
+        await clinic.hold(1)
+        load = await clinic.loads(1)
+    assert load.snapshot is not None
+
+
+async def test_an_answer_to_another_question_is_a_dead_trainer(clinic: Clinic) -> None:
+    async with running(clinic):
+        await clinic.expects(p.Open)
+        clinic.answers.put_nowait(p.Loaded(version=0))
+        await clinic.opens()
+    assert clinic.said[0].error == "the trainer answered Loaded to Open"
