@@ -54,6 +54,10 @@ class ProcessId:
             time.sleep(POLL_S)
         return True
 
+    def ask_to_end(self) -> None:
+        """SIGTERM, without waiting."""
+        self._signal(signal.SIGTERM)
+
     def end(self, grace: timedelta) -> None:
         """SIGTERM, then SIGKILL after `grace` (at once when it is zero); returns when the process is gone."""
         if grace:

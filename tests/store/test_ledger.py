@@ -127,6 +127,14 @@ def test_a_decided_update_is_never_spooled_or_received_again(ledger: Ledger) -> 
     assert ledger.update_states("heart") == {UPDATE: DECIDED}
 
 
+def test_a_decided_update_keeps_its_receipt(ledger: Ledger) -> None:
+    ledger.record_arrivals([chunk(0)], [], at=1.0)
+    assert ledger.receipt(UPDATE) is None
+    ledger.record_facts("heart", [], decided={UPDATE: {"outcome": "refused", "reason": "stale"}}, at=2.0)
+    assert ledger.receipt(UPDATE) == {"outcome": "refused", "reason": "stale"}
+    assert ledger.receipt("mercy:0123abcd:9") is None
+
+
 def test_complete_updates_wait_in_the_order_in_which_they_became_complete(ledger: Ledger) -> None:
     for number in (1, 2, 3):
         ledger.record_arrivals([], [(f"mercy:0123abcd:{number}", "heart", "mercy", f"text {number}")], at=1.0)
@@ -177,6 +185,14 @@ def test_the_last_published_version_is_the_highest_and_minus_one_before_any(ledg
 
 
 # ------------------------------------------------------------------ durable, atomic, safe
+
+
+def test_the_chunks_of_a_job_that_ended_are_forgotten_and_those_of_others_stay(ledger: Ledger) -> None:
+    other = ChunkRow(update_id="mercy:0123abcd:2", job="lungs", site="mercy", index=0, offset=0, length=1)
+    ledger.record_arrivals([chunk(0), other], [], at=1.0)
+    ledger.forget_job_chunks("heart")
+    assert ledger.chunks(UPDATE) == []
+    assert len(ledger.chunks("mercy:0123abcd:2")) == 1
 
 
 def test_an_error_in_the_middle_leaves_nothing_of_the_call(ledger: Ledger) -> None:
