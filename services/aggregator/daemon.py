@@ -324,13 +324,15 @@ class Aggregator:
             state=str(m.JobState.SUBMITTED),
             at=time.time(),
         )
-        if job not in self._runners:
-            rows = await self._tools.store(self._ledger.jobs)
-            row = next(r for r in rows if r.job == job)
-            if not m.JobState(row.state).ended:
-                self._start_job(row)
-                text = f"{envelope.user_id} submitted task {spec.task}"
-                await self._announcer.event(events.JOB_SUBMITTED, job, text)
+        rows = await self._tools.store(self._ledger.jobs)
+        row = next(r for r in rows if r.job == job)
+        if row.spec != spec.to_dict():
+            message = f"{message_id!r} was used before, for {job} with another spec: give each submit its own id"
+            return requests.rejected(Problem(path="message_id", message=message))
+        if job not in self._runners and not m.JobState(row.state).ended:
+            self._start_job(row)
+            text = f"{envelope.user_id} submitted task {spec.task}"
+            await self._announcer.event(events.JOB_SUBMITTED, job, text)
         return {"accepted": {"job": job}}
 
     def _abort(self, job: str, reason: object, user: str) -> dict[str, Any]:

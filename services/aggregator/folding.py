@@ -195,14 +195,18 @@ class Folding:
             self._aggregation.apply(fact)
             self._last_seq = seq
         self._aggregation.restart_timers(now=time.monotonic())
-        deltas = await self._tools.compute(lambda: list(self._keeper.restore(self._layout, facts)))
         published = await self._tools.store(self._tools.ledger.last_published, self._job)
+        deltas = await self._tools.compute(self._replay, facts, published)
         told = history.receipts_by_version(self._job, [fact for _, fact in facts])
         for delta in deltas:
-            if delta.version > published >= 0:
-                await self._publish(delta, tuple(told.get(delta.version, ())), snapshot=False)
+            await self._publish(delta, tuple(told.get(delta.version, ())), snapshot=False)
         self._receipts = told.get(self._aggregation.version + 1, [])
         self.snapshot_wanted = published >= 0
+
+    def _replay(self, facts: list[tuple[int, Fact]], published: int) -> list[Delta]:
+        """Make every version after the checkpoint again; keep only those that the model log may lack."""
+        deltas = self._keeper.restore(self._layout, facts)
+        return [delta for delta in deltas if delta.version > published >= 0]
 
     async def _facts(self) -> list[tuple[int, Fact]]:
         rows = await self._tools.store(self._tools.ledger.facts, self._job)

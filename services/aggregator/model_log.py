@@ -41,9 +41,7 @@ class ModelLogWriter:
         snapshot_bytes = 4 * layout.numel
         every = min(spec.snapshot_every or MOST_VERSIONS, MOST_VERSIONS)
         period_bytes = every * snapshot_bytes if spec.snapshot_every else (REPLAY_MODELS + 1) * snapshot_bytes
-        return ModelLogSize(
-            snapshot_bytes=snapshot_bytes, delta_bytes=max(1, period_bytes // every), snapshot_every=every
-        )
+        return ModelLogSize(snapshot_bytes=snapshot_bytes, delta_bytes=-(-period_bytes // every), snapshot_every=every)
 
     def wants_snapshot(self, version: int) -> bool:
         """Whether this version should bring a snapshot along."""

@@ -50,6 +50,6 @@ def spec_of(envelope: Envelope) -> JobSpec:
 
 
 def job_id(spec: JobSpec, message_id: str) -> str:
-    """Name and six hex digits; the same message gives the same id, so that a repeated submit makes no second job."""
-    suffix = hashlib.blake2b(message_id.encode(), digest_size=3).hexdigest()
-    return f"{spec.name[:33].rstrip('-')}-{suffix}"
+    """Name and eight hex digits; the same message gives the same id, so that a repeated submit makes no second job."""
+    suffix = hashlib.blake2b(message_id.encode(), digest_size=4).hexdigest()
+    return f"{spec.name[:31].rstrip('-')}-{suffix}"

@@ -1,0 +1,149 @@
+"""The model log's writer: chunks before their manifest, and a snapshot when reading it is cheaper than replaying."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable, Iterable
+from typing import Any
+
+import pytest
+
+from fedbus.bus import mail
+from fedbus.bus.envelope import Envelope
+from fedbus.core import messages as m
+from fedbus.core.jobspec import JobSpec
+from fedbus.core.layout import Layout, TensorSpec
+from services.aggregator.model_log import MOST_VERSIONS, REPLAY_MODELS, ModelLogWriter
+
+LAYOUT = Layout.of([TensorSpec(name="w", shape=(100,), dtype="float32")])
+SNAPSHOT = [b"s" * 200, b"s" * 200]
+
+
+class Publisher:
+    """Keeps what it is given, in order."""
+
+    def __init__(self) -> None:
+        self.sent: list[Envelope] = []
+
+    async def publish(self, envelope: Envelope, *, mandatory: bool = True) -> None:
+        self.sent.append(envelope)
+
+    async def publish_many(self, envelopes: Iterable[Envelope] | AsyncIterable[Envelope]) -> int:
+        before = len(self.sent)
+        if isinstance(envelopes, AsyncIterable):
+            self.sent += [envelope async for envelope in envelopes]
+        else:
+            self.sent += envelopes
+        return sum(len(envelope.body) for envelope in self.sent[before:])
+
+    def messages(self) -> list[Any]:
+        return [mail.wire.decode(e.type, e.headers, e.body) for e in self.sent]
+
+
+def spec(**keys: Any) -> JobSpec:
+    local = {"steps": 1, "batch_size": 1, "learning_rate": 0.1}
+    return JobSpec.parse({"name": "heart", "task": "t", "local": local, "stop": {"versions": 9}} | keys)
+
+
+def writer(publisher: Publisher, **keys: Any) -> ModelLogWriter:
+    return ModelLogWriter("heart", spec(**keys), LAYOUT, publisher)  # type: ignore[arg-type]
+
+
+async def publish(log: ModelLogWriter, version: int, *, delta_bytes: int = 40, snapshot: bool = False) -> int:
+    return await log.publish(
+        version,
+        digest=f"digest {version}",
+        delta=[b"d" * delta_bytes] if version else None,
+        snapshot=SNAPSHOT if snapshot else None,
+    )
+
+
+async def snapshots(log: ModelLogWriter, versions: int, *, delta_bytes: int) -> list[int]:
+    """Which versions bring a snapshot when the writer's own rule is followed."""
+    found = []
+    for version in range(versions):
+        if log.wants_snapshot(version):
+            found.append(version)
+        await publish(log, version, delta_bytes=delta_bytes, snapshot=log.wants_snapshot(version))
+    return found
+
+
+async def test_the_manifest_comes_last_and_alone() -> None:
+    publisher = Publisher()
+    sent_bytes = await publish(writer(publisher), 3, snapshot=True)
+    *chunks, manifest = publisher.messages()
+    assert [(c.part, c.index, c.count, c.transfer) for c in chunks] == [
+        ("delta", 0, 1, "3"),
+        ("snapshot", 0, 2, "3"),
+        ("snapshot", 1, 2, "3"),
+    ]
+    assert isinstance(manifest, m.VersionManifest)
+    assert manifest.delta == m.Part(frames=1, body_bytes=40)
+    assert manifest.snapshot == m.Part(frames=2, body_bytes=400)
+    assert sent_bytes == 440
+
+
+async def test_a_manifest_says_where_the_newest_snapshot_is_and_carries_the_layout_only_with_one() -> None:
+    publisher = Publisher()
+    log = writer(publisher)
+    await publish(log, 0, snapshot=True)
+    await publish(log, 1)
+    first, second = (x for x in publisher.messages() if isinstance(x, m.VersionManifest))
+    assert (first.snapshot_version, first.layout) == (0, LAYOUT.to_dict())
+    assert (second.snapshot_version, second.layout, second.snapshot) == (0, None, None)
+    assert 0 < first.snapshot_at == second.snapshot_at
+
+
+async def test_receipts_travel_with_the_version() -> None:
+    publisher = Publisher()
+    receipt = m.Receipt(job="heart", update_id="mercy:0123abcd:1", outcome=m.Outcome.FOLDED)
+    await writer(publisher).publish(1, digest="d", delta=[b"x"], snapshot=None, receipts=(receipt,))
+    assert publisher.messages()[-1].receipts == (receipt,)
+
+
+async def test_the_same_version_again_has_the_same_message_ids() -> None:
+    publisher = Publisher()
+    log = writer(publisher)
+    await publish(log, 1)
+    first, publisher.sent = [e.message_id for e in publisher.sent], []
+    await publish(log, 1)
+    assert [e.message_id for e in publisher.sent] == first
+
+
+async def test_small_deltas_bring_a_snapshot_every_so_many_versions() -> None:
+    assert await snapshots(writer(Publisher()), 130, delta_bytes=1) == [0, MOST_VERSIONS, 2 * MOST_VERSIONS]
+
+
+async def test_the_job_may_want_snapshots_more_often() -> None:
+    assert await snapshots(writer(Publisher(), snapshot_every=3), 9, delta_bytes=1) == [0, 3, 6]
+
+
+async def test_deltas_as_large_as_the_model_bring_one_before_a_joiner_would_read_much_more() -> None:
+    found = await snapshots(writer(Publisher()), 16, delta_bytes=400)
+    assert found == [0, REPLAY_MODELS + 1, 2 * (REPLAY_MODELS + 1), 3 * (REPLAY_MODELS + 1)]
+
+
+async def test_a_writer_after_a_restart_wants_a_snapshot_for_it_does_not_know_the_last() -> None:
+    assert writer(Publisher()).wants_snapshot(57)
+
+
+@pytest.mark.parametrize("snapshot_every", [None, 1, 3, 64, 1000])
+@pytest.mark.parametrize("delta_bytes", [1, 100, 400])
+async def test_the_stream_is_large_enough_for_a_snapshot_and_all_that_follows_it(
+    snapshot_every: int | None, delta_bytes: int
+) -> None:
+    """What lies from one snapshot to the end of the next one must never be more than half of what is kept."""
+    keys = {} if snapshot_every is None else {"snapshot_every": snapshot_every}
+    publisher = Publisher()
+    log = writer(publisher, **keys)
+    size = ModelLogWriter.size(spec(**keys), LAYOUT)
+    assert size.snapshot_bytes == 400
+    await snapshots(log, 200, delta_bytes=delta_bytes)
+    longest = current = 0
+    for envelope in publisher.sent:
+        message = mail.wire.decode(envelope.type, envelope.headers, envelope.body)
+        if isinstance(message, m.Chunk):
+            current += len(message.body)
+        elif message.snapshot is not None:  # type: ignore[union-attr]
+            longest, current = max(longest, current), 0
+    segments = 2 * size.segment_bytes
+    assert 2 * longest <= size.retention_bytes - segments
