@@ -1,0 +1,201 @@
+"""What daemon tests share: a federation of real processes on a fresh virtual host, job specs, the command line.
+
+Nothing here sleeps for a fixed time: a test waits for a log line or for an answer, with a generous limit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from fedbus.bench.local import Daemon, LocalFederation, wait_until
+from fedbus.core.facts import Committed, Fact, Folded
+from fedbus.core.jobspec import JobSpec
+from fedbus.store.ledger import Ledger
+from fedbus.tasks.heart_disease import write_site_data
+from services.aggregator import history
+from services.publisher.client import Client
+from services.publisher.settings import PublisherSettings
+
+SOON = timedelta(seconds=30)
+QUICK_STATUS = {"status_interval_s": 0.5}  # a lease of 1.5 s
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Said:
+    """What a command printed and returned."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+@dataclass(slots=True, kw_only=True)
+class House:
+    """A federation of real processes in `folder`, and what a person does with it."""
+
+    folder: Path
+    running: LocalFederation
+    aggregator: Daemon = field(init=False)
+
+    def start_aggregator(self, **settings: object) -> Daemon:
+        self.aggregator = self.running.start_aggregator(**settings)
+        return self.aggregator
+
+    def start_site(self, name: str, *, data: Path | None = None, **settings: object) -> Daemon:
+        """Start a site; its data are Cleveland's patients, or Hungary's for the site of that name."""
+        if data is None:
+            data = self.folder / "data" / name
+            write_site_data(data, "hungary" if name == "hungary" else "cleveland")
+        return self.running.start_site(name, data, **settings)
+
+    def kill(self, daemon: Daemon) -> None:
+        """SIGKILL, without a word to anybody."""
+        daemon.stop(timedelta(0))
+
+    # what submitters do
+
+    def ask(self, question: Callable[[Client], Coroutine[Any, Any, Any]]) -> Any:
+        """Ask with a client of its own."""
+
+        async def asking() -> Any:
+            settings = PublisherSettings.load(broker_url=self.running.url("submitter"), timeout_s=SOON.total_seconds())
+            async with Client(settings) as client:
+                return await question(client)
+
+        return asyncio.run(asking())
+
+    def spec(self, **keys: Any) -> dict[str, Any]:
+        """A tiny job; `keys` replace what stands here. Its task starts faster than those that need an optimizer."""
+        return {
+            "name": "test",
+            "task": "synthetic",
+            "task_config": {"numel": 64},
+            "local": {"steps": 2, "batch_size": 32, "learning_rate": 0.05, "evaluate": False},
+            "stop": {"versions": 3},
+        } | keys
+
+    def submit(self, **keys: Any) -> str:
+        """Submit such a job and return its id."""
+        spec = JobSpec.parse(self.spec(**keys))
+        return str(self.ask(lambda client: client.submit(spec)))
+
+    def job(self, job: str) -> dict[str, Any]:
+        return dict(self.ask(lambda client: client.job(job)))
+
+    def site(self, name: str) -> dict[str, Any]:
+        return next(dict(s) for s in self.ask(lambda client: client.sites()) if s["site"] == name)
+
+    def fedbus(self, *arguments: str, url: str | None = None, stdin: str = "", **env: object) -> Said:
+        """The command `fedbus` as a process, run to its end; as submitter unless `url` is given."""
+        program = Path(sys.executable).with_name("fedbus")
+        settings = {"FEDBUS_BROKER_URL": url or self.running.url("submitter"), "FEDBUS_HOME": str(self.folder / "home")}
+        settings |= {f"FEDBUS_{key.upper()}": str(value) for key, value in env.items()}
+        done = subprocess.run(
+            [program, *arguments],
+            env={**os.environ, **settings},
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        return Said(code=done.returncode, out=done.stdout, err=done.stderr)
+
+    # what is waited for, and what is left on disk
+
+    def ended(self, job: str, *, state: str = "finished") -> dict[str, Any]:
+        """Wait until the job has ended like that."""
+        return self.aggregator.wait_for("job-ended", within=2 * SOON, job=job, state=state)
+
+    def committed(self, version: int) -> dict[str, Any]:
+        return self.aggregator.wait_for("version-committed", version=version)
+
+    def facts(self, job: str) -> list[Fact]:
+        """Everything that was decided, from the ledger."""
+        with Ledger(self.folder / "aggregator" / "ledger.sqlite3") as ledger:
+            return [history.from_row(row) for row in ledger.facts(job)]
+
+    def folded(self, job: str) -> list[Folded]:
+        return [fact for fact in self.facts(job) if isinstance(fact, Folded)]
+
+    def versions(self, job: str) -> list[Committed]:
+        return [fact for fact in self.facts(job) if isinstance(fact, Committed)]
+
+    # processes
+
+    def trainers(self, daemon: Daemon) -> list[psutil.Process]:
+        """Trainer processes of a site daemon."""
+        return psutil.Process(daemon.pid).children()
+
+    def wait_gone(self, process: psutil.Process) -> None:
+        """Wait until a process has ended; a zombie has."""
+
+        def gone() -> bool:
+            return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+
+        wait_until(gone, within=SOON, what=f"the end of process {process.pid}")
+
+    def exit_code(self, daemon: Daemon, *, within: timedelta = timedelta(seconds=10)) -> int:
+        """Wait until a daemon has ended and return its exit code."""
+
+        def ended() -> tuple[int, int] | None:
+            pid, status = os.waitpid(daemon.pid, os.WNOHANG)
+            return (pid, status) if pid else None
+
+        _, status = wait_until(ended, within=within, what=f"the end of {daemon.name}", or_else=daemon.last_words)
+        return os.waitstatus_to_exitcode(status)
+
+    def terminate(self, daemon: Daemon) -> int:
+        """SIGTERM; the exit code."""
+        os.kill(daemon.pid, signal.SIGTERM)
+        return self.exit_code(daemon)
+
+    def stop_all(self) -> dict[str, int]:
+        """SIGTERM to all at once; the exit codes of those that still ran."""
+        daemons = [d for d in self.running.daemons if d.alive]
+        for daemon in daemons:
+            os.kill(daemon.pid, signal.SIGCONT)
+            os.kill(daemon.pid, signal.SIGTERM)
+        return {daemon.name: self.exit_code(daemon) for daemon in daemons}
+
+
+@contextmanager
+def open_house(folder: Path, vhost: Any) -> Iterator[House]:
+    with LocalFederation(folder, url_for=vhost.url) as running:
+        house = House(folder=folder, running=running)
+        yield house
+        assert set(house.stop_all().values()) <= {0}
+
+
+@pytest.fixture
+def house(tmp_path: Path, vhost: Any) -> Iterator[House]:
+    """A federation without any daemon yet, on a fresh virtual host; every daemon must end by SIGTERM with code 0."""
+    with open_house(tmp_path / "fed", vhost) as house:
+        yield house
+
+
+@pytest.fixture(scope="module")
+def manned_house(tmp_path_factory: pytest.TempPathFactory, fresh_vhost: Callable[[], Any]) -> Iterator[House]:
+    """A federation with an aggregator, shared by tests that only ask it something."""
+    with open_house(tmp_path_factory.mktemp("manned") / "fed", fresh_vhost()) as house:
+        house.start_aggregator()
+        house.aggregator.wait_for("aggregator-ready")
+        yield house

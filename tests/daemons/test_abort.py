@@ -1,0 +1,39 @@
+"""A person ends a job."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from fedbus.bench.local import wait_until
+
+
+@pytest.fixture(scope="module")
+def aborted(manned_house):
+    """A job that a person aborted in the middle, by the command line."""
+    house = manned_house
+    house.start_site("cleveland", step_delay_s=0.05)
+    job = house.submit(stop={"versions": 1000})
+    house.committed(1)
+    said = house.fedbus("abort", job, "--reason", "wrong data")
+    assert (said.code, said.out) == (0, f"{job} is being aborted\n")
+    house.ended(job, state="aborted")
+    return job
+
+
+def test_aborted_job_stops_the_training_and_its_files_go(manned_house, aborted):
+    # then the site stops its trainer and drops what it held of the job
+    (site,) = [daemon for daemon in manned_house.running.daemons if daemon.name == "cleveland"]
+    site.wait_for("job-ended", job=aborted, state="aborted")
+    wait_until(lambda: not manned_house.trainers(site), within=timedelta(seconds=10), what="the end of the trainer")
+    files = manned_house.folder / "sites" / "cleveland" / "jobs" / aborted
+    wait_until(lambda: not files.exists(), within=timedelta(seconds=10), what="the end of the job's files")
+    # and the job says who ended it and why
+    assert manned_house.job(aborted)["says"] == "aborted by submitter: wrong data"
+
+
+def test_watching_an_aborted_job_fails(manned_house, aborted):
+    said = manned_house.fedbus("watch", aborted)
+    assert said.code == 1
+    assert "aborted by submitter: wrong data" in said.out.splitlines()[-1]
