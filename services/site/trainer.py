@@ -24,6 +24,7 @@ from fedbus.training import protocol as p
 
 START_LIMIT = timedelta(seconds=120)
 CLOSE_GRACE = timedelta(seconds=2)
+CANCEL_GRACE = timedelta(seconds=10)
 
 log = structlog.get_logger()
 Progressed = Callable[[p.Progress], None]
@@ -51,11 +52,14 @@ class Trainer:
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
         on_progress: Progressed,
+        cancel_grace: timedelta,
     ) -> None:
         self._process = process
         self._reader = reader
         self._writer = writer
         self._on_progress = on_progress
+        self._cancel_grace_s = cancel_grace.total_seconds()
+        self._limit: asyncio.Timeout | None = None
 
     @property
     def pid(self) -> int:
@@ -63,12 +67,21 @@ class Trainer:
 
     async def ask(self, command: p.Command) -> p.Reply:
         """Send a command and return its reply; TrainerDiedError, or TrainerFailedError with what went wrong."""
+        limit = asyncio.timeout(None)
+        self._limit = limit if isinstance(command, p.Train) else None
         try:
-            await p.write_message(self._writer, command)
-            while isinstance(reply := await p.read_message(self._reader), p.Progress):
-                self._on_progress(reply)
+            async with limit:
+                await p.write_message(self._writer, command)
+                while isinstance(reply := await p.read_message(self._reader), p.Progress):
+                    self._on_progress(reply)
+        except TimeoutError as exc:
+            _kill(self._process)
+            words = f"the trainer was killed: its step went on for {self._cancel_grace_s:g} s after it was cancelled"
+            raise TrainerDiedError(words) from exc
         except (EOFError, ConnectionError, DecodeError) as exc:
             raise TrainerDiedError(await self._how_it_ended()) from exc
+        finally:
+            self._limit = None
         match reply:
             case p.Failed():
                 raise TrainerFailedError(reply)
@@ -77,7 +90,9 @@ class Trainer:
         return reply
 
     async def cancel(self) -> None:
-        """End the training that runs, between two steps; its `ask` then returns Cancelled."""
+        """End the training that runs, between two steps: its `ask` returns Cancelled, or the process is killed."""
+        if self._limit is not None:
+            self._limit.reschedule(asyncio.get_running_loop().time() + self._cancel_grace_s)
         with suppress(ConnectionError):
             await p.write_message(self._writer, p.Cancel())
 
@@ -95,7 +110,9 @@ class Trainer:
 
 
 @asynccontextmanager
-async def start_trainer(on_progress: Progressed, *, threads: int) -> AsyncIterator[Trainer]:
+async def start_trainer(
+    on_progress: Progressed, *, threads: int, cancel_grace: timedelta = CANCEL_GRACE
+) -> AsyncIterator[Trainer]:
     """Start a trainer process; it is ended when the context is left, by force if need be."""
     connected: asyncio.Future[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = (
         asyncio.get_running_loop().create_future()
@@ -121,7 +138,7 @@ async def start_trainer(on_progress: Progressed, *, threads: int) -> AsyncIterat
         )
         try:
             reader, writer = await _first(connected, process)
-            yield Trainer(process, reader, writer, on_progress)
+            yield Trainer(process, reader, writer, on_progress, cancel_grace)
             with suppress(ConnectionError):
                 await p.write_message(writer, p.Close())
         except BaseException:

@@ -139,7 +139,7 @@ class TrainingLoop:
                 async with self._start(self._on_progress, threads=self._settings.threads) as trainer:
                     await self._serve(trainer)
             except (TrainerDiedError, TrainerFailedError) as exc:
-                if await self._give_up(exc):
+                if self._stopping or await self._give_up(exc):
                     return
             finally:
                 self._trainer = None
