@@ -21,7 +21,9 @@ def transport(
 ) -> None:
     """Update published → new version held by the other site, with real daemons on a private node."""
     from fedbus.bench.transport import rows
+    from fedbus.runtime.logging import configure_logging
 
+    configure_logging("error")
     _print(rows(sizes_mib=mib or [1, 50], updates=updates), output)
 
 

@@ -32,7 +32,7 @@ A complete example; `task`, `local`, `stop` and `name` are required, all other k
     num_examples_power: 0.5          # weight of a site is num_examples to this power
     clip_to_own_median: null         # clip a delta to so many times the site's own recent median norm
     server_optimizer: {kind: plain, lr: 1.0}   # plain | momentum | adam | yogi
-    codec: {up: fp16, down: fp32}    # fp32 | fp16 | bf16 | int8
+    codec: {up: int8, down: int8}    # fp32 | fp16 | bf16 | int8
     chunk_bytes: 1048576
     stop:                            # at least one; the first that is reached ends the job
       versions: 50

@@ -166,10 +166,14 @@ class ServerOptimizerSpec(Spec):
 
 
 class CodecSpec(Spec):
-    """How deltas are coded: `up` from site to aggregator, `down` in the model log."""
+    """How deltas are coded: `up` from site to aggregator, `down` in the model log.
 
-    up: Code = "fp16"
-    down: Code = "fp32"
+    int8 is the default: it is unbiased upwards, what it rounds away downwards comes with a later version, and it is a
+    quarter of the bytes. Snapshots and tensors of at most 1,024 elements are exact whatever the code.
+    """
+
+    up: Code = "int8"
+    down: Code = "int8"
 
 
 class TargetSpec(Spec):
