@@ -59,7 +59,7 @@ def demo(
     keep: Annotated[Path | None, typer.Option(metavar="DIR", help="Keep state and logs in this folder.")] = None,
 ) -> None:
     """Train one model across four hospitals on this machine, with real processes and a real RabbitMQ."""
-    from fedbus.bench.demo import run_demo
+    from fedbus.bench.demo.run import run_demo
 
     raise typer.Exit(run_demo(json_file=json_file, keep=keep))
 

@@ -91,6 +91,10 @@ class Spool:
         for update_id in update_ids:
             self.path(job, update_id).unlink(missing_ok=True)
 
+    def holds(self, job: str) -> bool:
+        """Whether bodies of this job were ever spooled here and not dropped with the job."""
+        return (self._folder / job).is_dir()
+
     def remove_job(self, job: str) -> None:
         """Drop all bodies of a job that has ended."""
         shutil.rmtree(self._folder / job, ignore_errors=True)

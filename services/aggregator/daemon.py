@@ -1,6 +1,6 @@
 """The aggregator daemon: settings → open adapters → loop → stop.
 
-    requests   fedbus.jobs → accept or reject, abort, answer queries
+    requests   fedbus.jobs → accept or reject, abort, answer queries, see `front_desk`
     sites      fedbus.sites → membership → the runners of the jobs concerned
     leases     a site that is silent for too long is lost: its jobs stop counting on it
     job ...    one intake and one runner per job that has not ended, see `intake` and `job_runner`
@@ -16,30 +16,29 @@ import secrets
 import time
 from contextlib import AsyncExitStack
 from datetime import timedelta
-from typing import Any, Self
+from typing import Self
 
 import structlog
 
 from fedbus.bus import mail
 from fedbus.bus import topology as t
 from fedbus.bus.connection import Session
-from fedbus.bus.consumer import Consumer, Delivery
+from fedbus.bus.consumer import Consumer
 from fedbus.bus.declare import declare, delete_queue
 from fedbus.bus.publisher import Publisher
-from fedbus.bus.rpc import reply
-from fedbus.core import events, wire
+from fedbus.core import events
 from fedbus.core import messages as m
 from fedbus.core.jobspec import JobSpec
 from fedbus.core.layout import Layout
 from fedbus.core.membership import Heard, Joined, Membership
-from fedbus.errors import JobSpecError, Problem, ProtocolError
+from fedbus.errors import ProtocolError
 from fedbus.runtime.lifecycle import until_stopped
 from fedbus.store.files import make_folder
 from fedbus.store.ledger import JobRow, Ledger
 from fedbus.store.lock import StateLock
 from fedbus.store.spool import Spool
-from services.aggregator import requests, views
 from services.aggregator.announcer import Announcer
+from services.aggregator.front_desk import FrontDesk
 from services.aggregator.intake import Intake
 from services.aggregator.job_runner import JobRunner
 from services.aggregator.model_keeper import ModelKeeper
@@ -48,7 +47,6 @@ from services.aggregator.settings import LOGIN, AggregatorSettings
 from services.aggregator.tools import Tools
 from services.aggregator.workers import Worker
 
-REQUESTS_PREFETCH = 8
 SITES_PREFETCH = 64
 UPDATES_PREFETCH = 32
 LEASE_CHECK_S = 0.5
@@ -117,11 +115,12 @@ class Aggregator:
         await self._control.ready()
         await declare(self._control, t.FEDERATION)
         log.info("aggregator-ready", broker=str(self._control.url), state_dir=str(self._settings.state_dir))
+        desk = FrontDesk(tools=self._tools, runners=self._runners, start_job=self._start_job, publisher=self._publisher)
         async with asyncio.TaskGroup() as group:
             self._group = group
             group.create_task(self._announcer.run(), name="announce")
             group.create_task(self._open_jobs(), name="open jobs")
-            group.create_task(self._serve_requests(), name="requests")
+            group.create_task(desk.serve(self._control), name="requests")
             group.create_task(self._serve_sites(), name="sites")
             group.create_task(self._watch_leases(), name="leases")
 
@@ -132,9 +131,11 @@ class Aggregator:
         for row in rows:
             if not m.JobState(row.state).ended:
                 self._start_job(row)
+            elif self._spool.holds(row.job):
+                await self._clear(row.job)  # a kill came between the job's end and this
         await self._announcer.tell(None, m.RollCall(session=self._session_id))
 
-    def _start_job(self, row: JobRow) -> JobRunner:
+    def _start_job(self, row: JobRow) -> None:
         keeper = ModelKeeper(
             row.job,
             JobSpec.parse(row.spec),
@@ -146,7 +147,6 @@ class Aggregator:
         runner = JobRunner(row, keeper=keeper, tools=self._tools, open_log=self._open_log)
         self._runners[row.job] = runner
         self._group.create_task(self._run_job(runner), name=f"job {row.job}")
-        return runner
 
     async def _run_job(self, runner: JobRunner) -> None:
         job = runner.job
@@ -171,10 +171,14 @@ class Aggregator:
             receive.cancel()
         await self._announcer.drained()
         del self._runners[job]
+        await self._clear(job)
+
+    async def _clear(self, job: str) -> None:
+        """Nothing of an ended job is needed any more but its facts, its checkpoints and its export."""
         await delete_queue(self._control, t.updates_queue(job))
         await delete_queue(self._control, t.models_stream(job))
-        await self._tools.store(self._spool.remove_job, job)
         await self._tools.store(self._ledger.forget_job_chunks, job)
+        await self._tools.store(self._spool.remove_job, job)
 
     async def _receive(self, intake: Intake, job: str) -> None:
         async with Consumer(self._bulk_in, t.updates_queue(job), prefetch=UPDATES_PREFETCH) as deliveries:
@@ -283,77 +287,3 @@ class Aggregator:
         """An event of a site belongs to every running job, or to none."""
         for job in list(self._runners) or [events.NOBODY]:
             await self._announcer.event(kind, job, text, site=site)
-
-    # -------------------------------------------------------------- requests
-
-    async def _serve_requests(self) -> None:
-        async with Consumer(self._control, t.JOBS, prefetch=REQUESTS_PREFETCH) as deliveries:
-            async for delivery in deliveries:
-                try:
-                    answer = await self._answer(delivery)
-                except JobSpecError as exc:
-                    answer = requests.rejected(*exc.problems)
-                await reply(self._publisher, delivery.envelope, wire.to_json(answer), type="answer")
-                await delivery.ack()
-
-    async def _answer(self, delivery: Delivery) -> dict[str, Any]:
-        envelope = delivery.envelope
-        if not envelope.user_id:
-            message = "set the AMQP property user_id to your login: fedbus keeps who submitted what"
-            return requests.rejected(Problem(path="user_id", message=message))
-        match envelope.routing_key.split("."):
-            case ["submit", _]:
-                return await self._submit(delivery)
-            case ["abort", job]:
-                return self._abort(job, requests.body_of(envelope).get("reason"), envelope.user_id)
-            case ["query"]:
-                return await self._query(requests.body_of(envelope))
-        message = f"expected submit.<user>, abort.<job> or query, got {envelope.routing_key!r}"
-        return requests.rejected(Problem(path="routing key", message=message))
-
-    async def _submit(self, delivery: Delivery) -> dict[str, Any]:
-        spec, envelope = requests.spec_of(delivery.envelope), delivery.envelope
-        message_id = envelope.message_id or secrets.token_hex(8)
-        new = requests.job_id(spec, message_id)
-        job = await self._tools.store(
-            self._ledger.add_job,
-            new,
-            spec.to_dict(),
-            message_id=message_id,
-            submitted_by=envelope.user_id or "",
-            state=str(m.JobState.SUBMITTED),
-            at=time.time(),
-        )
-        rows = await self._tools.store(self._ledger.jobs)
-        row = next(r for r in rows if r.job == job)
-        if row.spec != spec.to_dict():
-            message = f"{message_id!r} was used before, for {job} with another spec: give each submit its own id"
-            return requests.rejected(Problem(path="message_id", message=message))
-        if job not in self._runners and not m.JobState(row.state).ended:
-            self._start_job(row)
-            text = f"{envelope.user_id} submitted task {spec.task}"
-            await self._announcer.event(events.JOB_SUBMITTED, job, text)
-        return {"accepted": {"job": job}}
-
-    def _abort(self, job: str, reason: object, user: str) -> dict[str, Any]:
-        runner = self._runners.get(job)
-        if runner is None:
-            running = ", ".join(sorted(self._runners)) or "none"
-            message = f"no running job {job!r}; running jobs: {running}"
-            return requests.rejected(Problem(path="job", message=message))
-        runner.abort(f"aborted by {user}" + (f": {reason}" if reason else ""))
-        return {"aborted": {"job": job}}
-
-    async def _query(self, body: Any) -> dict[str, Any]:
-        what, wanted = body.get("what", "jobs"), body.get("job")
-        if what == "sites":
-            return {"sites": [views.site_line(view) for view in self._membership.views()]}
-        rows = await self._tools.store(self._ledger.jobs)
-        if what == "jobs":
-            return {"jobs": [views.job_line(row, self._runners.get(row.job), self._membership) for row in rows]}
-        row = next((r for r in rows if r.job == wanted), None)
-        if what != "job" or row is None:
-            known = ", ".join(r.job for r in rows[-5:]) or "none"
-            message = f"no job {wanted!r}; newest jobs: {known}" if what == "job" else f"no query {what!r}"
-            return requests.rejected(Problem(path=str(what), message=message))
-        return {"job": views.job_detail(row, self._runners.get(row.job), self._membership)}

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import hashlib
-import math
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from enum import Enum, auto
 from typing import TypeVar
@@ -22,6 +20,7 @@ from fedbus.core import messages as m
 from fedbus.core.jobspec import JobSpec, SyncSpec
 from fedbus.store.outbox import Outbox
 from fedbus.training import protocol as p
+from services.site import assignment
 from services.site.model_files import Held, ModelFiles
 from services.site.settings import SiteSettings
 from services.site.trainer import Trainer, TrainerDiedError, TrainerFailedError, start_trainer
@@ -165,7 +164,7 @@ class TrainingLoop:
 
     async def _serve(self, trainer: Trainer) -> None:
         self._now("loading data")
-        opened = await _expect(p.Opened, trainer, self._opening())
+        opened = await _expect(p.Opened, trainer, assignment.opening(self._job, self._spec, self._settings))
         log.info("trainer-ready", job=self._job, pid=trainer.pid, device=opened.device, numel=opened.numel)
         self._layout_digest = opened.layout_digest
         self._trainer = trainer
@@ -204,42 +203,11 @@ class TrainingLoop:
         fresh = held.version > self._trained_from or not self._wait_for_new_version
         return _Duty.TRAIN if fresh and len(self._outbox.waiting) < self._settings.max_in_flight else None
 
-    def _opening(self) -> p.Open:
-        spec, settings = self._spec.to_dict(), self._settings
-        return p.Open(
-            job=self._job,
-            task=spec["task"],
-            task_config=spec["task_config"],
-            seed=spec["seed"],
-            site=settings.site_name,
-            data=str(settings.site_data.resolve()),
-            local=spec["local"],
-            up=spec["codec"]["up"],
-            chunk_bytes=spec["chunk_bytes"],
-            device=settings.device,
-            threads=settings.threads,
-            slowdown=settings.slowdown,
-            step_delay_s=settings.step_delay_s,
-        )
-
     async def _make_initial(self, trainer: Trainer) -> None:
         self._now("making initial params")
         update_id = self._outbox.next_id()
         made = await _expect(p.Made, trainer, p.MakeInitial(path=str(self._outbox.frames_path(update_id))))
-        self._put(
-            m.UpdateManifest(
-                job=self._job,
-                update_id=str(update_id),
-                kind="initial",
-                base_version=0,
-                num_examples=1,
-                layout_digest=self._layout_digest,
-                frames=len(made.frame_sizes),
-                body_bytes=sum(made.frame_sizes),
-                layout=made.layout,
-            ),
-            made.frame_sizes,
-        )
+        self._put(assignment.initial_manifest(self._job, update_id, made), made.frame_sizes)
         self._initial_wanted = False  # only now: a trainer that died over it is asked again
 
     async def _load(self, trainer: Trainer, loaded: Held | None) -> Held | None:
@@ -249,7 +217,7 @@ class TrainingLoop:
             return loaded
         self._files.discard_retired()
         self._now(f"loading version {held.version}")
-        reply = await trainer.ask(_load_command(held, since=None if loaded is None else loaded.version))
+        reply = await trainer.ask(assignment.load(held, since=None if loaded is None else loaded.version))
         match reply:
             case p.Loaded():
                 return held
@@ -266,15 +234,7 @@ class TrainingLoop:
         self._now("scoring")
         scored = await _expect(p.Scored, trainer, p.Evaluate(version=version))
         self._scored = version
-        await self._say(
-            m.ScoreAnswer(
-                site=self._settings.site_name,
-                job=self._job,
-                version=version,
-                metrics=_finite(scored.metrics),
-                num_examples=scored.num_examples,
-            )
-        )
+        await self._say(assignment.score_answer(self._job, self._settings.site_name, scored))
 
     async def _train(self, trainer: Trainer, base: Held) -> None:
         if self._spec.local.evaluate and base.version > self._scored:
@@ -283,7 +243,7 @@ class TrainingLoop:
             return
         self._now("training")
         update_id = self._outbox.next_id()
-        seed = training_seed(self._spec.seed, update_id)
+        seed = assignment.training_seed(self._spec.seed, update_id)
         reply = await trainer.ask(p.Train(path=str(self._outbox.frames_path(update_id)), seed=seed))
         match reply:
             case p.Cancelled():
@@ -291,24 +251,10 @@ class TrainingLoop:
             case p.Trained():
                 self._failures = 0
                 self._trained_from = base.version
-                self._put(self._manifest(update_id, reply), reply.frame_sizes)
+                manifest = assignment.delta_manifest(self._job, update_id, reply, layout_digest=self._layout_digest)
+                self._put(manifest, reply.frame_sizes)
             case _:
                 raise TrainerDiedError(f"the trainer answered {type(reply).__name__} to Train")
-
-    def _manifest(self, update_id: m.UpdateId, trained: p.Trained) -> m.UpdateManifest:
-        return m.UpdateManifest(
-            job=self._job,
-            update_id=str(update_id),
-            kind="delta",
-            base_version=trained.base_version,
-            num_examples=trained.num_examples,
-            layout_digest=self._layout_digest,
-            frames=len(trained.frame_sizes),
-            body_bytes=sum(trained.frame_sizes),
-            steps=trained.steps,
-            train_s=trained.seconds,
-            metrics=_finite(trained.metrics),
-        )
 
     def _put(self, manifest: m.UpdateManifest, frame_sizes: tuple[int, ...]) -> None:
         update_id = m.UpdateId.parse(manifest.update_id)
@@ -316,33 +262,8 @@ class TrainingLoop:
         self._on_update(update_id)
 
 
-def _load_command(held: Held, *, since: int | None) -> p.Load:
-    """Only the deltas that a trainer at version `since` lacks, or the snapshot and all deltas after it."""
-    if since is not None and since >= held.snapshot_version:
-        deltas = tuple(str(d.path) for d in held.deltas if d.version > since)
-        return p.Load(version=held.version, digest=held.digest, deltas=deltas)
-    return p.Load(
-        version=held.version,
-        digest=held.digest,
-        deltas=tuple(str(d.path) for d in held.deltas),
-        snapshot=str(held.snapshot),
-        layout=held.layout,
-    )
-
-
 async def _expect(reply_type: type[R], trainer: Trainer, command: p.Command) -> R:
     reply = await trainer.ask(command)
     if not isinstance(reply, reply_type):
         raise TrainerDiedError(f"the trainer answered {type(reply).__name__} to {type(command).__name__}")
     return reply
-
-
-def _finite(metrics: Mapping[str, float]) -> dict[str, float]:
-    """NaN and infinity are no JSON; a metric that diverged is left out."""
-    return {name: value for name, value in metrics.items() if math.isfinite(value)}
-
-
-def training_seed(job_seed: int, update_id: m.UpdateId) -> int:
-    """Seed of one training: the same for the same job, site and sequence, another for every other."""
-    text = f"{job_seed}/{update_id.site}/{update_id.sequence}".encode()
-    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest()) >> 1

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from fedbus.bench.demo import broker_elsewhere, check_writable, workspace
+from fedbus.bench.demo.run import broker_elsewhere, check_writable, workspace
 from fedbus.errors import NodeError, SettingsError
 from fedbus.tasks.heart_disease_data import HOSPITALS
 

@@ -16,10 +16,11 @@ from fedbus.core.frames import Code, build_frame
 from fedbus.core.jobspec import JobSpec
 from fedbus.store.outbox import Outbox
 from fedbus.training import protocol as p
+from services.site.assignment import training_seed
 from services.site.model_files import ModelFiles
 from services.site.settings import SiteSettings
 from services.site.trainer import TrainerDiedError, TrainerFailedError
-from services.site.training_loop import TrainingLoop, training_seed
+from services.site.training_loop import TrainingLoop
 
 LAYOUT = {"tensors": [["w", [10], "float32"]]}
 OPENED = p.Opened(device="cpu", layout_digest="1a", numel=10)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from fedbus.bench.demo_job import Cohort
+from fedbus.bench.demo.job import Cohort
 from fedbus.core import events
 from fedbus.core.messages import Event, UpdateId
 

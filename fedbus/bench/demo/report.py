@@ -10,9 +10,9 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from fedbus.bench.demo_baselines import Aucs
-from fedbus.bench.demo_job import AWAY, LATE
-from fedbus.bench.demo_story import SiteStory, Story
+from fedbus.bench.demo.baselines import Aucs
+from fedbus.bench.demo.job import AWAY, LATE
+from fedbus.bench.demo.story import SiteStory, Story
 
 FEW = 5
 """With fewer test patients of one class an AUC is mostly chance."""

@@ -7,7 +7,7 @@ import time
 from datetime import timedelta
 from pathlib import Path
 
-from fedbus.bench.demo_job import (
+from fedbus.bench.demo.job import (
     AWAY,
     AWAY_IS_STARTED_AT,
     AWAY_IS_STOPPED_AT,
@@ -16,7 +16,7 @@ from fedbus.bench.demo_job import (
     LATE_IS_STARTED_AT,
     PACE_S,
 )
-from fedbus.bench.demo_story import Story
+from fedbus.bench.demo.story import Story
 from fedbus.bench.local import Daemon, LocalFederation
 from fedbus.core.jobspec import JobSpec
 from fedbus.core.messages import JobState

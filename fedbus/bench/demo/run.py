@@ -25,12 +25,12 @@ from typing import Any
 
 from rich.console import Console
 
-from fedbus.bench.demo_baselines import Baselines
-from fedbus.bench.demo_job import Cohort, demo_job, hand_out, job_text
-from fedbus.bench.demo_play import Play
-from fedbus.bench.demo_report import facts_of, report
-from fedbus.bench.demo_story import Story
-from fedbus.bench.demo_view import live, plain_lines
+from fedbus.bench.demo.baselines import Baselines
+from fedbus.bench.demo.job import Cohort, demo_job, hand_out, job_text
+from fedbus.bench.demo.play import Play
+from fedbus.bench.demo.report import facts_of, report
+from fedbus.bench.demo.story import Story
+from fedbus.bench.demo.view import live, plain_lines
 from fedbus.bench.interrupts import Interrupted, Interrupts
 from fedbus.bench.local import LocalFederation
 from fedbus.bus.node_environment import find_rabbitmq

@@ -38,7 +38,7 @@ class Cohort:
 
 def job_text() -> str:
     """The job spec as shipped, in YAML."""
-    return files("fedbus.bench").joinpath("demo_job.yaml").read_text(encoding="utf-8")
+    return files("fedbus.bench.demo").joinpath("job.yaml").read_text(encoding="utf-8")
 
 
 def demo_job() -> JobSpec:

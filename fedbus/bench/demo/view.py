@@ -12,7 +12,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from fedbus.bench.demo_story import SiteStory, Story
+from fedbus.bench.demo.story import SiteStory, Story
 
 REDRAWS_PER_S = 4
 PANEL_LINES = 14

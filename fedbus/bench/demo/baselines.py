@@ -1,6 +1,6 @@
 """What the hospitals reach alone and pooled, computed by a process of its own: torch stays out of the demo's process.
 
-`python -m fedbus.bench.demo_baselines FILE` writes {local_only: {hospital: auc}, pooled: {hospital: auc}} as JSON.
+`python -m fedbus.bench.demo.baselines FILE` writes {local_only: {hospital: auc}, pooled: {hospital: auc}} as JSON.
 Same task config, batch size, learning rate and seed as the job; as many steps as versions x local steps, which is how
 often the federated model moves on.
 """
@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from fedbus.bench.demo_job import demo_job
+from fedbus.bench.demo.job import demo_job
 from fedbus.bench.local import wait_until
 from fedbus.bus.node_process import ProcessId, spawn
 from fedbus.errors import FedbusError
@@ -35,7 +35,7 @@ class Baselines:
 
     def __enter__(self) -> Self:
         self._log.parent.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m", "fedbus.bench.demo_baselines", str(self._file)]
+        command = [sys.executable, "-m", "fedbus.bench.demo.baselines", str(self._file)]
         self._process: ProcessId = spawn(command, env={**os.environ, **THREADS}, output=self._log, die_with_parent=True)
         return self
 

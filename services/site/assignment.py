@@ -1,0 +1,101 @@
+"""What a job asks of the trainer, and what the trainer's replies become on the bus: translation, no decisions."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping
+
+from fedbus.core import messages as m
+from fedbus.core.jobspec import JobSpec
+from fedbus.training import protocol as p
+from services.site.model_files import Held
+from services.site.settings import SiteSettings
+
+
+def opening(job: str, spec: JobSpec, settings: SiteSettings) -> p.Open:
+    """The first command: the job's task on this site's data."""
+    content = spec.to_dict()
+    return p.Open(
+        job=job,
+        task=content["task"],
+        task_config=content["task_config"],
+        seed=content["seed"],
+        site=settings.site_name,
+        data=str(settings.site_data.resolve()),
+        local=content["local"],
+        up=content["codec"]["up"],
+        chunk_bytes=content["chunk_bytes"],
+        device=settings.device,
+        threads=settings.threads,
+        slowdown=settings.slowdown,
+        step_delay_s=settings.step_delay_s,
+    )
+
+
+def load(held: Held, *, since: int | None) -> p.Load:
+    """Only the deltas that a trainer at version `since` lacks, or the snapshot and all deltas after it."""
+    if since is not None and since >= held.snapshot_version:
+        deltas = tuple(str(d.path) for d in held.deltas if d.version > since)
+        return p.Load(version=held.version, digest=held.digest, deltas=deltas)
+    return p.Load(
+        version=held.version,
+        digest=held.digest,
+        deltas=tuple(str(d.path) for d in held.deltas),
+        snapshot=str(held.snapshot),
+        layout=held.layout,
+    )
+
+
+def initial_manifest(job: str, update_id: m.UpdateId, made: p.Made) -> m.UpdateManifest:
+    """Commits the job's first params."""
+    return m.UpdateManifest(
+        job=job,
+        update_id=str(update_id),
+        kind="initial",
+        base_version=0,
+        num_examples=1,
+        layout_digest=made.digest,
+        frames=len(made.frame_sizes),
+        body_bytes=sum(made.frame_sizes),
+        layout=made.layout,
+    )
+
+
+def delta_manifest(job: str, update_id: m.UpdateId, trained: p.Trained, *, layout_digest: str) -> m.UpdateManifest:
+    """Commits an update."""
+    return m.UpdateManifest(
+        job=job,
+        update_id=str(update_id),
+        kind="delta",
+        base_version=trained.base_version,
+        num_examples=trained.num_examples,
+        layout_digest=layout_digest,
+        frames=len(trained.frame_sizes),
+        body_bytes=sum(trained.frame_sizes),
+        steps=trained.steps,
+        train_s=trained.seconds,
+        metrics=_finite(trained.metrics),
+    )
+
+
+def score_answer(job: str, site: str, scored: p.Scored) -> m.ScoreAnswer:
+    """A site's score of a version."""
+    return m.ScoreAnswer(
+        site=site,
+        job=job,
+        version=scored.version,
+        metrics=_finite(scored.metrics),
+        num_examples=scored.num_examples,
+    )
+
+
+def training_seed(job_seed: int, update_id: m.UpdateId) -> int:
+    """Seed of one training: the same for the same job, site and sequence, another for every other."""
+    text = f"{job_seed}/{update_id.site}/{update_id.sequence}".encode()
+    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest()) >> 1
+
+
+def _finite(metrics: Mapping[str, float]) -> dict[str, float]:
+    """NaN and infinity are no JSON; a metric that diverged is left out."""
+    return {name: value for name, value in metrics.items() if math.isfinite(value)}
