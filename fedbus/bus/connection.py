@@ -51,7 +51,10 @@ OnState = Callable[[LinkState, str], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Backoff:
-    """Growing pauses with jitter, so that sites do not come back all at once after a broker restart."""
+    """Growing pauses with jitter, so that sites do not come back all at once after a broker restart.
+
+    Not a retry library: those retry a call, here a state (up, down, blocked) is kept and told, once per attempt.
+    """
 
     first: timedelta = timedelta(seconds=1)
     most: timedelta = timedelta(seconds=30)
@@ -74,7 +77,8 @@ class Session:
     `async with Session(url, name="site-a/control") as session:` starts connecting at once and does not wait; the
     block ends with LoginError when the broker refuses the first login (with `retry_login` it is tried again, as is
     every later refusal), and with UnreachableError when the link stays down for `give_up_after` (never, when None).
-    `on_state` is called in the event loop on every change, with words for people; it must not raise.
+    `give_up_after` may be changed at any time. `on_state` is called in the event loop on every change, with words for
+    people; it must not raise.
     """
 
     def __init__(
@@ -97,7 +101,7 @@ class Session:
         self.name = name
         self.backoff = backoff or Backoff()
         self._on_state = on_state
-        self._give_up_after = give_up_after
+        self.give_up_after = give_up_after
         self._retry_login = retry_login
         self._answer_s = answer_within.total_seconds()
         self._group = asyncio.TaskGroup()
@@ -181,7 +185,7 @@ class Session:
             except UnreachableError as exc:
                 state, failure = LinkState.UNREACHABLE, exc
             pause = next(pauses)
-            limit = self._give_up_after
+            limit = self.give_up_after
             if limit is not None and now() + pause - began > limit.total_seconds():
                 raise failure
             self._tell(state, f"{failure}; next try in {pause:.1f} s")

@@ -79,7 +79,8 @@ class Client:
         return list(answer["sites"])
 
     async def events(self, job: str, *, since: float) -> AsyncIterator[Event]:
-        """Events of a job from `since` (seconds since the epoch) on, for ever."""
+        """Events of a job from `since` (seconds since the epoch) on, for ever, also over an outage of the broker."""
+        self._session.give_up_after = None
         start = datetime.fromtimestamp(since - 1, UTC)
         reader = ModelLogReader(self._session, t.EVENTS, prefetch=EVENTS_PREFETCH)
         async with aclosing(reader.follow(start)) as records:
