@@ -13,12 +13,13 @@ from __future__ import annotations
 import asyncio
 import statistics
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from fedbus.bench.local import Daemon, LocalFederation, wait_until
+from fedbus.bench.local import LocalFederation, wait_until
 from fedbus.core.jobspec import JobSpec
 from services.publisher.client import Client
 from services.publisher.settings import PublisherSettings
@@ -31,6 +32,14 @@ TRAIN_S = {1: 0.15, 50: 1.5}
 LIMIT = timedelta(minutes=4)
 
 Row = dict[str, Any]
+
+
+class Logged(Protocol):
+    """A daemon with its log lines."""
+
+    name: str
+
+    def events(self) -> Iterable[dict[str, Any]]: ...
 
 
 def rows(*, sizes_mib: list[int], updates: int) -> list[Row]:
@@ -49,7 +58,9 @@ def _measure(mib: int, codes: str, updates: int) -> Iterator[Row]:
         with _federation(Path(folder)) as federation:
             _run_job(federation, mib, codec=CODES[codes], versions=updates + 2, train_s=train_s)
             peaks = _peaks(federation)
-        samples = list(_samples(federation))[2:]  # the first ones pay for files and memory that are new
+        samples = list(transfer_times(federation.daemons[0], federation.daemons[1:]))[
+            2:
+        ]  # the first ones pay for files and memory that are new
         sent = [e["body_bytes"] for e in _events(federation.daemons[0], "update-folded")]
         down = [e["body_bytes"] for e in _events(federation.daemons[0], "version-committed")]
     case, goal = f"{mib} MiB, {codes}", GOALS_S.get(mib)
@@ -105,9 +116,8 @@ def _run_job(
     federation.daemons[0].wait_for("job-ended", within=LIMIT, job=job, state="finished")
 
 
-def _samples(federation: LocalFederation) -> Iterator[float]:
-    """Seconds from publishing to holding, for every version, in order."""
-    aggregator, *sites = federation.daemons
+def transfer_times(aggregator: Logged, sites: Sequence[Logged]) -> Iterator[float]:
+    """Seconds from publishing an update to holding its version at the other site, for every version, in order."""
     began = {e["update"]: (site.name, _time_of(e)) for site in sites for e in _events(site, "update-publishing")}
     held = {(site.name, e["version"]): _time_of(e) for site in sites for e in _events(site, "version-held")}
     for commit in _events(aggregator, "version-committed"):
@@ -120,11 +130,13 @@ def _samples(federation: LocalFederation) -> Iterator[float]:
 
 
 def _peaks(federation: LocalFederation) -> dict[str, float]:
-    """Peak resident memory in bytes, by process; trainers are the children of their site."""
-    aggregator, site, _ = federation.daemons
-    status = federation.node.status()
-    trainer = wait_until(lambda: _children(site.pid), within=timedelta(seconds=5), what="the trainer of site-a")[0]
-    processes = {"aggregator": aggregator.pid, "site daemon": site.pid, "trainer": trainer, "RabbitMQ": status.pid}
+    """Peak resident memory in bytes, by process; a trainer is the child of its site."""
+    aggregator, *sites = federation.daemons
+    processes = {"aggregator": aggregator.pid, "RabbitMQ": federation.node.status().pid}
+    for site in sites:
+        what = f"the trainer of {site.name}"
+        (trainer,) = wait_until(partial(_children, site.pid), within=timedelta(seconds=5), what=what)
+        processes |= {f"daemon {site.name}": site.pid, f"trainer {site.name}": trainer}
     return {name: _peak_bytes(pid) for name, pid in processes.items() if pid is not None}
 
 
@@ -140,7 +152,7 @@ def _peak_bytes(pid: int) -> float:
     return 0.0
 
 
-def _events(daemon: Daemon, event: str) -> list[dict[str, Any]]:
+def _events(daemon: Logged, event: str) -> list[dict[str, Any]]:
     return [e for e in daemon.events() if e.get("event") == event]
 
 
