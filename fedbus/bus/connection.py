@@ -91,11 +91,13 @@ class Session:
         retry_login: bool = False,
         backoff: Backoff | None = None,
         answer_within: timedelta = ANSWER_WITHIN,
+        follows: Session | None = None,
     ) -> None:
         """Raises SettingsError when `url` is no AMQP URL.
 
         `name` is what the broker's operator sees. A link that leaves a call without answer for `answer_within` is
-        taken for half-open and replaced.
+        taken for half-open and replaced. A session that `follows` another tries only while that one is connected: an
+        outage of the broker is then told once, not by every session of a daemon.
         """
         self.url = BrokerUrl.parse(url)
         self.name = name
@@ -103,6 +105,7 @@ class Session:
         self._on_state = on_state
         self.give_up_after = give_up_after
         self._retry_login = retry_login
+        self._follows = follows
         self._answer_s = answer_within.total_seconds()
         self._group = asyncio.TaskGroup()
         self._link: asyncio.Future[Link] = asyncio.get_running_loop().create_future()
@@ -176,6 +179,8 @@ class Session:
         began, pauses = now(), self.backoff.pauses()
         failure: BusError
         while True:
+            if self._follows:
+                await self._follows.ready()
             try:
                 return await self._open()
             except LoginError as exc:
@@ -223,9 +228,10 @@ class Session:
             raise UnreachableError(self._unreachable(reason(exc))) from exc
 
     def _unreachable(self, why: str) -> str:
+        plain = "; this port speaks no TLS: use amqp://, or the broker's TLS port" if "WRONG_VERSION" in why else ""
         return (
-            f"no RabbitMQ answers at {self.url.host}:{self.url.port} ({why}); start it (`fedbus broker start`) or "
-            f"correct the broker URL {self.url} (FEDBUS_BROKER_URL)"
+            f"no RabbitMQ answers at {self.url.host}:{self.url.port} ({why}{plain}); start it (`fedbus broker start`) "
+            f"or correct the broker URL {self.url} (FEDBUS_BROKER_URL)"
         )
 
     # ------------------------------------------------------------------ telling

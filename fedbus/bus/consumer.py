@@ -21,7 +21,7 @@ from fedbus.bus.connection import HEARTBEAT, QUICK, Session
 from fedbus.bus.envelope import Envelope
 from fedbus.bus.link import Channel
 from fedbus.bus.translate import from_amqp, translated
-from fedbus.errors import BusError, ConnectionLostError, NameTakenError
+from fedbus.errors import ConnectionLostError, NameTakenError
 
 log = structlog.get_logger("fedbus.bus")
 
@@ -87,7 +87,7 @@ class Attachment:
             # Two may have counted zero at the same moment: then both withdraw, and their jittered pauses part them.
             if exclusive and await channel.consumers(queue) > 1:
                 raise NameTakenError(f"{queue} was taken by another connection at the same moment")
-        except BusError:
+        except BaseException:  # cancelled, too: a slow line makes a joiner give up waiting for silence
             await channel.close()
             raise
         return attachment

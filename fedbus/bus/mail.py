@@ -28,6 +28,10 @@ ControlMessage = (
 )
 
 
+MAX_SITE_MESSAGE_BYTES = 1 << 18
+"""What a site says is kept in memory, told to watchers and shown: an error or a list of metrics is far shorter."""
+
+
 def from_site(message: SiteMessage) -> Envelope:
     """Address what a site says to the aggregator."""
     match message:
@@ -111,7 +115,14 @@ def from_envelope(envelope: Envelope) -> wire.Message:
 
 
 def from_login(envelope: Envelope) -> SiteMessage:
-    """Read what a site says; its login, checked by the broker, must be the site it speaks for."""
+    """Read what a site says; its login, checked by the broker, must be the site it speaks for.
+
+    Raises ProtocolError, also for more than MAX_SITE_MESSAGE_BYTES.
+    """
+    if len(envelope.body) > MAX_SITE_MESSAGE_BYTES:
+        raise ProtocolError(
+            f"message {envelope.type!r} has {len(envelope.body)} bytes: a site says at most {MAX_SITE_MESSAGE_BYTES}"
+        )
     message = from_envelope(envelope)
     if not isinstance(message, SiteMessage):
         raise DecodeError(f"message {envelope.type!r} does not belong on {t.SITES}")

@@ -106,7 +106,7 @@ class PrivateNode:
         if last and last.broker and last.broker.alive:
             raise NodeError(
                 f"a node already runs in {self.base} (pid {last.broker.pid}, port {last.ports.amqp}): "
-                "use it, or stop it with `fedbus broker stop`"
+                "use it (`fedbus broker add-site NAME` makes one more login), or stop it with `fedbus broker stop`"
             )
         if port and not port_is_free(port):
             raise NodeError(f"port {port} on 127.0.0.1 is in use by another program: choose another with --port")

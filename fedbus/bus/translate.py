@@ -66,13 +66,18 @@ def translated(what: str, *, publishing: bool = False) -> Iterator[None]:
         raise ConnectionLostError(f"{what}: {reason(exc)}") from exc
 
 
+_OTHER_LOGIN = "; the broker URL needs a login that may (FEDBUS_BROKER_URL)"
+
+
 def _closed(what: str, exc: ChannelClosed, publishing: bool) -> BusError:
     says = reason(exc)
     match exc:
-        case ChannelAccessRefused() | ChannelPreconditionFailed() | ChannelNotFoundEntity() if publishing:
+        case ChannelAccessRefused() if publishing:
+            return RefusedError(f"{what}: the broker refused it: {says}{_OTHER_LOGIN}")
+        case ChannelPreconditionFailed() | ChannelNotFoundEntity() if publishing:
             return RefusedError(f"{what}: the broker refused it: {says}")
         case ChannelAccessRefused():
-            return LoginError(f"{what}: this login may not do that: {says}")
+            return LoginError(f"{what}: this login may not do that: {says}{_OTHER_LOGIN}")
         # "no queue" is final; the broker also answers NOT_FOUND while a queue's process is being restarted.
         case ChannelNotFoundEntity() if "no queue" in says or "no exchange" in says:
             return NoSuchQueueError(f"{what}: {says}")

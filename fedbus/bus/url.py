@@ -31,7 +31,7 @@ class BrokerUrl:
             raise SettingsError(f"broker URL is malformed ({exc}); {_EXPECTED}") from exc
         if scheme not in PORTS or not host or not user:
             missing = "a scheme amqp or amqps" if scheme not in PORTS else "a host" if not host else "a user"
-            raise SettingsError(f"broker URL has not {missing}; {_EXPECTED}")
+            raise SettingsError(f"broker URL lacks {missing}; {_EXPECTED}")
         vhost = unquote(parts.path.removeprefix("/")) or "/"
         return cls(full=text, scheme=scheme, user=unquote(user), host=host, port=port or PORTS[scheme], vhost=vhost)
 

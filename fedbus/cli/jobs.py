@@ -38,6 +38,8 @@ def submit(
         text = sys.stdin.read() if str(spec) == "-" else spec.read_text()
     except OSError as exc:
         raise SettingsError(f"cannot read job spec {spec}: {exc.strerror}") from exc
+    except UnicodeDecodeError as exc:
+        raise SettingsError(f"cannot read job spec {spec}: expected YAML in UTF-8, got other bytes ({exc})") from exc
     parsed = JobSpec.parse_yaml(text)
 
     async def run(client: Client) -> int:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from rich.console import Console, RenderableType
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -20,13 +21,19 @@ def print_tables(*tables: RenderableType) -> None:
 
 
 def jobs_table(rows: list[dict[str, Any]]) -> RenderableType:
-    """One line per job."""
+    """One line per job, and below it what it says."""
     if not rows:
         return Text("no jobs yet: publish one with `fedbus submit JOB.yaml`")
-    table = _table("job", "task", "state", "version", "updates", "what it says")
-    for row in rows:
-        table.add_row(row["job"], row["task"], row["state"], _cell(row["version"]), _cell(row["updates"]), row["says"])
-    return table
+    columns = ("job", "task", "state", "version", "updates")
+    cells = [columns, *(tuple(_cell(row[name]) for name in columns) for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    head, *lines = (
+        Text("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()) for line in cells
+    )
+    head.stylize("bold")
+    # What a job says may be long: who declined and why. It gets the whole width, below its job.
+    said = (Padding(Text(row["says"]), (0, 0, 0, 4), expand=False) for row in rows)
+    return Group(head, *(part for pair in zip(lines, said, strict=True) for part in pair))
 
 
 def sites_table(rows: list[dict[str, Any]]) -> RenderableType:

@@ -196,9 +196,10 @@ class Job:
         return self._target_reached(stop.target) or self._patience_over(stop.patience)
 
     def wall_time_ends_at(self) -> float | None:
-        """Return when to ask `stop_reason` again though nothing came; None without a wall time or before the start."""
+        """Return when to ask `stop_reason` again though nothing came; None without a wall time or when not running."""
         limit = self.spec.stop.wall_time_s
-        return None if limit is None or self._started_at is None else self._started_at + limit
+        running = self._state is JobState.RUNNING
+        return self._started_at + limit if running and limit is not None and self._started_at is not None else None
 
     def _target_reached(self, target: TargetSpec | None) -> str | None:
         mean = None if target is None else self.mean(target.metric)

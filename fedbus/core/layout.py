@@ -75,7 +75,8 @@ class Layout:
     @classmethod
     def of(cls, specs: Iterable[TensorSpec]) -> Layout:
         """Put the specs in flat order and check them; raises LayoutError."""
-        return cls(tensors=tuple(sorted(specs, key=lambda spec: not spec.is_small)))
+        # By name, not as the model lists them: a safetensors file does not keep that order.
+        return cls(tensors=tuple(sorted(specs, key=lambda spec: (not spec.is_small, spec.name))))
 
     def slices(self) -> dict[str, tuple[int, int]]:
         """Return name -> (start, stop) in the flat vector."""

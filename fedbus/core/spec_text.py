@@ -88,6 +88,8 @@ def _frozen(value: object, path: str, depth: int, budget: Iterator[int]) -> obje
     if depth > MAX_DEPTH or next(budget, None) is None:
         raise ValueError(f"{path} is nested deeper than {MAX_DEPTH} levels, or there are over {MAX_VALUES} values")
     match value:
+        case int() if not -(1 << 63) <= value < 1 << 63:
+            raise ValueError(f"{path} must fit in 64 bits, which is what a site can pass on to its task")
         case None | bool() | int() | str():
             return value
         case float():

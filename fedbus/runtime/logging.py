@@ -22,21 +22,27 @@ def configure_logging(level: str = "info", style: Literal["auto", "json", "conso
         if console
         else structlog.processors.JSONRenderer(sort_keys=True)
     )
-    errors: list[structlog.typing.Processor] = [] if console else [structlog.processors.format_exc_info]
+    shaping: list[structlog.typing.Processor] = [_brief] if console else [structlog.processors.format_exc_info]
     structlog.configure(
-        processors=[*shared, *errors, last],
+        processors=[*shared, *shaping, last],
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=[_named, *errors, last])
+        structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=[_named, *shaping, last])
     )
     logging.basicConfig(level=logging.ERROR, handlers=[handler])
     # aiormq reports each refused frame as a warning of its own; the bus says the same in our words
     logging.getLogger("aiormq").setLevel(logging.CRITICAL)
     logging.getLogger("aio_pika").setLevel(logging.CRITICAL)
+
+
+def _brief(_: object, __: str, record: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """Of a line that says in words what its numbers mean, the words; JSON has the numbers too."""
+    kept = ("timestamp", "level", "event", "job", "text", "error", "exc_info", "logger")
+    return {key: record[key] for key in kept if key in record} if "text" in record else record
 
 
 def _named(_: object, __: str, record: structlog.typing.EventDict) -> structlog.typing.EventDict:

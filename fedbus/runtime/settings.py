@@ -66,8 +66,8 @@ class DaemonSettings(BaseSettings):
                 f"login file {login_file} cannot be read: {exc.strerror}; set FEDBUS_BROKER_URL, or run as its owner"
             ) from exc
         raise SettingsError(
-            f"no broker is known for login {login!r}: set FEDBUS_BROKER_URL (amqps://user:password@host/vhost) or give"
-            f" --broker-url; on one machine, `fedbus broker start --site NAME` writes {login_file}"
+            f"no broker is known for login {login!r}: set FEDBUS_BROKER_URL (amqp://user:password@host:5672/vhost) or "
+            f"give --broker-url; on one machine, `fedbus broker start --site NAME` writes {login_file}"
         )
 
 
@@ -95,4 +95,6 @@ def _problem(cls: type[DaemonSettings], error: Any) -> str:
         return f"{name}: no such setting (in [{cls.table}] of the TOML file); known: {known}"
     flag = cls.flags.get(name, f"--{name.replace('_', '-')}")
     where = f"FEDBUS_{name.upper()} or {name} in [{cls.table}]"
-    return f"{name}: {error['msg'].lower()} (set {f'{flag}, ' if flag else ''}{where})"
+    secret = name == "broker_url"
+    got = "" if secret or error["type"] == "missing" else f", got {error['input']!r}"
+    return f"{name}: {error['msg'].lower()}{got} (set {f'{flag}, ' if flag else ''}{where})"

@@ -152,9 +152,12 @@ class Ledger:
     def add_job(
         self, job: str, spec: Mapping[str, Any], *, message_id: str, submitted_by: str, state: str, at: float
     ) -> str:
-        """Record a job and return its id; a second submit with the same message id returns the first one's."""
+        """Record a job and return its id; a second submit with the same message id returns the first one's.
+
+        So does another message id that makes the same job id: the caller compares the specs.
+        """
         with self._transaction() as db:
-            row = db.execute("SELECT job FROM jobs WHERE message_id = ?", (message_id,)).fetchone()
+            row = db.execute("SELECT job FROM jobs WHERE message_id = ? OR job = ?", (message_id, job)).fetchone()
             if row:
                 return str(row[0])
             db.execute(

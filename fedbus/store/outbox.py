@@ -54,6 +54,10 @@ class Outbox:
         """Ids of the updates that await their receipt, oldest first."""
         return tuple(self._waiting)
 
+    def entries(self) -> tuple[Entry, ...]:
+        """The updates that await their receipt, oldest first."""
+        return tuple(self._waiting.values())
+
     def entry(self, update_id: UpdateId) -> Entry | None:
         """One entry; None when its receipt came meanwhile."""
         return self._waiting.get(update_id)

@@ -2,7 +2,8 @@
 
     requests   fedbus.jobs → accept or reject, abort, answer queries, see `front_desk`
     sites      fedbus.sites → membership → the runners of the jobs concerned
-    leases     a site that is silent for too long is lost: its jobs stop counting on it
+    leases     a site that is silent for too long is lost: its jobs stop counting on it; a job that stands still
+               says why
     job ...    one intake and one runner per job that has not ended, see `intake` and `job_runner`
 
 Stop order: no new deliveries are taken, what is being written is finished, the connections close. Nothing else needs
@@ -14,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from datetime import timedelta
 from typing import Self
 
@@ -31,12 +32,13 @@ from fedbus.core import messages as m
 from fedbus.core.jobspec import JobSpec
 from fedbus.core.layout import Layout
 from fedbus.core.membership import Heard, Joined, Membership
-from fedbus.errors import ProtocolError
+from fedbus.errors import ConnectionLostError, FedbusError, ProtocolError
 from fedbus.runtime.lifecycle import until_stopped
 from fedbus.store.files import make_folder
 from fedbus.store.ledger import JobRow, Ledger
 from fedbus.store.lock import StateLock
 from fedbus.store.spool import Spool
+from services.aggregator import receipts, views
 from services.aggregator.announcer import Announcer
 from services.aggregator.front_desk import FrontDesk
 from services.aggregator.intake import Intake
@@ -44,6 +46,7 @@ from services.aggregator.job_runner import JobRunner
 from services.aggregator.model_keeper import ModelKeeper
 from services.aggregator.model_log import ModelLogWriter
 from services.aggregator.settings import LOGIN, AggregatorSettings
+from services.aggregator.stalls import Stalls
 from services.aggregator.tools import Tools
 from services.aggregator.workers import Worker
 
@@ -74,6 +77,7 @@ class Aggregator:
         self._membership = Membership()
         self._runners: dict[str, JobRunner] = {}
         self._session_id = secrets.token_hex(8)
+        self._stalls = Stalls()
 
     async def __aenter__(self) -> Self:
         settings, stack = self._settings, self._stack
@@ -86,8 +90,12 @@ class Aggregator:
         store = stack.enter_context(Worker("store"))
         compute = stack.enter_context(Worker("compute"))
         self._control = await stack.enter_async_context(Session(url, name="aggregator/control", retry_login=True))
-        self._bulk_in = await stack.enter_async_context(Session(url, name="aggregator/updates", retry_login=True))
-        self._bulk_out = await stack.enter_async_context(Session(url, name="aggregator/models", retry_login=True))
+        self._bulk_in = await stack.enter_async_context(
+            Session(url, name="aggregator/updates", retry_login=True, follows=self._control)
+        )
+        self._bulk_out = await stack.enter_async_context(
+            Session(url, name="aggregator/models", retry_login=True, follows=self._control)
+        )
         self._publisher = Publisher(self._control)
         self._announcer = Announcer(self._publisher)
         self._tools = Tools(
@@ -114,6 +122,7 @@ class Aggregator:
     async def _work(self) -> None:
         await self._control.ready()
         await declare(self._control, t.FEDERATION)
+        await self._warn_of_another()
         log.info("aggregator-ready", broker=str(self._control.url), state_dir=str(self._settings.state_dir))
         desk = FrontDesk(tools=self._tools, runners=self._runners, start_job=self._start_job, publisher=self._publisher)
         async with asyncio.TaskGroup() as group:
@@ -124,18 +133,43 @@ class Aggregator:
             group.create_task(self._serve_sites(), name="sites")
             group.create_task(self._watch_leases(), name="leases")
 
+    async def _warn_of_another(self) -> None:
+        with suppress(ConnectionLostError):
+            channel = await self._control.channel()
+            if await channel.consumers(t.JOBS):
+                log.warning(
+                    "another-aggregator",
+                    text="another aggregator answers on this broker; this one gets nothing to do while that runs, and "
+                    "does not know its jobs: stop one of the two",
+                )
+            await channel.close()
+
     # -------------------------------------------------------------- jobs
 
     async def _open_jobs(self) -> None:
         rows = await self._tools.store(self._ledger.jobs)
         for row in rows:
             if not m.JobState(row.state).ended:
-                self._start_job(row)
+                await self._start_or_fail(row)
             elif self._spool.holds(row.job):
                 await self._clear(row.job)  # a kill came between the job's end and this
         await self._announcer.tell(None, m.RollCall(session=self._session_id))
 
+    async def _start_or_fail(self, row: JobRow) -> None:
+        """A job that this release cannot read must not keep the others from going on."""
+        try:
+            self._start_job(row)
+        except FedbusError as exc:
+            await self._fail(row.job, str(exc))
+
+    async def _fail(self, job: str, reason: str) -> None:
+        state = str(m.JobState.FAILED)
+        await self._tools.store(self._ledger.set_job, job, state=state, reason=reason, ended_at=time.time())
+        await self._announcer.event(events.JOB_ENDED, job, f"{state}: {reason}", state=state, result={})
+
     def _start_job(self, row: JobRow) -> None:
+        if row.job in self._runners:
+            return  # a submit that came again after a restart may be quicker than `_open_jobs`
         keeper = ModelKeeper(
             row.job,
             JobSpec.parse(row.spec),
@@ -151,7 +185,12 @@ class Aggregator:
     async def _run_job(self, runner: JobRunner) -> None:
         job = runner.job
         await declare(self._control, t.job_updates(job))
-        await runner.open()
+        try:
+            await runner.open()
+        except FedbusError as exc:
+            # its facts and checkpoints stay as they are, for people to look at
+            del self._runners[job]
+            return await self._fail(job, str(exc))
         intake = Intake(
             job,
             chunk_bytes=runner.spec.chunk_bytes,
@@ -159,7 +198,7 @@ class Aggregator:
             spool=self._spool,
             store=self._tools.store,
             refuse=self._announcer.refuse,
-            repeat=runner.repeat_receipt,
+            repeat=lambda update_id: receipts.repeat(update_id, self._tools),
             complete=runner.complete,
         )
         await intake.restore()
@@ -171,7 +210,7 @@ class Aggregator:
             receive.cancel()
         await self._announcer.drained()
         del self._runners[job]
-        await self._clear(job)
+        return await self._clear(job)
 
     async def _clear(self, job: str) -> None:
         """Nothing of an ended job is needed any more but its facts, its checkpoints and its export."""
@@ -278,6 +317,10 @@ class Aggregator:
                 await self._site_event(events.SITE_LOST, site, f"{site} is lost: {reason}")
             if lost:
                 self._sites_changed()
+            for runner in list(self._runners.values()):
+                if self._stalls.should_tell(runner.job, runner.progress, now=time.monotonic()):
+                    text = views.says(runner, self._membership)
+                    await self._announcer.event(events.JOB_WAITING, runner.job, text)
 
     def _sites_changed(self) -> None:
         for runner in self._runners.values():

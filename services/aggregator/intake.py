@@ -29,6 +29,8 @@ MAX_FRAMES = 1 << 20
 FRAME_SLACK_BYTES = 1 << 16
 RETRY = timedelta(seconds=2)
 KINDS = ("delta", "initial")
+# Only that of initial params brings a layout. What a manifest says is kept, told in events and named in refusals.
+MAX_MANIFEST_BYTES = 1 << 16
 
 log = structlog.get_logger()
 
@@ -153,6 +155,10 @@ class Intake:
                     raise ProtocolError(
                         f"update manifest of kind {message.kind!r} with {message.frames} frames: expected one of"
                         f" {', '.join(KINDS)} and 1 to {MAX_FRAMES} frames"
+                    )
+                if message.kind == "delta" and len(delivery.envelope.body) > MAX_MANIFEST_BYTES:
+                    raise ProtocolError(
+                        f"update manifest of {len(delivery.envelope.body)} bytes: expected at most {MAX_MANIFEST_BYTES}"
                     )
             case _:
                 raise ProtocolError(f"message {type(message).__name__} does not belong on the updates queue")

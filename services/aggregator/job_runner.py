@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from datetime import timedelta
 
 from fedbus.core import events
 from fedbus.core import messages as m
@@ -27,6 +28,8 @@ from services.aggregator.result import result_of
 from services.aggregator.tools import Tools
 
 LOOK_AGAIN_S = 1.0
+# After a restart the sites answer the roll call first: a job that was about to end would end without their scores.
+SITES_RETURN = timedelta(seconds=5)
 
 OpenLog = Callable[[JobSpec, str, Layout], Awaitable[ModelLogWriter]]
 
@@ -34,7 +37,15 @@ OpenLog = Callable[[JobSpec, str, Layout], Awaitable[ModelLogWriter]]
 class JobRunner:
     """State of one job. `open_log` declares the job's model log and returns its writer."""
 
-    def __init__(self, row: JobRow, *, keeper: ModelKeeper, tools: Tools, open_log: OpenLog) -> None:
+    def __init__(
+        self,
+        row: JobRow,
+        *,
+        keeper: ModelKeeper,
+        tools: Tools,
+        open_log: OpenLog,
+        sites_return: timedelta = SITES_RETURN,
+    ) -> None:
         self.row = row
         self.job = row.job
         self.spec = JobSpec.parse(row.spec)
@@ -47,6 +58,9 @@ class JobRunner:
         self._folding: Folding | None = None
         self._initial_from: str | None = None
         self._abort: str | None = None
+        self._over: str | None = None
+        self._sites_return_s = sites_return.total_seconds()
+        self._finish_from = 0.0
         self._scores_until = 0.0
 
     # -------------------------------------------------------------- what the daemon tells
@@ -86,7 +100,9 @@ class JobRunner:
             await self._tools.announcer.tell(site, m.JobStarted(job=self.job, session=self._tools.session))
 
     async def on_score(self, score: m.ScoreAnswer) -> None:
-        """A site scored a version."""
+        """A site scored a version; one that does not exist would pass for the newest from now on and is ignored."""
+        if score.version > self.aggregation.version:
+            return
         self.life.scored(version=score.version, site=score.site, metrics=score.metrics, num_examples=score.num_examples)
         metrics = ", ".join(f"{name} {value:.3f}" for name, value in score.metrics.items()) or "no metric"
         await self._event(
@@ -124,9 +140,10 @@ class JobRunner:
         self._abort = reason
         self._nudge()
 
-    async def repeat_receipt(self, update_id: str) -> None:
-        """A decided update came again: its site has lost the receipt."""
-        await receipts.repeat(update_id, self._tools)
+    @property
+    def progress(self) -> tuple[m.JobState, int, int]:
+        """Changes whenever the job moves."""
+        return self.life.state, self.aggregation.version, self.aggregation.updates
 
     def _nudge(self) -> None:
         self.complete.put_nowait(None)
@@ -143,6 +160,8 @@ class JobRunner:
         if self.row.started_at is None:
             return await self._set_state(m.JobState.WAITING)
         self.life.started(now=now - max(0.0, time.time() - self.row.started_at))
+        self._over = self.row.reason if self.row.state == m.JobState.FINISHING else None
+        self._finish_from = time.monotonic() + self._sites_return_s
         return await self._event(events.JOB_RUNNING, f"continues at version {self.aggregation.version}")
 
     async def serve(self) -> None:
@@ -157,7 +176,9 @@ class JobRunner:
     async def _next(self) -> m.UpdateManifest | None:
         """The next complete update; None after a nudge, or when the clock makes something due."""
         now = time.monotonic()
-        due = [t for t in (self.aggregation.next_due_at(now=now), self.life.wall_time_ends_at()) if t is not None]
+        # nothing is committed while nobody is there, so a buffer that is due does not count
+        commit_at = self.aggregation.next_due_at(now=now) if self.aggregation.active else None
+        due = [t for t in (commit_at, self.life.wall_time_ends_at()) if t is not None]
         wait_s = min([LOOK_AGAIN_S, *(max(0.01, t - now) for t in due)])
         try:
             async with asyncio.timeout(wait_s):
@@ -168,22 +189,24 @@ class JobRunner:
     async def _take(self, manifest: m.UpdateManifest) -> None:
         if manifest.kind == "initial":
             await self._take_initial(manifest)
-        elif self._folding is None or self.life.state is not m.JobState.RUNNING:
+        elif self._folding is None or self._over is not None or self.life.state is not m.JobState.RUNNING:
             await self._refuse_late(manifest)
         else:
             await self._folding.take(manifest)
 
     async def _refuse_late(self, manifest: m.UpdateManifest) -> None:
-        reason = f"the job is {self.life.state}"
+        reason = f"the job is {self.life.state if self._over is None else m.JobState.FINISHING}"
         verdict = self.aggregation.refuse(m.UpdateId.parse(manifest.update_id), reason=reason)
         if self._folding is not None and isinstance(verdict, Refused):
             await self._folding.refused(verdict, manifest)
         elif isinstance(verdict, Refused):
             await receipts.give(history.receipt(self.job, verdict), self._tools)
+            await self._tools.compute(self._keeper.drop, manifest.update_id)
 
     async def _step(self) -> None:
         if self._abort is not None:
-            return await self._end(m.JobState.ABORTED, self._abort)
+            self.life.aborted(self._abort, now=time.monotonic())
+            return await self._say_ended({})
         if self.life.state is m.JobState.WAITING:
             await self._start_if_possible()
         if self.life.state is m.JobState.RUNNING and self._folding is not None:
@@ -194,14 +217,16 @@ class JobRunner:
 
     async def _step_running(self, folding: Folding) -> None:
         # right after a restart no site has come back yet: a buffer must not be committed for their absence
-        if self.aggregation.active and self.aggregation.commit_due(now=time.monotonic()):
+        if self._over is None and self.aggregation.active and self.aggregation.commit_due(now=time.monotonic()):
             await folding.commit()
         await folding.snapshot_if_wanted()
-        reason = self.life.stop_reason(
-            version=self.aggregation.version, updates=self.aggregation.updates, now=time.monotonic()
-        )
-        if reason:
-            await self._finish(folding, reason)
+        now = time.monotonic()
+        if self._over is None:
+            self._over = self.life.stop_reason(
+                version=self.aggregation.version, updates=self.aggregation.updates, now=now
+            )
+        if self._over is not None and now >= self._finish_from:
+            await self._finish(folding, self._over)
 
     # -------------------------------------------------------------- start
 
@@ -225,7 +250,8 @@ class JobRunner:
             try:
                 await self._adopted(await self._tools.compute(self._keeper.start_from_file, self.spec.initial_params))
             except (LayoutError, DecodeError) as exc:
-                await self._end(m.JobState.FAILED, str(exc))
+                self.life.failed(str(exc), now=time.monotonic())
+                await self._say_ended({})
             return
         active = sorted(self.active())
         if active and self._initial_from not in active:
@@ -238,11 +264,15 @@ class JobRunner:
         try:
             if self._folding is not None:
                 raise ProtocolError("the job has its initial params already")
+            if self.spec.sites is not None and site not in self.spec.sites:
+                raise ProtocolError(f"site {site} is not one of the job's sites: {', '.join(self.spec.sites)}")
             await self._adopted(await self._tools.compute(self._keeper.adopt_initial, manifest))
         except (ProtocolError, LayoutError) as exc:
             outcome, reason = m.Outcome.REFUSED, str(exc)
-            self._initial_from = None
             await self._event(events.UPDATE_REFUSED, f"initial params of {site} refused: {exc}", site=site)
+            if self._folding is None and site == self._initial_from:
+                self.life.declined(site, f"its initial params were refused: {exc}")  # it would make the same again
+                self.sites_changed()
         await self._tools.compute(self._keeper.drop, manifest.update_id)
         receipt = m.Receipt(job=self.job, update_id=manifest.update_id, outcome=outcome, reason=reason)
         await receipts.give(receipt, self._tools)
@@ -254,13 +284,7 @@ class JobRunner:
     async def _make_folding(self, layout: Layout) -> Folding:
         log = await self._open_log(self.spec, self.job, layout)
         return Folding(
-            self.job,
-            self.spec,
-            layout,
-            aggregation=self.aggregation,
-            keeper=self._keeper,
-            log=log,
-            tools=self._tools,
+            self.job, self.spec, layout, aggregation=self.aggregation, keeper=self._keeper, log=log, tools=self._tools
         )
 
     # -------------------------------------------------------------- end
@@ -284,18 +308,10 @@ class JobRunner:
         result = result_of(self.life, self.aggregation, exported=str(exported))
         await self._tools.store(self._tools.ledger.set_job, self.job, result=result)
         self.life.finished(now=time.monotonic())
-        await self._say_ended(self.life.reason, result=result)
+        await self._say_ended(result)
 
-    async def _end(self, state: m.JobState, reason: str) -> None:
-        match state:
-            case m.JobState.ABORTED:
-                self.life.aborted(reason, now=time.monotonic())
-            case _:
-                self.life.failed(reason, now=time.monotonic())
-        await self._say_ended(reason, result={})
-
-    async def _say_ended(self, reason: str, *, result: dict[str, object]) -> None:
-        state = self.life.state
+    async def _say_ended(self, result: dict[str, object]) -> None:
+        state, reason = self.life.state, self.life.reason
         await self._set_state(state, reason=reason, ended_at=time.time())
         for site in sorted(self.life.accepted_sites):
             await self._tools.announcer.tell(site, m.JobEnded(job=self.job, state=state, reason=reason))

@@ -29,6 +29,10 @@ from fedbus.tensors.params import flatten, layout_of, unflatten
 from fedbus.tensors.replica import Replica
 from fedbus.tensors.server_optimizer import make_server_optimizer
 
+# Params hardly shrink on the wire. A layout that claims far more than came would cost memory that nobody has sent.
+MOST_INFLATED = 100
+ALWAYS_ADOPTED_BYTES = 64 << 20
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delta:
@@ -72,6 +76,9 @@ class ModelKeeper:
         layout = Layout.from_dict(manifest.layout or {})
         if layout.digest != manifest.layout_digest:
             raise LayoutError(f"initial params: layout digest {layout.digest}, announced {manifest.layout_digest}")
+        came_bytes = sum(length for _, _, length in self._ledger.chunks(manifest.update_id))
+        if 4 * layout.numel > max(ALWAYS_ADOPTED_BYTES, MOST_INFLATED * came_bytes):
+            raise LayoutError(f"initial params: {came_bytes} bytes came for a layout of {layout.numel} elements")
         replica = Replica(layout)
         replica.load_snapshot_(self.frames(manifest.update_id))
         self.start(layout, replica.flat)

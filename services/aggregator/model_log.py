@@ -20,6 +20,8 @@ from fedbus.core.messages import Chunk, Part, Receipt, VersionManifest
 
 REPLAY_MODELS = 4
 MOST_VERSIONS = 64
+# Each site is also told by itself, and again when it asks: a flood of refusals must not make a version too long to go.
+MOST_RECEIPTS = 1000
 
 
 class ModelLogWriter:
@@ -60,7 +62,10 @@ class ModelLogWriter:
         snapshot: Iterable[bytes] | None,
         receipts: tuple[Receipt, ...] = (),
     ) -> int:
-        """Publish a version and return its bytes; when this returns, the broker has it all on disk."""
+        """Publish a version and return its bytes; when this returns, the broker has it all on disk.
+
+        Its manifest names the newest MOST_RECEIPTS of `receipts`.
+        """
         began_at = time.time()
         parts: dict[str, Part | None] = {"delta": None, "snapshot": None}
         frames = {"delta": delta, "snapshot": list(snapshot) if snapshot is not None else None}
@@ -80,7 +85,7 @@ class ModelLogWriter:
             snapshot=parts["snapshot"],
             snapshot_version=self._snapshot_version,
             snapshot_at=self._snapshot_at,
-            receipts=receipts,
+            receipts=receipts[-MOST_RECEIPTS:],
             layout=self._layout if parts["snapshot"] is not None else None,
         )
         await self._publisher.publish(mail.to_model_log(manifest))

@@ -21,6 +21,7 @@ from typing import Any
 from fedbus.bus.envelope import Envelope
 from fedbus.core import wire
 from fedbus.core.jobspec import JobSpec
+from fedbus.core.spec_text import MAX_TEXT_BYTES
 from fedbus.errors import JobSpecError, Problem
 
 
@@ -33,6 +34,9 @@ def body_of(envelope: Envelope) -> Mapping[str, Any]:
     """The JSON object of a request; an empty body is an empty object. Raises JobSpecError otherwise."""
     if not envelope.body.strip():
         return {}
+    if len(envelope.body) > MAX_TEXT_BYTES:
+        message = f"the body has {len(envelope.body)} bytes, at most {MAX_TEXT_BYTES} are read"
+        raise JobSpecError([Problem(path="", message=message)])
     try:
         data = json.loads(envelope.body)
         wire.to_json(data)  # Python also reads NaN and half surrogates, which nobody could be told again

@@ -53,7 +53,7 @@ def says(runner: JobRunner, membership: Membership) -> str:
         case JobState.WAITING:
             what = runner.life.waiting_for(membership.online(now=now))
         case JobState.RUNNING:
-            what = runner.aggregation.waiting_for()
+            what = runner.aggregation.waiting_for() + _given_up(runner)
         case JobState.FINISHING:
             missing = ", ".join(site for _, site in runner.life.missing_scores()) or "nobody"
             what = f"{runner.life.reason}; waiting for scores of {missing}"
@@ -61,6 +61,13 @@ def says(runner: JobRunner, membership: Membership) -> str:
             return runner.life.reason
     views = [v for v in membership.views() if v.name in runner.life.accepted_sites]
     return waiting_sentence(what, views, job=runner.job, now=now)
+
+
+def _given_up(runner: JobRunner) -> str:
+    """Who declined and why, once nobody is left to wait for."""
+    if runner.active():
+        return ""
+    return "".join(f"; {site} takes no part: {why}" for site, why in sorted(runner.life.declined_sites.items()))
 
 
 def site_line(view: SiteView) -> dict[str, Any]:

@@ -29,7 +29,7 @@ def main(paths: list[str]) -> int:
         settings = PublisherSettings.load()
         configure_logging("error", settings.log_format)
         asyncio.run(submit([JobSpec.parse_yaml(Path(path).read_text()) for path in paths], settings))
-    except (FedbusError, OSError) as exc:
+    except (FedbusError, OSError, UnicodeDecodeError) as exc:
         print(f"services.publisher: {exc}", file=sys.stderr)
         return 1
     return 0

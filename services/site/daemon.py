@@ -86,8 +86,12 @@ class Site:
             )
         stack.enter_context(StateLock(make_folder(settings.state_dir)))
         self._control = await stack.enter_async_context(Session(url, name=f"{self._name}/control", retry_login=True))
-        self._bulk_out = await stack.enter_async_context(Session(url, name=f"{self._name}/updates", retry_login=True))
-        self._bulk_in = await stack.enter_async_context(Session(url, name=f"{self._name}/models", retry_login=True))
+        self._bulk_out = await stack.enter_async_context(
+            Session(url, name=f"{self._name}/updates", retry_login=True, follows=self._control)
+        )
+        self._bulk_in = await stack.enter_async_context(
+            Session(url, name=f"{self._name}/models", retry_login=True, follows=self._control)
+        )
         self._publisher = Publisher(self._control)
         return self
 

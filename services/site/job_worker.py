@@ -31,7 +31,8 @@ from fedbus.store.files import make_folder
 from fedbus.store.outbox import Entry, Outbox
 from services.site.model_files import ModelFiles, Step
 from services.site.settings import SiteSettings
-from services.site.training_loop import Say, TrainingLoop
+from services.site.trainer import start_trainer
+from services.site.training_loop import Say, StartTrainer, TrainingLoop
 
 # Streams keep times in whole seconds, and the clocks of aggregator and broker differ a little.
 STREAM_TIME_SLACK_S = 5
@@ -43,7 +44,15 @@ class JobWorker:
     """State of one job at the site. `say` sends a message to the aggregator."""
 
     def __init__(
-        self, job: str, spec: JobSpec, *, settings: SiteSettings, reader: ModelLogReader, uploads: Publisher, say: Say
+        self,
+        job: str,
+        spec: JobSpec,
+        *,
+        settings: SiteSettings,
+        reader: ModelLogReader,
+        uploads: Publisher,
+        say: Say,
+        start: StartTrainer = start_trainer,
     ) -> None:
         self._job = job
         self._site = settings.site_name
@@ -65,6 +74,7 @@ class JobWorker:
             outbox=self._outbox,
             say=say,
             on_update=self._unsent.put_nowait,
+            start=start,
         )
 
     @property
@@ -90,8 +100,7 @@ class JobWorker:
                 self._started.set()
                 if session != self._aggregator:
                     self._aggregator = session
-                    for update_id in self._outbox.waiting:
-                        self._unsent.put_nowait(update_id)
+                    self._send_again()
             case m.InitialParamsRequest():
                 await self._loop.make_initial()
             case m.Receipt():
@@ -104,6 +113,11 @@ class JobWorker:
                 await self._loop.stop()
             case m.RollCall() | m.JobOffer():
                 pass
+
+    def _send_again(self) -> None:
+        """What awaits its receipt; the aggregator repeats a receipt that was lost."""
+        for update_id in self._outbox.waiting:
+            self._unsent.put_nowait(update_id)
 
     async def _receipt(self, receipt: m.Receipt) -> None:
         if not self._outbox.remove(m.UpdateId.parse(receipt.update_id)):
@@ -137,6 +151,7 @@ class JobWorker:
             case m.Chunk():
                 self._files.chunk(message)
             case m.VersionManifest():
+                before = self._files.held
                 step = self._files.manifest(message)
                 if step is Step.NEW_VERSION:
                     log.info("version-held", job=self._job, version=message.version)
@@ -147,6 +162,8 @@ class JobWorker:
                 for receipt in message.receipts:
                     if receipt.update_id.partition(":")[0] == self._site:
                         await self._receipt(receipt)
+                if step is Step.NEW_VERSION and before is not None and message.version > before.version + 1:
+                    self._send_again()  # the versions in between are lost, and the receipts they named
                 await self._loop.wake()
             case _:
                 raise DecodeError(f"message {type(message).__name__} does not belong in a model log")

@@ -12,7 +12,7 @@ import signal
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, closing, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -91,7 +91,7 @@ class Trainer:
 
     async def cancel(self) -> None:
         """End the training that runs, between two steps: its `ask` returns Cancelled, or the process is killed."""
-        if self._limit is not None:
+        if self._limit is not None and self._limit.when() is None:
             self._limit.reschedule(asyncio.get_running_loop().time() + self._cancel_grace_s)
         with suppress(ConnectionError):
             await p.write_message(self._writer, p.Cancel())
@@ -128,25 +128,33 @@ async def start_trainer(
         server = await asyncio.start_unix_server(on_connect, path)
         process = await asyncio.create_subprocess_exec(
             sys.executable,
+            "-P",  # modules of the folder that the daemon was started in are not imported
             "-m",
             "fedbus.training",
             "--socket",
             str(path),
             stdin=asyncio.subprocess.DEVNULL,
-            env=os.environ | {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)},
+            env=_environment(threads),
             start_new_session=True,
         )
         try:
             reader, writer = await _first(connected, process)
-            yield Trainer(process, reader, writer, on_progress, cancel_grace)
-            with suppress(ConnectionError):
-                await p.write_message(writer, p.Close())
+            with closing(writer):
+                yield Trainer(process, reader, writer, on_progress, cancel_grace)
+                with suppress(ConnectionError):
+                    await p.write_message(writer, p.Close())
         except BaseException:
             _kill(process)
             raise
         finally:
             server.close()
             await _end(process)
+
+
+def _environment(threads: int) -> dict[str, str]:
+    """Ours, less what configures the daemon: a task has no business with the site's login at the broker."""
+    ours = {name: value for name, value in os.environ.items() if not name.startswith("FEDBUS_")}
+    return ours | {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
 
 
 async def _first(

@@ -28,6 +28,7 @@ from services.site.trainer import Trainer, TrainerDiedError, TrainerFailedError,
 MAX_FAILURES = 5
 FIRST_PAUSE_S = 1.0
 LONGEST_PAUSE_S = 30.0
+LONGEST_ERROR = 2000
 
 log = structlog.get_logger()
 R = TypeVar("R", p.Opened, p.Made, p.Scored)
@@ -74,7 +75,8 @@ class TrainingLoop:
         self._initial_wanted = False
         self._score_wanted: int | None = None
         self._stopping = False
-        self._trained_from = -1
+        # what an earlier daemon trained from counts too: a synchronous site trains once from each version
+        self._trained_from = max((e.manifest["base_version"] for e in outbox.entries()), default=-1)
         self._scored = -1
         self._failures = 0
         self._said = m.JobActivity(job=job, activity="starting", version=-1)
@@ -153,9 +155,10 @@ class TrainingLoop:
         )
         if isinstance(exc, TrainerFailedError):
             log.debug("trainer-traceback", job=self._job, traceback=exc.traceback)
-        self._now("gave up" if fatal else "restarting the trainer", detail=str(exc))
+        said = str(exc)[:LONGEST_ERROR]  # all of it is in the log line above
+        self._now("gave up" if fatal else "restarting the trainer", detail=said)
         trouble = m.TrainerTrouble(
-            site=self._settings.site_name, job=self._job, error=str(exc), restarts=self._failures, fatal=fatal
+            site=self._settings.site_name, job=self._job, error=said, restarts=self._failures, fatal=fatal
         )
         await self._say(trouble)
         if not fatal:

@@ -254,6 +254,7 @@ REFUSED: list[tuple[str, Delivery, str]] = [
     ("no frames", update(frames=0)[-1], "with 0 frames: expected"),
     ("too many frames", update(frames=2**40)[-1], "1 to 1048576 frames"),
     ("unknown kind", update(kind="gift")[-1], "of kind 'gift'"),
+    ("a long manifest", update(layout_digest="1" * 70_000)[-1], "expected at most 65536"),
     ("garbage", Delivery(dataclasses.replace(update()[-1].envelope, body=b"{"), "mercy"), "Invalid JSON"),
     (
         "another message",

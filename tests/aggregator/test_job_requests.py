@@ -10,6 +10,7 @@ import pytest
 from fedbus.bus.envelope import Envelope
 from fedbus.core.jobspec import JobSpec
 from fedbus.core.messages import check_name
+from fedbus.core.spec_text import MAX_TEXT_BYTES
 from fedbus.errors import JobSpecError, Problem
 from services.aggregator import requests
 
@@ -50,6 +51,7 @@ def test_an_empty_body_is_an_empty_object(body: bytes) -> None:
         (b'{"reason": NaN}', "the body is not JSON"),
         (b'{"reason": "\\ud800"}', "the body is not JSON"),
         (b'{"reason": ' + b"1" * 5000 + b"}", "the body is not JSON"),
+        (b'{"reason": "' + b"x" * MAX_TEXT_BYTES + b'"}', "the body has 1048590 bytes, at most 1048576 are read"),
     ],
 )
 def test_a_body_that_is_no_json_object_is_a_problem_without_a_path(body: bytes, says: str) -> None:

@@ -335,6 +335,13 @@ def test_initial_params_that_do_not_fit_their_layout_are_refused(
         _ = life.keeper.model
 
 
+def test_a_layout_that_claims_far_more_than_came_costs_no_memory(life: Life) -> None:
+    claimed = Layout.of([TensorSpec(name="w", shape=(10**11,), dtype="float32")])
+    manifest = initial(life, torch.zeros(LAYOUT.numel), layout=claimed.to_dict(), layout_digest=claimed.digest)
+    with pytest.raises(LayoutError, match=r"bytes came for a layout of 100000000000 elements"):
+        life.keeper.adopt_initial(manifest)
+
+
 def test_initial_params_that_are_not_finite_are_refused(life: Life) -> None:
     flat = torch.zeros(LAYOUT.numel)
     flat[7] = float("nan")

@@ -12,7 +12,7 @@ from fedbus.bus.envelope import Envelope
 from fedbus.core import messages as m
 from fedbus.core.jobspec import JobSpec
 from fedbus.core.layout import Layout, TensorSpec
-from services.aggregator.model_log import MOST_VERSIONS, REPLAY_MODELS, ModelLogWriter
+from services.aggregator.model_log import MOST_RECEIPTS, MOST_VERSIONS, REPLAY_MODELS, ModelLogWriter
 
 LAYOUT = Layout.of([TensorSpec(name="w", shape=(100,), dtype="float32")])
 SNAPSHOT = [b"s" * 200, b"s" * 200]
@@ -98,6 +98,16 @@ async def test_receipts_travel_with_the_version() -> None:
     receipt = m.Receipt(job="heart", update_id="mercy:0123abcd:1", outcome=m.Outcome.FOLDED)
     await writer(publisher).publish(1, digest="d", delta=[b"x"], snapshot=None, receipts=(receipt,))
     assert publisher.messages()[-1].receipts == (receipt,)
+
+
+async def test_a_flood_of_receipts_does_not_make_a_version_too_long_to_send() -> None:
+    publisher = Publisher()
+    receipts = tuple(
+        m.Receipt(job="heart", update_id=f"mercy:0123abcd:{n}", outcome=m.Outcome.REFUSED, reason="body: damaged")
+        for n in range(MOST_RECEIPTS + 5)
+    )
+    await writer(publisher).publish(1, digest="d", delta=[b"x"], snapshot=None, receipts=receipts)
+    assert publisher.messages()[-1].receipts == receipts[5:]
 
 
 async def test_the_same_version_again_has_the_same_message_ids() -> None:

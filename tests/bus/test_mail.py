@@ -161,6 +161,12 @@ def test_what_only_the_aggregator_says_is_refused_from_a_site(message: mail.Cont
         mail.from_login(arrived(mail.control(message, site=None), "mercy"))
 
 
+def test_a_site_that_says_too_much_is_refused() -> None:
+    trouble = m.TrainerTrouble(site="mercy", job="heart", error="x" * mail.MAX_SITE_MESSAGE_BYTES, restarts=1)
+    with pytest.raises(ProtocolError, match="a site says at most 262144"):
+        mail.from_login(arrived(mail.from_site(trouble), "mercy"))
+
+
 def test_bytes_that_are_no_message_are_refused() -> None:
     with pytest.raises(DecodeError):
         mail.from_envelope(dataclasses.replace(arrived(mail.from_site(STATUS), "mercy"), body=b"\x00"))

@@ -166,6 +166,12 @@ def test_wall_time_runs_from_the_start() -> None:
     assert running({"wall_time_s": 60}).wall_time_ends_at() == 160.0
 
 
+def test_a_job_that_does_not_run_any_more_waits_for_no_wall_time() -> None:
+    made = running({"wall_time_s": 60})
+    made.finishing("the wall time of 60 s is over", now=160.0)
+    assert made.wall_time_ends_at() is None
+
+
 def reason_of(made: Job) -> str | None:
     return made.stop_reason(version=1, updates=1, now=100.0)
 

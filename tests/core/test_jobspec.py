@@ -130,6 +130,8 @@ def test_every_problem_is_reported_with_its_path() -> None:
             "rate_correction",
         ),
         ({4: 5}, "4", "keys are text; put 4 in quotes"),
+        ({"task_config": {"a": [2**63]}}, "task_config", "a.0 must fit in 64 bits"),
+        ({"task_config": {"a": -(2**63) - 1}}, "task_config", "a must fit in 64 bits"),
     ],
 )
 def test_a_problem_is_said_in_plain_words(changes: dict[str, object], path: str, message: str) -> None:

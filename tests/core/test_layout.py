@@ -15,16 +15,16 @@ def spec(name: str, *shape: int, dtype: str = "float32") -> TensorSpec:
     return TensorSpec(name=name, shape=shape, dtype=dtype)
 
 
-def test_small_tensors_come_first_and_each_group_keeps_its_order() -> None:
+def test_small_tensors_come_first_and_each_group_is_in_order_of_names() -> None:
     layout = Layout.of([spec("conv", 33, 32), spec("bias", 32), spec("head", 1025), spec("scale"), spec("edge", 1024)])
 
-    assert [t.name for t in layout.tensors] == ["bias", "scale", "edge", "conv", "head"]
+    assert [t.name for t in layout.tensors] == ["bias", "edge", "scale", "conv", "head"]
     assert layout.exact_numel == 32 + 1 + 1024
     assert layout.numel == 1057 + 33 * 32 + 1025
     assert layout.slices() == {
         "bias": (0, 32),
-        "scale": (32, 33),
-        "edge": (33, 1057),
+        "edge": (32, 1056),
+        "scale": (1056, 1057),
         "conv": (1057, 2113),
         "head": (2113, 3138),
     }

@@ -16,6 +16,7 @@ from fedbus.bus.model_log import ModelLogReader
 from fedbus.bus.topology import models_stream, updates_queue
 from fedbus.core.messages import VersionManifest
 from fedbus.errors import NoSuchQueueError
+from fedbus.store.ledger import Ledger
 
 SOON = timedelta(seconds=30)
 PACED = {"step_delay_s": 0.05}  # a version takes a tenth of a second, so that there is time to kill
@@ -127,3 +128,31 @@ def test_site_that_is_killed_before_it_made_the_initial_params_is_asked_again(ho
     house.start_site("cleveland")
     # then the job begins all the same
     house.ended(job)
+
+
+# ------------------------------------------------------------------ one job that cannot go on
+
+
+def test_job_that_cannot_be_read_fails_alone_and_says_why(house):
+    # given a ledger of another release, with a job that this one cannot read
+    (house.folder / "aggregator").mkdir()
+    with Ledger(house.folder / "aggregator" / "ledger.sqlite3") as ledger:
+        row = {"message_id": "1", "submitted_by": "submitter", "state": "running", "at": 1.0}
+        ledger.add_job("strange-1", {"name": "strange", "future": True}, **row)
+    # when the aggregator starts
+    house.start_aggregator()
+    # then that job has failed with the reason
+    ended = house.aggregator.wait_for("job-ended", job="strange-1", state="failed")
+    assert "future" in ended["text"]
+    # and other jobs are served
+    house.start_site("cleveland", status_interval_s=0.5)
+    house.ended(house.submit(stop={"versions": 1}))
+
+
+def test_job_that_stands_still_says_why_in_the_log(house):
+    # given a job that nobody can train
+    house.start_aggregator()
+    job = house.submit()
+    # when it has stood still for a while, then the log and the watchers are told what it waits for
+    said = house.aggregator.wait_for("job-waiting", job=job)
+    assert "0 of 1 accepted" in said["text"]

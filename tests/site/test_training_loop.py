@@ -20,7 +20,7 @@ from services.site.assignment import training_seed
 from services.site.model_files import ModelFiles
 from services.site.settings import SiteSettings
 from services.site.trainer import TrainerDiedError, TrainerFailedError
-from services.site.training_loop import TrainingLoop
+from services.site.training_loop import LONGEST_ERROR, TrainingLoop
 
 LAYOUT = {"tensors": [["w", [10], "float32"]]}
 OPENED = p.Opened(device="cpu", layout_digest="1a", numel=10)
@@ -437,6 +437,16 @@ async def test_what_only_a_person_can_mend_is_given_up_at_once(clinic: Clinic) -
             await task
     assert clinic.said == [m.TrainerTrouble(site="mercy", job="heart", error="no data", restarts=1, fatal=True)]
     assert (clinic.starts, clinic.pauses) == (1, [])
+
+
+async def test_an_error_as_long_as_a_book_is_told_in_short(clinic: Clinic) -> None:
+    async with running(clinic) as task:
+        await clinic.expects(p.Open)
+        clinic.answers.put_nowait(TrainerFailedError(p.Failed(error="x" * 10**6, traceback="", fatal=True)))
+        async with asyncio.timeout(5):
+            await task
+    (trouble,) = clinic.said
+    assert len(trouble.error) == len(clinic.loop.activity.detail) == LONGEST_ERROR
 
 
 async def test_initial_params_are_made_again_when_the_trainer_died_over_them(clinic: Clinic) -> None:

@@ -63,6 +63,13 @@ def test_a_submit_that_came_twice_is_one_job(ledger: Ledger) -> None:
     assert [row.job for row in ledger.jobs()] == ["heart"]
 
 
+def test_a_job_id_that_is_taken_stays_with_its_first_spec(ledger: Ledger) -> None:
+    submit(ledger, message_id="m1")
+    found = ledger.add_job("heart", {"seed": 2}, message_id="m2", submitted_by="eve", state="submitted", at=2.0)
+    (row,) = ledger.jobs()
+    assert (found, row.spec, row.submitted_by) == ("heart", {"name": "heart", "seed": 1}, "ana")
+
+
 def test_jobs_come_oldest_first(ledger: Ledger) -> None:
     submit(ledger, "late", message_id="m1", at=3.0)
     submit(ledger, "early", message_id="m2", at=2.0)

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from fedbus.errors import LayoutError
@@ -17,10 +20,17 @@ def test_integer_buffers_never_travel() -> None:
     layout = layout_of(model().state_dict())
 
     assert [t.name for t in layout.tensors] == [
-        *("0.bias", "1.weight", "1.bias", "1.running_mean", "1.running_var", "2.weight", "2.bias"),
+        *("0.bias", "1.bias", "1.running_mean", "1.running_var", "1.weight", "2.bias", "2.weight"),
         "0.weight",
     ]
     assert {t.name: t.dtype for t in layout.tensors}["2.weight"] == "bfloat16"
+
+
+def test_a_safetensors_file_of_the_params_has_the_layout_of_the_model(tmp_path: Path) -> None:
+    params = model().state_dict()
+    save_file(params, tmp_path / "params.safetensors")
+
+    assert layout_of(load_file(tmp_path / "params.safetensors")).digest == layout_of(params).digest
 
 
 def test_flatten_and_unflatten_are_inverse_in_shape_dtype_and_bits() -> None:
@@ -43,7 +53,7 @@ def test_flatten_reads_transposed_and_scalar_tensors() -> None:
 
     flat = flatten(params, layout_of(params))
 
-    assert flat.tolist() == [0, 3, 1, 4, 2, 5, 7]
+    assert flat.tolist() == [7, 0, 3, 1, 4, 2, 5]
 
 
 def test_flatten_fills_out() -> None:

@@ -1,0 +1,242 @@
+"""The life of a job at the aggregator, with a real ledger and tensors and sites that are written here."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from fedbus.core import events
+from fedbus.core import messages as m
+from fedbus.core.frames import Code
+from fedbus.core.jobspec import JobSpec
+from fedbus.core.layout import Layout, TensorSpec
+from fedbus.core.membership import Membership
+from fedbus.store.ledger import Ledger
+from fedbus.store.spool import Spool
+from fedbus.tensors import codec
+from services.aggregator.job_runner import JobRunner
+from services.aggregator.model_keeper import ModelKeeper
+from services.aggregator.tools import Tools
+
+LAYOUT = Layout.of([TensorSpec(name="w", shape=(10,), dtype="float32")])
+RETURN = timedelta(seconds=0.2)
+
+
+class Log:
+    """A model log that nobody reads."""
+
+    def wants_snapshot(self, version: int) -> bool:
+        return False
+
+    async def publish(self, version: int, **parts: Any) -> int:
+        return 0
+
+
+class Announcer:
+    """Keeps what the aggregator says."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[str | None, Any]] = []
+        self.events: list[tuple[str, str]] = []
+
+    async def tell(self, site: str | None, message: Any) -> None:
+        self.told.append((site, message))
+
+    async def event(self, kind: str, job: str, text: str, **facts: object) -> None:
+        self.events.append((kind, text))
+
+    def asked(self, kind: type[Any]) -> list[str | None]:
+        return [site for site, message in self.told if isinstance(message, kind)]
+
+
+async def at_once(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """What a worker thread would do."""
+    return function(*args, **kwargs)
+
+
+class House:
+    """One life of the aggregator with one job; a new House in the same folder is the aggregator restarted."""
+
+    def __init__(self, folder: Path, **spec: Any) -> None:
+        job = {
+            "name": "heart",
+            "task": "t",
+            "local": {"steps": 1, "batch_size": 1, "learning_rate": 0.1},
+            "stop": {"target": {"metric": "auc", "at_least": 0.5}},
+        }
+        parsed = JobSpec.parse(job | spec)
+        self.ledger = Ledger(folder / "ledger.sqlite3")
+        self.spool = Spool(folder / "spool")
+        self.membership = Membership()
+        self.announcer = Announcer()
+        self.ledger.add_job("heart", parsed.to_dict(), message_id="m1", submitted_by="ana", state="submitted", at=1.0)
+        (row,) = self.ledger.jobs()
+        self.keeper = ModelKeeper(
+            "heart", parsed, ledger=self.ledger, spool=self.spool, folder=folder / "job", params_dir=folder
+        )
+        tools = Tools(
+            session="s",
+            ledger=self.ledger,
+            store=at_once,  # type: ignore[arg-type]
+            compute=at_once,  # type: ignore[arg-type]
+            announcer=self.announcer,  # type: ignore[arg-type]
+            membership=self.membership,
+            score_timeout_s=5.0,
+            checkpoint_interval_s=0.0,
+        )
+        self.runner = JobRunner(row, keeper=self.keeper, tools=tools, open_log=self.open_log, sites_return=RETURN)
+
+    async def open_log(self, *_: object) -> Any:
+        return Log()
+
+    @property
+    def row(self) -> Any:
+        (row,) = self.ledger.jobs()
+        return row
+
+    async def accepts(self, site: str) -> None:
+        join = m.Join(site=site, session="s", tasks=("t",), fedbus_version="0.1.0")
+        self.membership.joined(join, now=time.monotonic())
+        await self.runner.on_answer(m.OfferAnswer(site=site, job="heart", accepted=True))
+
+    async def scores(self, site: str, version: int, auc: float) -> None:
+        answer = m.ScoreAnswer(site=site, job="heart", version=version, metrics={"auc": auc}, num_examples=9)
+        await self.runner.on_score(answer)
+
+    def makes_initial(self, site: str, flat: torch.Tensor) -> None:
+        """Initial params of a site are complete in the spool."""
+        update_id = f"{site}:0123abcd:0"
+        frames = list(codec.encode(flat, LAYOUT, Code.FP32, seed=0))
+        chunks = [
+            m.Chunk(job="heart", transfer=update_id, part="update", index=i, count=len(frames), body=frame)
+            for i, frame in enumerate(frames)
+        ]
+        self.ledger.record_arrivals(self.spool.append(chunks), [], at=0.0)
+        manifest = m.UpdateManifest(
+            job="heart",
+            update_id=update_id,
+            kind="initial",
+            base_version=0,
+            num_examples=1,
+            layout_digest=LAYOUT.digest,
+            frames=len(frames),
+            body_bytes=sum(map(len, frames)),
+            layout=LAYOUT.to_dict(),
+        )
+        self.runner.complete.put_nowait(manifest)
+
+    async def runs(self, until: Callable[[], bool]) -> None:
+        """Serve until something is true, then die as by SIGKILL."""
+        task = asyncio.create_task(self.runner.serve())
+        try:
+            async with asyncio.timeout(5):
+                while not (until() or task.done()):  # noqa: ASYNC110 the runner says it in plain attributes
+                    await asyncio.sleep(0.005)
+        finally:
+            task.cancel()
+            (error,) = await asyncio.gather(task, return_exceptions=True)
+        if isinstance(error, Exception):
+            raise error
+
+
+def has_state(house: House, state: m.JobState) -> Callable[[], bool]:
+    return lambda: house.row.state == str(state)
+
+
+@pytest.fixture
+async def finishing(tmp_path: Path) -> Path:
+    """A folder with a job that reached its target and was killed while the sites scored its last version."""
+    house = House(tmp_path)
+    await house.runner.open()
+    for site in ("mercy", "ucsf"):
+        await house.accepts(site)
+    house.makes_initial("mercy", torch.zeros(LAYOUT.numel))
+    await house.runs(has_state(house, m.JobState.RUNNING))
+    await house.scores("mercy", 0, 0.9)
+    await house.runs(has_state(house, m.JobState.FINISHING))
+    return tmp_path
+
+
+async def test_a_job_that_was_ending_when_the_aggregator_was_killed_ends_with_the_scores_of_its_sites(
+    finishing: Path,
+) -> None:
+    # given the aggregator started again
+    house = House(finishing)
+    await house.runner.open()
+    serving = asyncio.create_task(house.runs(has_state(house, m.JobState.FINISHED)))
+    # when its sites answer the roll call a moment later, and score when asked
+    await asyncio.sleep(RETURN.total_seconds() / 4)
+    assert house.row.state == "finishing"
+    for site in ("mercy", "ucsf"):
+        await house.accepts(site)
+    async with asyncio.timeout(5):
+        while len(house.announcer.asked(m.ScoreRequest)) < 2:  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+    for site in ("mercy", "ucsf"):
+        await house.scores(site, 0, 0.8)
+    await serving
+    # then the job ends for the reason it had, with all scores
+    assert house.row.reason == "auc 0.9 reached the target of at least 0.5"
+    assert house.row.result["scores"].keys() == {"mercy", "ucsf"}
+
+
+async def test_a_job_that_was_ending_takes_no_update_any_more_after_a_restart(finishing: Path) -> None:
+    house = House(finishing)
+    await house.runner.open()
+    await house.accepts("mercy")
+    update = m.UpdateManifest(
+        job="heart",
+        update_id="mercy:0123abcd:1",
+        kind="delta",
+        base_version=0,
+        num_examples=5,
+        layout_digest=LAYOUT.digest,
+        frames=1,
+        body_bytes=9,
+    )
+    house.runner.complete.put_nowait(update)
+    await house.runs(lambda: bool(house.announcer.asked(m.Receipt)))
+    ((_, receipt),) = [told for told in house.announcer.told if isinstance(told[1], m.Receipt)]
+    assert (receipt.outcome, receipt.reason) == (m.Outcome.REFUSED, "the job is finishing")
+
+
+async def test_a_score_of_a_version_that_does_not_exist_is_ignored(tmp_path: Path) -> None:
+    house = House(tmp_path)
+    await house.runner.open()
+    await house.accepts("mercy")
+    house.makes_initial("mercy", torch.zeros(LAYOUT.numel))
+    await house.runs(has_state(house, m.JobState.RUNNING))
+    await house.scores("mercy", 10**9, 0.9)
+    assert house.runner.life.means() == {}
+    assert events.VERSION_SCORED not in dict(house.announcer.events)
+
+
+async def test_initial_params_of_a_site_that_the_job_does_not_name_are_refused(tmp_path: Path) -> None:
+    house = House(tmp_path, sites=["mercy"])
+    await house.runner.open()
+    await house.accepts("mercy")
+    house.makes_initial("ucsf", torch.zeros(LAYOUT.numel))
+    await house.runs(lambda: bool(house.announcer.asked(m.Receipt)))
+    assert ("update-refused", "initial params of ucsf refused: site ucsf is not one of the job's sites: mercy") in (
+        house.announcer.events
+    )
+    assert house.row.layout is None
+    assert house.runner.life.accepted_sites == {"mercy"}
+
+
+async def test_a_site_whose_initial_params_are_refused_is_not_asked_for_ever(tmp_path: Path) -> None:
+    house = House(tmp_path)
+    await house.runner.open()
+    for site in ("mercy", "ucsf"):
+        await house.accepts(site)
+    house.makes_initial("mercy", torch.full((LAYOUT.numel,), float("nan")))
+    await house.runs(lambda: house.announcer.asked(m.InitialParamsRequest) == ["mercy", "ucsf"])
+    reason = "its initial params were refused: initial params have NaN or infinite values"
+    assert house.runner.life.declined_sites == {"mercy": reason}
