@@ -21,6 +21,7 @@ from fedbus.core.membership import Membership
 from fedbus.store.ledger import Ledger
 from fedbus.store.spool import Spool
 from fedbus.tensors import codec
+from services.aggregator import views
 from services.aggregator.job_runner import JobRunner
 from services.aggregator.model_keeper import ModelKeeper
 from services.aggregator.tools import Tools
@@ -240,3 +241,17 @@ async def test_a_site_whose_initial_params_are_refused_is_not_asked_for_ever(tmp
     await house.runs(lambda: house.announcer.asked(m.InitialParamsRequest) == ["mercy", "ucsf"])
     reason = "its initial params were refused: initial params have NaN or infinite values"
     assert house.runner.life.declined_sites == {"mercy": reason}
+
+
+async def test_a_running_job_that_every_site_gave_up_says_who_and_why(tmp_path: Path) -> None:
+    # given a running job with one site
+    house = House(tmp_path)
+    await house.runner.open()
+    await house.accepts("mercy")
+    house.makes_initial("mercy", torch.zeros(10))
+    await house.runs(until=lambda: house.runner.life.state is m.JobState.RUNNING)
+    # when its trainer cannot go on there
+    trouble = m.TrainerTrouble(site="mercy", job="heart", error="CUDA is broken", restarts=5, fatal=True)
+    await house.runner.on_trouble(trouble)
+    # then the job says so
+    assert views.says(house.runner, house.membership).endswith("; mercy takes no part: CUDA is broken")
