@@ -145,10 +145,6 @@ class Membership:
             self._end(name, SiteState.LOST, f"nothing heard for {silent_s:.0f} s", now=now)
         return lost
 
-    def next_expiry_at(self) -> float | None:
-        """Return when the next lease runs out; None when nobody is online."""
-        return min((s.lease_until for s in self._sites.values() if s.state is SiteState.ONLINE), default=None)
-
     def online(self, *, now: float) -> frozenset[str]:
         """Return the sites that hold a lease at `now`, whether or not `expire` was called."""
         return frozenset(
