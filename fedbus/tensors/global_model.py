@@ -76,7 +76,9 @@ class GlobalModel:
         Raises DecodeError unless the frames are valid and cover [0, numel) exactly once, in order.
         """
         decode_all_(self._scratch, frames, self.layout)
-        norm = math.sqrt(sum(_square(part) for (part,) in tiles(self._scratch)))
+        # In float64 no finite float32 overflows, so the norm is finite exactly when every value is.
+        squares = (torch.linalg.vector_norm(part, dtype=torch.float64).item() ** 2 for (part,) in tiles(self._scratch))
+        norm = math.sqrt(sum(squares))
         return Inspection(norm=norm, finite=math.isfinite(norm))
 
     def fold_scratch_(self, weight: float) -> None:
@@ -133,9 +135,3 @@ class GlobalModel:
 
     def _encode(self, flat: Tensor, code: Code, seed: int) -> Iterator[bytes]:
         return encode(flat, self.layout, code, chunk_bytes=self._chunk_bytes, seed=seed, power_of_two=True)
-
-
-def _square(part: Tensor) -> float:
-    """Sum of squares to about 1e-7; not finite exactly when a value is not: float64 has room for all of float32."""
-    square = torch.dot(part, part).item()
-    return square if math.isfinite(square) else torch.linalg.vector_norm(part, dtype=torch.float64).item() ** 2
