@@ -35,6 +35,8 @@ class DaemonSettings(BaseSettings):
     broker_url: SecretStr | None = None
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["auto", "json", "console"] = "auto"
+    fault: str | None = None
+    """For chaos runs, see `runtime.faults`: where this process kills itself."""
 
     @classmethod
     def settings_customise_sources(

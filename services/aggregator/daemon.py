@@ -33,6 +33,7 @@ from fedbus.core.jobspec import JobSpec
 from fedbus.core.layout import Layout
 from fedbus.core.membership import Heard, Joined, Membership
 from fedbus.errors import ConnectionLostError, FedbusError, ProtocolError
+from fedbus.runtime.faults import fault_hook
 from fedbus.runtime.lifecycle import until_stopped
 from fedbus.store.files import make_folder
 from fedbus.store.ledger import JobRow, Ledger
@@ -78,6 +79,7 @@ class Aggregator:
         self._runners: dict[str, JobRunner] = {}
         self._session_id = secrets.token_hex(8)
         self._stalls = Stalls()
+        self._reached = fault_hook(settings.fault)
 
     async def __aenter__(self) -> Self:
         settings, stack = self._settings, self._stack
@@ -107,6 +109,7 @@ class Aggregator:
             membership=self._membership,
             score_timeout_s=settings.score_timeout_s,
             checkpoint_interval_s=settings.checkpoint_interval_s,
+            reached=self._reached,
         )
         return self
 
@@ -177,6 +180,7 @@ class Aggregator:
             spool=self._spool,
             folder=make_folder(self._settings.state_dir / "jobs" / row.job),
             params_dir=self._settings.initial_params_dir,
+            reached=self._reached,
         )
         runner = JobRunner(row, keeper=keeper, tools=self._tools, open_log=self._open_log)
         self._runners[row.job] = runner
@@ -200,6 +204,7 @@ class Aggregator:
             refuse=self._announcer.refuse,
             repeat=lambda update_id: receipts.repeat(update_id, self._tools),
             complete=runner.complete,
+            reached=self._reached,
         )
         await intake.restore()
         for view in self._membership.views():
@@ -226,7 +231,7 @@ class Aggregator:
     async def _open_log(self, spec: JobSpec, job: str, layout: Layout) -> ModelLogWriter:
         await declare(self._control, t.job_models(job, ModelLogWriter.size(spec, layout)))
         await asyncio.sleep(SETTLE.total_seconds())
-        return ModelLogWriter(job, spec, layout, Publisher(self._bulk_out))
+        return ModelLogWriter(job, spec, layout, Publisher(self._bulk_out), reached=self._reached)
 
     async def _offer(self, runner: JobRunner, site: str) -> None:
         if runner.spec.sites is None or site in runner.spec.sites:

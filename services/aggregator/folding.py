@@ -18,6 +18,7 @@ from fedbus.core.facts import Arrival, Duplicate, Fact, Folded, Refused
 from fedbus.core.jobspec import JobSpec
 from fedbus.core.layout import Layout
 from fedbus.errors import DecodeError
+from fedbus.runtime.faults import Point
 from services.aggregator import history, receipts
 from services.aggregator.model_keeper import Delta, ModelKeeper
 from services.aggregator.model_log import ModelLogWriter
@@ -64,7 +65,9 @@ class Folding:
                 await receipts.repeat(manifest.update_id, self._tools)
             case Folded():
                 await self._record(verdict)
+                self._tools.reached(Point.DECIDED)
                 await self._tools.compute(self._keeper.fold, verdict)
+                self._tools.reached(Point.FOLDED)
                 await self._say_folded(verdict, manifest)
             case Refused():
                 await self.refused(verdict, manifest)
@@ -138,7 +141,9 @@ class Folding:
         fact = self._aggregation.commit(now=time.monotonic(), reason=reason)
         ledger = self._tools.ledger
         self._last_seq = await self._tools.store(ledger.record_facts, self._job, [history.to_row(fact)], at=time.time())
+        self._tools.reached(Point.COMMIT_RECORDED)
         delta = await self._tools.compute(self._keeper.commit, fact)
+        self._tools.reached(Point.COMMITTED)
         told, began = tuple(self._receipts), time.monotonic()
         self._receipts = []
         sent_bytes = await self._publish(delta, told, snapshot=self._log.wants_snapshot(delta.version))
@@ -160,8 +165,10 @@ class Folding:
 
     async def save(self) -> None:
         """Write a checkpoint. Only while the buffer is empty."""
+        self._tools.reached(Point.BEFORE_CHECKPOINT)
         await self._tools.compute(self._keeper.save, version=self._aggregation.version, fact_seq=self._last_seq)
         self._saved_at = time.monotonic()
+        self._tools.reached(Point.CHECKPOINT_DONE)
 
     async def snapshot_if_wanted(self) -> None:
         """Serve sites that asked for a snapshot, all at once."""
@@ -183,7 +190,9 @@ class Folding:
         sent_bytes = await self._log.publish(
             delta.version, digest=delta.digest, delta=delta.frames, snapshot=frames, receipts=told
         )
+        self._tools.reached(Point.PUBLISHED)
         await self._tools.store(self._tools.ledger.mark_published, self._job, delta.version, at=time.time())
+        self._tools.reached(Point.MARKED)
         return sent_bytes
 
     # -------------------------------------------------------------- after a restart

@@ -21,6 +21,7 @@ from fedbus.bus.mail import from_envelope
 from fedbus.core import wire
 from fedbus.core.messages import Chunk, UpdateId, UpdateManifest
 from fedbus.errors import DecodeError, ProtocolError, StoreError
+from fedbus.runtime.faults import Point, Reached, nothing
 from fedbus.store.ledger import RECEIVING, SPOOLED, Ledger
 from fedbus.store.spool import Spool
 from services.aggregator.workers import Worker
@@ -71,6 +72,7 @@ class Intake:
         repeat: Callable[[str], Awaitable[None]],
         complete: asyncio.Queue[UpdateManifest | None],
         retry: timedelta = RETRY,
+        reached: Reached = nothing,
     ) -> None:
         self._job = job
         self._max_frame = chunk_bytes + FRAME_SLACK_BYTES
@@ -83,6 +85,7 @@ class Intake:
         self._done: set[str] = set()
         self._complete = complete
         self._retry_s = retry.total_seconds()
+        self._reached = reached
 
     async def restore(self) -> None:
         """Take up what an earlier process left: partial updates, and complete ones that were not decided."""
@@ -117,6 +120,7 @@ class Intake:
                 await self._take(batch)
                 for delivery in batch:
                     await delivery.ack()
+                self._reached(Point.ACKED)
 
     async def _take(self, batch: list[Delivery]) -> None:
         chunks: list[Chunk] = []
@@ -201,6 +205,7 @@ class Intake:
         # two steps, so that a ledger that cannot be written does not make the spool grow with every try
         chunks = [item for _, item in touched if isinstance(item, Chunk)]
         rows = await self._when_there_is_room(self._spool.append, chunks) if chunks else []
+        self._reached(Point.SPOOLED)
         manifests = [
             (u, self._job, UpdateId.parse(u).site, wire.encode(item).body.decode())
             for u, item in touched
@@ -208,12 +213,14 @@ class Intake:
         ]
         if rows or manifests:
             await self._when_there_is_room(self._ledger.record_arrivals, rows, manifests, at=time.time())
+            self._reached(Point.RECORDED)
 
     async def _complete_updates(self, candidates: list[str]) -> None:
         done = [u for u in candidates if u in self._partial and self._partial[u].complete]
         if not done:
             return
         await self._when_there_is_room(self._ledger.mark_spooled, done, at=time.time())
+        self._reached(Point.COMPLETE)
         for update_id in done:
             manifest = self._partial.pop(update_id).manifest
             self._done.add(update_id)

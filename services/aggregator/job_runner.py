@@ -19,6 +19,7 @@ from fedbus.core.job import Job
 from fedbus.core.jobspec import JobSpec
 from fedbus.core.layout import Layout
 from fedbus.errors import DecodeError, LayoutError, ProtocolError
+from fedbus.runtime.faults import Point
 from fedbus.store.ledger import JobRow
 from services.aggregator import history, receipts
 from services.aggregator.folding import Folding
@@ -297,6 +298,7 @@ class JobRunner:
         self.life.finishing(reason, now=now, score=[version])
         self._scores_until = now + self._tools.score_timeout_s
         await self._set_state(m.JobState.FINISHING, reason=reason)
+        self._tools.reached(Point.FINISHING)
         await self._event(events.JOB_FINISHING, f"{reason}; every site scores version {version}", version=version)
         for site in sorted(self.active()):
             await self._tools.announcer.tell(site, m.ScoreRequest(job=self.job, version=version))
@@ -313,6 +315,7 @@ class JobRunner:
     async def _say_ended(self, result: dict[str, object]) -> None:
         state, reason = self.life.state, self.life.reason
         await self._set_state(state, reason=reason, ended_at=time.time())
+        self._tools.reached(Point.ENDED)
         for site in sorted(self.life.accepted_sites):
             await self._tools.announcer.tell(site, m.JobEnded(job=self.job, state=state, reason=reason))
         await self._event(events.JOB_ENDED, f"{state}: {reason}", state=str(state), result=result)

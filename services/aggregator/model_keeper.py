@@ -20,6 +20,7 @@ from fedbus.core.jobspec import JobSpec
 from fedbus.core.layout import Layout
 from fedbus.core.messages import UpdateManifest
 from fedbus.errors import DecodeError, LayoutError, StoreError
+from fedbus.runtime.faults import Point, Reached, nothing
 from fedbus.store.checkpoints import Checkpoint, Checkpoints
 from fedbus.store.files import replace_durably
 from fedbus.store.ledger import Ledger
@@ -47,7 +48,15 @@ class ModelKeeper:
     """One job's global model. Nothing here is safe to use from two threads."""
 
     def __init__(
-        self, job: str, spec: JobSpec, *, ledger: Ledger, spool: Spool, folder: Path, params_dir: Path
+        self,
+        job: str,
+        spec: JobSpec,
+        *,
+        ledger: Ledger,
+        spool: Spool,
+        folder: Path,
+        params_dir: Path,
+        reached: Reached = nothing,
     ) -> None:
         self._job = job
         self._spec = spec
@@ -56,6 +65,7 @@ class ModelKeeper:
         self._checkpoints = Checkpoints(folder / "checkpoints")
         self._export_path = folder / "final.safetensors"
         self._params_dir = params_dir
+        self._reached = reached
         self._model: GlobalModel | None = None
         # updates that the newest checkpoint covers: a fallback to the one before it needs their bodies
         self._covered: list[str] = []
@@ -112,8 +122,11 @@ class ModelKeeper:
 
     def drop(self, update_id: str) -> None:
         """The body of an update is not needed any more."""
-        self._spool.remove(self._job, [update_id])
-        self._ledger.forget_chunks([update_id])
+        self._forget([update_id])
+
+    def _forget(self, update_ids: list[str]) -> None:
+        self._spool.remove(self._job, update_ids)
+        self._ledger.forget_chunks(update_ids)
 
     def export(self) -> Path:
         """Write what the sites hold as safetensors, by name and in the layout's dtypes."""
@@ -144,8 +157,8 @@ class ModelKeeper:
         arrays = {name: tensor.numpy() for name, tensor in self.model.state().items()}
         self._checkpoints.save(Checkpoint(version=version, fact_seq=fact_seq, digest=self.model.digest, arrays=arrays))
         covered, self._covered, self._not_covered = self._covered, self._not_covered, []
-        self._spool.remove(self._job, covered)
-        self._ledger.forget_chunks(covered)
+        self._reached(Point.CHECKPOINT)
+        self._forget(covered)
 
     def restore(self, layout: Layout, facts: Iterable[tuple[int, Fact]]) -> Iterator[Delta]:
         """Continue from the newest checkpoint and replay the facts after it; yields every version made again.

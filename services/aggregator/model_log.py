@@ -17,6 +17,7 @@ from fedbus.bus.topology import ModelLogSize
 from fedbus.core.jobspec import JobSpec
 from fedbus.core.layout import Layout
 from fedbus.core.messages import Chunk, Part, Receipt, VersionManifest
+from fedbus.runtime.faults import Point, Reached, nothing
 
 REPLAY_MODELS = 4
 MOST_VERSIONS = 64
@@ -27,10 +28,13 @@ MOST_RECEIPTS = 1000
 class ModelLogWriter:
     """Publishes versions of one job."""
 
-    def __init__(self, job: str, spec: JobSpec, layout: Layout, publisher: Publisher) -> None:
+    def __init__(
+        self, job: str, spec: JobSpec, layout: Layout, publisher: Publisher, *, reached: Reached = nothing
+    ) -> None:
         self._job = job
         self._layout: dict[str, Any] = layout.to_dict()
         self._publisher = publisher
+        self._reached = reached
         self._every = spec.snapshot_every or MOST_VERSIONS
         self._since_bytes = 0
         self._snapshot_bytes = 4 * layout.numel
@@ -88,6 +92,7 @@ class ModelLogWriter:
             receipts=receipts[-MOST_RECEIPTS:],
             layout=self._layout if parts["snapshot"] is not None else None,
         )
+        self._reached(Point.BEFORE_MANIFEST)
         await self._publisher.publish(mail.to_model_log(manifest))
         return sum(p.body_bytes for p in parts.values() if p is not None)
 
@@ -95,3 +100,4 @@ class ModelLogWriter:
         for index, body in enumerate(bodies):
             chunk = Chunk(job=self._job, transfer=str(version), part=part, index=index, count=len(bodies), body=body)
             yield mail.to_model_log(chunk)
+            self._reached(Point.BETWEEN_CHUNKS)

@@ -19,7 +19,7 @@ class AggregatorSettings(DaemonSettings):
 
     table: ClassVar[str] = "aggregator"
     flags: ClassVar[Mapping[str, str | None]] = MappingProxyType(
-        {"score_timeout_s": None, "checkpoint_interval_s": None, "threads": None}
+        {"score_timeout_s": None, "checkpoint_interval_s": None, "threads": None, "fault": None}
     )
 
     state_dir: Path = Field(default_factory=lambda: default_home() / "aggregator")

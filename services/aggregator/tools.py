@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fedbus.core.membership import Membership
+from fedbus.runtime.faults import Reached, nothing
 from fedbus.store.ledger import Ledger
 from services.aggregator.announcer import Announcer
 from services.aggregator.workers import Worker
@@ -22,3 +23,4 @@ class Tools:
     membership: Membership
     score_timeout_s: float
     checkpoint_interval_s: float
+    reached: Reached = nothing

@@ -29,6 +29,7 @@ from fedbus.bus.url import BrokerUrl
 from fedbus.core import messages as m
 from fedbus.core.policy import Accept, Decline, SitePolicy
 from fedbus.errors import DataError, ProtocolError, SettingsError
+from fedbus.runtime.faults import fault_hook
 from fedbus.runtime.lifecycle import until_stopped
 from fedbus.store.files import make_folder
 from fedbus.store.lock import StateLock
@@ -66,6 +67,7 @@ class Site:
         self._session_id = secrets.token_hex(8)
         self._stack = AsyncExitStack()
         self._workers: dict[str, JobWorker] = {}
+        self._reached = fault_hook(settings.fault)
         installed = frozenset(task_names())
         unknown = sorted(set(settings.tasks or ()) - installed)
         if unknown:
@@ -190,6 +192,7 @@ class Site:
                         reader=ModelLogReader(self._bulk_in, t.models_stream(offer.job)),
                         uploads=Publisher(self._bulk_out),
                         say=self._say,
+                        reached=self._reached,
                     )
                     self._workers[offer.job] = worker
                     self._group.create_task(self._work(offer.job, worker), name=offer.job)

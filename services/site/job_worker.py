@@ -27,6 +27,7 @@ from fedbus.core import messages as m
 from fedbus.core import wire
 from fedbus.core.jobspec import JobSpec
 from fedbus.errors import DecodeError, NoSuchQueueError, ProtocolError, PublishError
+from fedbus.runtime.faults import Point, Reached, nothing
 from fedbus.store.files import make_folder
 from fedbus.store.outbox import Entry, Outbox
 from services.site.model_files import ModelFiles, Step
@@ -53,12 +54,14 @@ class JobWorker:
         uploads: Publisher,
         say: Say,
         start: StartTrainer = start_trainer,
+        reached: Reached = nothing,
     ) -> None:
         self._job = job
         self._site = settings.site_name
         self._reader = reader
         self._uploads = uploads
         self._say = say
+        self._reached = reached
         self._folder = make_folder(_folder(settings, job))
         self._outbox = Outbox(self._folder / "outbox", self._site)
         self._files = ModelFiles(self._folder / "model")
@@ -73,7 +76,7 @@ class JobWorker:
             files=self._files,
             outbox=self._outbox,
             say=say,
-            on_update=self._unsent.put_nowait,
+            on_update=self._on_update,
             start=start,
         )
 
@@ -114,12 +117,17 @@ class JobWorker:
             case m.RollCall() | m.JobOffer():
                 pass
 
+    def _on_update(self, update_id: m.UpdateId) -> None:
+        self._reached(Point.SITE_COMMITTED)
+        self._unsent.put_nowait(update_id)
+
     def _send_again(self) -> None:
         """What awaits its receipt; the aggregator repeats a receipt that was lost."""
         for update_id in self._outbox.waiting:
             self._unsent.put_nowait(update_id)
 
     async def _receipt(self, receipt: m.Receipt) -> None:
+        self._reached(Point.SITE_RECEIPT)
         if not self._outbox.remove(m.UpdateId.parse(receipt.update_id)):
             return
         if receipt.outcome is m.Outcome.REFUSED:
@@ -150,6 +158,7 @@ class JobWorker:
         match message:
             case m.Chunk():
                 self._files.chunk(message)
+                self._reached(Point.SITE_VERSION)
             case m.VersionManifest():
                 before = self._files.held
                 step = self._files.manifest(message)
@@ -186,7 +195,9 @@ class JobWorker:
         if not isinstance(manifest, m.UpdateManifest):
             raise DecodeError(f"outbox entry {entry.update_id} holds no manifest")
         await self._uploads.publish_many(self._chunks(entry))
+        self._reached(Point.SITE_BEFORE_MANIFEST)
         await self._uploads.publish(mail.from_trainer(manifest, site=self._site))
+        self._reached(Point.SITE_CONFIRMED)
         log.info(
             "update-published",
             job=self._job,
@@ -208,6 +219,7 @@ class JobWorker:
                 body=frame,
             )
             yield mail.from_trainer(chunk, site=self._site)
+            self._reached(Point.SITE_BETWEEN_CHUNKS)
 
 
 def _folder(settings: SiteSettings, job: str) -> Path:

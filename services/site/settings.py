@@ -23,7 +23,13 @@ class SiteSettings(DaemonSettings):
 
     table: ClassVar[str] = "site"
     flags: ClassVar[Mapping[str, str | None]] = MappingProxyType(
-        {"site_name": "--name", "site_data": "--data", "site_state_dir": "--state-dir", "tasks": "--task"}
+        {
+            "site_name": "--name",
+            "site_data": "--data",
+            "site_state_dir": "--state-dir",
+            "tasks": "--task",
+            "fault": None,
+        }
     )
 
     site_name: Annotated[str, Field(pattern=rf"^{NAME.pattern}$")]
