@@ -9,6 +9,7 @@ FedbusError
 ├── TaskError            a task is unknown, or failed while loading, training or scoring
 │   └── DataError        the site's data folder is missing, empty or malformed
 ├── StoreError           spool, ledger, checkpoint or outbox cannot be read or written
+│   └── FolderInUseError     another process works on this state folder
 ├── BusError             the broker cannot be used
 │   ├── LoginError           wrong user, password, virtual host or permission
 │   ├── UnreachableError     nothing answers at the broker's address
@@ -76,6 +77,10 @@ class DataError(TaskError):
 
 class StoreError(FedbusError):
     """Durable state cannot be read or written."""
+
+
+class FolderInUseError(StoreError):
+    """Another process holds the state folder; the message names it."""
 
 
 class BusError(FedbusError):

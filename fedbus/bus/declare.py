@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 from fedbus.bus.connection import QUICK, Session
 from fedbus.bus.link import Channel
 from fedbus.bus.topology import Topology
-from fedbus.errors import ConnectionLostError
+from fedbus.errors import ConnectionLostError, NoSuchQueueError
+
+T = TypeVar("T")
 
 
 async def declare(session: Session, topology: Topology) -> None:
@@ -38,7 +41,31 @@ async def delete_queue(session: Session, name: str) -> None:
     await _until_done(session, lambda channel: channel.delete_queue(name))
 
 
-async def _until_done(session: Session, work: Callable[[Channel], Awaitable[None]]) -> None:
+async def unbind(session: Session, topology: Topology) -> None:
+    """Take bindings away: a publish that only they routed is returned from now on. One that is gone is no error."""
+
+    async def all_of_it(channel: Channel) -> None:
+        for binding in topology.bindings:
+            await channel.unbind(binding.queue, binding.exchange, binding.key)
+
+    await _until_done(session, all_of_it)
+
+
+async def ready_messages(session: Session, name: str) -> int:
+    """How many messages of a queue wait to be delivered. Raises NoSuchQueueError."""
+    return await _until_done(session, lambda channel: channel.messages(name))
+
+
+async def exists(session: Session, name: str) -> bool:
+    """Whether a queue or stream is there."""
+    try:
+        await ready_messages(session, name)
+    except NoSuchQueueError:
+        return False
+    return True
+
+
+async def _until_done(session: Session, work: Callable[[Channel], Awaitable[T]]) -> T:
     pauses = QUICK.pauses()
     while True:
         try:

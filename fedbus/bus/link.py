@@ -234,6 +234,15 @@ class Channel:
         binding = self._raw.queue_bind(queue, exchange, key)
         await self._link.rpc(f"bind {queue} to {exchange} with {key}", binding)
 
+    async def unbind(self, queue: str, exchange: str, key: str) -> None:
+        unbinding = self._raw.queue_unbind(queue, exchange, key)
+        await self._link.rpc(f"unbind {queue} from {exchange} with {key}", unbinding)
+
+    async def messages(self, queue: str) -> int:
+        """How many messages of a queue are ready: neither delivered nor acknowledged."""
+        asked = await self._link.rpc(f"look at {queue}", self._raw.queue_declare(queue, passive=True))
+        return asked.message_count or 0
+
     async def delete_queue(self, name: str) -> None:
         await self._link.rpc(f"delete queue {name}", self._raw.queue_delete(name))
 

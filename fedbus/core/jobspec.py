@@ -105,6 +105,7 @@ __all__ = [
 
 KIB = 1024
 MIB = 1024 * KIB
+MOST_CHUNK_BYTES = 8 * MIB
 
 Name = Annotated[str, AfterValidator(lambda value: check_name("name", value))]
 Sites = Annotated[
@@ -135,7 +136,7 @@ class JobSpec(Spec):
     clip_to_own_median: Annotated[float, Field(ge=1)] | None = None
     server_optimizer: ServerOptimizerSpec = ServerOptimizerSpec()
     codec: CodecSpec = CodecSpec()
-    chunk_bytes: Annotated[int, Field(ge=256 * KIB, le=8 * MIB)] = MIB
+    chunk_bytes: Annotated[int, Field(ge=256 * KIB, le=MOST_CHUNK_BYTES)] = MIB
     stop: StopSpec
     snapshot_every: Count | None = None
 

@@ -8,17 +8,18 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from fedbus.errors import StoreError
+from fedbus.errors import FolderInUseError, StoreError
 from fedbus.store.files import disk_errors
 
 
 class StateLock:
-    """Held inside `with`; StoreError naming the holder when another process has it."""
+    """Held inside `with`; FolderInUseError naming the holder when another process has it."""
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / "lock"
 
-    def __enter__(self) -> Self:
+    def acquire(self) -> None:
+        """Take the lock or raise; `close` gives it back."""
         with disk_errors("cannot lock", self._path):
             self._file = self._path.open("a+")
         try:
@@ -27,7 +28,7 @@ class StateLock:
             self._file.seek(0)
             holder = self._file.read().strip() or "unknown"
             self._file.close()
-            raise StoreError(
+            raise FolderInUseError(
                 f"state folder {self._path.parent} is in use by process {holder}: stop it, or choose another folder"
             ) from exc
         except OSError as exc:
@@ -38,9 +39,15 @@ class StateLock:
         self._file.truncate(0)
         self._file.write(f"{os.getpid()}\n")
         self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        self.acquire()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._file.close()
+        self.close()

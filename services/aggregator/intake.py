@@ -37,6 +37,7 @@ log = structlog.get_logger()
 
 P = ParamSpec("P")
 R = TypeVar("R")
+Complete = asyncio.Queue[UpdateManifest | None]
 Refuse = Callable[[Delivery, str], Awaitable[None]]
 
 
@@ -70,7 +71,7 @@ class Intake:
         store: Worker,
         refuse: Refuse,
         repeat: Callable[[str], Awaitable[None]],
-        complete: asyncio.Queue[UpdateManifest | None],
+        complete: Complete,
         retry: timedelta = RETRY,
         reached: Reached = nothing,
     ) -> None:
@@ -86,6 +87,8 @@ class Intake:
         self._complete = complete
         self._retry_s = retry.total_seconds()
         self._reached = reached
+        self.busy = False
+        """Whether deliveries are being written that are neither acknowledged nor complete."""
 
     async def restore(self) -> None:
         """Take up what an earlier process left: partial updates, and complete ones that were not decided."""
@@ -115,12 +118,14 @@ class Intake:
             group.create_task(_pump(deliveries, arrived), name=f"receive {self._job}")
             while True:
                 batch = [await arrived.get()]
+                self.busy = True
                 while not arrived.empty():
                     batch.append(arrived.get_nowait())
                 await self._take(batch)
                 for delivery in batch:
                     await delivery.ack()
                 self._reached(Point.ACKED)
+                self.busy = False
 
     async def _take(self, batch: list[Delivery]) -> None:
         chunks: list[Chunk] = []

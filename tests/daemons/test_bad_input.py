@@ -114,18 +114,6 @@ def test_aggregator_whose_state_folder_cannot_be_written_does_not_start(house, t
     assert "permission denied" in said.err
 
 
-def test_second_aggregator_on_one_state_folder_does_not_start(house):
-    # given a running aggregator
-    house.start_aggregator()
-    house.aggregator.wait_for("aggregator-ready")
-    # when another one is started on its folder
-    state = str(house.folder / "aggregator")
-    said = house.fedbus("aggregator", "--state-dir", state, url=house.running.url("aggregator"))
-    # then it names the process that has it
-    assert said.code == 1
-    assert f"in use by process {house.aggregator.pid}" in said.err
-
-
 # ------------------------------------------------------------------ names
 
 

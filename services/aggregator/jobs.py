@@ -1,0 +1,178 @@
+"""Every job that has not ended at this aggregator: opened after a start, run, closed when it has ended.
+
+job ...    one intake and one runner per job, see `intake` and `job_runner`
+close ...  a job that has ended: see `closing`; also when a kill came between its end and that
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from pathlib import Path
+
+from fedbus.bus import topology as t
+from fedbus.bus.connection import Session
+from fedbus.bus.consumer import Consumer
+from fedbus.bus.declare import declare, exists
+from fedbus.bus.publisher import Publisher
+from fedbus.core import events
+from fedbus.core import messages as m
+from fedbus.core.jobspec import MOST_CHUNK_BYTES, JobSpec
+from fedbus.core.layout import Layout
+from fedbus.errors import FedbusError
+from fedbus.store.files import make_folder
+from fedbus.store.ledger import JobRow
+from fedbus.store.spool import Spool
+from services.aggregator import receipts
+from services.aggregator.closing import Closing
+from services.aggregator.intake import Complete, Intake
+from services.aggregator.job_runner import JobRunner
+from services.aggregator.model_keeper import ModelKeeper
+from services.aggregator.model_log import ModelLogWriter
+from services.aggregator.settings import AggregatorSettings
+from services.aggregator.tools import Tools
+
+UPDATES_PREFETCH = 32
+# A queue or stream younger than this is lost when a RabbitMQ 3.10 node is killed, confirmed messages included.
+SETTLE = timedelta(seconds=1)
+
+
+class Jobs:
+    """Runners by job id. `bulk_in` and `bulk_out` carry updates and versions, `control` everything small."""
+
+    def __init__(
+        self,
+        settings: AggregatorSettings,
+        *,
+        tools: Tools,
+        spool: Spool,
+        control: Session,
+        bulk_in: Session,
+        bulk_out: Session,
+        group: asyncio.TaskGroup,
+    ) -> None:
+        self._state_dir: Path = settings.state_dir
+        self._params_dir: Path = settings.initial_params_dir
+        self._tools = tools
+        self._spool = spool
+        self._control = control
+        self._bulk_in = bulk_in
+        self._bulk_out = bulk_out
+        self._runners: dict[str, JobRunner] = {}
+        self._group = group
+
+    @property
+    def runners(self) -> Mapping[str, JobRunner]:
+        """The jobs that have not ended."""
+        return self._runners
+
+    async def open_all(self) -> None:
+        """Take up what the ledger holds, and ask the sites who is there."""
+        rows = await self._tools.store(self._tools.ledger.jobs)
+        for row in rows:
+            if not m.JobState(row.state).ended:
+                await self._start_or_fail(row)
+            elif self._spool.holds(row.job):
+                self._group.create_task(self._close_again(row), name=f"close {row.job}")
+        await self._tools.announcer.tell(None, m.RollCall(session=self._tools.session))
+
+    async def _start_or_fail(self, row: JobRow) -> None:
+        """A job that this release cannot read must not keep the others from going on."""
+        try:
+            self.start(row)
+        except FedbusError as exc:
+            await self._fail(row.job, str(exc))
+
+    async def _fail(self, job: str, reason: str) -> None:
+        state = str(m.JobState.FAILED)
+        await self._tools.store(self._tools.ledger.set_job, job, state=state, reason=reason, ended_at=time.time())
+        await self._tools.announcer.event(events.JOB_ENDED, job, f"{state}: {reason}", state=state, result={})
+
+    def start(self, row: JobRow) -> None:
+        """Run a job in a task of its own. Raises JobSpecError when this release cannot read its spec."""
+        if row.job in self._runners:
+            return  # a submit that came again after a restart may be quicker than `open_all`
+        keeper = ModelKeeper(
+            row.job,
+            JobSpec.parse(row.spec),
+            ledger=self._tools.ledger,
+            spool=self._spool,
+            folder=make_folder(self._state_dir / "jobs" / row.job),
+            params_dir=self._params_dir,
+            reached=self._tools.reached,
+        )
+        runner = JobRunner(row, keeper=keeper, tools=self._tools, open_log=self._open_log)
+        self._runners[row.job] = runner
+        self._group.create_task(self._run_job(runner), name=f"job {row.job}")
+
+    async def _run_job(self, runner: JobRunner) -> None:
+        job = runner.job
+        await declare(self._control, t.job_updates(job))
+        try:
+            await runner.open()
+        except FedbusError as exc:
+            # its facts and checkpoints stay as they are, for people to look at
+            del self._runners[job]
+            await self._fail(job, str(exc))
+            return
+        intake = self._intake(job, runner.spec.chunk_bytes, runner.complete)
+        await intake.restore()
+        for view in self._tools.membership.views():
+            await self.offer(runner, view.name)
+        closing = self._closing(job, lambda: runner.life.state)
+        async with asyncio.TaskGroup() as group:
+            receive = group.create_task(self._receive(intake, job), name=f"job {job} intake")
+            await runner.serve()
+            await self._tools.announcer.drained()
+            del self._runners[job]
+            await closing.drain(runner.complete, intake)
+            receive.cancel()
+        await closing.clear()
+
+    async def _close_again(self, row: JobRow) -> None:
+        """A kill came between the job's end and its closing."""
+        complete: Complete = asyncio.Queue()
+        closing = self._closing(row.job, lambda: m.JobState(row.state))
+        if await exists(self._control, t.updates_queue(row.job)):
+            intake = self._intake(row.job, MOST_CHUNK_BYTES, complete)
+            await intake.restore()
+            async with asyncio.TaskGroup() as group:
+                receive = group.create_task(self._receive(intake, row.job), name=f"close {row.job} intake")
+                await closing.drain(complete, intake)
+                receive.cancel()
+        await closing.clear()
+
+    def _intake(self, job: str, chunk_bytes: int, complete: Complete) -> Intake:
+        tools = self._tools
+        return Intake(
+            job,
+            chunk_bytes=chunk_bytes,
+            ledger=tools.ledger,
+            spool=self._spool,
+            store=tools.store,
+            refuse=tools.announcer.refuse,
+            repeat=lambda update_id: receipts.repeat(update_id, tools),
+            complete=complete,
+            reached=tools.reached,
+        )
+
+    def _closing(self, job: str, state: Callable[[], m.JobState]) -> Closing:
+        return Closing(job, state=state, tools=self._tools, spool=self._spool, session=self._control)
+
+    async def _receive(self, intake: Intake, job: str) -> None:
+        async with Consumer(self._bulk_in, t.updates_queue(job), prefetch=UPDATES_PREFETCH) as deliveries:
+            await intake.run(deliveries)
+
+    async def _open_log(self, spec: JobSpec, job: str, layout: Layout) -> ModelLogWriter:
+        settled = await exists(self._control, t.models_stream(job))
+        await declare(self._control, t.job_models(job, ModelLogWriter.size(spec, layout)))
+        if not settled:
+            await asyncio.sleep(SETTLE.total_seconds())
+        return ModelLogWriter(job, spec, layout, Publisher(self._bulk_out), reached=self._tools.reached)
+
+    async def offer(self, runner: JobRunner, site: str) -> None:
+        """Offer a job to a site, unless its spec names others."""
+        if runner.spec.sites is None or site in runner.spec.sites:
+            await self._tools.announcer.tell(site, m.JobOffer(job=runner.job, spec=runner.spec.to_dict()))

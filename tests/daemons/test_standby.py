@@ -1,0 +1,42 @@
+"""A second aggregator on the same state folder: it waits, and takes over when the first one is gone."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+
+def at(event):
+    return datetime.fromisoformat(event["timestamp"])
+
+
+def test_standing_by_takes_over_when_the_first_is_killed_and_the_job_goes_on(manned_house):
+    # given a job that is trained, and a second aggregator on the same folder
+    house = manned_house
+    first = house.aggregator
+    house.start_site("cleveland", step_delay_s=0.02, status_interval_s=0.5)
+    job = house.submit(task="heart_disease", task_config={}, min_sites=1, stop={"versions": 40})
+    first.wait_for("version-committed", version=3)
+    second = house.start_aggregator()
+    text = second.wait_for("standing-by")["text"]
+    assert f"in use by process {first.pid}" in text
+    # when the first is killed
+    killed = datetime.now().astimezone()
+    house.kill(first)
+    # then the second works within ten seconds, from where the first was
+    second.wait_for("taking-over")
+    assert at(second.wait_for("version-committed")) - killed < timedelta(seconds=10)
+    assert house.ended(job)["state"] == "finished"
+    versions = [e["version"] for d in (first, second) for e in d.events() if e["event"] == "version-committed"]
+    assert sorted(set(versions)) == list(range(1, 41))
+
+
+def test_standing_by_ends_on_a_signal(manned_house):
+    # given an aggregator that stands by
+    house = manned_house
+    first = house.aggregator
+    second = house.start_aggregator()
+    second.wait_for("standing-by")
+    # when it is asked to end, then it does, and the first goes on
+    second.stop()
+    assert not second.alive
+    assert first.alive
