@@ -13,33 +13,22 @@ from __future__ import annotations
 import asyncio
 import statistics
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import datetime, timedelta
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
 
+from fedbus.bench.figures import MIB, Logged, Row, lines_of, peak_bytes, row, time_of
 from fedbus.bench.local import LocalFederation, wait_until
 from fedbus.core.jobspec import JobSpec
 from services.publisher.client import Client
 from services.publisher.settings import PublisherSettings
 
-MIB = 1 << 20
 SITES = ("site-a", "site-b")
 CODES = {"default codes": None, "exact fp32": {"up": "fp32", "down": "fp32"}}
 GOALS_S = {1: 0.05, 50: 0.5}
 TRAIN_S = {1: 0.15, 50: 1.5}
 LIMIT = timedelta(minutes=4)
-
-Row = dict[str, Any]
-
-
-class Logged(Protocol):
-    """A daemon with its log lines."""
-
-    name: str
-
-    def events(self) -> Iterable[dict[str, Any]]: ...
 
 
 def rows(*, sizes_mib: list[int], updates: int) -> list[Row]:
@@ -55,42 +44,56 @@ def rows(*, sizes_mib: list[int], updates: int) -> list[Row]:
 def _measure(mib: int, codes: str, updates: int) -> Iterator[Row]:
     train_s = TRAIN_S.get(mib, 0.03 * mib)
     with tempfile.TemporaryDirectory(prefix="fedbus-bench-") as folder:
-        with _federation(Path(folder)) as federation:
-            _run_job(federation, mib, codec=CODES[codes], versions=updates + 2, train_s=train_s)
+        with two_sites(Path(folder)) as federation:
+            run_job(federation, mib, codec=CODES[codes], versions=updates + 2, train_s=train_s)
             peaks = _peaks(federation)
-        samples = list(transfer_times(federation.daemons[0], federation.daemons[1:]))[
-            2:
-        ]  # the first ones pay for files and memory that are new
-        sent = [e["body_bytes"] for e in _events(federation.daemons[0], "update-folded")]
-        down = [e["body_bytes"] for e in _events(federation.daemons[0], "version-committed")]
+        samples = settled_times(federation)
+        sent = [e["body_bytes"] for e in lines_of(federation.daemons[0], "update-folded")]
+        down = [e["body_bytes"] for e in lines_of(federation.daemons[0], "version-committed")]
     case, goal = f"{mib} MiB, {codes}", GOALS_S.get(mib)
     median = statistics.median(samples)
-    yield _row(f"{case}: update published → version at the other site, median of {len(samples)}", median, "s", goal)
-    yield _row(f"{case}: the same, worst", max(samples), "s", None)
-    yield _row(f"{case}: bytes of an update", statistics.median(sent), "B", None)
-    yield _row(f"{case}: bytes of a version", statistics.median(down), "B", None)
+    yield row(f"{case}: update published → version at the other site, median of {len(samples)}", median, "s", goal)
+    yield row(f"{case}: the same, worst", max(samples), "s")
+    yield row(f"{case}: bytes of an update", statistics.median(sent), "B")
+    yield row(f"{case}: bytes of a version", statistics.median(down), "B")
     for name, peak in peaks.items():
-        yield _row(f"{case}: peak memory of {name}", peak / MIB, "MiB", None)
+        yield row(f"{case}: peak memory of {name}", peak / MIB, "MiB")
 
 
 def _measure_rate(mib: int, updates: int) -> Iterator[Row]:
-    with tempfile.TemporaryDirectory(prefix="fedbus-bench-") as folder, _federation(Path(folder)) as federation:
-        _run_job(federation, mib, codec=None, versions=updates, train_s=0.0)
-        commits = [_time_of(e) for e in _events(federation.daemons[0], "version-committed")]
+    with tempfile.TemporaryDirectory(prefix="fedbus-bench-") as folder, two_sites(Path(folder)) as federation:
+        run_job(federation, mib, codec=None, versions=updates, train_s=0.0)
+        commits = [time_of(e) for e in lines_of(federation.daemons[0], "version-committed")]
     rate = (len(commits) - 1) / (commits[-1] - commits[0]) if len(commits) > 1 else 0.0
-    yield _row(f"{mib} MiB: updates per second, 2 sites that train in no time", rate, "1/s", None)
+    yield row(f"{mib} MiB: updates per second, 2 sites that train in no time", rate, "1/s")
 
 
-def _federation(folder: Path) -> LocalFederation:
+def two_sites(folder: Path) -> LocalFederation:
+    """A federation with a broker of its own and data for both SITES, which is none."""
     for site in SITES:
         (folder / "data" / site).mkdir(parents=True)
         (folder / "data" / site / "none").touch()
     return LocalFederation(folder, sites=SITES)
 
 
-def _run_job(
+def run_job(
     federation: LocalFederation, mib: int, *, codec: Mapping[str, str] | None, versions: int, train_s: float
 ) -> None:
+    """Start the daemons and train to the end."""
+    job = start_job(federation, mib, codec=codec, versions=versions, train_s=train_s)
+    federation.daemons[0].wait_for("job-ended", within=LIMIT, job=job, state="finished")
+
+
+def start_job(
+    federation: LocalFederation,
+    mib: int,
+    *,
+    codec: Mapping[str, str] | None,
+    versions: int,
+    train_s: float,
+    **aggregator: object,
+) -> str:
+    """Start the daemons, the aggregator with these settings, and submit a job; returns its id."""
     spec = JobSpec.parse(
         ({"codec": codec} if codec else {})
         | {
@@ -103,7 +106,7 @@ def _run_job(
             "stop": {"versions": versions},
         }
     )
-    federation.start_aggregator().wait_for("aggregator-ready")
+    federation.start_aggregator(**aggregator).wait_for("aggregator-ready")
     sites = [federation.start_site(s, federation.folder / "data" / s, status_interval_s=2) for s in SITES]
     for site in sites:
         site.wait_for("site-ready")
@@ -112,15 +115,19 @@ def _run_job(
         async with Client(PublisherSettings.load(broker_url=federation.url("submitter"))) as client:
             return await client.submit(spec)
 
-    job = asyncio.run(submit())
-    federation.daemons[0].wait_for("job-ended", within=LIMIT, job=job, state="finished")
+    return asyncio.run(submit())
+
+
+def settled_times(federation: LocalFederation) -> list[float]:
+    """`transfer_times` without the first two, which pay for files and memory that are new."""
+    return list(transfer_times(federation.daemons[0], federation.daemons[1:]))[2:]
 
 
 def transfer_times(aggregator: Logged, sites: Sequence[Logged]) -> Iterator[float]:
     """Seconds from publishing an update to holding its version at the other site, for every version, in order."""
-    began = {e["update"]: (site.name, _time_of(e)) for site in sites for e in _events(site, "update-publishing")}
-    held = {(site.name, e["version"]): _time_of(e) for site in sites for e in _events(site, "version-held")}
-    for commit in _events(aggregator, "version-committed"):
+    began = {e["update"]: (site.name, time_of(e)) for site in sites for e in lines_of(site, "update-publishing")}
+    held = {(site.name, e["version"]): time_of(e) for site in sites for e in lines_of(site, "version-held")}
+    for commit in lines_of(aggregator, "version-committed"):
         (update,) = commit["updates"]
         sender, start = began[update]
         for site in sites:
@@ -137,34 +144,9 @@ def _peaks(federation: LocalFederation) -> dict[str, float]:
         what = f"the trainer of {site.name}"
         (trainer,) = wait_until(partial(_children, site.pid), within=timedelta(seconds=5), what=what)
         processes |= {f"daemon {site.name}": site.pid, f"trainer {site.name}": trainer}
-    return {name: _peak_bytes(pid) for name, pid in processes.items() if pid is not None}
+    return {name: peak_bytes(pid) for name, pid in processes.items() if pid is not None}
 
 
 def _children(pid: int) -> list[int]:
     text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
     return [int(child) for child in text.split()]
-
-
-def _peak_bytes(pid: int) -> float:
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
-            return float(line.split()[1]) * 1024
-    return 0.0
-
-
-def _events(daemon: Logged, event: str) -> list[dict[str, Any]]:
-    return [e for e in daemon.events() if e.get("event") == event]
-
-
-def _time_of(event: dict[str, Any]) -> float:
-    return datetime.fromisoformat(event["timestamp"]).timestamp()
-
-
-def _row(case: str, value: float, unit: str, goal: float | None) -> Row:
-    return {
-        "case": case,
-        "value": round(value, 4),
-        "unit": unit,
-        "goal": goal,
-        "met": None if goal is None else value <= goal,
-    }

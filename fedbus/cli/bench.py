@@ -35,6 +35,35 @@ def codec(output: Format = Output.TEXT) -> None:
     _print(rows(), output)
 
 
+@bench_app.command()
+def recovery(
+    mib: Annotated[int, typer.Option("--mib", help="Model size in MiB.")] = 50,
+    kills: Annotated[int, typer.Option(help="How often the aggregator is killed.")] = 5,
+    output: Format = Output.TEXT,
+) -> None:
+    """Aggregator killed and started again → first new fold."""
+    from fedbus.bench.recovery import rows
+    from fedbus.runtime.logging import configure_logging
+
+    configure_logging("error")
+    _print(rows(mib=mib, kills=kills), output)
+
+
+@bench_app.command()
+def crash_safety(
+    mib: Annotated[list[int] | None, typer.Option("--mib", help="Model sizes in MiB.", show_default="1, 50")] = None,
+    updates: Annotated[int, typer.Option(help="Updates measured per turn.")] = 9,
+    turns: Annotated[int, typer.Option(help="How often each of the two is run.")] = 3,
+    output: Format = Output.TEXT,
+) -> None:
+    """Transport with crash-safety and without, turn by turn."""
+    from fedbus.bench.crash_safety import rows
+    from fedbus.runtime.logging import configure_logging
+
+    configure_logging("error")
+    _print(rows(sizes_mib=mib or [1, 50], updates=updates, turns=turns), output)
+
+
 def _print(rows: list[dict[str, Any]], output: Output) -> None:
     if output is Output.JSON:
         import json
