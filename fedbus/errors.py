@@ -9,7 +9,8 @@ FedbusError
 ├── TaskError            a task is unknown, or failed while loading, training or scoring
 │   └── DataError        the site's data folder is missing, empty or malformed
 ├── StoreError           spool, ledger, checkpoint or outbox cannot be read or written
-│   └── FolderInUseError     another process works on this state folder
+│   ├── FolderInUseError     another process works on this state folder
+│   └── DiskFullError        nothing was written; the same call works again once there is room
 ├── BusError             the broker cannot be used
 │   ├── LoginError           wrong user, password, virtual host or permission
 │   ├── UnreachableError     nothing answers at the broker's address
@@ -81,6 +82,10 @@ class StoreError(FedbusError):
 
 class FolderInUseError(StoreError):
     """Another process holds the state folder; the message names it."""
+
+
+class DiskFullError(StoreError):
+    """There is no room; nothing was changed, and the same call may be made again."""
 
 
 class BusError(FedbusError):

@@ -43,7 +43,16 @@ def time_of(line: dict[str, Any]) -> float:
 
 def peak_bytes(pid: int) -> float:
     """Peak resident memory of a process so far."""
+    return _memory_bytes(pid, "VmHWM:")
+
+
+def resident_bytes(pid: int) -> float:
+    """Resident memory of a process now."""
+    return _memory_bytes(pid, "VmRSS:")
+
+
+def _memory_bytes(pid: int, key: str) -> float:
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
+        if line.startswith(key):
             return float(line.split()[1]) * 1024
     return 0.0

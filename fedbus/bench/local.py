@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
@@ -32,6 +34,7 @@ class Daemon:
     def __init__(self, name: str, command: list[str], *, env: Mapping[str, str], log: Path) -> None:
         self.name = name
         self.log = log
+        self._exit_code: int | None = None
         self.process: ProcessId = spawn(
             [sys.executable, "-m", *command],
             env={**_inherited(), "FEDBUS_LOG_FORMAT": "json", **env},
@@ -45,7 +48,18 @@ class Daemon:
 
     @property
     def alive(self) -> bool:
-        return self.process.alive
+        return self.exit_code is None and self.process.alive
+
+    @property
+    def exit_code(self) -> int | None:
+        """None while it runs; minus the number of the signal that ended it."""
+        if self._exit_code is None:
+            with suppress(ChildProcessError):  # WNOWAIT: whoever waits for the process finds it still
+                ended = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+                if ended is not None:
+                    status = ended.si_status
+                    self._exit_code = status if ended.si_code == os.CLD_EXITED else -status
+        return self._exit_code
 
     def events(self) -> Iterator[dict[str, Any]]:
         """Its log lines so far; lines that are no JSON are left out."""
@@ -75,6 +89,22 @@ class Daemon:
     def stop(self, grace: timedelta = GRACE) -> None:
         """SIGTERM, then SIGKILL; zero grace kills at once."""
         self.process.end(grace)
+
+    def freeze(self) -> None:
+        """SIGSTOP: it lives and does nothing until `thaw`."""
+        self.process.send(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """SIGCONT."""
+        self.process.send(signal.SIGCONT)
+
+    def children(self) -> list[ProcessId]:
+        """Its child processes; those of a site are its trainers."""
+        try:
+            text = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text()
+        except OSError:
+            return []
+        return [child for pid in text.split() if (child := ProcessId.of(int(pid)))]
 
 
 def _inherited() -> dict[str, str]:
@@ -122,6 +152,7 @@ class LocalFederation:
         grace = GRACE if kind is None else timedelta(seconds=1)
         for daemon in self.daemons:
             daemon.process.ask_to_end()  # all at once: each takes a second or two
+            daemon.thaw()  # a frozen one could not obey
         for daemon in self.daemons:
             if not daemon.process.wait(grace):
                 daemon.stop(timedelta(0))
@@ -158,6 +189,14 @@ class LocalFederation:
             "site_state_dir": self.folder / "sites" / name,
         }
         return self._start(name, "services.site", settings | env)
+
+    def kill_broker(self) -> None:
+        """SIGKILL to the private broker; its files stay."""
+        self.node.stop(grace=timedelta(0))
+
+    def start_broker(self) -> None:
+        """Start the private broker again, on its old port, and do not wait until it answers. Main thread only."""
+        self.node.start(die_with_parent=True, ready_within=None)
 
     def _start(self, name: str, module: str, settings: Mapping[str, object]) -> Daemon:
         env = {f"FEDBUS_{key.upper()}": str(value) for key, value in settings.items()}

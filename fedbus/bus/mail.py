@@ -24,7 +24,14 @@ from fedbus.errors import DecodeError, ProtocolError
 
 SiteMessage = m.Join | m.SiteStatus | m.Leave | m.OfferAnswer | m.ScoreAnswer | m.ResyncRequest | m.TrainerTrouble
 ControlMessage = (
-    m.RollCall | m.JobOffer | m.InitialParamsRequest | m.JobStarted | m.Receipt | m.ScoreRequest | m.JobEnded
+    m.RollCall
+    | m.JobOffer
+    | m.InitialParamsRequest
+    | m.JobStarted
+    | m.Receipt
+    | m.ResendRequest
+    | m.ScoreRequest
+    | m.JobEnded
 )
 
 

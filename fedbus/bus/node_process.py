@@ -56,18 +56,19 @@ class ProcessId:
 
     def ask_to_end(self) -> None:
         """SIGTERM, without waiting."""
-        self._signal(signal.SIGTERM)
+        self.send(signal.SIGTERM)
 
     def end(self, grace: timedelta) -> None:
         """SIGTERM, then SIGKILL after `grace` (at once when it is zero); returns when the process is gone."""
         if grace:
-            self._signal(signal.SIGTERM)
+            self.send(signal.SIGTERM)
         if not grace or not self.wait(grace):
-            self._signal(signal.SIGKILL)
+            self.send(signal.SIGKILL)
             if not self.wait(timedelta(seconds=10)):
                 raise NodeError(f"process {self.pid} does not end even by SIGKILL; is its disk hanging?")
 
-    def _signal(self, number: signal.Signals) -> None:
+    def send(self, number: signal.Signals) -> None:
+        """A signal, to this process only: nothing happens when it has ended."""
         if self.alive:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, number)

@@ -84,6 +84,11 @@ def _no_answer(session: Session, asked: Envelope, timeout: timedelta) -> str:
     waited = f"within {timeout.total_seconds():.0f} s"
     if not session.connected:
         return f"no link to the broker {session.url} {waited}; is it running?"
+    if session.blocked:
+        return (
+            f"the broker {session.url} took no messages {waited}: it has a memory or disk alarm; free memory or disk"
+            " there (`rabbitmqctl status`, or `fedbus broker status` for a private one), then ask again"
+        )
     return f"nobody answered {asked.type} on {asked.exchange} {asked.routing_key} {waited}; is the aggregator running?"
 
 

@@ -15,6 +15,8 @@ import typer
 from fedbus.cli import jobs
 from fedbus.cli.bench import bench_app
 from fedbus.cli.broker import broker_app
+from fedbus.cli.replay import replay
+from fedbus.cli.chaos import chaos
 from fedbus.errors import FedbusError, JobSpecError, SettingsError
 
 app = typer.Typer(
@@ -73,6 +75,9 @@ def aggregator(
     params_dir: Annotated[
         Path | None, typer.Option(help="Where `initial_params` are found.", show_default="STATE_DIR/params")
     ] = None,
+    keep_updates: Annotated[
+        bool | None, typer.Option("--keep-updates", help="Keep every folded update on disk, for `fedbus replay`.")
+    ] = None,
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.")] = None,
     log_format: Annotated[str | None, typer.Option(help="auto, json or console.")] = None,
 ) -> None:
@@ -80,7 +85,12 @@ def aggregator(
     from services.aggregator.start import start
 
     code = start(
-        state_dir=state_dir, broker_url=broker_url, params_dir=params_dir, log_level=log_level, log_format=log_format
+        state_dir=state_dir,
+        broker_url=broker_url,
+        params_dir=params_dir,
+        keep_updates=keep_updates,
+        log_level=log_level,
+        log_format=log_format,
     )
     raise typer.Exit(code)
 
@@ -133,6 +143,8 @@ app.command()(jobs.show)
 app.command("sites")(jobs.list_sites)
 app.command()(jobs.watch)
 app.command()(jobs.abort)
+app.command()(replay)
+app.command()(chaos)
 
 
 def main() -> None:

@@ -24,7 +24,7 @@ def transport(
     from fedbus.runtime.logging import configure_logging
 
     configure_logging("error")
-    _print(rows(sizes_mib=mib or [1, 50], updates=updates), output)
+    print_rows(rows(sizes_mib=mib or [1, 50], updates=updates), output)
 
 
 @bench_app.command()
@@ -32,7 +32,7 @@ def codec(output: Format = Output.TEXT) -> None:
     """GB/s of float32 encoded and decoded per code, beside memcpy."""
     from fedbus.bench.codec import rows
 
-    _print(rows(), output)
+    print_rows(rows(), output)
 
 
 @bench_app.command()
@@ -46,7 +46,7 @@ def recovery(
     from fedbus.runtime.logging import configure_logging
 
     configure_logging("error")
-    _print(rows(mib=mib, kills=kills), output)
+    print_rows(rows(mib=mib, kills=kills), output)
 
 
 @bench_app.command()
@@ -61,10 +61,27 @@ def crash_safety(
     from fedbus.runtime.logging import configure_logging
 
     configure_logging("error")
-    _print(rows(sizes_mib=mib or [1, 50], updates=updates, turns=turns), output)
+    print_rows(rows(sizes_mib=mib or [1, 50], updates=updates, turns=turns), output)
 
 
-def _print(rows: list[dict[str, Any]], output: Output) -> None:
+@bench_app.command()
+def memory(
+    mib: Annotated[
+        list[int] | None, typer.Option("--mib", help="Model sizes in MiB; needs about 12 x that.", show_default="1, 50")
+    ] = None,
+    updates: Annotated[int, typer.Option(help="Updates of the backlog; 0: none.")] = 50,
+    output: Format = Output.TEXT,
+) -> None:
+    """Peak memory of the daemons, for a job of each size and for a backlog of updates."""
+    from fedbus.bench.memory import rows
+    from fedbus.runtime.logging import configure_logging
+
+    configure_logging("error")
+    print_rows(rows(sizes_mib=mib or [1, 50], updates=updates), output)
+
+
+def print_rows(rows: list[dict[str, Any]], output: Output) -> None:
+    """Print figures as a table or as JSON."""
     if output is Output.JSON:
         import json
 

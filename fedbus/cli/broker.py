@@ -65,12 +65,16 @@ def status(
     import json
     from dataclasses import asdict
 
-    found = _node(folder).status()
+    node = _node(folder)
+    found = node.status()
+    alarms = node.alarms() if found.running else ()
     if output is Output.JSON:
-        typer.echo(json.dumps(asdict(found), default=str))
+        typer.echo(json.dumps(asdict(found) | {"alarms": alarms}, default=str))
     else:
         where = f"runs on 127.0.0.1:{found.port} (pid {found.pid})" if found.running else "does not run"
         typer.echo(f"RabbitMQ in {found.base} {where}; logins: {', '.join(found.logins) or 'none'}")
+    for alarm in alarms:
+        typer.echo(f"It takes no messages: {alarm}.")
     if not found.running:
         raise typer.Exit(3)
 

@@ -61,7 +61,7 @@ def job_tables(detail: dict[str, Any]) -> list[RenderableType]:
     for name in ("reason", "exported"):
         if result.get(name):
             facts.add_row(name, str(result[name]))
-    return [facts, *_site_tables(detail, result.get("scores", {}))]
+    return [facts, *_site_tables(detail, result.get("scores", {})), *_went_wrong(detail)]
 
 
 def _site_tables(detail: dict[str, Any], scores: dict[str, Any]) -> list[RenderableType]:
@@ -83,6 +83,21 @@ def _site_tables(detail: dict[str, Any], scores: dict[str, Any]) -> list[Rendera
         tables.append(table)
     for site, reason in (detail.get("declined") or {}).items():
         tables.append(Text(f"declined by {site}: {reason}"))
+    return tables
+
+
+def _went_wrong(detail: dict[str, Any]) -> list[RenderableType]:
+    tables: list[RenderableType] = []
+    if detail["refusals"]:
+        table = _table("refused", "because")
+        for refusal in detail["refusals"]:
+            table.add_row(_cell(refusal["updates"]), refusal["reason"])
+        tables.append(table)
+    if detail["incidents"]:
+        table = _table("when", "what went wrong, and right again")
+        for incident in detail["incidents"]:
+            table.add_row(f"{datetime.fromtimestamp(incident['at']).astimezone():%m-%d %H:%M:%S}", incident["text"])
+        tables.append(table)
     return tables
 
 

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping
+from statistics import median
 from types import MappingProxyType
 from typing import Protocol, assert_never
 
@@ -115,8 +116,9 @@ class Aggregation:
         verdict: Folded | Refused | Duplicate | None = self.screen(
             update_id=arrival.update_id, base_version=arrival.base_version, num_examples=arrival.num_examples
         )
-        if verdict is None and not (math.isfinite(arrival.norm) and arrival.norm >= 0.0):
-            verdict = Refused(update_id=arrival.update_id, reason="delta has NaN or infinite values")
+        if verdict is None:
+            reason = self._reason_against_norm(arrival)
+            verdict = Refused(update_id=arrival.update_id, reason=reason) if reason else None
         if verdict is None:
             verdict = self._fold(arrival, now=now)
         if not isinstance(verdict, Duplicate):
@@ -240,6 +242,16 @@ class Aggregation:
         if limit is not None and staleness > limit:
             return f"staleness {staleness} is above the job's max_staleness {limit}; train from version {self._version}"
         return None
+
+    def _reason_against_norm(self, arrival: Arrival) -> str | None:
+        if not (math.isfinite(arrival.norm) and arrival.norm >= 0.0):
+            return "delta has NaN or infinite values"
+        stats = self.site_stats(arrival.update_id.site)
+        longest = stats.longest()
+        if arrival.norm <= longest:
+            return None
+        own = f", whose last {len(stats.norms)} had a median of {median(stats.norms):.3g}" if stats.norms else ""
+        return f"delta has norm {arrival.norm:.3g}: at most {longest:.3g} is folded from {arrival.update_id.site}{own}"
 
     def _fold(self, arrival: Arrival, *, now: float) -> Folded:
         stats = self.site_stats(arrival.update_id.site)

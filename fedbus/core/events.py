@@ -10,10 +10,12 @@ NOBODY: Final = "-"
 JOB_SUBMITTED: Final = "job-submitted"
 JOB_WAITING: Final = "job-waiting"
 JOB_RUNNING: Final = "job-running"
+JOB_CONTINUES: Final = "job-continues"
 JOB_FINISHING: Final = "job-finishing"
 JOB_ENDED: Final = "job-ended"
 
 SITE_JOINED: Final = "site-joined"
+SITE_RETURNED: Final = "site-returned"
 SITE_LEFT: Final = "site-left"
 SITE_LOST: Final = "site-lost"
 SITE_ACCEPTED: Final = "site-accepted"
@@ -21,7 +23,28 @@ SITE_DECLINED: Final = "site-declined"
 SITE_RESYNC: Final = "site-resync"
 TRAINER_TROUBLE: Final = "trainer-trouble"
 
+BROKER_BACK: Final = "broker-back"
+BROKER_UNBLOCKED: Final = "broker-unblocked"
+DISK_HAS_ROOM: Final = "disk-has-room"
+
+UPLOAD_DROPPED: Final = "upload-dropped"
 UPDATE_FOLDED: Final = "update-folded"
 UPDATE_REFUSED: Final = "update-refused"
 VERSION_COMMITTED: Final = "version-committed"
 VERSION_SCORED: Final = "version-scored"
+
+INCIDENTS: Final = frozenset(
+    {
+        JOB_CONTINUES,
+        SITE_LEFT,
+        SITE_LOST,
+        SITE_RETURNED,
+        SITE_RESYNC,
+        TRAINER_TROUBLE,
+        BROKER_BACK,
+        BROKER_UNBLOCKED,
+        DISK_HAS_ROOM,
+        UPLOAD_DROPPED,
+    }
+)
+"""Kinds that are kept in the ledger and shown with the job: what a person asks about the morning after."""

@@ -6,8 +6,8 @@ What lives here: the vocabulary of the protocol. What may not: bytes (see `wire`
     site               fedbus.sites      Join, SiteStatus, Leave, OfferAnswer, ScoreAnswer, ResyncRequest,
                                          TrainerTrouble
     site               fedbus.updates    chunks of an update, then UpdateManifest
-    aggregator         fedbus.control    RollCall, JobOffer, InitialParamsRequest, JobStarted, Receipt, ScoreRequest,
-                                         JobEnded
+    aggregator         fedbus.control    RollCall, JobOffer, InitialParamsRequest, JobStarted, Receipt, ResendRequest,
+                                         ScoreRequest, JobEnded
     aggregator         fedbus.models     chunks of a version, then VersionManifest
     aggregator         fedbus.events     Event
     submitter          fedbus.jobs       job spec, Abort, Query (plain JSON, any AMQP client)
@@ -208,6 +208,20 @@ class Receipt:
     outcome: Outcome
     reason: str = ""
     staleness: int = 0
+
+    def __post_init__(self) -> None:
+        UpdateId.parse(self.update_id)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResendRequest:
+    """Chunks of an update whose manifest came are missing, and nothing more comes: its site publishes all of it again.
+
+    A site that has no such update any more ignores it.
+    """
+
+    job: str
+    update_id: str
 
     def __post_init__(self) -> None:
         UpdateId.parse(self.update_id)

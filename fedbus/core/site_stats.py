@@ -16,6 +16,12 @@ RECENT = 5
 """So many norms are remembered for a site's own median."""
 ENOUGH = 3
 """So many norms make a median that may clip."""
+MAX_NORM = 1e12
+"""No delta is longer: with the largest weights a job can have, sums and their squares stay far from float32's end."""
+MOST_TIMES = 1e6
+"""A delta this many times longer than the site's own median is no step of training but a fault."""
+SMALL_NORM = 1e-3
+"""A median below counts as this: a site that began with next to nothing may still learn."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +60,16 @@ class SiteStats:
             return 1.0
         bound = factor * median(self.norms)
         return bound / norm if 0.0 < bound < norm else 1.0
+
+    def longest(self) -> float:
+        """Return the norm above which a delta of this site is refused, clipping or not.
+
+        The direction of such a delta means nothing either, so scaling it down would fold noise. Refused norms do not
+        move the median.
+        """
+        if len(self.norms) < ENOUGH:
+            return MAX_NORM
+        return min(MAX_NORM, MOST_TIMES * max(median(self.norms), SMALL_NORM))
 
     def with_folded(self, fact: Folded) -> SiteStats:
         """Return the numbers after one more folded update."""

@@ -41,6 +41,7 @@ Message = (
     | m.InitialParamsRequest
     | m.JobStarted
     | m.Receipt
+    | m.ResendRequest
     | m.ScoreRequest
     | m.JobEnded
     | m.Chunk
@@ -62,6 +63,7 @@ TYPES: dict[str, type[Message]] = {
     "initial-params": m.InitialParamsRequest,
     "job-started": m.JobStarted,
     "receipt": m.Receipt,
+    "resend": m.ResendRequest,
     "score": m.ScoreRequest,
     "job-ended": m.JobEnded,
     "chunk": m.Chunk,

@@ -8,7 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from fedbus.errors import StoreError
+from fedbus.errors import DiskFullError, StoreError
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
 @contextmanager
@@ -25,7 +27,7 @@ def disk_errors(what: str, path: Path) -> Iterator[None]:
             errno.ENOTDIR: "a part of the path is a file: choose another folder",
             errno.EEXIST: "a file is in the way: choose another folder",
         }.get(exc.errno or 0, exc.strerror or str(exc))
-        raise StoreError(f"{what} {path}: {hint}") from exc
+        raise (DiskFullError if exc.errno in NO_ROOM else StoreError)(f"{what} {path}: {hint}") from exc
 
 
 def make_folder(path: Path) -> Path:

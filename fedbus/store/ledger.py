@@ -7,6 +7,7 @@ What lives here: rows, and the transactions that keep them true. What may not: r
     chunks    where each chunk of an update lies in its spool file
     facts     what was decided, in order: folded, refused, committed. State = newest checkpoint + the facts after it
     versions  which versions were published to the model log and confirmed
+    incidents what went wrong and what came of it, in words for people
 
 Every write is durable when the call returns (synchronous=FULL). Any thread may call; calls wait for each other.
 """
@@ -14,6 +15,7 @@ Every write is durable when the call returns (synchronous=FULL). Any thread may 
 from __future__ import annotations
 
 import json
+import shutil
 import sqlite3
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,9 +25,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from fedbus.errors import StoreError
+from fedbus.errors import DiskFullError, StoreError
 
 SCHEMA_VERSION = 1
+NO_ROOM_BYTES = 1 << 20
 _TABLES = """
 CREATE TABLE IF NOT EXISTS jobs (
   job TEXT PRIMARY KEY, spec TEXT NOT NULL, state TEXT NOT NULL, reason TEXT NOT NULL DEFAULT '', layout TEXT,
@@ -43,6 +46,8 @@ CREATE TABLE IF NOT EXISTS facts (
 CREATE INDEX IF NOT EXISTS facts_by_job ON facts (job, seq);
 CREATE TABLE IF NOT EXISTS versions (
   job TEXT NOT NULL, version INTEGER NOT NULL, published_at REAL NOT NULL, PRIMARY KEY (job, version)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS incidents (job TEXT NOT NULL, at REAL NOT NULL, kind TEXT NOT NULL, text TEXT NOT NULL);
+CREATE INDEX IF NOT EXISTS incidents_by_job ON incidents (job);
 """
 
 RECEIVING, SPOOLED, DECIDED = "receiving", "spooled", "decided"
@@ -106,15 +111,17 @@ class Ledger:
             raise
 
     def _prepare(self) -> None:
-        found = self._db.execute("PRAGMA user_version").fetchone()[0]
-        if found not in (0, SCHEMA_VERSION):
-            raise StoreError(
-                f"ledger {self._path} has schema {found}, this release reads {SCHEMA_VERSION}: upgrade fedbus"
-            )
+        self._check_schema(self._db.execute("PRAGMA user_version").fetchone()[0])
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute("PRAGMA synchronous=FULL")
         self._db.executescript(_TABLES)
         self._db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+
+    def _check_schema(self, found: int) -> None:
+        if found not in (0, SCHEMA_VERSION):
+            raise StoreError(
+                f"ledger {self._path} has schema {found}, this release reads {SCHEMA_VERSION}: upgrade fedbus"
+            )
 
     def __enter__(self) -> Ledger:
         return self
@@ -131,10 +138,17 @@ class Ledger:
                 self._db.execute("COMMIT")
             except sqlite3.Error as exc:
                 self._rollback()
-                raise StoreError(f"cannot write ledger {self._path}: {exc}; is the disk full?") from exc
+                raise self._unwritable(exc) from exc
             except BaseException:
                 self._rollback()
                 raise
+
+    def _unwritable(self, exc: sqlite3.Error) -> StoreError:
+        # SQLite names a full disk only in some of the places where it meets one
+        full = exc.sqlite_errorcode == sqlite3.SQLITE_FULL if hasattr(exc, "sqlite_errorcode") else False
+        if full or shutil.disk_usage(self._path.parent).free < NO_ROOM_BYTES:
+            return DiskFullError(f"cannot write ledger {self._path}: the disk is full ({exc}): free some space")
+        return StoreError(f"cannot write ledger {self._path}: {exc}")
 
     def _rows(self, query: str, parameters: Sequence[object] = ()) -> list[tuple[Any, ...]]:
         with self._lock:
@@ -249,15 +263,34 @@ class Ledger:
         rows = self._rows("SELECT receipt FROM updates WHERE update_id = ? AND receipt IS NOT NULL", (update_id,))
         return json.loads(rows[0][0]) if rows else None
 
+    def receipts(self, job: str) -> dict[str, Mapping[str, Any]]:
+        """The receipts of all updates of a job that were decided, by update id."""
+        rows = self._rows("SELECT update_id, receipt FROM updates WHERE job = ? AND receipt IS NOT NULL", (job,))
+        return {str(u): json.loads(receipt) for u, receipt in rows}
+
     def forget_chunks(self, update_ids: Sequence[str]) -> None:
         """The bodies of these updates are gone from the spool."""
         with self._transaction() as db:
             db.executemany("DELETE FROM chunks WHERE update_id = ?", [(u,) for u in update_ids])
 
-    def forget_job_chunks(self, job: str) -> None:
-        """The bodies of all updates of a job are gone from the spool."""
+    def forget_updates(self, update_ids: Sequence[str]) -> None:
+        """Nothing of these incomplete updates is kept but their manifests: they count as never begun."""
+        rows = [(u, RECEIVING) for u in update_ids]
         with self._transaction() as db:
-            db.execute("DELETE FROM chunks WHERE update_id IN (SELECT update_id FROM updates WHERE job = ?)", (job,))
+            db.executemany(
+                "DELETE FROM chunks WHERE update_id IN (SELECT update_id FROM updates WHERE update_id = ? AND state = ?)",
+                rows,
+            )
+            db.executemany("DELETE FROM updates WHERE update_id = ? AND state = ? AND manifest IS NULL", rows)
+
+    def forget_job_chunks(self, job: str, *, but: Sequence[str] = ()) -> None:
+        """The bodies of all updates of a job are gone from the spool, `but` those of these."""
+        with self._transaction() as db:
+            db.execute(
+                "DELETE FROM chunks WHERE update_id IN (SELECT update_id FROM updates WHERE job = ?)"
+                " AND update_id NOT IN (SELECT value FROM json_each(?))",
+                (job, json.dumps(list(but))),
+            )
 
     # facts
 
@@ -294,10 +327,45 @@ class Ledger:
         with self._transaction() as db:
             db.execute("INSERT OR IGNORE INTO versions VALUES (?,?,?)", (job, version, at))
 
+    def published(self, job: str) -> list[int]:
+        """Versions that were published, in order."""
+        return [int(r[0]) for r in self._rows("SELECT version FROM versions WHERE job = ? ORDER BY version", (job,))]
+
     def last_published(self, job: str) -> int:
         """Newest published version, -1 when none was."""
         row = self._rows("SELECT COALESCE(MAX(version), -1) FROM versions WHERE job = ?", (job,))[0]
         return int(row[0])
+
+    # what people ask about
+
+    def add_incident(self, job: str, kind: str, text: str, *, at: float) -> None:
+        """Keep what went wrong, or right again; `at` is seconds since the epoch."""
+        with self._transaction() as db:
+            db.execute("INSERT INTO incidents VALUES (?,?,?,?)", (job, at, kind, text))
+
+    def incidents(self, job: str, *, newest: int) -> list[tuple[float, str, str]]:
+        """(at, kind, text) of the newest so many incidents of a job, in order."""
+        query = "SELECT at, kind, text FROM incidents WHERE job = ? ORDER BY rowid DESC LIMIT ?"
+        return [(float(at), str(kind), str(text)) for at, kind, text in reversed(self._rows(query, (job, newest)))]
+
+    def refusals(self, job: str) -> list[tuple[str, int]]:
+        """Why updates of a job were refused and how often, the most frequent first."""
+        rows = self._rows(
+            "SELECT json_extract(body, '$.reason') AS reason, COUNT(*) AS times FROM facts"
+            " WHERE job = ? AND kind = 'refused' GROUP BY reason ORDER BY times DESC",
+            (job,),
+        )
+        return [(str(reason), int(times)) for reason, times in rows]
+
+    def last_sign_of_life(self, job: str) -> float:
+        """When something of a job was last written, seconds since the epoch; 0 when nothing was."""
+        row = self._rows(
+            "SELECT MAX(COALESCE((SELECT MAX(at) FROM facts WHERE job = ?1), 0),"
+            " COALESCE((SELECT MAX(published_at) FROM versions WHERE job = ?1), 0),"
+            " COALESCE((SELECT MAX(received_at) FROM updates WHERE job = ?1), 0))",
+            (job,),
+        )[0]
+        return float(row[0])
 
 
 def _unusable(path: Path, exc: sqlite3.Error) -> str:

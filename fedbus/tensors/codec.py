@@ -52,15 +52,26 @@ def encode(
     """
     _check_flat(flat, layout)
     compressor = zstandard.ZstdCompressor(compression_params=_ZSTD)
-    for section, start, stop in ((Code.FP32, 0, layout.exact_numel), (code, layout.exact_numel, layout.numel)):
+    for section, starts, stop in _sections(layout, code, chunk_bytes):
         coder = CODERS[section]
-        step = min(max(chunk_bytes // coder.item_bytes // BLOCK, 1) * BLOCK, MAX_COUNT)
-        for first in range(start, stop, step):
-            last = min(first + step, stop)
+        for first in starts:
+            last = min(first + starts.step, stop)
             values = flat[first:last].detach().cpu().numpy()
             with np.errstate(all="ignore"):  # values that are not finite travel as NaN
                 planes = coder.encode(values, (seed, first), power_of_two)
             yield build_frame(section, first, last - first, _pack(planes, compressor))
+
+
+def frame_count(layout: Layout, code: Code, *, chunk_bytes: int = DEFAULT_CHUNK_BYTES) -> int:
+    """How many frames `encode` will yield: known before any is made."""
+    return sum(len(starts) for _, starts, _ in _sections(layout, code, chunk_bytes))
+
+
+def _sections(layout: Layout, code: Code, chunk_bytes: int) -> Iterator[tuple[Code, range, int]]:
+    """The exact section and the coded one: code, where its frames start, where it stops."""
+    for section, start, stop in ((Code.FP32, 0, layout.exact_numel), (code, layout.exact_numel, layout.numel)):
+        step = min(max(chunk_bytes // CODERS[section].item_bytes // BLOCK, 1) * BLOCK, MAX_COUNT)
+        yield section, range(start, stop, step), stop
 
 
 def decode_into_(out: Tensor, frame: bytes | memoryview, layout: Layout) -> FrameHeader:

@@ -8,6 +8,8 @@ Downlink with a hidden state (QAFeL, arXiv 2308.00263, algorithm 1): x are the p
 
 so that what the down code rounds away stays in x - h and reaches the sites with a later version. Sites train from h,
 their deltas are relative to h.
+
+q is never whole in memory: h follows frame by frame while the frames are taken.
 """
 
 from __future__ import annotations
@@ -19,14 +21,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fedbus.core.frames import Code
+from fedbus.core.frames import Code, FrameHeader
 from fedbus.core.layout import Layout
 from fedbus.errors import LayoutError
 from fedbus.tensors import digest as digests
-from fedbus.tensors.codec import DEFAULT_CHUNK_BYTES, decode_all_, encode
+from fedbus.tensors.codec import DEFAULT_CHUNK_BYTES, decode_add_, decode_all_, encode, frame_count
 from fedbus.tensors.fold import Accumulator
 from fedbus.tensors.server_optimizer import ServerOptimizer
 from fedbus.tensors.tiles import tiles
+
+MODEL_COPIES = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,8 +44,9 @@ class Inspection:
 class GlobalModel:
     """Params, hidden params and the buffer of one job, all float32 [numel] on one device.
 
-    Holds four model copies (params, hidden, the buffer's sum, scratch) plus the optimizer's moments (0, 1 or 2),
-    however many sites there are; a commit also builds the frames it returns. `flat_params` is copied.
+    Holds MODEL_COPIES model copies (params, hidden, the buffer's sum, scratch) plus the optimizer's moments: none for
+    plain, one for momentum, two for Adam and Yogi. However many sites there are, and also while it starts, commits, is
+    saved or restored: beyond the copies nothing larger than one frame and its elements is ever made.
     """
 
     def __init__(
@@ -52,22 +57,26 @@ class GlobalModel:
         *,
         down_code: Code,
         chunk_bytes: int = DEFAULT_CHUNK_BYTES,
+        hidden: Tensor | None = None,
     ) -> None:
+        """Take `flat_params` over, and `hidden` (a copy of the params when None): they are the model's from now on."""
         if flat_params.dtype != torch.float32 or flat_params.shape != (layout.numel,):
             found = f"{flat_params.dtype} {list(flat_params.shape)}"
             raise LayoutError(f"expected a float32 vector of {layout.numel} elements, found {found}")
         self.layout = layout
-        self.params = flat_params.detach().clone(memory_format=torch.contiguous_format)
-        self.hidden = self.params.clone()
+        self.params = flat_params.detach().contiguous()
+        self.hidden = self.params.clone() if hidden is None else hidden.detach().contiguous()
         self._optimizer = optimizer
         self._down_code = down_code
         self._chunk_bytes = chunk_bytes
         self._buffer = Accumulator(layout.numel, device=self.params.device)
         self._scratch = torch.zeros_like(self.params)
+        self._behind = False
 
     @property
     def digest(self) -> str:
         """16 hex digits of the exact bits of `hidden`, as each site must find them; computed at each call."""
+        self._check_caught_up()
         return digests.digest(self.hidden)
 
     def inspect_(self, frames: Iterable[bytes | memoryview]) -> Inspection:
@@ -75,6 +84,7 @@ class GlobalModel:
 
         Raises DecodeError unless the frames are valid and cover [0, numel) exactly once, in order.
         """
+        self._check_caught_up()
         decode_all_(self._scratch, frames, self.layout)
         # In float64 no finite float32 overflows, so the norm is finite exactly when every value is.
         squares = (torch.linalg.vector_norm(part, dtype=torch.float64).item() ** 2 for (part,) in tiles(self._scratch))
@@ -85,28 +95,53 @@ class GlobalModel:
         """Fold the delta inspected last, with the weight (staleness weight, examples, clip) that the core decided."""
         self._buffer.fold_(self._scratch, weight)
 
-    def commit_(self, normaliser: float, seed: int) -> list[bytes]:
+    def commit_(self, normaliser: float, seed: int) -> Iterator[bytes]:
         """Step, empty the buffer and return the frames that lead every site from the old `hidden` to the new one.
 
-        `seed` drives the down code's stochastic rounding. The scratch vector is overwritten.
+        A frame is made, and `hidden` goes that far, when it is taken; there are `delta_frames` of them. Until the last
+        one is taken only more frames may be asked for: everything else raises RuntimeError. `seed` drives the down
+        code's stochastic rounding. The scratch vector is overwritten.
         """
+        self._check_caught_up()
         mean = self._buffer.mean(normaliser, out=self._scratch)
+        self._behind = True
         self._optimizer.step_(self.params, mean)
         self._buffer.reset_()
-        gap = torch.sub(self.params, self.hidden, out=self._scratch)
-        frames = list(self._encode(gap, self._down_code, seed))
-        if self._down_code is Code.FP32:
-            self.hidden.add_(gap)  # what decoding the frames would give, bit for bit
-        else:
-            decode_all_(self.hidden, frames, self.layout, add=True)
-        return frames
+        return self._catch_up_(torch.sub(self.params, self.hidden, out=self._scratch), seed)
 
-    def snapshot_frames(self) -> Iterator[bytes]:
+    def _catch_up_(self, gap: Tensor, seed: int) -> Iterator[bytes]:
+        for frame in self._encode(gap, self._down_code, seed):
+            if self._down_code is Code.FP32:
+                header = FrameHeader.parse(frame)
+                place = slice(header.start, header.stop)
+                self.hidden[place].add_(gap[place])  # what decoding the frame would give, bit for bit
+            else:
+                header = decode_add_(self.hidden, frame, self.layout)
+            self._behind = header.stop < self.layout.numel
+            yield frame
+
+    def _check_caught_up(self) -> None:
+        if self._behind:
+            raise RuntimeError("the frames of the last commit were not all taken: `hidden` lies between two versions")
+
+    @property
+    def delta_frames(self) -> int:
+        """How many frames a commit has."""
+        return frame_count(self.layout, self._down_code, chunk_bytes=self._chunk_bytes)
+
+    @property
+    def snapshot_frames(self) -> int:
+        """How many frames a snapshot has."""
+        return frame_count(self.layout, Code.FP32, chunk_bytes=self._chunk_bytes)
+
+    def snapshot(self) -> Iterator[bytes]:
         """Yield `hidden`, exactly, as fp32 frames; do not commit meanwhile."""
+        self._check_caught_up()
         return self._encode(self.hidden, Code.FP32, 0)
 
     def state(self) -> dict[str, Tensor]:
         """Return params, hidden and the optimizer's moments by name (not copies); the buffer is not part of it."""
+        self._check_caught_up()
         moments = {f"optimizer.{name}": tensor for name, tensor in self._optimizer.state().items()}
         return {"params": self.params, "hidden": self.hidden, **moments}
 
@@ -122,13 +157,14 @@ class GlobalModel:
     ) -> GlobalModel:
         """Continue from what `state` returned, with an empty buffer and a fresh optimizer of the same kind.
 
-        Raises LayoutError when a vector is missing or does not fit.
+        The tensors of `state` become the model's own. Raises LayoutError when a vector is missing or does not fit.
         """
         for name in ("params", "hidden"):
             if name not in state or state[name].shape != (layout.numel,):
                 raise LayoutError(f"the checkpoint has no {name!r} of {layout.numel} elements: it is of another job")
-        model = cls(layout, state["params"], optimizer, down_code=down_code, chunk_bytes=chunk_bytes)
-        model.hidden.copy_(state["hidden"])
+        model = cls(
+            layout, state["params"], optimizer, down_code=down_code, chunk_bytes=chunk_bytes, hidden=state["hidden"]
+        )
         prefix = "optimizer."
         optimizer.load_state({name.removeprefix(prefix): t for name, t in state.items() if name.startswith(prefix)})
         return model

@@ -34,7 +34,7 @@ class ServerOptimizer(Protocol):
         """Return the moments by name (not copies): empty before the first step and for plain."""
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Continue from the moments that `state` returned; they are copied."""
+        """Continue from the moments that `state` returned; they become the optimizer's own."""
 
 
 class Plain:
@@ -73,7 +73,7 @@ class Momentum:
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         _check_names(state, ("m",))
-        self._moments = {name: tensor.clone() for name, tensor in state.items()}
+        self._moments = dict(state)
 
 
 class Adaptive:
@@ -104,7 +104,7 @@ class Adaptive:
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         _check_names(state, ("m", "v"))
-        self._moments = {name: tensor.clone() for name, tensor in state.items()}
+        self._moments = dict(state)
 
 
 def make_server_optimizer(spec: ServerOptimizerSpec) -> ServerOptimizer:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
 
 import structlog
 
@@ -26,10 +27,11 @@ log = structlog.get_logger()
 
 
 class Announcer:
-    """Run `run` as a task; everything else only queues."""
+    """Run `run` as a task; everything else only queues. `keep` makes incidents durable."""
 
-    def __init__(self, publisher: Publisher) -> None:
+    def __init__(self, publisher: Publisher, *, keep: Callable[[m.Event], Awaitable[None]]) -> None:
         self._publisher = publisher
+        self._keep = keep
         self._waiting: asyncio.Queue[Envelope] = asyncio.Queue(WAITING_MESSAGES)
 
     async def run(self) -> None:
@@ -54,6 +56,8 @@ class Announcer:
         """Publish an event and write the same as a log line."""
         (log.warning if kind in _WARNINGS else log.info)(kind, job=job, site=site, text=text, **facts)
         event = m.Event(at=time.time(), job=job, site=site, kind=kind, text=text, facts=facts)
+        if kind in events.INCIDENTS:
+            await self._keep(event)
         await self._waiting.put(mail.event(event))
 
     async def refuse(self, delivery: Delivery, reason: str) -> None:

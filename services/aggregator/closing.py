@@ -24,7 +24,8 @@ from fedbus.core import messages as m
 from fedbus.core.facts import Refused
 from fedbus.store.spool import Spool
 from services.aggregator import bodies, history, receipts
-from services.aggregator.intake import Complete, Intake
+from services.aggregator.complete import Complete, Unwanted
+from services.aggregator.intake import Intake
 from services.aggregator.tools import Tools
 
 # What was routed before the unbinding is in the queue within milliseconds.
@@ -49,13 +50,15 @@ class Closing:
         while True:
             try:
                 async with asyncio.timeout(QUIET.total_seconds()):
-                    manifest = await complete.get()
+                    item = await complete.get()
             except TimeoutError:
                 if not intake.busy and not await ready_messages(self._session, t.updates_queue(self._job)):
-                    return
+                    break
                 continue
-            if manifest is not None:
-                await self._refuse(manifest)
+            if item is not None:
+                await self._refuse(item.manifest if isinstance(item, Unwanted) else item)
+        for manifest in intake.unfinished():  # confirmed to its site, and chunks of it were lost with a broker
+            await self._refuse(manifest)
 
     async def _refuse(self, manifest: m.UpdateManifest) -> None:
         fact = Refused(update_id=m.UpdateId.parse(manifest.update_id), reason=f"the job is {self._state()}")

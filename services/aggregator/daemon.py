@@ -22,6 +22,8 @@ from fedbus.bus import topology as t
 from fedbus.bus.connection import Session
 from fedbus.bus.declare import declare
 from fedbus.bus.publisher import Publisher
+from fedbus.core import events
+from fedbus.core import messages as m
 from fedbus.core.membership import Membership
 from fedbus.errors import ConnectionLostError
 from fedbus.runtime.faults import fault_hook
@@ -31,13 +33,14 @@ from fedbus.store.ledger import Ledger
 from fedbus.store.lock import StateLock
 from fedbus.store.spool import Spool
 from services.aggregator.announcer import Announcer
+from services.aggregator.broker_watch import BrokerWatch
 from services.aggregator.front_desk import FrontDesk
 from services.aggregator.jobs import Jobs
 from services.aggregator.settings import LOGIN, AggregatorSettings
 from services.aggregator.site_desk import SiteDesk
 from services.aggregator.standby import hold
 from services.aggregator.tools import Tools
-from services.aggregator.workers import Worker
+from services.aggregator.workers import Disk, Worker
 
 log = structlog.get_logger()
 
@@ -64,6 +67,8 @@ class Aggregator:
         self._membership = Membership()
         self._session_id = secrets.token_hex(8)
         self._reached = fault_hook(settings.fault)
+        self._disk = Disk()
+        self._broker_watch = BrokerWatch()
 
     async def __aenter__(self) -> Self:
         settings, stack = self._settings, self._stack
@@ -72,9 +77,11 @@ class Aggregator:
         make_folder(settings.initial_params_dir)
         self._ledger = stack.enter_context(Ledger(state / "ledger.sqlite3"))
         self._spool = Spool(state / "spool", keep_updates=settings.keep_updates)
-        store = stack.enter_context(Worker("store"))
-        compute = stack.enter_context(Worker("compute"))
-        self._control = await stack.enter_async_context(Session(url, name="aggregator/control", retry_login=True))
+        store = stack.enter_context(Worker("store", self._disk))
+        compute = stack.enter_context(Worker("compute", self._disk))
+        self._control = await stack.enter_async_context(
+            Session(url, name="aggregator/control", retry_login=True, on_state=self._broker_watch.on_state)
+        )
         self._bulk_in = await stack.enter_async_context(
             Session(url, name="aggregator/updates", retry_login=True, follows=self._control)
         )
@@ -82,11 +89,12 @@ class Aggregator:
             Session(url, name="aggregator/models", retry_login=True, follows=self._control)
         )
         self._publisher = Publisher(self._control)
-        self._announcer = Announcer(self._publisher)
+        self._announcer = Announcer(self._publisher, keep=self._keep)
         self._tools = Tools(
             session=self._session_id,
             ledger=self._ledger,
             store=store,
+            disk=self._disk,
             compute=compute,
             announcer=self._announcer,
             membership=self._membership,
@@ -124,11 +132,21 @@ class Aggregator:
                 tools=self._tools, runners=jobs.runners, start_job=jobs.start, publisher=self._publisher
             )
             sites = SiteDesk(tools=self._tools, jobs=jobs)
+            self._disk.told = lambda text: group.create_task(self._disk_has_room(jobs, text))
             group.create_task(self._announcer.run(), name="announce")
+            group.create_task(self._broker_watch.run(jobs, self._announcer), name="broker watch")
             group.create_task(jobs.open_all(), name="open jobs")
             group.create_task(requests.serve(self._control), name="requests")
             group.create_task(sites.serve(self._control), name="sites")
             group.create_task(sites.watch_leases(), name="leases")
+
+    async def _keep(self, event: m.Event) -> None:
+        keep = self._tools.ledger.add_incident
+        await self._tools.store(keep, event.job, event.kind, event.text, at=event.at)
+
+    async def _disk_has_room(self, jobs: Jobs, text: str) -> None:
+        for job in list(jobs.runners) or [events.NOBODY]:
+            await self._announcer.event(events.DISK_HAS_ROOM, job, text)
 
     async def _warn_of_another(self) -> None:
         with suppress(ConnectionLostError):

@@ -10,6 +10,7 @@ The decisions are `core.Aggregation`'s, the tensors `ModelKeeper`'s; this file i
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 
 from fedbus.core import events
 from fedbus.core import messages as m
@@ -17,11 +18,12 @@ from fedbus.core.aggregation import Aggregation
 from fedbus.core.facts import Arrival, Duplicate, Fact, Folded, Refused
 from fedbus.core.jobspec import JobSpec
 from fedbus.core.layout import Layout
+from fedbus.core.strategies import counted
 from fedbus.errors import DecodeError
 from fedbus.runtime.faults import Point
 from services.aggregator import history, receipts
-from services.aggregator.model_keeper import Delta, ModelKeeper
-from services.aggregator.model_log import ModelLogWriter
+from services.aggregator.model_keeper import ModelKeeper, Outgoing
+from services.aggregator.model_log import DELTA, SNAPSHOT, ModelLogWriter
 from services.aggregator.tools import Tools
 
 
@@ -41,7 +43,7 @@ class Folding:
     ) -> None:
         self._job = job
         self._spec = spec
-        self._layout = layout
+        self.layout = layout
         self._aggregation = aggregation
         self._keeper = keeper
         self._log = log
@@ -51,6 +53,8 @@ class Folding:
         self._saved_at = time.monotonic()
         self._since_version = time.monotonic()
         self.snapshot_wanted = False
+        self.redone = ""
+        """What `restore` had to do again, in words; empty when nothing."""
 
     # -------------------------------------------------------------- one update
 
@@ -76,9 +80,9 @@ class Folding:
         verdict = self._aggregation.screen(
             update_id=update_id, base_version=manifest.base_version, num_examples=manifest.num_examples
         )
-        if verdict is None and manifest.layout_digest != self._layout.digest:
+        if verdict is None and manifest.layout_digest != self.layout.digest:
             reason = (
-                f"layout {manifest.layout_digest} differs from the job's {self._layout.digest}: the site's task makes"
+                f"layout {manifest.layout_digest} differs from the job's {self.layout.digest}: the site's task makes"
                 " another model; install the same release of the task everywhere"
             )
             return self._aggregation.refuse(update_id, reason=reason)
@@ -146,7 +150,7 @@ class Folding:
         self._tools.reached(Point.COMMITTED)
         told, began = tuple(self._receipts), time.monotonic()
         self._receipts = []
-        sent_bytes = await self._publish(delta, told, snapshot=self._log.wants_snapshot(delta.version))
+        sent_bytes = await self._publish(delta, told, snapshot=self._log.wants_snapshot(fact.version))
         now = time.monotonic()
         await self._tools.announcer.event(
             events.VERSION_COMMITTED,
@@ -178,20 +182,29 @@ class Folding:
 
     async def _publish_snapshot(self) -> None:
         version = self._aggregation.version
-        digest = await self._tools.compute(lambda: self._keeper.model.digest)
-        frames = await self._tools.compute(lambda: list(self._keeper.model.snapshot_frames()))
-        await self._log.publish(version, digest=digest, delta=None, snapshot=frames)
-        await self._tools.store(self._tools.ledger.mark_published, self._job, version, at=time.time())
+        await self._finish(version, (), delta=None, snapshot=await self._send_snapshot(version))
 
-    async def _publish(self, delta: Delta, told: tuple[m.Receipt, ...], *, snapshot: bool) -> int:
-        frames = None
-        if snapshot:
-            frames = await self._tools.compute(lambda: list(self._keeper.model.snapshot_frames()))
-        sent_bytes = await self._log.publish(
-            delta.version, digest=delta.digest, delta=delta.frames, snapshot=frames, receipts=told
+    async def _publish(self, delta: Outgoing, told: tuple[m.Receipt, ...], *, snapshot: bool) -> int:
+        """Publish a version that was just made: its frames come into being here."""
+        sent = await self._send(DELTA, delta)
+        whole = await self._send_snapshot(delta.version) if snapshot else None
+        return await self._finish(delta.version, told, delta=sent, snapshot=whole)
+
+    async def _send_snapshot(self, version: int) -> m.Part:
+        return await self._send(SNAPSHOT, await self._tools.compute(self._keeper.snapshot, version))
+
+    async def _send(self, part: str, outgoing: Outgoing) -> m.Part:
+        return await self._log.send(
+            outgoing.version, part, outgoing.frames, count=outgoing.count, compute=self._tools.compute
         )
+
+    async def _finish(
+        self, version: int, told: tuple[m.Receipt, ...], *, delta: m.Part | None, snapshot: m.Part | None
+    ) -> int:
+        digest = await self._tools.compute(self._keeper.digest)
+        sent_bytes = await self._log.finish(version, digest=digest, delta=delta, snapshot=snapshot, receipts=told)
         self._tools.reached(Point.PUBLISHED)
-        await self._tools.store(self._tools.ledger.mark_published, self._job, delta.version, at=time.time())
+        await self._tools.store(self._tools.ledger.mark_published, self._job, version, at=time.time())
         self._tools.reached(Point.MARKED)
         return sent_bytes
 
@@ -205,17 +218,22 @@ class Folding:
             self._last_seq = seq
         self._aggregation.restart_timers(now=time.monotonic())
         published = await self._tools.store(self._tools.ledger.last_published, self._job)
-        deltas = await self._tools.compute(self._replay, facts, published)
         told = history.receipts_by_version(self._job, [fact for _, fact in facts])
-        for delta in deltas:
-            await self._publish(delta, tuple(told.get(delta.version, ())), snapshot=False)
+        again = await self._replay(facts, told, published)
+        if again:
+            self.redone = f"{counted(again, 'version')} published again"
         self._receipts = told.get(self._aggregation.version + 1, [])
         self.snapshot_wanted = published >= 0
 
-    def _replay(self, facts: list[tuple[int, Fact]], published: int) -> list[Delta]:
-        """Make every version after the checkpoint again; keep only those that the model log may lack."""
-        deltas = self._keeper.restore(self._layout, facts)
-        return [delta for delta in deltas if delta.version > published >= 0]
+    async def _replay(self, facts: list[tuple[int, Fact]], told: Mapping[int, list[m.Receipt]], published: int) -> int:
+        """Make every version after the checkpoint again; publish those that the model log may lack, and count them."""
+        again = 0
+        made = self._keeper.restore(self.layout, facts)
+        while (delta := await self._tools.compute(next, made, None)) is not None:
+            if delta.version > published >= 0:
+                await self._publish(delta, tuple(told.get(delta.version, ())), snapshot=False)
+                again += 1
+        return again
 
     async def _facts(self) -> list[tuple[int, Fact]]:
         rows = await self._tools.store(self._tools.ledger.facts, self._job)

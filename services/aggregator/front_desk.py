@@ -114,4 +114,5 @@ class FrontDesk:
             known = ", ".join(r.job for r in rows[-5:]) or "none"
             message = f"no job {wanted!r}; newest jobs: {known}" if what == "job" else f"no query {what!r}"
             return requests.rejected(Problem(path=str(what), message=message))
-        return {"job": views.job_detail(row, self._runners.get(row.job), self._tools.membership)}
+        went_wrong = await self._tools.store(views.went_wrong, self._tools.ledger, row.job)
+        return {"job": views.job_detail(row, self._runners.get(row.job), self._tools.membership, went_wrong)}

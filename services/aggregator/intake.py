@@ -3,62 +3,61 @@
 A chunk is acknowledged only after its bytes are synced and its place is recorded. An update is complete when its
 manifest and every chunk are on disk; it then waits to be folded. A second arrival changes nothing. What
 breaks the protocol goes to `fedbus.dead` with the reason and is acknowledged, so that it blocks nobody.
+
+Bounded, whoever sends whatever: unacknowledged bytes (`prefetch`), updates begun and their size (`uploads`), updates of
+one site that wait to be decided (MAX_WAITING; more are refused). What grows is the ledger, and in memory one id for
+each update that was ever complete: about 150 bytes.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 import time
-from collections.abc import AsyncIterable, Awaitable, Callable, Iterator
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
 from datetime import timedelta
-from typing import ParamSpec, TypeVar
 
 import structlog
 
 from fedbus.bus.consumer import Delivery
-from fedbus.bus.mail import from_envelope
 from fedbus.core import wire
 from fedbus.core.messages import Chunk, UpdateId, UpdateManifest
-from fedbus.errors import DecodeError, ProtocolError, StoreError
+from fedbus.core.strategies import counted
+from fedbus.errors import DecodeError, ProtocolError
 from fedbus.runtime.faults import Point, Reached, nothing
 from fedbus.store.ledger import RECEIVING, SPOOLED, Ledger
 from fedbus.store.spool import Spool
+from services.aggregator.admission import admitted, update_id_of
+from services.aggregator.complete import Complete, Unwanted
+from services.aggregator.uploads import MAX_PARTIALS, MIB, Receiving, Upload, Uploads
 from services.aggregator.workers import Worker
 
-MAX_FRAMES = 1 << 20
-FRAME_SLACK_BYTES = 1 << 16
-RETRY = timedelta(seconds=2)
-KINDS = ("delta", "initial")
-# Only that of initial params brings a layout. What a manifest says is kept, told in events and named in refusals.
-MAX_MANIFEST_BYTES = 1 << 16
+PREFETCH_BYTES = 32 * MIB
+MAX_WAITING = 64
+PARTIAL_TTL = timedelta(hours=1)
+SWEEP_S = 1.0
+REPEAT_S = 1.0
+CROWDED_S = 60.0
 
 log = structlog.get_logger()
 
-P = ParamSpec("P")
-R = TypeVar("R")
-Complete = asyncio.Queue[UpdateManifest | None]
 Refuse = Callable[[Delivery, str], Awaitable[None]]
+TellId = Callable[[str], Awaitable[None]]
+TellDropped = Callable[[str, str], Awaitable[None]]
 
 
-@dataclass(slots=True, kw_only=True)
-class _Partial:
-    """What has arrived of one update."""
-
-    have: set[int] = field(default_factory=set)
-    manifest: UpdateManifest | None = None
-
-    @property
-    def complete(self) -> bool:
-        # more chunks than announced make an update that is refused, not one that its site awaits for ever
-        return self.manifest is not None and len(self.have) >= self.manifest.frames
+def prefetch(chunk_bytes: int) -> int:
+    """How many unacknowledged messages the broker may have on their way: PREFETCH_BYTES of chunks, 2 to 64."""
+    return max(2, min(64, PREFETCH_BYTES // chunk_bytes))
 
 
 class Intake:
-    """Updates of one job.
+    """Updates of one job; complete ones are put into `complete`.
 
-    `refuse(delivery, reason)` dead-letters, `repeat(update_id)` is told of updates that arrive again, complete ones are
-    put into `complete`.
+    `refuse(delivery, reason)` dead-letters; `repeat(update_id)` is told of decided updates that come again;
+    `ask_again(update_id)` of those whose site is to send everything once more; `dropped(site, text)` of uploads that
+    nobody goes on with. `most_bytes` says how large an update can be.
     """
 
     def __init__(
@@ -66,177 +65,199 @@ class Intake:
         job: str,
         *,
         chunk_bytes: int,
+        most_bytes: Callable[[], int],
         ledger: Ledger,
         spool: Spool,
         store: Worker,
         refuse: Refuse,
-        repeat: Callable[[str], Awaitable[None]],
+        repeat: TellId,
+        ask_again: TellId,
+        dropped: TellDropped,
         complete: Complete,
-        retry: timedelta = RETRY,
+        partial_ttl: timedelta = PARTIAL_TTL,
+        clock: Callable[[], float] = time.monotonic,
         reached: Reached = nothing,
     ) -> None:
         self._job = job
-        self._max_frame = chunk_bytes + FRAME_SLACK_BYTES
+        self._chunk_bytes = chunk_bytes
         self._ledger = ledger
         self._spool = spool
         self._store = store
         self._refuse = refuse
         self._repeat = repeat
-        self._partial: dict[str, _Partial] = {}
+        self._ask_again = ask_again
+        self._dropped = dropped
+        self._uploads = Uploads(chunk_bytes=chunk_bytes, most_bytes=most_bytes)
         self._done: set[str] = set()
+        self._repeated: dict[str, float] = {}
+        self._crowded: Counter[str] = Counter()
+        self._crowded_told_at = -math.inf
         self._complete = complete
-        self._retry_s = retry.total_seconds()
+        self._partial_ttl_s = partial_ttl.total_seconds()
+        self._clock = clock
         self._reached = reached
+        self.prefetch = prefetch(chunk_bytes)
         self.busy = False
         """Whether deliveries are being written that are neither acknowledged nor complete."""
 
     async def restore(self) -> None:
         """Take up what an earlier process left: partial updates, and complete ones that were not decided."""
         states = await self._store(self._ledger.update_states, self._job)
+        await self._store(self._spool.remove_unknown, self._job, states.keys())
         self._done = {u for u, state in states.items() if state != RECEIVING}
         manifests = {}
         for text in await self._store(self._ledger.manifests, self._job, RECEIVING):
             manifest = parse_manifest(text)
             manifests[manifest.update_id] = manifest
-        for update_id, state in states.items():
-            if state == RECEIVING:
-                places = await self._store(self._ledger.chunks, update_id)
-                partial = _Partial(have={i for i, _, _ in places}, manifest=manifests.get(update_id))
-                self._partial[update_id] = partial
+        for update_id in states.keys() - self._done:
+            lengths = {index: length for index, _, length in await self._store(self._ledger.chunks, update_id)}
+            self._uploads.restore(update_id, lengths, manifest=manifests.get(update_id), now=self._clock())
         for text in await self._store(self._ledger.manifests, self._job, SPOOLED):
             self._complete.put_nowait(parse_manifest(text))
-        await self._complete_updates([u for u, p in self._partial.items() if p.complete])
+        await self._complete_updates()
 
-    def receiving(self) -> dict[str, int]:
-        """Chunks that have arrived of each update that is not complete."""
-        return {update_id: len(partial.have) for update_id, partial in self._partial.items()}
+    def receiving(self) -> tuple[Receiving, ...]:
+        """Who uploads what, and how far it is; the upload that was touched last first."""
+        return self._uploads.receiving(self._clock())
+
+    def unfinished(self) -> list[UpdateManifest]:
+        """Updates that their sites count as sent although chunks are missing."""
+        return self._uploads.unfinished()
+
+    # -------------------------------------------------------------- batches
 
     async def run(self, deliveries: AsyncIterable[Delivery]) -> None:
         """Take deliveries for as long as they come; what arrives during one sync is the next batch."""
-        arrived: asyncio.Queue[Delivery] = asyncio.Queue()
+        arrived: asyncio.Queue[Delivery] = asyncio.Queue(self.prefetch)
         async with asyncio.TaskGroup() as group:
             group.create_task(_pump(deliveries, arrived), name=f"receive {self._job}")
+            swept_at = self._clock()
             while True:
+                await self._next_batch(arrived)
+                if self._clock() - swept_at >= SWEEP_S:
+                    swept_at = self._clock()
+                    await self.sweep(swept_at)
+                await self._complete.room()
+
+    async def _next_batch(self, arrived: asyncio.Queue[Delivery]) -> None:
+        """Take everything that is there; return when nothing comes for as long as a sweep may wait."""
+        try:
+            async with asyncio.timeout(SWEEP_S):
                 batch = [await arrived.get()]
-                self.busy = True
-                while not arrived.empty():
-                    batch.append(arrived.get_nowait())
-                await self._take(batch)
-                for delivery in batch:
-                    await delivery.ack()
-                self._reached(Point.ACKED)
-                self.busy = False
+        except TimeoutError:
+            return
+        self.busy = True
+        while not arrived.empty():
+            batch.append(arrived.get_nowait())
+        await self._take(batch)
+        for delivery in batch:
+            await delivery.ack()
+        self._reached(Point.ACKED)
+        self.busy = False
 
     async def _take(self, batch: list[Delivery]) -> None:
-        chunks: list[Chunk] = []
-        manifests: list[UpdateManifest] = []
+        now = self._clock()
+        new: list[Chunk | UpdateManifest] = []
+        repeated: set[str] = set()
         for delivery in batch:
             try:
-                message = self._checked(delivery)
+                message = admitted(delivery.envelope, job=self._job, chunk_bytes=self._chunk_bytes)
+                if update_id_of(message) not in self._done:
+                    new += [message] if self._uploads.add(message, now=now) else []
+                elif isinstance(message, UpdateManifest):
+                    repeated.add(message.update_id)
             except ProtocolError as exc:
                 await self._refuse(delivery, str(exc))
-                continue
-            transfer = message.transfer if isinstance(message, Chunk) else message.update_id
-            if transfer in self._done:
-                if isinstance(message, UpdateManifest):
-                    await self._repeat(transfer)
-            elif isinstance(message, Chunk):
-                chunks.append(message)
-            else:
-                manifests.append(message)
-        touched = list(self._note(chunks, manifests))
-        await self._keep(touched)
-        await self._complete_updates(list(dict.fromkeys(t for t, _ in touched)))
+        await self._say_again(repeated, now)
+        await self._keep(new)
+        await self._complete_updates()
+        await self._thin_out()
 
-    def _checked(self, delivery: Delivery) -> Chunk | UpdateManifest:
-        message = from_envelope(delivery.envelope)
-        match message:
-            case Chunk():
-                transfer = message.transfer
-                if message.part != "update" or message.count > MAX_FRAMES or len(message.body) > self._max_frame:
-                    raise ProtocolError(
-                        f"chunk of part {message.part!r}, count {message.count}, {len(message.body)} bytes: expected an"
-                        f" update of at most {MAX_FRAMES} chunks of {self._max_frame} bytes"
-                    )
-            case UpdateManifest():
-                transfer = message.update_id
-                if not 0 < message.frames <= MAX_FRAMES or message.kind not in KINDS:
-                    raise ProtocolError(
-                        f"update manifest of kind {message.kind!r} with {message.frames} frames: expected one of"
-                        f" {', '.join(KINDS)} and 1 to {MAX_FRAMES} frames"
-                    )
-                if message.kind == "delta" and len(delivery.envelope.body) > MAX_MANIFEST_BYTES:
-                    raise ProtocolError(
-                        f"update manifest of {len(delivery.envelope.body)} bytes: expected at most {MAX_MANIFEST_BYTES}"
-                    )
-            case _:
-                raise ProtocolError(f"message {type(message).__name__} does not belong on the updates queue")
-        try:
-            site = UpdateId.parse(transfer).site
-        except ValueError as exc:
-            raise DecodeError(str(exc)) from exc
-        if message.job != self._job or site != delivery.envelope.user_id:
-            raise ProtocolError(
-                f"update {transfer} of job {message.job} came from login {delivery.envelope.user_id!r} on the queue of"
-                f" {self._job}: site, login and job must agree"
-            )
-        return message
+    async def _say_again(self, repeated: Iterable[str], now: float) -> None:
+        """A site that repeats itself is told its receipt again, but not a thousand times a second."""
+        for update_id in repeated:
+            last = self._repeated.get(update_id)
+            if last is None or now - last >= REPEAT_S:
+                self._repeated[update_id] = now
+                await self._repeat(update_id)
 
-    def _note(
-        self, chunks: list[Chunk], manifests: list[UpdateManifest]
-    ) -> Iterator[tuple[str, Chunk | UpdateManifest]]:
-        """Remember what is new, and yield it; repeats are dropped here."""
-        for chunk in chunks:
-            partial = self._partial.setdefault(chunk.transfer, _Partial())
-            if chunk.index not in partial.have:
-                partial.have.add(chunk.index)
-                yield chunk.transfer, chunk
-        for manifest in manifests:
-            partial = self._partial.setdefault(manifest.update_id, _Partial())
-            if partial.manifest is None:
-                partial.manifest = manifest
-                yield manifest.update_id, manifest
+    # -------------------------------------------------------------- disk
 
-    async def _when_there_is_room(self, write: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """A full disk pauses consumption: nothing is acknowledged, nothing is lost, the broker holds what comes."""
-        while True:
-            try:
-                return await self._store(write, *args, **kwargs)
-            except StoreError as exc:
-                log.error("spool-paused", job=self._job, error=str(exc), retry_s=self._retry_s)
-                await asyncio.sleep(self._retry_s)
-
-    async def _keep(self, touched: list[tuple[str, Chunk | UpdateManifest]]) -> None:
+    async def _keep(self, new: list[Chunk | UpdateManifest]) -> None:
         # two steps, so that a ledger that cannot be written does not make the spool grow with every try
-        chunks = [item for _, item in touched if isinstance(item, Chunk)]
-        rows = await self._when_there_is_room(self._spool.append, chunks) if chunks else []
+        chunks = [item for item in new if isinstance(item, Chunk)]
+        rows = await self._store(self._spool.append, chunks) if chunks else []
         self._reached(Point.SPOOLED)
         manifests = [
-            (u, self._job, UpdateId.parse(u).site, wire.encode(item).body.decode())
-            for u, item in touched
+            (item.update_id, self._job, UpdateId.parse(item.update_id).site, wire.encode(item).body.decode())
+            for item in new
             if isinstance(item, UpdateManifest)
         ]
         if rows or manifests:
-            await self._when_there_is_room(self._ledger.record_arrivals, rows, manifests, at=time.time())
+            await self._store(self._ledger.record_arrivals, rows, manifests, at=time.time())
             self._reached(Point.RECORDED)
 
-    async def _complete_updates(self, candidates: list[str]) -> None:
-        done = [u for u in candidates if u in self._partial and self._partial[u].complete]
+    async def _complete_updates(self) -> None:
+        done = self._uploads.complete()
         if not done:
             return
-        await self._when_there_is_room(self._ledger.mark_spooled, done, at=time.time())
+        await self._store(self._ledger.mark_spooled, done, at=time.time())
         self._reached(Point.COMPLETE)
         for update_id in done:
-            manifest = self._partial.pop(update_id).manifest
+            upload = self._uploads.pop(update_id)
             self._done.add(update_id)
-            if manifest is not None:
-                self._complete.put_nowait(manifest)
+            if upload.manifest is not None:
+                reason = upload.excess or self._too_many(upload.site)
+                self._complete.put_nowait(
+                    Unwanted(manifest=upload.manifest, reason=reason) if reason else upload.manifest
+                )
+
+    def _too_many(self, site: str) -> str:
+        if self._complete.waiting(site) < MAX_WAITING:
+            return ""
+        return f"{site} has {MAX_WAITING} undecided updates already: a site sends one and awaits its receipt"
+
+    # -------------------------------------------------------------- uploads that do not go on
+
+    async def sweep(self, now: float) -> None:
+        """Once a second: ask for what is missing, drop what nobody goes on with."""
+        for upload in self._uploads.silent(now):
+            log.warning("chunks-missing", job=self._job, text=f"{upload.says(now)}: asked for all of it again")
+            await self._ask_again(upload.update_id)
+        for upload in self._uploads.stale(now, after_s=self._partial_ttl_s):
+            text = f"{upload.says(now)}: dropped; the site sends it again when it is back"
+            await self._drop(upload)
+            await self._dropped(upload.site, text)
+        if self._crowded and now - self._crowded_told_at >= CROWDED_S:
+            for site, times in self._crowded.items():
+                text = f"{site}: {counted(times, 'update')} dropped: it begins more than {MAX_PARTIALS} at once"
+                await self._dropped(site, text)
+            self._crowded.clear()
+            self._crowded_told_at = now
+        self._repeated = {u: at for u, at in self._repeated.items() if now - at < REPEAT_S}
+
+    async def _thin_out(self) -> None:
+        for upload in self._uploads.crowding():
+            if upload.manifest is None:
+                await self._drop(upload)
+                self._crowded[upload.site] += 1
+            else:
+                upload.excess = f"{upload.site} has begun more than {MAX_PARTIALS} updates and finished none of them"
+        await self._complete_updates()
+
+    async def _drop(self, upload: Upload) -> None:
+        await self._store(self._forget, upload.update_id)
+        self._uploads.forget(upload)
+
+    def _forget(self, update_id: str) -> None:
+        # in this order: bytes without rows are removed at the next start, rows without bytes would be read
+        self._ledger.forget_updates([update_id])
+        self._spool.remove(self._job, [update_id])
 
 
 async def _pump(deliveries: AsyncIterable[Delivery], arrived: asyncio.Queue[Delivery]) -> None:
-    """The consumer's prefetch bounds what waits here."""
     async for delivery in deliveries:
-        arrived.put_nowait(delivery)
+        await arrived.put(delivery)
 
 
 def parse_manifest(text: str) -> UpdateManifest:

@@ -18,10 +18,12 @@ from fedbus.core.facts import Refused
 from fedbus.core.job import Job
 from fedbus.core.jobspec import JobSpec
 from fedbus.core.layout import Layout
+from fedbus.core.status_text import span
 from fedbus.errors import DecodeError, LayoutError, ProtocolError
 from fedbus.runtime.faults import Point
 from fedbus.store.ledger import JobRow
 from services.aggregator import history, receipts
+from services.aggregator.complete import Complete, Item, Unwanted
 from services.aggregator.folding import Folding
 from services.aggregator.model_keeper import ModelKeeper
 from services.aggregator.model_log import ModelLogWriter
@@ -52,7 +54,7 @@ class JobRunner:
         self.spec = JobSpec.parse(row.spec)
         self.life = Job(self.spec)
         self.aggregation = Aggregation(self.spec, now=time.monotonic())
-        self.complete: asyncio.Queue[m.UpdateManifest | None] = asyncio.Queue()
+        self.complete = Complete()
         self._keeper = keeper
         self._tools = tools
         self._open_log = open_log
@@ -63,6 +65,7 @@ class JobRunner:
         self._sites_return_s = sites_return.total_seconds()
         self._finish_from = 0.0
         self._scores_until = 0.0
+        self._written_at = 0.0
 
     # -------------------------------------------------------------- what the daemon tells
 
@@ -142,9 +145,19 @@ class JobRunner:
         self._nudge()
 
     @property
+    def layout(self) -> Layout | None:
+        """Layout of the job's params; None before there are any."""
+        return None if self._folding is None else self._folding.layout
+
+    @property
     def progress(self) -> tuple[m.JobState, int, int]:
         """Changes whenever the job moves."""
         return self.life.state, self.aggregation.version, self.aggregation.updates
+
+    @property
+    def paused(self) -> str | None:
+        """Why nothing is taken at the moment: the disk is full."""
+        return self._tools.disk.full
 
     def _nudge(self) -> None:
         self.complete.put_nowait(None)
@@ -154,6 +167,7 @@ class JobRunner:
     async def open(self) -> None:
         """Take the job up where the ledger says it is."""
         now = time.monotonic()
+        self._written_at = await self._tools.store(self._tools.ledger.last_sign_of_life, self.job)
         self.life.offered(now=now)
         if self.row.layout is not None:
             self._folding = await self._make_folding(Layout.from_dict(self.row.layout))
@@ -163,18 +177,27 @@ class JobRunner:
         self.life.started(now=now - max(0.0, time.time() - self.row.started_at))
         self._over = self.row.reason if self.row.state == m.JobState.FINISHING else None
         self._finish_from = time.monotonic() + self._sites_return_s
-        return await self._event(events.JOB_RUNNING, f"continues at version {self.aggregation.version}")
+        return await self._event(events.JOB_CONTINUES, await self._continues())
+
+    async def _continues(self) -> str:
+        """What the restart cost, in words."""
+        away_s = time.time() - self._written_at
+        text = f"continues at version {self.aggregation.version} after {span(away_s)} without an aggregator"
+        redone = self._folding.redone if self._folding is not None else ""
+        return f"{text}; {redone}" if redone else text
 
     async def serve(self) -> None:
         """Work until the job has ended."""
         await self._step()
         while not self.life.state.ended:
-            manifest = await self._next()
-            if manifest is not None:
-                await self._take(manifest)
+            item = await self._next()
+            if isinstance(item, Unwanted):
+                await self._refuse(item.manifest, item.reason)
+            elif item is not None:
+                await self._take(item)
             await self._step()
 
-    async def _next(self) -> m.UpdateManifest | None:
+    async def _next(self) -> Item:
         """The next complete update; None after a nudge, or when the clock makes something due."""
         now = time.monotonic()
         # nothing is committed while nobody is there, so a buffer that is due does not count
@@ -191,12 +214,13 @@ class JobRunner:
         if manifest.kind == "initial":
             await self._take_initial(manifest)
         elif self._folding is None or self._over is not None or self.life.state is not m.JobState.RUNNING:
-            await self._refuse_late(manifest)
+            await self._refuse(
+                manifest, f"the job is {self.life.state if self._over is None else m.JobState.FINISHING}"
+            )
         else:
             await self._folding.take(manifest)
 
-    async def _refuse_late(self, manifest: m.UpdateManifest) -> None:
-        reason = f"the job is {self.life.state if self._over is None else m.JobState.FINISHING}"
+    async def _refuse(self, manifest: m.UpdateManifest, reason: str) -> None:
         verdict = self.aggregation.refuse(m.UpdateId.parse(manifest.update_id), reason=reason)
         if self._folding is not None and isinstance(verdict, Refused):
             await self._folding.refused(verdict, manifest)

@@ -27,14 +27,15 @@ from fedbus.store.ledger import JobRow
 from fedbus.store.spool import Spool
 from services.aggregator import receipts
 from services.aggregator.closing import Closing
-from services.aggregator.intake import Complete, Intake
+from services.aggregator.complete import Complete
+from services.aggregator.intake import Intake
 from services.aggregator.job_runner import JobRunner
 from services.aggregator.model_keeper import ModelKeeper
 from services.aggregator.model_log import ModelLogWriter
 from services.aggregator.settings import AggregatorSettings
 from services.aggregator.tools import Tools
+from services.aggregator.uploads import most_bytes
 
-UPDATES_PREFETCH = 32
 # A queue or stream younger than this is lost when a RabbitMQ 3.10 node is killed, confirmed messages included.
 SETTLE = timedelta(seconds=1)
 
@@ -55,6 +56,7 @@ class Jobs:
     ) -> None:
         self._state_dir: Path = settings.state_dir
         self._params_dir: Path = settings.initial_params_dir
+        self._partial_ttl = timedelta(seconds=settings.partial_timeout_s)
         self._tools = tools
         self._spool = spool
         self._control = control
@@ -117,7 +119,7 @@ class Jobs:
             del self._runners[job]
             await self._fail(job, str(exc))
             return
-        intake = self._intake(job, runner.spec.chunk_bytes, runner.complete)
+        intake = self._intake(job, runner.spec.chunk_bytes, runner.complete, layout=lambda: runner.layout)
         await intake.restore()
         for view in self._tools.membership.views():
             await self.offer(runner, view.name)
@@ -133,10 +135,10 @@ class Jobs:
 
     async def _close_again(self, row: JobRow) -> None:
         """A kill came between the job's end and its closing."""
-        complete: Complete = asyncio.Queue()
+        complete = Complete()
         closing = self._closing(row.job, lambda: m.JobState(row.state))
         if await exists(self._control, t.updates_queue(row.job)):
-            intake = self._intake(row.job, MOST_CHUNK_BYTES, complete)
+            intake = self._intake(row.job, MOST_CHUNK_BYTES, complete, layout=lambda: None)
             await intake.restore()
             async with asyncio.TaskGroup() as group:
                 receive = group.create_task(self._receive(intake, row.job), name=f"close {row.job} intake")
@@ -144,17 +146,29 @@ class Jobs:
                 receive.cancel()
         await closing.clear()
 
-    def _intake(self, job: str, chunk_bytes: int, complete: Complete) -> Intake:
+    def _intake(self, job: str, chunk_bytes: int, complete: Complete, *, layout: Callable[[], Layout | None]) -> Intake:
         tools = self._tools
+
+        async def ask_again(update_id: str) -> None:
+            request = m.ResendRequest(job=job, update_id=update_id)
+            await tools.announcer.tell(m.UpdateId.parse(update_id).site, request)
+
+        async def dropped(site: str, text: str) -> None:
+            await tools.announcer.event(events.UPLOAD_DROPPED, job, text, site=site)
+
         return Intake(
             job,
             chunk_bytes=chunk_bytes,
+            most_bytes=lambda: most_bytes(layout()),
             ledger=tools.ledger,
             spool=self._spool,
             store=tools.store,
             refuse=tools.announcer.refuse,
             repeat=lambda update_id: receipts.repeat(update_id, tools),
+            ask_again=ask_again,
+            dropped=dropped,
             complete=complete,
+            partial_ttl=self._partial_ttl,
             reached=tools.reached,
         )
 
@@ -162,7 +176,7 @@ class Jobs:
         return Closing(job, state=state, tools=self._tools, spool=self._spool, session=self._control)
 
     async def _receive(self, intake: Intake, job: str) -> None:
-        async with Consumer(self._bulk_in, t.updates_queue(job), prefetch=UPDATES_PREFETCH) as deliveries:
+        async with Consumer(self._bulk_in, t.updates_queue(job), prefetch=intake.prefetch) as deliveries:
             await intake.run(deliveries)
 
     async def _open_log(self, spec: JobSpec, job: str, layout: Layout) -> ModelLogWriter:

@@ -2,17 +2,19 @@
 
 commit order   facts in the ledger → commit here → published and confirmed → checkpoint, when it is time
 restart        newest checkpoint, then the facts after it, in order: bit-identical params, the same frames again
+
+Nothing of the model's size is made here beside `GlobalModel`'s own copies: frames and files pass piece by piece.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 
 from fedbus.core.facts import Committed, Fact, Folded, Refused
 from fedbus.core.frames import Code
@@ -22,13 +24,14 @@ from fedbus.core.messages import UpdateManifest
 from fedbus.errors import DecodeError, LayoutError, StoreError
 from fedbus.runtime.faults import Point, Reached, nothing
 from fedbus.store.checkpoints import Checkpoint, Checkpoints
-from fedbus.store.files import replace_durably
 from fedbus.store.ledger import Ledger
 from fedbus.store.spool import Spool
+from fedbus.tensors.codec import decode_all_
 from fedbus.tensors.global_model import GlobalModel, Inspection
-from fedbus.tensors.params import flatten, layout_of, unflatten
-from fedbus.tensors.replica import Replica
 from fedbus.tensors.server_optimizer import make_server_optimizer
+from fedbus.tensors.tiles import tiles
+from services.aggregator import bodies
+from services.aggregator.params_file import read_params, write_params
 
 # Params hardly shrink on the wire. A layout that claims far more than came would cost memory that nobody has sent.
 MOST_INFLATED = 100
@@ -36,12 +39,15 @@ ALWAYS_ADOPTED_BYTES = 64 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Delta:
-    """What leads from one version to the next: frames for the model log, digest of the hidden params after it."""
+class Outgoing:
+    """A delta or a snapshot on its way to the model log: `count` frames, each made when it is taken, once.
+
+    The model can do nothing else until all frames of a delta are taken; its digest is that of the version from then on.
+    """
 
     version: int
-    frames: list[bytes]
-    digest: str
+    count: int
+    frames: Iterator[bytes]
 
 
 class ModelKeeper:
@@ -89,27 +95,25 @@ class ModelKeeper:
         came_bytes = sum(length for _, _, length in self._ledger.chunks(manifest.update_id))
         if 4 * layout.numel > max(ALWAYS_ADOPTED_BYTES, MOST_INFLATED * came_bytes):
             raise LayoutError(f"initial params: {came_bytes} bytes came for a layout of {layout.numel} elements")
-        replica = Replica(layout)
-        replica.load_snapshot_(self.frames(manifest.update_id))
-        self.start(layout, replica.flat)
+        self._model = None  # what a start that met a full disk has left
+        flat = torch.empty(layout.numel)
+        decode_all_(flat, self.frames(manifest.update_id), layout)
+        self.start(layout, flat)
         return layout
 
     def start_from_file(self, name: str) -> Layout:
         """Take the params of a safetensors file in the params folder as version 0; LayoutError when it is unusable."""
-        path = self._params_dir / name
+        self._model = None
         try:
-            params = load_file(path)
-        except (OSError, SafetensorError) as exc:
-            raise LayoutError(
-                f"initial_params: cannot read {path}: {exc}; put the file there or correct the job"
-            ) from exc
-        layout = layout_of(params)
-        self.start(layout, flatten(params, layout))
+            layout, flat = read_params(self._params_dir / name)
+        except StoreError as exc:
+            raise LayoutError(f"initial_params: {exc}; put the file there or correct the job") from exc
+        self.start(layout, flat)
         return layout
 
     def start(self, layout: Layout, flat: torch.Tensor) -> None:
-        """Begin at version 0 with these params, float32 [numel]; checkpointed at once."""
-        if not bool(torch.isfinite(flat).all()):
+        """Begin at version 0 with these params, float32 [numel], which become the model's; checkpointed at once."""
+        if not all(bool(torch.isfinite(part).all()) for (part,) in tiles(flat)):
             raise DecodeError("initial params have NaN or infinite values")
         self._model = GlobalModel(
             layout,
@@ -118,24 +122,16 @@ class ModelKeeper:
             down_code=Code(self._spec.codec.down),
             chunk_bytes=self._spec.chunk_bytes,
         )
-        self.save(version=0, fact_seq=0)
+        self._spool.keep_start(self._job, self.save(version=0, fact_seq=0))
 
     def drop(self, update_id: str) -> None:
         """The body of an update is not needed any more."""
-        self._forget([update_id])
-
-    def _forget(self, update_ids: list[str]) -> None:
-        self._spool.remove(self._job, update_ids)
-        self._ledger.forget_chunks(update_ids)
+        bodies.delete(self._job, [update_id], ledger=self._ledger, spool=self._spool)
 
     def export(self) -> Path:
         """Write what the sites hold as safetensors, by name and in the layout's dtypes."""
-        params = {name: t.contiguous() for name, t in unflatten(self.model.hidden, self.model.layout).items()}
-        try:
-            with replace_durably(self._export_path) as beside:
-                save_file(params, beside, metadata={"job": self._job, "digest": self.model.digest})
-        except SafetensorError as exc:
-            raise StoreError(f"cannot write {self._export_path}: {exc}; is the disk full?") from exc
+        metadata = {"job": self._job, "digest": self.model.digest}
+        write_params(self._export_path, self.model.hidden, self.model.layout, metadata)
         return self._export_path
 
     def inspect(self, update_id: str) -> Inspection:
@@ -147,52 +143,73 @@ class ModelKeeper:
         self.model.fold_scratch_(fact.weight * fact.clip)
         self._not_covered.append(str(fact.update_id))
 
-    def commit(self, fact: Committed) -> Delta:
-        """Make the buffer a version."""
-        frames = self.model.commit_(fact.normaliser, _rounding_seed(self._spec.seed, fact.version))
-        return Delta(version=fact.version, frames=frames, digest=self.model.digest)
+    def commit(self, fact: Committed) -> Outgoing:
+        """Make the buffer a version; what leads to it from the one before."""
+        frames = self.model.commit_(fact.normaliser, rounding_seed(self._spec.seed, fact.version))
+        return Outgoing(version=fact.version, count=self.model.delta_frames, frames=frames)
 
-    def save(self, *, version: int, fact_seq: int) -> None:
+    def snapshot(self, version: int) -> Outgoing:
+        """What the sites hold at `version`, the newest one."""
+        return Outgoing(version=version, count=self.model.snapshot_frames, frames=self.model.snapshot())
+
+    def digest(self) -> str:
+        """Of what the sites hold at the newest version."""
+        return self.model.digest
+
+    def save(self, *, version: int, fact_seq: int) -> Path:
         """Write a checkpoint; bodies that the one before covers leave the spool. Only right after a commit."""
         arrays = {name: tensor.numpy() for name, tensor in self.model.state().items()}
-        self._checkpoints.save(Checkpoint(version=version, fact_seq=fact_seq, digest=self.model.digest, arrays=arrays))
+        path = self._checkpoints.save(version=version, fact_seq=fact_seq, digest=self.model.digest, arrays=arrays)
         covered, self._covered, self._not_covered = self._covered, self._not_covered, []
         self._reached(Point.CHECKPOINT)
-        self._forget(covered)
+        bodies.put_away(self._job, covered, ledger=self._ledger, spool=self._spool)
+        return path
 
-    def restore(self, layout: Layout, facts: Iterable[tuple[int, Fact]]) -> Iterator[Delta]:
+    def restore(self, layout: Layout, facts: Iterable[tuple[int, Fact]]) -> Iterator[Outgoing]:
         """Continue from the newest checkpoint and replay the facts after it; yields every version made again.
 
-        Raises StoreError when no checkpoint can be read.
+        Frames that were not taken when the next version is asked for are made and dropped. Raises StoreError when no
+        checkpoint can be read.
         """
         fact_seq = self._load_checkpoint(layout)
+        *_, oldest = self._checkpoints.newest_first()
+        self._spool.keep_start(self._job, oldest.path)
+        refused: list[str] = []
         for seq, fact in facts:
             match fact:
                 case Committed() if seq > fact_seq:
-                    yield self.commit(fact)
+                    delta = self.commit(fact)
+                    yield delta
+                    deque(delta.frames, maxlen=0)
                 case Folded() if seq > fact_seq:
                     self.inspect(str(fact.update_id))
                     self.fold(fact)
-                case Refused() if seq > fact_seq:
-                    self._not_covered.append(str(fact.update_id))
-                case Folded() | Refused():
+                case Folded():
                     self._covered.append(str(fact.update_id))
+                case Refused():
+                    refused.append(str(fact.update_id))
+        bodies.delete(self._job, refused, ledger=self._ledger, spool=self._spool)  # a kill may have left some
 
     def _load_checkpoint(self, layout: Layout) -> int:
         """Become the newest checkpoint that is whole; returns the last fact in it."""
         for checkpoint in self._checkpoints.newest_first():
-            self._model = GlobalModel.restore(
-                layout,
-                {name: torch.from_numpy(array) for name, array in checkpoint.arrays.items()},
-                make_server_optimizer(self._spec.server_optimizer),
-                down_code=Code(self._spec.codec.down),
-                chunk_bytes=self._spec.chunk_bytes,
-            )
-            if self._model.digest == checkpoint.digest:
-                return checkpoint.fact_seq
+            self._model = None  # it makes room: a damaged one and the one before are never held together
+            with suppress(StoreError):
+                self._model = self._read(checkpoint, layout)
+                if self._model.digest == checkpoint.digest:
+                    return checkpoint.fact_seq
         raise StoreError(f"job {self._job}: no checkpoint can be read; restore the state folder from a backup")
 
+    def _read(self, checkpoint: Checkpoint, layout: Layout) -> GlobalModel:
+        return GlobalModel.restore(
+            layout,
+            {name: torch.from_numpy(array) for name, array in checkpoint.read().items()},
+            make_server_optimizer(self._spec.server_optimizer),
+            down_code=Code(self._spec.codec.down),
+            chunk_bytes=self._spec.chunk_bytes,
+        )
 
-def _rounding_seed(job_seed: int, version: int) -> int:
+
+def rounding_seed(job_seed: int, version: int) -> int:
     """Seed of the down code's stochastic rounding: the same in a replay."""
     return (job_seed * 1_000_003 + version) & 0x7FFF_FFFF_FFFF_FFFF

@@ -1,5 +1,8 @@
 """Writing the model log: chunks first, confirmed, then the manifest alone, so that a joiner finds it last.
 
+A part of any size costs IN_FLIGHT_BYTES: frames are made on the compute thread while nothing is sent, then sent while
+none are made, because the two at once on two threads of Python took longer than one after the other.
+
 A snapshot goes with every version that makes it worth while: the first, every `snapshot_every` versions, or when the
 deltas since the last one are REPLAY_MODELS times as large as a snapshot, so that a joiner never reads much more.
 """
@@ -7,7 +10,8 @@ deltas since the last one are REPLAY_MODELS times as large as a snapshot, so tha
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Iterator
 from typing import Any
 
 from fedbus.bus import mail
@@ -18,9 +22,12 @@ from fedbus.core.jobspec import JobSpec
 from fedbus.core.layout import Layout
 from fedbus.core.messages import Chunk, Part, Receipt, VersionManifest
 from fedbus.runtime.faults import Point, Reached, nothing
+from services.aggregator.workers import Worker
 
+IN_FLIGHT_BYTES = 16 << 20
 REPLAY_MODELS = 4
 MOST_VERSIONS = 64
+DELTA, SNAPSHOT = "delta", "snapshot"
 # Each site is also told by itself, and again when it asks: a flood of refusals must not make a version too long to go.
 MOST_RECEIPTS = 1000
 
@@ -57,47 +64,60 @@ class ModelLogWriter:
             or self._since_bytes >= REPLAY_MODELS * self._snapshot_bytes
         )
 
-    async def publish(
+    async def send(self, version: int, part: str, frames: Iterator[bytes], *, count: int, compute: Worker) -> Part:
+        """Publish the `count` frames of a version's delta or snapshot, made by `compute`; all are confirmed then."""
+        began_at = time.time()
+        sent = body_bytes = 0
+        while batch := await compute(_some_of, frames):
+            first, sent = sent, sent + len(batch)
+            body_bytes += await self._publisher.publish_many(self._chunks(version, part, batch, first, count))
+        if part == SNAPSHOT:
+            self._snapshot_version, self._snapshot_at, self._since_bytes = version, began_at, 0
+        else:
+            self._since_bytes += body_bytes
+        return Part(frames=sent, body_bytes=body_bytes)
+
+    def _chunks(self, version: int, part: str, batch: deque[bytes], first: int, count: int) -> Iterator[Envelope]:
+        for index in range(first, first + len(batch)):
+            body = batch.popleft()  # so that it goes when it is confirmed
+            chunk = Chunk(job=self._job, transfer=str(version), part=part, index=index, count=count, body=body)
+            yield mail.to_model_log(chunk)
+            self._reached(Point.BETWEEN_CHUNKS)
+
+    async def finish(
         self,
         version: int,
         *,
         digest: str,
-        delta: list[bytes] | None,
-        snapshot: Iterable[bytes] | None,
+        delta: Part | None,
+        snapshot: Part | None,
         receipts: tuple[Receipt, ...] = (),
     ) -> int:
-        """Publish a version and return its bytes; when this returns, the broker has it all on disk.
+        """Publish the manifest of a version whose parts were sent, and return their bytes; now it is there for sites.
 
-        Its manifest names the newest MOST_RECEIPTS of `receipts`.
+        The manifest names the newest MOST_RECEIPTS of `receipts`.
         """
-        began_at = time.time()
-        parts: dict[str, Part | None] = {"delta": None, "snapshot": None}
-        frames = {"delta": delta, "snapshot": list(snapshot) if snapshot is not None else None}
-        for name, bodies in frames.items():
-            if bodies is not None:
-                parts[name] = Part(frames=len(bodies), body_bytes=sum(map(len, bodies)))
-                await self._publisher.publish_many(self._chunks(version, name, bodies))
-        if parts["snapshot"] is not None:
-            self._snapshot_version, self._snapshot_at, self._since_bytes = version, began_at, 0
-        elif parts["delta"] is not None:
-            self._since_bytes += parts["delta"].body_bytes
         manifest = VersionManifest(
             job=self._job,
             version=version,
             digest=digest,
-            delta=parts["delta"],
-            snapshot=parts["snapshot"],
+            delta=delta,
+            snapshot=snapshot,
             snapshot_version=self._snapshot_version,
             snapshot_at=self._snapshot_at,
             receipts=receipts[-MOST_RECEIPTS:],
-            layout=self._layout if parts["snapshot"] is not None else None,
+            layout=self._layout if snapshot is not None else None,
         )
         self._reached(Point.BEFORE_MANIFEST)
         await self._publisher.publish(mail.to_model_log(manifest))
-        return sum(p.body_bytes for p in parts.values() if p is not None)
+        return sum(part.body_bytes for part in (delta, snapshot) if part is not None)
 
-    def _chunks(self, version: int, part: str, bodies: list[bytes]) -> Iterator[Envelope]:
-        for index, body in enumerate(bodies):
-            chunk = Chunk(job=self._job, transfer=str(version), part=part, index=index, count=len(bodies), body=body)
-            yield mail.to_model_log(chunk)
-            self._reached(Point.BETWEEN_CHUNKS)
+
+def _some_of(frames: Iterator[bytes]) -> deque[bytes]:
+    """Make the next frames, up to IN_FLIGHT_BYTES and one more; empty after the last."""
+    batch: deque[bytes] = deque()
+    size = 0
+    while size < IN_FLIGHT_BYTES and (frame := next(frames, None)) is not None:
+        batch.append(frame)
+        size += len(frame)
+    return batch

@@ -19,14 +19,24 @@ class AggregatorSettings(DaemonSettings):
 
     table: ClassVar[str] = "aggregator"
     flags: ClassVar[Mapping[str, str | None]] = MappingProxyType(
-        {"score_timeout_s": None, "checkpoint_interval_s": None, "threads": None, "fault": None}
+        {
+            "score_timeout_s": None,
+            "checkpoint_interval_s": None,
+            "partial_timeout_s": None,
+            "threads": None,
+            "fault": None,
+        }
     )
 
     state_dir: Path = Field(default_factory=lambda: default_home() / "aggregator")
     params_dir: Path | None = None
     score_timeout_s: Annotated[float, Field(gt=0)] = 60.0
     checkpoint_interval_s: Annotated[float, Field(ge=0)] = 5.0
+    partial_timeout_s: Annotated[float, Field(gt=0)] = 3600.0
+    """After so long without a new chunk what came of an update is dropped; its site sends it again when it is back."""
     threads: Annotated[int, Field(ge=1)] = 1
+    keep_updates: bool = False
+    """Keep every folded update in STATE_DIR/archive, for `fedbus replay` from version 0: disk that only grows."""
 
     @property
     def initial_params_dir(self) -> Path:

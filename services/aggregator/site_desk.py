@@ -14,7 +14,8 @@ from fedbus.bus.connection import Session
 from fedbus.bus.consumer import Consumer
 from fedbus.core import events
 from fedbus.core import messages as m
-from fedbus.core.membership import Heard, Joined
+from fedbus.core.membership import Heard, Joined, SiteView
+from fedbus.core.status_text import span
 from fedbus.errors import ProtocolError
 from services.aggregator import views
 from services.aggregator.jobs import Jobs
@@ -48,9 +49,11 @@ class SiteDesk:
         now = time.monotonic()
         match message:
             case m.Join():
-                await self._on_join(message, self._membership.joined(message, now=now))
+                before = self._membership.get(message.site)
+                await self._on_join(message, self._membership.joined(message, now=now), before)
             case m.SiteStatus():
-                await self._on_status(message, self._membership.status(message, now=now))
+                before = self._membership.get(message.site)
+                await self._on_status(message, self._membership.status(message, now=now), before)
             case m.Leave():
                 if self._membership.left(message, now=now) is Heard.RENEWED:
                     await self._site_event(events.SITE_LEFT, message.site, f"{message.site} left: {message.reason}")
@@ -58,23 +61,31 @@ class SiteDesk:
             case m.OfferAnswer() | m.ScoreAnswer() | m.ResyncRequest() | m.TrainerTrouble():
                 await self._on_answer(message)
 
-    async def _on_join(self, join: m.Join, meant: Joined) -> None:
+    async def _on_join(self, join: m.Join, meant: Joined, before: SiteView | None) -> None:
         if meant is Joined.OLD_SESSION:
             return
-        if meant is not Joined.AGAIN:
-            text = f"{join.site} joined ({join.device}, fedbus {join.fedbus_version})"
-            await self._site_event(events.SITE_JOINED, join.site, text if meant is Joined.NEW else f"{text}: {meant}")
+        match meant:
+            case Joined.NEW:
+                text = f"{join.site} joined ({join.device}, fedbus {join.fedbus_version})"
+                await self._site_event(events.SITE_JOINED, join.site, text)
+            case Joined.RETURNED:
+                await self._site_event(events.SITE_RETURNED, join.site, f"{join.site} {_back(before)}")
+            case Joined.REPLACED:
+                text = f"{join.site} joined anew while it was online: its daemon was restarted, or a second one runs"
+                await self._site_event(events.SITE_RETURNED, join.site, text)
+            case Joined.AGAIN:
+                pass
         for runner in list(self._jobs.runners.values()):
             if meant is not Joined.AGAIN:
                 runner.site_started_anew(join.site)
             await self._jobs.offer(runner, join.site)
         self._sites_changed()
 
-    async def _on_status(self, status: m.SiteStatus, heard: Heard) -> None:
+    async def _on_status(self, status: m.SiteStatus, heard: Heard, before: SiteView | None) -> None:
         if heard is Heard.UNKNOWN_SITE:
             return await self._announcer.tell(status.site, m.RollCall(session=self._tools.session))
         if heard is Heard.BACK:
-            await self._site_event(events.SITE_JOINED, status.site, f"{status.site} is back")
+            await self._site_event(events.SITE_RETURNED, status.site, f"{status.site} {_back(before)}")
             self._sites_changed()
         for activity in status.jobs:
             runner = self._jobs.runners.get(activity.job)
@@ -131,3 +142,8 @@ class SiteDesk:
         """An event of a site belongs to every running job, or to none."""
         for job in list(self._jobs.runners) or [events.NOBODY]:
             await self._announcer.event(kind, job, text, site=site)
+
+
+def _back(before: SiteView | None) -> str:
+    """How long a site was away: from when it was last heard of."""
+    return "is back" if before is None else f"is back after {span(time.monotonic() - before.last_heard_at)}"

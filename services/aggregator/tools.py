@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from fedbus.core.membership import Membership
 from fedbus.runtime.faults import Reached, nothing
 from fedbus.store.ledger import Ledger
 from services.aggregator.announcer import Announcer
-from services.aggregator.workers import Worker
+from services.aggregator.workers import Disk, Worker
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,4 +23,5 @@ class Tools:
     membership: Membership
     score_timeout_s: float
     checkpoint_interval_s: float
+    disk: Disk = field(default_factory=Disk)
     reached: Reached = nothing

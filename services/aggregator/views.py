@@ -8,9 +8,11 @@ from typing import Any
 from fedbus.core.membership import Membership, SiteView
 from fedbus.core.messages import JobState
 from fedbus.core.status_text import waiting_sentence
-from fedbus.store.ledger import JobRow
+from fedbus.store.ledger import JobRow, Ledger
 from services.aggregator.job_runner import JobRunner
 from services.aggregator.result import site_numbers
+
+NEWEST_INCIDENTS = 50
 
 
 def job_line(row: JobRow, runner: JobRunner | None, membership: Membership) -> dict[str, Any]:
@@ -31,9 +33,21 @@ def job_line(row: JobRow, runner: JobRunner | None, membership: Membership) -> d
     }
 
 
-def job_detail(row: JobRow, runner: JobRunner | None, membership: Membership) -> dict[str, Any]:
-    """One job with its spec, sites and result."""
-    detail = job_line(row, runner, membership) | {"spec": dict(row.spec), "result": row.result}
+def went_wrong(ledger: Ledger, job: str) -> dict[str, Any]:
+    """What went wrong in a job and what came of it: the newest incidents, and why updates were refused."""
+    return {
+        "incidents": [
+            {"at": at, "kind": kind, "text": text} for at, kind, text in ledger.incidents(job, newest=NEWEST_INCIDENTS)
+        ],
+        "refusals": [{"reason": reason, "updates": times} for reason, times in ledger.refusals(job)],
+    }
+
+
+def job_detail(
+    row: JobRow, runner: JobRunner | None, membership: Membership, went_wrong: dict[str, Any]
+) -> dict[str, Any]:
+    """One job with its spec, sites, result and what went wrong."""
+    detail = job_line(row, runner, membership) | {"spec": dict(row.spec), "result": row.result} | went_wrong
     if runner is None:
         return detail | {"sites": (row.result or {}).get("sites", {})}
     numbers = site_numbers(runner.aggregation)
@@ -49,6 +63,8 @@ def job_detail(row: JobRow, runner: JobRunner | None, membership: Membership) ->
 def says(runner: JobRunner, membership: Membership) -> str:
     """Why the job waits or what it does, in one sentence."""
     now = time.monotonic()
+    if runner.paused:
+        return f"paused, nothing is lost: {runner.paused}"
     match runner.life.state:
         case JobState.WAITING:
             what = runner.life.waiting_for(membership.online(now=now))

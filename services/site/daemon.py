@@ -36,6 +36,8 @@ from fedbus.store.lock import StateLock
 from fedbus.training.registry import task_names
 from services.site.job_worker import JobWorker, discard_files
 from services.site.settings import SiteSettings
+from services.site.trainer import start_trainer
+from services.site.training_loop import StartTrainer
 
 CONTROL_PREFETCH = 8
 LEAVE_LIMIT = timedelta(seconds=3)
@@ -61,8 +63,9 @@ def _check_data(settings: SiteSettings) -> None:
 class Site:
     """Open adapters and the workers of all accepted jobs."""
 
-    def __init__(self, settings: SiteSettings) -> None:
+    def __init__(self, settings: SiteSettings, *, start: StartTrainer = start_trainer) -> None:
         self._settings = settings
+        self._start = start
         self._name = settings.site_name
         self._session_id = secrets.token_hex(8)
         self._stack = AsyncExitStack()
@@ -172,9 +175,14 @@ class Site:
                 await self._join()
             case m.JobOffer():
                 await self._answer(message)
-            case m.InitialParamsRequest() | m.JobStarted() | m.Receipt() | m.ScoreRequest() | m.JobEnded() if (
-                worker := self._workers.get(message.job)
-            ):
+            case (
+                m.InitialParamsRequest()
+                | m.JobStarted()
+                | m.Receipt()
+                | m.ResendRequest()
+                | m.ScoreRequest()
+                | m.JobEnded()
+            ) if worker := self._workers.get(message.job):
                 await worker.on_control(message)
             case m.JobEnded(job=job):
                 # it ended while this site was away or had given it up
@@ -192,6 +200,7 @@ class Site:
                         reader=ModelLogReader(self._bulk_in, t.models_stream(offer.job)),
                         uploads=Publisher(self._bulk_out),
                         say=self._say,
+                        start=self._start,
                         reached=self._reached,
                     )
                     self._workers[offer.job] = worker

@@ -66,6 +66,7 @@ class JobWorker:
         self._outbox = Outbox(self._folder / "outbox", self._site)
         self._files = ModelFiles(self._folder / "model")
         self._unsent: asyncio.Queue[m.UpdateId] = asyncio.Queue()
+        self._in_hand: set[m.UpdateId] = set()
         self._started = asyncio.Event()
         self._aggregator = ""
         self.ended = False
@@ -108,6 +109,8 @@ class JobWorker:
                 await self._loop.make_initial()
             case m.Receipt():
                 await self._receipt(message)
+            case m.ResendRequest(update_id=update_id):
+                self._send_all_of(m.UpdateId.parse(update_id))
             case m.ScoreRequest(version=version):
                 await self._loop.score(version)
             case m.JobEnded(state=state, reason=reason):
@@ -119,15 +122,26 @@ class JobWorker:
 
     def _on_update(self, update_id: m.UpdateId) -> None:
         self._reached(Point.SITE_COMMITTED)
-        self._unsent.put_nowait(update_id)
+        self._send_later(update_id)
 
     def _send_again(self) -> None:
         """What awaits its receipt; the aggregator repeats a receipt that was lost."""
         for update_id in self._outbox.waiting:
-            self._unsent.put_nowait(update_id)
+            self._send_later(update_id)
+
+    def _send_all_of(self, update_id: m.UpdateId) -> None:
+        """The aggregator misses chunks. On a slow line it asks while they are still on their way."""
+        if self._outbox.entry(update_id) is not None and update_id not in self._in_hand:
+            log.info("update-asked-for-again", job=self._job, update=str(update_id))
+            self._send_later(update_id)
+
+    def _send_later(self, update_id: m.UpdateId) -> None:
+        self._in_hand.add(update_id)
+        self._unsent.put_nowait(update_id)
 
     async def _receipt(self, receipt: m.Receipt) -> None:
         self._reached(Point.SITE_RECEIPT)
+        log.debug("update-receipt", job=self._job, update=receipt.update_id, outcome=str(receipt.outcome))
         if not self._outbox.remove(m.UpdateId.parse(receipt.update_id)):
             return
         if receipt.outcome is m.Outcome.REFUSED:
@@ -179,14 +193,16 @@ class JobWorker:
 
     async def _upload(self) -> None:
         while True:
-            entry = self._outbox.entry(await self._unsent.get())
-            if entry is None:
-                continue
+            update_id = await self._unsent.get()
+            entry = self._outbox.entry(update_id)
             try:
-                await self._send(entry)
+                if entry is not None:
+                    await self._send(entry)
             except PublishError as exc:
                 # the queue goes with the job: being told of its end may take longer; otherwise it is sent again later
-                log.warning("update-unsent", job=self._job, update=str(entry.update_id), error=str(exc))
+                log.warning("update-unsent", job=self._job, update=str(update_id), error=str(exc))
+            finally:
+                self._in_hand.discard(update_id)
 
     async def _send(self, entry: Entry) -> None:
         began = perf_counter()

@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, closing, suppress
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import structlog
 
@@ -43,8 +43,21 @@ class TrainerFailedError(TaskError):
         self.traceback = failed.traceback
 
 
-class Trainer:
-    """A running trainer process; one question at a time. Made by `start_trainer`."""
+class Trainer(Protocol):
+    """Whoever trains for the daemon; one question at a time."""
+
+    @property
+    def pid(self) -> int: ...
+
+    async def ask(self, command: p.Command) -> p.Reply:
+        """Send a command and return its reply; TrainerDiedError, or TrainerFailedError with what went wrong."""
+
+    async def cancel(self) -> None:
+        """End a training that runs; its answer is then Cancelled."""
+
+
+class TrainerProcess:
+    """A trainer in a process of its own. Made by `start_trainer`."""
 
     def __init__(
         self,
@@ -140,7 +153,7 @@ async def start_trainer(
         try:
             reader, writer = await _first(connected, process)
             with closing(writer):
-                yield Trainer(process, reader, writer, on_progress, cancel_grace)
+                yield TrainerProcess(process, reader, writer, on_progress, cancel_grace)
                 with suppress(ConnectionError):
                     await p.write_message(writer, p.Close())
         except BaseException:

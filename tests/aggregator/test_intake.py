@@ -18,10 +18,13 @@ from hypothesis import strategies as st
 from fedbus.bus import mail
 from fedbus.bus.envelope import Envelope
 from fedbus.core import messages as m
-from fedbus.errors import StoreError
+from fedbus.errors import DiskFullError
 from fedbus.store.ledger import DECIDED, RECEIVING, SPOOLED, Ledger
 from fedbus.store.spool import Spool
-from services.aggregator.intake import Intake
+from services.aggregator.complete import Complete, Unwanted
+from services.aggregator.intake import MAX_WAITING, Intake, prefetch
+from services.aggregator.uploads import Receiving
+from services.aggregator.workers import Disk, Worker
 
 JOB = "heart"
 CHUNK_BYTES = 256 * 1024
@@ -43,51 +46,73 @@ class KilledError(Exception):
 
 
 class Store:
-    """Runs what the store thread would run; is killed before or after its n-th write, or finds a write failing."""
+    """Runs what the store thread would run; is killed before or after its n-th write."""
 
     def __init__(self, *, killed_before: int = 10**9, killed_after: int = 10**9) -> None:
         self.calls: list[str] = []
         self.killed_before = killed_before
         self.killed_after = killed_after
-        self.failing: dict[str, int] = {}
 
     async def __call__(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         name = function.__name__
-        if name in ("update_states", "manifests", "chunks"):
+        if name in ("update_states", "manifests", "chunks", "remove_unknown"):
             return function(*args, **kwargs)
         if len(self.calls) == self.killed_before:
             raise KilledError
         self.calls.append(name)
-        if self.failing.get(name, 0):
-            self.failing[name] -= 1
-            raise StoreError(f"{name}: the disk is full")
         result = function(*args, **kwargs)
         if len(self.calls) > self.killed_after:
             raise KilledError
         return result
 
 
-class Desk:
-    """One life of the aggregator's intake of one job."""
+class FullDisk:
+    """The store thread, where one write finds no room for its first tries."""
 
-    def __init__(self, folder: Path, store: Store | None = None) -> None:
+    def __init__(self, worker: Worker, write: str, tries: int) -> None:
+        self.worker = worker
+        self.write = write
+        self.tries = tries
+
+    async def __call__(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        def tried() -> Any:
+            if function.__name__ == self.write and self.tries:
+                self.tries -= 1
+                raise DiskFullError(f"{self.write}: the disk is full")
+            return function(*args, **kwargs)
+
+        return await self.worker(tried)
+
+
+class Desk:
+    """One life of the aggregator's intake of one job, at a time that tests set."""
+
+    def __init__(self, folder: Path, store: Store | FullDisk | None = None) -> None:
+        self.now = 1000.0
+        self.most_bytes = 1 << 30
         self.ledger = Ledger(folder / "ledger.sqlite3")
         self.spool = Spool(folder / "spool")
         self.store = store or Store()
         self.refused: list[tuple[Any, str]] = []
         self.repeated: list[str] = []
-        self.complete: asyncio.Queue[m.UpdateManifest | None] = asyncio.Queue()
+        self.asked: list[str] = []
+        self.dropped: list[str] = []
+        self.complete = Complete()
         self.deliveries: asyncio.Queue[Delivery] = asyncio.Queue()
         self.intake = Intake(
             JOB,
             chunk_bytes=CHUNK_BYTES,
+            most_bytes=lambda: self.most_bytes,
             ledger=self.ledger,
             spool=self.spool,
             store=self.store,  # type: ignore[arg-type]
             refuse=self.refuse,
             repeat=self.repeat,
+            ask_again=self.ask_again,
+            dropped=self.drop,
             complete=self.complete,
-            retry=timedelta(0),
+            partial_ttl=timedelta(hours=1),
+            clock=lambda: self.now,
         )
 
     async def refuse(self, delivery: Any, reason: str) -> None:
@@ -95,6 +120,17 @@ class Desk:
 
     async def repeat(self, update_id: str) -> None:
         self.repeated.append(update_id)
+
+    async def ask_again(self, update_id: str) -> None:
+        self.asked.append(update_id)
+
+    async def drop(self, site: str, text: str) -> None:
+        self.dropped.append(text)
+
+    async def after(self, **time: float) -> None:
+        """Time passes, and the intake looks around."""
+        self.now += timedelta(**time).total_seconds()
+        await self.intake.sweep(self.now)
 
     async def coming(self) -> AsyncIterator[Delivery]:
         while True:
@@ -121,16 +157,29 @@ class Desk:
         found = []
         while not self.complete.empty():
             manifest = self.complete.get_nowait()
-            assert manifest is not None
+            assert isinstance(manifest, m.UpdateManifest)
             found.append(manifest.update_id)
         return found
+
+    def unwanted(self) -> dict[str, str]:
+        """Updates that are to be refused unread, and why."""
+        found = {}
+        while not self.complete.empty():
+            item = self.complete.get_nowait()
+            assert isinstance(item, Unwanted)
+            found[item.manifest.update_id] = item.reason
+        return found
+
+    def chunks(self) -> dict[str, int]:
+        """Chunks that have arrived of each update that is not complete."""
+        return {upload.update_id: upload.chunks for upload in self.intake.receiving()}
 
     def body(self, update_id: str) -> list[bytes]:
         return list(self.spool.frames(JOB, update_id, self.ledger.chunks(update_id)))
 
 
 @asynccontextmanager
-async def opened(folder: Path, store: Store | None = None) -> AsyncIterator[Desk]:
+async def opened(folder: Path, store: Store | FullDisk | None = None) -> AsyncIterator[Desk]:
     desk = Desk(folder, store)
     with desk.ledger:
         await desk.intake.restore()
@@ -168,6 +217,11 @@ def again(deliveries: Iterable[Delivery]) -> list[Delivery]:
     return [Delivery(d.envelope, d.envelope.user_id) for d in deliveries if not d.acked]
 
 
+def again_from(deliveries: Iterable[Delivery]) -> list[Delivery]:
+    """The same messages, published once more."""
+    return [Delivery(d.envelope, d.envelope.user_id) for d in deliveries]
+
+
 UPDATE = "mercy:0123abcd:1"
 
 
@@ -179,10 +233,10 @@ async def test_an_update_is_complete_when_its_manifest_and_all_chunks_are_on_dis
         *chunks, manifest = update()
         await desk.take(chunks)
         assert desk.completed() == []
-        assert desk.intake.receiving() == {UPDATE: 3}
+        assert desk.chunks() == {UPDATE: 3}
         await desk.take([manifest])
         assert desk.completed() == [UPDATE]
-        assert desk.intake.receiving() == {}
+        assert desk.chunks() == {}
         assert desk.ledger.update_states(JOB) == {UPDATE: SPOOLED}
         assert desk.body(UPDATE) == frames(UPDATE)
 
@@ -198,6 +252,7 @@ async def test_everything_is_acknowledged_exactly_once_and_only_when_it_is_recor
 async def test_what_arrives_together_is_written_together(tmp_path: Path) -> None:
     async with opened(tmp_path) as desk:
         await desk.take([*update(1), *update(2), *update(1, "ucsf")])
+        assert isinstance(desk.store, Store)
         assert desk.store.calls == ["append", "record_arrivals", "mark_spooled"]
         assert sorted(desk.completed()) == ["mercy:0123abcd:1", "mercy:0123abcd:2", "ucsf:0123abcd:1"]
 
@@ -290,12 +345,227 @@ async def test_the_largest_chunk_that_is_allowed_passes(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("write", ["append", "record_arrivals", "mark_spooled"])
 async def test_a_full_disk_pauses_and_loses_nothing(tmp_path: Path, write: str) -> None:
+    with Worker("store", Disk(), retry=timedelta(0)) as worker:
+        async with opened(tmp_path, FullDisk(worker, write, tries=5)) as desk:
+            await desk.take(update())
+            assert desk.completed() == [UPDATE]
+            # a ledger that could not be written did not make the spool grow
+            assert desk.spool.path(JOB, UPDATE).stat().st_size == sum(map(len, frames(UPDATE)))
+
+
+# ------------------------------------------------------------------ uploads that stop in the middle
+
+
+async def test_a_site_is_asked_for_an_update_of_which_chunks_are_missing_at_growing_intervals(tmp_path: Path) -> None:
     async with opened(tmp_path) as desk:
-        desk.store.failing = {write: 5}
+        # given an update whose manifest came, and a chunk of it never
+        *chunks, manifest = update()
+        await desk.take([*chunks[1:], manifest])
+        # when nothing comes
+        asked_after = []
+        for second in range(1, 60):
+            await desk.after(seconds=1)
+            if len(desk.asked) > len(asked_after):
+                asked_after.append(second)
+        # then its site is asked, less and less often
+        assert asked_after == [5, 15, 35]
+        assert set(desk.asked) == {UPDATE}
+        # and what it sends makes the update complete
+        await desk.take(update())
+        await desk.after(minutes=10)
+        assert desk.completed() == [UPDATE]
+        assert len(desk.asked) == 3
+
+
+async def test_a_site_that_is_still_sending_is_not_asked(tmp_path: Path) -> None:
+    async with opened(tmp_path) as desk:
+        *chunks, manifest = update()
+        await desk.take([manifest])
+        for delivery in chunks[:2]:
+            await desk.after(seconds=4)
+            await desk.take([delivery])
+        await desk.after(seconds=4)
+        await desk.take(again_from(chunks[:1]))
+        await desk.after(seconds=4)
+        assert desk.asked == []
+
+
+async def test_after_a_restart_the_site_is_asked_as_well(tmp_path: Path) -> None:
+    *chunks, manifest = update()
+    async with opened(tmp_path) as desk:
+        await desk.take([*chunks[1:], manifest])
+    async with opened(tmp_path) as desk:
+        await desk.after(seconds=5)
+        assert desk.asked == [UPDATE]
+
+
+async def test_an_upload_that_stopped_is_dropped_and_nothing_is_lost_when_its_site_goes_on(tmp_path: Path) -> None:
+    async with opened(tmp_path) as desk:
+        # given a site that went away in the middle of an update
+        *chunks, manifest = update()
+        await desk.take(chunks[:2])
+        await desk.after(minutes=59)
+        assert desk.chunks() == {UPDATE: 2}
+        # when it stays away
+        await desk.after(minutes=1)
+        # then nothing of the update is left, and that is said
+        assert desk.chunks() == {}
+        assert desk.ledger.update_states(JOB) == {}
+        assert desk.ledger.chunks(UPDATE) == []
+        assert not desk.spool.path(JOB, UPDATE).exists()
+        assert desk.dropped == [
+            f"mercy: 2 of 3 chunks of update {UPDATE} came, then nothing for 60 min: dropped; the site sends it again"
+            " when it is back"
+        ]
+        # when the site comes back and goes on where it was
+        await desk.take([chunks[2], manifest])
+        assert desk.completed() == []
+        # then it is asked for all of it, and the update is complete
+        await desk.after(seconds=5)
+        assert desk.asked == [UPDATE]
         await desk.take(update())
         assert desk.completed() == [UPDATE]
-        # a ledger that could not be written did not make the spool grow
-        assert desk.spool.path(JOB, UPDATE).stat().st_size == sum(map(len, frames(UPDATE)))
+        assert desk.body(UPDATE) == frames(UPDATE)
+
+
+async def test_an_update_that_was_confirmed_is_asked_for_even_when_its_bytes_were_dropped(tmp_path: Path) -> None:
+    *chunks, manifest = update()
+    async with opened(tmp_path) as desk:
+        await desk.take([chunks[0], manifest])
+        await desk.after(hours=1)
+        assert not desk.spool.path(JOB, UPDATE).exists()
+        assert len(desk.dropped) == 1
+        await desk.after(hours=2)
+        assert len(desk.dropped) == 1
+        assert desk.asked == [UPDATE, UPDATE]
+        assert [manifest.update_id for manifest in desk.intake.unfinished()] == [UPDATE]
+    async with opened(tmp_path) as desk:
+        await desk.take(update())
+        assert desk.completed() == [UPDATE]
+        assert desk.body(UPDATE) == frames(UPDATE)
+
+
+async def test_bytes_whose_rows_were_dropped_before_a_kill_are_removed_at_the_next_start(tmp_path: Path) -> None:
+    async with opened(tmp_path) as desk:
+        await desk.take([*update(1)[:1], *update(2)[:1]])
+        desk.ledger.forget_updates([UPDATE])
+    async with opened(tmp_path) as desk:
+        assert not desk.spool.path(JOB, UPDATE).exists()
+        assert desk.chunks() == {"mercy:0123abcd:2": 1}
+
+
+async def test_a_site_that_begins_too_many_updates_loses_the_one_it_left_longest_ago(tmp_path: Path) -> None:
+    async with opened(tmp_path) as desk:
+        await desk.take(update(1, "ucsf")[:1])
+        for sequence in (2, 1, *range(3, 9)):
+            await desk.after(seconds=1)
+            await desk.take(update(sequence)[:1])
+        assert len(desk.chunks()) == 9
+        await desk.take(update(9)[:1])
+        assert desk.chunks().keys() == {f"mercy:0123abcd:{n}" for n in (1, *range(3, 10))} | {"ucsf:0123abcd:1"}
+        assert not desk.spool.path(JOB, "mercy:0123abcd:2").exists()
+        # a site that goes on like that is told of once a minute
+        await desk.take([delivery for sequence in range(10, 30) for delivery in update(sequence)[:1]])
+        await desk.after(seconds=1)
+        await desk.take(update(30)[:1])
+        await desk.after(seconds=1)
+        assert desk.dropped == ["mercy: 21 updates dropped: it begins more than 8 at once"]
+        await desk.after(minutes=1)
+        assert desk.dropped[1:] == ["mercy: 1 update dropped: it begins more than 8 at once"]
+
+
+async def test_many_whole_updates_at_once_are_no_crowd(tmp_path: Path) -> None:
+    async with opened(tmp_path) as desk:
+        sent = [update(sequence, count=1) for sequence in range(20)]
+        await desk.take([chunk for chunk, _ in sent] + [manifest for _, manifest in sent])
+        assert len(desk.completed()) == 20
+
+
+async def test_confirmed_updates_in_a_crowd_are_refused_and_not_just_dropped(tmp_path: Path) -> None:
+    async with opened(tmp_path) as desk:
+        await desk.take([delivery for sequence in range(10) for delivery in update(sequence)[1:]])
+        assert desk.unwanted() == {
+            f"mercy:0123abcd:{n}": "mercy has begun more than 8 updates and finished none of them" for n in (0, 1)
+        }
+        assert len(desk.chunks()) == 8
+
+
+async def test_updates_that_miss_chunks_do_not_keep_a_site_from_sending_others(tmp_path: Path) -> None:
+    async with opened(tmp_path) as desk:
+        await desk.take([update(sequence)[-1] for sequence in range(8)])
+        *chunks, manifest = update(8)
+        await desk.take(chunks)
+        await desk.take([manifest])
+        assert desk.completed() == ["mercy:0123abcd:8"]
+
+
+async def test_a_site_that_does_not_await_its_receipts_is_refused_and_others_are_not(tmp_path: Path) -> None:
+    async with opened(tmp_path) as desk:
+        sent = [delivery for sequence in range(MAX_WAITING) for delivery in update(sequence, count=1)]
+        await desk.take(sent)
+        await desk.take([*update(99, count=1), *update(1, "ucsf", count=1)])
+        for _ in range(MAX_WAITING):
+            assert isinstance(await desk.complete.get(), m.UpdateManifest)
+        unwanted = await desk.complete.get()
+        assert isinstance(unwanted, Unwanted)
+        assert unwanted.reason == "mercy has 64 undecided updates already: a site sends one and awaits its receipt"
+        assert desk.completed() == ["ucsf:0123abcd:1"]
+        # and once they are decided it may send again
+        await desk.take(update(100, count=1))
+        assert desk.completed() == ["mercy:0123abcd:100"]
+
+
+async def test_an_update_that_is_larger_than_it_can_be_is_refused_and_its_bytes_are_not_kept(tmp_path: Path) -> None:
+    async with opened(tmp_path) as desk:
+        desk.most_bytes = sum(map(len, frames(UPDATE)[:2]))
+        *chunks, manifest = update()
+        await desk.take(chunks)
+        ((refused, reason),) = desk.refused
+        assert refused is chunks[2]
+        assert reason.startswith(f"update {UPDATE} has 144 bytes in 3 chunks: one of this job has at most 72 bytes")
+        assert desk.spool.path(JOB, UPDATE).stat().st_size == desk.most_bytes
+        await desk.take([manifest])
+        assert desk.unwanted() == {UPDATE: reason}
+
+
+async def test_an_update_that_announces_too_much_is_refused_before_it_is_there(tmp_path: Path) -> None:
+    async with opened(tmp_path) as desk:
+        desk.most_bytes = 1 << 20
+        await desk.take(update(body_bytes=1 << 21)[-1:])
+        ((update_id, reason),) = desk.unwanted().items()
+        assert update_id == UPDATE
+        assert "has 2097152 bytes in 3 chunks: one of this job has at most 1048576 bytes" in reason
+
+
+async def test_how_far_an_upload_is_can_be_asked(tmp_path: Path) -> None:
+    async with opened(tmp_path) as desk:
+        await desk.take(update()[:2])
+        desk.now += 7
+        (upload,) = desk.intake.receiving()
+        size = sum(map(len, frames(UPDATE)[:2]))
+        assert upload == Receiving(site="mercy", update_id=UPDATE, chunks=2, count=3, body_bytes=size, age_s=7.0)
+
+
+# ------------------------------------------------------------------ repetition
+
+
+async def test_a_receipt_is_repeated_once_a_second_however_often_it_is_asked_for(tmp_path: Path) -> None:
+    async with opened(tmp_path) as desk:
+        await desk.take(update())
+        before = list(desk.store.calls) if isinstance(desk.store, Store) else []
+        for _ in range(3):
+            await desk.take(again_from(update()[-1:] * 100))
+        assert desk.repeated == [UPDATE]
+        await desk.after(seconds=1)
+        await desk.take(again_from(update()[-1:] * 100))
+        assert desk.repeated == [UPDATE, UPDATE]
+        assert isinstance(desk.store, Store)
+        assert desk.store.calls == before
+
+
+@pytest.mark.parametrize(("chunk_kib", "messages"), [(256, 64), (512, 64), (1024, 32), (4096, 8), (8192, 4)])
+def test_messages_on_their_way_are_bounded_in_bytes(chunk_kib: int, messages: int) -> None:
+    assert prefetch(chunk_kib * 1024) == messages
 
 
 # ------------------------------------------------------------------ killed at every point
@@ -355,7 +625,7 @@ async def test_a_partial_update_goes_on_where_it_was(tmp_path: Path) -> None:
     async with opened(tmp_path) as desk:
         await desk.take([chunks[0], manifest])
     async with opened(tmp_path) as desk:
-        assert desk.intake.receiving() == {UPDATE: 1}
+        assert desk.chunks() == {UPDATE: 1}
         await desk.take(chunks[1:])
         assert desk.completed() == [UPDATE]
         assert desk.body(UPDATE) == frames(UPDATE)
@@ -365,7 +635,7 @@ async def test_another_jobs_updates_are_not_touched(tmp_path: Path) -> None:
     async with opened(tmp_path) as desk:
         desk.ledger.record_arrivals([], [("mercy:0123abcd:9", "lungs", "mercy", "{}")], at=1.0)
     async with opened(tmp_path) as desk:
-        assert desk.intake.receiving() == {}
+        assert desk.chunks() == {}
         assert desk.completed() == []
 
 

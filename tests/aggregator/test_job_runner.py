@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,10 @@ class Log:
     def wants_snapshot(self, version: int) -> bool:
         return False
 
-    async def publish(self, version: int, **parts: Any) -> int:
+    async def send(self, version: int, part: str, frames: Iterator[bytes], **facts: Any) -> m.Part:
+        return m.Part(frames=sum(1 for _ in frames), body_bytes=0)
+
+    async def finish(self, version: int, **parts: Any) -> int:
         return 0
 
 

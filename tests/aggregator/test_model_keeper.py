@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from fedbus.store.ledger import Ledger
 from fedbus.store.spool import Spool
 from fedbus.tensors import codec
 from services.aggregator import history
-from services.aggregator.model_keeper import Delta, ModelKeeper
+from services.aggregator.model_keeper import ModelKeeper, Outgoing
 
 LAYOUT = Layout.of(
     [
@@ -44,6 +45,14 @@ def spec(**keys: Any) -> JobSpec:
     )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Made:
+    """A version as it would have been published."""
+
+    frames: list[bytes]
+    digest: str
+
+
 class Life:
     """A job's ledger, spool and keeper in one folder; a new Life in the same folder is the aggregator restarted."""
 
@@ -57,7 +66,7 @@ class Life:
         self.keeper = ModelKeeper(
             "heart", job, ledger=self.ledger, spool=self.spool, folder=self.folder, params_dir=self.params_dir
         )
-        self.made: dict[int, Delta] = {}
+        self.made: dict[int, Made] = {}
 
     def begin(self) -> None:
         self.keeper.start(LAYOUT, torch.linspace(-1, 1, LAYOUT.numel))
@@ -65,7 +74,13 @@ class Life:
     def restore(self) -> None:
         facts = [(row.seq, history.from_row(row)) for row in self.ledger.facts("heart")]
         for delta in self.keeper.restore(LAYOUT, facts):
-            self.made[delta.version] = delta
+            self.make(delta)
+
+    def make(self, delta: Outgoing) -> None:
+        """Take all frames of a version."""
+        frames = list(delta.frames)
+        assert len(frames) == delta.count
+        self.made[delta.version] = Made(frames=frames, digest=self.keeper.digest())
 
     def put(self, update_id: str, frames: list[bytes]) -> None:
         chunks = [
@@ -115,7 +130,7 @@ class Life:
                 committed = Committed(version=version + 1, update_ids=(), normaliser=0.7, reason="full", at=0.0)
                 self.record(committed)
                 if not killed_after_record:
-                    self.made[version + 1] = self.keeper.commit(committed)
+                    self.make(self.keeper.commit(committed))
             case "save":
                 self.keeper.save(version=version, fact_seq=self.ledger.facts("heart")[-1].seq)
 
@@ -205,6 +220,15 @@ def test_only_versions_after_the_checkpoint_are_made_again(tmp_path: Path) -> No
     again = Life(tmp_path / "life", spec())
     again.restore()
     assert sorted(again.made) == [5, 6]
+
+
+def test_versions_that_nobody_wants_again_are_replayed_without_their_frames(tmp_path: Path) -> None:
+    expected = never_killed(tmp_path / "life", spec(codec={"down": "int8"}))
+    again = Life(tmp_path / "life", spec(codec={"down": "int8"}))
+    facts = [(row.seq, history.from_row(row)) for row in again.ledger.facts("heart")]
+    versions = [delta.version for delta in again.keeper.restore(LAYOUT, facts)]
+    assert versions == [5, 6]
+    assert again.bits() == expected.bits()
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "gone"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Iterable
+from collections.abc import AsyncIterable, Callable, Iterable, Iterator
 from typing import Any
 
 import pytest
@@ -12,10 +12,18 @@ from fedbus.bus.envelope import Envelope
 from fedbus.core import messages as m
 from fedbus.core.jobspec import JobSpec
 from fedbus.core.layout import Layout, TensorSpec
-from services.aggregator.model_log import MOST_RECEIPTS, MOST_VERSIONS, REPLAY_MODELS, ModelLogWriter
+from services.aggregator.model_log import (
+    DELTA,
+    IN_FLIGHT_BYTES,
+    MOST_RECEIPTS,
+    MOST_VERSIONS,
+    REPLAY_MODELS,
+    SNAPSHOT,
+    ModelLogWriter,
+)
 
 LAYOUT = Layout.of([TensorSpec(name="w", shape=(100,), dtype="float32")])
-SNAPSHOT = [b"s" * 200, b"s" * 200]
+WHOLE = [b"s" * 200, b"s" * 200]
 
 
 class Publisher:
@@ -48,13 +56,26 @@ def writer(publisher: Publisher, **keys: Any) -> ModelLogWriter:
     return ModelLogWriter("heart", spec(**keys), LAYOUT, publisher)  # type: ignore[arg-type]
 
 
-async def publish(log: ModelLogWriter, version: int, *, delta_bytes: int = 40, snapshot: bool = False) -> int:
-    return await log.publish(
-        version,
-        digest=f"digest {version}",
-        delta=[b"d" * delta_bytes] if version else None,
-        snapshot=SNAPSHOT if snapshot else None,
-    )
+async def at_once(function: Callable[..., Any], *args: Any) -> Any:
+    """A compute thread without a thread."""
+    return function(*args)
+
+
+async def send(log: ModelLogWriter, version: int, part: str, frames: list[bytes]) -> m.Part:
+    return await log.send(version, part, iter(frames), count=len(frames), compute=at_once)  # type: ignore[arg-type]
+
+
+async def publish(
+    log: ModelLogWriter,
+    version: int,
+    *,
+    delta_bytes: int = 40,
+    snapshot: bool = False,
+    receipts: tuple[m.Receipt, ...] = (),
+) -> int:
+    delta = await send(log, version, DELTA, [b"d" * delta_bytes]) if version else None
+    whole = await send(log, version, SNAPSHOT, WHOLE) if snapshot else None
+    return await log.finish(version, digest=f"digest {version}", delta=delta, snapshot=whole, receipts=receipts)
 
 
 async def snapshots(log: ModelLogWriter, versions: int, *, delta_bytes: int) -> list[int]:
@@ -96,7 +117,7 @@ async def test_a_manifest_says_where_the_newest_snapshot_is_and_carries_the_layo
 async def test_receipts_travel_with_the_version() -> None:
     publisher = Publisher()
     receipt = m.Receipt(job="heart", update_id="mercy:0123abcd:1", outcome=m.Outcome.FOLDED)
-    await writer(publisher).publish(1, digest="d", delta=[b"x"], snapshot=None, receipts=(receipt,))
+    await publish(writer(publisher), 1, receipts=(receipt,))
     assert publisher.messages()[-1].receipts == (receipt,)
 
 
@@ -106,8 +127,27 @@ async def test_a_flood_of_receipts_does_not_make_a_version_too_long_to_send() ->
         m.Receipt(job="heart", update_id=f"mercy:0123abcd:{n}", outcome=m.Outcome.REFUSED, reason="body: damaged")
         for n in range(MOST_RECEIPTS + 5)
     )
-    await writer(publisher).publish(1, digest="d", delta=[b"x"], snapshot=None, receipts=receipts)
+    await publish(writer(publisher), 1, receipts=receipts)
     assert publisher.messages()[-1].receipts == receipts[5:]
+
+
+async def test_a_part_of_any_size_is_made_only_as_far_as_it_is_sent() -> None:
+    """What was made and is not on its way yet is never more than IN_FLIGHT_BYTES and a frame."""
+    publisher, waiting, most_waiting = Publisher(), 0, 0
+    frame = b"f" * (IN_FLIGHT_BYTES // 4 - 1)
+
+    def made() -> Iterator[bytes]:
+        nonlocal waiting, most_waiting
+        for _ in range(20):
+            waiting += 1
+            most_waiting = max(most_waiting, waiting - len(publisher.sent))
+            yield frame
+
+    part = await writer(publisher).send(1, DELTA, made(), count=20, compute=at_once)  # type: ignore[arg-type]
+
+    assert [(c.index, c.count) for c in publisher.messages()] == [(i, 20) for i in range(20)]
+    assert part == m.Part(frames=20, body_bytes=20 * len(frame))
+    assert most_waiting == 5
 
 
 async def test_the_same_version_again_has_the_same_message_ids() -> None:

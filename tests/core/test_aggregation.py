@@ -141,6 +141,46 @@ def test_a_delta_that_is_not_finite_is_refused(norm: float) -> None:
     assert job.buffer == ()
 
 
+@pytest.mark.parametrize(
+    ("norms", "norm", "reason"),
+    [
+        ([], 1e12, None),
+        ([], 1.1e12, "delta has norm 1.1e+12: at most 1e+12 is folded from a"),
+        ([], 1e30, "delta has norm 1e+30: at most 1e+12 is folded from a"),
+        # two of its norms make no median yet
+        ([2.0, 2.0], 1e12, None),
+        ([1.0, 2.0, 3.0], 2e6, None),
+        (
+            [1.0, 2.0, 3.0],
+            2.1e6,
+            "delta has norm 2.1e+06: at most 2e+06 is folded from a, whose last 3 had a median of 2",
+        ),
+        # a site that has sent next to nothing may still learn
+        ([0.0, 0.0, 0.0], 1e3, None),
+        ([1e-9, 1e-9, 1e-9], 1.1e3, "at most 1e+03 is folded from a, whose last 3 had a median of 1e-09"),
+        # nor is there room for more where all are long
+        ([1e9, 1e9, 1e9], 1.1e12, "at most 1e+12 is folded from a"),
+    ],
+)
+@pytest.mark.parametrize("clip", [None, 2.0])
+def test_a_delta_that_is_absurdly_long_is_refused_clipped_or_not(
+    norms: list[float], norm: float, reason: str | None, clip: float | None
+) -> None:
+    # given a site with some folded updates
+    job = aggregation("a", "b", clip_to_own_median=clip)
+    for sequence, known in enumerate(norms):
+        job.receive(arrival("a", sequence, norm=known), now=0.0)
+    # when a long one comes
+    verdict = job.receive(arrival("a", 9, norm=norm), now=0.0)
+    # then it is folded, or refused with the bound that it exceeds
+    if reason is None:
+        assert isinstance(verdict, Folded)
+    else:
+        assert isinstance(verdict, Refused)
+        assert reason in verdict.reason
+        assert job.site_stats("a").norms == tuple(norms)
+
+
 def test_a_refused_update_that_comes_again_is_a_duplicate() -> None:
     job = aggregation("a")
     job.refuse(update_id("a", 0), reason="layout differs")

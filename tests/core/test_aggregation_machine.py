@@ -82,16 +82,17 @@ class AggregationMachine(RuleBasedStateMachine):
         site=st.sampled_from(SITES),
         back=st.integers(0, 4),
         examples=st.integers(1, 10**12),
-        norm=st.floats(0, 1e300),
+        norm=st.floats(0, 1e9) | st.floats(0, 1e300),
     )
     def an_update_arrives(self, site: str, back: int, examples: int, norm: float) -> None:
         base = max(0, self.live.version - back)
         arrival = self.arrival(site, base, examples, norm)
+        longest = self.live.site_stats(site).longest()
 
         fact = self.live.receive(arrival, now=self.now)
 
         limit = self.spec.max_staleness
-        if limit is not None and self.live.version - base > limit:
+        if norm > longest or (limit is not None and self.live.version - base > limit):
             assert isinstance(fact, Refused)
         else:
             assert isinstance(fact, Folded)

@@ -66,6 +66,11 @@ GOLDEN: list[tuple[wire.Message, str, bytes]] = [
         "receipt",
         b'{"job":"heart","outcome":"folded","reason":"","staleness":2,"update_id":"mercy:0123abcd:7"}',
     ),
+    (
+        m.ResendRequest(job="heart", update_id=UPDATE),
+        "resend",
+        b'{"job":"heart","update_id":"mercy:0123abcd:7"}',
+    ),
     (m.ScoreRequest(job="heart", version=3), "score", b'{"job":"heart","version":3}'),
     (
         m.JobEnded(job="heart", state=m.JobState.ABORTED, reason="enough"),
@@ -187,6 +192,7 @@ def test_an_unknown_type_is_refused_with_the_known_ones(name: str | None) -> Non
         ("job-started", b'{"job":"../../etc","session":"0a"}', "job '../../etc' must be"),
         ("receipt", b'{"job":"heart","update_id":"mercy","outcome":"folded"}', "is not site:incarnation:sequence"),
         ("receipt", b'{"job":"heart","update_id":"mercy:0123abcd:1","outcome":"lost"}', "outcome"),
+        ("resend", b'{"job":"heart","update_id":"../x:0:1"}', "site '../x' must be"),
         ("score", b'{"job":"heart","version":"many"}', "version"),
         ("score", b'{"job":"heart","version":1.5}', "version"),
         ("score", b'{"job":"heart","version":' + b"9" * 5000 + b"}", "Invalid JSON"),

@@ -186,6 +186,12 @@ def open_house(folder: Path, vhost: Any) -> Iterator[House]:
 
 
 @pytest.fixture
+def make_house() -> Callable[[LocalFederation], House]:
+    """A house around a federation that the test has opened, such as one with a broker of its own."""
+    return lambda running: House(folder=running.folder, running=running)
+
+
+@pytest.fixture
 def house(tmp_path: Path, vhost: Any) -> Iterator[House]:
     """A federation without any daemon yet, on a fresh virtual host; every daemon must end by SIGTERM with code 0."""
     with open_house(tmp_path / "fed", vhost) as house:

@@ -88,7 +88,7 @@ def test_silent_site_is_lost_nobody_waits_for_it_and_it_is_back_when_it_speaks(h
     # and when it speaks again it takes part again, without a new start
     for process in frozen:
         process.resume()
-    house.aggregator.wait_for("site-joined", text="hungary is back")
+    assert house.aggregator.wait_for("site-returned")["text"].startswith("hungary is back after ")
     wait_until(
         lambda: [f for f in house.folded(job) if f.update_id.site == "hungary" and f.base_version > at + 1],
         within=SOON,

@@ -40,6 +40,8 @@ class Broker:
         self.log: asyncio.Queue[Envelope] = asyncio.Queue()
         self.published: list[str] = []
         self.said: list[Any] = []
+        self.line_is_up = asyncio.Event()
+        self.line_is_up.set()
 
     async def newest(self) -> None:
         return None
@@ -49,6 +51,7 @@ class Broker:
             yield Record(envelope=await self.log.get(), offset=0)
 
     async def publish_many(self, envelopes: Any) -> None:
+        await self.line_is_up.wait()
         self.published += [envelope.message_id for envelope in envelopes]
 
     async def publish(self, envelope: Envelope) -> None:
@@ -95,6 +98,12 @@ async def until(true: Callable[[], bool]) -> None:
             await asyncio.sleep(0)
 
 
+async def idle() -> None:
+    """Let every task go on until it waits."""
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
 @asynccontextmanager
 async def working(folder: Path, broker: Broker) -> AsyncIterator[JobWorker]:
     """A worker whose outbox holds update 0 of an earlier process."""
@@ -131,6 +140,42 @@ async def test_an_aggregator_that_has_restarted_gets_what_awaits_its_receipt_onc
         await asyncio.sleep(0.01)
     assert len(broker.published) == 4
     assert broker.published[:2] == broker.published[2:]
+
+
+async def test_an_aggregator_that_misses_chunks_gets_all_of_the_update_again(tmp_path: Path) -> None:
+    broker = Broker()
+    async with working(tmp_path, broker) as worker:
+        # given an update that was sent
+        await worker.on_control(m.JobStarted(job="heart", session="first"))
+        await until(lambda: len(broker.published) == 2)
+        update_id = broker.published[1]
+        # when the aggregator asks for it
+        await worker.on_control(m.ResendRequest(job="heart", update_id=update_id))
+        await until(lambda: len(broker.published) == 4)
+        # then chunks and manifest are sent again
+        assert broker.published[2:] == broker.published[:2]
+        # and no more once its receipt has come
+        await worker.on_control(m.Receipt(job="heart", update_id=update_id, outcome=m.Outcome.FOLDED))
+        await worker.on_control(m.ResendRequest(job="heart", update_id=update_id))
+        await worker.on_control(m.JobStarted(job="heart", session="second"))
+        await idle()
+    assert len(broker.published) == 4
+
+
+async def test_an_update_that_is_on_its_way_is_not_queued_once_more(tmp_path: Path) -> None:
+    # given a line so slow that the aggregator asks while the update is being sent
+    broker = Broker()
+    broker.line_is_up.clear()
+    async with working(tmp_path, broker) as worker:
+        await worker.on_control(m.JobStarted(job="heart", session="first"))
+        (update_id,) = Outbox(tmp_path / "jobs" / "heart" / "outbox", "mercy").waiting
+        for _ in range(5):
+            await worker.on_control(m.ResendRequest(job="heart", update_id=str(update_id)))
+        # when the line recovers, then it is sent once
+        broker.line_is_up.set()
+        await until(lambda: len(broker.published) == 2)
+        await idle()
+    assert len(broker.published) == 2
 
 
 async def test_versions_that_are_lost_may_have_named_a_receipt_so_the_update_is_sent_again(tmp_path: Path) -> None:

@@ -160,6 +160,20 @@ def test_the_places_of_bodies_that_are_gone_are_forgotten(ledger: Ledger) -> Non
 # ------------------------------------------------------------------ facts and versions
 
 
+def test_of_an_incomplete_update_that_is_forgotten_only_the_manifest_stays(ledger: Ledger) -> None:
+    # given an update without its manifest, one that lacks chunks, and one that is complete
+    begun, lacking, whole = UPDATE, "mercy:0123abcd:2", "mercy:0123abcd:3"
+    chunks = [chunk(0, update_id) for update_id in (begun, lacking, whole)]
+    ledger.record_arrivals(chunks, [(u, "heart", "mercy", "{}") for u in (lacking, whole)], at=1.0)
+    ledger.mark_spooled([whole], at=2.0)
+    # when all are to be forgotten
+    ledger.forget_updates([begun, lacking, whole])
+    # then the first was never there, the second has nothing but its manifest, and the third is not touched
+    assert ledger.update_states("heart") == {lacking: RECEIVING, whole: SPOOLED}
+    assert ledger.manifests("heart", RECEIVING) == ["{}"]
+    assert [len(ledger.chunks(u)) for u in (begun, lacking, whole)] == [0, 0, 1]
+
+
 def test_facts_come_in_the_order_they_were_recorded_with_rising_numbers(ledger: Ledger) -> None:
     first = ledger.record_facts("heart", [("folded", {"weight": 0.1}), ("folded", {"weight": 1 / 3})], at=1.0)
     ledger.record_facts("lungs", [("folded", {})], at=1.5)

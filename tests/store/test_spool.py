@@ -11,7 +11,7 @@ import pytest
 from fedbus.core.messages import Chunk
 from fedbus.errors import StoreError
 from fedbus.store.ledger import ChunkRow
-from fedbus.store.spool import Spool
+from fedbus.store.spool import Bodies, Spool
 
 UPDATE, OTHER = "mercy:0123abcd:1", "ucsf:0123abcd:1"
 
@@ -54,6 +54,14 @@ def test_updates_that_arrive_together_lie_apart(spool: Spool) -> None:
     rows = spool.append([chunk(0, b"a"), chunk(0, b"b", OTHER), chunk(1, b"c"), chunk(1, b"d", OTHER)])
     assert read(spool, rows) == [b"a", b"c"]
     assert read(spool, rows, OTHER) == [b"b", b"d"]
+
+
+def test_bodies_that_the_ledger_does_not_know_are_removed(spool: Spool) -> None:
+    rows = spool.append([chunk(0, b"known"), chunk(0, b"forgotten", OTHER)])
+    spool.remove_unknown("heart", {UPDATE, "va:0123abcd:7"})
+    spool.remove_unknown("no such job", set())
+    assert read(spool, rows) == [b"known"]
+    assert not spool.path("heart", OTHER).exists()
 
 
 def test_bytes_of_a_crash_before_the_record_are_never_read(spool: Spool) -> None:
@@ -120,3 +128,86 @@ def test_a_chunk_that_fits_only_half_leaves_the_file_as_it_was(spool: Spool, sma
     assert spool.path("heart", UPDATE).stat().st_size == 3
     rows += spool.append([chunk(1, b"two")])
     assert read(spool, rows) == [b"one", b"two"]
+
+
+# ------------------------------------------------------------------ what is kept
+
+
+@pytest.fixture
+def keeping(tmp_path: Path) -> Spool:
+    return Spool(tmp_path / "spool", keep_updates=True)
+
+
+def test_bodies_that_are_put_away_are_gone_unless_updates_are_kept(spool: Spool, keeping: Spool) -> None:
+    spool.append([chunk(0, b"a")])
+    assert spool.put_away("heart", [UPDATE, OTHER]) == [UPDATE, OTHER]
+    assert spool.found("heart", UPDATE) is None
+    keeping.append([chunk(0, b"a")])
+    assert keeping.put_away("heart", [UPDATE, OTHER]) == [OTHER]
+
+
+def test_kept_bodies_are_read_like_those_in_the_spool(keeping: Spool) -> None:
+    rows = keeping.append([chunk(0, b"one"), chunk(1, b"two")])
+    keeping.put_away("heart", [UPDATE])
+    assert not keeping.path("heart", UPDATE).exists()
+    assert keeping.found("heart", UPDATE) == keeping.archive("heart") / "mercy.0123abcd.1.frames"
+    assert read(keeping, rows) == [b"one", b"two"]
+
+
+def test_a_body_that_is_put_away_while_it_is_read_is_read_to_its_end(keeping: Spool) -> None:
+    rows = keeping.append([chunk(0, b"one"), chunk(1, b"two")])
+    frames = keeping.frames("heart", UPDATE, places(rows))
+    assert next(frames) == b"one"
+    keeping.put_away("heart", [UPDATE])
+    assert next(frames) == b"two"
+
+
+def test_putting_away_again_after_a_kill_changes_nothing(keeping: Spool) -> None:
+    rows = keeping.append([chunk(0, b"a")])
+    assert keeping.put_away("heart", [UPDATE]) == keeping.put_away("heart", [UPDATE]) == []
+    assert read(keeping, rows) == [b"a"]
+
+
+def test_what_was_kept_stays_when_updates_are_not_kept_any_more(keeping: Spool, tmp_path: Path) -> None:
+    rows = keeping.append([chunk(0, b"a")])
+    keeping.put_away("heart", [UPDATE])
+    later = Spool(tmp_path / "spool")
+    assert later.put_away("heart", [UPDATE]) == []
+    assert read(later, rows) == [b"a"]
+
+
+def test_an_archive_does_not_make_a_job_one_that_is_not_cleared(keeping: Spool) -> None:
+    rows = keeping.append([chunk(0, b"a")])
+    keeping.put_away("heart", [UPDATE])
+    assert keeping.holds("heart")
+    keeping.remove_job("heart")
+    assert not keeping.holds("heart")
+    assert read(keeping, rows) == [b"a"]
+
+
+def test_only_the_first_checkpoint_is_kept_and_may_be_written_anew(
+    spool: Spool, keeping: Spool, tmp_path: Path
+) -> None:
+    first, second = tmp_path / "v00000000.safetensors", tmp_path / "v00000007.safetensors"
+    first.write_bytes(b"version 0")
+    second.write_bytes(b"version 7")
+    spool.keep_start("heart", first)
+    assert not spool.archive("heart").exists()
+    # when: the first one is kept, then written anew after a kill, and others come
+    keeping.keep_start("heart", first)
+    first.unlink()
+    first.write_bytes(b"version 0 anew")
+    keeping.keep_start("heart", first)
+    keeping.keep_start("heart", second)
+    # then
+    assert {path.name: path.read_bytes() for path in keeping.archive("heart").iterdir()} == {
+        "v00000000.safetensors": b"version 0 anew"
+    }
+
+
+def test_looking_for_bodies_makes_no_folder(tmp_path: Path) -> None:
+    bodies = Bodies(tmp_path / "spool")
+    assert bodies.found("heart", UPDATE) is None
+    with pytest.raises(StoreError, match=r"cannot read spooled update .*/spool/heart/mercy.0123abcd.1.frames"):
+        list(bodies.frames("heart", UPDATE, [(0, 0, 1)]))
+    assert list(tmp_path.iterdir()) == []

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fedbus.core.frames import Code
+from fedbus.core.frames import Code, FrameHeader
 from fedbus.core.jobspec import ServerOptimizerSpec
 from fedbus.core.layout import Layout, TensorSpec
 from fedbus.errors import DecodeError, LayoutError
@@ -49,9 +49,14 @@ def fold(model: GlobalModel, delta: Tensor, weight: float = 1.0) -> None:
     model.fold_scratch_(weight)
 
 
+def commit(model: GlobalModel, normaliser: float, seed: int) -> list[bytes]:
+    """A whole commit: all its frames are taken."""
+    return list(model.commit_(normaliser, seed))
+
+
 def joined(model: GlobalModel) -> Replica:
     replica = Replica(LAYOUT)
-    replica.load_snapshot_(model.snapshot_frames())
+    replica.load_snapshot_(model.snapshot())
     return replica
 
 
@@ -67,7 +72,7 @@ def test_sign_of_the_delta() -> None:
 
     # when its delta is folded fresh, in a buffer of one, with a plain step of lr 1
     fold(model, local - site.flat)
-    site.apply_delta_(model.commit_(1.0, seed=0))
+    site.apply_delta_(commit(model, 1.0, seed=0))
 
     # then everyone holds the site's local model, to rounding
     torch.testing.assert_close(model.params, local, rtol=1e-6, atol=1e-6)
@@ -82,7 +87,7 @@ def test_replicas_stay_equal_to_hidden_bit_for_bit(down_code: Code, kind: str) -
     for version in range(1, 61):
         fold(model, 0.1 * normal(version), weight=0.7)
         fold(model, 0.01 * normal(1000 + version), weight=0.2)
-        frames = model.commit_(0.9, seed=version)
+        frames = commit(model, 0.9, seed=version)
         for replica in (first, late):
             if replica is not None:
                 replica.apply_delta_(frames)
@@ -99,7 +104,7 @@ def test_what_the_down_code_rounds_away_reaches_the_sites_later(down_code: Code)
     fold(model, normal(1))
     gaps = []
     for version in range(4):
-        model.commit_(1.0, seed=version)
+        commit(model, 1.0, seed=version)
         gaps.append((model.params - model.hidden).abs().max().item())
 
     assert gaps[0] > 0
@@ -110,7 +115,7 @@ def test_hidden_follows_params_without_drift() -> None:
     model = global_model(down_code=Code.INT8)
     for version in range(100):
         fold(model, 0.1 * normal(version))
-        model.commit_(1.0, seed=version)
+        commit(model, 1.0, seed=version)
 
     step_of_one_version = 2 * 0.1 * 5 / 127
     assert (model.params - model.hidden).abs().max() < 2 * step_of_one_version
@@ -151,7 +156,7 @@ def test_an_update_that_is_not_whole_is_refused_and_not_folded() -> None:
 
     model.inspect_(update(torch.zeros(LAYOUT.numel)))
     model.fold_scratch_(1.0)
-    model.commit_(1.0, seed=0)
+    commit(model, 1.0, seed=0)
     assert same_bits(model.params, normal(0))
 
 
@@ -164,7 +169,7 @@ def test_the_same_folds_give_the_same_bits(kind: str) -> None:
             for site in range(3):
                 model.inspect_(update(normal(10 * version + site), Code.INT8, seed=site))
                 model.fold_scratch_(1 / (1 + site) ** 0.5)
-            frames += model.commit_(2.28, seed=version)
+            frames += commit(model, 2.28, seed=version)
         return model.params, model.hidden, frames
 
     (params, hidden, frames), (params_again, hidden_again, frames_again) = run(), run()
@@ -178,7 +183,7 @@ def test_the_same_folds_give_the_same_bits(kind: str) -> None:
 def test_a_restored_model_goes_on_bit_for_bit(kind: str) -> None:
     model = global_model(down_code=Code.INT8, kind=kind)
     fold(model, normal(1))
-    model.commit_(1.0, seed=1)
+    commit(model, 1.0, seed=1)
 
     saved = {name: tensor.clone() for name, tensor in model.state().items()}
     restored = GlobalModel.restore(LAYOUT, saved, optimizer(kind), down_code=Code.INT8, chunk_bytes=CHUNK)
@@ -186,7 +191,7 @@ def test_a_restored_model_goes_on_bit_for_bit(kind: str) -> None:
 
     for each in (model, restored):
         fold(each, normal(2))
-    assert model.commit_(1.0, seed=2) == restored.commit_(1.0, seed=2)
+    assert commit(model, 1.0, seed=2) == commit(restored, 1.0, seed=2)
     assert same_bits(model.params, restored.params)
 
 
@@ -195,13 +200,66 @@ def test_restoring_another_jobs_checkpoint_is_a_layout_error() -> None:
         GlobalModel.restore(LAYOUT, {"params": normal(0)}, optimizer(), down_code=Code.FP32)
 
 
-def test_the_callers_params_are_copied() -> None:
+def test_params_and_a_restored_state_are_taken_over_without_a_copy() -> None:
     params = normal(0)
-    model = GlobalModel(LAYOUT, params, optimizer(), down_code=Code.FP32)
+    model = GlobalModel(LAYOUT, params, optimizer("adam"), down_code=Code.FP32)
+    assert model.params.data_ptr() == params.data_ptr()
+    assert model.hidden.data_ptr() != params.data_ptr()
     fold(model, normal(1))
-    model.commit_(1.0, seed=0)
+    commit(model, 1.0, seed=0)
 
-    assert same_bits(params, normal(0))
+    state = {name: tensor.clone() for name, tensor in model.state().items()}
+    restored = GlobalModel.restore(LAYOUT, state, optimizer("adam"), down_code=Code.FP32).state()
+
+    assert {name: t.data_ptr() for name, t in restored.items()} == {name: t.data_ptr() for name, t in state.items()}
+
+
+@pytest.mark.parametrize("down_code", Code)
+def test_hidden_goes_as_far_as_frames_were_taken(down_code: Code) -> None:
+    model, whole = global_model(down_code=down_code), global_model(down_code=down_code)
+    before = model.hidden.clone()
+    for each in (model, whole):
+        fold(each, normal(1))
+    expected = commit(whole, 1.0, seed=3)
+
+    frames = model.commit_(1.0, seed=3)
+    first = next(frames)
+
+    reached = FrameHeader.parse(first).stop
+    assert first == expected[0]
+    assert same_bits(model.hidden[:reached], whole.hidden[:reached])
+    assert same_bits(model.hidden[reached:], before[reached:])
+    assert list(frames) == expected[1:]
+    assert same_bits(model.hidden, whole.hidden)
+
+
+def test_a_model_between_two_versions_gives_nothing_away_and_takes_nothing() -> None:
+    model = global_model()
+    fold(model, normal(1))
+    frames = model.commit_(1.0, seed=0)
+    next(frames)
+    for forbidden in (
+        lambda: model.digest,
+        model.state,
+        model.snapshot,
+        lambda: model.commit_(1.0, seed=1),
+        lambda: model.inspect_(update(normal(2))),
+    ):
+        with pytest.raises(RuntimeError, match="lies between two versions"):
+            forbidden()
+
+    rest = list(frames)
+
+    assert len(rest) == model.delta_frames - 1
+    assert model.digest == joined(model).digest
+
+
+@pytest.mark.parametrize("down_code", Code)
+def test_the_number_of_frames_is_known_before_they_are_made(down_code: Code) -> None:
+    model = global_model(down_code=down_code)
+    fold(model, normal(1))
+    assert model.delta_frames == len(commit(model, 1.0, seed=0))
+    assert model.snapshot_frames == len(list(model.snapshot()))
 
 
 def test_a_replica_that_missed_a_delta_knows_by_its_digest_and_recovers_by_snapshot() -> None:
@@ -209,11 +267,11 @@ def test_a_replica_that_missed_a_delta_knows_by_its_digest_and_recovers_by_snaps
     replica = joined(model)
     for version in (1, 2):
         fold(model, normal(version))
-        frames = model.commit_(1.0, seed=version)
+        frames = commit(model, 1.0, seed=version)
     replica.apply_delta_(frames)
     assert replica.digest != model.digest
 
-    replica.load_snapshot_(model.snapshot_frames())
+    replica.load_snapshot_(model.snapshot())
 
     assert replica.digest == model.digest
 
@@ -224,7 +282,7 @@ def test_a_replica_that_missed_a_delta_knows_by_its_digest_and_recovers_by_snaps
 def test_a_replica_on_a_gpu_holds_the_same_bits(down_code: Code) -> None:
     model = global_model(down_code=down_code)
     replica = Replica(LAYOUT, device="cuda")
-    replica.load_snapshot_(model.snapshot_frames())
+    replica.load_snapshot_(model.snapshot())
     for version in range(20):
         delta = 0.1 * normal(version)
         on_gpu = list(encode(delta.cuda(), LAYOUT, Code.INT8, chunk_bytes=CHUNK, seed=version))

@@ -103,7 +103,7 @@ class Story:
                 self._committed(event.facts)
             case events.VERSION_SCORED if site:
                 site.auc = event.facts["metrics"].get("auc", site.auc)
-            case events.SITE_JOINED | events.SITE_ACCEPTED if site:
+            case events.SITE_JOINED | events.SITE_RETURNED | events.SITE_ACCEPTED if site:
                 self._is_here(event.site, site)
             case events.SITE_LEFT | events.SITE_LOST if site:
                 self._is_gone(event, site)

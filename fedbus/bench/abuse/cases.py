@@ -1,0 +1,242 @@
+"""What a broken or hostile site may send on the updates queue, drawn at random from a seed.
+
+Every case says how it must end:
+
+    dead         the message breaks the protocol: it lies in `fedbus.dead` with the reason
+    refused      an update that came whole and cannot be folded: refused on record, its site gets a receipt
+    unfinished   an update that was begun and never finished: dropped, refused on record, or still awaited
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import random
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+import torch
+import zstandard
+
+from fedbus.bus import mail
+from fedbus.bus.envelope import Envelope, Headers
+from fedbus.core import messages as m
+from fedbus.core import wire
+from fedbus.core.frames import HEADER_BYTES, Code, build_frame
+from fedbus.core.layout import Layout
+from fedbus.tensors import codec
+
+BOMB_BYTES = 1 << 30
+CHUNK_SLACK_BYTES = 1 << 16
+
+
+class End(StrEnum):
+    DEAD = "dead"
+    REFUSED = "refused"
+    UNFINISHED = "unfinished"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """Messages of one abuse; `ident` is the message id of one that dies, the update id of the others."""
+
+    what: str
+    end: End
+    ident: str
+    envelopes: tuple[Envelope, ...]
+
+
+class Abuser:
+    """Draws cases for a running job; `site` is the login that publishes them, `other` one that it is not."""
+
+    def __init__(self, job: str, layout: Layout, *, site: str, other: str, chunk_bytes: int, seed: int) -> None:
+        self._job = job
+        self._layout = layout
+        self._site = site
+        self._other = other
+        self._chunk_bytes = chunk_bytes
+        self._random = random.Random(seed)
+        self._drawn = 0
+        self._good = frames(layout, seed=seed)
+        self._bombs = bombs(layout)
+        self._table: list[tuple[str, End, Callable[[], tuple[Envelope, ...]]]] = [
+            *((what, End.DEAD, self._dead(make)) for what, make in self._messages().items()),
+            *((what, End.REFUSED, self._whole(make)) for what, make in self._bodies().items()),
+            *((what, End.REFUSED, self._announced(keys)) for what, keys in self._manifests().items()),
+            ("a chunk and nothing more", End.UNFINISHED, lambda: (self._chunk(),)),
+            ("a manifest and nothing more", End.UNFINISHED, lambda: (self._manifest(),)),
+        ]
+
+    @property
+    def kinds(self) -> list[str]:
+        return [what for what, _, _ in self._table]
+
+    def draw(self) -> Case:
+        """The next case: every kind in turn first, then at random."""
+        drawn, self._drawn = self._drawn, self._drawn + 1
+        what, end, make = self._table[drawn] if drawn < len(self._table) else self._random.choice(self._table)
+        envelopes = make()
+        return Case(what=what, end=end, ident=f"abuse-{drawn}" if end is End.DEAD else self._id, envelopes=envelopes)
+
+    # -------------------------------------------------------------- parts
+
+    @property
+    def _id(self) -> str:
+        """Id of the update that the case drawn last is about."""
+        return f"{self._site}:0badc0de:{self._drawn}"
+
+    def _chunk(self, body: bytes | None = None, **keys: Any) -> Envelope:
+        whole = {"job": self._job, "transfer": self._id, "part": "update", "index": 0, "count": 1}
+        body = self._good[0] if body is None else body
+        return mail.from_trainer(m.Chunk(**{**whole, "body": body, **keys}), site=self._site)
+
+    def _manifest(self, **keys: Any) -> Envelope:
+        return mail.from_trainer(self._said(**keys), site=self._site)
+
+    def _said(self, **keys: Any) -> m.UpdateManifest:
+        return manifest_of(self._job, self._id, self._layout, self._good, **keys)
+
+    def _raw(self, type_name: str, body: bytes, headers: Headers) -> Envelope:
+        return dataclasses.replace(self._manifest(), type=type_name, body=body, headers=headers)
+
+    def _json(self, **keys: Any) -> Envelope:
+        """A manifest that no fedbus would write."""
+        said = dataclasses.asdict(self._said()) | keys
+        return self._raw("update", json.dumps(said).encode(), {"schema": wire.SCHEMA})
+
+    def _dead(self, make: Callable[[], Envelope]) -> Callable[[], tuple[Envelope, ...]]:
+        return lambda: (dataclasses.replace(make(), message_id=f"abuse-{self._drawn - 1}"),)
+
+    def _whole(self, make: Callable[[], bytes]) -> Callable[[], tuple[Envelope, ...]]:
+        return lambda: (self._chunk(make()), self._manifest())
+
+    def _announced(self, keys: dict[str, Any]) -> Callable[[], tuple[Envelope, ...]]:
+        return lambda: (self._chunk(), self._json(**keys))
+
+    def _bytes(self, most: int = 2000) -> bytes:
+        return self._random.randbytes(self._random.randrange(most))
+
+    def _with_headers(self, **headers: Any) -> Envelope:
+        chunk = self._chunk()
+        kept = {key: value for key, value in {**chunk.headers, **headers}.items() if value is not None}
+        return dataclasses.replace(chunk, headers=kept)
+
+    # -------------------------------------------------------------- what dies
+
+    def _messages(self) -> dict[str, Callable[[], Envelope]]:
+        known = {"schema": wire.SCHEMA}
+        return {
+            "random bytes as a manifest": lambda: self._raw("update", self._bytes(), known),
+            "random bytes of random type": lambda: self._raw(self._random.randbytes(4).hex(), self._bytes(), known),
+            "no type": lambda: self._raw("", self._bytes(), known),
+            "no headers": lambda: self._raw(self._random.choice(["chunk", "update"]), self._bytes(), {}),
+            "chunk without headers": lambda: self._raw("chunk", self._bytes(), known),
+            "future schema": lambda: self._with_headers(schema=self._random.randrange(2, 100)),
+            "schema as text": lambda: self._with_headers(schema="1"),
+            "index as text": lambda: self._with_headers(index="0"),
+            "index out of range": lambda: self._chunk(index=self._random.randrange(1, 2**31)),
+            "negative index": lambda: self._chunk(index=-1),
+            "absurd count": lambda: self._chunk(count=2**40),
+            "another part": lambda: self._chunk(part="snapshot"),
+            "unknown job": lambda: self._with_headers(job="no-such-job"),
+            "unknown job in a manifest": lambda: self._json(job="no-such-job"),
+            "update of another site": lambda: self._with_headers(transfer=f"{self._other}:0badc0de:1"),
+            "manifest of another site": lambda: self._json(update_id=f"{self._other}:0badc0de:1"),
+            "no update id": lambda: self._with_headers(transfer=self._bytes(40).hex()),
+            "a path as update id": lambda: self._with_headers(transfer="../../etc:0badc0de:1"),
+            "another spelling of an id": lambda: self._with_headers(transfer=f"{self._site}:0badc0de:01"),
+            "chunk that is too long": lambda: self._chunk(bytes(self._chunk_bytes + CHUNK_SLACK_BYTES + 1)),
+            "2^60 frames": lambda: self._json(frames=2**60),
+            "no frames": lambda: self._json(frames=0),
+            "negative frames": lambda: self._json(frames=-1),
+            "unknown kind": lambda: self._json(kind="gift"),
+            "NaN in a manifest": lambda: self._json(train_s=float("nan")),
+            "infinity in a manifest": lambda: self._json(metrics={"loss": float("inf")}),
+            "a number of 5000 digits": lambda: self._raw("update", b'{"frames":%s}' % (b"9" * 5000), known),
+            "deep nesting": lambda: self._raw("update", b"[" * 100_000, known),
+            "a long manifest": lambda: self._json(layout_digest="1" * 70_000),
+            "a list as text": lambda: self._json(kind=["delta"]),
+            "another message": lambda: self._raw("join", b'{"site":"x"}', known),
+        }
+
+    # -------------------------------------------------------------- what is refused
+
+    def _bodies(self) -> dict[str, Callable[[], bytes]]:
+        good, layout = self._good[0], self._layout
+        return {
+            "random bytes as a frame": self._bytes,
+            "an empty frame": lambda: b"",
+            "a frame cut short": lambda: good[: self._random.randrange(len(good))],
+            "a frame with bytes behind it": lambda: good + self._bytes() + b"!",
+            "wrong checksum": lambda: flipped(good, self._random.randrange(HEADER_BYTES, len(good))),
+            "a frame of other elements": lambda: frames(Layout(tensors=layout.tensors[:1]), seed=0)[0],
+            "elements that do not exist": lambda: build_frame(Code.FP32, 2**60, 4, [b"x" * 32]),
+            "a bomb that says how long it is": lambda: self._bombs[0],
+            "a bomb that does not": lambda: self._bombs[1],
+            "a bomb that lies about it": lambda: self._bombs[2],
+            "NaN": lambda: frames(layout, seed=0, value=float("nan"))[0],
+            "infinity": lambda: frames(layout, seed=0, value=float("-inf"))[0],
+            "a huge norm": lambda: frames(layout, seed=0, value=1e30)[0],
+        }
+
+    def _manifests(self) -> dict[str, dict[str, Any]]:
+        return {
+            "negative num_examples": {"num_examples": -1},
+            "no examples": {"num_examples": 0},
+            "absurdly many examples": {"num_examples": 2**62},
+            "a version of the future": {"base_version": 10**9},
+            "a negative version": {"base_version": -1},
+            "another layout": {"layout_digest": "0123456789abcdef"},
+            "2^60 bytes": {"body_bytes": 2**60},
+            "more frames than the model has": {"frames": 2**20},
+            "initial params that nobody asked for": {"kind": "initial"},
+        }
+
+
+def frames(layout: Layout, *, seed: int, value: float | None = None) -> list[bytes]:
+    """An update of small random deltas, one of them `value` when given."""
+    delta = torch.randn(layout.numel, generator=torch.Generator().manual_seed(seed)) * 1e-3
+    if value is not None:
+        delta[-1] = value
+    return list(codec.encode(delta, layout, Code.FP32, seed=seed))
+
+
+def manifest_of(job: str, update_id: str, layout: Layout, bodies: list[bytes], **keys: Any) -> m.UpdateManifest:
+    """The manifest of an update that consists of these frames."""
+    whole = {
+        "job": job,
+        "update_id": update_id,
+        "kind": "delta",
+        "base_version": 0,
+        "num_examples": 10,
+        "layout_digest": layout.digest,
+        "frames": len(bodies),
+        "body_bytes": sum(map(len, bodies)),
+    }
+    return m.UpdateManifest(**{**whole, **keys})
+
+
+def flipped(frame: bytes, at: int) -> bytes:
+    """The frame with one byte changed."""
+    return frame[:at] + bytes([frame[at] ^ 0xFF]) + frame[at + 1 :]
+
+
+def bombs(layout: Layout) -> tuple[bytes, bytes, bytes]:
+    """Frames that are valid but for a plane which decompresses to BOMB_BYTES: announced, not announced, lied about."""
+    said = zstandard.ZstdCompressor(level=3).compress(bytes(BOMB_BYTES))
+    lies = bytearray(said)
+    # magic 4, descriptor 1, window 1, then for this size four bytes that say the length of the content
+    lies[6:10] = struct.pack("<I", 2 * layout.numel)
+    squeeze = zstandard.ZstdCompressor(level=3, write_content_size=False).compressobj()
+    unsaid = squeeze.compress(bytes(BOMB_BYTES)) + squeeze.flush()
+    return (_around(said, layout), _around(unsaid, layout), _around(bytes(lies), layout))
+
+
+def _around(plane: bytes, layout: Layout) -> bytes:
+    """As the first of the three planes of fp32, which has two bytes for each element."""
+    others = [bytes(layout.numel)] * 2
+    table = struct.pack("<3I", len(plane), *map(len, others))
+    return build_frame(Code.FP32, 0, layout.numel, [table, plane, *others])

@@ -1,0 +1,84 @@
+"""Logins without a daemon: what the benchmark publishes as a site, and what it hears as that site or as an operator."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fedbus.bus import mail
+from fedbus.bus import topology as t
+from fedbus.bus.connection import Session
+from fedbus.bus.consumer import Consumer
+from fedbus.bus.publisher import Publisher
+from fedbus.core import messages as m
+
+PREFETCH = 64
+
+
+class Site:
+    """A site that publishes what it is told to and remembers its receipts."""
+
+    def __init__(self, name: str, session: Session) -> None:
+        self.name = name
+        self.session = session
+        self.publisher = Publisher(session)
+        self.receipts: dict[str, m.Receipt] = {}
+        self.repeated = 0
+        """Receipts that came again."""
+        self._came = asyncio.Event()
+
+    async def listen(self) -> None:
+        """Take what the aggregator says to this site, for ever."""
+        async with Consumer(self.session, t.site_queue(self.name), prefetch=PREFETCH) as deliveries:
+            async for delivery in deliveries:
+                message = mail.from_envelope(delivery.envelope)
+                if isinstance(message, m.Receipt):
+                    self.repeated += message.update_id in self.receipts
+                    self.receipts[message.update_id] = message
+                    self._came.set()
+                await delivery.ack()
+
+    async def receipt(self, update_id: str) -> m.Receipt:
+        """Wait for the receipt of an update."""
+        while update_id not in self.receipts:
+            self._came.clear()
+            await self._came.wait()
+        return self.receipts[update_id]
+
+
+@asynccontextmanager
+async def site(name: str, url: str) -> AsyncIterator[Site]:
+    """A site until the end of the block."""
+    async with Session(url, name=f"{name}/abuse") as session, asyncio.TaskGroup() as group:
+        made = Site(name, session)
+        listening = group.create_task(made.listen(), name=f"listen {name}")
+        yield made
+        listening.cancel()
+
+
+class Dead:
+    """What lies in `fedbus.dead`, taken out as it comes: the queue keeps only the newest."""
+
+    def __init__(self) -> None:
+        self.reasons: dict[str, str] = {}
+        self.newest_at = time.monotonic()
+
+    async def collect(self, session: Session) -> None:
+        """Remember the reason of each message by its id, for ever."""
+        async with Consumer(session, t.DEAD, prefetch=PREFETCH) as deliveries:
+            async for delivery in deliveries:
+                reason = delivery.envelope.headers.get("reason", "")
+                self.reasons[delivery.envelope.message_id] = str(reason)
+                await delivery.ack()
+
+
+@asynccontextmanager
+async def dead_letters(url: str) -> AsyncIterator[Dead]:
+    """Collect dead letters until the end of the block; `url` is the aggregator's."""
+    async with Session(url, name="aggregator/abuse") as session, asyncio.TaskGroup() as group:
+        dead = Dead()
+        collecting = group.create_task(dead.collect(session), name="dead letters")
+        yield dead
+        collecting.cancel()

@@ -1,0 +1,168 @@
+"""What each act does to processes, links and messages, and how it heals.
+
+The main thread plays: only it may start processes. Mischief runs backstage and is asked for its outcome at the end.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import random
+import signal
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import assert_never
+
+from fedbus.bench.chaos import mischief
+from fedbus.bench.chaos.evidence import receipts_in
+from fedbus.bench.chaos.plan import AGGREGATOR, Act, Deed
+from fedbus.bench.chaos.proxy import Backstage, Proxy
+from fedbus.bench.chaos.stage import Stage
+from fedbus.bench.local import Daemon
+from fedbus.bus.node_process import ProcessId
+from fedbus.core.messages import Receipt
+from fedbus.errors import FedbusError
+
+SLOW_BYTES_PER_S = 200_000.0
+TICK_S = 0.1
+RECEIPTS = 20
+MISCHIEF_LIMIT = timedelta(seconds=30)
+
+
+@dataclass(slots=True, kw_only=True)
+class Done:
+    """A deed that was done `at` seconds since the epoch; `note` says what came of it when that is not plain."""
+
+    deed: Deed
+    at: float
+    note: str = ""
+
+
+class Player:
+    """Plays a schedule on a stage, while the job `job` runs; `tell` is told of every deed."""
+
+    def __init__(self, stage: Stage, backstage: Backstage, job: str, *, seed: int, tell: Callable[[str], None]) -> None:
+        self._stage = stage
+        self._backstage = backstage
+        self._job = job
+        self._seed = seed
+        self._tell = tell
+        self._waiting: list[tuple[float, int, Callable[[], object]]] = []
+        self._order = itertools.count()
+        self._mischief: list[tuple[Done, Future[int]]] = []
+        self.done: list[Done] = []
+
+    def play(self, deeds: Sequence[Deed]) -> None:
+        """Do every deed at its time, and return when all have healed."""
+        for number, deed in enumerate(deeds):
+            self._later(deed.at_s, lambda deed=deed, number=number: self._do(deed, number))  # type: ignore[misc]
+        while self._waiting:
+            at, _, act = heapq.heappop(self._waiting)
+            self.idle_until(at)
+            act()
+        self._settle_mischief()
+
+    def idle_until(self, at: float) -> None:
+        """Look after the daemons until then (monotonic seconds)."""
+        while (left_s := at - time.monotonic()) > 0:
+            self._stage.look_after()
+            time.sleep(min(left_s, TICK_S))
+
+    def _later(self, after_s: float, act: Callable[[], object]) -> None:
+        heapq.heappush(self._waiting, (time.monotonic() + after_s, next(self._order), act))
+
+    def _settle_mischief(self) -> None:
+        for done, future in self._mischief:
+            try:
+                done.note = f"{future.result(MISCHIEF_LIMIT.total_seconds())} messages"
+            except (FedbusError, TimeoutError) as exc:
+                done.note = f"given up: {exc or 'no answer in time'}"
+
+    # -------------------------------------------------------------- the acts
+
+    def _do(self, deed: Deed, number: int) -> None:
+        done = Done(deed=deed, at=time.time())
+        self.done.append(done)
+        self._tell(str(deed))
+        name, stage = deed.victim, self._stage
+        match deed.act:
+            case Act.KILL_SITE | Act.KILL_AGGREGATOR:
+                stage.kill(name)
+                self._later(deed.for_s, lambda: stage.start(name))
+            case Act.KILL_BROKER:
+                stage.federation.kill_broker()
+                self._later(deed.for_s, stage.federation.start_broker)
+            case Act.KILL_TRAINER | Act.FREEZE_TRAINER | Act.FREEZE_SITE | Act.FREEZE_AGGREGATOR:
+                done.note = self._to_process(deed)
+            case Act.CUT | Act.STALL | Act.VANISH | Act.REFUSE | Act.SLOW:
+                self._to_link(deed)
+            case Act.REPEAT_UPDATES | Act.REPEAT_VERSIONS | Act.REPEAT_RECEIPTS:
+                self._repeat(done, random.Random(f"{self._seed}/{number}"))
+            case _:
+                assert_never(deed.act)
+
+    def _to_process(self, deed: Deed) -> str:
+        daemon = self._stage.daemon(deed.victim)
+        if daemon is None:
+            return "it is down"
+        if deed.act in (Act.FREEZE_SITE, Act.FREEZE_AGGREGATOR):
+            daemon.freeze()
+            self._later(deed.for_s, daemon.thaw)
+            return ""
+        trainer = _trainer(daemon)
+        if trainer is None:
+            return "it has no trainer at the moment"
+        if deed.act is Act.KILL_TRAINER:
+            trainer.send(signal.SIGKILL)
+        else:
+            trainer.send(signal.SIGSTOP)
+            self._later(deed.for_s, lambda: trainer.send(signal.SIGCONT))
+        return ""
+
+    def _to_link(self, deed: Deed) -> None:
+        name, stage = deed.victim, self._stage
+        match deed.act:
+            case Act.CUT:
+                stage.on_link(name, Proxy.cut)
+            case Act.STALL:
+                stage.on_link(name, Proxy.stall)
+                self._later(deed.for_s, lambda: stage.on_link(name, Proxy.resume))
+            case Act.VANISH:
+                stage.on_link(name, Proxy.silence)
+                self._later(deed.for_s, lambda: stage.on_link(name, _cut_and_resume))
+            case Act.REFUSE:
+                stage.on_link(name, Proxy.down)
+                self._later(deed.for_s, lambda: stage.link_up(name))
+            case Act.SLOW:
+                stage.on_link(name, lambda link: link.slow(SLOW_BYTES_PER_S))
+                self._later(deed.for_s, lambda: stage.on_link(name, lambda link: link.slow(None)))
+
+    def _repeat(self, done: Done, rng: random.Random) -> None:
+        federation, name = self._stage.federation, done.deed.victim
+        url = federation.url(name)
+        match done.deed.act:
+            case Act.REPEAT_UPDATES:
+                outbox = federation.folder / "sites" / name / "jobs" / self._job / "outbox"
+                work = mischief.repeat_updates(url, outbox, self._job, name, rng=rng)
+            case Act.REPEAT_VERSIONS:
+                work = mischief.repeat_versions(url, self._job, rng=rng)
+            case _:
+                logs = [d for d in federation.daemons if d.name == AGGREGATOR]
+                work = mischief.repeat_receipts(url, _some(receipts_in(logs, self._job), rng), rng=rng)
+        self._mischief.append((done, self._backstage.begin(work)))
+
+
+def _some(receipts: list[Receipt], rng: random.Random) -> list[Receipt]:
+    return rng.sample(receipts, min(RECEIPTS, len(receipts)))
+
+
+def _trainer(daemon: Daemon) -> ProcessId | None:
+    return next(iter(daemon.children()), None)
+
+
+def _cut_and_resume(link: Proxy) -> None:
+    link.cut()
+    link.resume()

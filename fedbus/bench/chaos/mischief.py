@@ -1,0 +1,115 @@
+"""What a bus may do at its worst, done on purpose: messages come twice, late and in another order.
+
+Nothing is invented: every message here was, or is about to be, sent by the login that sends it again. A publish that
+failed may have been delivered, a site that restarts sends its outbox once more, a restored aggregator publishes a
+version a second time; so none of this may change anything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import aclosing
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from fedbus.bus import mail
+from fedbus.bus.connection import Session
+from fedbus.bus.envelope import Envelope, Headers
+from fedbus.bus.model_log import ModelLogReader
+from fedbus.bus.publisher import Publisher
+from fedbus.bus.topology import MODELS, models_key, models_stream
+from fedbus.core import messages as m
+
+TIMES = 2
+RECENT = timedelta(seconds=3)
+QUIET_S = 0.5
+MOST_RECORDS = 64
+LIMIT_S = 15.0
+
+
+async def repeat_updates(url: str, outbox: Path, job: str, site: str, *, rng: random.Random) -> int:
+    """Send what is in a site's outbox again, manifest first, chunks shuffled, twice; returns the messages sent."""
+    envelopes = list(_updates(outbox, job, site))
+    again = []
+    for _ in range(TIMES):
+        manifests = [e for e in envelopes if e.type == "update"]
+        chunks = [e for e in envelopes if e.type == "chunk"]
+        again += [*manifests, *rng.sample(chunks, len(chunks))]
+    return await _send(url, "mischief", again)
+
+
+def _updates(outbox: Path, job: str, site: str) -> Iterator[Envelope]:
+    for record in sorted(outbox.glob("[0-9]*.json")):
+        yield from _update(record, job, site)
+
+
+def _update(record: Path, job: str, site: str) -> Iterator[Envelope]:
+    """The messages of one entry of an outbox; nothing when it goes while it is being read: its receipt has come."""
+    try:
+        entry: dict[str, Any] = json.loads(record.read_text())
+        body = record.with_suffix(".frames").read_bytes()
+    except (OSError, ValueError):
+        return
+    lengths: list[int] = entry["frame_bytes"]
+    if sum(lengths) != len(body):
+        return
+    yield mail.from_trainer(m.UpdateManifest(**entry["manifest"]), site=site)
+    offset = 0
+    for index, length in enumerate(lengths):
+        frame = body[offset : offset + length]
+        offset += length
+        chunk = m.Chunk(
+            job=job, transfer=entry["update_id"], part="update", index=index, count=len(lengths), body=frame
+        )
+        yield mail.from_trainer(chunk, site=site)
+
+
+async def repeat_versions(url: str, job: str, *, rng: random.Random) -> int:
+    """Publish the newest records of the model log again, shuffled; returns how many."""
+    async with Session(url, name="mischief", retry_login=True) as session, asyncio.timeout(LIMIT_S):
+        records = await _newest(session, job)
+        await _publish(Publisher(session), rng.sample(records, len(records)))
+        return len(records)
+
+
+async def _newest(session: Session, job: str) -> list[Envelope]:
+    found: list[Envelope] = []
+    reader = ModelLogReader(session, models_stream(job))
+    async with aclosing(reader.follow(datetime.fromtimestamp(time.time(), UTC) - RECENT)) as records:
+        while len(found) < MOST_RECORDS:
+            try:
+                async with asyncio.timeout(QUIET_S):
+                    record = (await anext(records)).envelope
+            except TimeoutError:
+                break
+            found.append(replace(record, exchange=MODELS, routing_key=models_key(job), headers=_own(record.headers)))
+    return found
+
+
+def _own(headers: Headers) -> Headers:
+    """Headers without those that the broker adds."""
+    return {name: value for name, value in headers.items() if not name.startswith("x-")}
+
+
+async def repeat_receipts(url: str, receipts: Iterable[m.Receipt], *, rng: random.Random) -> int:
+    """Tell sites again what became of their updates, twice and shuffled, and call the roll; returns the messages."""
+    told = [mail.control(receipt, site=m.UpdateId.parse(receipt.update_id).site) for receipt in receipts] * TIMES
+    told.append(mail.control(m.RollCall(session="mischief"), site=None))
+    return await _send(url, "mischief", rng.sample(told, len(told)))
+
+
+async def _send(url: str, name: str, envelopes: Sequence[Envelope]) -> int:
+    async with Session(url, name=name, retry_login=True) as session, asyncio.timeout(LIMIT_S):
+        await _publish(Publisher(session), envelopes)
+    return len(envelopes)
+
+
+async def _publish(publisher: Publisher, envelopes: Iterable[Envelope]) -> None:
+    for envelope in envelopes:
+        await publisher.publish(envelope, mandatory=False)

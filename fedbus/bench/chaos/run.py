@@ -1,0 +1,184 @@
+"""`fedbus chaos`: one real job with real processes for each seed, done to what its schedule says, then checked.
+
+    start     private broker → links → aggregator and four sites → submit → the job runs for a while
+    play      the schedule, see `plan` and `acts`
+    heal      everything is up; the job ends by its wall time, every site hears of it
+    check     logs and ledger against each other, see `check`; replay of the whole job
+
+A run that misses a goal keeps its folder. Children are in sessions of their own, so a Ctrl-C reaches this process
+alone; it ends them, and the kernel does should it be killed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from fedbus.bench.chaos.acts import Player
+from fedbus.bench.chaos.evidence import ledger_record, lines, replay_failures, site_record
+from fedbus.bench.chaos.plan import AGGREGATOR, schedule
+from fedbus.bench.chaos.proxy import Backstage
+from fedbus.bench.chaos.report import Found, Outcome, judge
+from fedbus.bench.chaos.stage import Stage, Surprise
+from fedbus.bench.figures import time_of
+from fedbus.bench.interrupts import Interrupts
+from fedbus.bench.local import LocalFederation
+from fedbus.core import events
+from fedbus.core.jobspec import JobSpec
+from fedbus.core.messages import JobState
+from fedbus.errors import FedbusError, SettingsError
+from fedbus.store.spool import Bodies
+from services.publisher.client import Client
+from services.publisher.settings import LOGIN, PublisherSettings
+
+# A pause in each training: sites differ ninefold, and kills land in training as well as between chunks.
+PACES_S = {"site-a": 0.1, "site-b": 0.25, "site-c": 0.5, "site-d": 0.9}
+SITES = tuple(PACES_S)
+SOON = timedelta(seconds=120)  # a busy machine is no reason to give up
+# A queue or stream younger than a second is lost when a RabbitMQ 3.10 node is killed.
+AGE_S = 2.0
+HEAL_S = 10.0
+ENDS_WITHIN_S = 120.0
+
+Tell = Callable[[str], None]
+
+
+def run_seed(seed: int, *, within_s: float, keep: Path | None, tell: Tell) -> Outcome:
+    """Run one seed and check it; `within_s` is how long the schedule is. Raises FedbusError when it cannot be run."""
+    with Interrupts() as interrupts, workspace(keep, f"seed-{seed}") as (folder, forget):
+        try:
+            outcome = _run(folder, seed, within_s, tell)
+        finally:
+            interrupts.shut()
+        if outcome.found.ok:
+            forget()
+        else:
+            tell(f"seed {seed}: logs and state are kept in {folder}")
+        return outcome
+
+
+def _run(folder: Path, seed: int, within_s: float, tell: Tell) -> Outcome:
+    deeds = schedule(seed, SITES, within_s=within_s)
+    spec = job_spec(f"chaos-{seed}", stop={"wall_time_s": AGE_S + within_s + HEAL_S})
+    with Backstage() as backstage, LocalFederation(folder, sites=SITES) as federation:
+        stage = Stage(federation, backstage, PACES_S)
+        aggregator = stage.start(AGGREGATOR)
+        for site in SITES:
+            stage.start(site)
+        job = submit(federation, spec)
+        aggregator.wait_for(events.VERSION_COMMITTED, within=SOON, job=job)
+        player = Player(stage, backstage, job, seed=seed, tell=tell)
+        player.idle_until(time.monotonic() + AGE_S)
+        player.play(deeds)
+        unaware = wait_for_end(stage, player, job)
+        stage.close()
+    found = examine(federation, job, SITES, stage.surprises, sites_that_never_heard_of_the_end=unaware)
+    commits = lines(_aggregators(federation), job, events.VERSION_COMMITTED)
+    return Outcome(seed=seed, done=tuple(player.done), found=found, commits_at=tuple(map(time_of, commits)))
+
+
+def job_spec(name: str, *, stop: dict[str, Any], min_sites: int = len(SITES)) -> JobSpec:
+    """A model of 4 MiB whose updates travel in several chunks."""
+    return JobSpec.parse(
+        {
+            "name": name,
+            "task": "synthetic",
+            "task_config": {"numel": 1 << 20},
+            "min_sites": min_sites,
+            "local": {"steps": 1, "batch_size": 1, "learning_rate": 1.0, "evaluate": False},
+            "strategy": {"kind": "buffered", "buffer": 2},
+            "max_staleness": 20,
+            "chunk_bytes": 256 * 1024,
+            "stop": stop,
+        }
+    )
+
+
+def submit(federation: LocalFederation, spec: JobSpec) -> str:
+    """Submit a job and return its id."""
+
+    async def asking() -> str:
+        settings = PublisherSettings.load(broker_url=federation.url(LOGIN), timeout_s=SOON.total_seconds())
+        async with Client(settings) as client:
+            return await client.submit(spec)
+
+    return asyncio.run(asking())
+
+
+def wait_for_end(stage: Stage, player: Player, job: str) -> list[str]:
+    """Wait until the job has ended, is cleared, and every site has dropped its files; who did not, in words."""
+    folder = stage.federation.folder
+    files = {site: folder / "sites" / site / "jobs" / job for site in SITES}
+    spooled = Bodies(folder / "aggregator" / "spool").path(job, "any").parent
+    deadline = time.monotonic() + ENDS_WITHIN_S
+    while time.monotonic() < deadline:
+        player.idle_until(time.monotonic() + 0.5)
+        ended = lines(_aggregators(stage.federation), job, events.JOB_ENDED)
+        if ended and not spooled.exists() and not any(path.exists() for path in files.values()):
+            return []
+    left = [f"{site} still has files of the job" for site, path in files.items() if path.exists()]
+    return left + ([f"the aggregator still has {spooled}"] if spooled.exists() else [])
+
+
+def examine(
+    federation: LocalFederation,
+    job: str,
+    sites: Sequence[str],
+    surprises: Sequence[Surprise],
+    *,
+    state: JobState = JobState.FINISHED,
+    **others: Sequence[str],
+) -> Found:
+    """Read what the run left and compare it; all its processes have ended."""
+    state_dir = federation.folder / "aggregator"
+    of_site = {site: [d for d in federation.daemons if d.name == site] for site in sites}
+    sent = Counter(e["update"] for logs in of_site.values() for e in lines(logs, job, "update-publishing"))
+    refused = [str(e["reason"]) for d in _aggregators(federation) for e in d.events() if e["event"] == "dead-letter"]
+    return judge(
+        [site_record(site, logs, job) for site, logs in of_site.items()],
+        ledger_record(state_dir, job),
+        sent=sent,
+        state=state,
+        daemons_that_ended_by_themselves=[f"{s.name}, exit code {s.exit_code}: {s.last_words}" for s in surprises],
+        messages_refused_as_broken=refused,
+        replays_that_differ=replay_failures(state_dir, job),
+        **others,
+    )
+
+
+def _aggregators(federation: LocalFederation) -> list[Any]:
+    return [daemon for daemon in federation.daemons if daemon.name == AGGREGATOR]
+
+
+@contextmanager
+def workspace(keep: Path | None, name: str) -> Iterator[tuple[Path, Callable[[], None]]]:
+    """A new folder, `keep/name` if it is given, and what says that it is of no interest any more."""
+    if keep is not None:
+        folder = keep.absolute() / name
+        try:
+            folder.mkdir(parents=True)
+        except OSError as exc:
+            raise SettingsError(f"--keep {keep}: {folder} cannot be made: {exc.strerror}; give a new folder") from exc
+        yield folder, lambda: None
+        return
+    folder = Path(tempfile.mkdtemp(prefix=f"fedbus-chaos-{name}-"))
+    interesting = [True]
+    try:
+        yield folder, interesting.clear
+    except BaseException as exc:
+        if isinstance(exc, FedbusError):
+            exc.add_note(f"logs and state are kept in {folder}")
+        else:
+            interesting.clear()
+        raise
+    finally:
+        if not interesting:
+            shutil.rmtree(folder, ignore_errors=True)

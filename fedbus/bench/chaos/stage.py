@@ -1,0 +1,113 @@
+"""Who is on stage: a broker, an aggregator and sites, each behind a link of its own, and who was killed on purpose.
+
+A daemon that ends though nobody killed it is noted with its last words and started again, as a service manager would.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+from fedbus.bench.chaos.plan import AGGREGATOR
+from fedbus.bench.chaos.proxy import Backstage, Proxy
+from fedbus.bench.local import Daemon, LocalFederation
+from fedbus.bus.node_process import free_port
+
+Settings = Mapping[str, object]
+
+# The lease is three of these intervals.
+STATUS_INTERVAL_S = 0.5
+# What a run needs of every daemon: bodies that stay for the replay, checkpoints in between, one torch thread each.
+AGGREGATOR_SETTINGS: Settings = {"checkpoint_interval_s": 1.0, "keep_updates": True, "log_level": "debug"}
+SITE_SETTINGS: Settings = {"status_interval_s": STATUS_INTERVAL_S, "device": "cpu", "log_level": "debug"}
+LAST_LINES = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surprise:
+    """A daemon that ended by itself; `at` in seconds since the epoch."""
+
+    at: float
+    name: str
+    exit_code: int | None
+    last_words: str
+
+
+class Stage:
+    """The daemons of one federation whose broker is up. `paces_s` says how long each site pauses in each training."""
+
+    def __init__(self, federation: LocalFederation, backstage: Backstage, paces_s: Mapping[str, float]) -> None:
+        self.federation = federation
+        self.surprises: list[Surprise] = []
+        self._backstage = backstage
+        self._paces_s = paces_s
+        self._daemons: dict[str, Daemon] = {}
+        self._links = {name: self._link(name) for name in (AGGREGATOR, *paces_s)}
+
+    def _link(self, name: str) -> Proxy:
+        link = Proxy(self.federation.url(name))
+        # not any free port: while the link is down the kernel would give it to somebody's outgoing connection
+        self._backstage.wait(link.up(free_port()))
+        return link
+
+    # -------------------------------------------------------------- daemons
+
+    def start(self, name: str, **settings: object) -> Daemon:
+        """Start a daemon, again if need be."""
+        url = self._links[name].url(self.federation.url(name))
+        if name == AGGREGATOR:
+            daemon = self.federation.start_aggregator(broker_url=url, **AGGREGATOR_SETTINGS, **settings)
+        else:
+            data = make_data(self.federation.folder, name)
+            own = {**SITE_SETTINGS, "step_delay_s": self._paces_s[name], **settings}
+            daemon = self.federation.start_site(name, data, broker_url=url, **own)
+        self._daemons[name] = daemon
+        return daemon
+
+    def kill(self, name: str) -> None:
+        """SIGKILL."""
+        self._daemons.pop(name).stop(timedelta(0))
+
+    def daemon(self, name: str) -> Daemon | None:
+        """None while it is killed."""
+        return self._daemons.get(name)
+
+    def look_after(self) -> None:
+        """Note who ended unasked, and start it again."""
+        for name, daemon in list(self._daemons.items()):
+            if not daemon.alive:
+                words = "\n".join(daemon.last_words().splitlines()[-LAST_LINES:])
+                exit_code = daemon.exit_code
+                self.surprises.append(Surprise(at=time.time(), name=name, exit_code=exit_code, last_words=words))
+                self.start(name)
+
+    # -------------------------------------------------------------- links
+
+    def on_link(self, name: str, change: Callable[[Proxy], None]) -> None:
+        """Do something to a daemon's link, in the event loop that it lives in."""
+
+        async def in_loop() -> None:
+            change(self._links[name])
+
+        self._backstage.wait(in_loop())
+
+    def link_up(self, name: str) -> None:
+        """Take connections again."""
+        link = self._links[name]
+        self._backstage.wait(link.up(link.port))
+
+    def close(self) -> None:
+        """Break all links."""
+        for link in self._links.values():
+            self._backstage.wait(link.close())
+
+
+def make_data(folder: Path, site: str) -> Path:
+    """A data folder that is not empty: more the task `synthetic` does not need."""
+    data = folder / "data" / site
+    data.mkdir(parents=True, exist_ok=True)
+    (data / "none").touch()
+    return data

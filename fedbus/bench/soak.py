@@ -1,0 +1,252 @@
+"""Many sites against one aggregator for minutes: what it folds per second, how soon, and what that costs.
+
+Real site daemons with stub trainers (see `stub_sites`), in a few processes, on a private node; one job with the codes
+that a job has by default, whose buffer is a fifth of the sites. The sites' files lie in memory where the machine allows
+it: hundreds of sites do not share one disk with their aggregator. A latency runs from the first byte that a site
+publishes of an update until it is folded. Figures that say "steady" leave out the start, when all sites come at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from fedbus.bench.figures import MIB, Row, lines_of, peak_bytes, row, time_of
+from fedbus.bench.local import Daemon, LocalFederation
+from fedbus.bench.stub_sites import PreparedUpdate, StubPlan
+from fedbus.bus import topology as t
+from fedbus.bus.connection import Session
+from fedbus.bus.declare import ready_messages
+from fedbus.core.facts import Folded, Refused
+from fedbus.core.frames import Code
+from fedbus.core.jobspec import JobSpec
+from fedbus.errors import FedbusError
+from fedbus.store.ledger import Ledger
+from services.aggregator import history
+from services.publisher.client import Client
+from services.publisher.settings import PublisherSettings
+
+SAMPLE_S = 5.0
+WARM_UP_S = 30.0
+LIMIT = timedelta(minutes=5)
+TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+MEMORY = Path("/dev/shm")  # noqa: S108 only the sites' files, in a folder of our own
+PARAMS = "soak.safetensors"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SoakPlan:
+    """How many sites in how many processes, for how long; `train_s` is the mean of their trainings."""
+
+    sites: int = 200
+    seconds: float = 300.0
+    processes: int = 4
+    mib: float = 1.0
+    train_s: float = 5.0
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(f"site-{n:03}" for n in range(self.sites))
+
+    @property
+    def warm_up_s(self) -> float:
+        return min(WARM_UP_S, self.seconds / 3)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """One look at all processes: resident bytes and seconds of CPU so far by group, ready messages by queue."""
+
+    at: float
+    rss_bytes: Mapping[str, int]
+    cpu_s: Mapping[str, float]
+    waiting: Mapping[str, int]
+    load: float
+
+
+def rows(plan: SoakPlan) -> list[Row]:
+    """Run the soak; rows of case, value, unit, goal, met."""
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fedbus-bench-")))
+        in_memory = MEMORY if MEMORY.is_dir() else None
+        sites_folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fedbus-bench-", dir=in_memory)))
+        with LocalFederation(folder, sites=plan.names) as federation:
+            samples = run(plan, federation, sites_folder)
+            peak = peak_bytes(federation.daemons[0].pid)
+        return list(figures(plan, federation, samples, peak))
+
+
+# ------------------------------------------------------------------ the run
+
+
+def run(plan: SoakPlan, federation: LocalFederation, sites_folder: Path) -> list[Sample]:
+    """Start everything, run the job to its end and look at it every SAMPLE_S."""
+    update = _prepare(plan, federation.folder / "aggregator" / "params", sites_folder / "update.frames")
+    federation.start_aggregator().wait_for("aggregator-ready")
+    stubs = list(_start_stubs(plan, federation, sites_folder, update))
+    job = asyncio.run(_submit(plan, federation))
+    return list(_watch(plan, federation, stubs, job))
+
+
+def _prepare(plan: SoakPlan, params_folder: Path, frames: Path) -> PreparedUpdate:
+    """Initial params for the aggregator, and the one delta that all sites send."""
+    import torch
+    from safetensors.torch import save_file
+
+    from fedbus.tensors.codec import encode
+    from fedbus.tensors.params import layout_of
+    from fedbus.training.frames_file import write_frames
+
+    numel = int(plan.mib * MIB) // 4
+    draw = torch.Generator().manual_seed(0)
+    params = {"w": torch.empty(numel).uniform_(-1, 1, generator=draw)}
+    params_folder.mkdir(parents=True)
+    save_file(params, params_folder / PARAMS)
+    layout = layout_of(params)
+    delta = torch.empty(numel).uniform_(-1e-3, 1e-3, generator=draw)
+    sizes = write_frames(frames, encode(delta, layout, Code.INT8, seed=0))
+    return PreparedUpdate(frames=str(frames), frame_sizes=sizes, layout_digest=layout.digest, numel=numel)
+
+
+def _start_stubs(
+    plan: SoakPlan, federation: LocalFederation, folder: Path, update: PreparedUpdate
+) -> Iterator[Daemon]:
+    for number in range(plan.processes):
+        name = f"stub-{number}"
+        names = plan.names[number :: plan.processes]
+        stub = StubPlan(
+            urls={site: federation.url(site) for site in names},
+            folder=str(folder),
+            update=update,
+            train_s=plan.train_s,
+        )
+        path = federation.folder / f"{name}.json"
+        stub.write(path)
+        command = ["fedbus.bench.stub_sites", str(path)]
+        daemon = Daemon(name, command, env={}, log=federation.folder / "logs" / f"{name}.log")
+        federation.daemons.append(daemon)
+        yield daemon
+
+
+async def _submit(plan: SoakPlan, federation: LocalFederation) -> str:
+    spec = {
+        "name": "soak",
+        "task": "synthetic",
+        "task_config": {"numel": int(plan.mib * MIB) // 4},
+        "initial_params": PARAMS,
+        "min_sites": plan.sites,
+        "local": {"steps": 1, "batch_size": 1, "learning_rate": 1.0, "evaluate": False},
+        "strategy": {"kind": "buffered", "buffer": max(1, plan.sites // 5)},
+        "stop": {"wall_time_s": plan.seconds},
+    }
+    async with Client(PublisherSettings.load(broker_url=federation.url("submitter"))) as client:
+        return await client.submit(JobSpec.parse(spec))
+
+
+def _watch(plan: SoakPlan, federation: LocalFederation, stubs: list[Daemon], job: str) -> Iterator[Sample]:
+    aggregator = federation.daemons[0]
+    deadline = time.monotonic() + plan.seconds + LIMIT.total_seconds()
+    groups = {"aggregator": [aggregator.pid], "sites": [stub.pid for stub in stubs]}
+    if (broker := federation.node.status().pid) is not None:
+        groups["RabbitMQ"] = [broker]
+    while not any(line["job"] == job for line in lines_of(aggregator, "job-ended")):
+        if time.monotonic() > deadline or not all(d.alive for d in federation.daemons):
+            words = "\n".join(d.last_words() for d in federation.daemons if not d.alive) or aggregator.last_words()
+            raise FedbusError(f"the soak did not come to its end:\n{words}")
+        waiting = asyncio.run(_waiting(federation.url("aggregator"), (t.SITES, t.updates_queue(job))))
+        yield _sample(groups, waiting)
+        time.sleep(min(SAMPLE_S, plan.seconds / 4))
+
+
+async def _waiting(url: str, queues: tuple[str, ...]) -> dict[str, int]:
+    async with Session(url, name="soak", give_up_after=LIMIT) as session:
+        return {queue: await ready_messages(session, queue) for queue in queues}
+
+
+def _sample(groups: Mapping[str, list[int]], waiting: Mapping[str, int]) -> Sample:
+    stats = {group: [_stat(pid) for pid in pids] for group, pids in groups.items()}
+    return Sample(
+        at=time.time(),
+        cpu_s={group: sum(cpu_s for cpu_s, _ in found) for group, found in stats.items()},
+        rss_bytes={group: sum(rss for _, rss in found) for group, found in stats.items()},
+        waiting=waiting,
+        load=os.getloadavg()[0],
+    )
+
+
+def _stat(pid: int) -> tuple[float, int]:
+    """Seconds of CPU and resident bytes of a process."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / TICKS_PER_S, int(fields[21]) * PAGE_BYTES
+
+
+# ------------------------------------------------------------------ what came of it
+
+
+def figures(plan: SoakPlan, federation: LocalFederation, samples: list[Sample], peak: float) -> Iterator[Row]:
+    """Rows of one run."""
+    aggregator, *stubs = federation.daemons
+    began = time_of(lines_of(aggregator, "job-running")[0])
+    steady = began + plan.warm_up_s, began + plan.seconds
+    folds = {e["update"]: time_of(e) for e in lines_of(aggregator, "update-folded")}
+    in_time = [at for at in folds.values() if steady[0] <= at < steady[1]]
+    case = f"{plan.sites} sites, {plan.mib:g} MiB, trainings of {plan.train_s:g} s"
+    yield row(f"{case}: updates folded per second, steady", len(in_time) / (steady[1] - steady[0]), "1/s")
+    yield from _latencies(case, stubs, folds, steady)
+    versions = [time_of(e) for e in lines_of(aggregator, "version-committed")]
+    yield row(f"{case}: versions committed", len(versions), "")
+    yield from _memory(case, [s for s in samples if s.at >= steady[0]] or samples[-1:], peak)
+    yield from _cpu(case, [s for s in samples if steady[0] <= s.at <= steady[1]])
+    for queue in samples[0].waiting:
+        most = max(s.waiting[queue] for s in samples)
+        yield row(f"{case}: most messages ready in {queue.rpartition('-')[0] or queue}", most, "")
+    yield row(f"{case}: load average of the machine, highest", max(s.load for s in samples), "")
+    yield row(f"{case}: sites that lived and were lost", len(lines_of(aggregator, "site-lost")), "", 0)
+    confirmed = {e["update"] for stub in stubs for e in lines_of(stub, "update-published")}
+    yield row(f"{case}: updates confirmed to their sites", len(confirmed), "")
+    lost = confirmed - _decided(federation.folder)
+    yield row(f"{case}: confirmed and neither folded nor refused", len(lost), "", 0)
+
+
+def _latencies(case: str, stubs: list[Daemon], folds: Mapping[str, float], steady: tuple[float, float]) -> Iterator[Row]:
+    began: dict[str, float] = {}
+    for line in (line for stub in stubs for line in lines_of(stub, "update-publishing")):
+        began.setdefault(line["update"], time_of(line))  # it may be sent again
+    taken = sorted(at - began[u] for u, at in folds.items() if u in began and steady[0] <= at < steady[1])
+    if len(taken) > 1:
+        yield row(f"{case}: update published → folded, median of {len(taken)}", statistics.median(taken), "s")
+        yield row(f"{case}: the same, 95th percentile", statistics.quantiles(taken, n=20)[-1], "s")
+        yield row(f"{case}: the same, worst", taken[-1], "s")
+
+
+def _memory(case: str, steady: list[Sample], peak: float) -> Iterator[Row]:
+    for group in steady[0].rss_bytes:
+        yield row(f"{case}: memory of {group}, start", steady[0].rss_bytes[group] / MIB, "MiB")
+        yield row(f"{case}: memory of {group}, end", steady[-1].rss_bytes[group] / MIB, "MiB")
+    yield row(f"{case}: peak memory of aggregator", peak / MIB, "MiB")
+
+
+def _cpu(case: str, steady: list[Sample]) -> Iterator[Row]:
+    if len(steady) < 2:
+        return
+    first, last = steady[0], steady[-1]
+    for group in first.cpu_s:
+        cores = (last.cpu_s[group] - first.cpu_s[group]) / (last.at - first.at)
+        yield row(f"{case}: cores that {group} kept busy", cores, "")
+
+
+def _decided(folder: Path) -> set[str]:
+    """Ids of the updates that the ledger has folded or refused."""
+    with Ledger(folder / "aggregator" / "ledger.sqlite3") as ledger:
+        facts: list[Any] = [history.from_row(row) for job in ledger.jobs() for row in ledger.facts(job.job)]
+    return {str(fact.update_id) for fact in facts if isinstance(fact, Folded | Refused)}

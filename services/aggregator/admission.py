@@ -1,0 +1,63 @@
+"""What may come on the updates queue of a job: chunks and manifests of updates, from the login that they name.
+
+Only what one message says by itself is checked here; how much of an update came before is `uploads`' business.
+"""
+
+from __future__ import annotations
+
+from fedbus.bus.envelope import Envelope
+from fedbus.bus.mail import from_envelope
+from fedbus.core.messages import Chunk, UpdateId, UpdateManifest
+from fedbus.errors import DecodeError, ProtocolError
+from services.aggregator.uploads import MAX_FRAMES
+
+FRAME_SLACK_BYTES = 1 << 16
+KINDS = ("delta", "initial")
+# Only that of initial params brings a layout. What a manifest says is kept, told in events and named in refusals.
+MAX_MANIFEST_BYTES = 1 << 16
+
+
+def admitted(envelope: Envelope, *, job: str, chunk_bytes: int) -> Chunk | UpdateManifest:
+    """Read a message of the queue of `job`. Raises ProtocolError, with what was expected and what came."""
+    message = from_envelope(envelope)
+    match message:
+        case Chunk():
+            _check_chunk(message, chunk_bytes + FRAME_SLACK_BYTES)
+        case UpdateManifest():
+            _check_manifest(message, len(envelope.body))
+        case _:
+            raise ProtocolError(f"message {type(message).__name__} does not belong on the updates queue")
+    update_id = update_id_of(message)
+    try:
+        site = UpdateId.parse(update_id).site
+    except ValueError as exc:
+        raise DecodeError(str(exc)) from exc
+    if message.job != job or site != envelope.user_id:
+        raise ProtocolError(
+            f"update {update_id} of job {message.job} came from login {envelope.user_id!r} on the queue of {job}:"
+            " site, login and job must agree"
+        )
+    return message
+
+
+def update_id_of(message: Chunk | UpdateManifest) -> str:
+    """The update that a message is part of."""
+    return message.transfer if isinstance(message, Chunk) else message.update_id
+
+
+def _check_chunk(chunk: Chunk, most_bytes: int) -> None:
+    if chunk.part != "update" or chunk.count > MAX_FRAMES or len(chunk.body) > most_bytes:
+        raise ProtocolError(
+            f"chunk of part {chunk.part!r}, count {chunk.count}, {len(chunk.body)} bytes: expected an update of at most"
+            f" {MAX_FRAMES} chunks of {most_bytes} bytes"
+        )
+
+
+def _check_manifest(manifest: UpdateManifest, size_bytes: int) -> None:
+    if not 0 < manifest.frames <= MAX_FRAMES or manifest.kind not in KINDS:
+        raise ProtocolError(
+            f"update manifest of kind {manifest.kind!r} with {manifest.frames} frames: expected one of"
+            f" {', '.join(KINDS)} and 1 to {MAX_FRAMES} frames"
+        )
+    if manifest.kind == "delta" and size_bytes > MAX_MANIFEST_BYTES:
+        raise ProtocolError(f"update manifest of {size_bytes} bytes: expected at most {MAX_MANIFEST_BYTES}")

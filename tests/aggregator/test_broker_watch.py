@@ -1,0 +1,49 @@
+"""What watchers of a job are told about its broker."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import Any
+
+from fedbus.bus.connection import LinkState
+from fedbus.core import events
+from services.aggregator.broker_watch import BrokerWatch
+
+
+@dataclass
+class FakeJobs:
+    runners: dict[str, object] = field(default_factory=dict)
+
+
+class Said(asyncio.Queue[tuple[str, str, str]]):
+    """An announcer that only remembers events."""
+
+    async def event(self, kind: str, job: str, text: str) -> None:
+        await self.put((kind, job, text))
+
+
+async def told(watch: BrokerWatch, *jobs: str, times: int) -> list[tuple[str, str, str]]:
+    said, fakes = Said(), FakeJobs(dict.fromkeys(jobs))
+    task = asyncio.create_task(watch.run(fakes, said))  # type: ignore[arg-type]
+    found: list[Any] = [await said.get() for _ in range(times)]
+    task.cancel()
+    return found
+
+
+async def test_an_outage_is_told_to_every_running_job_when_it_is_over() -> None:
+    watch = BrokerWatch()
+    for state in (LinkState.CONNECTED, LinkState.LOST, LinkState.UNREACHABLE, LinkState.CONNECTED):
+        watch.on_state(state, "")
+    found = await told(watch, "heart", "kidney", times=2)
+    assert [(kind, job) for kind, job, _ in found] == [(events.BROKER_BACK, "heart"), (events.BROKER_BACK, "kidney")]
+    assert found[0][2].startswith("the broker could not be reached for 0 s")
+
+
+async def test_an_alarm_is_told_when_it_is_over() -> None:
+    watch = BrokerWatch()
+    for state in (LinkState.CONNECTED, LinkState.BLOCKED, LinkState.CONNECTED):
+        watch.on_state(state, "")
+    ((kind, job, text),) = await told(watch, times=1)
+    assert (kind, job) == (events.BROKER_UNBLOCKED, events.NOBODY)
+    assert "memory or disk alarm" in text

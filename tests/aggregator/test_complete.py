@@ -1,0 +1,54 @@
+"""The line of updates that wait to be decided: counted by site, and bounded."""
+
+from __future__ import annotations
+
+import asyncio
+
+from fedbus.core import messages as m
+from services.aggregator.complete import Complete, Unwanted
+
+
+def manifest(site: str, sequence: int) -> m.UpdateManifest:
+    return m.UpdateManifest(
+        job="heart",
+        update_id=f"{site}:0123abcd:{sequence}",
+        kind="delta",
+        base_version=0,
+        num_examples=1,
+        layout_digest="1a",
+        frames=1,
+        body_bytes=1,
+    )
+
+
+async def test_what_waits_is_counted_by_site_until_it_is_taken() -> None:
+    line = Complete()
+    line.put_nowait(manifest("mercy", 1))
+    line.put_nowait(Unwanted(manifest=manifest("mercy", 2), reason="too many"))
+    line.put_nowait(None)
+    line.put_nowait(manifest("ucsf", 1))
+    assert (line.waiting("mercy"), line.waiting("ucsf"), line.waiting("va")) == (2, 1, 0)
+    await line.get()
+    assert (line.waiting("mercy"), line.waiting("ucsf")) == (1, 1)
+
+
+async def test_whoever_fills_the_line_waits_until_there_is_room() -> None:
+    # given a line that is full
+    line = Complete(most=2)
+    for sequence in range(2):
+        line.put_nowait(manifest("mercy", sequence))
+    waiting = asyncio.create_task(line.room())
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    # when one is taken, then it goes on
+    await line.get()
+    async with asyncio.timeout(5):
+        await waiting
+
+
+async def test_nudges_fill_no_line() -> None:
+    line = Complete(most=1)
+    for _ in range(10):
+        line.put_nowait(None)
+    async with asyncio.timeout(5):
+        await line.room()

@@ -1,0 +1,142 @@
+"""`fedbus replay` on the state folder of a real aggregator: killed in the middle, running, and stopped."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from fedbus.bench.local import wait_until
+
+SOON = timedelta(seconds=30)
+KEEPING = {"keep_updates": 1, "checkpoint_interval_s": 0.3}
+VERSIONS = 12
+
+
+@pytest.fixture(scope="module")
+def kept(manned_house):
+    """A job that is over; its aggregator keeps updates, was killed in the middle, and still runs."""
+    house = manned_house
+    house.kill(house.aggregator)
+    house.start_aggregator(**KEEPING)
+    for site in ("cleveland", "hungary"):
+        house.start_site(site, step_delay_s=0.05)
+    local = house.spec()["local"] | {"evaluate": False}
+    codec = {"up": "fp16", "down": "int8"}
+    optimizer = {"kind": "adam", "lr": 0.1}
+    keys = {"task": "heart_disease", "task_config": {}, "local": local, "codec": codec, "server_optimizer": optimizer}
+    job = house.submit(min_sites=2, stop={"versions": VERSIONS}, **keys)
+    house.committed(5)
+    house.kill(house.aggregator)
+    house.start_aggregator(**KEEPING)
+    house.ended(job)
+    spool = state_of(house) / "spool" / job
+    wait_until(lambda: not spool.exists(), within=SOON, what="the end of the job's spool")
+    return job
+
+
+def state_of(house) -> Path:
+    return house.folder / "aggregator"
+
+
+def test_a_job_whose_aggregator_was_killed_is_replayed_from_version_0_to_the_bit(manned_house, kept):
+    said = manned_house.fedbus("replay", str(state_of(manned_house)), "--job", kept, "--verify")
+    assert said.code == 0, said.err
+    lines = dict(line.split(maxsplit=1) for line in said.out.replace(" version", "_version", 2).splitlines())
+    assert lines["from_version"].strip() == "0"
+    assert lines["to_version"].strip() == str(VERSIONS)
+    assert lines["says"].startswith("bit-identical to the checkpoints of versions ")
+    assert lines["says"].strip().endswith(f"and {VERSIONS}")
+
+
+def test_every_update_is_replayed_and_all_jobs_are_listed(manned_house, kept):
+    (row,) = manned_house.fedbus("replay", str(state_of(manned_house)), "-o", "json").json
+    assert (row["job"], row["identical"], row["gone"]) == (kept, True, 0)
+    assert row["updates"] == len(manned_house.folded(kept))
+
+
+def test_the_params_of_a_replay_are_the_export(manned_house, kept, tmp_path):
+    out = tmp_path / "replayed.safetensors"
+    assert manned_house.fedbus("replay", str(state_of(manned_house)), "--out", str(out)).code == 0
+    exported = load_file(state_of(manned_house) / "jobs" / kept / "final.safetensors")
+    replayed = load_file(out)
+    assert replayed.keys() == exported.keys()
+    assert all(torch.equal(replayed[name], tensor) for name, tensor in exported.items())
+
+
+def test_without_a_site_the_params_are_others(manned_house, kept, tmp_path):
+    out = tmp_path / "without.safetensors"
+    arguments = ["replay", str(state_of(manned_house)), "--without", "hungary", "--out", str(out)]
+    said = manned_house.fedbus(*arguments, "-o", "json").json
+    of_hungary = sum(fold.update_id.site == "hungary" for fold in manned_house.folded(kept))
+    assert (said["without"], said["left_out"], said["from_version"]) == (["hungary"], of_hungary, 0)
+    whole = said["groups"][0]
+    assert whole["group"] == "all"
+    assert whole["difference"] > 0
+    exported = load_file(state_of(manned_house) / "jobs" / kept / "final.safetensors")
+    changed = load_file(out)
+    assert any(not torch.equal(changed[name], tensor) for name, tensor in exported.items())
+    # and people are told the same
+    shown = manned_house.fedbus(*arguments[:-2], COLUMNS="80").out
+    assert all(word in shown for word in ("cleveland", "hungary", "left out", "cosine", "First order"))
+    assert max(map(len, shown.splitlines())) <= 80
+
+
+def test_a_damaged_body_is_named(manned_house, kept):
+    body = sorted((state_of(manned_house) / "archive" / kept).glob("*.frames"))[3]
+    content = body.read_bytes()
+    flipped = bytearray(content)
+    flipped[len(content) // 2] ^= 1
+    try:
+        body.write_bytes(flipped)
+        said = manned_house.fedbus("replay", str(state_of(manned_house)), "--job", kept, "--verify")
+    finally:
+        body.write_bytes(content)
+    assert said.code == 1
+    assert f"({body}) is damaged: frame at element" in said.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (["--job", "nothing"], 1, "no job 'nothing' in this ledger; jobs: "),
+        (["--without", "mercy"], 1, "folded no update of a site 'mercy'; sites: cleveland, hungary"),
+        (["--without", "hungary", "--verify"], 2, "give one of the two"),
+        (["--out", "STATE/x.safetensors"], 2, "lies in the state folder, where a replay writes nothing"),
+    ],
+    ids=["job", "site", "both", "out"],
+)
+def test_what_cannot_be_done_is_said(manned_house, kept, arguments, code, says):
+    state = str(state_of(manned_house))
+    said = manned_house.fedbus("replay", state, *(word.replace("STATE", state) for word in arguments))
+    assert (said.code, said.out) == (code, "")
+    assert says in said.err
+
+
+def test_beside_a_running_aggregator_that_keeps_nothing_and_after_its_kill(house):
+    # given: a job that goes on, and an aggregator that deletes bodies
+    house.start_aggregator(checkpoint_interval_s=0.5)
+    house.start_site("cleveland", step_delay_s=0.05)
+    job = house.submit(stop={"versions": 10_000})
+    checkpoints = state_of(house) / "jobs" / job / "checkpoints"
+    first = checkpoints / "v00000000.safetensors"
+    house.committed(1)
+    wait_until(lambda: not first.exists(), within=SOON, what="a second checkpoint after that of version 0")
+    # when: it is replayed meanwhile
+    said = house.fedbus("replay", str(state_of(house)), "--job", job, "--verify", "-o", "json")
+    # then: from the older checkpoint on, and the job has not noticed
+    assert said.code == 0, said.err
+    assert 0 < said.json["from_version"] < said.json["compared"][0]
+    assert "before version" in said.json["says"]
+    house.committed(said.json["to_version"] + 3)
+    # and the same after a kill
+    house.kill(house.aggregator)
+    before = {path: path.read_bytes() for path in state_of(house).rglob("*") if path.is_file()}
+    again = house.fedbus("replay", str(state_of(house)), "--job", job, "--verify", "-o", "json")
+    assert again.json["identical"] is True
+    assert again.json["to_version"] == house.versions(job)[-1].version
+    del before[state_of(house) / "ledger.sqlite3-shm"]
+    assert all(path.read_bytes() == content for path, content in before.items())
