@@ -25,7 +25,7 @@ from fedbus.bench.local import Daemon, LocalFederation
 from fedbus.bench.stub_sites import PreparedUpdate, StubPlan
 from fedbus.bus import topology as t
 from fedbus.bus.connection import Session
-from fedbus.bus.declare import ready_messages
+from fedbus.bus.declare import exists, ready_messages
 from fedbus.core.facts import Folded, Refused
 from fedbus.core.frames import Code
 from fedbus.core.jobspec import JobSpec
@@ -159,18 +159,20 @@ def _watch(plan: SoakPlan, federation: LocalFederation, stubs: list[Daemon], job
     groups = {"aggregator": [aggregator.pid], "sites": [stub.pid for stub in stubs]}
     if (broker := federation.node.status().pid) is not None:
         groups["RabbitMQ"] = [broker]
-    while not any(line["job"] == job for line in lines_of(aggregator, "job-ended")):
+    updates = t.updates_queue(job)
+    waiting = {updates: 0}
+    while not lines_of(aggregator, "job-ended") or updates in waiting:  # the queue goes last: see `closing`
         if time.monotonic() > deadline or not all(d.alive for d in federation.daemons):
             words = "\n".join(d.last_words() for d in federation.daemons if not d.alive) or aggregator.last_words()
             raise FedbusError(f"the soak did not come to its end:\n{words}")
-        waiting = asyncio.run(_waiting(federation.url("aggregator"), (t.SITES, t.updates_queue(job))))
+        waiting = asyncio.run(_waiting(federation.url("aggregator"), (t.SITES, updates)))
         yield _sample(groups, waiting)
         time.sleep(min(SAMPLE_S, plan.seconds / 4))
 
 
 async def _waiting(url: str, queues: tuple[str, ...]) -> dict[str, int]:
     async with Session(url, name="soak", give_up_after=LIMIT) as session:
-        return {queue: await ready_messages(session, queue) for queue in queues}
+        return {queue: await ready_messages(session, queue) for queue in queues if await exists(session, queue)}
 
 
 def _sample(groups: Mapping[str, list[int]], waiting: Mapping[str, int]) -> Sample:
@@ -208,7 +210,7 @@ def figures(plan: SoakPlan, federation: LocalFederation, samples: list[Sample], 
     yield from _memory(case, [s for s in samples if s.at >= steady[0]] or samples[-1:], peak)
     yield from _cpu(case, [s for s in samples if steady[0] <= s.at <= steady[1]])
     for queue in samples[0].waiting:
-        most = max(s.waiting[queue] for s in samples)
+        most = max(s.waiting.get(queue, 0) for s in samples)
         yield row(f"{case}: most messages ready in {queue.rpartition('-')[0] or queue}", most, "")
     yield row(f"{case}: load average of the machine, highest", max(s.load for s in samples), "")
     yield row(f"{case}: sites that lived and were lost", len(lines_of(aggregator, "site-lost")), "", 0)

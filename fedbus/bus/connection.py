@@ -23,7 +23,7 @@ import structlog
 from aio_pika.exceptions import AMQPError, AuthenticationError, InvalidFrameError, ProbableAuthenticationError
 
 from fedbus.bus.link import Channel, Link
-from fedbus.bus.translate import reason
+from fedbus.bus.translate import nameless, reason
 from fedbus.bus.url import BrokerUrl
 from fedbus.errors import BusError, ConnectionLostError, LoginError, UnreachableError
 
@@ -226,6 +226,10 @@ class Session:
             ) from exc
         except (AMQPError, OSError, ConnectionLostError) as exc:
             raise UnreachableError(self._unreachable(reason(exc))) from exc
+        except Exception as exc:
+            if not nameless(exc):
+                raise
+            raise UnreachableError(self._unreachable("the connection was closed while it was opened")) from exc
 
     def _unreachable(self, why: str) -> str:
         plain = "; this port speaks no TLS: use amqp://, or the broker's TLS port" if "WRONG_VERSION" in why else ""

@@ -8,7 +8,7 @@ the broker never has more than `prefetch` deliveries unacked.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterable
 from datetime import timedelta
 from types import TracebackType
 from typing import Self
@@ -34,15 +34,19 @@ NAME_GRACE_AFTER_LOSS = HEARTBEAT * 3.5
 class Delivery:
     """One message that waits for `ack` or `reject`, exactly one of them."""
 
-    __slots__ = ("_message", "envelope")
+    __slots__ = ("_message", "channel", "envelope")
 
-    def __init__(self, message: AbstractIncomingMessage) -> None:
+    def __init__(self, message: AbstractIncomingMessage, channel: Channel) -> None:
         self.envelope: Envelope = from_amqp(message)
+        self.channel = channel
         self._message = message
 
-    async def ack(self) -> None:
-        """Done with it. On a channel that was lost meanwhile this does nothing: the message comes again."""
-        await self._settle("ack", self._message.ack())
+    async def ack(self, *, and_before: bool = False) -> None:
+        """Done with it, or with it and all that came before it on its channel.
+
+        On a channel that was lost meanwhile this does nothing: the message comes again.
+        """
+        await self._settle("ack", self._message.ack(multiple=and_before))
 
     async def reject(self, *, requeue: bool = False) -> None:
         """Refuse it: to the dead-letter exchange of its queue, or back into the queue. Never raises for a lost link."""
@@ -56,11 +60,18 @@ class Delivery:
             log.debug("settled too late", what=what, message_id=self.envelope.message_id)
 
 
+async def ack_all(deliveries: Iterable[Delivery]) -> None:
+    """Done with these, in one word to the broker; of what came before them on their channels nothing may be undone."""
+    newest = {delivery.channel: delivery for delivery in deliveries}
+    for delivery in newest.values():
+        await delivery.ack(and_before=True)
+
+
 class Attachment:
     """One consumer on a channel of its own, until the channel is lost."""
 
     def __init__(self, channel: Channel) -> None:
-        self._channel = channel
+        self.channel = channel
         self._inbox: asyncio.Queue[AbstractIncomingMessage | None] = asyncio.Queue()
         self._lost = False
 
@@ -105,7 +116,7 @@ class Attachment:
 
     async def close(self) -> None:
         """Stop; what was not acked goes back to the queue."""
-        await self._channel.close()
+        await self.channel.close()
 
 
 class Consumer:
@@ -150,7 +161,7 @@ class Consumer:
         while True:
             attachment = await self.attached()
             try:
-                return Delivery(await attachment.next())
+                return Delivery(await attachment.next(), attachment.channel)
             except ConnectionLostError as exc:
                 log.debug("consume again", queue=self._queue, reason=str(exc))
                 await self._detach()

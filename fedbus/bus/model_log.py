@@ -63,7 +63,7 @@ class ModelLogReader:
             try:
                 attachment = await self._attach(start)
                 while True:
-                    delivery = Delivery(await attachment.next())
+                    delivery = Delivery(await attachment.next(), attachment.channel)
                     offset = int(delivery.envelope.headers["x-stream-offset"])
                     if isinstance(start, int) and offset < start:
                         await delivery.ack()

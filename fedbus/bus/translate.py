@@ -9,7 +9,8 @@
     channel closed: other arguments than declared          BusError           final
 
 aiormq ends pending calls of a connection that it closes with CancelledError, although nobody cancelled the caller;
-`translated` tells the two apart by `Task.cancelling()`.
+`translated` tells the two apart by `Task.cancelling()`. Of a channel that is closed without a reason it ends them with
+a bare Exception, see `nameless`.
 """
 
 from __future__ import annotations
@@ -64,6 +65,15 @@ def translated(what: str, *, publishing: bool = False) -> Iterator[None]:
         raise ConnectionLostError(f"{what}: the broker did not answer in time") from exc
     except (AMQPError, ChannelInvalidStateError, OSError, RuntimeError) as exc:
         raise ConnectionLostError(f"{what}: {reason(exc)}") from exc
+    except Exception as exc:
+        if not nameless(exc):
+            raise
+        raise ConnectionLostError(f"{what}: the channel was closed meanwhile") from exc
+
+
+def nameless(exc: BaseException) -> bool:
+    """Whether this is how aiormq ends what waits for something that is closed without a reason."""
+    return type(exc) is Exception
 
 
 _OTHER_LOGIN = "; the broker URL needs a login that may (FEDBUS_BROKER_URL)"

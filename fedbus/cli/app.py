@@ -15,8 +15,8 @@ import typer
 from fedbus.cli import jobs
 from fedbus.cli.bench import bench_app
 from fedbus.cli.broker import broker_app
-from fedbus.cli.replay import replay
 from fedbus.cli.chaos import chaos
+from fedbus.cli.replay import replay
 from fedbus.errors import FedbusError, JobSpecError, SettingsError
 
 app = typer.Typer(

@@ -35,6 +35,8 @@ def chaos(
     from fedbus.runtime.logging import configure_logging
 
     configure_logging("error")
+    if kill_points:
+        raise typer.Exit(_kill_points(keep, output))
     seeds, outcomes = seeds_of(seed), []
     tell = (lambda _: None) if output is Output.JSON or len(seeds) > 1 else typer.echo
     for number in seeds:
@@ -47,3 +49,13 @@ def chaos(
     else:
         print_rows([row for outcome in outcomes for row in outcome.rows()], output)
     raise typer.Exit(0 if all(outcome.found.ok for outcome in outcomes) else 1)
+
+
+def _kill_points(keep: Path | None, output: Output) -> int:
+    from fedbus.bench.chaos.kill_points import run_kill_points
+
+    table = run_kill_points(keep=keep, tell=(lambda _: None) if output is Output.JSON else typer.echo)
+    print_rows(table.rows(), output)
+    for sentence in table.failures:
+        typer.echo(sentence, err=True)
+    return 1 if table.failures else 0

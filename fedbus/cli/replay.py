@@ -14,7 +14,7 @@ from fedbus.cli.broker import Output
 
 if TYPE_CHECKING:
     from fedbus.store.state_reader import StateReader
-    from services.aggregator.replay import Replay
+    from services.replay.replay import Replay
 
 Told = Callable[[], None]
 
@@ -49,7 +49,7 @@ def replay(
 
     from fedbus.errors import SettingsError
     from fedbus.store.state_reader import StateReader
-    from services.aggregator.replay import jobs_with_params
+    from services.replay.replay import jobs_with_params
 
     torch.set_num_threads(1)  # as the aggregator does: it may work beside
     if without and verify:
@@ -78,7 +78,7 @@ def _verified(state: StateReader, job: str, out: Path | None, *, alone: bool) ->
     import dataclasses
 
     from fedbus.errors import FedbusError
-    from services.aggregator.verification import verify
+    from services.replay.verification import verify
 
     try:
         with _counted(job) as told:
@@ -105,8 +105,8 @@ def _print_rows(rows: list[dict[str, Any]], output: Output, *, alone: bool) -> N
 def _leave_out(state: StateReader, job: str, without: list[str], out: Path | None, output: Output) -> None:
     import dataclasses
 
-    from services.aggregator.leave_out import leave_out
-    from services.aggregator.replay import with_recording
+    from services.replay.leave_out import leave_out
+    from services.replay.replay import with_recording
 
     with _counted(job) as told:
         result, done = with_recording(state, job, lambda recording: leave_out(state, recording, without, told=told))

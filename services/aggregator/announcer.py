@@ -15,13 +15,12 @@ from fedbus.bus import mail
 from fedbus.bus.consumer import Delivery
 from fedbus.bus.envelope import Envelope
 from fedbus.bus.publisher import Publisher
-from fedbus.bus.topology import DEAD, dead_key
 from fedbus.core import events
 from fedbus.core import messages as m
 from fedbus.errors import PublishError
+from services.aggregator.dead_letters import DeadLetters
 
 WAITING_MESSAGES = 10_000
-REASON_BYTES = 500
 
 log = structlog.get_logger()
 
@@ -31,11 +30,17 @@ class Announcer:
 
     def __init__(self, publisher: Publisher, *, keep: Callable[[m.Event], Awaitable[None]]) -> None:
         self._publisher = publisher
+        self._dead = DeadLetters(publisher)
         self._keep = keep
         self._waiting: asyncio.Queue[Envelope] = asyncio.Queue(WAITING_MESSAGES)
 
     async def run(self) -> None:
         """Publish what waits, in order, for ever. A message nobody can take is logged, not fatal."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._dead.run(), name="dead letters")
+            group.create_task(self._say(), name="say")
+
+    async def _say(self) -> None:
         while True:
             envelope = await self._waiting.get()
             try:
@@ -47,6 +52,7 @@ class Announcer:
     async def drained(self) -> None:
         """Wait until everything said so far was published."""
         await self._waiting.join()
+        await self._dead.drained()
 
     async def tell(self, site: str | None, message: mail.ControlMessage) -> None:
         """Send a control message to one site, or to all."""
@@ -62,22 +68,7 @@ class Announcer:
 
     async def refuse(self, delivery: Delivery, reason: str) -> None:
         """Keep a message that breaks the protocol where people can look at it, with the reason in a header."""
-        envelope = delivery.envelope
-        log.warning("dead-letter", exchange=envelope.exchange, sender=envelope.user_id, reason=reason)
-        dead = Envelope(
-            exchange=DEAD,
-            routing_key=dead_key(envelope.exchange),
-            type=envelope.type,
-            body=envelope.body,
-            message_id=envelope.message_id or "none",
-            content_type=envelope.content_type,
-            headers={
-                "reason": reason[:REASON_BYTES],
-                "sender": envelope.user_id or "",
-                "origin": f"{envelope.exchange}/{envelope.routing_key}",
-            },
-        )
-        await self._waiting.put(dead)
+        await self._dead.refuse(delivery, reason)
 
 
 _WARNINGS = {

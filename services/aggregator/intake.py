@@ -20,7 +20,7 @@ from datetime import timedelta
 
 import structlog
 
-from fedbus.bus.consumer import Delivery
+from fedbus.bus.consumer import Delivery, ack_all
 from fedbus.core import wire
 from fedbus.core.messages import Chunk, UpdateId, UpdateManifest
 from fedbus.core.strategies import counted
@@ -150,8 +150,7 @@ class Intake:
         while not arrived.empty():
             batch.append(arrived.get_nowait())
         await self._take(batch)
-        for delivery in batch:
-            await delivery.ack()
+        await ack_all(batch)
         self._reached(Point.ACKED)
         self.busy = False
 

@@ -36,8 +36,13 @@ class Delivery:
     def __init__(self, envelope: Envelope, user_id: str | None) -> None:
         self.envelope = dataclasses.replace(envelope, user_id=user_id)
         self.acked = 0
+        self.channel = 1
+        self.before: list[Delivery] = []
 
-    async def ack(self) -> None:
+    async def ack(self, *, and_before: bool = False) -> None:
+        for delivery in self.before if and_before else []:
+            if not delivery.acked:
+                await delivery.ack()
         self.acked += 1
 
 
@@ -139,7 +144,8 @@ class Desk:
     async def take(self, deliveries: Iterable[Delivery]) -> None:
         """Deliver until all are acknowledged; KilledError when the process was killed over them."""
         waiting = list(deliveries)
-        for delivery in waiting:
+        for number, delivery in enumerate(waiting):
+            delivery.before = waiting[:number]
             self.deliveries.put_nowait(delivery)
         task = asyncio.create_task(self.intake.run(self.coming()))  # type: ignore[arg-type]
         try:

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 
-from fedbus.bus.consumer import Consumer
+from fedbus.bus.consumer import Consumer, ack_all
 from fedbus.bus.declare import delete_queue
 from fedbus.bus.publisher import Publisher
 from fedbus.errors import LoginError, NameTakenError, NoSuchQueueError
@@ -48,6 +48,26 @@ async def test_acked_message_does_not_come_again(open_session, publisher, queue,
         delivery = await anext(deliveries)
 
     assert delivery.envelope.body == b"2"
+
+
+async def test_what_came_together_is_acked_together_also_across_a_cut(proxied, proxy, publisher, queue, envelope):
+    # given one message of a channel that was cut, and what came on the next
+    async with asyncio.timeout(20), Consumer(proxied, queue, prefetch=4) as deliveries:
+        await publisher.publish(envelope(queue, b"0"))
+        came = [await anext(deliveries)]
+        proxy.cut()
+        await publisher.publish_many([envelope(queue, body) for body in (b"1", b"2", b"3")])
+        came += [await anext(deliveries) for _ in range(3)]
+        # when they are acked in one word
+        await ack_all(came)
+        # then only what was not among them is left
+        left = await anext(deliveries)
+    assert {delivery.envelope.body for delivery in [*came, left]} == {b"0", b"1", b"2", b"3"}
+    async with asyncio.timeout(20), Consumer(proxied, queue, prefetch=4) as deliveries:
+        assert (await anext(deliveries)).envelope.body == left.envelope.body
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(SOON.total_seconds()):
+                await anext(deliveries)
 
 
 async def test_requeued_message_comes_again(open_session, publisher, queue, envelope):

@@ -34,6 +34,7 @@ def test_status_as_json(fedbus_broker, tmp_path):
         "port": None,
         "since": None,
         "logins": [],
+        "alarms": [],
     }
 
 

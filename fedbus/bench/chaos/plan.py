@@ -63,10 +63,10 @@ class Habits:
 # A lease is 1.5 s in these runs: what lasts longer makes its victim lost. An aggregator needs about 3 s to import torch
 # and a broker about 4 s to start, both on an idle machine.
 HABITS = {
-    Act.KILL_TRAINER: Habits(share=3, peace_s=4.0),
-    Act.KILL_SITE: Habits(share=4, lasts_s=(0.0, 3.0), peace_s=4.0),
-    Act.KILL_AGGREGATOR: Habits(share=4, lasts_s=(0.0, 2.0), peace_s=8.0),
-    Act.KILL_BROKER: Habits(share=3, lasts_s=(0.0, 3.0), peace_s=15.0),
+    Act.KILL_TRAINER: Habits(share=3, peace_s=6.0),
+    Act.KILL_SITE: Habits(share=4, lasts_s=(0.0, 3.0), peace_s=8.0),
+    Act.KILL_AGGREGATOR: Habits(share=4, lasts_s=(0.0, 2.0), peace_s=12.0),
+    Act.KILL_BROKER: Habits(share=3, lasts_s=(0.0, 3.0), peace_s=20.0),
     Act.FREEZE_TRAINER: Habits(share=2, lasts_s=(2.0, 5.0)),
     Act.FREEZE_SITE: Habits(share=2, lasts_s=(2.0, 5.0)),
     Act.FREEZE_AGGREGATOR: Habits(share=2, lasts_s=(2.0, 5.0), peace_s=3.0),
@@ -82,7 +82,7 @@ HABITS = {
 ON_SITE = (Act.KILL_TRAINER, Act.KILL_SITE, Act.FREEZE_TRAINER, Act.FREEZE_SITE)
 ON_LINK = (Act.CUT, Act.STALL, Act.VANISH, Act.REFUSE, Act.SLOW)
 MISCHIEF = (Act.REPEAT_UPDATES, Act.REPEAT_VERSIONS, Act.REPEAT_RECEIPTS)
-PAUSE_S = (0.2, 2.8)
+PAUSE_S = (0.3, 3.3)
 TRIES = 20
 
 

@@ -113,9 +113,13 @@ class Proxy:
 
 
 class Backstage:
-    """An event loop in a thread of its own: links and mischief go on while the main thread starts processes."""
+    """An event loop in a thread of its own: links and mischief go on while the main thread starts processes.
+
+    Leaving it breaks the links that it was given.
+    """
 
     def __enter__(self) -> Self:
+        self._links: list[Proxy] = []
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="backstage", daemon=True)
         self._thread.start()
@@ -129,6 +133,13 @@ class Backstage:
         self._thread.join()
         self._loop.close()
 
+    def link(self, broker: str, port: int) -> Proxy:
+        """A link to the broker that takes connections at `port`."""
+        link = Proxy(broker)
+        self._links.append(link)
+        self.wait(link.up(port))
+        return link
+
     def begin(self, work: Coroutine[Any, Any, T]) -> Future[T]:
         """Run `work` there; its result comes in the future."""
         return asyncio.run_coroutine_threadsafe(work, self._loop)
@@ -138,6 +149,8 @@ class Backstage:
         return self.begin(work).result()
 
     async def _end(self) -> None:
+        for link in self._links:
+            await link.close()
         others = asyncio.all_tasks() - {asyncio.current_task()}
         for task in others:
             task.cancel()

@@ -16,11 +16,11 @@ import shutil
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from fedbus.bench.chaos.acts import Player
 from fedbus.bench.chaos.evidence import ledger_record, lines, replay_failures, site_record
@@ -30,12 +30,13 @@ from fedbus.bench.chaos.report import Found, Outcome, judge
 from fedbus.bench.chaos.stage import Stage, Surprise
 from fedbus.bench.figures import time_of
 from fedbus.bench.interrupts import Interrupts
-from fedbus.bench.local import LocalFederation
+from fedbus.bench.local import Daemon, LocalFederation
 from fedbus.core import events
 from fedbus.core.jobspec import JobSpec
 from fedbus.core.messages import JobState
 from fedbus.errors import FedbusError, SettingsError
 from fedbus.store.spool import Bodies
+from fedbus.store.state_reader import StateReader
 from services.publisher.client import Client
 from services.publisher.settings import LOGIN, PublisherSettings
 
@@ -46,9 +47,11 @@ SOON = timedelta(seconds=120)  # a busy machine is no reason to give up
 # A queue or stream younger than a second is lost when a RabbitMQ 3.10 node is killed.
 AGE_S = 2.0
 HEAL_S = 10.0
-ENDS_WITHIN_S = 120.0
+ENDS_WITHIN = timedelta(seconds=120)
+LOOK_S = 0.5
 
 Tell = Callable[[str], None]
+T = TypeVar("T")
 
 
 def run_seed(seed: int, *, within_s: float, keep: Path | None, tell: Tell) -> Outcome:
@@ -79,9 +82,8 @@ def _run(folder: Path, seed: int, within_s: float, tell: Tell) -> Outcome:
         player.idle_until(time.monotonic() + AGE_S)
         player.play(deeds)
         unaware = wait_for_end(stage, player, job)
-        stage.close()
-    found = examine(federation, job, SITES, stage.surprises, sites_that_never_heard_of_the_end=unaware)
-    commits = lines(_aggregators(federation), job, events.VERSION_COMMITTED)
+    found = examine(federation, job, SITES, surprises=stage.surprises, who_never_was_done_with_the_job=unaware)
+    commits = lines(aggregators(federation), job, events.VERSION_COMMITTED)
     return Outcome(seed=seed, done=tuple(player.done), found=found, commits_at=tuple(map(time_of, commits)))
 
 
@@ -102,38 +104,52 @@ def job_spec(name: str, *, stop: dict[str, Any], min_sites: int = len(SITES)) ->
     )
 
 
-def submit(federation: LocalFederation, spec: JobSpec) -> str:
-    """Submit a job and return its id."""
+def ask(federation: LocalFederation, question: Callable[[Client], Coroutine[Any, Any, T]]) -> T:
+    """Ask the aggregator as submitter."""
 
-    async def asking() -> str:
+    async def asking() -> T:
         settings = PublisherSettings.load(broker_url=federation.url(LOGIN), timeout_s=SOON.total_seconds())
         async with Client(settings) as client:
-            return await client.submit(spec)
+            return await question(client)
 
     return asyncio.run(asking())
 
 
-def wait_for_end(stage: Stage, player: Player, job: str) -> list[str]:
-    """Wait until the job has ended, is cleared, and every site has dropped its files; who did not, in words."""
-    folder = stage.federation.folder
-    files = {site: folder / "sites" / site / "jobs" / job for site in SITES}
+def submit(federation: LocalFederation, spec: JobSpec) -> str:
+    """Submit a job and return its id."""
+    return ask(federation, lambda client: client.submit(spec))
+
+
+def still_at_it(federation: LocalFederation, sites: Sequence[str], job: str) -> list[str]:
+    """Who is not done with a job, in words: it has ended, is cleared, and every site has dropped its files, or not."""
+    folder = federation.folder
     spooled = Bodies(folder / "aggregator" / "spool").path(job, "any").parent
-    deadline = time.monotonic() + ENDS_WITHIN_S
-    while time.monotonic() < deadline:
-        player.idle_until(time.monotonic() + 0.5)
-        ended = lines(_aggregators(stage.federation), job, events.JOB_ENDED)
-        if ended and not spooled.exists() and not any(path.exists() for path in files.values()):
-            return []
-    left = [f"{site} still has files of the job" for site, path in files.items() if path.exists()]
-    return left + ([f"the aggregator still has {spooled}"] if spooled.exists() else [])
+    places = {"the aggregator": spooled} | {site: folder / "sites" / site / "jobs" / job for site in sites}
+    found = [f"{name} still has {path}" for name, path in places.items() if path.exists()]
+    with StateReader(folder / "aggregator") as state:
+        row = next(row for row in state.ledger.jobs() if row.job == job)
+    return found if JobState(row.state).ended else [*found, f"{job} is {row.state}"]
+
+
+def over(federation: LocalFederation, sites: Sequence[str], job: str) -> bool:
+    """Whether everybody is done with a job."""
+    return not still_at_it(federation, sites, job)
+
+
+def wait_for_end(stage: Stage, player: Player, job: str) -> list[str]:
+    """Look after the daemons until everybody is done with the job; returns who never was, in words."""
+    deadline = time.monotonic() + ENDS_WITHIN.total_seconds()
+    while (left := still_at_it(stage.federation, SITES, job)) and time.monotonic() < deadline:
+        player.idle_until(time.monotonic() + LOOK_S)
+    return left
 
 
 def examine(
     federation: LocalFederation,
     job: str,
     sites: Sequence[str],
-    surprises: Sequence[Surprise],
     *,
+    surprises: Sequence[Surprise] = (),
     state: JobState = JobState.FINISHED,
     **others: Sequence[str],
 ) -> Found:
@@ -141,7 +157,7 @@ def examine(
     state_dir = federation.folder / "aggregator"
     of_site = {site: [d for d in federation.daemons if d.name == site] for site in sites}
     sent = Counter(e["update"] for logs in of_site.values() for e in lines(logs, job, "update-publishing"))
-    refused = [str(e["reason"]) for d in _aggregators(federation) for e in d.events() if e["event"] == "dead-letter"]
+    refused = [str(e["reason"]) for d in aggregators(federation) for e in d.events() if e["event"] == "dead-letter"]
     return judge(
         [site_record(site, logs, job) for site, logs in of_site.items()],
         ledger_record(state_dir, job),
@@ -154,7 +170,8 @@ def examine(
     )
 
 
-def _aggregators(federation: LocalFederation) -> list[Any]:
+def aggregators(federation: LocalFederation) -> list[Daemon]:
+    """All processes of the aggregator, in their order."""
     return [daemon for daemon in federation.daemons if daemon.name == AGGREGATOR]
 
 

@@ -45,13 +45,8 @@ class Stage:
         self._backstage = backstage
         self._paces_s = paces_s
         self._daemons: dict[str, Daemon] = {}
-        self._links = {name: self._link(name) for name in (AGGREGATOR, *paces_s)}
-
-    def _link(self, name: str) -> Proxy:
-        link = Proxy(self.federation.url(name))
         # not any free port: while the link is down the kernel would give it to somebody's outgoing connection
-        self._backstage.wait(link.up(free_port()))
-        return link
+        self._links = {name: backstage.link(federation.url(name), free_port()) for name in (AGGREGATOR, *paces_s)}
 
     # -------------------------------------------------------------- daemons
 
@@ -98,11 +93,6 @@ class Stage:
         """Take connections again."""
         link = self._links[name]
         self._backstage.wait(link.up(link.port))
-
-    def close(self) -> None:
-        """Break all links."""
-        for link in self._links.values():
-            self._backstage.wait(link.close())
 
 
 def make_data(folder: Path, site: str) -> Path:

@@ -24,7 +24,7 @@ from fedbus.core.layout import Layout
 from fedbus.store.state_reader import StateReader
 from fedbus.tensors.codec import decode_all_
 from fedbus.tensors.tiles import tiles
-from services.aggregator.replay import Recording, Told, nothing, read_delta
+from services.replay.replay import Recording, Told, nothing, read_delta
 
 ALL = "all"
 MOST_GROUPS = 12

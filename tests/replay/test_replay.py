@@ -27,11 +27,11 @@ from fedbus.tensors import codec
 from fedbus.tensors.global_model import GlobalModel
 from fedbus.tensors.server_optimizer import make_server_optimizer
 from services.aggregator import bodies, history
-from services.aggregator.contributions import groups_of
-from services.aggregator.leave_out import LeftOut, leave_out
 from services.aggregator.model_keeper import ModelKeeper, rounding_seed
-from services.aggregator.replay import Replay, jobs_with_params, record
-from services.aggregator.verification import Verdict, verify
+from services.replay.contributions import groups_of
+from services.replay.leave_out import LeftOut, leave_out
+from services.replay.replay import Replay, jobs_with_params, record
+from services.replay.verification import Verdict, verify
 
 LAYOUT = Layout.of(
     [
@@ -141,10 +141,10 @@ class Job:
 @pytest.fixture
 def job(tmp_path: Path) -> Job:
     """A job of two sites with checkpoints of versions 0, 3 and 5, and one of its seven versions after that."""
-    return told(Job(tmp_path / "state"))
+    return seven_versions(Job(tmp_path / "state"))
 
 
-def told(job: Job) -> Job:
+def seven_versions(job: Job) -> Job:
     job.begin()
     for number in range(7):
         job.sends("mercy", num_examples=10)
@@ -160,7 +160,7 @@ def told(job: Job) -> Job:
 @pytest.mark.parametrize("down", ["fp32", "int8"])
 @pytest.mark.parametrize("kind", ["plain", "momentum", "adam", "yogi"])
 def test_with_its_updates_kept_a_job_is_replayed_from_version_0(tmp_path: Path, kind: str, down: str) -> None:
-    job = told(Job(tmp_path / "state", server_optimizer={"kind": kind, "lr": 0.1}, codec={"down": down}))
+    job = seven_versions(Job(tmp_path / "state", server_optimizer={"kind": kind, "lr": 0.1}, codec={"down": down}))
     with StateReader(job.folder) as state:
         verdict, done = verify(state, "heart")
     assert (verdict.from_version, verdict.to_version, verdict.updates) == (0, 7, 14)
@@ -173,7 +173,7 @@ def test_with_its_updates_kept_a_job_is_replayed_from_version_0(tmp_path: Path, 
 
 
 def test_without_that_it_is_replayed_from_the_older_checkpoint_and_says_why(tmp_path: Path) -> None:
-    verdict = told(Job(tmp_path / "state", keep_updates=False)).verdict()
+    verdict = seven_versions(Job(tmp_path / "state", keep_updates=False)).verdict()
     assert (verdict.from_version, verdict.to_version, verdict.updates) == (3, 7, 8)
     assert verdict.says == (
         "bit-identical to the checkpoint of version 5; the bodies of 6 updates before version 3 are gone; "
@@ -189,7 +189,7 @@ def test_a_job_that_is_over_is_replayed_from_its_archive(job: Job) -> None:
 
 
 def test_a_job_that_is_over_without_an_archive_says_what_would_have_kept_it(tmp_path: Path) -> None:
-    job = told(Job(tmp_path / "state", keep_updates=False))
+    job = seven_versions(Job(tmp_path / "state", keep_updates=False))
     job.ends()
     verdict = job.verdict()
     assert verdict.identical is None
@@ -202,7 +202,7 @@ def test_a_job_that_is_over_without_an_archive_says_what_would_have_kept_it(tmp_
 
 def test_updates_that_are_kept_from_some_moment_on_are_replayed_from_there(tmp_path: Path) -> None:
     # given: an aggregator that is told to keep updates only after version 7
-    job = told(Job(tmp_path / "state", keep_updates=False))
+    job = seven_versions(Job(tmp_path / "state", keep_updates=False))
     job.open(keep_updates=True)
     for _ in range(3):
         job.sends("mercy"), job.sends("ucsf")
@@ -237,7 +237,7 @@ def test_a_refused_body_is_never_kept(job: Job) -> None:
 
 @pytest.mark.parametrize("name", ["params", "hidden", "optimizer.v"])
 def test_a_checkpoint_that_differs_in_one_bit_is_named_with_the_place(tmp_path: Path, name: str) -> None:
-    job = told(Job(tmp_path / "state", server_optimizer={"kind": "adam", "lr": 0.1}))
+    job = seven_versions(Job(tmp_path / "state", server_optimizer={"kind": "adam", "lr": 0.1}))
     # given: a newest checkpoint in which one bit of weight[1, 2] is another
     folder = job.folder / "jobs" / "heart" / "checkpoints"
     newest = Checkpoints(folder).newest()
@@ -287,7 +287,7 @@ def test_facts_that_do_not_fit_each_other_are_named(job: Job) -> None:
 
 def test_an_aggregator_that_moves_on_meanwhile_is_followed(tmp_path: Path) -> None:
     # given: an aggregator that writes two checkpoints, and deletes bodies, while the first of them is read
-    job = told(Job(tmp_path / "state", keep_updates=False))
+    job = seven_versions(Job(tmp_path / "state", keep_updates=False))
     moves = iter([job.saves, lambda: (job.sends("mercy"), job.sends("ucsf"), job.saves())])
 
     def moves_on() -> None:

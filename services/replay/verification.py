@@ -14,7 +14,7 @@ from fedbus.core.strategies import counted
 from fedbus.store.checkpoints import Checkpoint
 from fedbus.store.state_reader import StateReader
 from fedbus.store.tensor_file import TensorFile
-from services.aggregator.replay import Recording, Replay, Told, nothing, with_recording
+from services.replay.replay import Recording, Replay, Told, nothing, with_recording
 
 Floats = npt.NDArray[np.float32]
 

@@ -19,8 +19,8 @@ from torch import Tensor
 
 from fedbus.errors import StoreError
 from fedbus.store.state_reader import StateReader
-from services.aggregator.contributions import ALL, Contributions, Groups, groups_of, norm
-from services.aggregator.replay import Recording, Replay, Told, nothing
+from services.replay.contributions import ALL, Contributions, Groups, groups_of, norm
+from services.replay.replay import Recording, Replay, Told, nothing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
