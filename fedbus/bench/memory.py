@@ -30,6 +30,7 @@ from fedbus.core import messages as m
 from fedbus.core.frames import Code
 from fedbus.core.jobspec import JobSpec
 from fedbus.core.layout import Layout
+from fedbus.errors import FedbusError
 from fedbus.store.state_reader import StateReader
 from fedbus.tensors.codec import encode
 from fedbus.tensors.global_model import MODEL_COPIES
@@ -168,7 +169,8 @@ def _trainer(site: Daemon) -> int:
 
 def _broker(federation: LocalFederation) -> int:
     pid = federation.node.status().pid
-    assert pid is not None
+    if pid is None:
+        raise FedbusError("the private broker has ended")
     return pid
 
 

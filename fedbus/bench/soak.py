@@ -118,9 +118,7 @@ def _prepare(plan: SoakPlan, params_folder: Path, frames: Path) -> PreparedUpdat
     return PreparedUpdate(frames=str(frames), frame_sizes=sizes, layout_digest=layout.digest, numel=numel)
 
 
-def _start_stubs(
-    plan: SoakPlan, federation: LocalFederation, folder: Path, update: PreparedUpdate
-) -> Iterator[Daemon]:
+def _start_stubs(plan: SoakPlan, federation: LocalFederation, folder: Path, update: PreparedUpdate) -> Iterator[Daemon]:
     for number in range(plan.processes):
         name = f"stub-{number}"
         names = plan.names[number :: plan.processes]
@@ -220,7 +218,9 @@ def figures(plan: SoakPlan, federation: LocalFederation, samples: list[Sample], 
     yield row(f"{case}: confirmed and neither folded nor refused", len(lost), "", 0)
 
 
-def _latencies(case: str, stubs: list[Daemon], folds: Mapping[str, float], steady: tuple[float, float]) -> Iterator[Row]:
+def _latencies(
+    case: str, stubs: list[Daemon], folds: Mapping[str, float], steady: tuple[float, float]
+) -> Iterator[Row]:
     began: dict[str, float] = {}
     for line in (line for stub in stubs for line in lines_of(stub, "update-publishing")):
         began.setdefault(line["update"], time_of(line))  # it may be sent again

@@ -18,6 +18,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Self
 
+from pydantic import SecretStr
+
 from fedbus.bus.logins import write_private
 from fedbus.runtime.lifecycle import run_daemon
 from fedbus.runtime.logging import configure_logging
@@ -110,7 +112,7 @@ async def run_sites(plan: StubPlan, stop: asyncio.Event) -> None:
 
 async def _run_site(plan: StubPlan, name: str, url: str, stop: asyncio.Event) -> None:
     settings = SiteSettings(
-        broker_url=url,
+        broker_url=SecretStr(url),
         site_name=name,
         site_data=Path(plan.folder),
         site_state_dir=Path(plan.folder) / name,

@@ -1,8 +1,8 @@
 """One live AMQP connection and the channels on it, until it breaks. Sessions replace links, they never repair them.
 
 Every call has a time limit and every error is translated. A call that is not answered in time makes the whole link
-suspect, because a half-open link looks like that; the session then drops it. A link that the broker has blocked
-(memory or disk alarm) is silent too but healthy: it is waited for.
+suspect, because a half-open link looks like that; the session then drops it. Two kinds of links are silent and healthy,
+and are waited for: one that the broker has blocked (memory or disk alarm), and a slow one on which bytes still move.
 """
 
 from __future__ import annotations
@@ -20,11 +20,16 @@ from pamqp.common import Arguments
 
 from fedbus.bus.envelope import Envelope
 from fedbus.bus.translate import reason, to_amqp, translated
+from fedbus.bus.transport import Connection, Transport
 from fedbus.errors import BusError, ConnectionLostError
 
 # The slowest uplink that still counts as alive: a publish gets the time for all bytes before it on top of `answer_s`.
 SLOWEST_BYTES_PER_S = 64 * 1024
-BLOCKED_CHECK_S = 1.0
+# An answer on a slower line is waited for while as much moves in the time that it was given; heartbeats are far less.
+LEAST_MOVED_BYTES = 8 * 1024
+# Traffic of others must not keep a call alive for ever that the broker has forgotten.
+MOST_EXTENSIONS = 20
+CHECK_S = 1.0
 CLOSE_TIMEOUT_S = 2.0
 
 T = TypeVar("T")
@@ -40,6 +45,7 @@ class Link:
         self,
         connection: AbstractConnection,
         raw: RawConnection,
+        socket: Transport,
         *,
         answer_s: float,
         on_blocked: Callable[[Link], None],
@@ -47,6 +53,7 @@ class Link:
         self.answer_s = answer_s
         self._connection = connection
         self._raw = raw
+        self._socket = socket
         self._on_blocked = on_blocked
         self.lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         raw.closing.add_done_callback(self._closed)
@@ -56,10 +63,14 @@ class Link:
         cls, url: str, *, name: str, heartbeat_s: int, answer_s: float, on_blocked: Callable[[Link], None]
     ) -> Link:
         """Connect and log in. Raises what aio_pika raises; the caller sets the time limit."""
-        connection = await aio_pika.connect(url, client_properties={"connection_name": name}, heartbeat=heartbeat_s)
+        connecting = aio_pika.connect(
+            url, client_properties={"connection_name": name}, heartbeat=heartbeat_s, connection_class=Connection
+        )
+        connection = await connecting
         if connection.transport is None:
             raise ConnectionLostError("the connection was closed while it was opened")
-        return cls(connection, connection.transport.connection, answer_s=answer_s, on_blocked=on_blocked)
+        raw = connection.transport.connection
+        return cls(connection, raw, connection.socket, answer_s=answer_s, on_blocked=on_blocked)
 
     def _closed(self, closing: asyncio.Future[Any]) -> None:
         exc = None if closing.cancelled() else closing.exception()
@@ -79,9 +90,6 @@ class Link:
         finally:
             ready.close()
 
-    def note_blocked(self) -> None:
-        self._on_blocked(self)
-
     async def unblocked(self) -> None:
         """Wait until publishes are taken again, or the link is lost."""
         ready: asyncio.Future[None] = asyncio.ensure_future(self._raw.ready())
@@ -96,11 +104,16 @@ class Link:
             self.lost.set_result(why)
 
     async def close(self) -> None:
-        """Close politely when the broker answers, at once otherwise."""
+        """Close politely when the broker answers, by force otherwise: what is unsent would be waited for."""
         self.suspect("closed by us")
-        with suppress(BusError), translated("close the connection"):
-            async with asyncio.timeout(CLOSE_TIMEOUT_S):
-                await self._connection.close()
+        closing = asyncio.create_task(self._connection.close(), name="close the connection")
+        closing.add_done_callback(_seen)
+        try:
+            await asyncio.wait({closing}, timeout=CLOSE_TIMEOUT_S)
+        finally:
+            if not closing.done():  # also when we are cancelled: aiormq must not be left halfway
+                self._socket.abort()
+                await asyncio.wait({closing}, timeout=CLOSE_TIMEOUT_S)
 
     async def channel(self, *, confirms: bool) -> Channel:
         """Open a channel. Raises ConnectionLostError."""
@@ -109,15 +122,52 @@ class Link:
         return Channel(self, channel, await channel.get_underlay_channel())
 
     async def rpc(self, what: str, call: Awaitable[T]) -> T:
-        """Await one call to the broker for at most `answer_s`."""
+        """Await one call to the broker for at most `answer_s`, longer while bytes move."""
+        return await self.settled(what, asyncio.ensure_future(call), self.answer_s)
+
+    async def settled(self, what: str, call: asyncio.Future[T], allowed_s: float, *, publishing: bool = False) -> T:
+        """The result of a call that began just now; an error of the table of `translate` otherwise.
+
+        The link becomes suspect when there is none `allowed_s` after bytes moved last.
+        """
+        call.add_done_callback(_seen)
+        patience = _Patience(self._socket, allowed_s)
         try:
-            with translated(what):
-                async with asyncio.timeout(self.answer_s):
-                    return await call
-        except ConnectionLostError as exc:
-            if isinstance(exc.__cause__, TimeoutError) and not self.blocked:
-                self.suspect(f"no answer to '{what}' within {self.answer_s:.0f} s")
-            raise
+            while not (await asyncio.wait({call}, timeout=min(allowed_s, CHECK_S)))[0]:
+                if publishing and self.blocked:
+                    self._on_blocked(self)
+                    patience = _Patience(self._socket, allowed_s)
+                elif patience.over():
+                    if not self.blocked:
+                        self.suspect(f"no answer to '{what}' within {allowed_s:.0f} s")
+                    raise ConnectionLostError(f"{what}: the broker did not answer within {allowed_s:.0f} s")
+            with translated(what, publishing=publishing):
+                return call.result()
+        finally:
+            call.cancel()
+
+
+class _Patience:
+    """How long a call may still be without answer: `allowed_s`, anew when enough bytes have moved meanwhile."""
+
+    def __init__(self, socket: Transport, allowed_s: float) -> None:
+        self._socket = socket
+        self._allowed_s = allowed_s
+        self._extensions = 0
+        self._begin()
+
+    def _begin(self) -> None:
+        self._moved_bytes = self._socket.moved_bytes()
+        self._until = asyncio.get_running_loop().time() + self._allowed_s
+
+    def over(self) -> bool:
+        if asyncio.get_running_loop().time() <= self._until:
+            return False
+        if self._socket.moved_bytes() - self._moved_bytes < LEAST_MOVED_BYTES:
+            return True
+        self._extensions += 1
+        self._begin()
+        return self._extensions > MOST_EXTENSIONS
 
 
 class Channel:
@@ -150,13 +200,13 @@ class Channel:
         """
         size = len(envelope.body)
         self._outstanding_bytes += size
+        allowed_s = self._link.answer_s + self._outstanding_bytes / SLOWEST_BYTES_PER_S
         sending = asyncio.create_task(self._send(envelope, user_id, mandatory), name=f"publish {envelope.message_id}")
-        sending.add_done_callback(_seen)
+        what = f"publish {envelope.type or 'message'} to {_place(envelope)}"
         try:
-            await self._settled(sending, f"publish {envelope.type or 'message'} to {_place(envelope)}")
+            await self._link.settled(what, sending, allowed_s, publishing=True)
         finally:
             self._outstanding_bytes -= size
-            sending.cancel()
 
     async def _send(self, envelope: Envelope, user_id: str, mandatory: bool) -> None:
         exchange = self._exchanges.get(envelope.exchange)
@@ -167,20 +217,6 @@ class Channel:
                 exchange = await self._channel.get_exchange(envelope.exchange, ensure=False)
             self._exchanges[envelope.exchange] = exchange
         await exchange.publish(to_amqp(envelope, user_id), envelope.routing_key, mandatory=mandatory)
-
-    async def _settled(self, sending: asyncio.Task[None], what: str) -> None:
-        now = asyncio.get_running_loop().time
-        allowed_s = self._link.answer_s + self._outstanding_bytes / SLOWEST_BYTES_PER_S
-        deadline = now() + allowed_s
-        while not (await asyncio.wait({sending}, timeout=min(allowed_s, BLOCKED_CHECK_S)))[0]:
-            if self._link.blocked:
-                self._link.note_blocked()
-                deadline = now() + allowed_s
-            elif now() > deadline:
-                self._link.suspect(f"no confirm within {allowed_s:.0f} s")
-                raise ConnectionLostError(f"{what}: no confirm within {allowed_s:.0f} s")
-        with translated(what, publishing=True):
-            sending.result()
 
     # ------------------------------------------------------------------ consuming
 
@@ -247,10 +283,10 @@ class Channel:
         await self._link.rpc(f"delete queue {name}", self._raw.queue_delete(name))
 
 
-def _seen(sending: asyncio.Task[None]) -> None:
+def _seen(call: asyncio.Future[Any]) -> None:
     # When the caller was cancelled nobody asks for the outcome; asyncio would log it as forgotten.
-    if not sending.cancelled():
-        sending.exception()
+    if not call.cancelled():
+        call.exception()
 
 
 def _place(envelope: Envelope) -> str:

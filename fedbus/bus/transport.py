@@ -9,11 +9,13 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import aio_pika
 from aiormq.connection import TCPTransportFactory, TLSTransportFactory, TransportFactory
-from yarl import URL
+
+if TYPE_CHECKING:
+    from yarl import URL
 
 # struct tcp_info of Linux (4.1 and later): bytes_acked and bytes_received, each u64
 _MOVED = struct.Struct("<120xQQ")

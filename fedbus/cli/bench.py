@@ -80,6 +80,21 @@ def memory(
     print_rows(rows(sizes_mib=mib or [1, 50], updates=updates), output)
 
 
+@bench_app.command()
+def abuse(
+    deliveries: Annotated[int, typer.Option(min=1, help="Abuses sent, each of one or two messages.")] = 10_000,
+    duplicates: Annotated[int, typer.Option(min=0, help="How often one update is sent again.")] = 1_000_000,
+    seed: Annotated[int, typer.Option(help="Draws the abuses.")] = 1,
+    output: Format = Output.TEXT,
+) -> None:
+    """One site sends whatever breaks the protocol: what becomes of it, and of the updates of the others."""
+    from fedbus.bench.abuse.run import rows
+    from fedbus.runtime.logging import configure_logging
+
+    configure_logging("error")
+    print_rows(rows(deliveries=deliveries, duplicates=duplicates, seed=seed), output)
+
+
 def print_rows(rows: list[dict[str, Any]], output: Output) -> None:
     """Print figures as a table or as JSON."""
     if output is Output.JSON:

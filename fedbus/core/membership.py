@@ -17,6 +17,7 @@ said to people.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -27,6 +28,7 @@ from fedbus.core.messages import JobActivity, Join, Leave, SiteStatus
 FIRST_LEASE_S = 30.0
 """Lease from a Join until the first status, which brings the lease that the site wants."""
 MIN_LEASE_S, MAX_LEASE_S = 1.0, 3600.0
+ASK_AGAIN_S = 5.0
 PAST_SESSIONS = 16
 """So many replaced sessions are remembered per site."""
 
@@ -48,11 +50,15 @@ class Joined(StrEnum):
 
 
 class Heard(StrEnum):
-    """What a status or Leave meant; all but RENEWED and BACK were ignored."""
+    """What a status or Leave meant; all but RENEWED and BACK were ignored.
+
+    UNKNOWN_SITE asks for a Join; of the statuses that waited during an outage only the first one does.
+    """
 
     RENEWED = "renewed"
     BACK = "back"
     UNKNOWN_SITE = "unknown site"
+    UNKNOWN_AGAIN = "unknown site, asked a moment ago"
     OLD_SESSION = "old session"
     HAS_LEFT = "has left"
 
@@ -80,6 +86,7 @@ class Membership:
     def __init__(self) -> None:
         self._sites: dict[str, SiteView] = {}
         self._past: dict[str, tuple[str, ...]] = {}
+        self._asked_at: dict[str, float] = {}
 
     def joined(self, join: Join, *, now: float) -> Joined:
         """Take in a Join; the site is online unless the answer is OLD_SESSION."""
@@ -112,6 +119,8 @@ class Membership:
     def status(self, status: SiteStatus, *, now: float) -> Heard:
         """Take in a status: renew the lease, note what the site does. BACK: the site was lost."""
         heard = self._heard(status.site, status.session)
+        if heard is Heard.UNKNOWN_SITE:
+            return self._unknown(status.site, now=now)
         if heard is not Heard.RENEWED:
             return heard
         old = self._sites[status.site]
@@ -166,6 +175,12 @@ class Membership:
         if known.session != session:
             return Heard.OLD_SESSION
         return Heard.HAS_LEFT if known.state is SiteState.LEFT else Heard.RENEWED
+
+    def _unknown(self, site: str, *, now: float) -> Heard:
+        if now - self._asked_at.get(site, -math.inf) < ASK_AGAIN_S:
+            return Heard.UNKNOWN_AGAIN
+        self._asked_at[site] = now
+        return Heard.UNKNOWN_SITE
 
     def _end(self, site: str, state: SiteState, reason: str, *, now: float) -> None:
         self._sites[site] = replace(

@@ -14,12 +14,13 @@ from __future__ import annotations
 import asyncio
 import secrets
 from contextlib import AsyncExitStack, closing, suppress
+from datetime import timedelta
 from typing import Self
 
 import structlog
 
 from fedbus.bus import topology as t
-from fedbus.bus.connection import Session
+from fedbus.bus.connection import Backoff, Session
 from fedbus.bus.declare import declare
 from fedbus.bus.publisher import Publisher
 from fedbus.core import events
@@ -41,6 +42,9 @@ from services.aggregator.site_desk import SiteDesk
 from services.aggregator.standby import hold
 from services.aggregator.tools import Tools
 from services.aggregator.workers import Disk, Worker
+
+# Sites back off for longer, because there are many. Everybody waits for this one after an outage of the broker.
+BACKOFF = Backoff(most=timedelta(seconds=4))
 
 log = structlog.get_logger()
 
@@ -80,7 +84,13 @@ class Aggregator:
         store = stack.enter_context(Worker("store", self._disk))
         compute = stack.enter_context(Worker("compute", self._disk))
         self._control = await stack.enter_async_context(
-            Session(url, name="aggregator/control", retry_login=True, on_state=self._broker_watch.on_state)
+            Session(
+                url,
+                name="aggregator/control",
+                retry_login=True,
+                on_state=self._broker_watch.on_state,
+                backoff=BACKOFF,
+            )
         )
         self._bulk_in = await stack.enter_async_context(
             Session(url, name="aggregator/updates", retry_login=True, follows=self._control)

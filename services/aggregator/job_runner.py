@@ -53,6 +53,7 @@ class JobRunner:
         self.job = row.job
         self.spec = JobSpec.parse(row.spec)
         self.life = Job(self.spec)
+        self.life.offered(now=time.monotonic())  # a site that joins while the job is being opened may answer at once
         self.aggregation = Aggregation(self.spec, now=time.monotonic())
         self.complete = Complete()
         self._keeper = keeper
@@ -168,7 +169,6 @@ class JobRunner:
         """Take the job up where the ledger says it is."""
         now = time.monotonic()
         self._written_at = await self._tools.store(self._tools.ledger.last_sign_of_life, self.job)
-        self.life.offered(now=now)
         if self.row.layout is not None:
             self._folding = await self._make_folding(Layout.from_dict(self.row.layout))
             await self._folding.restore()

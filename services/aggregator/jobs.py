@@ -134,7 +134,9 @@ class Jobs:
         await closing.clear()
 
     async def _close_again(self, row: JobRow) -> None:
-        """A kill came between the job's end and its closing."""
+        """A kill came between the job's end and its closing, perhaps before anybody was told of the end."""
+        text = f"{row.state}: {row.reason}"
+        await self._tools.announcer.event(events.JOB_ENDED, row.job, text, state=row.state, result=row.result or {})
         complete = Complete()
         closing = self._closing(row.job, lambda: m.JobState(row.state))
         if await exists(self._control, t.updates_queue(row.job)):

@@ -84,6 +84,8 @@ class SiteDesk:
     async def _on_status(self, status: m.SiteStatus, heard: Heard, before: SiteView | None) -> None:
         if heard is Heard.UNKNOWN_SITE:
             return await self._announcer.tell(status.site, m.RollCall(session=self._tools.session))
+        if heard is Heard.UNKNOWN_AGAIN:
+            return None
         if heard is Heard.BACK:
             await self._site_event(events.SITE_RETURNED, status.site, f"{status.site} {_back(before)}")
             self._sites_changed()
@@ -91,7 +93,7 @@ class SiteDesk:
             runner = self._jobs.runners.get(activity.job)
             if runner is None:
                 await self._say_over(status.site, activity.job)
-            elif activity.version < 0:
+            elif activity.version < 0 and status.site in runner.life.accepted_sites:
                 await runner.welcome(status.site)
         return None
 

@@ -34,7 +34,7 @@ from fedbus.runtime.lifecycle import until_stopped
 from fedbus.store.files import make_folder
 from fedbus.store.lock import StateLock
 from fedbus.training.registry import task_names
-from services.site.job_worker import JobWorker, discard_files
+from services.site.job_worker import JobWorker, discard_files, left_over
 from services.site.settings import SiteSettings
 from services.site.trainer import start_trainer
 from services.site.training_loop import StartTrainer
@@ -155,9 +155,14 @@ class Site:
                     site=self._name,
                     session=self._session_id,
                     lease_s=self._settings.lease_s,
-                    jobs=tuple(worker.activity for worker in self._workers.values()),
+                    jobs=(*(worker.activity for worker in self._workers.values()), *self._left_over()),
                 )
             )
+
+    def _left_over(self) -> list[m.JobActivity]:
+        """Jobs that may have ended while this site was away: the aggregator says so, and their files go."""
+        names = left_over(self._settings, but=self._workers)
+        return [m.JobActivity(job=name, activity="takes no part", version=-1) for name in names]
 
     # -------------------------------------------------------------- obeying
 

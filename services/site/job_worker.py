@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from time import perf_counter
@@ -114,7 +114,8 @@ class JobWorker:
             case m.ScoreRequest(version=version):
                 await self._loop.score(version)
             case m.JobEnded(state=state, reason=reason):
-                log.info("job-ended", job=self._job, state=str(state), reason=reason)
+                if not self.ended:
+                    log.info("job-ended", job=self._job, state=str(state), reason=reason)
                 self.ended = True
                 await self._loop.stop()
             case m.RollCall() | m.JobOffer():
@@ -240,6 +241,12 @@ class JobWorker:
 
 def _folder(settings: SiteSettings, job: str) -> Path:
     return settings.state_dir / "jobs" / job
+
+
+def left_over(settings: SiteSettings, *, but: Collection[str]) -> list[str]:
+    """Jobs of which there are files here, `but` those that are being worked for."""
+    folder = settings.state_dir / "jobs"
+    return sorted(path.name for path in folder.iterdir() if path.name not in but) if folder.is_dir() else []
 
 
 def discard_files(settings: SiteSettings, job: str) -> None:

@@ -22,6 +22,7 @@ from fedbus.store.ledger import Ledger
 from fedbus.store.spool import Spool
 from fedbus.tensors import codec
 from services.aggregator import views
+from services.aggregator.complete import Unwanted
 from services.aggregator.job_runner import JobRunner
 from services.aggregator.model_keeper import ModelKeeper
 from services.aggregator.tools import Tools
@@ -168,6 +169,13 @@ async def finishing(tmp_path: Path) -> Path:
     return tmp_path
 
 
+async def test_a_site_that_answers_while_the_job_is_being_opened_takes_part(tmp_path: Path) -> None:
+    house = House(tmp_path)
+    await house.accepts("mercy")
+    await house.runner.open()
+    assert house.runner.active() == {"mercy"}
+
+
 async def test_a_job_that_was_ending_when_the_aggregator_was_killed_ends_with_the_scores_of_its_sites(
     finishing: Path,
 ) -> None:
@@ -220,6 +228,35 @@ async def test_a_score_of_a_version_that_does_not_exist_is_ignored(tmp_path: Pat
     await house.scores("mercy", 10**9, 0.9)
     assert house.runner.life.means() == {}
     assert events.VERSION_SCORED not in dict(house.announcer.events)
+
+
+async def test_an_update_that_the_intake_does_not_want_is_refused_on_record(tmp_path: Path) -> None:
+    # given a running job
+    house = House(tmp_path)
+    await house.runner.open()
+    for site in ("mercy", "ucsf"):
+        await house.accepts(site)
+    house.makes_initial("mercy", torch.zeros(LAYOUT.numel))
+    await house.runs(has_state(house, m.JobState.RUNNING))
+    # when the intake hands over an update of a site that sends too many
+    update = m.UpdateManifest(
+        job="heart",
+        update_id="mercy:0123abcd:1",
+        kind="delta",
+        base_version=0,
+        num_examples=5,
+        layout_digest=LAYOUT.digest,
+        frames=1,
+        body_bytes=9,
+    )
+    house.runner.complete.put_nowait(Unwanted(manifest=update, reason="too many"))
+    await house.runs(
+        lambda: house.runner.aggregation.site_stats("mercy").refused == 1 and house.runner.complete.empty()
+    )
+    # then it is decided, that is a fact, and its site is told
+    receipt = m.Receipt(job="heart", update_id=update.update_id, outcome=m.Outcome.REFUSED, reason="too many")
+    assert ("mercy", receipt) in house.announcer.told
+    assert [row.body["reason"] for row in house.ledger.facts("heart")] == ["too many"]
 
 
 async def test_initial_params_of_a_site_that_the_job_does_not_name_are_refused(tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ class Publisher:
     async def publish(self, envelope: Envelope, *, mandatory: bool = True) -> None:
         self.sent.append(envelope)
 
-    async def publish_many(self, envelopes: Iterable[Envelope] | AsyncIterable[Envelope]) -> int:
+    async def publish_many(self, envelopes: Iterable[Envelope] | AsyncIterable[Envelope], *, window: int) -> int:
         before = len(self.sent)
         if isinstance(envelopes, AsyncIterable):
             self.sent += [envelope async for envelope in envelopes]

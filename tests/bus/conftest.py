@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack
 from datetime import timedelta
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
 
+from fedbus.bench.chaos.proxy import Proxy
 from fedbus.bus.connection import Backoff, Session
 from fedbus.bus.declare import declare
 from fedbus.bus.envelope import Envelope
@@ -23,70 +21,6 @@ QUICKLY = Backoff(first=timedelta(milliseconds=20), most=timedelta(milliseconds=
 Open = Callable[..., Awaitable[Session]]
 Make = Callable[..., Envelope]
 Numbered = Callable[..., Iterable[Envelope]]
-
-
-class Proxy:
-    """A TCP link to the broker in this process that a test can cut, stall or take down."""
-
-    def __init__(self, broker: str) -> None:
-        target = urlsplit(broker)
-        self._target = (target.hostname, target.port)
-        self._writers: set[asyncio.StreamWriter] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._gates: list[asyncio.Event] = []
-        self.passed_bytes = 0
-
-    async def up(self, port: int = 0) -> None:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", port)
-        self.port: int = self._server.sockets[0].getsockname()[1]
-
-    def url(self, url: str) -> str:
-        return url.replace(f":{urlsplit(url).port}/", f":{self.port}/")
-
-    def cut(self) -> None:
-        """Break every connection at once; new ones are welcome."""
-        for writer in self._writers:
-            writer.transport.abort()
-
-    def down(self) -> None:
-        """Break every connection and refuse new ones until `up(port)`."""
-        self._server.close()
-        self.cut()
-
-    def stall(self) -> None:
-        """Make every connection half-open: nothing passes any more, nobody is told. New ones work."""
-        for gate in self._gates:
-            gate.clear()
-
-    def resume(self) -> None:
-        for gate in self._gates:
-            gate.set()
-
-    async def close(self) -> None:
-        self.down()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        up_reader, up_writer = await asyncio.open_connection(*self._target)
-        self._writers |= {writer, up_writer}
-        gate = asyncio.Event()
-        gate.set()
-        self._gates.append(gate)
-        for source, sink in ((reader, up_writer), (up_reader, writer)):
-            task = asyncio.create_task(self._pump(source, sink, gate))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-
-    async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, gate: asyncio.Event) -> None:
-        with contextlib.suppress(ConnectionError):
-            while data := await source.read(65536):
-                await gate.wait()
-                self.passed_bytes += len(data)
-                sink.write(data)
-                await sink.drain()
-        sink.close()
 
 
 @pytest.fixture

@@ -138,6 +138,13 @@ def test_a_site_that_never_joined_is_unknown() -> None:
     assert members.views() == ()
 
 
+def test_of_many_statuses_that_waited_for_a_new_aggregator_only_the_first_asks_who_it_is() -> None:
+    members = Membership()
+    heard = [members.status(status(), now=now) for now in (0.0, 0.1, 4.9, 5.0)]
+    assert heard == [Heard.UNKNOWN_SITE, Heard.UNKNOWN_AGAIN, Heard.UNKNOWN_AGAIN, Heard.UNKNOWN_SITE]
+    assert members.status(status("hungary"), now=0.1) is Heard.UNKNOWN_SITE
+
+
 @pytest.mark.parametrize(
     ("wanted_s", "lease_s"), [(math.nan, 1.0), (-5.0, 1.0), (0.0, 1.0), (60.0, 60.0), (1e9, 3600.0), (math.inf, 3600.0)]
 )

@@ -33,6 +33,17 @@ def test_aborted_job_stops_the_training_and_its_files_go(manned_house, aborted):
     assert manned_house.job(aborted)["says"] == "aborted by submitter: wrong data"
 
 
+def test_site_that_was_away_at_the_end_drops_its_files_when_it_is_back(manned_house, aborted):
+    # given a site that was killed during the job, with an update in its outbox, and that the aggregator forgot
+    files = manned_house.folder / "sites" / "hungary" / "jobs" / aborted
+    (files / "outbox").mkdir(parents=True)
+    (files / "outbox" / "00000001.frames").write_bytes(b"delta")
+    # when it is back
+    manned_house.start_site("hungary", status_interval_s=0.2)
+    # then it hears of the end and keeps nothing
+    wait_until(lambda: not files.exists(), within=timedelta(seconds=30), what="the end of the job's files")
+
+
 def test_watching_an_aborted_job_fails(manned_house, aborted):
     said = manned_house.fedbus("watch", aborted)
     assert said.code == 1

@@ -10,7 +10,7 @@ from fedbus.bench.chaos.check import LedgerRecord, SiteRecord
 from fedbus.bench.figures import Logged, lines_of
 from fedbus.core import events
 from fedbus.core.messages import Outcome, Receipt
-from fedbus.errors import StoreError
+from fedbus.errors import FedbusError, StoreError
 from fedbus.store.state_reader import StateReader
 from services.aggregator import history
 
@@ -62,5 +62,15 @@ def receipts_in(aggregators: Iterable[Logged], job: str) -> list[Receipt]:
 
 
 def replay_failures(state_dir: Path, job: str) -> list[str]:
-    """What `fedbus replay --verify` finds to differ from the checkpoints."""
-    return []
+    """What of a replay from version 0 is not bit-identical to the checkpoints; bodies must have been kept."""
+    import torch
+
+    from services.replay.verification import verify
+
+    torch.set_num_threads(1)  # as the aggregator does
+    with StateReader(state_dir) as state:
+        try:
+            verdict, _ = verify(state, job)
+        except FedbusError as exc:
+            return [str(exc)]
+    return [] if verdict.identical and verdict.from_version == 0 else [verdict.says]

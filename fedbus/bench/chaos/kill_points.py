@@ -84,10 +84,7 @@ class Table:
     def rows(self) -> list[Row]:
         """As `fedbus bench` prints them."""
         return [
-            *(
-                row(f"killed at {hit.point}: until it went on", hit.went_on_s or REACHED_WITHIN_S, "s")
-                for hit in self.hits
-            ),
+            *(row(f"{hit.point}: went on after", hit.went_on_s or REACHED_WITHIN_S, "s") for hit in self.hits),
             row("kill points not reached", sum(not hit.died for hit in self.hits), "", 0),
             row("kill points after which nothing went on", sum(hit.went_on_s is None for hit in self.hits), "", 0),
             *(
@@ -157,12 +154,12 @@ class _Lanes:
                 self.short_job = submit(self._stage.federation, job_spec("short", stop={"versions": 2}, min_sites=1))
             yield from self._until_dead(working, point)
             working = standing_by
-        yield from _until_logged(working, "aggregator-ready")
+        yield from _until_logged(working, events.UPDATE_FOLDED)
 
     def _sites(self) -> Iterator[None]:
         for point in (p for p in Point if p.of_site):
             yield from self._until_dead(self._armed(VICTIM, point), point)
-        yield from _until_logged(self._stage.start(VICTIM), "site-ready")
+        yield from _until_logged(self._stage.start(VICTIM), "update-published")
 
     def _armed(self, name: str, point: Point) -> Daemon:
         return self._stage.start(name, fault=f"{point}:{VISITS.get(point, OFTEN)}")

@@ -128,7 +128,8 @@ def still_at_it(federation: LocalFederation, sites: Sequence[str], job: str) -> 
     found = [f"{name} still has {path}" for name, path in places.items() if path.exists()]
     with StateReader(folder / "aggregator") as state:
         row = next(row for row in state.ledger.jobs() if row.job == job)
-    return found if JobState(row.state).ended else [*found, f"{job} is {row.state}"]
+    said = lines(aggregators(federation), job, events.JOB_ENDED)
+    return found if said and JobState(row.state).ended else [*found, f"{job} is {row.state}; end told: {bool(said)}"]
 
 
 def over(federation: LocalFederation, sites: Sequence[str], job: str) -> bool:

@@ -1,1 +1,1 @@
-"""A site behind a slow, lossy link that can be cut: `line` the model, `namespace` and `link` the real packets, `run` the bench."""
+"""A site behind a slow, lossy link that can be cut. `line` is the model, `link` real packets, `run` the benchmark."""

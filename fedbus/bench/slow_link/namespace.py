@@ -74,7 +74,7 @@ def _enter(fd: int) -> None:
 
 
 def open_tun(name: str, *, address: str, peer: str) -> int:
-    """Make a TUN device in this thread's namespace, up, from `address` to `peer`; returns its descriptor, for packets."""
+    """Make a TUN device in this thread's namespace, from `address` to `peer`; returns its descriptor, for packets."""
     if not TUN.exists():
         raise NodeError(f"a slow link needs {TUN}, which this machine does not have: modprobe tun, as root")
     try:

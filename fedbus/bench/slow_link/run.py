@@ -127,7 +127,7 @@ def _next_fold(aggregator: Daemon, *, after: float) -> float:
 def evaluate(running: LocalFederation, phases: Phases, spec: LineSpec, plain_s: list[float]) -> Iterator[Row]:
     """Rows of one run."""
     aggregator, _, far = running.daemons
-    sent = [e for e in _events(far, "update-published")]
+    sent = _events(far, "update-published")
     times = [e["publish_s"] for e in sent if phases.began < time_of(e) < phases.cut]
     size_bytes = int(statistics.median(e["body_bytes"] for e in sent))
     ideal_s = spec.ideal_s(size_bytes)
