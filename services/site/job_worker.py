@@ -26,7 +26,7 @@ from fedbus.bus.publisher import Publisher
 from fedbus.core import messages as m
 from fedbus.core import wire
 from fedbus.core.jobspec import JobSpec
-from fedbus.errors import DecodeError, NoSuchQueueError, ProtocolError, PublishError
+from fedbus.errors import DecodeError, DiskFullError, NoSuchQueueError, ProtocolError, PublishError
 from fedbus.runtime.faults import Point, Reached, nothing
 from fedbus.store.files import make_folder
 from fedbus.store.outbox import Entry, Outbox
@@ -37,6 +37,7 @@ from services.site.training_loop import Say, StartTrainer, TrainingLoop
 
 # Streams keep times in whole seconds, and the clocks of aggregator and broker differ a little.
 STREAM_TIME_SLACK_S = 5
+NO_ROOM_PAUSE_S = 2.0
 
 log = structlog.get_logger()
 
@@ -154,7 +155,7 @@ class JobWorker:
         try:
             async for record in self._reader.follow(await self._where_to_begin()):
                 try:
-                    await self._take(mail.from_envelope(record.envelope))
+                    await self._when_there_is_room(mail.from_envelope(record.envelope))
                 except ProtocolError as exc:
                     log.warning("model-log-record", job=self._job, offset=record.offset, error=str(exc))
         except NoSuchQueueError:
@@ -168,6 +169,15 @@ class JobWorker:
             return "first"
         self._files.skip_below(manifest.snapshot_version)
         return datetime.fromtimestamp(manifest.snapshot_at - STREAM_TIME_SLACK_S, UTC)
+
+    async def _when_there_is_room(self, message: wire.Message) -> None:
+        """A full disk is waited out: the record is not acknowledged meanwhile."""
+        while True:
+            try:
+                return await self._take(message)
+            except DiskFullError as exc:
+                log.error("disk-full", job=self._job, error=str(exc), retry_s=NO_ROOM_PAUSE_S)
+                await asyncio.sleep(NO_ROOM_PAUSE_S)
 
     async def _take(self, message: wire.Message) -> None:
         match message:

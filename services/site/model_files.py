@@ -64,8 +64,15 @@ class _Arriving:
     def add(self, chunk: Chunk) -> None:
         if chunk.index in self.have:
             return
-        with self.path.open("ab") as file:
-            file.write(chunk.body)
+        with self.path.open("ab", buffering=0) as file:
+            before = file.tell()
+            try:
+                written = file.write(chunk.body)
+                if written < len(chunk.body):  # the disk has just run full; writing the rest says so
+                    file.write(memoryview(chunk.body)[written:])
+            except OSError:
+                file.truncate(before)
+                raise
         self.have.add(chunk.index)
         self.body_bytes += len(chunk.body)
 

@@ -18,6 +18,7 @@ import structlog
 
 from fedbus.core import messages as m
 from fedbus.core.jobspec import JobSpec, SyncSpec
+from fedbus.errors import DiskFullError
 from fedbus.store.outbox import Outbox
 from fedbus.training import protocol as p
 from services.site import assignment
@@ -142,8 +143,16 @@ class TrainingLoop:
             except (TrainerDiedError, TrainerFailedError) as exc:
                 if self._stopping or await self._give_up(exc):
                     return
+            except DiskFullError as exc:
+                await self._wait_for_room(exc)
             finally:
                 self._trainer = None
+
+    async def _wait_for_room(self, exc: DiskFullError) -> None:
+        """The outbox cannot be written. Whoever makes room need not restart anything."""
+        log.error("disk-full", job=self._job, error=str(exc), retry_s=LONGEST_PAUSE_S)
+        self._now("waiting for room on the disk", detail=str(exc)[:LONGEST_ERROR])
+        await self._sleep(LONGEST_PAUSE_S)
 
     async def _give_up(self, exc: TrainerDiedError | TrainerFailedError) -> bool:
         """Report the trouble and pause; True when trying again is useless."""

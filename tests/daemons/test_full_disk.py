@@ -1,4 +1,4 @@
-"""The aggregator's disk runs full in the middle of a job: nothing is lost, and it goes on by itself."""
+"""A disk runs full in the middle of a job: nothing is lost, and it goes on by itself when there is room."""
 
 from __future__ import annotations
 
@@ -58,5 +58,32 @@ def test_full_disk_pauses_the_job_and_room_lets_it_go_on(house, small_disk):
     aggregator.wait_for("disk-has-room", within=SOON)
     wait_until(lambda: house.job(job)["version"] > said["version"] + 2, within=SOON, what="versions after the pause")
     assert any("disk was full" in incident["text"] for incident in house.job(job)["incidents"])
+    house.ask(lambda client: client.abort(job, None))
+    aggregator.wait_for("job-ended", job=job)
+
+
+def test_full_disk_of_a_site_pauses_that_site_only_until_there_is_room(house, small_disk):
+    # given a job of two sites, one of them with a small disk
+    aggregator = house.start_aggregator()
+    small = house.start_site("cleveland", site_state_dir=small_disk / "site", step_delay_s=0.02, status_interval_s=0.5)
+    house.start_site("hungary", step_delay_s=0.02)
+    codec = {"up": "fp32", "down": "fp32"}
+    config = {"numel": 1 << 18}
+    job = house.submit(task_config=config, stop={"versions": 100_000}, codec=codec, strategy={"kind": "fedasync"})
+    aggregator.wait_for("update-folded", site="cleveland")
+    # when that disk runs full
+    ballast = small_disk / "ballast"
+    fill(ballast)
+    small.wait_for("disk-full", within=SOON)
+    # then the site lives, and the job goes on without it
+    version = house.job(job)["version"]
+    wait_until(lambda: house.job(job)["version"] > version + 2, within=SOON, what="versions without the site")
+    assert small.alive
+    # and when there is room, the site goes on
+    ballast.unlink()
+    updates = house.job(job)["sites"]["cleveland"]["updates"]
+    wait_until(
+        lambda: house.job(job)["sites"]["cleveland"]["updates"] > updates + 1, within=SOON, what="the site's updates"
+    )
     house.ask(lambda client: client.abort(job, None))
     aggregator.wait_for("job-ended", job=job)

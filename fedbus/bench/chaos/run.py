@@ -19,6 +19,7 @@ from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -188,15 +189,11 @@ def workspace(keep: Path | None, name: str) -> Iterator[tuple[Path, Callable[[],
         yield folder, lambda: None
         return
     folder = Path(tempfile.mkdtemp(prefix=f"fedbus-chaos-{name}-"))
-    interesting = [True]
+    forget = partial(shutil.rmtree, folder, ignore_errors=True)
     try:
-        yield folder, interesting.clear
-    except BaseException as exc:
-        if isinstance(exc, FedbusError):
-            exc.add_note(f"logs and state are kept in {folder}")
-        else:
-            interesting.clear()
+        yield folder, forget
+    except FedbusError as exc:
+        raise FedbusError(f"{exc}\nlogs and state are kept in {folder}") from exc
+    except BaseException:  # a signal: the person knows
+        forget()
         raise
-    finally:
-        if not interesting:
-            shutil.rmtree(folder, ignore_errors=True)

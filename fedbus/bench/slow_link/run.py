@@ -1,7 +1,7 @@
 """What a site behind a slow, lossy link achieves, and what a cut costs: real daemons, real TCP, a private node.
 
-Two sites train the task `synthetic` with the codes that a job has by default, buffer of 1: one beside the broker, one
-behind the link. The line is up for `seconds`, cut for `cut_s` without a word to either side, and up again. Nothing is
+Two sites train the task `synthetic` with the codes that a job has by default, buffer of 2: one beside the broker, which
+takes its time, and one behind the link. The line is up for `seconds`, cut for `cut_s` without a word to either side, and up again. Nothing is
 lost when every update whose publish was confirmed to the far site is in the ledger, folded or refused.
 """
 
@@ -29,7 +29,7 @@ from services.publisher.settings import PublisherSettings
 
 MIB = 1 << 20
 NEAR, FAR = "near", "far"
-NEAR_TRAINS_S, FAR_TRAINS_S = 10.0, 1.0
+NEAR_TRAINS_S, FAR_TRAINS_S = 30.0, 1.0
 PLAIN_SAMPLES = 3
 LIMIT = timedelta(minutes=10)
 
@@ -102,7 +102,7 @@ async def _submit(running: LocalFederation, mib: int) -> str:
         "task_config": {"numel": mib * MIB // 4},
         "min_sites": 2,
         "local": {"steps": 1, "batch_size": 1, "learning_rate": 1.0, "evaluate": False},
-        "strategy": {"kind": "buffered", "buffer": 1},
+        "strategy": {"kind": "buffered", "buffer": 2},
         "stop": {"versions": 10**6},
     }
     async with Client(PublisherSettings.load(broker_url=running.url("submitter"))) as client:
