@@ -61,7 +61,7 @@ def job_tables(detail: dict[str, Any]) -> list[RenderableType]:
     for name in ("reason", "exported"):
         if result.get(name):
             facts.add_row(name, str(result[name]))
-    return [facts, *_site_tables(detail, result.get("scores", {})), *_went_wrong(detail)]
+    return [facts, *_site_tables(detail, result.get("scores", {})), *_under_way_and_wrong(detail)]
 
 
 def _site_tables(detail: dict[str, Any], scores: dict[str, Any]) -> list[RenderableType]:
@@ -86,8 +86,14 @@ def _site_tables(detail: dict[str, Any], scores: dict[str, Any]) -> list[Rendera
     return tables
 
 
-def _went_wrong(detail: dict[str, Any]) -> list[RenderableType]:
+def _under_way_and_wrong(detail: dict[str, Any]) -> list[RenderableType]:
     tables: list[RenderableType] = []
+    if detail.get("receiving"):
+        table = _table("uploading", "chunks", "last one", "update")
+        for upload in detail["receiving"]:
+            chunks = f"{upload['chunks']} of {upload['count'] or '?'}"
+            table.add_row(upload["site"], chunks, f"{span(upload['age_s'])} ago", upload["update_id"])
+        tables.append(table)
     if detail["refusals"]:
         table = _table("refused", "because")
         for refusal in detail["refusals"]:

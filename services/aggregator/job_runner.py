@@ -29,6 +29,7 @@ from services.aggregator.model_keeper import ModelKeeper
 from services.aggregator.model_log import ModelLogWriter
 from services.aggregator.result import result_of
 from services.aggregator.tools import Tools
+from services.aggregator.uploads import Receiving
 
 LOOK_AGAIN_S = 1.0
 # After a restart the sites answer the roll call first: a job that was about to end would end without their scores.
@@ -56,6 +57,8 @@ class JobRunner:
         self.life.offered(now=time.monotonic())  # a site that joins while the job is being opened may answer at once
         self.aggregation = Aggregation(self.spec, now=time.monotonic())
         self.complete = Complete()
+        self.receiving: Callable[[], tuple[Receiving, ...]] = tuple
+        """Uploads under way, as the intake sees them."""
         self._keeper = keeper
         self._tools = tools
         self._open_log = open_log

@@ -121,6 +121,7 @@ class Jobs:
             return
         intake = self._intake(job, runner.spec.chunk_bytes, runner.complete, layout=lambda: runner.layout)
         await intake.restore()
+        runner.receiving = intake.receiving
         for view in self._tools.membership.views():
             await self.offer(runner, view.name)
         closing = self._closing(job, lambda: runner.life.state)

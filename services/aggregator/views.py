@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from typing import Any
 
@@ -57,6 +58,7 @@ def job_detail(
         site: _site_in_job(site, runner, membership, numbers.get(site, {})) for site in sorted(taking_part)
     }
     detail["declined"] = dict(runner.life.declined_sites)
+    detail["receiving"] = [dataclasses.asdict(upload) for upload in runner.receiving()]
     return detail
 
 

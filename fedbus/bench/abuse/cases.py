@@ -196,12 +196,14 @@ class Abuser:
         }
 
 
-def frames(layout: Layout, *, seed: int, value: float | None = None) -> list[bytes]:
+def frames(
+    layout: Layout, *, seed: int, value: float | None = None, chunk_bytes: int = codec.DEFAULT_CHUNK_BYTES
+) -> list[bytes]:
     """An update of small random deltas, one of them `value` when given."""
     delta = torch.randn(layout.numel, generator=torch.Generator().manual_seed(seed)) * 1e-3
     if value is not None:
         delta[-1] = value
-    return list(codec.encode(delta, layout, Code.FP32, seed=seed))
+    return list(codec.encode(delta, layout, Code.FP32, seed=seed, chunk_bytes=chunk_bytes))
 
 
 def manifest_of(job: str, update_id: str, layout: Layout, bodies: list[bytes], **keys: Any) -> m.UpdateManifest:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from fedbus.bus import mail
@@ -25,6 +24,8 @@ class Site:
         self.session = session
         self.publisher = Publisher(session)
         self.receipts: dict[str, m.Receipt] = {}
+        self.asked_again: list[str] = []
+        """Updates that the aggregator misses chunks of."""
         self.repeated = 0
         """Receipts that came again."""
         self._came = asyncio.Event()
@@ -37,15 +38,24 @@ class Site:
                 if isinstance(message, m.Receipt):
                     self.repeated += message.update_id in self.receipts
                     self.receipts[message.update_id] = message
-                    self._came.set()
+                elif isinstance(message, m.ResendRequest):
+                    self.asked_again.append(message.update_id)
+                self._came.set()
                 await delivery.ack()
 
     async def receipt(self, update_id: str) -> m.Receipt:
         """Wait for the receipt of an update."""
-        while update_id not in self.receipts:
+        await self._until(lambda: update_id in self.receipts)
+        return self.receipts[update_id]
+
+    async def asked_for(self, update_id: str) -> None:
+        """Wait until the aggregator asks for an update."""
+        await self._until(lambda: update_id in self.asked_again)
+
+    async def _until(self, true: Callable[[], bool]) -> None:
+        while not true():
             self._came.clear()
             await self._came.wait()
-        return self.receipts[update_id]
 
 
 @asynccontextmanager
@@ -63,7 +73,6 @@ class Dead:
 
     def __init__(self) -> None:
         self.reasons: dict[str, str] = {}
-        self.newest_at = time.monotonic()
 
     async def collect(self, session: Session) -> None:
         """Remember the reason of each message by its id, for ever."""

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import assert_never
 
 from fedbus.bench.chaos import mischief
@@ -58,7 +59,7 @@ class Player:
     def play(self, deeds: Sequence[Deed]) -> None:
         """Do every deed at its time, and return when all have healed."""
         for number, deed in enumerate(deeds):
-            self._later(deed.at_s, lambda deed=deed, number=number: self._do(deed, number))  # type: ignore[misc]
+            self._later(deed.at_s, partial(self._do, deed, number))
         while self._waiting:
             at, _, act = heapq.heappop(self._waiting)
             self.idle_until(at)
@@ -93,8 +94,8 @@ class Player:
                 stage.kill(name)
                 self._later(deed.for_s, lambda: stage.start(name))
             case Act.KILL_BROKER:
-                stage.federation.kill_broker()
-                self._later(deed.for_s, stage.federation.start_broker)
+                stage.kill_broker()
+                self._later(deed.for_s, stage.start_broker)
             case Act.KILL_TRAINER | Act.FREEZE_TRAINER | Act.FREEZE_SITE | Act.FREEZE_AGGREGATOR:
                 done.note = self._to_process(deed)
             case Act.CUT | Act.STALL | Act.VANISH | Act.REFUSE | Act.SLOW:

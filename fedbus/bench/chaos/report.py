@@ -50,7 +50,7 @@ def judge(
     *,
     sent: Mapping[str, int],
     state: JobState = JobState.FINISHED,
-    **others: Sequence[str],
+    others: Mapping[str, Sequence[str]],
 ) -> Found:
     """Compare; `others` are failures that were found elsewhere, `state` is how the job should have ended."""
     failures: dict[str, Sequence[str]] = {
@@ -61,8 +61,7 @@ def judge(
         "sites that went back": check.steps_back(sites),
         "jobs that did not end": [] if ledger.state == state else [f"the job is {ledger.state}, expected {state}"],
     }
-    failures |= {what.replace("_", " "): sentences for what, sentences in others.items()}
-    return Found(sites=tuple(sites), ledger=ledger, failures=failures, sent=sent)
+    return Found(sites=tuple(sites), ledger=ledger, failures=failures | dict(others), sent=sent)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

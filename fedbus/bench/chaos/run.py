@@ -16,11 +16,12 @@ import shutil
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from fedbus.bench.chaos.acts import Player
@@ -83,7 +84,7 @@ def _run(folder: Path, seed: int, within_s: float, tell: Tell) -> Outcome:
         player.idle_until(time.monotonic() + AGE_S)
         player.play(deeds)
         unaware = wait_for_end(stage, player, job)
-    found = examine(federation, job, SITES, surprises=stage.surprises, who_never_was_done_with_the_job=unaware)
+    found = examine(federation, job, SITES, surprises=stage.surprises, others={"not done with the job": unaware})
     commits = lines(aggregators(federation), job, events.VERSION_COMMITTED)
     return Outcome(seed=seed, done=tuple(player.done), found=found, commits_at=tuple(map(time_of, commits)))
 
@@ -153,7 +154,7 @@ def examine(
     *,
     surprises: Sequence[Surprise] = (),
     state: JobState = JobState.FINISHED,
-    **others: Sequence[str],
+    others: Mapping[str, Sequence[str]] = MappingProxyType({}),
 ) -> Found:
     """Read what the run left and compare it; all its processes have ended."""
     state_dir = federation.folder / "aggregator"
@@ -165,10 +166,12 @@ def examine(
         ledger_record(state_dir, job),
         sent=sent,
         state=state,
-        daemons_that_ended_by_themselves=[f"{s.name}, exit code {s.exit_code}: {s.last_words}" for s in surprises],
-        messages_refused_as_broken=refused,
-        replays_that_differ=replay_failures(state_dir, job),
-        **others,
+        others={
+            "processes that ended by themselves": [f"{s.name}, exit {s.exit_code}: {s.last_words}" for s in surprises],
+            "messages refused as broken": refused,
+            "replays that differ": replay_failures(state_dir, job),
+            **others,
+        },
     )
 
 

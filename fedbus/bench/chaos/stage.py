@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
-from fedbus.bench.chaos.plan import AGGREGATOR
+from fedbus.bench.chaos.plan import AGGREGATOR, BROKER
 from fedbus.bench.chaos.proxy import Backstage, Proxy
 from fedbus.bench.local import Daemon, LocalFederation
 from fedbus.bus.node_process import free_port
@@ -28,7 +28,7 @@ LAST_LINES = 5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Surprise:
-    """A daemon that ended by itself; `at` in seconds since the epoch."""
+    """A daemon, or the broker, that ended by itself; `at` in seconds since the epoch."""
 
     at: float
     name: str
@@ -45,6 +45,7 @@ class Stage:
         self._backstage = backstage
         self._paces_s = paces_s
         self._daemons: dict[str, Daemon] = {}
+        self._broker_is_up = True
         # not any free port: while the link is down the kernel would give it to somebody's outgoing connection
         self._links = {name: backstage.link(federation.url(name), free_port()) for name in (AGGREGATOR, *paces_s)}
 
@@ -63,8 +64,20 @@ class Stage:
         return daemon
 
     def kill(self, name: str) -> None:
-        """SIGKILL."""
-        self._daemons.pop(name).stop(timedelta(0))
+        """SIGKILL; one that is down stays down."""
+        daemon = self._daemons.pop(name, None)
+        if daemon is not None:
+            daemon.stop(timedelta(0))
+
+    def kill_broker(self) -> None:
+        """SIGKILL to the broker."""
+        self._broker_is_up = False
+        self.federation.kill_broker()
+
+    def start_broker(self) -> None:
+        """Start the broker again, without waiting until it answers."""
+        self.federation.start_broker()
+        self._broker_is_up = True
 
     def daemon(self, name: str) -> Daemon | None:
         """None while it is killed."""
@@ -75,9 +88,13 @@ class Stage:
         for name, daemon in list(self._daemons.items()):
             if not daemon.alive:
                 words = "\n".join(daemon.last_words().splitlines()[-LAST_LINES:])
-                exit_code = daemon.exit_code
-                self.surprises.append(Surprise(at=time.time(), name=name, exit_code=exit_code, last_words=words))
+                self.surprises.append(Surprise(at=time.time(), name=name, exit_code=daemon.exit_code, last_words=words))
                 self.start(name)
+        node = self.federation.node
+        if self._broker_is_up and not node.status().running:
+            where = f"its log is in {node.base / 'log'}"
+            self.surprises.append(Surprise(at=time.time(), name=BROKER, exit_code=None, last_words=where))
+            self.start_broker()
 
     # -------------------------------------------------------------- links
 
@@ -96,7 +113,7 @@ class Stage:
 
 
 def make_data(folder: Path, site: str) -> Path:
-    """A data folder that is not empty: more the task `synthetic` does not need."""
+    """A data folder that is not empty: the task `synthetic` needs no more."""
     data = folder / "data" / site
     data.mkdir(parents=True, exist_ok=True)
     (data / "none").touch()
