@@ -229,7 +229,7 @@ class ResendRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScoreRequest:
-    """Every site of the job scores this version on its own test data."""
+    """Training is over: every site of the job scores this version on its own test data, and waits for the end."""
 
     job: str
     version: int

@@ -23,8 +23,8 @@ class Point(StrEnum):
     RECORDED = "recorded-not-acked"
     ACKED = "acked"
     COMPLETE = "complete-not-taken"
-    DECIDED = "decided-not-folded"
-    FOLDED = "folded-not-told"
+    FOLDED = "folded-not-recorded"
+    DECIDED = "decided-not-told"
     # aggregator, one version
     COMMIT_RECORDED = "commit-recorded-not-made"
     COMMITTED = "version-made-not-published"

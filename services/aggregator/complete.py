@@ -32,6 +32,7 @@ class Complete:
 
     def __init__(self, *, most: int = MOST_WAITING) -> None:
         self._items: asyncio.Queue[Item] = asyncio.Queue()
+        self._first: Item = None
         self._waiting: Counter[str] = Counter()
         self._most = most
         self._room = asyncio.Event()
@@ -41,18 +42,30 @@ class Complete:
         self._count(item, 1)
         self._items.put_nowait(item)
 
+    def next_delta(self) -> UpdateManifest | None:
+        """The next item if it is an update to be folded, None otherwise; nudges before it are dropped."""
+        while self._first is None and not self._items.empty():
+            self._first = self._items.get_nowait()
+        if not isinstance(self._first, UpdateManifest) or self._first.kind != "delta":
+            return None
+        manifest, self._first = self._first, None
+        self._count(manifest, -1)
+        return manifest
+
     async def get(self) -> Item:
+        if self._first is not None:
+            return self.get_nowait()
         item = await self._items.get()
         self._count(item, -1)
         return item
 
     def get_nowait(self) -> Item:
-        item = self._items.get_nowait()
+        item, self._first = (self._items.get_nowait() if self._first is None else self._first), None
         self._count(item, -1)
         return item
 
     def empty(self) -> bool:
-        return self._items.empty()
+        return self._first is None and self._items.empty()
 
     def waiting(self, site: str) -> int:
         """Updates of a site that wait."""

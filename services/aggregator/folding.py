@@ -1,6 +1,7 @@
 """From complete updates to versions: the main path of a job at the aggregator.
 
-    take       complete update → screen → inspect → receive → facts durable → fold → receipt
+    take       complete update → screen → inspect → receive → fold
+    settle     facts of all that was taken since the last time durable, in one write → receipts
     commit     facts durable → new params → model log, confirmed → checkpoint when it is time
     restore    newest checkpoint + the facts after it; what was not published is published again, same bytes
 
@@ -21,6 +22,7 @@ from fedbus.core.layout import Layout
 from fedbus.core.strategies import counted
 from fedbus.errors import DecodeError
 from fedbus.runtime.faults import Point
+from fedbus.tensors.global_model import Inspection
 from services.aggregator import history, receipts
 from services.aggregator.model_keeper import ModelKeeper, Outgoing
 from services.aggregator.model_log import DELTA, SNAPSHOT, ModelLogWriter
@@ -49,6 +51,8 @@ class Folding:
         self._log = log
         self._tools = tools
         self._receipts: list[m.Receipt] = []
+        self._in_scratch: Folded | None = None
+        self._unsettled: list[tuple[Folded, m.UpdateManifest]] = []
         self._last_seq = 0
         self._saved_at = time.monotonic()
         self._since_version = time.monotonic()
@@ -59,7 +63,7 @@ class Folding:
     # -------------------------------------------------------------- one update
 
     async def take(self, manifest: m.UpdateManifest) -> None:
-        """Decide on a complete update and act on it."""
+        """Decide on a complete update; `settle` makes the decision durable and known. Until then a kill undoes it."""
         update_id = m.UpdateId.parse(manifest.update_id)
         verdict: Folded | Refused | Duplicate | None = self._screen(manifest, update_id)
         if verdict is None:
@@ -68,13 +72,25 @@ class Folding:
             case Duplicate():
                 await receipts.repeat(manifest.update_id, self._tools)
             case Folded():
-                await self._record(verdict)
-                self._tools.reached(Point.DECIDED)
-                await self._tools.compute(self._keeper.fold, verdict)
-                self._tools.reached(Point.FOLDED)
-                await self._say_folded(verdict, manifest)
+                self._in_scratch = verdict
+                self._unsettled.append((verdict, manifest))
             case Refused():
+                await self.settle()
                 await self.refused(verdict, manifest)
+
+    async def settle(self) -> None:
+        """Fold the last update that was taken, record what was decided since the last time, and tell the sites."""
+        if not self._unsettled:
+            return
+        await self._tools.compute(self._fold_scratch)
+        self._tools.reached(Point.FOLDED)
+        decided, self._unsettled = self._unsettled, []
+        told = [history.receipt(self._job, fact) for fact, _ in decided]
+        self._last_seq = await receipts.give_all(told, self._tools, facts=[fact for fact, _ in decided])
+        self._tools.reached(Point.DECIDED)
+        self._receipts += told
+        for fact, manifest in decided:
+            await self._say_folded(fact, manifest)
 
     def _screen(self, manifest: m.UpdateManifest, update_id: m.UpdateId) -> Refused | Duplicate | None:
         verdict = self._aggregation.screen(
@@ -90,7 +106,7 @@ class Folding:
 
     async def _inspect(self, manifest: m.UpdateManifest, update_id: m.UpdateId) -> Folded | Refused | Duplicate:
         try:
-            inspection = await self._tools.compute(self._keeper.inspect, manifest.update_id)
+            inspection = await self._tools.compute(self._fold_and_inspect, manifest.update_id)
         except DecodeError as exc:
             return self._aggregation.refuse(update_id, reason=f"body: {exc}")
         arrival = Arrival(
@@ -100,6 +116,16 @@ class Folding:
             norm=inspection.norm,
         )
         return self._aggregation.receive(arrival, now=time.monotonic())
+
+    def _fold_and_inspect(self, update_id: str) -> Inspection:
+        """One way to the compute thread and back for an update, not two."""
+        self._fold_scratch()
+        return self._keeper.inspect(update_id)
+
+    def _fold_scratch(self) -> None:
+        if self._in_scratch is not None:
+            self._keeper.fold(self._in_scratch)
+            self._in_scratch = None
 
     async def refused(self, verdict: Refused, manifest: m.UpdateManifest) -> None:
         """Make a refusal durable and known."""

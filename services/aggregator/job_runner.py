@@ -35,6 +35,9 @@ LOOK_AGAIN_S = 1.0
 # After a restart the sites answer the roll call first: a job that was about to end would end without their scores.
 SITES_RETURN = timedelta(seconds=5)
 
+# Receipts wait for the last of the updates that are decided together.
+MOST_TOGETHER = timedelta(seconds=0.1)
+
 OpenLog = Callable[[JobSpec, str, Layout], Awaitable[ModelLogWriter]]
 
 
@@ -96,16 +99,19 @@ class JobRunner:
             if self.life.declined(answer.site, answer.reason):
                 text = f"{answer.site} declined: {answer.reason}"
                 await self._event(events.SITE_DECLINED, text, site=answer.site)
-        elif self.life.accepted(answer.site):
+        elif self.life.accepted(answer.site) or known:
             if not known:
                 await self._event(events.SITE_ACCEPTED, f"{answer.site} takes part", site=answer.site)
             await self.welcome(answer.site)
         self.sites_changed()
 
     async def welcome(self, site: str) -> None:
-        """Tell a site that the model log is there to follow, if it is."""
-        if self.life.state is m.JobState.RUNNING:
+        """Tell a site that the model log is there to follow, if it is; ask again for a score that it owes."""
+        if self.life.state in (m.JobState.RUNNING, m.JobState.FINISHING):
             await self._tools.announcer.tell(site, m.JobStarted(job=self.job, session=self._tools.session))
+        for version, owing in self.life.missing_scores():
+            if owing == site:  # it was started anew since it was asked
+                await self._tools.announcer.tell(site, m.ScoreRequest(job=self.job, version=version))
 
     async def on_score(self, score: m.ScoreAnswer) -> None:
         """A site scored a version; one that does not exist would pass for the newest from now on and is ignored."""
@@ -221,7 +227,21 @@ class JobRunner:
                 manifest, f"the job is {self.life.state if self._over is None else m.JobState.FINISHING}"
             )
         else:
-            await self._folding.take(manifest)
+            await self._take_together(self._folding, manifest)
+
+    async def _take_together(self, folding: Folding, first: m.UpdateManifest) -> None:
+        """Take an update and those that wait behind it, until something is due: one write for all decisions."""
+        until = time.monotonic() + MOST_TOGETHER.total_seconds()
+        manifest: m.UpdateManifest | None = first
+        while manifest is not None:
+            await folding.take(manifest)
+            manifest = self.complete.next_delta() if self._may_go_on(until) else None
+        await folding.settle()
+
+    def _may_go_on(self, until: float) -> bool:
+        now, version, updates = time.monotonic(), self.aggregation.version, self.aggregation.updates
+        over = self.aggregation.commit_due(now=now) or self.life.stop_reason(version=version, updates=updates, now=now)
+        return now < until and not over
 
     async def _refuse(self, manifest: m.UpdateManifest, reason: str) -> None:
         verdict = self.aggregation.refuse(m.UpdateId.parse(manifest.update_id), reason=reason)
@@ -239,7 +259,8 @@ class JobRunner:
             await self._start_if_possible()
         if self.life.state is m.JobState.RUNNING and self._folding is not None:
             await self._step_running(self._folding)
-        if self.life.state is m.JobState.FINISHING:
+        if self.life.state is m.JobState.FINISHING and self._folding is not None:
+            await self._folding.snapshot_if_wanted()
             await self._conclude_if_possible()
         return None
 

@@ -14,14 +14,20 @@ from services.aggregator.tools import Tools
 
 async def give(receipt: Receipt, tools: Tools, *, facts: Sequence[Fact] = ()) -> int:
     """Record a decision, then tell the site; returns the sequence number of the last fact."""
+    return await give_all([receipt], tools, facts=facts)
+
+
+async def give_all(given: Sequence[Receipt], tools: Tools, *, facts: Sequence[Fact] = ()) -> int:
+    """Record decisions of one job in one write, then tell the sites; returns the sequence number of the last fact."""
     sequence = await tools.store(
         tools.ledger.record_facts,
-        receipt.job,
+        given[0].job,
         [history.to_row(fact) for fact in facts],
-        decided={receipt.update_id: dataclasses.asdict(receipt)},
+        decided={receipt.update_id: dataclasses.asdict(receipt) for receipt in given},
         at=time.time(),
     )
-    await tools.announcer.tell(UpdateId.parse(receipt.update_id).site, receipt)
+    for receipt in given:
+        await tools.announcer.tell(UpdateId.parse(receipt.update_id).site, receipt)
     return sequence
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from fedbus.core.layout import Layout
 from fedbus.core.messages import Chunk, UpdateId, UpdateManifest
@@ -55,16 +55,21 @@ class Upload:
     touched_at: float
     ask_at: float
     pause_s: float = RESEND_AFTER_S
-    have: set[int] = field(default_factory=set)
+    have: int = 0
+    """One bit for each chunk by its index: 2000 chunks of 200 sites take 50 KiB."""
     body_bytes: int = 0
     count: int = 0
     manifest: UpdateManifest | None = None
     excess: str = ""
 
     @property
+    def chunks(self) -> int:
+        return self.have.bit_count()
+
+    @property
     def complete(self) -> bool:
         # more chunks than announced make an update that is refused, not one that its site awaits for ever
-        return self.manifest is not None and (bool(self.excess) or len(self.have) >= self.manifest.frames)
+        return self.manifest is not None and (bool(self.excess) or self.chunks >= self.manifest.frames)
 
     def touch(self, now: float) -> None:
         self.touched_at = now
@@ -73,7 +78,7 @@ class Upload:
 
     def says(self, now: float) -> str:
         """How far it came, in words."""
-        came = f"{len(self.have)} of {self.count or 'an unknown number of'} chunks of update {self.update_id} came"
+        came = f"{self.chunks} of {self.count or 'an unknown number of'} chunks of update {self.update_id} came"
         return f"{self.site}: {came}, then nothing for {span(now - self.touched_at)}"
 
 
@@ -97,13 +102,13 @@ class Uploads:
 
     def _add_chunk(self, chunk: Chunk, now: float) -> bool:
         upload = self._touched(chunk.transfer, now)
-        if upload.excess or chunk.index in upload.have:
+        if upload.excess or upload.have >> chunk.index & 1:
             return False
-        frames, body_bytes = len(upload.have) + 1, upload.body_bytes + len(chunk.body)
+        frames, body_bytes = upload.chunks + 1, upload.body_bytes + len(chunk.body)
         upload.excess = self._excess(chunk.transfer, frames, body_bytes)
         if upload.excess:
             raise ProtocolError(upload.excess)
-        upload.have.add(chunk.index)
+        upload.have |= 1 << chunk.index
         upload.body_bytes = body_bytes
         upload.count = chunk.count
         return True
@@ -132,7 +137,8 @@ class Uploads:
     ) -> None:
         """Take up what an earlier process left; `lengths` are those of the chunks by index."""
         upload = self._touched(update_id, now)
-        upload.have, upload.body_bytes = set(lengths), sum(lengths.values())
+        upload.have = sum(1 << index for index in lengths)
+        upload.body_bytes = sum(lengths.values())
         upload.manifest = manifest
         upload.count = manifest.frames if manifest is not None else 0
 
@@ -189,7 +195,7 @@ class Uploads:
 
     def forget(self, upload: Upload) -> None:
         """Its bytes are gone; the manifest of one that was confirmed stays, so that the site is asked again."""
-        upload.have, upload.body_bytes = set(), 0
+        upload.have, upload.body_bytes = 0, 0
         if upload.manifest is None:
             del self._by_id[upload.update_id]
 
@@ -200,7 +206,7 @@ class Uploads:
             Receiving(
                 site=u.site,
                 update_id=u.update_id,
-                chunks=len(u.have),
+                chunks=u.chunks,
                 count=u.count,
                 body_bytes=u.body_bytes,
                 age_s=now - u.touched_at,

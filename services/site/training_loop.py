@@ -75,6 +75,7 @@ class TrainingLoop:
         self._layout_digest = ""
         self._initial_wanted = False
         self._score_wanted: int | None = None
+        self._training_is_over = False
         self._stopping = False
         # what an earlier daemon trained from counts too: a synchronous site trains once from each version
         self._trained_from = max((e.manifest["base_version"] for e in outbox.entries()), default=-1)
@@ -95,8 +96,9 @@ class TrainingLoop:
         await self.wake()
 
     async def score(self, version: int) -> None:
-        """Score `version` as soon as it is held; training that runs is cancelled."""
+        """Score `version` as soon as it is held; training that runs is cancelled, and none begins any more."""
         self._score_wanted = version
+        self._training_is_over = True
         await self._interrupt()
 
     async def stop(self) -> None:
@@ -128,6 +130,8 @@ class TrainingLoop:
             return "waiting for the model"
         if self._score_wanted is not None:
             return f"waiting for version {self._score_wanted}"
+        if self._training_is_over:
+            return "waiting for the end of the job"
         if len(self._outbox.waiting) >= self._settings.max_in_flight:
             return "waiting for a receipt"
         return "waiting for the next version"
@@ -212,6 +216,8 @@ class TrainingLoop:
             return None
         if self._score_wanted is not None:
             return _Duty.SCORE if held.version >= self._score_wanted else None
+        if self._training_is_over:
+            return None
         fresh = held.version > self._trained_from or not self._wait_for_new_version
         return _Duty.TRAIN if fresh and len(self._outbox.waiting) < self._settings.max_in_flight else None
 

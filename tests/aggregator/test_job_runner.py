@@ -199,6 +199,23 @@ async def test_a_job_that_was_ending_when_the_aggregator_was_killed_ends_with_th
     assert house.row.result["scores"].keys() == {"mercy", "ucsf"}
 
 
+async def test_a_site_that_is_restarted_while_the_job_ends_is_asked_for_its_score_again(finishing: Path) -> None:
+    # given a job that waits for the scores of two sites
+    house = House(finishing)
+    await house.runner.open()
+    for site in ("mercy", "ucsf"):
+        await house.accepts(site)
+    await house.runs(lambda: len(house.announcer.asked(m.ScoreRequest)) == 2)
+    await house.scores("ucsf", 0, 0.8)
+    house.announcer.told.clear()
+    # when both are restarted
+    for site in ("mercy", "ucsf"):
+        await house.accepts(site)
+    # then both may follow the model log, and the one that owes its score is asked
+    assert sorted(house.announcer.asked(m.JobStarted)) == ["mercy", "ucsf"]
+    assert house.announcer.asked(m.ScoreRequest) == ["mercy"]
+
+
 async def test_a_job_that_was_ending_takes_no_update_any_more_after_a_restart(finishing: Path) -> None:
     house = House(finishing)
     await house.runner.open()

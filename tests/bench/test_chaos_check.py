@@ -126,6 +126,18 @@ def test_a_fact_without_the_receipt_that_belongs_to_it_is_found() -> None:
     assert check.disagreements([], ledger) == [f"{name(3)} was folded, its receipt says nothing"]
 
 
+@pytest.mark.parametrize(
+    ("connected_at", "published_at", "hangs"),
+    [(90.0, (99.0,), True), (90.0, (99.0, 110.0), False), (110.0, (105.0,), True), (120.0, (99.0,), False)],
+)
+def test_a_site_that_could_send_updates_again_and_did_not_hangs(
+    connected_at: float, published_at: tuple[float, ...], hangs: bool
+) -> None:
+    # given that everybody was up from 100 s on, and training was over at 140 s
+    site = replace(MERCY, connected_at=connected_at, published_at=published_at)
+    assert bool(check.stuck([site], healed_at=100.0, over_at=140.0)) is hangs
+
+
 def test_a_site_that_went_back_within_one_process_is_found() -> None:
     site = replace(MERCY, held=((0, 2, 1), (1, 2)))
     assert check.steps_back([site]) == ["mercy held version 1 after version 2"]

@@ -8,6 +8,7 @@ processes (see `evidence`).
     versions    made and published versions are 0, 1, 2, ... without a gap
     receipts    what sites were told is what the ledger says
     sites       what a site holds never goes back within one process of it
+    stuck       who is connected, with everybody up, sends updates again
 """
 
 from __future__ import annotations
@@ -21,18 +22,24 @@ from typing import assert_never
 from fedbus.core.facts import Committed, Fact, Folded, Refused
 from fedbus.core.messages import JobState, Outcome
 
+# A trainer imports torch first, perhaps beside others on a busy machine.
+GRACE_S = 25.0
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SiteRecord:
     """What one site wrote down about a job: updates confirmed to it, receipts `(update, outcome)`, versions held.
 
-    `held` has one sequence for each process of the site.
+    `held` has one sequence for each process of the site, `published_at` the times of the confirms (seconds).
     """
 
     site: str
     confirmed: tuple[str, ...] = ()
     receipts: tuple[tuple[str, str], ...] = ()
     held: tuple[tuple[int, ...], ...] = ()
+    published_at: tuple[float, ...] = ()
+    connected_at: float = 0.0
+    """When it last came to reach the broker."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,6 +139,19 @@ def steps_back(sites: Iterable[SiteRecord]) -> list[str]:
         for before, after in pairwise(held)
         if after < before
     ]
+
+
+def stuck(sites: Iterable[SiteRecord], *, healed_at: float, over_at: float) -> list[str]:
+    """Sites that could reach the broker for GRACE_S before training was over, and sent nothing in that time.
+
+    `healed_at`: from then on nothing was done to anybody, and the aggregator could reach the broker.
+    """
+    found = []
+    for site in sites:
+        able_at = max(healed_at, site.connected_at)
+        if over_at - able_at >= GRACE_S and not any(at >= able_at for at in site.published_at):
+            found.append(f"{site.site} was connected for {over_at - able_at:.0f} s before the end and sent no update")
+    return found
 
 
 def _some(things: Sequence[object], most: int = 6) -> str:

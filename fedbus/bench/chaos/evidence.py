@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fedbus.bench.chaos.check import LedgerRecord, SiteRecord
-from fedbus.bench.figures import Logged, lines_of
+from fedbus.bench.figures import Logged, lines_of, time_of
 from fedbus.core import events
 from fedbus.core.messages import Outcome, Receipt
 from fedbus.errors import FedbusError, StoreError
@@ -24,12 +24,21 @@ def site_record(site: str, daemons: Iterable[Logged], job: str) -> SiteRecord:
     """What a site wrote down, in the logs of all its processes."""
     processes = list(daemons)
     receipts = lines(processes, job, "update-receipt")
+    published = lines(processes, job, "update-published")
     return SiteRecord(
         site=site,
-        confirmed=tuple(e["update"] for e in lines(processes, job, "update-published")),
+        confirmed=tuple(e["update"] for e in published),
+        published_at=tuple(map(time_of, published)),
+        connected_at=connected_at(processes),
         receipts=tuple((e["update"], e["outcome"]) for e in receipts),
         held=tuple(tuple(e["version"] for e in lines([p], job, "version-held")) for p in processes),
     )
+
+
+def connected_at(processes: Iterable[Logged]) -> float:
+    """When the newest process of a daemon last came to reach the broker; 0.0 for never."""
+    newest = list(processes)[-1:]
+    return max((time_of(line) for daemon in newest for line in lines_of(daemon, "broker connected")), default=0.0)
 
 
 def ledger_record(state_dir: Path, job: str) -> LedgerRecord:

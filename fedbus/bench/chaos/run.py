@@ -25,7 +25,8 @@ from types import MappingProxyType
 from typing import Any, TypeVar
 
 from fedbus.bench.chaos.acts import Player
-from fedbus.bench.chaos.evidence import ledger_record, lines, replay_failures, site_record
+from fedbus.bench.chaos.check import stuck
+from fedbus.bench.chaos.evidence import connected_at, ledger_record, lines, replay_failures, site_record
 from fedbus.bench.chaos.plan import AGGREGATOR, schedule
 from fedbus.bench.chaos.proxy import Backstage
 from fedbus.bench.chaos.report import Found, Outcome, judge
@@ -48,7 +49,8 @@ SITES = tuple(PACES_S)
 SOON = timedelta(seconds=120)  # a busy machine is no reason to give up
 # A queue or stream younger than a second is lost when a RabbitMQ 3.10 node is killed.
 AGE_S = 2.0
-HEAL_S = 10.0
+# Time for whoever waits in a back-off, and then to see that every site sends updates again: see `check.stuck`.
+HEAL_S = 30.0
 ENDS_WITHIN = timedelta(seconds=120)
 LOOK_S = 0.5
 
@@ -83,8 +85,10 @@ def _run(folder: Path, seed: int, within_s: float, tell: Tell) -> Outcome:
         player = Player(stage, backstage, job, seed=seed, tell=tell)
         player.idle_until(time.monotonic() + AGE_S)
         player.play(deeds)
+        healed_at = time.time()
         unaware = wait_for_end(stage, player, job)
-    found = examine(federation, job, SITES, surprises=stage.surprises, others={"not done with the job": unaware})
+    others = {"not done with the job": unaware, "sites that hang": hanging(federation, job, healed_at)}
+    found = examine(federation, job, SITES, surprises=stage.surprises, others=others)
     commits = lines(aggregators(federation), job, events.VERSION_COMMITTED)
     return Outcome(seed=seed, done=tuple(player.done), found=found, commits_at=tuple(map(time_of, commits)))
 
@@ -147,6 +151,14 @@ def wait_for_end(stage: Stage, player: Player, job: str) -> list[str]:
     return left
 
 
+def hanging(federation: LocalFederation, job: str, healed_at: float) -> list[str]:
+    """Sites that did not go on after all was healed, in words."""
+    processes = aggregators(federation)
+    over_at = min(map(time_of, lines(processes, job, events.JOB_FINISHING)), default=0.0)
+    records = [site_record(site, processes_of(federation, site), job) for site in SITES]
+    return stuck(records, healed_at=max(healed_at, connected_at(processes)), over_at=over_at)
+
+
 def examine(
     federation: LocalFederation,
     job: str,
@@ -158,7 +170,7 @@ def examine(
 ) -> Found:
     """Read what the run left and compare it; all its processes have ended."""
     state_dir = federation.folder / "aggregator"
-    of_site = {site: [d for d in federation.daemons if d.name == site] for site in sites}
+    of_site = {site: processes_of(federation, site) for site in sites}
     sent = Counter(e["update"] for logs in of_site.values() for e in lines(logs, job, "update-publishing"))
     refused = [str(e["reason"]) for d in aggregators(federation) for e in d.events() if e["event"] == "dead-letter"]
     return judge(
@@ -175,9 +187,14 @@ def examine(
     )
 
 
+def processes_of(federation: LocalFederation, name: str) -> list[Daemon]:
+    """All processes of a daemon, in their order."""
+    return [daemon for daemon in federation.daemons if daemon.name == name]
+
+
 def aggregators(federation: LocalFederation) -> list[Daemon]:
-    """All processes of the aggregator, in their order."""
-    return [daemon for daemon in federation.daemons if daemon.name == AGGREGATOR]
+    """All processes of the aggregator."""
+    return processes_of(federation, AGGREGATOR)
 
 
 @contextmanager
