@@ -8,32 +8,24 @@ publishes of an update until it is folded. Figures that say "steady" leave out t
 
 from __future__ import annotations
 
-import asyncio
 import os
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
+from fedbus.bench import jobs
+from fedbus.bench.chaos.evidence import ledger_record
 from fedbus.bench.figures import MIB, Row, lines_of, peak_bytes, row, time_of
 from fedbus.bench.local import Daemon, LocalFederation
 from fedbus.bench.stub_sites import PreparedUpdate, StubPlan
 from fedbus.bus import topology as t
-from fedbus.bus.connection import Session
-from fedbus.bus.declare import exists, ready_messages
-from fedbus.core.facts import Folded, Refused
 from fedbus.core.frames import Code
-from fedbus.core.jobspec import JobSpec
 from fedbus.errors import FedbusError
-from fedbus.store.ledger import Ledger
-from services.aggregator import history
-from services.publisher.client import Client
-from services.publisher.settings import PublisherSettings
 
 SAMPLE_S = 5.0
 WARM_UP_S = 30.0
@@ -57,6 +49,10 @@ class SoakPlan:
     @property
     def names(self) -> tuple[str, ...]:
         return tuple(f"site-{n:03}" for n in range(self.sites))
+
+    @property
+    def numel(self) -> int:
+        return int(self.mib * MIB) // 4
 
     @property
     def warm_up_s(self) -> float:
@@ -94,7 +90,7 @@ def run(plan: SoakPlan, federation: LocalFederation, sites_folder: Path) -> list
     update = _prepare(plan, federation.folder / "aggregator" / "params", sites_folder / "update.frames")
     federation.start_aggregator().wait_for("aggregator-ready")
     stubs = list(_start_stubs(plan, federation, sites_folder, update))
-    job = asyncio.run(_submit(plan, federation))
+    job = jobs.submit(federation, _spec(plan))
     return list(_watch(plan, federation, stubs, job))
 
 
@@ -107,7 +103,7 @@ def _prepare(plan: SoakPlan, params_folder: Path, frames: Path) -> PreparedUpdat
     from fedbus.tensors.params import layout_of
     from fedbus.training.frames_file import write_frames
 
-    numel = int(plan.mib * MIB) // 4
+    numel = plan.numel
     draw = torch.Generator().manual_seed(0)
     params = {"w": torch.empty(numel).uniform_(-1, 1, generator=draw)}
     params_folder.mkdir(parents=True)
@@ -136,19 +132,17 @@ def _start_stubs(plan: SoakPlan, federation: LocalFederation, folder: Path, upda
         yield daemon
 
 
-async def _submit(plan: SoakPlan, federation: LocalFederation) -> str:
-    spec = {
+def _spec(plan: SoakPlan) -> dict[str, object]:
+    return {
         "name": "soak",
         "task": "synthetic",
-        "task_config": {"numel": int(plan.mib * MIB) // 4},
+        "task_config": {"numel": plan.numel},
         "initial_params": PARAMS,
         "min_sites": plan.sites,
         "local": {"steps": 1, "batch_size": 1, "learning_rate": 1.0, "evaluate": False},
         "strategy": {"kind": "buffered", "buffer": max(1, plan.sites // 5)},
         "stop": {"wall_time_s": plan.seconds},
     }
-    async with Client(PublisherSettings.load(broker_url=federation.url("submitter"))) as client:
-        return await client.submit(JobSpec.parse(spec))
 
 
 def _watch(plan: SoakPlan, federation: LocalFederation, stubs: list[Daemon], job: str) -> Iterator[Sample]:
@@ -163,14 +157,9 @@ def _watch(plan: SoakPlan, federation: LocalFederation, stubs: list[Daemon], job
         if time.monotonic() > deadline or not all(d.alive for d in federation.daemons):
             words = "\n".join(d.last_words() for d in federation.daemons if not d.alive) or aggregator.last_words()
             raise FedbusError(f"the soak did not come to its end:\n{words}")
-        waiting = asyncio.run(_waiting(federation.url("aggregator"), (t.SITES, updates)))
+        waiting = jobs.waiting(federation, t.SITES, updates)
         yield _sample(groups, waiting)
         time.sleep(min(SAMPLE_S, plan.seconds / 4))
-
-
-async def _waiting(url: str, queues: tuple[str, ...]) -> dict[str, int]:
-    async with Session(url, name="soak", give_up_after=LIMIT) as session:
-        return {queue: await ready_messages(session, queue) for queue in queues if await exists(session, queue)}
 
 
 def _sample(groups: Mapping[str, list[int]], waiting: Mapping[str, int]) -> Sample:
@@ -196,25 +185,24 @@ def _stat(pid: int) -> tuple[float, int]:
 def figures(plan: SoakPlan, federation: LocalFederation, samples: list[Sample], peak: float) -> Iterator[Row]:
     """Rows of one run."""
     aggregator, *stubs = federation.daemons
-    began = time_of(lines_of(aggregator, "job-running")[0])
-    steady = began + plan.warm_up_s, began + plan.seconds
+    running = lines_of(aggregator, "job-running")[0]
+    steady = time_of(running) + plan.warm_up_s, time_of(running) + plan.seconds
     folds = {e["update"]: time_of(e) for e in lines_of(aggregator, "update-folded")}
-    in_time = [at for at in folds.values() if steady[0] <= at < steady[1]]
+    folded = sum(steady[0] <= at < steady[1] for at in folds.values())
     case = f"{plan.sites} sites, {plan.mib:g} MiB, trainings of {plan.train_s:g} s"
-    yield row(f"{case}: updates folded per second, steady", len(in_time) / (steady[1] - steady[0]), "1/s")
+    yield row(f"{case}: updates folded per second, steady", folded / (steady[1] - steady[0]), "1/s")
     yield from _latencies(case, stubs, folds, steady)
-    versions = [time_of(e) for e in lines_of(aggregator, "version-committed")]
-    yield row(f"{case}: versions committed", len(versions), "")
-    yield from _memory(case, [s for s in samples if s.at >= steady[0]] or samples[-1:], peak)
-    yield from _cpu(case, [s for s in samples if steady[0] <= s.at <= steady[1]])
-    for queue in samples[0].waiting:
-        most = max(s.waiting.get(queue, 0) for s in samples)
-        yield row(f"{case}: most messages ready in {queue.rpartition('-')[0] or queue}", most, "")
+    yield row(f"{case}: versions committed", len(lines_of(aggregator, "version-committed")), "")
+    looks = [s for s in samples if steady[0] <= s.at <= steady[1]] or samples[-1:]
+    yield from _memory(case, looks, peak)
+    yield from _cpu(case, looks, folds.values())
+    for queue in (t.SITES, t.updates_queue(running["job"])):
+        yield row(f"{case}: most messages ready in {queue}", max(s.waiting.get(queue, 0) for s in samples), "")
     yield row(f"{case}: load average of the machine, highest", max(s.load for s in samples), "")
     yield row(f"{case}: sites that lived and were lost", len(lines_of(aggregator, "site-lost")), "", 0)
     confirmed = {e["update"] for stub in stubs for e in lines_of(stub, "update-published")}
     yield row(f"{case}: updates confirmed to their sites", len(confirmed), "")
-    lost = confirmed - _decided(federation.folder)
+    lost = confirmed - ledger_record(federation.folder / "aggregator", running["job"]).outcomes.keys()
     yield row(f"{case}: confirmed and neither folded nor refused", len(lost), "", 0)
 
 
@@ -231,24 +219,17 @@ def _latencies(
         yield row(f"{case}: the same, worst", taken[-1], "s")
 
 
-def _memory(case: str, steady: list[Sample], peak: float) -> Iterator[Row]:
-    for group in steady[0].rss_bytes:
-        yield row(f"{case}: memory of {group}, start", steady[0].rss_bytes[group] / MIB, "MiB")
-        yield row(f"{case}: memory of {group}, end", steady[-1].rss_bytes[group] / MIB, "MiB")
+def _memory(case: str, looks: list[Sample], peak: float) -> Iterator[Row]:
+    for group in looks[0].rss_bytes:
+        yield row(f"{case}: memory of {group}, start", looks[0].rss_bytes[group] / MIB, "MiB")
+        yield row(f"{case}: memory of {group}, end", looks[-1].rss_bytes[group] / MIB, "MiB")
     yield row(f"{case}: peak memory of aggregator", peak / MIB, "MiB")
 
 
-def _cpu(case: str, steady: list[Sample]) -> Iterator[Row]:
-    if len(steady) < 2:
-        return
-    first, last = steady[0], steady[-1]
-    for group in first.cpu_s:
-        cores = (last.cpu_s[group] - first.cpu_s[group]) / (last.at - first.at)
-        yield row(f"{case}: cores that {group} kept busy", cores, "")
-
-
-def _decided(folder: Path) -> set[str]:
-    """Ids of the updates that the ledger has folded or refused."""
-    with Ledger(folder / "aggregator" / "ledger.sqlite3") as ledger:
-        facts: list[Any] = [history.from_row(row) for job in ledger.jobs() for row in ledger.facts(job.job)]
-    return {str(fact.update_id) for fact in facts if isinstance(fact, Folded | Refused)}
+def _cpu(case: str, looks: list[Sample], folded_at: Iterable[float]) -> Iterator[Row]:
+    first, last = looks[0], looks[-1]
+    folded = sum(first.at <= at < last.at for at in folded_at)
+    for group in first.cpu_s if folded else ():
+        cpu_s = last.cpu_s[group] - first.cpu_s[group]
+        yield row(f"{case}: cores that {group} kept busy", cpu_s / (last.at - first.at), "")
+        yield row(f"{case}: CPU of {group} per update folded", 1000 * cpu_s / folded, "ms")

@@ -121,6 +121,11 @@ class Session:
         return self._link.done() and not self._link.result().lost.done()
 
     @property
+    def link_age_s(self) -> float:
+        """How long the link has been up; 0.0 while it is not."""
+        return asyncio.get_running_loop().time() - self._link.result().opened_at if self.connected else 0.0
+
+    @property
     def blocked(self) -> bool:
         """True while the broker takes no publishes (memory or disk alarm); known only after a publish was tried."""
         return self.connected and self._link.result().blocked

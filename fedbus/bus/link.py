@@ -55,7 +55,9 @@ class Link:
         self._raw = raw
         self._socket = socket
         self._on_blocked = on_blocked
-        self.lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        self.opened_at = loop.time()
+        self.lost: asyncio.Future[str] = loop.create_future()
         raw.closing.add_done_callback(self._closed)
 
     @classmethod

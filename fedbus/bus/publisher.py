@@ -3,12 +3,16 @@
 A publish that failed or timed out may have been delivered, so a message can arrive twice: ids and their dedupe are the
 receiver's duty. A broker that refuses a message closes the channel, and every unconfirmed publish on it gets the same
 error; a refused message is therefore tried once more alone on a channel of its own before it counts as refused.
+
+A broker that was restarted takes connections before its streams are back (half a second on 3.10), and returns what is
+for them as unroutable: on a link that is younger than `routes_return` that is no reason to give up.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Iterable
+from datetime import timedelta
 
 import structlog
 
@@ -16,19 +20,21 @@ from fedbus.bus.connection import QUICK, Session
 from fedbus.bus.envelope import Envelope
 from fedbus.bus.link import Channel
 from fedbus.bus.translate import NotTakenError, RefusedError
-from fedbus.errors import ConnectionLostError, PublishError
+from fedbus.errors import ConnectionLostError, PublishError, UnroutableError
 
 log = structlog.get_logger("fedbus.bus")
 
 # 16 x 1 MiB fill a line of 1 Gbit/s at 40 ms; more only costs memory.
 WINDOW = 16
+ROUTES_RETURN = timedelta(seconds=15)
 
 
 class Publisher:
     """Publishes on one channel of a session, opened when needed and again after a loss."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, *, routes_return: timedelta = ROUTES_RETURN) -> None:
         self._session = session
+        self._routes_return_s = routes_return.total_seconds()
         self._opening = asyncio.Lock()
         self._shared: Channel | None = None
 
@@ -43,6 +49,11 @@ class Publisher:
             try:
                 return await self._attempt(envelope, mandatory)
             except ConnectionLostError as exc:
+                log.debug("publish again", message_id=envelope.message_id, reason=str(exc))
+                await asyncio.sleep(next(quick_pauses))
+            except UnroutableError as exc:
+                if self._session.link_age_s > self._routes_return_s:
+                    raise
                 log.debug("publish again", message_id=envelope.message_id, reason=str(exc))
                 await asyncio.sleep(next(quick_pauses))
             except NotTakenError as exc:

@@ -95,6 +95,45 @@ def abuse(
     print_rows(rows(deliveries=deliveries, duplicates=duplicates, seed=seed), output)
 
 
+@bench_app.command()
+def soak(
+    sites: Annotated[int, typer.Option(min=1, help="Site daemons, each with a trainer that only waits.")] = 200,
+    minutes: Annotated[float, typer.Option(help="How long the job trains.")] = 5.0,
+    processes: Annotated[int, typer.Option(min=1, help="Processes that the site daemons share.")] = 4,
+    mib: Annotated[float, typer.Option("--mib", help="Model size in MiB.")] = 1.0,
+    train_s: Annotated[float, typer.Option(help="Mean of a training, half more or less, in seconds.")] = 5.0,
+    output: Format = Output.TEXT,
+) -> None:
+    """Many sites against one aggregator for minutes."""
+    from fedbus.bench.soak import SoakPlan, rows
+    from fedbus.runtime.logging import configure_logging
+
+    configure_logging("error")
+    plan = SoakPlan(sites=sites, seconds=60 * minutes, processes=processes, mib=mib, train_s=train_s)
+    print_rows(rows(plan), output)
+
+
+@bench_app.command()
+def slow_link(
+    mbit: Annotated[float, typer.Option(min=0.001, help="Rate of the line, each way.")] = 10.0,
+    rtt_ms: Annotated[float, typer.Option(min=0, help="Round trip.")] = 200.0,
+    loss: Annotated[float, typer.Option(min=0, max=99, help="Packets lost, each way, in percent.")] = 2.0,
+    seconds: Annotated[float, typer.Option(help="How long the line is up before and after the cut.")] = 60.0,
+    cut_s: Annotated[float, typer.Option(help="How long it is cut.")] = 30.0,
+    mib: Annotated[float, typer.Option("--mib", help="Model size in MiB.")] = 4.0,
+    congestion: Annotated[str, typer.Option(help="Congestion control of both ends: reno, bbr, ...")] = "reno",
+    output: Format = Output.TEXT,
+) -> None:
+    """A site behind a slow, lossy line that is cut for a while. Needs root and /dev/net/tun."""
+    from fedbus.bench.slow_link.line import LineSpec
+    from fedbus.bench.slow_link.run import SlowPlan, rows
+    from fedbus.runtime.logging import configure_logging
+
+    configure_logging("error")
+    line = LineSpec(mbit=mbit, rtt_s=rtt_ms / 1000, loss=loss / 100)
+    print_rows(rows(SlowPlan(line=line, seconds=seconds, cut_s=cut_s, mib=mib, congestion=congestion)), output)
+
+
 def print_rows(rows: list[dict[str, Any]], output: Output) -> None:
     """Print figures as a table or as JSON."""
     if output is Output.JSON:

@@ -278,7 +278,8 @@ class Ledger:
         rows = [(u, RECEIVING) for u in update_ids]
         with self._transaction() as db:
             db.executemany(
-                "DELETE FROM chunks WHERE update_id IN (SELECT update_id FROM updates WHERE update_id = ? AND state = ?)",
+                "DELETE FROM chunks WHERE update_id IN"
+                " (SELECT update_id FROM updates WHERE update_id = ? AND state = ?)",
                 rows,
             )
             db.executemany("DELETE FROM updates WHERE update_id = ? AND state = ? AND manifest IS NULL", rows)

@@ -15,6 +15,7 @@ from fedbus.bus import mail
 from fedbus.bus.consumer import Delivery
 from fedbus.bus.envelope import Envelope
 from fedbus.bus.publisher import Publisher
+from fedbus.bus.topology import EVENTS
 from fedbus.core import events
 from fedbus.core import messages as m
 from fedbus.errors import PublishError
@@ -44,7 +45,8 @@ class Announcer:
         while True:
             envelope = await self._waiting.get()
             try:
-                await self._publisher.publish(envelope, mandatory=False)
+                # the events always have their stream; a site that was never enrolled has no queue
+                await self._publisher.publish(envelope, mandatory=envelope.exchange == EVENTS)
             except PublishError as exc:
                 log.error("unsaid", type=envelope.type, key=envelope.routing_key, error=str(exc))
             self._waiting.task_done()

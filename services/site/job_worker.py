@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import Collection, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from time import perf_counter
@@ -38,6 +38,7 @@ from services.site.training_loop import Say, StartTrainer, TrainingLoop
 # Streams keep times in whole seconds, and the clocks of aggregator and broker differ a little.
 STREAM_TIME_SLACK_S = 5
 NO_ROOM_PAUSE_S = 2.0
+UNSENT_PAUSE_S = 10.0
 
 log = structlog.get_logger()
 
@@ -56,6 +57,7 @@ class JobWorker:
         say: Say,
         start: StartTrainer = start_trainer,
         reached: Reached = nothing,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._job = job
         self._site = settings.site_name
@@ -63,6 +65,7 @@ class JobWorker:
         self._uploads = uploads
         self._say = say
         self._reached = reached
+        self._sleep = sleep
         self._folder = make_folder(_folder(settings, job))
         self._outbox = Outbox(self._folder / "outbox", self._site)
         self._files = ModelFiles(self._folder / "model")
@@ -206,14 +209,22 @@ class JobWorker:
         while True:
             update_id = await self._unsent.get()
             entry = self._outbox.entry(update_id)
-            try:
-                if entry is not None:
-                    await self._send(entry)
-            except PublishError as exc:
-                # the queue goes with the job: being told of its end may take longer; otherwise it is sent again later
-                log.warning("update-unsent", job=self._job, update=str(update_id), error=str(exc))
-            finally:
+            if entry is None or await self._sent(entry):
                 self._in_hand.discard(update_id)
+            else:
+                self._unsent.put_nowait(update_id)
+
+    async def _sent(self, entry: Entry) -> bool:
+        """False, after a pause, when the broker does not take it."""
+        try:
+            await self._send(entry)
+        except PublishError as exc:
+            # the queue goes with the job, and being told of its end may take longer
+            update = str(entry.update_id)
+            log.warning("update-unsent", job=self._job, update=update, error=str(exc), retry_s=UNSENT_PAUSE_S)
+            await self._sleep(UNSENT_PAUSE_S)
+            return False
+        return True
 
     async def _send(self, entry: Entry) -> None:
         began = perf_counter()

@@ -52,3 +52,31 @@ async def test_nudges_fill_no_line() -> None:
         line.put_nowait(None)
     async with asyncio.timeout(5):
         await line.room()
+
+
+async def test_the_next_update_to_be_folded_is_taken_past_nudges() -> None:
+    line = Complete()
+    line.put_nowait(None)
+    line.put_nowait(manifest("mercy", 1))
+    found = line.next_delta()
+    assert found == manifest("mercy", 1)
+    assert line.waiting("mercy") == 0
+    assert line.empty()
+
+
+async def test_what_is_no_update_to_be_folded_stays_first_in_the_line() -> None:
+    # given an update that is to be refused before one that is to be folded
+    line = Complete()
+    unwanted = Unwanted(manifest=manifest("mercy", 1), reason="too many")
+    line.put_nowait(unwanted)
+    line.put_nowait(manifest("mercy", 2))
+    # when the next one to be folded is asked for
+    assert line.next_delta() is None
+    # then nothing has left the line, and the order is the same
+    assert line.waiting("mercy") == 2
+    assert not line.empty()
+    assert [await line.get(), await line.get()] == [unwanted, manifest("mercy", 2)]
+
+
+async def test_an_empty_line_has_no_next_update() -> None:
+    assert Complete().next_delta() is None

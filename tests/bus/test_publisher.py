@@ -6,6 +6,7 @@ import asyncio
 from datetime import timedelta
 
 import pytest
+from structlog.testing import capture_logs
 
 from fedbus.bus.connection import LinkState, Session
 from fedbus.bus.consumer import Consumer
@@ -55,10 +56,25 @@ async def test_published_message_arrives_with_all_it_carries(open_session, queue
 
 
 async def test_unroutable_message_raises(open_session, envelope):
-    publisher = Publisher(await open_session())
+    publisher = Publisher(await open_session(), routes_return=timedelta(0))
 
     with pytest.raises(UnroutableError, match=r"fedbus\.nowhere: no queue takes it"):
         await publisher.publish(envelope("fedbus.nowhere"))
+
+
+async def test_message_waits_for_its_queue_on_a_link_that_is_young(open_session, envelope):
+    # given a message for a stream that a restarted broker has not got back yet
+    session = await open_session()
+    with capture_logs() as logs:
+        publishing = asyncio.create_task(Publisher(session).publish(envelope("fedbus.test.late")))
+        async with asyncio.timeout(20):
+            while not logs:  # noqa: ASYNC110 log lines wake nobody
+                await asyncio.sleep(0.01)
+            assert "no queue takes it" in logs[0]["reason"]
+            # when the stream is there again, then the message is taken
+            arguments = {"x-queue-type": "stream"}
+            await declare(session, Topology(queues=(QueueSpec(name="fedbus.test.late", arguments=arguments),)))
+            await publishing
 
 
 async def test_unroutable_message_is_dropped_when_not_mandatory(open_session, envelope):
@@ -198,7 +214,7 @@ async def test_window_bounds_what_is_taken_from_the_iterator(proxied, proxy, ope
 
 
 async def test_first_refusal_ends_publish_many(open_session, queue, envelope):
-    publisher = Publisher(await open_session())
+    publisher = Publisher(await open_session(), routes_return=timedelta(0))
 
     with pytest.raises(UnroutableError):
         await publisher.publish_many(envelope(name) for name in [queue, "fedbus.nowhere", queue])

@@ -16,6 +16,7 @@ from fedbus.bus.model_log import Record
 from fedbus.core import messages as m
 from fedbus.core.frames import Code, build_frame
 from fedbus.core.jobspec import JobSpec
+from fedbus.errors import UnroutableError
 from fedbus.store.outbox import Outbox
 from fedbus.training import protocol as p
 from services.site import assignment
@@ -42,6 +43,8 @@ class Broker:
         self.said: list[Any] = []
         self.line_is_up = asyncio.Event()
         self.line_is_up.set()
+        self.refusals = 0
+        self.pauses: list[float] = []
 
     async def newest(self) -> None:
         return None
@@ -52,6 +55,9 @@ class Broker:
 
     async def publish_many(self, envelopes: Any) -> None:
         await self.line_is_up.wait()
+        if self.refusals:
+            self.refusals -= 1
+            raise UnroutableError("no queue takes it")
         self.published += [envelope.message_id for envelope in envelopes]
 
     async def publish(self, envelope: Envelope) -> None:
@@ -59,6 +65,9 @@ class Broker:
 
     async def say(self, message: Any) -> None:
         self.said.append(message)
+
+    async def pause(self, seconds: float) -> None:
+        self.pauses.append(seconds)
 
     def version(self, version: int, part: str) -> None:
         """A version with one frame arrives."""
@@ -122,6 +131,7 @@ async def working(folder: Path, broker: Broker) -> AsyncIterator[JobWorker]:
         uploads=broker,  # type: ignore[arg-type]
         say=broker.say,
         start=start_deaf,
+        sleep=broker.pause,
     )
     task = asyncio.create_task(worker.run())
     try:
@@ -140,6 +150,15 @@ async def test_an_aggregator_that_has_restarted_gets_what_awaits_its_receipt_onc
         await asyncio.sleep(0.01)
     assert len(broker.published) == 4
     assert broker.published[:2] == broker.published[2:]
+
+
+async def test_an_update_that_the_broker_does_not_take_is_sent_again_after_a_pause(tmp_path: Path) -> None:
+    broker = Broker()
+    broker.refusals = 2
+    async with working(tmp_path, broker) as worker:
+        await worker.on_control(m.JobStarted(job="heart", session="first"))
+        await until(lambda: len(broker.published) == 2)
+    assert broker.pauses == [10.0, 10.0]
 
 
 async def test_an_aggregator_that_misses_chunks_gets_all_of_the_update_again(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import threading
 from collections.abc import Coroutine
 from concurrent.futures import Future
@@ -32,9 +33,12 @@ class Proxy:
         self._silent = False
         self.passed_bytes = 0
 
-    async def up(self, port: int = 0) -> None:
-        """Take connections."""
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", port)
+    async def up(self, port: int = 0, *, listening: socket.socket | None = None) -> None:
+        """Take connections on 127.0.0.1, or on a socket that listens elsewhere."""
+        if listening is None:
+            self._server = await asyncio.start_server(self._serve, "127.0.0.1", port)
+        else:
+            self._server = await asyncio.start_server(self._serve, sock=listening)
         self.port: int = self._server.sockets[0].getsockname()[1]
 
     def url(self, url: str) -> str:

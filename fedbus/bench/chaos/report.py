@@ -66,12 +66,16 @@ def judge(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """One seed: what was done and what was found; `commits_at` in seconds since the epoch. `replayed`: it was asked."""
+    """One seed: what was done and what was found; `commits_at` in seconds since the epoch.
+
+    `resyncs`: how often a site could not follow the model log and asked for a snapshot.
+    """
 
     seed: int
     done: tuple[Done, ...]
     found: Found
     commits_at: tuple[float, ...]
+    resyncs: int = 0
 
     @property
     def worst_wait(self) -> tuple[float, str]:
@@ -93,6 +97,7 @@ class Outcome:
             row(f"{name}: updates folded", len(ledger.folded), ""),
             row(f"{name}: updates refused", len(ledger.refused), ""),
             row(f"{name}: updates sent more than once by their site", _again(found.sent), ""),
+            row(f"{name}: snapshots that sites asked for", self.resyncs, ""),
             row(f"{name}: longest time without a version after an act ({act})", wait_s, "s"),
         ]
 

@@ -90,7 +90,13 @@ def _run(folder: Path, seed: int, within_s: float, tell: Tell) -> Outcome:
     others = {"not done with the job": unaware, "sites that hang": hanging(federation, job, healed_at)}
     found = examine(federation, job, SITES, surprises=stage.surprises, others=others)
     commits = lines(aggregators(federation), job, events.VERSION_COMMITTED)
-    return Outcome(seed=seed, done=tuple(player.done), found=found, commits_at=tuple(map(time_of, commits)))
+    return Outcome(
+        seed=seed,
+        done=tuple(player.done),
+        found=found,
+        commits_at=tuple(map(time_of, commits)),
+        resyncs=len(lines(aggregators(federation), job, events.SITE_RESYNC)),
+    )
 
 
 def job_spec(name: str, *, stop: dict[str, Any], min_sites: int = len(SITES)) -> JobSpec:

@@ -20,8 +20,9 @@ import time
 from contextlib import AbstractContextManager, ExitStack, suppress
 from pathlib import Path
 from typing import Self
+from urllib.parse import urlsplit
 
-from fedbus.bench.slow_link.door import Door
+from fedbus.bench.chaos.proxy import Backstage, Proxy
 from fedbus.bench.slow_link.line import Line, LineSpec
 from fedbus.bench.slow_link.namespace import Namespace, open_tun
 from fedbus.errors import NodeError
@@ -90,9 +91,15 @@ class SlowLink:
         return listening
 
     def open_door(self, url: str) -> str:
-        """Let the far end reach 127.0.0.1 at the port of `url`; returns the URL that it must use."""
-        door = self._stack.enter_context(Door(self.listen(), url))
-        return door.url
+        """Let the far end reach the broker at `url`, which listens on 127.0.0.1; returns the URL that it must use."""
+        listening = self.listen()
+        backstage = self._stack.enter_context(Backstage())
+        door = Proxy(url)
+        backstage.wait(door.up(listening=listening))
+        self._stack.callback(lambda: backstage.wait(door.close()))
+        host, port = listening.getsockname()
+        parts = urlsplit(url)
+        return parts._replace(netloc=f"{parts.netloc.rpartition('@')[0]}@{host}:{port}").geturl()
 
     def cut(self) -> None:
         """Nothing passes any more, and nobody is told."""

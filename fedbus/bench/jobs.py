@@ -1,0 +1,57 @@
+"""What a benchmark does with a job from outside: submit it, abort it, wait until nothing of it is left on the bus."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
+from fedbus.bench.local import LocalFederation
+from fedbus.bus import topology as t
+from fedbus.bus.connection import Session
+from fedbus.bus.declare import exists, ready_messages
+from fedbus.core.jobspec import JobSpec
+from services.publisher.client import Client
+from services.publisher.settings import PublisherSettings
+
+PATIENCE = timedelta(minutes=1)
+
+
+def submit(federation: LocalFederation, spec: Mapping[str, Any]) -> str:
+    """Submit a job and return its id."""
+
+    async def ask() -> str:
+        async with Client(_settings(federation)) as client:
+            return await client.submit(JobSpec.parse(spec))
+
+    return asyncio.run(ask())
+
+
+def abort(federation: LocalFederation, job: str, reason: str) -> None:
+    """End a job."""
+
+    async def ask() -> None:
+        async with Client(_settings(federation)) as client:
+            await client.abort(job, reason)
+
+    asyncio.run(ask())
+
+
+def waiting(federation: LocalFederation, *queues: str) -> dict[str, int]:
+    """Messages that nobody has taken yet, by queue; a queue that does not exist is left out."""
+
+    async def ask() -> dict[str, int]:
+        async with Session(federation.url("aggregator"), name="bench", give_up_after=PATIENCE) as session:
+            return {queue: await ready_messages(session, queue) for queue in queues if await exists(session, queue)}
+
+    return asyncio.run(ask())
+
+
+def is_over(federation: LocalFederation, job: str) -> bool:
+    """Whether every update of an ended job is decided: its queue goes last, see `services.aggregator.closing`."""
+    return not waiting(federation, t.updates_queue(job))
+
+
+def _settings(federation: LocalFederation) -> PublisherSettings:
+    return PublisherSettings.load(broker_url=federation.url("submitter"))
