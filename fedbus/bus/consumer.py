@@ -8,6 +8,7 @@ the broker never has more than `prefetch` deliveries unacked.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable, Iterable
 from datetime import timedelta
 from types import TracebackType
@@ -180,13 +181,15 @@ class Consumer:
 
     async def _attach(self) -> Attachment:
         now = asyncio.get_running_loop().time
-        deadline, pauses = now() + self._grace.total_seconds(), self._session.backoff.pauses()
+        deadline, pauses = math.inf, self._session.backoff.pauses()
         while True:
             try:
                 return await Attachment.open(
                     self._session, self._queue, prefetch=self._prefetch, exclusive=self._exclusive
                 )
             except NameTakenError as exc:
+                # the grace is for the other one to go, not for a broker that is away to come back
+                deadline = min(deadline, now() + self._grace.total_seconds())
                 pause = next(pauses)
                 if now() + pause > deadline:
                     raise NameTakenError(

@@ -76,7 +76,13 @@ class Link:
 
     def _closed(self, closing: asyncio.Future[Any]) -> None:
         exc = None if closing.cancelled() else closing.exception()
-        self.suspect("closed" if exc is None else reason(exc))
+        match exc:
+            case None:
+                self.suspect("closed")
+            case asyncio.CancelledError():  # aiormq's way of saying that it has given up
+                self.suspect("nothing came from the broker for three heartbeats")
+            case _:
+                self.suspect(reason(exc))
 
     @property
     def blocked(self) -> bool:

@@ -57,3 +57,6 @@ class Connection(aio_pika.Connection):
         super().__init__(*args, **kwargs)
         self.socket = Transport()
         self.kwargs["transport_factory"] = self.socket
+
+    def __del__(self) -> None:
+        """Nothing: links close their connections. aio_pika would need an event loop in whatever thread collects."""

@@ -25,7 +25,7 @@ from fedbus.core.frames import Code, FrameHeader
 from fedbus.core.layout import Layout
 from fedbus.errors import LayoutError
 from fedbus.tensors import digest as digests
-from fedbus.tensors.codec import DEFAULT_CHUNK_BYTES, decode_add_, decode_all_, encode, frame_count
+from fedbus.tensors.codec import DEFAULT_CHUNK_BYTES, decode_all_, decode_into_, encode, frame_count
 from fedbus.tensors.fold import Accumulator
 from fedbus.tensors.server_optimizer import ServerOptimizer
 from fedbus.tensors.tiles import tiles
@@ -111,12 +111,11 @@ class GlobalModel:
 
     def _catch_up_(self, gap: Tensor, seed: int) -> Iterator[bytes]:
         for frame in self._encode(gap, self._down_code, seed):
-            if self._down_code is Code.FP32:
-                header = FrameHeader.parse(frame)
-                place = slice(header.start, header.stop)
-                self.hidden[place].add_(gap[place])  # what decoding the frame would give, bit for bit
-            else:
-                header = decode_add_(self.hidden, frame, self.layout)
+            # decoding an fp32 frame would give the gap, bit for bit
+            exact = self._down_code is Code.FP32
+            header = FrameHeader.parse(frame) if exact else decode_into_(gap, frame, self.layout)
+            place = slice(header.start, header.stop)
+            self.hidden[place].add_(gap[place])
             self._behind = header.stop < self.layout.numel
             yield frame
 
@@ -160,7 +159,8 @@ class GlobalModel:
         The tensors of `state` become the model's own. Raises LayoutError when a vector is missing or does not fit.
         """
         for name in ("params", "hidden"):
-            if name not in state or state[name].shape != (layout.numel,):
+            found = state.get(name)
+            if found is None or found.dtype != torch.float32 or found.shape != (layout.numel,):
                 raise LayoutError(f"the checkpoint has no {name!r} of {layout.numel} elements: it is of another job")
         model = cls(
             layout, state["params"], optimizer, down_code=down_code, chunk_bytes=chunk_bytes, hidden=state["hidden"]

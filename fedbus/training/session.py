@@ -28,6 +28,7 @@ from fedbus.errors import DecodeError, LayoutError, ProtocolError, TaskError
 from fedbus.tensors import codec
 from fedbus.tensors.params import flatten, layout_of, load_params_, unflatten
 from fedbus.tensors.replica import Replica
+from fedbus.tensors.tiles import tiles
 from fedbus.training import protocol as p
 from fedbus.training.device import pick_device, seed_everything
 from fedbus.training.frames_file import read_frames, write_frames
@@ -168,7 +169,7 @@ class Session:
     def _delta(self, steps: int) -> Tensor:
         delta = flatten(self._model.state_dict(), self.layout, torch.empty(self.layout.numel))
         delta.sub_(self._replica.flat)
-        if not bool(delta.isfinite().all()):
+        if not all(bool(part.isfinite().all()) for (part,) in tiles(delta)):
             raise TaskError(f"training diverged: params are not finite after {steps} steps; lower local.learning_rate")
         return delta
 

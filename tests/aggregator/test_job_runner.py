@@ -117,7 +117,15 @@ class House:
 
     def makes_initial(self, site: str, flat: torch.Tensor) -> None:
         """Initial params of a site are complete in the spool."""
-        update_id = f"{site}:0123abcd:0"
+        self._comes(f"{site}:0123abcd:0", flat, kind="initial", layout=LAYOUT.to_dict())
+
+    def sends(self, site: str, sequence: int) -> str:
+        """An update of a site is complete in the spool; its id."""
+        update_id = f"{site}:0123abcd:{sequence}"
+        self._comes(update_id, torch.full((LAYOUT.numel,), 0.1), kind="delta")
+        return update_id
+
+    def _comes(self, update_id: str, flat: torch.Tensor, **facts: Any) -> None:
         frames = list(codec.encode(flat, LAYOUT, Code.FP32, seed=0))
         chunks = [
             m.Chunk(job="heart", transfer=update_id, part="update", index=i, count=len(frames), body=frame)
@@ -127,13 +135,12 @@ class House:
         manifest = m.UpdateManifest(
             job="heart",
             update_id=update_id,
-            kind="initial",
             base_version=0,
             num_examples=1,
             layout_digest=LAYOUT.digest,
             frames=len(frames),
             body_bytes=sum(map(len, frames)),
-            layout=LAYOUT.to_dict(),
+            **facts,
         )
         self.runner.complete.put_nowait(manifest)
 
@@ -310,3 +317,36 @@ async def test_a_running_job_that_every_site_gave_up_says_who_and_why(tmp_path: 
     await house.runner.on_trouble(trouble)
     # then the job says so
     assert views.says(house.runner, house.membership).endswith("; mercy takes no part: CUDA is broken")
+
+
+async def test_updates_that_wait_together_fill_one_buffer_after_the_other(tmp_path: Path) -> None:
+    # given a running job with a buffer of 2
+    house = House(tmp_path, strategy={"kind": "buffered", "buffer": 2})
+    await house.runner.open()
+    for site in ("mercy", "ucsf"):
+        await house.accepts(site)
+    house.makes_initial("mercy", torch.zeros(LAYOUT.numel))
+    await house.runs(has_state(house, m.JobState.RUNNING))
+    # when five updates wait
+    sent = [house.sends("mercy", sequence) for sequence in range(1, 6)]
+    await house.runs(lambda: house.runner.aggregation.updates == 5)
+    # then no version takes more than its two
+    committed = [row.body["update_ids"] for row in house.ledger.facts("heart") if row.kind == "committed"]
+    assert committed == [sent[:2], sent[2:4]]
+
+
+async def test_a_job_that_ends_at_a_number_of_updates_takes_no_more_of_those_that_wait(tmp_path: Path) -> None:
+    # given a running job that ends at 3 updates
+    house = House(tmp_path, strategy={"kind": "buffered", "buffer": 10}, stop={"updates": 3})
+    await house.runner.open()
+    await house.accepts("mercy")
+    house.makes_initial("mercy", torch.zeros(LAYOUT.numel))
+    await house.runs(has_state(house, m.JobState.RUNNING))
+    # when five updates wait
+    sent = [house.sends("mercy", sequence) for sequence in range(1, 6)]
+    await house.runs(lambda: len(house.announcer.asked(m.Receipt)) == 6)
+    # then the last two are refused
+    outcomes = {
+        message.update_id: message.outcome for _, message in house.announcer.told if isinstance(message, m.Receipt)
+    }
+    assert [outcomes[update_id] for update_id in sent] == [m.Outcome.FOLDED] * 3 + [m.Outcome.REFUSED] * 2

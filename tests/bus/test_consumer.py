@@ -143,6 +143,26 @@ async def test_exclusive_consumer_takes_over_when_the_other_goes_within_the_grac
     assert delivery.envelope.body == b"hello"
 
 
+async def test_grace_does_not_run_while_the_broker_is_away(proxy, vhost, open_session):
+    # given a consumer that begins while its link is down for longer than the grace
+    inbox, grace = "fedbus.site.site-a", timedelta(seconds=0.5)
+    first = await open_session(vhost.url("site-a"))
+    second = await open_session(proxy.url(vhost.url("site-a")))
+    exclusive = {"prefetch": 1, "exclusive": True}
+    async with asyncio.timeout(20), Consumer(second, inbox, grace_at_start=grace, **exclusive) as theirs:
+        async with Consumer(first, inbox, **exclusive) as ours:
+            await ours.attached()
+            proxy.down()
+            after = asyncio.ensure_future(theirs.attached())
+            await asyncio.wait({after}, timeout=0.7)
+            # when the link is back, and the other one is still there for a moment
+            await proxy.up(proxy.port)
+            await asyncio.wait({after}, timeout=0.2)
+            assert not after.done()
+        # then it takes over
+        await after
+
+
 async def test_exclusive_consumer_comes_back_after_a_cut(proxy, vhost, open_session, publisher, envelope):
     session = await open_session(proxy.url(vhost.url("site-a")))
 

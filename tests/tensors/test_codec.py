@@ -13,7 +13,7 @@ from torch import Tensor
 from fedbus.core.frames import Code, FrameHeader
 from fedbus.core.layout import Layout, TensorSpec
 from fedbus.errors import DecodeError, LayoutError
-from fedbus.tensors.codec import decode_add_, decode_all_, decode_into_, encode
+from fedbus.tensors.codec import decode_add_, decode_all_, decode_into_, encode, frame_count
 from fedbus.tensors.codes import BLOCK
 
 
@@ -284,3 +284,14 @@ def test_missing_doubled_or_disordered_frames_are_refused(keep: list[int], messa
 
     with pytest.raises(DecodeError, match=message):
         decode_all_(torch.empty(9100), [frames[i] for i in keep], layout)
+
+
+@pytest.mark.parametrize("code", Code)
+@pytest.mark.parametrize("chunk_bytes", [1, 1 << 14, 1 << 16, 1 << 20])
+@pytest.mark.parametrize("sizes", [(1,), (1024, 3), (5000, 1024, 3), (70_001,), (16 * BLOCK, 16 * BLOCK)])
+def test_the_number_of_frames_is_known_before_they_are_made(
+    sizes: tuple[int, ...], chunk_bytes: int, code: Code
+) -> None:
+    layout = layout_of_sizes(*sizes)
+    frames = list(encode(normal(layout.numel), layout, code, chunk_bytes=chunk_bytes, seed=0))
+    assert frame_count(layout, code, chunk_bytes=chunk_bytes) == len(frames)
