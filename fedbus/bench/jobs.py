@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
 from fedbus.bench.local import LocalFederation
 from fedbus.bus import topology as t
 from fedbus.bus.connection import Session
-from fedbus.bus.declare import exists, ready_messages
+from fedbus.bus.declare import ready_messages
 from fedbus.core.jobspec import JobSpec
+from fedbus.errors import NoSuchQueueError
 from services.publisher.client import Client
 from services.publisher.settings import PublisherSettings
 
@@ -42,8 +44,12 @@ def waiting(federation: LocalFederation, *queues: str) -> dict[str, int]:
     """Messages that nobody has taken yet, by queue; a queue that does not exist is left out."""
 
     async def ask() -> dict[str, int]:
+        found = {}
         async with Session(federation.url("aggregator"), name="bench", give_up_after=PATIENCE) as session:
-            return {queue: await ready_messages(session, queue) for queue in queues if await exists(session, queue)}
+            for queue in queues:
+                with suppress(NoSuchQueueError):
+                    found[queue] = await ready_messages(session, queue)
+        return found
 
     return asyncio.run(ask())
 

@@ -90,7 +90,7 @@ def phases(case: str, aggregator: Logged, site: Logged) -> Iterator[Row]:
     committed = lines_of(aggregator, "version-committed")[0]
     initial, first, *_ = lines_of(site, "update-published")
     ended = time_of(lines_of(aggregator, "job-ended")[0])
-    yield row(f"{case}: submitted → initial params here and in the model log", running - submitted, "s")
+    yield row(f"{case}: submitted → training begins, the model in the model log", running - submitted, "s")
     yield row(f"{case}: → at the site", held[0] - submitted, "s")
     yield row(f"{case}: publishing the initial params", initial["publish_s"], "s")
     yield row(f"{case}: publishing an update", first["publish_s"], "s")

@@ -67,7 +67,7 @@ def crash_safety(
 @bench_app.command()
 def memory(
     mib: Annotated[
-        list[int] | None, typer.Option("--mib", help="Model sizes in MiB; needs about 12 x that.", show_default="1, 50")
+        list[int] | None, typer.Option("--mib", help="Model sizes in MiB; needs 10 x that.", show_default="1, 50")
     ] = None,
     updates: Annotated[int, typer.Option(help="Updates of the backlog; 0: none.")] = 50,
     output: Format = Output.TEXT,

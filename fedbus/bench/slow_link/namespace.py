@@ -79,11 +79,20 @@ def open_tun(name: str, *, address: str, peer: str) -> int:
         raise NodeError(f"a slow link needs {TUN}, which this machine does not have: modprobe tun, as root")
     try:
         fd = os.open(TUN, os.O_RDWR | os.O_NONBLOCK)
-        fcntl.ioctl(fd, TUNSETIFF, struct.pack("16sH22x", name.encode(), IFF_TUN | IFF_NO_PI))
     except OSError as exc:
-        raise NodeError(f"cannot make the network device {name}: {exc.strerror}; run as root") from exc
-    for words in (f"address add {address} peer {peer} dev {name}", f"link set {name} up", "link set lo up"):
-        _ip(words)
+        raise NodeError(f"cannot open {TUN}: {exc.strerror}; run as root") from exc
+    try:
+        fcntl.ioctl(fd, TUNSETIFF, struct.pack("16sH22x", name.encode(), IFF_TUN | IFF_NO_PI))
+        for words in (f"address add {address} peer {peer} dev {name}", f"link set {name} up"):
+            _ip(words)
+    except OSError as exc:
+        os.close(fd)
+        raise NodeError(
+            f"cannot make the network device {name}: {exc.strerror}; run as root, one link a process"
+        ) from exc
+    except NodeError:
+        os.close(fd)
+        raise
     return fd
 
 
