@@ -35,6 +35,7 @@ from fedbus.core.server_step import server_step
 from fedbus.core.site_stats import SiteStats
 from fedbus.core.strategies import Auto, Buffer, Evidence, strategy_of
 from fedbus.core.strategies.auto import NOT_MEASURED
+from fedbus.core.strategies.base import examples_weight
 from fedbus.errors import ProtocolError
 
 __all__ = ["Aggregation", "Arrival", "Committed", "Duplicate", "Fact", "Folded", "Gauge", "Refused", "SeenIds"]
@@ -64,6 +65,7 @@ class Aggregation:
         self._stats: dict[str, SiteStats] = {}
         self._memory = Memory()
         self._rule, self._rule_reason = "", ""
+        self._step: float | None = None
         self._began_at = now
         self._first_at: float | None = None
         self._opened_at = now
@@ -247,6 +249,7 @@ class Aggregation:
         self._memory.apply(fact)
         if fact.rule:
             self._rule, self._rule_reason = fact.rule, fact.rule_reason
+        self._step = fact.step
         self._version = fact.version
         self._entries = ()
         self._first_at = None
@@ -309,6 +312,8 @@ class Aggregation:
             at=now,
             steps=arrival.steps,
             also=share.also,
+            travel=arrival.travel,
+            response=arrival.response,
         )
 
     def _fewest_examples(self, arrived: int) -> int:
@@ -321,20 +326,31 @@ class Aggregation:
             raise ProtocolError(f"version {self._version + 1} is not due: {self.waiting_for()}")
         gone = frozenset(site for site in self._memory.sites if self._is_gone(site, now=now))
         plan = self._strategy.plan(self._view(gone=gone))
-        active = len(self._active)
         return Committed(
             version=self._version + 1,
             update_ids=self.buffer,
             normaliser=plan.normaliser,
             reason=why,
             at=now,
-            step=server_step(self._strategy.size(active), active, gauge) if self._spec.adapts_step else 1.0,
+            step=self._adapted_step() if self._spec.adapts_step else 1.0,
             memory=plan.memory,
             corrections=plan.corrections,
             remembers=plan.remembers,
             rule=plan.rule,
             rule_reason=plan.rule_reason,
         )
+
+    def _adapted_step(self) -> float:
+        sites = {site: self.site_stats(site) for site in self._active}
+        counts = {site: stats.num_examples for site, stats in sites.items() if stats.num_examples}
+        fewest = min(counts.values(), default=1)
+        power, ratio = self._spec.num_examples_power, self._spec.num_examples_ratio
+        shares = {
+            site: examples_weight(count, power=power, fewest=fewest, most_ratio=ratio)
+            for site, count in sorted(counts.items())
+        }
+        size = self._strategy.size(len(sites))
+        return server_step(size=size, sites=sites, shares=shares, before=self._step)
 
     def _view(self, *, gone: frozenset[str] = frozenset()) -> Buffer:
         return Buffer(

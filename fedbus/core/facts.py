@@ -35,7 +35,8 @@ class Term:
 class Arrival:
     """The numbers of one update: all that a decision may look at.
 
-    norm: the L2 norm of its delta. steps: local steps it took; 0 when its site did not say.
+    norm: the L2 norm of its delta. steps: local steps it took; 0 when its site did not say. travel, response: the
+    site's secant, see `tensors.secant`; travel 0: none.
     """
 
     update_id: UpdateId
@@ -43,6 +44,8 @@ class Arrival:
     num_examples: int
     norm: float
     steps: int = 0
+    travel: float = 0.0
+    response: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +74,8 @@ class Folded:
     at: float
     steps: int = 0
     also: tuple[Term, ...] = ()
+    travel: float = 0.0
+    response: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

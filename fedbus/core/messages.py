@@ -264,7 +264,10 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpdateManifest:
-    """Commits one update. `kind` is 'delta', or 'initial' for a job's first params (then `layout` is set)."""
+    """Commits one update. `kind` is 'delta', or 'initial' for a job's first params (then `layout` is set).
+
+    travel, response: the site's secant, see `fedbus.tensors.secant`; travel 0: none.
+    """
 
     job: str
     update_id: str
@@ -278,6 +281,8 @@ class UpdateManifest:
     train_s: float = 0.0
     metrics: Mapping[str, float] = field(default_factory=dict)
     layout: Mapping[str, Any] | None = None
+    travel: float = 0.0
+    response: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

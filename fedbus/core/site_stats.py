@@ -14,6 +14,8 @@ KEEP = 0.8
 """Share of the old value in a running mean; the new value has the rest."""
 RECENT = 5
 """So many norms and gaps are remembered for a site's own medians."""
+KEEP_SECANT = 0.6
+"""The same for travel and response: a secant of the way gone lately."""
 ENOUGH = 3
 """So many norms make a median that may clip."""
 MAX_NORM = 1e12
@@ -31,7 +33,8 @@ class SiteStats:
     running_staleness: running mean, newest update included; None before the first. norms: of the last `RECENT` deltas
     as they were folded, after clipping, so that a site's median grows by at most the clip factor per update.
     gaps: seconds between the last updates, at most `RECENT`. last_at, last_version: when the last update came, and at
-    which version of the model. num_examples: of the last update; 0 before the first.
+    which version of the model. num_examples: of the last update; 0 before the first. travel, response: running means of
+    what its updates said of them, see `tensors.secant`.
     """
 
     folded: int = 0
@@ -43,6 +46,8 @@ class SiteStats:
     last_at: float | None = None
     last_version: int = 0
     num_examples: int = 0
+    travel: float = 0.0
+    response: float = 0.0
 
     @property
     def mean_staleness(self) -> float:
@@ -53,6 +58,11 @@ class SiteStats:
     def period_s(self) -> float | None:
         """Median time between two of the last updates, which one outage does not move; None before the second."""
         return median(self.gaps) if self.gaps else None
+
+    @property
+    def secant(self) -> float | None:
+        """Return response / travel in [0, 1]: how much less the site asks for per distance that the model came."""
+        return min(max(self.response / self.travel, 0.0), 1.0) if self.travel > 0.0 else None
 
     def staleness_with(self, staleness: int) -> float:
         """Return the running mean as it will be when an update of this staleness is counted in."""
@@ -83,6 +93,8 @@ class SiteStats:
         """Return the numbers after one more folded update."""
         # a clock that begins anew with the machine has told no gap
         gap = () if self.last_at is None or fact.at < self.last_at else (fact.at - self.last_at,)
+        known = fact.travel > 0.0
+        first = self.travel == 0.0
         return replace(
             self,
             folded=self.folded + 1,
@@ -93,6 +105,10 @@ class SiteStats:
             last_at=fact.at,
             last_version=fact.base_version + fact.staleness,
             num_examples=fact.num_examples,
+            travel=_running(None if first else self.travel, fact.travel, keep=KEEP_SECANT) if known else self.travel,
+            response=_running(None if first else self.response, fact.response, keep=KEEP_SECANT)
+            if known
+            else self.response,
         )
 
     def with_refused(self) -> SiteStats:
@@ -100,5 +116,5 @@ class SiteStats:
         return replace(self, refused=self.refused + 1)
 
 
-def _running(old: float | None, new: float) -> float:
-    return float(new) if old is None else KEEP * old + (1.0 - KEEP) * new
+def _running(old: float | None, new: float, *, keep: float = KEEP) -> float:
+    return float(new) if old is None else keep * old + (1.0 - keep) * new

@@ -141,7 +141,10 @@ class Progress:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trained:
-    """The delta from `base_version` is written; `frame_sizes` in bytes, in the order of the file."""
+    """The delta from `base_version` is written; `frame_sizes` in bytes, in the order of the file.
+
+    travel, response: the secant of this training, see `fedbus.tensors.secant`.
+    """
 
     base_version: int
     frame_sizes: tuple[int, ...]
@@ -149,6 +152,8 @@ class Trained:
     steps: int
     seconds: float
     metrics: Mapping[str, float] = field(default_factory=dict)
+    travel: float = 0.0
+    response: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,8 @@ What lives here: what each command does, as plain calls that return the reply. W
     base    = params of the loaded version, from the replica; the model is set to it before every train and evaluate
     delta   = params after training - base, coded with the job's `up` code into a file of frames
 
-Model copies held: the model, the replica, and during the end of a training the delta.
+Model copies held: the model, the replica, and during the end of a training the delta; beside them samples of the last
+base and delta (see `tensors.secant`).
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from fedbus.errors import DecodeError, LayoutError, ProtocolError, TaskError
 from fedbus.tensors import codec
 from fedbus.tensors.params import flatten, layout_of, load_params_, unflatten
 from fedbus.tensors.replica import Replica
+from fedbus.tensors.secant import SecantProbe, trainable
 from fedbus.tensors.tiles import tiles
 from fedbus.training import protocol as p
 from fedbus.training.device import pick_device, seed_everything
@@ -63,6 +65,7 @@ class Session:
         self._model = self._fresh_model()
         self.layout = layout_of(self._model.state_dict())
         self._replica = Replica(self.layout)
+        self._secants = SecantProbe(self.layout, trainable(self._model))
         self._version: int | None = None
 
     def opened(self) -> p.Opened:
@@ -114,9 +117,9 @@ class Session:
             return p.Cancelled(base_version=base_version, steps=run.steps_done)
         seconds = time.monotonic() - started
         num_examples, metrics = _result_of(result, run)
-        frames = codec.encode(
-            self._delta(run.steps_done), self.layout, self._code, chunk_bytes=self._chunk_bytes, seed=command.seed
-        )
+        delta = self._delta(run.steps_done)
+        travel, response = self._secants.measure(self._replica.flat, delta)
+        frames = codec.encode(delta, self.layout, self._code, chunk_bytes=self._chunk_bytes, seed=command.seed)
         return p.Trained(
             base_version=base_version,
             frame_sizes=write_frames(Path(command.path), frames),
@@ -124,6 +127,8 @@ class Session:
             steps=run.steps_done,
             seconds=seconds,
             metrics=metrics,
+            travel=travel,
+            response=response,
         )
 
     def evaluate(self, command: p.Evaluate) -> p.Scored:

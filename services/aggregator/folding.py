@@ -114,6 +114,8 @@ class Folding:
             base_version=manifest.base_version,
             num_examples=manifest.num_examples,
             norm=inspection.norm,
+            travel=max(0.0, manifest.travel),
+            response=manifest.response,
             steps=manifest.steps,
         )
         return self._aggregation.receive(arrival, now=time.monotonic())

@@ -76,6 +76,8 @@ def delta_manifest(job: str, update_id: m.UpdateId, trained: p.Trained, *, layou
         steps=trained.steps,
         train_s=trained.seconds,
         metrics=_finite(trained.metrics),
+        travel=trained.travel,
+        response=trained.response,
     )
 
 

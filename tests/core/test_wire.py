@@ -90,11 +90,13 @@ GOLDEN: list[tuple[wire.Message, str, bytes]] = [
             steps=40,
             train_s=1.5,
             metrics={"loss": 0.25},
+            travel=4.0,
+            response=1.5,
         ),
         "update",
         b'{"base_version":3,"body_bytes":50,"frames":2,"job":"heart","kind":"delta","layout":null,'
-        b'"layout_digest":"ab","metrics":{"loss":0.25},"num_examples":100,"steps":40,"train_s":1.5,'
-        b'"update_id":"mercy:0123abcd:7"}',
+        b'"layout_digest":"ab","metrics":{"loss":0.25},"num_examples":100,"response":1.5,"steps":40,'
+        b'"train_s":1.5,"travel":4.0,"update_id":"mercy:0123abcd:7"}',
     ),
     (
         m.VersionManifest(

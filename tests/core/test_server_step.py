@@ -1,0 +1,134 @@
+"""The step of a commit that nobody has set: loop gain 1, from the secants that sites tell."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pytest
+
+from fedbus.core.aggregation import Aggregation, Arrival
+from fedbus.core.facts import Committed, Folded
+from fedbus.core.jobspec import JobSpec
+from fedbus.core.messages import UpdateId
+from fedbus.core.server_step import GROW, LEAST, MOST, SHRINK, loop_gain, server_step
+from fedbus.core.site_stats import SiteStats
+
+
+def site(secant: float | None, *, staleness: float = 0.0, examples: int = 100) -> SiteStats:
+    travel = 0.0 if secant is None else 4.0
+    response = 0.0 if secant is None else 4.0 * secant
+    return SiteStats(folded=3, running_staleness=staleness, num_examples=examples, travel=travel, response=response)
+
+
+def alike(sites: Mapping[str, SiteStats]) -> dict[str, float]:
+    return dict.fromkeys(sites, 1.0)
+
+
+def test_before_any_secant_the_step_is_k_over_n() -> None:
+    sites = {f"s{i}": site(None) for i in range(12)}
+    assert server_step(size=4, sites=sites, shares=alike(sites), before=None) == pytest.approx(4 / 12)
+
+
+@pytest.mark.parametrize(
+    ("secants", "staleness", "gain"),
+    [
+        ((0.2, 0.2), (0.0, 0.0), 0.2),
+        ((0.2, 0.2), (4.0, 4.0), 1.0),
+        ((0.1, 0.3), (0.0, 9.0), (0.1 * 1 + 0.3 * 10) / 2),
+        ((0.4, None), (1.0, 2.0), (0.4 * 2 + 0.4 * 3) / 2),
+        ((-0.5, 7.0), (0.0, 0.0), (0.0 + 1.0) / 2),
+    ],
+)
+def test_the_loop_gain_is_the_weighted_sum_of_secant_and_delay(
+    secants: tuple[float | None, ...], staleness: tuple[float, ...], gain: float
+) -> None:
+    sites = {f"s{i}": site(a, staleness=s) for i, (a, s) in enumerate(zip(secants, staleness, strict=True))}
+    assert loop_gain(sites, alike(sites)) == pytest.approx(gain)
+
+
+def test_shares_weigh_the_sites() -> None:
+    sites = {"large": site(0.1), "small": site(0.9)}
+    assert loop_gain(sites, {"large": 3.0, "small": 1.0}) == pytest.approx((3 * 0.1 + 0.9) / 4)
+
+
+def test_the_step_goes_to_loop_gain_one_but_not_at_once() -> None:
+    sites = {"a": site(0.5), "b": site(0.5)}  # wants a step of 2
+    step, seen = None, []
+    for _ in range(12):
+        step = server_step(size=1, sites=sites, shares=alike(sites), before=step)
+        seen.append(step)
+    assert seen[:2] == pytest.approx([0.5 * GROW, 0.5 * GROW**2])
+    assert seen[-1] == pytest.approx(2.0)
+
+
+def test_a_model_that_swings_is_slowed_within_a_few_commits() -> None:
+    sites = {"a": site(1.0, staleness=9.0)}  # wants a step of 0.1
+    step = server_step(size=1, sites=sites, shares=alike(sites), before=2.0)
+    assert step == pytest.approx(2.0 * SHRINK)
+
+
+@pytest.mark.parametrize(("secant", "bound"), [(0.0, MOST), (1.0, LEAST)])
+def test_the_step_stays_within_its_bounds(secant: float, bound: float) -> None:
+    sites = {"a": site(secant, staleness=1000.0 if secant else 0.0)}
+    step: float | None = None
+    for _ in range(100):
+        step = server_step(size=1, sites=sites, shares=alike(sites), before=step)
+    assert step == pytest.approx(bound)
+
+
+def test_one_site_that_lies_moves_the_step_by_its_share_only() -> None:
+    honest = {f"s{i}": site(0.2) for i in range(9)}
+    for lie in (0.0, 1e9):
+        sites = honest | {"liar": site(lie)}
+        gain = loop_gain(sites, alike(sites))
+        assert gain is not None
+        assert 0.9 * 0.2 <= gain <= 0.9 * 0.2 + 0.1
+
+
+SPEC = {
+    "name": "job",
+    "task": "digits",
+    "strategy": {"kind": "calibrated", "buffer": 1},
+    "local": {"steps": 1, "batch_size": 1, "learning_rate": 0.1},
+    "stop": {"versions": 100},
+}
+
+
+def run(spec: Mapping[str, object]) -> list[Folded | Committed]:
+    """Two sites in turn, each with a secant of 0.25."""
+    aggregation = Aggregation(JobSpec.parse(spec), now=0.0)
+    aggregation.set_active({"a", "b"}, now=0.0)
+    facts: list[Folded | Committed] = []
+    for n in range(20):
+        arrival = Arrival(
+            update_id=UpdateId(site="ab"[n % 2], incarnation="0000000a", sequence=n + 1),
+            base_version=max(0, aggregation.version - 1),
+            num_examples=10,
+            norm=1.0,
+            travel=2.0,
+            response=0.5,
+        )
+        verdict = aggregation.receive(arrival, now=float(n))
+        assert isinstance(verdict, Folded)
+        facts += [verdict, aggregation.commit(now=float(n))]
+    return facts
+
+
+def test_a_job_reaches_the_step_that_its_sites_ask_for() -> None:
+    steps = [fact.step for fact in run(SPEC) if isinstance(fact, Committed)]
+    assert steps[0] < steps[5]
+    assert steps[-1] == pytest.approx(1 / (0.25 * 2), rel=0.05)  # staleness settles at 1
+
+
+def test_a_learning_rate_that_is_given_is_kept() -> None:
+    facts = run(SPEC | {"server_optimizer": {"kind": "plain", "lr": 0.5}})
+    assert {fact.step for fact in facts if isinstance(fact, Committed)} == {1.0}
+
+
+def test_a_replay_of_the_facts_goes_on_with_the_same_step() -> None:
+    facts = run(SPEC)
+    again = Aggregation(JobSpec.parse(SPEC), now=0.0)
+    again.set_active({"a", "b"}, now=0.0)
+    for fact in facts[:-1]:
+        again.apply(fact)
+    assert again.commit(now=19.0) == facts[-1]

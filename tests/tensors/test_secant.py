@@ -1,0 +1,73 @@
+"""The secant of two trainings of a site, against local training on a quadratic loss, where it is known."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from fedbus.core.layout import Layout, TensorSpec
+from fedbus.tensors.secant import MOST_SAMPLES, SecantProbe, trainable
+
+
+def layout(*names: str, numel: int = 50) -> Layout:
+    return Layout.of([TensorSpec(name=name, shape=(numel,), dtype="float32") for name in names])
+
+
+def trained(base: torch.Tensor, curvature: torch.Tensor, *, lr: float = 0.1, steps: int = 5) -> torch.Tensor:
+    """Gradient descent on sum(curvature x^2) / 2: the delta."""
+    x = base.clone()
+    for _ in range(steps):
+        x -= lr * curvature * x
+    return x - base
+
+
+def test_on_a_quadratic_it_is_what_training_answers_per_distance() -> None:
+    model = layout("w")
+    probe = SecantProbe(model, {"w"})
+    curvature = torch.full((50,), 2.0)
+    first, second = torch.randn(50), torch.randn(50)
+    assert probe.measure(first, trained(first, curvature)) == (0.0, 0.0)
+    travel, response = probe.measure(second, trained(second, curvature))
+    assert travel == pytest.approx(float((second - first).square().sum()), rel=1e-5)
+    assert response / travel == pytest.approx(1 - (1 - 0.1 * 2.0) ** 5, rel=1e-4)
+
+
+def test_it_is_that_of_the_direction_the_model_went() -> None:
+    probe = SecantProbe(layout("w"), {"w"})
+    curvature = torch.cat([torch.full((25,), 0.1), torch.full((25,), 5.0)])
+    base, flat_way = torch.randn(50), torch.cat([torch.ones(25), torch.zeros(25)])
+    probe.measure(base, trained(base, curvature))
+    travel, response = probe.measure(base + flat_way, trained(base + flat_way, curvature))
+    assert response / travel == pytest.approx(1 - (1 - 0.1 * 0.1) ** 5, rel=1e-3)
+
+
+def test_a_model_that_has_not_moved_and_sums_that_are_not_finite_say_nothing() -> None:
+    probe = SecantProbe(layout("w"), {"w"})
+    base = torch.randn(50)
+    for delta in (torch.randn(50), torch.randn(50), torch.full((50,), torch.inf)):
+        assert probe.measure(base, delta) == (0.0, 0.0)
+    assert probe.measure(base + 1, torch.zeros(50)) == (0.0, 0.0)
+
+
+def test_buffers_and_frozen_params_do_not_count() -> None:
+    model = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Linear(4, 1))
+    model[2].weight.requires_grad_(False)
+    assert trainable(model) == {"0.weight", "0.bias", "1.weight", "1.bias", "2.bias"}
+    probe = SecantProbe(layout("a", "b"), {"a"})
+    probe.measure(torch.zeros(100), torch.zeros(100))
+    moved = torch.cat([torch.ones(50), torch.full((50,), 1000.0)])
+    assert probe.measure(moved, -0.5 * moved) == pytest.approx((50.0, 25.0))
+
+
+def test_of_a_large_model_a_sample_gives_nearly_the_same() -> None:
+    numel = 3 * MOST_SAMPLES
+    probe = SecantProbe(layout("w", numel=numel), {"w"})
+    curvature = torch.rand(numel) * 3
+    base, other = torch.randn(numel), torch.randn(numel)
+    probe.measure(base, trained(base, curvature))
+    travel, response = probe.measure(other, trained(other, curvature))
+    whole = 1 - (1 - 0.1 * curvature) ** 5
+    exact = float((whole * (other - base).square()).sum() / (other - base).square().sum())
+    assert travel < 2 * numel * 0.6  # not all of it was looked at
+    assert response / travel == pytest.approx(exact, rel=0.01)
