@@ -55,7 +55,7 @@ class AppflRule:
         self._aggregator: Any = None
         self._steps = 0
 
-    def on_update(
+    def on_update(  # noqa: PLR0917 - see `simulation.ForeignRule`
         self, site: str, local_params: Tensor, delta: Tensor, base_version: int, num_examples: int, now: float
     ) -> Tensor | None:
         """Hand the site's params over; the new model when the aggregator made one, float32 [numel]."""
@@ -66,11 +66,12 @@ class AppflRule:
         model = self._aggregator.aggregate(site, {NAME: local_params.clone()})
         made = self._aggregator.global_step > self._steps
         self._steps = self._aggregator.global_step
-        return model[NAME].detach() if made else None
+        params: Tensor = model[NAME]
+        return params.detach() if made else None
 
 
 class FlgoFedBuff:
-    """FedBuff of FLGo: x += eta / K sum (1 + s)^-0.5 delta; a site whose update is in the buffer waits for the flush."""
+    """FedBuff of FLGo: x += eta / K sum (1 + s)^-0.5 delta; a site whose update is in the buffer waits for a flush."""
 
     wait_for_new_version = True
 
@@ -86,7 +87,7 @@ class FlgoFedBuff:
         self._server.model = None
         self._server.initialize()
 
-    def on_update(
+    def on_update(  # noqa: PLR0917 - see `simulation.ForeignRule`
         self, site: str, local_params: Tensor, delta: Tensor, base_version: int, num_examples: int, now: float
     ) -> Tensor | None:
         """Hand the delta over; the new model when the buffer was flushed, float32 [numel]."""
@@ -98,7 +99,8 @@ class FlgoFedBuff:
         if not server.package_handler({"__cid": [site], "model": [update]}):
             return None
         server.current_round += 1
-        return next(iter(server.model.state_dict().values())).detach().clone()
+        made: Tensor = server.model.params
+        return made.detach().clone()
 
 
 @contextmanager

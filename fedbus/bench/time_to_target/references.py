@@ -22,7 +22,7 @@ class ModelMixing:
         self._params: Tensor | None = None
         self._version = 0
 
-    def on_update(
+    def on_update(  # noqa: PLR0917 - see `simulation.ForeignRule`
         self, site: str, local_params: Tensor, delta: Tensor, base_version: int, num_examples: int, now: float
     ) -> Tensor | None:
         """Mix the site's params in; float32 [numel], a new tensor."""
