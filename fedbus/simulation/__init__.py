@@ -1,6 +1,6 @@
 """A job in virtual time, without a broker: the production rules, tensors, codes and tasks under an injected clock."""
 
-from fedbus.simulation.delays import constant, delays_of
+from fedbus.simulation.delays import constant, delays_of, mean_delay
 from fedbus.simulation.loop import Simulation
 from fedbus.simulation.presence import Presence
 from fedbus.simulation.result import Point, Result, SiteReport
@@ -18,5 +18,6 @@ __all__ = [
     "constant",
     "delays_of",
     "make_sites",
+    "mean_delay",
     "site_names",
 ]

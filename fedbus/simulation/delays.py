@@ -35,6 +35,12 @@ def constant(seconds: float) -> Delay:
     return lambda _: seconds
 
 
+def mean_delay(delay: Delay, *, draws: int = 200) -> float:
+    """Return about how long a training takes, in virtual seconds; the same at every call."""
+    rng = random.Random(0)
+    return math.fsum(delay(rng) for _ in range(draws)) / draws
+
+
 def delays_of(text: str, sites: int, *, seed: int) -> list[Delay]:
     """Return each site's delay; SettingsError for a text that is none of the models above."""
     kind, _, given = text.partition(":")
