@@ -28,7 +28,11 @@ RARE_SCORE = "accuracy_rare"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """Everything that decides a run. `until_s` None: the scenario's limit; `to_end`: go on after the target."""
+    """Everything that decides a run.
+
+    until_s: where final scores are read; None: the scenario's limit. patience: so many times that a run goes on for a
+    target that it has not reached. to_end: a run that has reached it goes on to `until_s` for its final scores.
+    """
 
     scenario: str
     rule: str
@@ -39,6 +43,7 @@ class Case:
     codec: str = "fp32"
     trouble: str = ""
     until_s: float | None = None
+    patience: float = 1.0
     to_end: bool = False
 
     @property
@@ -57,8 +62,7 @@ class Case:
 class Outcome:
     """What came of a case. Numbers up to the target are None when it was not reached and held; seconds are virtual.
 
-    final, rare: means over the last FINAL_POINTS evaluations of a run that went to its end, because it was to do so or
-    because it did not reach the target.
+    final, rare: means over the last FINAL_POINTS evaluations before the case's limit; None when the run ended before.
     """
 
     case: Case
@@ -99,8 +103,8 @@ def run_case(case: Case) -> Outcome:
         transform=TROUBLES[case.trouble].transform(names),
     )
     try:
-        reason = simulation.run(until_s=case.limit_s).reason
-    except _TargetHeldError:
+        reason = simulation.run(until_s=case.limit_s * case.patience).reason
+    except _EnoughError:
         reason = "the target is held"
     return watch.outcome(reason, time.perf_counter() - began)
 
@@ -135,7 +139,7 @@ def _tasks(scenario: str, seed: int) -> Mapping[str, Task]:
     return make_tasks(spec, site_names(spec, SCENARIOS[scenario].sites))
 
 
-class _TargetHeldError(Exception):
+class _EnoughError(Exception):
     """Ends a run that need not go on."""
 
 
@@ -151,27 +155,29 @@ class _Watch:
     def see(self, point: Point) -> None:
         self._points.append(point)
         if len(self._held) < HELD:
-            good = self._scenario.good(point.metrics[self._scenario.metric])
-            self._held = [*self._held, point] if good else []
-        if len(self._held) == HELD and not self._case.to_end:
-            raise _TargetHeldError
+            value = point.metrics.get(self._scenario.metric, math.nan)
+            self._held = [*self._held, point] if self._scenario.good(value) else []
+        if len(self._held) == HELD and (not self._case.to_end or point.t >= self._case.limit_s):
+            raise _EnoughError
 
     def outcome(self, reason: str, wall_s: float) -> Outcome:
         reached = self._held[0] if len(self._held) == HELD else None
-        ended = self._case.to_end or reached is None
         return Outcome(
             case=self._case,
             time_s=None if reached is None else reached.t,
             updates=None if reached is None else reached.updates,
             bytes_up=None if reached is None else reached.bytes_up,
             bytes_down=None if reached is None else reached.bytes_down,
-            final=self._last(self._scenario.score) if ended else None,
-            rare=self._last(RARE_SCORE) if ended else None,
+            final=self._last(self._scenario.score),
+            rare=self._last(RARE_SCORE),
             all_updates=self._points[-1].updates,
             reason=reason,
             wall_s=round(wall_s, 2),
         )
 
     def _last(self, metric: str) -> float | None:
-        values = [p.metrics[metric] for p in self._points[-FINAL_POINTS:] if metric in p.metrics]
-        return math.fsum(values) / len(values) if values else None
+        """The mean of the last points before the limit; a run that broke off early is judged by its last ones."""
+        stopped = len(self._held) == HELD and self._points[-1].t < self._case.limit_s
+        points = [p for p in self._points if p.t <= self._case.limit_s][-FINAL_POINTS:]
+        values = [p.metrics[metric] for p in points if metric in p.metrics]
+        return None if stopped or not values else math.fsum(values) / len(values)

@@ -4,7 +4,7 @@ What lives here: cases in, one summary per rule and setting out. What may not: h
 (see `goals`).
 
 Step lengths are chosen on the first `tune_seeds` seeds, runs that stop at the target, by the median time; where no
-step reaches it, by the final score. Everybody gets a grid of the same number of points.
+step reaches it before the limit, by the score there. Everybody gets a grid of the same number of points.
 """
 
 from __future__ import annotations
@@ -35,7 +35,10 @@ class Setting:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """A table: settings and rules, `seeds` runs each. `etas` takes the place of every rule's own grid."""
+    """A table: settings and rules, `seeds` runs each. `etas` takes the place of every rule's own grid.
+
+    `patience`: at its best step a run goes on for its target so many times as long as one that tries a step.
+    """
 
     settings: Sequence[Setting]
     rules: Sequence[str]
@@ -43,6 +46,7 @@ class Plan:
     tune_seeds: int = 2
     etas: Sequence[float] | None = None
     until_s: float | None = None
+    patience: float = 3.0
     to_end: bool = False
 
     def grid(self, rule: str) -> Sequence[float | None]:
@@ -125,7 +129,7 @@ def summaries(plan: Plan, pool: Pool) -> list[Summary]:
     """Run what is needed; one row per setting and rule."""
     tuned = best_etas(plan, pool)
     cases = [
-        replace(plan.case(setting, rule, eta, seed), to_end=plan.to_end)
+        replace(plan.case(setting, rule, eta, seed), patience=plan.patience, to_end=plan.to_end)
         for (setting, rule), eta in tuned.items()
         for seed in range(plan.seeds)
     ]
