@@ -176,6 +176,7 @@ class Simulation:
         self._life.set_active(active)
         if self._life.can_start(active):
             self._life.started(now=self._now)
+            self._server.begin(now=self._now)
             self._begin_all()
         elif there and state.finished is not None:
             update, state.finished = state.finished, None

@@ -5,7 +5,7 @@ What lives here: one interface for the loop, and its two implementations. What m
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from typing import Protocol
 
 import torch
@@ -16,6 +16,7 @@ from fedbus.core.facts import Arrival, Duplicate, Folded, Refused
 from fedbus.core.frames import Code
 from fedbus.core.jobspec import JobSpec
 from fedbus.core.layout import Layout
+from fedbus.core.messages import UpdateId
 from fedbus.core.seeds import rounding_seed
 from fedbus.simulation.trainer import Trained
 from fedbus.tensors.codec import decode_all_
@@ -56,6 +57,9 @@ class Server(Protocol):
     def snapshot_bytes(self) -> int:
         """Bytes of the whole model as a site that has none gets it."""
 
+    def begin(self, *, now: float) -> None:
+        """Training begins now."""
+
     def set_active(self, sites: Collection[str], *, now: float) -> None: ...
 
     def take(self, update: Trained, *, base: Tensor | None, now: float) -> Folded | Refused | None:
@@ -86,6 +90,7 @@ class Production:
             chunk_bytes=spec.chunk_bytes,
         )
         self._snapshot: tuple[int, int] | None = None
+        self._kept: dict[UpdateId, tuple[bytes, ...]] = {}
 
     @property
     def params(self) -> Tensor:
@@ -109,18 +114,26 @@ class Production:
             self._snapshot = self.version, sum(map(len, self._model.snapshot()))
         return self._snapshot[1]
 
+    def begin(self, *, now: float) -> None:
+        self._core.restart_timers(now=now)
+
     def set_active(self, sites: Collection[str], *, now: float) -> None:
         self._core.set_active(sites, now=now)
 
     def take(self, update: Trained, *, base: Tensor | None, now: float) -> Folded | Refused | None:
         norm = self._model.inspect_(update.frames).norm
         arrival = Arrival(
-            update_id=update.update_id, base_version=update.base_version, num_examples=update.num_examples, norm=norm
+            update_id=update.update_id,
+            base_version=update.base_version,
+            num_examples=update.num_examples,
+            norm=norm,
+            steps=update.steps,
         )
         verdict = self._core.receive(arrival, now=now)
         match verdict:
             case Folded():
-                self._model.fold_scratch_(verdict.weight * verdict.clip)
+                self._model.fold_(verdict, self._bodies)
+                self._kept[verdict.update_id] = update.frames
             case Duplicate():
                 raise AssertionError(f"update {update.update_id} was sent twice")
         return verdict
@@ -129,12 +142,22 @@ class Production:
         # as the daemon does: nothing is committed while nobody is there
         if not self._core.active or self._core.commit_due(now=now) is None:
             return None
-        fact = self._core.commit(now=now)
-        frames = self._model.commit_(fact.normaliser, rounding_seed(self._spec.seed, fact.version))
-        return sum(map(len, frames))
+        wants = self._core.wants_gauge
+        gauge = self._model.gauge_(self._core.draft(now=now), self._bodies) if wants else None
+        fact = self._core.commit(now=now, gauge=gauge)
+        sent_bytes = sum(
+            map(len, self._model.commit_(fact, rounding_seed(self._spec.seed, fact.version), self._bodies))
+        )
+        needed = self._core.memory.needed(last=True)
+        self._kept = {update_id: frames for update_id, frames in self._kept.items() if update_id in needed}
+        return sent_bytes
 
     def next_due_at(self, *, now: float) -> float | None:
         return self._core.next_due_at(now=now) if self._core.active else None
+
+    def _bodies(self, update_id: UpdateId) -> Iterator[bytes]:
+        """The frames of an update that a fact refers to again."""
+        return iter(self._kept[update_id])
 
 
 class Foreign:
@@ -157,6 +180,9 @@ class Foreign:
     @property
     def snapshot_bytes(self) -> int:
         return 4 * self._layout.numel
+
+    def begin(self, *, now: float) -> None:
+        """A foreign rule has no clock."""
 
     def set_active(self, sites: Collection[str], *, now: float) -> None:
         """A foreign rule is made with its sites."""
