@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from fedbus.cli import jobs
-from fedbus.cli.bench import bench_app
+from fedbus.cli.bench_compare import bench_app
 from fedbus.cli.broker import broker_app
 from fedbus.cli.chaos import chaos
 from fedbus.cli.replay import replay

@@ -32,7 +32,7 @@ INT4_BYTES, INT4_UPDATES, TOPK_UP = 1 / 8, 1.10, 1 / 40
 Change = Callable[[Case], Case]
 
 
-def _row(plan: Plan, pool: Pool, setting: Setting, rule: str, change: Change, eta: float | None = None) -> Summary:
+def _row(plan: Plan, pool: Pool, setting: Setting, rule: str, *, change: Change, eta: float | None = None) -> Summary:
     cases = [change(plan.case(setting, rule, eta, seed)) for seed in range(plan.seeds)]
     return summary(setting, rule, eta, pool.outcomes(cases))
 
@@ -51,9 +51,12 @@ def no_knob(plan: Plan, pool: Pool) -> list[Row]:
     pool.outcomes([case for setting in plan.settings for case in _no_knob_cases(plan, setting, etas)])
     rows, ratios, margins = [], [], []
     for setting in plan.settings:
-        auto = _row(plan, pool, setting, "auto", _to_end)
-        sync = _row(plan, pool, setting, "sync", _to_end, eta=1.0)
-        best = min((_row(plan, pool, setting, "auto", lambda case: case, eta) for eta in etas), key=lambda r: r.time_s)
+        auto = _row(plan, pool, setting, "auto", change=_to_end)
+        sync = _row(plan, pool, setting, "sync", change=_to_end, eta=1.0)
+        best = min(
+            (_row(plan, pool, setting, "auto", change=lambda case: case, eta=eta) for eta in etas),
+            key=lambda r: r.time_s,
+        )
         if not math.isinf(best.time_s):
             ratios.append(ratio(auto.time_s, best.time_s))
             rows.append(at_most(f"{setting}: auto / best step ({best.eta:g})", ratios[-1], "x", NO_KNOB))
@@ -113,7 +116,7 @@ def churn(plan: Plan, pool: Pool) -> list[Row]:
 
 
 def _final(plan: Plan, pool: Pool, setting: Setting, rule: str, trouble: str) -> float:
-    row = _row(plan, pool, setting, rule, lambda case: replace(case, trouble=trouble, to_end=True))
+    row = _row(plan, pool, setting, rule, change=lambda case: replace(case, trouble=trouble, to_end=True))
     return math.nan if row.final is None else row.final
 
 
@@ -122,11 +125,15 @@ def late_join(plan: Plan, pool: Pool) -> list[Row]:
     rows = []
     for setting in plan.settings:
         for rule in plan.rules:
-            row = _row(plan, pool, setting, rule, lambda case: replace(case, trouble="late"), _default_step(rule))
+            row = _row(plan, pool, setting, rule, change=_late, eta=_default_step(rule))
             periods = (row.time_s - LATE_AT_S) / setting.ratio
             goal = LATE_PERIODS if rule == "auto" else None
             rows.append(at_most(f"G6 {setting}: {rule}, rare sites join → target", periods, "slow periods", goal))
     return rows
+
+
+def _late(case: Case) -> Case:
+    return replace(case, trouble="late")
 
 
 def _default_step(rule: str) -> float | None:
@@ -141,9 +148,9 @@ def compression(plan: Plan, pool: Pool) -> list[Row]:
     rows: list[Row] = []
     for setting in plan.settings:
         tuned = best_etas(replace(plan, settings=[setting], rules=["sync"]), pool)
-        sync = _row(plan, pool, setting, "sync", _patient(plan, "fp32"), tuned[setting, "sync"])
+        sync = _row(plan, pool, setting, "sync", change=_patient(plan, "fp32"), eta=tuned[setting, "sync"])
         fp32, int4, topk = (
-            _row(plan, pool, setting, "auto", _patient(plan, code)) for code in ("fp32", "int4", "topk")
+            _row(plan, pool, setting, "auto", change=_patient(plan, code)) for code in ("fp32", "int4", "topk")
         )
         rows += [
             at_most(f"{setting}: sync fp32, bytes to target, both ways", _bytes(sync) / 1e6, "MB", None),

@@ -27,12 +27,19 @@ from fedbus.errors import SettingsError
 
 NAME = "params"
 MODULES = ("appfl", "flgo")
+MISSING = "the peers are not installed here: run deploy/bench-peers, then .venv-peers/bin/fedbus bench ... --peers"
 POLYNOMIAL = {"staleness_fn": "polynomial", "staleness_fn_kwargs": {"a": 0.5}}
 
 
 def installed() -> bool:
     """Say whether the peers can be imported here."""
     return all(find_spec(name) for name in MODULES)
+
+
+def check_installed() -> None:
+    """Raise SettingsError with what to do when the peers cannot be imported here."""
+    if not installed():
+        raise SettingsError(MISSING)
 
 
 class AppflRule:
@@ -110,9 +117,7 @@ def _importing() -> Iterator[None]:
             warnings.simplefilter("ignore")
             yield
     except ImportError as exc:
-        raise SettingsError(
-            f"the peers are not installed here ({exc}): run deploy/bench-peers, then .venv-peers/bin/fedbus bench ..."
-        ) from exc
+        raise SettingsError(f"{MISSING} ({exc})") from exc
 
 
 class _Flat(nn.Module):

@@ -19,6 +19,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from fedbus.errors import SettingsError
 from fedbus.simulation import Presence
 
 RARE: Mapping[str, Any] = {"rare_classes": [7, 8, 9], "rare_sites": 3}
@@ -116,6 +117,13 @@ SCENARIOS: Mapping[str, Scenario] = {
         ),
     )
 }
+
+
+def scenario_of(name: str) -> Scenario:
+    """Return a scenario by name; SettingsError with all names for one that does not exist."""
+    if name not in SCENARIOS:
+        raise SettingsError(f"scenario {name!r}: expected one of {', '.join(SCENARIOS)}")
+    return SCENARIOS[name]
 
 
 Transform = Callable[[str, Tensor], Tensor]
