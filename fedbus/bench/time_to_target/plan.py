@@ -3,8 +3,10 @@
 What lives here: cases in, one summary per rule and setting out. What may not: how tables look (see `table`), goals
 (see `goals`).
 
-Step lengths are chosen on the first `tune_seeds` seeds, runs that stop at the target, by the median time; where no
-step reaches it before the limit, by the score there. Everybody gets a grid of the same number of points.
+Everybody gets a grid of the same number of points. All of them are tried on the first seed, the best KEPT also on the
+others of the first `tune_seeds`, in runs that stop at the target; the best is that with the lowest median time, and
+where no step reaches the target before the limit, that with the best score there. A trial ends when it has taken SLOWER
+times as long as the middle of the grid.
 """
 
 from __future__ import annotations
@@ -17,6 +19,9 @@ from statistics import median
 from fedbus.bench.time_to_target.cases import Case, Outcome
 from fedbus.bench.time_to_target.pool import Pool
 from fedbus.bench.time_to_target.rules import rule_of
+
+KEPT = 3
+SLOWER = 1.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,22 +150,55 @@ def summary(setting: Setting, rule: str, eta: float | None, outcomes: Iterable[O
     return Summary(setting=setting, rule=rule, eta=eta, outcomes=tuple(outcomes))
 
 
-def best_etas(plan: Plan, pool: Pool) -> dict[tuple[Setting, str], float | None]:
-    """Return each rule's best step length in each setting, by the first `tune_seeds` seeds."""
-    seeds = range(min(plan.seeds, plan.tune_seeds) or plan.seeds)
+Place = tuple[Setting, str]
+Trials = dict[Place, list[Case]]
+
+
+def best_etas(plan: Plan, pool: Pool) -> dict[Place, float | None]:
+    """Return each rule's best step length in each setting; see the head of this module for how it is found."""
     places = [(setting, rule) for setting in plan.settings for rule in plan.rules]
-    trials = {
-        (setting, rule): [(eta, [plan.case(setting, rule, eta, seed) for seed in seeds]) for eta in plan.grid(rule)]
+    found: dict[Place, list[Outcome]] = {place: [] for place in places}
+    for stage in (_first_trials, _other_trials, _trials_on_more_seeds):
+        trials = {place: stage(plan, *place, found[place]) for place in places if len(plan.grid(place[1])) > 1}
+        known = pool.by_case([case for cases in trials.values() for case in cases])
+        for place, cases in trials.items():
+            found[place] += [known[case] for case in cases]
+    return {
+        (setting, rule): _ranked(setting, rule, found[setting, rule])[0].eta
+        if found[setting, rule]
+        else plan.grid(rule)[0]
         for setting, rule in places
     }
-    choices = [trial for found in trials.values() if len(found) > 1 for trial in found]
-    known = pool.by_case([case for _, cases in choices for case in cases])
-    return {
-        (setting, rule): found[0][0]
-        if len(found) == 1
-        else min(found, key=lambda trial: _badness(summary(setting, rule, trial[0], (known[c] for c in trial[1]))))[0]
-        for (setting, rule), found in trials.items()
-    }
+
+
+def _first_trials(plan: Plan, setting: Setting, rule: str, known: Sequence[Outcome]) -> list[Case]:
+    """The middle of the grid on the first seed."""
+    grid = plan.grid(rule)
+    return [plan.case(setting, rule, grid[(len(grid) - 1) // 2], 0)]
+
+
+def _other_trials(plan: Plan, setting: Setting, rule: str, known: Sequence[Outcome]) -> list[Case]:
+    """The rest of the grid, for not much longer than the first trial took: who takes longer is not the best."""
+    first = known[0]
+    until_s = first.time_s and min(math.ceil(first.time_s * SLOWER), first.case.limit_s)
+    others = [eta for eta in plan.grid(rule) if eta != first.case.eta]
+    return [replace(plan.case(setting, rule, eta, 0), until_s=until_s or plan.until_s) for eta in others]
+
+
+def _trials_on_more_seeds(plan: Plan, setting: Setting, rule: str, known: Sequence[Outcome]) -> list[Case]:
+    """The best few on the other seeds."""
+    kept = [row.eta for row in _ranked(setting, rule, known)[:KEPT]]
+    return [plan.case(setting, rule, eta, seed) for eta in kept for seed in range(1, min(plan.seeds, plan.tune_seeds))]
+
+
+def _ranked(setting: Setting, rule: str, outcomes: Sequence[Outcome]) -> list[Summary]:
+    """One row per step length, best first; only those with the most seeds."""
+    by_eta: dict[float | None, list[Outcome]] = {}
+    for outcome in outcomes:
+        by_eta.setdefault(outcome.case.eta, []).append(outcome)
+    most = max(map(len, by_eta.values()), default=0)
+    rows = [summary(setting, rule, eta, found) for eta, found in by_eta.items() if len(found) == most]
+    return sorted(rows, key=_badness)
 
 
 def _badness(row: Summary) -> tuple[float, float, float]:

@@ -4,8 +4,8 @@ What lives here: data. What may not: aggregation rules (see `rules`), running (s
 
     digits-a, fashion-a   how fast a site is says nothing about its data
     digits-b, fashion-b   the three slowest sites own classes 7 to 9, nobody else has any
-    heart                 four hospitals with their own patients; the target is the loss over all their test patients:
-                          the area under the curve is near its best after a few updates whatever the rule
+    heart                 four hospitals with their own patients; the target is the loss over all their test patients,
+                          best known .43: smoother than the area under the curve, which is the final score
 
 Speeds: periods of 1 to `ratio` seconds in equal ratios, each training +- 10 %; the last site is the slowest.
 """
@@ -109,11 +109,12 @@ SCENARIOS: Mapping[str, Scenario] = {
             name="heart",
             task="heart_disease",
             sites=4,
-            local={"steps": 10, "batch_size": 16, "learning_rate": 0.05},
+            local={"steps": 10, "batch_size": 16, "learning_rate": 0.1},
             metric="loss",
-            target=0.50,
+            target=0.46,
             better="lower",
             split_seed=False,
+            score="auc",
         ),
     )
 }

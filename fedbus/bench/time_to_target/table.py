@@ -15,6 +15,8 @@ from fedbus.bench.time_to_target.rules import rule_of
 from fedbus.bench.time_to_target.scenarios import SCENARIOS
 
 MB = 1e6
+WIDTH = 132
+"""Of a table that goes to a file or a pipe; a terminal has its own."""
 
 
 def as_data(rows: Sequence[Summary]) -> list[dict[str, Any]]:
@@ -53,6 +55,8 @@ def print_table(rows: Sequence[Summary]) -> None:
     from rich.table import Table
 
     console = Console()
+    if not console.is_terminal:
+        console = Console(width=WIDTH)
     for setting in dict.fromkeys(row.setting for row in rows):
         scenario = SCENARIOS[setting.scenario]
         sign = ">=" if scenario.better == "higher" else "<="
