@@ -137,13 +137,13 @@ class Simulation:
         by_clock = [self._server.next_due_at(now=self._now), self._life.wall_time_ends_at()]
         moment = min([next_event, *(t for t in by_clock if t is not None)])
         evaluation = len(self._points) * self._every_s
-        if evaluation < min(moment, until_s):
+        if moment == until_s == math.inf:
+            self._reason = "no site will send anything any more"
+        elif evaluation < min(moment, until_s):
             self._now = evaluation
             self._evaluate()
         elif moment > until_s:
             self._now, self._reason = float(until_s), f"{until_s:g} virtual seconds are over"
-        elif moment == math.inf:
-            self._reason = "no site will send anything any more"
         else:
             self._now = max(self._now, moment)
             if next_event <= self._now:
@@ -192,7 +192,7 @@ class Simulation:
 
     def _begin(self, state: _State) -> None:
         """Take the newest version and train, unless the site is busy, away, or has trained from that one already."""
-        if self._life.state is not JobState.RUNNING or not state.there or state.in_flight:
+        if self._life.state is not JobState.RUNNING or self._reason is not None or not state.there or state.in_flight:
             return
         version = self._server.version
         if self._server.wait_for_new_version and state.trainings and state.held == version:
@@ -257,6 +257,7 @@ class Simulation:
         sent_bytes = self._server.commit_if_due(now=self._now)
         if sent_bytes is not None:
             self._down_bytes.append(self._down_bytes[-1] + sent_bytes)
+            self._look_whether_over()
             self._begin_all()
 
     # -------------------------------------------------------------- what is seen of it
