@@ -17,6 +17,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from importlib.util import find_spec
 from typing import Any, Literal
 
@@ -127,14 +128,19 @@ class _Flat(nn.Module):
 
 
 def _flgo_model(values: Tensor) -> Any:
+    model = _flgo_class(values.numel())()
+    model.params.data.copy_(values)
+    return model
+
+
+@cache
+def _flgo_class(numel: int) -> type[Any]:
     """FLGo makes models of the class of those it is given, without arguments: the class knows the size."""
     from flgo.utils.fmodule import FModule
 
     class Flat(FModule):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
-            self.params = nn.Parameter(torch.zeros_like(values))
+            self.params = nn.Parameter(torch.zeros(numel))
 
-    model = Flat()
-    model.params.data.copy_(values)
-    return model
+    return Flat

@@ -45,7 +45,8 @@ class Results:
         self._keep(outcome)
         if self._path is not None:
             with self._path.open("a", encoding="utf-8") as file:
-                file.write(outcome.to_json() + "\\n")
+                # a line that was cut off must not take this one with it
+                file.write(f"\n{outcome.to_json()}\n")
 
     def _keep(self, outcome: Outcome) -> None:
         known = self._known.get(outcome.case.key)
