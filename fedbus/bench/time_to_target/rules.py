@@ -69,11 +69,6 @@ def _sync(scenario: Scenario, eta: float | None) -> dict[str, Any]:
     }
 
 
-def _krum(scenario: Scenario, eta: float | None) -> dict[str, Any]:
-    """Multi-Krum needs K >= 2 f + 3."""
-    return {"strategy": {"kind": "auto", "buffer": 7}, "robust": {"kind": "multi_krum", "f": 2}, **plain(eta)}
-
-
 def _appfl_fedasync(clients: int | None) -> MakeForeign:
     return lambda scenario, alpha: peers.AppflRule(
         "fedasync", alpha=alpha, num_clients=clients or scenario.sites, buffer=scenario.buffer
@@ -153,7 +148,14 @@ VARIANTS: Mapping[str, Rule] = {
             grid=(),
             spec=_own({"kind": "auto"}, clip_to_own_median=None),
         ),
-        Rule(name="auto-krum", title="fedbus auto with multi-Krum", origin="fedbus", grid=(), spec=_krum),
+        Rule(
+            name="auto-krum",
+            title="fedbus auto with multi-Krum",
+            origin="fedbus",
+            grid=(),
+            # min_sites: 2 f + 3
+            spec=_own({"kind": "auto"}, robust={"kind": "multi_krum", "f": 2}, min_sites=7),
+        ),
         Rule(
             name="fedbuff-drop",
             title="FedBuff, refused above staleness 10",
