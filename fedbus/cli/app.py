@@ -13,10 +13,11 @@ from typing import Annotated
 import typer
 
 from fedbus.cli import jobs
-from fedbus.cli.bench import bench_app
+from fedbus.cli.bench_compare import bench_app
 from fedbus.cli.broker import broker_app
 from fedbus.cli.chaos import chaos
 from fedbus.cli.replay import replay
+from fedbus.cli.simulate import simulate
 from fedbus.errors import FedbusError, JobSpecError, SettingsError
 
 app = typer.Typer(
@@ -144,6 +145,7 @@ app.command("sites")(jobs.list_sites)
 app.command()(jobs.watch)
 app.command()(jobs.abort)
 app.command()(replay)
+app.command()(simulate)
 app.command()(chaos)
 
 

@@ -134,6 +134,24 @@ def slow_link(
     print_rows(rows(SlowPlan(line=line, seconds=seconds, cut_s=cut_s, mib=mib, congestion=congestion)), output)
 
 
+@bench_app.command()
+def agreement(
+    seeds: Annotated[int, typer.Option(min=1, help="How many jobs, each of another seed.")] = 3,
+    scale: Annotated[float, typer.Option(min=0.01, help="Real seconds of a virtual one.")] = 0.5,
+    target: Annotated[float, typer.Option(min=0, max=1, help="Accuracy that ends a job.")] = 0.85,
+    output: Format = Output.TEXT,
+) -> None:
+    """Time to target with eight real site daemons, and of the same job in virtual time."""
+    import torch
+
+    from fedbus.bench.agreement import rows
+    from fedbus.runtime.logging import configure_logging
+
+    configure_logging("error")
+    torch.set_num_threads(1)
+    print_rows(rows(seeds=range(seeds), scale_s=scale, target=target), output)
+
+
 def print_rows(rows: list[dict[str, Any]], output: Output) -> None:
     """Print figures as a table or as JSON."""
     if output is Output.JSON:

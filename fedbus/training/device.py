@@ -35,6 +35,9 @@ def is_broken(error: BaseException) -> bool:
 
 def seed_everything(seed: int) -> None:
     """Seed the generators of torch (all devices), numpy and Python; the same seed gives the same training."""
-    torch.manual_seed(seed)
+    if torch.cuda.is_available():
+        torch.manual_seed(seed)
+    else:  # without a device torch.manual_seed keeps a stack trace per call, for the day when there is one
+        torch.default_generator.manual_seed(seed)
     np.random.seed(seed % 2**32)
     random.seed(seed)

@@ -116,7 +116,7 @@ class Session:
         except TrainingCancelled:
             return p.Cancelled(base_version=base_version, steps=run.steps_done)
         seconds = time.monotonic() - started
-        num_examples, metrics = _result_of(result, run)
+        num_examples, metrics = result_of(result, run)
         delta = self._delta(run.steps_done)
         travel, response = self._secants.measure(self._replica.flat, delta)
         frames = codec.encode(delta, self.layout, self._code, chunk_bytes=self._chunk_bytes, seed=command.seed)
@@ -139,7 +139,7 @@ class Session:
         self._model.eval()
         with torch.no_grad():
             scores = self._task.evaluate(self._model)
-        return p.Scored(version=version, metrics=_finite(scores.metrics), num_examples=int(scores.num_examples))
+        return p.Scored(version=version, metrics=finite_metrics(scores.metrics), num_examples=int(scores.num_examples))
 
     def _fresh_model(self) -> torch.nn.Module:
         seed_everything(self._seed)
@@ -204,15 +204,15 @@ def _shape(spec: TensorSpec) -> str:
     return f"({','.join(map(str, spec.shape))}){dtype}"
 
 
-def _result_of(result: TrainResult | int, run: Run) -> tuple[int, dict[str, float]]:
+def result_of(result: TrainResult | int, run: Run) -> tuple[int, dict[str, float]]:
     """Return (num_examples, metrics) of a training; the mean reported loss stands for metrics that are not given."""
     if not isinstance(result, TrainResult):
         result = TrainResult(num_examples=result)
     if isinstance(result.num_examples, bool) or not isinstance(result.num_examples, int) or result.num_examples < 1:
         raise TaskError(f"expected train() to return a number of examples >= 1, got {result.num_examples!r}")
     loss = {} if run.mean_loss is None else {"loss": run.mean_loss}
-    return result.num_examples, _finite({**loss, **result.metrics})
+    return result.num_examples, finite_metrics({**loss, **result.metrics})
 
 
-def _finite(metrics: Mapping[str, Any]) -> dict[str, float]:
+def finite_metrics(metrics: Mapping[str, Any]) -> dict[str, float]:
     return {name: value for name, raw in metrics.items() if math.isfinite(value := float(raw))}

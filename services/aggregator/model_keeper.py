@@ -22,6 +22,7 @@ from fedbus.core.jobspec import AutoSpec, JobSpec
 from fedbus.core.layout import Layout
 from fedbus.core.memory import Memory
 from fedbus.core.messages import UpdateId, UpdateManifest
+from fedbus.core.seeds import rounding_seed
 from fedbus.errors import DecodeError, LayoutError, StoreError
 from fedbus.runtime.faults import Point, Reached, nothing
 from fedbus.store.checkpoints import Checkpoint, Checkpoints
@@ -234,8 +235,3 @@ class ModelKeeper:
             down_code=Code(self._spec.codec.down),
             chunk_bytes=self._spec.chunk_bytes,
         )
-
-
-def rounding_seed(job_seed: int, version: int) -> int:
-    """Seed of the down code's stochastic rounding: the same in a replay."""
-    return (job_seed * 1_000_003 + version) & 0x7FFF_FFFF_FFFF_FFFF

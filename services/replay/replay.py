@@ -28,6 +28,7 @@ from fedbus.core.jobspec import JobSpec
 from fedbus.core.layout import Layout
 from fedbus.core.memory import Memory
 from fedbus.core.messages import UpdateId
+from fedbus.core.seeds import rounding_seed
 from fedbus.core.strategies import Buffer, strategy_of
 from fedbus.errors import DecodeError, ProtocolError, StoreError
 from fedbus.store.checkpoints import Checkpoint
@@ -36,7 +37,6 @@ from fedbus.store.state_reader import StateReader
 from fedbus.tensors.global_model import GlobalModel
 from fedbus.tensors.server_optimizer import make_server_optimizer
 from services.aggregator import history
-from services.aggregator.model_keeper import rounding_seed
 
 # An aggregator that works beside may delete what a replay is about to read; the next try begins where it is then.
 TRIES = 3

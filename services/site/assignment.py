@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Mapping
 
@@ -90,12 +89,6 @@ def score_answer(job: str, site: str, scored: p.Scored) -> m.ScoreAnswer:
         metrics=_finite(scored.metrics),
         num_examples=scored.num_examples,
     )
-
-
-def training_seed(job_seed: int, update_id: m.UpdateId) -> int:
-    """Seed of one training: the same for the same job, site and sequence, another for every other."""
-    text = f"{job_seed}/{update_id.site}/{update_id.sequence}".encode()
-    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest()) >> 1
 
 
 def _finite(metrics: Mapping[str, float]) -> dict[str, float]:

@@ -18,6 +18,7 @@ import structlog
 
 from fedbus.core import messages as m
 from fedbus.core.jobspec import JobSpec, SyncSpec
+from fedbus.core.seeds import training_seed
 from fedbus.errors import DiskFullError
 from fedbus.store.outbox import Outbox
 from fedbus.training import protocol as p
@@ -261,7 +262,7 @@ class TrainingLoop:
             return
         self._now("training")
         update_id = self._outbox.next_id()
-        seed = assignment.training_seed(self._spec.seed, update_id)
+        seed = training_seed(self._spec.seed, update_id)
         reply = await trainer.ask(p.Train(path=str(self._outbox.frames_path(update_id)), seed=seed))
         match reply:
             case p.Cancelled():

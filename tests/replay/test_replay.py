@@ -18,6 +18,7 @@ from fedbus.core.frames import Code
 from fedbus.core.jobspec import JobSpec
 from fedbus.core.layout import Layout, TensorSpec
 from fedbus.core.messages import Chunk, UpdateId
+from fedbus.core.seeds import rounding_seed
 from fedbus.errors import StoreError
 from fedbus.store.checkpoints import Checkpoints
 from fedbus.store.ledger import Ledger
@@ -27,7 +28,7 @@ from fedbus.tensors import codec
 from fedbus.tensors.global_model import GlobalModel
 from fedbus.tensors.server_optimizer import make_server_optimizer
 from services.aggregator import bodies, history
-from services.aggregator.model_keeper import ModelKeeper, rounding_seed
+from services.aggregator.model_keeper import ModelKeeper
 from services.replay.contributions import applied, groups_of
 from services.replay.leave_out import LeftOut, leave_out
 from services.replay.replay import Replay, jobs_with_params, record

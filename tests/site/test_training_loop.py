@@ -14,9 +14,9 @@ import pytest
 from fedbus.core import messages as m
 from fedbus.core.frames import Code, build_frame
 from fedbus.core.jobspec import JobSpec
+from fedbus.core.seeds import training_seed
 from fedbus.store.outbox import Outbox
 from fedbus.training import protocol as p
-from services.site.assignment import training_seed
 from services.site.model_files import ModelFiles
 from services.site.settings import SiteSettings
 from services.site.trainer import TrainerDiedError, TrainerFailedError

@@ -11,7 +11,8 @@ import torch
 
 from fedbus.core.jobspec import LocalSpec
 from fedbus.errors import DataError, TaskError
-from fedbus.tasks.digits import Digits, dirichlet_shares
+from fedbus.tasks.digits import Digits
+from fedbus.tasks.shares import dirichlet_shares
 from fedbus.training.run import Run
 from fedbus.training.task import Site
 

@@ -1,0 +1,97 @@
+"""How many updates a second one aggregator decides on, folds and commits, against the number of sites.
+
+The production core, codec and global model as in virtual time (see `simulation.rules`), fed with prepared updates as
+fast as they are taken: no broker, no disk, no training. What a broker and disks leave of it: `fedbus bench soak`.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from fedbus.bench.figures import MIB, Row, row
+from fedbus.core.frames import Code
+from fedbus.core.jobspec import JobSpec
+from fedbus.core.layout import Layout, TensorSpec
+from fedbus.core.messages import UpdateId
+from fedbus.simulation.rules import Production
+from fedbus.simulation.trainer import Trained
+from fedbus.tensors.codec import encode
+
+VARIANTS = 8
+"""So many different deltas are sent: enough that none is always the same, few enough to be made in no time."""
+PERIOD_S = 10.0
+
+
+def rows(*, sites: Sequence[int], strategies: Sequence[str], mib: float, updates: int) -> list[Row]:
+    """Return updates per second for each strategy and number of sites, on one torch thread."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return [
+            row(
+                f"{strategy}, {number} sites, {mib:g} MiB: updates per second",
+                updates / _seconds(strategy, number, numel=int(mib * MIB) // 4, updates=updates),
+                "1/s",
+            )
+            for strategy in strategies
+            for number in sites
+        ]
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _seconds(strategy: str, sites: int, *, numel: int, updates: int) -> float:
+    """Seconds of the aggregator for `updates` updates, once every site has sent one."""
+    spec = JobSpec.parse(_spec(strategy))
+    layout = Layout.of([TensorSpec(name="params", shape=(numel,), dtype="float32")])
+    server = Production(spec, layout, torch.zeros(numel))
+    names = [f"site-{number}" for number in range(sites)]
+    server.set_active(names, now=0.0)
+    server.begin(now=0.0)
+    held = dict.fromkeys(names, 0)
+    sent = dict.fromkeys(names, 0)
+    bodies = _bodies(spec, layout)
+    draw = random.Random(0)
+    began = time.perf_counter()
+    for number in range(sites + updates):
+        if number == sites:
+            began = time.perf_counter()
+        site = names[number] if number < sites else draw.choice(names)
+        now = PERIOD_S * (number + 1) / sites
+        sent[site] += 1
+        server.take(_update(site, sent[site], held[site], bodies[number % VARIANTS]), base=None, now=now)
+        server.commit_if_due(now=now)
+        held[site] = server.version
+    return time.perf_counter() - began
+
+
+def _spec(strategy: str) -> dict[str, Any]:
+    return {
+        "name": "scale",
+        "task": "synthetic",
+        "local": {"steps": 1, "batch_size": 1, "learning_rate": 1.0},
+        "strategy": strategy,
+        "stop": {"wall_time_s": 1e9},
+    }
+
+
+def _bodies(spec: JobSpec, layout: Layout) -> list[tuple[bytes, ...]]:
+    draw = torch.Generator().manual_seed(0)
+    deltas = (torch.empty(layout.numel).uniform_(-1e-3, 1e-3, generator=draw) for _ in range(VARIANTS))
+    return [tuple(encode(delta, layout, Code(spec.codec.up), seed=n)) for n, delta in enumerate(deltas)]
+
+
+def _update(site: str, sequence: int, base_version: int, frames: tuple[bytes, ...]) -> Trained:
+    return Trained(
+        update_id=UpdateId(site=site, incarnation="00000000", sequence=sequence),
+        base_version=base_version,
+        num_examples=100,
+        steps=1,
+        seconds=0.0,
+        frames=frames,
+    )

@@ -1,0 +1,174 @@
+"""Training in virtual time: what a site's trainer process does, for all simulated sites, with one model.
+
+What lives here: base params in, update out. What may not: when it happens (see `loop`), what becomes of the update.
+The same tasks, `Run`, seeds and codec as in a trainer process; only the clock is not the machine's.
+
+The model's params are views of one flat vector where every one is float32, so that loading a base is one copy.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from fedbus.core.frames import Code
+from fedbus.core.jobspec import JobSpec
+from fedbus.core.messages import UpdateId
+from fedbus.core.seeds import training_seed
+from fedbus.errors import LayoutError, TaskError
+from fedbus.tensors import codec
+from fedbus.tensors.params import flatten, layout_of, load_params_, unflatten
+from fedbus.tensors.secant import SecantProbe, trainable
+from fedbus.training.device import seed_everything
+from fedbus.training.run import Pace, Run
+from fedbus.training.session import finite_metrics, result_of
+from fedbus.training.task import Scores, Task
+
+STEPS_OF_A_DELAY = 10
+"""With a budget in seconds a delay says what so many steps take."""
+
+Transform = Callable[[str, Tensor], Tensor]
+"""(site, delta float32 [numel]) → what the site sends instead; for scenarios with faults and attackers."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trained:
+    """One update on its way. `frames` are what a site would send; `seconds` are virtual."""
+
+    update_id: UpdateId
+    base_version: int
+    num_examples: int
+    steps: int
+    seconds: float
+    frames: tuple[bytes, ...]
+    travel: float
+    response: float
+
+    @property
+    def body_bytes(self) -> int:
+        return sum(map(len, self.frames))
+
+
+class VirtualClock:
+    """A clock that goes on when somebody sleeps."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def read(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+class Trainer:
+    """Trains and scores for every site; one model, whose params are overwritten at each call."""
+
+    def __init__(self, spec: JobSpec, task: Task, *, transform: Transform | None = None) -> None:
+        seed_everything(spec.seed)
+        self._spec = spec
+        self._transform = transform
+        self._model = task.model()
+        self.layout = layout_of(self._model.state_dict())
+        self.initial = flatten(self._model.state_dict(), self.layout, torch.empty(self.layout.numel))
+        self._work = self.initial.clone()
+        self._delta = torch.empty_like(self._work)
+        self._trainable = trainable(self._model)
+        self._linked = _link_(self._model, unflatten(self._work, self.layout))
+        self._secants: dict[str, SecantProbe] = {}
+
+    def train(self, task: Task, update_id: UpdateId, base: Tensor, *, base_version: int, delay_s: float) -> Trained:
+        """Train from `base`, float32 [numel], which is only read; `delay_s` is what the site's training takes.
+
+        Raises TaskError when the training leaves params that are not finite.
+        """
+        self._load_(base)
+        seed = training_seed(self._spec.seed, update_id)
+        seed_everything(seed)
+        clock = VirtualClock()
+        in_seconds = self._spec.local.seconds is not None
+        run = Run(
+            self._spec.local,
+            seed=seed,
+            anchor=self._anchor(),
+            pace=Pace(step_delay_s=delay_s / STEPS_OF_A_DELAY if in_seconds else 0.0),
+            clock=clock.read,
+            sleep=clock.sleep,
+        )
+        self._model.train()
+        num_examples, _ = result_of(task.train(self._model, run), run)
+        delta = self._difference(base, update_id, run.steps_done)
+        travel, response = self._probe(update_id.site).measure(base, delta)
+        return Trained(
+            update_id=update_id,
+            base_version=base_version,
+            num_examples=num_examples,
+            steps=run.steps_done,
+            seconds=clock.now if in_seconds else delay_s,
+            frames=tuple(self._encode(delta, seed)),
+            travel=travel,
+            response=response,
+        )
+
+    def score(self, task: Task, params: Tensor) -> Scores:
+        """Score `params`, float32 [numel], on a site's test data; metrics that are not finite are left out."""
+        self._load_(params)
+        self._model.eval()
+        with torch.no_grad():
+            scores = task.evaluate(self._model)
+        return Scores(metrics=finite_metrics(scores.metrics), num_examples=int(scores.num_examples))
+
+    def check_fits(self, task: Task, site: str) -> None:
+        """Raise LayoutError when a site's task makes another model."""
+        if layout_of(task.model().state_dict()).digest != self.layout.digest:
+            raise LayoutError(f"the task of {site} makes another model than that of the first site")
+
+    def _probe(self, site: str) -> SecantProbe:
+        if site not in self._secants:
+            self._secants[site] = SecantProbe(self.layout, self._trainable)
+        return self._secants[site]
+
+    def _load_(self, params: Tensor) -> None:
+        self._work.copy_(params)
+        if not self._linked:
+            load_params_(self._model, unflatten(self._work, self.layout))
+
+    def _difference(self, base: Tensor, update_id: UpdateId, steps: int) -> Tensor:
+        if not self._linked:
+            flatten(self._model.state_dict(), self.layout, self._work)
+        delta = torch.sub(self._work, base, out=self._delta)
+        if not bool(delta.isfinite().all()):
+            raise TaskError(
+                f"training at {update_id.site} diverged: params are not finite after {steps} steps; lower "
+                "local.learning_rate"
+            )
+        return delta if self._transform is None else self._transform(update_id.site, delta).contiguous()
+
+    def _encode(self, delta: Tensor, seed: int) -> list[bytes]:
+        code, chunk_bytes = Code(self._spec.codec.up), self._spec.chunk_bytes
+        return list(codec.encode(delta, self.layout, code, chunk_bytes=chunk_bytes, seed=seed))
+
+    def _anchor(self) -> Mapping[str, Tensor]:
+        if self._spec.local.proximal_mu == 0:
+            return {}
+        return {name: param.detach().clone() for name, param in self._model.named_parameters()}
+
+
+def _link_(model: nn.Module, views: Mapping[str, Tensor]) -> bool:
+    """Make the model's params and buffers views of a flat vector; False, and no change, when some cannot be."""
+    own = dict(model.named_parameters()) | dict(model.named_buffers())
+    if not all(name in own and own[name].dtype == torch.float32 for name in views):
+        return False
+    for name, view in views.items():
+        own[name].data = view
+    return True
+
+
+def site_generator(seed: int, site: str) -> random.Random:
+    """Return what a site's delays are drawn from: no other site's events change them."""
+    return random.Random(f"site/{seed}/{site}")

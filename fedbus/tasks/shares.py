@@ -1,0 +1,147 @@
+"""One data set with classes, shared among sites: who trains on which rows, and who is tested on which.
+
+What lives here: rows and labels of the tasks that share a public data set (`digits`, `fashion_mnist`). What may not:
+images, models. Every site computes the same split from `split_seed` and keeps its own share.
+
+    alpha          each class is shared by a Dirichlet(alpha) draw (Hsu et al. 2019, arXiv 1909.06335): with a small
+                   alpha a site hardly knows some classes
+    sites          may list site names; a site's place in it is its share
+    rare_classes   the last `rare_sites` sites have these classes among themselves and no others, the other sites have
+                   the rest; each part is shared by Dirichlet(alpha). Their accuracy is a metric of its own
+    shared_test    every site is tested on the same rows, SHARED_TEST of all, on which nobody trains;
+                   otherwise each is tested on TEST_SHARE of its own
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from fedbus.errors import DataError, TaskError
+from fedbus.training.task import Scores, Site
+
+Rows = NDArray[np.int64]
+
+TEST_SHARE = 0.2
+SHARED_TEST = 0.221
+MIN_ROWS = 10
+MAX_DRAWS = 200
+
+DEFAULTS: Mapping[str, Any] = MappingProxyType(
+    {"alpha": 0.3, "split_seed": 0, "sites": None, "rare_classes": None, "rare_sites": 0, "shared_test": False}
+)
+"""The keys of a `task_config` that this module reads."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sharing:
+    """How a job shares its data set."""
+
+    alpha: float
+    split_seed: int
+    rare_classes: tuple[int, ...]
+    rare_sites: int
+    shared_test: bool
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any]) -> Sharing:
+        """Read the keys of DEFAULTS. Raises TaskError."""
+        rare = settings["rare_classes"] or ()
+        if settings["alpha"] <= 0 or settings["split_seed"] < 0 or settings["rare_sites"] < 0:
+            raise TaskError(f"expected task_config with alpha > 0, split_seed and rare_sites >= 0, got {settings}")
+        if isinstance(rare, str) or not isinstance(rare, Sequence) or not all(type(label) is int for label in rare):
+            raise TaskError(f"expected task_config.rare_classes to list classes such as [7, 8, 9], got {rare!r}")
+        if settings["rare_sites"] and not rare:
+            raise TaskError("task_config.rare_sites needs rare_classes, the classes that these sites alone have")
+        return cls(
+            alpha=settings["alpha"],
+            split_seed=settings["split_seed"],
+            rare_classes=tuple(rare),
+            rare_sites=settings["rare_sites"],
+            shared_test=settings["shared_test"],
+        )
+
+    def split(self, labels: Rows, *, index: int, sites: int) -> tuple[Rows, Rows]:
+        """Return the rows of `labels` int [n] that the site trains on and is tested on. Raises DataError, TaskError."""
+        rng = np.random.default_rng(self.split_seed)
+        if not self.shared_test:
+            own = rng.permutation(self._shares(labels, sites, rng)[index])
+            tests = round(TEST_SHARE * len(own))
+            return own[tests:], own[:tests]
+        rows = rng.permutation(len(labels))
+        tests = round(SHARED_TEST * len(rows))
+        rest = rows[tests:]
+        return rest[self._shares(labels[rest], sites, rng)[index]], rows[:tests]
+
+    def _shares(self, labels: Rows, sites: int, rng: np.random.Generator) -> list[Rows]:
+        if not self.rare_sites:
+            return dirichlet_shares(labels, sites, self.alpha, rng)
+        if self.rare_sites >= sites:
+            raise TaskError(
+                f"task_config.rare_sites is {self.rare_sites}, which leaves none of {sites} sites for the rest"
+            )
+        rare = np.isin(labels, self.rare_classes)
+        shares: list[Rows] = []
+        for part, among in ((~rare, sites - self.rare_sites), (rare, self.rare_sites)):
+            rows = np.flatnonzero(part)
+            shares += [rows[share] for share in dirichlet_shares(labels[rows], among, self.alpha, rng)]
+        return shares
+
+
+def dirichlet_shares(labels: Rows, sites: int, alpha: float, rng: np.random.Generator) -> list[Rows]:
+    """Share the indices of `labels` int [n] among `sites`, each index once (Hsu et al. 2019, arXiv 1909.06335).
+
+    Draws again until every site has MIN_ROWS; DataError when that does not happen.
+    """
+    for _ in range(MAX_DRAWS):
+        parts: list[list[Rows]] = [[] for _ in range(sites)]
+        for label in np.unique(labels):
+            rows = rng.permutation(np.flatnonzero(labels == label))
+            cuts = (np.cumsum(rng.dirichlet([alpha] * sites))[:-1] * len(rows)).astype(int)
+            for part, chunk in zip(parts, np.split(rows, cuts), strict=True):
+                part.append(chunk)
+        shares = [np.concatenate(part) for part in parts]
+        if min(map(len, shares)) >= MIN_ROWS:
+            return shares
+    raise DataError(f"no split of {len(labels)} rows gives {sites} sites {MIN_ROWS} each; raise alpha from {alpha}")
+
+
+def share_of(site: Site, names: object, file_name: str) -> tuple[int, int]:
+    """Return (index, sites) from `file_name` in the site's data folder, else from the job's list of site names."""
+    path = site.data / file_name
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        index, sites = found["index"], found["sites"]
+    except FileNotFoundError as exc:
+        if not isinstance(names, Sequence) or isinstance(names, str) or site.name not in names:
+            raise DataError(
+                f'expected {file_name} in {site.data} such as {{"index": 0, "sites": 4}}, or task_config.sites to list '
+                f"{site.name!r}; found neither"
+            ) from exc
+        return list(names).index(site.name), len(names)
+    except (OSError, ValueError, KeyError, TypeError) as exc:
+        raise DataError(f'{path}: expected JSON such as {{"index": 0, "sites": 4}}, got {exc!r}') from exc
+    if not (isinstance(index, int) and isinstance(sites, int) and 0 <= index < sites):
+        raise DataError(f"{path}: expected 0 <= index < sites, got index {index!r} and sites {sites!r}")
+    return index, sites
+
+
+def class_scores(logits: Tensor, labels: Tensor, rare_classes: Sequence[int] = ()) -> Scores:
+    """Return accuracy and loss of `logits` fp32 [n, classes] against `labels` int64 [n].
+
+    With `rare_classes` also `accuracy_rare`, over the rows of these classes; left out when there is none.
+    """
+    right = logits.argmax(1) == labels
+    metrics = {"accuracy": float(right.float().mean()), "loss": float(functional.cross_entropy(logits, labels))}
+    rare = sum((labels == label for label in rare_classes), labels.new_zeros(len(labels)).bool())
+    if bool(rare.any()):
+        metrics["accuracy_rare"] = float(right[rare].float().mean())
+    return Scores(metrics=metrics, num_examples=len(labels))
