@@ -26,7 +26,7 @@ from collections.abc import Mapping
 
 from fedbus.core.site_stats import SiteStats
 
-GAIN = 1.0
+GAIN = 0.9
 GROW, SHRINK = 1.4, 0.7
 LEAST, MOST = 0.1, 4.0
 FLAT = 1e-3

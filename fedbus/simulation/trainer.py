@@ -45,8 +45,8 @@ class Trained:
     steps: int
     seconds: float
     frames: tuple[bytes, ...]
-    travel: float
-    response: float
+    travel: float = 0.0
+    response: float = 0.0
 
     @property
     def body_bytes(self) -> int:

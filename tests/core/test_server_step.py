@@ -1,4 +1,4 @@
-"""The step of a commit that nobody has set: loop gain 1, from the secants that sites tell."""
+"""The step of a commit that nobody has set: loop gain GAIN, from the secants that sites tell."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fedbus.core.aggregation import Aggregation, Arrival
 from fedbus.core.facts import Committed, Folded
 from fedbus.core.jobspec import JobSpec
 from fedbus.core.messages import UpdateId
-from fedbus.core.server_step import GROW, LEAST, MOST, SHRINK, loop_gain, server_step
+from fedbus.core.server_step import GAIN, GROW, LEAST, MOST, SHRINK, loop_gain, server_step
 from fedbus.core.site_stats import SiteStats
 
 
@@ -51,18 +51,18 @@ def test_shares_weigh_the_sites() -> None:
     assert loop_gain(sites, {"large": 3.0, "small": 1.0}) == pytest.approx((3 * 0.1 + 0.9) / 4)
 
 
-def test_the_step_goes_to_loop_gain_one_but_not_at_once() -> None:
-    sites = {"a": site(0.5), "b": site(0.5)}  # wants a step of 2
+def test_the_step_goes_to_the_loop_gain_but_not_at_once() -> None:
+    sites = {"a": site(0.5), "b": site(0.5)}  # wants a step of 2 GAIN
     step, seen = None, []
     for _ in range(12):
         step = server_step(size=1, sites=sites, shares=alike(sites), before=step)
         seen.append(step)
     assert seen[:2] == pytest.approx([0.5 * GROW, 0.5 * GROW**2])
-    assert seen[-1] == pytest.approx(2.0)
+    assert seen[-1] == pytest.approx(2.0 * GAIN)
 
 
 def test_a_model_that_swings_is_slowed_within_a_few_commits() -> None:
-    sites = {"a": site(1.0, staleness=9.0)}  # wants a step of 0.1
+    sites = {"a": site(1.0, staleness=9.0)}  # wants a step of 0.1 GAIN
     step = server_step(size=1, sites=sites, shares=alike(sites), before=2.0)
     assert step == pytest.approx(2.0 * SHRINK)
 
@@ -117,7 +117,7 @@ def run(spec: Mapping[str, object]) -> list[Folded | Committed]:
 def test_a_job_reaches_the_step_that_its_sites_ask_for() -> None:
     steps = [fact.step for fact in run(SPEC) if isinstance(fact, Committed)]
     assert steps[0] < steps[5]
-    assert steps[-1] == pytest.approx(1 / (0.25 * 2), rel=0.05)  # staleness settles at 1
+    assert steps[-1] == pytest.approx(GAIN / (0.25 * 2), rel=0.05)  # staleness settles at 1
 
 
 def test_a_learning_rate_that_is_given_is_kept() -> None:
