@@ -28,7 +28,7 @@ from fedbus.core.site_stats import SiteStats
 
 GAIN = 0.9
 GROW, SHRINK = 1.4, 0.7
-LEAST, MOST = 0.1, 4.0
+LEAST, MOST = 0.1, 2.0
 FLAT = 1e-3
 """A loop gain per step below this is none: where nothing answers, the longest step is as good as any."""
 
