@@ -33,7 +33,8 @@ from fedbus.core.memory import Memory
 from fedbus.core.messages import UpdateId
 from fedbus.core.server_step import server_step
 from fedbus.core.site_stats import SiteStats
-from fedbus.core.strategies import Buffer, Evidence, strategy_of
+from fedbus.core.strategies import Auto, Buffer, Evidence, strategy_of
+from fedbus.core.strategies.auto import NOT_MEASURED
 from fedbus.errors import ProtocolError
 
 __all__ = ["Aggregation", "Arrival", "Committed", "Duplicate", "Fact", "Folded", "Gauge", "Refused", "SeenIds"]
@@ -112,9 +113,11 @@ class Aggregation:
         return self._memory
 
     @property
-    def rule(self) -> tuple[str, str]:
-        """Which rule weighs now and why, when the strategy is one that chooses; else two empty texts."""
-        return self._rule, self._rule_reason
+    def chosen(self) -> str | None:
+        """Which rule weighs now and why, e.g. 'calibrated: ...'; None when the strategy is not one that chooses."""
+        if not isinstance(self._strategy, Auto):
+            return None
+        return f"{self._rule}: {self._rule_reason}" if self._rule else NOT_MEASURED
 
     @property
     def wants_gauge(self) -> bool:

@@ -18,20 +18,23 @@ def to_row(fact: Fact) -> tuple[str, Mapping[str, Any]]:
     """Kind and JSON-able body of a fact."""
     match fact:
         case Folded():
-            return FOLDED, _flat(fact) | {"update_id": str(fact.update_id), "also": _pairs(fact.also)}
+            return FOLDED, _flat(fact) | {"update_id": str(fact.update_id)} | _terms_of("also", fact.also)
         case Refused():
             return REFUSED, {"update_id": str(fact.update_id), "reason": fact.reason}
         case Committed():
-            ids, corrections = [str(u) for u in fact.update_ids], _pairs(fact.corrections)
-            return COMMITTED, _flat(fact) | {"update_ids": ids, "corrections": corrections}
+            ids = {"update_ids": [str(u) for u in fact.update_ids]}
+            return COMMITTED, _flat(fact) | ids | _terms_of("corrections", fact.corrections)
 
 
 def _flat(fact: Folded | Committed) -> dict[str, Any]:
-    return {f.name: getattr(fact, f.name) for f in dataclasses.fields(fact)}
+    """Its fields; those that say nothing are left out, so that rows stay small and as earlier releases wrote them."""
+    fields = ((field, getattr(fact, field.name)) for field in dataclasses.fields(fact))
+    return {field.name: value for field, value in fields if value != field.default}
 
 
-def _pairs(terms: Iterable[Term]) -> list[tuple[str, float]]:
-    return [(str(term.update_id), term.factor) for term in terms]
+def _terms_of(name: str, terms: Iterable[Term]) -> dict[str, Any]:
+    pairs = [(str(term.update_id), term.factor) for term in terms]
+    return {name: pairs} if pairs else {}
 
 
 def _terms(pairs: Iterable[tuple[str, float]]) -> tuple[Term, ...]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import pytest
 
-from fedbus.core.facts import Committed, Fact, Folded, Refused
+from fedbus.core.facts import Committed, Fact, Folded, Refused, Term
 from fedbus.core.messages import Outcome, Receipt, UpdateId
 from fedbus.errors import StoreError
 from fedbus.store import ledger
@@ -34,19 +35,38 @@ def committed(version: int, *updates: UpdateId) -> Committed:
     return Committed(version=version, update_ids=updates, normaliser=2 / 3, reason="2 of 2 updates", at=12345.678)
 
 
+TERMS = (Term(update_id=update(1), factor=-1 / 3), Term(update_id=update(2, "ucsf"), factor=0.1))
 FACTS: list[tuple[Fact, str]] = [
     (folded(1), "folded"),
+    (dataclasses.replace(folded(1), steps=7, also=TERMS), "folded"),
     (Refused(update_id=update(2), reason='body: "Größe"'), "refused"),
     (committed(4, update(1), update(3)), "committed"),
+    (dataclasses.replace(committed(4, update(1)), step=1 / 3, memory=-0.1, corrections=TERMS), "committed"),
+    (dataclasses.replace(committed(4), remembers=True, rule="calibrated", rule_reason="as measured"), "committed"),
 ]
 
 
-@pytest.mark.parametrize(("fact", "kind"), FACTS, ids=[kind for _, kind in FACTS])
+@pytest.mark.parametrize(("fact", "kind"), FACTS)
 def test_a_fact_comes_back_to_the_bit_through_json(fact: Fact, kind: str) -> None:
     found, body = history.to_row(fact)
     assert found == kind
     row = ledger.Fact(seq=1, kind=kind, body=json.loads(json.dumps(body)), at=0.0)
     assert history.from_row(row) == fact
+
+
+def test_rows_of_releases_that_knew_no_memory_read_as_they_were() -> None:
+    numbers = {"base_version": 3, "num_examples": 9, "staleness": 0, "weight": 3.0, "clip": 1.0, "norm": 2.0, "at": 1.5}
+    fold = ledger.Fact(seq=1, kind="folded", body={"update_id": "mercy:0123abcd:1"} | numbers, at=0.0)
+    body = {"version": 4, "update_ids": ["mercy:0123abcd:1"], "normaliser": 3.0, "reason": "full", "at": 2.0}
+    commit = ledger.Fact(seq=2, kind="committed", body=body, at=0.0)
+
+    folded, committed = history.from_row(fold), history.from_row(commit)
+
+    assert folded == Folded(update_id=update(1), **numbers)
+    assert committed == Committed(version=4, update_ids=(update(1),), normaliser=3.0, reason="full", at=2.0)
+    # and are written again as they were
+    assert history.to_row(folded) == ("folded", fold.body)
+    assert history.to_row(committed) == ("committed", commit.body)
 
 
 @pytest.mark.parametrize(
@@ -57,6 +77,7 @@ def test_a_fact_comes_back_to_the_bit_through_json(fact: Fact, kind: str) -> Non
         ("refused", {"update_id": "mercy", "reason": ""}, "is not site:incarnation:sequence"),
         ("refused", {"update_id": "mercy:0123abcd:1", "reason": "", "new": 1}, "new"),
         ("committed", {"update_ids": 3}, "fact 7 of the ledger cannot be read"),
+        ("committed", {"update_ids": [], "corrections": [["mercy", 1.0]]}, "is not site:incarnation:sequence"),
     ],
 )
 def test_a_row_that_is_no_fact_is_an_error_that_names_it(kind: str, body: dict[str, object], says: str) -> None:

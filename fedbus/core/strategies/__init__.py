@@ -6,6 +6,7 @@ What lives here: one frozen class per rule, pure functions of numbers. What may 
     rule       weight of an update                    commit when                            mean delta
     buffered   n^p (1 + mean s)^b f(s)                the buffer holds K, or flush_after_s   sum / weights | sum / n^p
     calibrated n^p, minus what is remembered of it    so do K sites                          + what is remembered of all
+    auto       as buffered or calibrated, by the sites' measured speeds; the default
     fedasync   mixing f(s)                            at every update                        sum
     sync       n^p f(s)                               k sites contributed, or deadline_s     sum / weights
 
@@ -18,8 +19,9 @@ from __future__ import annotations
 
 from typing import assert_never
 
-from fedbus.core.jobspec import BufferedSpec, CalibratedSpec, FedAsyncSpec, JobSpec, SyncSpec
-from fedbus.core.staleness import staleness_function
+from fedbus.core.jobspec import AutoSpec, BufferedSpec, CalibratedSpec, FedAsyncSpec, JobSpec, SyncSpec
+from fedbus.core.staleness import constant, staleness_function
+from fedbus.core.strategies.auto import Auto
 from fedbus.core.strategies.base import Buffer, Evidence, Plan, Share, Strategy, counted
 from fedbus.core.strategies.buffered import Buffered
 from fedbus.core.strategies.calibrated import Calibrated
@@ -27,6 +29,7 @@ from fedbus.core.strategies.fedasync import FedAsync
 from fedbus.core.strategies.sync import Sync
 
 __all__ = [
+    "Auto",
     "Buffer",
     "Buffered",
     "Calibrated",
@@ -55,9 +58,20 @@ def strategy_of(spec: JobSpec) -> Strategy:
                 normalise_by_weights=buffered.normalise == "weights",
                 rate_correction=buffered.rate_correction,
             )
-        case CalibratedSpec() as calibrated:
-            return Calibrated(
-                power=power, most_ratio=ratio, buffer=calibrated.buffer, flush_after_s=calibrated.flush_after_s
+        case CalibratedSpec(buffer=buffer, flush_after_s=flush_after_s):
+            return Calibrated(power=power, most_ratio=ratio, buffer=buffer, flush_after_s=flush_after_s)
+        case AutoSpec(buffer=buffer, flush_after_s=flush_after_s):
+            calibrated = Calibrated(power=power, most_ratio=ratio, buffer=buffer, flush_after_s=flush_after_s)
+            return Auto(
+                calibrated=calibrated,
+                buffered=Buffered(
+                    power=power,
+                    most_ratio=ratio,
+                    staleness_weight=constant,
+                    buffer=buffer,
+                    flush_after_s=flush_after_s,
+                    rate_correction=1.0,
+                ),
             )
         case FedAsyncSpec() as fedasync:
             return FedAsync(mixing=fedasync.mixing, staleness_weight=function)
