@@ -16,6 +16,7 @@ A complete example; `task`, `local`, `stop` and `name` are required, all other k
     initial_params: null             # a file in the aggregator's params folder; null: the first site makes them
     local:                           # what a site does between two versions
       steps: 40                      # exactly one of steps, epochs, seconds
+      time_boxed: false              # slower sites make fewer steps, down to steps / 5, so that all return alike
       batch_size: 32
       learning_rate: 0.01
       proximal_mu: 0.0               # FedProx, arXiv 1812.06127

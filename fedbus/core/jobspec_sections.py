@@ -52,11 +52,15 @@ class Spec(BaseModel):
 
 
 class LocalSpec(Spec):
-    """What a site does between two versions. The budget is exactly one of `steps`, `epochs` and `seconds`."""
+    """What a site does between two versions. The budget is exactly one of `steps`, `epochs` and `seconds`.
+
+    `time_boxed`: `steps` is what the fastest site makes; slower ones make fewer, see `step_budget`.
+    """
 
     steps: Count | None = None
     epochs: Positive | None = None
     seconds: Positive | None = None
+    time_boxed: bool = False
     batch_size: Annotated[int, Field(ge=1, le=10**6)]
     learning_rate: Positive
     proximal_mu: Annotated[float, Field(ge=0)] = 0.0
@@ -66,6 +70,12 @@ class LocalSpec(Spec):
     @classmethod
     def check_given(cls, given: frozenset[str]) -> str | None:
         return _exactly_one(given, ("steps", "epochs", "seconds"))
+
+    @model_validator(mode="after")
+    def _boxes_hold_steps(self) -> Self:
+        if self.time_boxed and self.steps is None:
+            raise ValueError("time_boxed needs the budget in steps: slower sites then make fewer of them")
+        return self
 
 
 class BufferedSpec(Spec):
