@@ -66,8 +66,7 @@ def counted_steps(steps: int, most: int) -> int:
     return min(most, max(math.ceil(most / LEAST_SHARE), steps))
 
 
-def fednova_normaliser(parts: Iterable[tuple[float, int]]) -> float:
-    """Return what sum(w_i / a_i * delta_i) is divided by: sum(w_i)^2 / sum(w_i a_i), from (w_i, a_i)."""
+def effective_steps(parts: Iterable[tuple[float, int]]) -> float:
+    """Return tau = sum(w_i a_i) / sum(w_i), from (w_i, a_i)."""
     held = list(parts)
-    weights = math.fsum(weight for weight, _ in held)
-    return weights * weights / math.fsum(weight * steps for weight, steps in held)
+    return math.fsum(weight * steps for weight, steps in held) / math.fsum(weight for weight, _ in held)

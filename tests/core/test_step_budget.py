@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from fedbus.core.step_budget import StepBudgets, counted_steps, fednova_normaliser, step_budget
+from fedbus.core.step_budget import StepBudgets, counted_steps, effective_steps, step_budget
 
 
 @pytest.mark.parametrize(
@@ -65,18 +65,6 @@ def test_steps_that_a_budget_cannot_be_do_not_change_the_weight(said, counted):
     assert counted_steps(said, 100) == counted
 
 
-def test_normaliser_gives_the_mean_of_fednova():
-    # given three sites with weights, steps and deltas (one number each)
-    weights, steps, deltas = [1.0, 2.0, 3.0], [20, 50, 100], [0.4, -1.0, 2.5]
-    # when the sum of w / a * delta is divided by the normaliser
-    total = sum(w / a * d for w, a, d in zip(weights, steps, deltas, strict=True))
-    mean = total / fednova_normaliser(zip(weights, steps, strict=True))
-    # then it is tau_eff times the mean of the normalised deltas
-    tau = sum(w * a for w, a in zip(weights, steps, strict=True)) / sum(weights)
-    expected = tau * sum(w * d / a for w, a, d in zip(weights, steps, deltas, strict=True)) / sum(weights)
-    assert mean == pytest.approx(expected, rel=1e-12)
-
-
-def test_equal_steps_give_the_weighted_mean():
-    total = 1.0 / 40 * 3.0 + 2.0 / 40 * 6.0
-    assert total / fednova_normaliser([(1.0, 40), (2.0, 40)]) == pytest.approx((3.0 + 2 * 6.0) / 3)
+def test_effective_steps_are_the_weighted_mean():
+    assert effective_steps([(1.0, 20), (2.0, 50), (3.0, 100)]) == pytest.approx((20 + 100 + 300) / 6)
+    assert effective_steps([(0.3, 40), (7.0, 40)]) == pytest.approx(40)
