@@ -6,6 +6,7 @@ tensors, bytes, clocks (`now` is an argument: seconds, never falling), how updat
     screen(...)    before the body is read: Refused | Duplicate | None; changes nothing
     receive(...)   with the norm known: Folded | Refused | Duplicate; applied at once
     refuse(...)    the caller found the body unusable: Refused | Duplicate; applied at once
+    draft(...)     Committed, as `commit` would make it; changes nothing
     commit(...)    Committed; applied at once; only when `commit_due` gives a reason
     apply(fact)    a fact again, from the ledger; or a Refused that `screen` returned
 
@@ -26,14 +27,16 @@ from statistics import median
 from types import MappingProxyType
 from typing import Protocol, assert_never
 
-from fedbus.core.facts import Arrival, Committed, Duplicate, Fact, Folded, Refused
+from fedbus.core.facts import Arrival, Committed, Duplicate, Fact, Folded, Gauge, Refused
 from fedbus.core.jobspec import JobSpec
+from fedbus.core.memory import Memory
 from fedbus.core.messages import UpdateId
+from fedbus.core.server_step import server_step
 from fedbus.core.site_stats import SiteStats
 from fedbus.core.strategies import Buffer, Evidence, strategy_of
 from fedbus.errors import ProtocolError
 
-__all__ = ["Aggregation", "Arrival", "Committed", "Duplicate", "Fact", "Folded", "Refused", "SeenIds"]
+__all__ = ["Aggregation", "Arrival", "Committed", "Duplicate", "Fact", "Folded", "Gauge", "Refused", "SeenIds"]
 
 MAX_EXAMPLES = 10**12
 
@@ -58,8 +61,12 @@ class Aggregation:
         self._updates = 0
         self._entries: tuple[Folded, ...] = ()
         self._stats: dict[str, SiteStats] = {}
+        self._memory = Memory()
+        self._rule, self._rule_reason = "", ""
         self._began_at = now
         self._first_at: float | None = None
+        self._opened_at = now
+        self._left_at: dict[str, float] = {}
 
     # -------------------------------------------------------------- what is known
 
@@ -98,6 +105,21 @@ class Aggregation:
     def waiting_for(self) -> str:
         """Say what the next version waits for, e.g. 'waiting for 1 more update (1 of 2 in the buffer)'."""
         return self._strategy.waiting_for(self._view())
+
+    @property
+    def memory(self) -> Memory:
+        """What the buffer and the memory sum are made of; to be read only."""
+        return self._memory
+
+    @property
+    def rule(self) -> tuple[str, str]:
+        """Which rule weighs now and why, when the strategy is one that chooses; else two empty texts."""
+        return self._rule, self._rule_reason
+
+    @property
+    def wants_gauge(self) -> bool:
+        """Whether `commit` is to be given a Gauge, measured on `draft`."""
+        return False
 
     # -------------------------------------------------------------- decisions
 
@@ -140,12 +162,14 @@ class Aggregation:
         """
         if sites and not self._active:
             self.restart_timers(now=now)
+        self._left_at |= dict.fromkeys(self._active.difference(sites), now)
         self._active = frozenset(sites)
 
     def restart_timers(self, *, now: float) -> None:
         """Let deadlines run from `now`: when training begins, and after a replay, whose clock was another one."""
-        self._began_at = now
+        self._began_at = self._opened_at = now
         self._first_at = now if self._entries else None
+        self._left_at = {}
 
     def commit_due(self, *, now: float) -> str | None:
         """Say why a version is to be committed now; None when it is not, always with an empty buffer."""
@@ -159,23 +183,19 @@ class Aggregation:
             return now
         return self._strategy.due_at(self._view())
 
-    def commit(self, *, now: float, reason: str | None = None) -> Committed:
+    def commit(self, *, now: float, reason: str | None = None, gauge: Gauge | None = None) -> Committed:
         """Make the buffer a version, and apply that. A `reason` commits a buffer that is not due, e.g. at the end.
 
-        Raises ProtocolError when the buffer is empty, or not due and no reason is given.
+        `gauge`: what was measured on `draft`, when `wants_gauge`. Raises ProtocolError when the buffer is empty, or not
+        due and no reason is given.
         """
-        why = self.commit_due(now=now) or reason
-        if not self._entries or why is None:
-            raise ProtocolError(f"version {self._version + 1} is not due: {self.waiting_for()}")
-        fact = Committed(
-            version=self._version + 1,
-            update_ids=self.buffer,
-            normaliser=self._strategy.normaliser(self._entries),
-            reason=why,
-            at=now,
-        )
+        fact = self._decide(now=now, reason=reason, gauge=gauge)
         self.apply(fact)
         return fact
+
+    def draft(self, *, now: float, reason: str | None = None) -> Committed:
+        """Return what `commit` would make of the buffer, as far as it is known without a gauge; changes nothing."""
+        return self._decide(now=now, reason=reason, gauge=None)
 
     # -------------------------------------------------------------- facts
 
@@ -203,6 +223,7 @@ class Aggregation:
             )
         if not (0.0 < fact.weight < math.inf and 0.0 <= fact.clip <= 1.0):
             raise ProtocolError(f"update {fact.update_id} is recorded with weight {fact.weight} and clip {fact.clip}")
+        self._memory.apply(fact)
         self._stats[fact.update_id.site] = self.site_stats(fact.update_id.site).with_folded(fact)
         self._first_at = fact.at if self._first_at is None else self._first_at
         self._entries = (*self._entries, fact)
@@ -215,8 +236,14 @@ class Aggregation:
                 f"a commit of version {fact.version} with {len(fact.update_ids)} updates does not fit "
                 f"version {self._version} with {len(self._entries)} updates in the buffer"
             )
-        if not 0.0 < fact.normaliser < math.inf:
-            raise ProtocolError(f"the commit of version {fact.version} has normaliser {fact.normaliser}")
+        if not (0.0 < fact.normaliser < math.inf and 0.0 < fact.step < math.inf and math.isfinite(fact.memory)):
+            raise ProtocolError(
+                f"the commit of version {fact.version} has normaliser {fact.normaliser}, step {fact.step} and memory "
+                f"{fact.memory}"
+            )
+        self._memory.apply(fact)
+        if fact.rule:
+            self._rule, self._rule_reason = fact.rule, fact.rule_reason
         self._version = fact.version
         self._entries = ()
         self._first_at = None
@@ -254,21 +281,72 @@ class Aggregation:
         return f"delta has norm {arrival.norm:.3g}: at most {longest:.3g} is folded from {arrival.update_id.site}{own}"
 
     def _fold(self, arrival: Arrival, *, now: float) -> Folded:
-        stats = self.site_stats(arrival.update_id.site)
+        site = arrival.update_id.site
+        stats = self.site_stats(site)
         staleness = self._version - arrival.base_version
         evidence = Evidence(
-            num_examples=arrival.num_examples, staleness=staleness, site=stats, active=len(self._active)
+            num_examples=arrival.num_examples,
+            staleness=staleness,
+            site=stats,
+            active=len(self._active),
+            fewest_examples=self._fewest_examples(arrival.num_examples),
+            slot=self._memory.buffer.get(site),
+            remembered=self._memory.sites.get(site),
+            rule=self._rule,
         )
+        share = self._strategy.share(evidence)
         return Folded(
             update_id=arrival.update_id,
             base_version=arrival.base_version,
             num_examples=arrival.num_examples,
             staleness=staleness,
-            weight=self._strategy.weight(evidence),
+            weight=share.weight,
             clip=stats.clip(arrival.norm, factor=self._spec.clip_to_own_median),
             norm=arrival.norm,
             at=now,
+            steps=arrival.steps,
+            also=share.also,
         )
 
-    def _view(self) -> Buffer:
-        return Buffer(entries=self._entries, active=self._active, first_at=self._first_at, began_at=self._began_at)
+    def _fewest_examples(self, arrived: int) -> int:
+        known = (self._stats[site].num_examples for site in self._active if site in self._stats)
+        return min([arrived, *(n for n in known if n)])
+
+    def _decide(self, *, now: float, reason: str | None, gauge: Gauge | None) -> Committed:
+        why = self.commit_due(now=now) or reason
+        if not self._entries or why is None:
+            raise ProtocolError(f"version {self._version + 1} is not due: {self.waiting_for()}")
+        gone = frozenset(site for site in self._memory.sites if self._is_gone(site, now=now))
+        plan = self._strategy.plan(self._view(gone=gone))
+        active = len(self._active)
+        return Committed(
+            version=self._version + 1,
+            update_ids=self.buffer,
+            normaliser=plan.normaliser,
+            reason=why,
+            at=now,
+            step=server_step(self._strategy.size(active), active, gauge) if self._spec.adapts_step else 1.0,
+            memory=plan.memory,
+            corrections=plan.corrections,
+            remembers=plan.remembers,
+            rule=plan.rule,
+            rule_reason=plan.rule_reason,
+        )
+
+    def _view(self, *, gone: frozenset[str] = frozenset()) -> Buffer:
+        return Buffer(
+            entries=self._entries,
+            active=self._active,
+            first_at=self._first_at,
+            began_at=self._began_at,
+            version=self._version,
+            gone=gone,
+            stats=self._stats,
+            memory=self._memory,
+            rule=self._rule,
+        )
+
+    def _is_gone(self, site: str, *, now: float) -> bool:
+        """Whether a site has been away for longer than it takes for an update; a link that broke is back by then."""
+        away_s = now - self._left_at.get(site, self._opened_at)
+        return site not in self._active and away_s >= (self.site_stats(site).period_s or 0.0)

@@ -2,6 +2,18 @@
 
 What lives here: the frozen records of a decision; the ledger stores them and a replay applies them again.
 What may not: how a decision is made (see `aggregation`, `strategies`).
+
+Every decision about tensors is a linear combination of update bodies. What a replay does with the facts, in order, on
+three vectors (buffer, memory_sum, both zero at first, and params):
+
+    Folded      buffer += weight clip delta(update_id) + sum(t.factor delta(t.update_id) for t in also)
+    Committed   memory_sum += sum(t.factor delta(t.update_id) for t in corrections)
+                mean delta  = buffer / normaliser + memory memory_sum
+                memory_sum += buffer                                        only when `remembers`
+                buffer      = 0
+                params      = server optimizer's step, its lr times `step`, along the mean delta
+
+Fields that a release did not know yet have defaults which mean what it did: old ledgers stay readable.
 """
 
 from __future__ import annotations
@@ -12,21 +24,41 @@ from fedbus.core.messages import UpdateId
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Term:
+    """So many times the delta of an update, as its body has it (not clipped)."""
+
+    update_id: UpdateId
+    factor: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Arrival:
-    """The numbers of one update: all that a decision may look at. `norm` is the L2 norm of its delta."""
+    """The numbers of one update: all that a decision may look at.
+
+    norm: the L2 norm of its delta. steps: local steps it took; 0 when its site did not say.
+    """
 
     update_id: UpdateId
     base_version: int
     num_examples: int
     norm: float
+    steps: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gauge:
+    """What was measured on the mean delta that a commit would apply; `norm` is its L2 norm."""
+
+    norm: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Folded:
-    """The update is in the buffer: its delta is added with the factor `weight * clip`.
+    """The update is in the buffer: its delta is added with the factor `weight * clip`, and the terms of `also` are.
 
     weight: finite and > 0. clip: in [0, 1]; scales a delta that is too long down, and does not count in the
-    normaliser. norm: of the delta as it came. at: seconds on the clock of the caller.
+    normaliser. norm: of the delta as it came. at: seconds on the clock of the caller. also: of updates of the same
+    site that came before, what they count changes by.
     """
 
     update_id: UpdateId
@@ -37,6 +69,8 @@ class Folded:
     clip: float
     norm: float
     at: float
+    steps: int = 0
+    also: tuple[Term, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,13 +83,23 @@ class Refused:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Committed:
-    """A new version: mean delta = sum(weight * clip * delta over `update_ids`) / normaliser."""
+    """A new version from the buffer, which holds `update_ids`; see the head of this module.
+
+    step: what the server optimizer's lr is multiplied by, > 0. rule: which rule weighs the updates from here on, when
+    the job's strategy is one that chooses; empty: the same as before. rule_reason: why, in words.
+    """
 
     version: int
     update_ids: tuple[UpdateId, ...]
     normaliser: float
     reason: str
     at: float
+    step: float = 1.0
+    memory: float = 0.0
+    corrections: tuple[Term, ...] = ()
+    remembers: bool = False
+    rule: str = ""
+    rule_reason: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,7 +23,7 @@ A complete example; `task`, `local`, `stop` and `name` are required, all other k
       autocast_bf16: false
       evaluate: true                 # every site scores the versions it receives
     strategy:                        # also in short: `strategy: sync`
-      kind: buffered                 # buffered | fedasync | sync
+      kind: buffered                 # buffered | calibrated | fedasync | sync
       buffer: null                   # null: max(2, ceil(N / 3)), and never more than the N active sites
       flush_after_s: null
       normalise: weights             # weights | buffer (textbook FedBuff)
@@ -31,8 +31,9 @@ A complete example; `task`, `local`, `stop` and `name` are required, all other k
     staleness: {kind: polynomial, a: 0.5}   # constant | polynomial | hinge | exponential
     max_staleness: null              # refuse updates that are staler, in versions
     num_examples_power: 0.5          # weight of a site is num_examples to this power
+    num_examples_ratio: 10.0         # buffered, calibrated: at most so many times that of the site with the fewest
     clip_to_own_median: null         # clip a delta to so many times the site's own recent median norm
-    server_optimizer: {kind: plain, lr: 1.0}   # plain | momentum | adam | yogi
+    server_optimizer: {kind: plain, lr: auto}   # plain | momentum | adam | yogi; auto: K / N, see `server_step`
     codec: {up: int8, down: int8}    # fp32 | fp16 | bf16 | int8
     chunk_bytes: 1048576
     stop:                            # at least one; the first that is reached ends the job
@@ -48,7 +49,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Self, assert_never
 
 from pydantic import (
     AfterValidator,
@@ -62,6 +63,7 @@ from pydantic import (
 
 from fedbus.core.jobspec_sections import (
     BufferedSpec,
+    CalibratedSpec,
     Code,
     CodecSpec,
     ConstantSpec,
@@ -86,6 +88,7 @@ from fedbus.errors import JobSpecError, Problem
 
 __all__ = [
     "BufferedSpec",
+    "CalibratedSpec",
     "Code",
     "CodecSpec",
     "ConstantSpec",
@@ -134,6 +137,7 @@ class JobSpec(Spec):
     staleness: StalenessSpec = PolynomialSpec()
     max_staleness: Annotated[int, Field(ge=0)] | None = None
     num_examples_power: Annotated[float, Field(ge=0, le=1)] = 0.5
+    num_examples_ratio: Annotated[float, Field(ge=1)] | None = 10.0
     clip_to_own_median: Annotated[float, Field(ge=1)] | None = None
     server_optimizer: ServerOptimizerSpec = ServerOptimizerSpec()
     codec: CodecSpec = CodecSpec()
@@ -166,6 +170,21 @@ class JobSpec(Spec):
             if isinstance(self.strategy, SyncSpec) and (self.strategy.k or 0) > listed:
                 raise SpecValueError("strategy.k", f"is {self.strategy.k}, but sites lists only {listed}")
         return self
+
+    @property
+    def adapts_step(self) -> bool:
+        """Whether the core decides the server optimizer's step: `server_optimizer.lr: auto`, where K differs from N."""
+        if self.server_optimizer.lr != "auto":
+            return False
+        match self.strategy:
+            case BufferedSpec(normalise=normalise):
+                return normalise == "weights"
+            case CalibratedSpec():
+                return True
+            case FedAsyncSpec() | SyncSpec():
+                return False
+            case _:
+                assert_never(self.strategy)
 
     @classmethod
     def parse(cls, data: object) -> JobSpec:

@@ -96,6 +96,14 @@ class BufferedSpec(Spec):
         return self
 
 
+class CalibratedSpec(Spec):
+    """CA2FL: what a site sent last stands in for it until it sends again. See `strategies.Calibrated`."""
+
+    kind: Literal["calibrated"] = "calibrated"
+    buffer: Annotated[int, Field(ge=1, le=10**6)] | None = None
+    flush_after_s: Positive | None = None
+
+
 class FedAsyncSpec(Spec):
     """FedAsync: commit at every update, scaled by `mixing`. See `strategies.FedAsync`."""
 
@@ -112,7 +120,9 @@ class SyncSpec(Spec):
 
 
 StrategySpec = Annotated[
-    BufferedSpec | FedAsyncSpec | SyncSpec, Field(discriminator="kind"), BeforeValidator(_kind_from_text)
+    BufferedSpec | CalibratedSpec | FedAsyncSpec | SyncSpec,
+    Field(discriminator="kind"),
+    BeforeValidator(_kind_from_text),
 ]
 
 
@@ -154,13 +164,17 @@ StalenessSpec = Annotated[
 class ServerOptimizerSpec(Spec):
     """The optimizer that takes the pseudo-gradient at every commit (Reddi et al. 2021, arXiv 2003.00295).
 
-    `lr` not given: 1.0 for plain, 0.1 for momentum, 0.01 for Adam and Yogi, which bring the size of a step themselves.
+    `lr` not given: 'auto' for plain, which is 1.0 times a step that the core decides (see `server_step`; with fedasync,
+    sync and the textbook's buffered always 1); 0.1 for momentum, 0.01 for Adam and Yogi, which bring the size of a step
+    themselves.
     """
 
-    LR: ClassVar[Mapping[str, float]] = MappingProxyType({"plain": 1.0, "momentum": 0.1, "adam": 0.01, "yogi": 0.01})
+    LR: ClassVar[Mapping[str, float | str]] = MappingProxyType(
+        {"plain": "auto", "momentum": 0.1, "adam": 0.01, "yogi": 0.01}
+    )
 
     kind: Literal["plain", "momentum", "adam", "yogi"] = "plain"
-    lr: Positive = 1.0
+    lr: Positive | Literal["auto"] = "auto"
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
     beta2: Annotated[float, Field(ge=0, lt=1)] = 0.99
@@ -171,8 +185,19 @@ class ServerOptimizerSpec(Spec):
     def _fill_lr(cls, data: Any) -> Any:
         data = _kind_from_text(data)
         if isinstance(data, Mapping) and data.get("lr") is None and isinstance(data.get("kind", "plain"), str):
-            return {**data, "lr": cls.LR.get(data.get("kind", "plain"), 1.0)}
+            return {**data, "lr": cls.LR.get(data.get("kind", "plain"), "auto")}
         return data
+
+    @model_validator(mode="after")
+    def _auto_is_plain(self) -> Self:
+        if self.lr == "auto" and self.kind != "plain":
+            raise ValueError(f"lr: auto is for kind: plain; give {self.kind} a number, or leave lr out")
+        return self
+
+    @property
+    def base_lr(self) -> float:
+        """The lr that every step begins from; 1.0 for 'auto'."""
+        return 1.0 if self.lr == "auto" else self.lr
 
 
 class CodecSpec(Spec):

@@ -13,7 +13,7 @@ from fedbus.core.facts import Folded
 KEEP = 0.8
 """Share of the old value in a running mean; the new value has the rest."""
 RECENT = 5
-"""So many norms are remembered for a site's own median."""
+"""So many norms and gaps are remembered for a site's own medians."""
 ENOUGH = 3
 """So many norms make a median that may clip."""
 MAX_NORM = 1e12
@@ -30,7 +30,8 @@ class SiteStats:
 
     running_staleness: running mean, newest update included; None before the first. norms: of the last `RECENT` deltas
     as they were folded, after clipping, so that a site's median grows by at most the clip factor per update.
-    period_s: running mean of the time between two updates; None before the second. last_at: when the last one came.
+    gaps: seconds between the last updates, at most `RECENT`. last_at, last_version: when the last update came, and at
+    which version of the model. num_examples: of the last update; 0 before the first.
     """
 
     folded: int = 0
@@ -38,13 +39,20 @@ class SiteStats:
     staleness_sum: int = 0
     running_staleness: float | None = None
     norms: tuple[float, ...] = ()
-    period_s: float | None = None
+    gaps: tuple[float, ...] = ()
     last_at: float | None = None
+    last_version: int = 0
+    num_examples: int = 0
 
     @property
     def mean_staleness(self) -> float:
         """Plain average over all folded updates, 0 when there are none."""
         return self.staleness_sum / self.folded if self.folded else 0.0
+
+    @property
+    def period_s(self) -> float | None:
+        """Median time between two of the last updates, which one outage does not move; None before the second."""
+        return median(self.gaps) if self.gaps else None
 
     def staleness_with(self, staleness: int) -> float:
         """Return the running mean as it will be when an update of this staleness is counted in."""
@@ -73,15 +81,18 @@ class SiteStats:
 
     def with_folded(self, fact: Folded) -> SiteStats:
         """Return the numbers after one more folded update."""
-        period = None if self.last_at is None else max(0.0, fact.at - self.last_at)
+        # a clock that begins anew with the machine has told no gap
+        gap = () if self.last_at is None or fact.at < self.last_at else (fact.at - self.last_at,)
         return replace(
             self,
             folded=self.folded + 1,
             staleness_sum=self.staleness_sum + fact.staleness,
             running_staleness=self.staleness_with(fact.staleness),
             norms=(*self.norms, fact.norm * fact.clip)[-RECENT:],
-            period_s=self.period_s if period is None else _running(self.period_s, period),
+            gaps=(*self.gaps, *gap)[-RECENT:],
             last_at=fact.at,
+            last_version=fact.base_version + fact.staleness,
+            num_examples=fact.num_examples,
         )
 
     def with_refused(self) -> SiteStats:

@@ -17,8 +17,14 @@ from fedbus.tensors.tiles import tiles
 class Accumulator:
     """A float32 sum [numel] of weighted deltas; owns one vector."""
 
-    def __init__(self, numel: int, *, device: torch.device | str = "cpu") -> None:
-        self._sum = torch.zeros(numel, dtype=torch.float32, device=device)
+    def __init__(self, numel: int, *, device: torch.device | str = "cpu", of: Tensor | None = None) -> None:
+        """Begin at zero, or at `of`, float32 [numel], which becomes the sum's own."""
+        self._sum = torch.zeros(numel, dtype=torch.float32, device=device) if of is None else of
+
+    @property
+    def sum(self) -> Tensor:
+        """The sum itself, to be read only."""
+        return self._sum
 
     def fold_(self, delta: Tensor, weight: float) -> None:
         """Add weight * delta, float32 [numel]; `delta` is only read."""

@@ -1,6 +1,7 @@
 """The global model at the aggregator: fold deltas, commit versions, and know exactly what the sites hold.
 
-What lives here: the arithmetic of a job. What may not: decisions (see `core.aggregation`), files, messages.
+What lives here: the arithmetic of a job, which is what its facts say (see `core.facts`: buffer, memory_sum, params).
+What may not: decisions (see `core.aggregation`), files, messages.
 
 Downlink with a hidden state (QAFeL, arXiv 2308.00263, algorithm 1): x are the params, h what every site holds,
 
@@ -15,14 +16,16 @@ q is never whole in memory: h follows frame by frame while the frames are taken.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from fedbus.core.facts import Committed, Folded, Gauge, Term
 from fedbus.core.frames import Code, FrameHeader
 from fedbus.core.layout import Layout
+from fedbus.core.messages import UpdateId
 from fedbus.errors import LayoutError
 from fedbus.tensors import digest as digests
 from fedbus.tensors.codec import DEFAULT_CHUNK_BYTES, decode_all_, decode_into_, encode, frame_count
@@ -31,6 +34,13 @@ from fedbus.tensors.server_optimizer import ServerOptimizer
 from fedbus.tensors.tiles import tiles
 
 MODEL_COPIES = 4
+MEMORY_COPIES = 1
+"""One more, once a rule remembers what sites sent last: the memory sum."""
+
+MEMORY = "memory"
+
+Bodies = Callable[[UpdateId], Iterable[bytes | memoryview]]
+"""Gives the frames of an update again, however often it is asked."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,8 +55,9 @@ class GlobalModel:
     """Params, hidden params and the buffer of one job, all float32 [numel] on one device.
 
     Holds MODEL_COPIES model copies (params, hidden, the buffer's sum, scratch) plus the optimizer's moments: none for
-    plain, one for momentum, two for Adam and Yogi. However many sites there are, and also while it starts, commits, is
-    saved or restored: beyond the copies nothing larger than one frame and its elements is ever made.
+    plain, one for momentum, two for Adam and Yogi; and MEMORY_COPIES from the first commit that remembers. However many
+    sites there are, and also while it starts, commits, is saved or restored: beyond the copies nothing larger than one
+    frame and its elements is ever made. What sites sent last is not kept here but read again, from `bodies`.
     """
 
     def __init__(
@@ -58,8 +69,9 @@ class GlobalModel:
         down_code: Code,
         chunk_bytes: int = DEFAULT_CHUNK_BYTES,
         hidden: Tensor | None = None,
+        memory: Tensor | None = None,
     ) -> None:
-        """Take `flat_params` over, and `hidden` (a copy of the params when None): they are the model's from now on."""
+        """Take `flat_params` over, `hidden` (None: a copy of the params) and `memory` (None: nothing is remembered)."""
         if flat_params.dtype != torch.float32 or flat_params.shape != (layout.numel,):
             found = f"{flat_params.dtype} {list(flat_params.shape)}"
             raise LayoutError(f"expected a float32 vector of {layout.numel} elements, found {found}")
@@ -70,6 +82,7 @@ class GlobalModel:
         self._down_code = down_code
         self._chunk_bytes = chunk_bytes
         self._buffer = Accumulator(layout.numel, device=self.params.device)
+        self._memory = None if memory is None else Accumulator(layout.numel, of=memory.detach().contiguous())
         self._scratch = torch.zeros_like(self.params)
         self._behind = False
 
@@ -86,16 +99,32 @@ class GlobalModel:
         """
         self._check_caught_up()
         decode_all_(self._scratch, frames, self.layout)
-        # In float64 no finite float32 overflows, so the norm is finite exactly when every value is.
-        squares = (torch.linalg.vector_norm(part, dtype=torch.float64).item() ** 2 for (part,) in tiles(self._scratch))
-        norm = math.sqrt(sum(squares))
+        norm = _norm(self._scratch)
         return Inspection(norm=norm, finite=math.isfinite(norm))
 
-    def fold_scratch_(self, weight: float) -> None:
-        """Fold the delta inspected last, with the weight (staleness weight, examples, clip) that the core decided."""
-        self._buffer.fold_(self._scratch, weight)
+    def fold_(self, fact: Folded, bodies: Bodies) -> None:
+        """Fold the delta inspected last, which is that of `fact`, and the terms it comes with.
 
-    def commit_(self, normaliser: float, seed: int) -> Iterator[bytes]:
+        The scratch vector is overwritten when there are any. DecodeError when a body is damaged.
+        """
+        self._buffer.fold_(self._scratch, fact.weight * fact.clip)
+        for term in fact.also:
+            self._add_(self._buffer, term, bodies)
+
+    def gauge_(self, draft: Committed, bodies: Bodies) -> Gauge:
+        """Measure the mean delta that `commit_` would apply; only the scratch vector changes."""
+        self._check_caught_up()
+        mean = self._mean(draft)
+        for term in draft.corrections:
+            factor = draft.memory * term.factor
+            if factor:
+                # scaled there and back, so that the term needs no vector of its own
+                mean.div_(factor)
+                decode_all_(mean, bodies(term.update_id), self.layout, add=True)
+                mean.mul_(factor)
+        return Gauge(norm=_norm(mean))
+
+    def commit_(self, fact: Committed, seed: int, bodies: Bodies) -> Iterator[bytes]:
         """Step, empty the buffer and return the frames that lead every site from the old `hidden` to the new one.
 
         A frame is made, and `hidden` goes that far, when it is taken; there are `delta_frames` of them. Until the last
@@ -103,11 +132,33 @@ class GlobalModel:
         code's stochastic rounding. The scratch vector is overwritten.
         """
         self._check_caught_up()
-        mean = self._buffer.mean(normaliser, out=self._scratch)
+        for term in fact.corrections:
+            self._add_(self._remembered(), term, bodies)
+        mean = self._mean(fact)
+        if fact.remembers:
+            self._remembered().fold_(self._buffer.sum, 1.0)
         self._behind = True
-        self._optimizer.step_(self.params, mean)
+        self._optimizer.step_(self.params, mean, fact.step)
         self._buffer.reset_()
         return self._catch_up_(torch.sub(self.params, self.hidden, out=self._scratch), seed)
+
+    def _mean(self, fact: Committed) -> Tensor:
+        """The mean delta of a commit, in the scratch vector, from the memory sum as it is."""
+        mean = self._buffer.mean(fact.normaliser, out=self._scratch)
+        if self._memory is not None and fact.memory:
+            for part, remembered in tiles(mean, self._memory.sum):
+                part.add_(remembered * fact.memory)
+        return mean
+
+    def _add_(self, total: Accumulator, term: Term, bodies: Bodies) -> None:
+        """Add a term to a sum, by way of the scratch vector."""
+        decode_all_(self._scratch, bodies(term.update_id), self.layout)
+        total.fold_(self._scratch, term.factor)
+
+    def _remembered(self) -> Accumulator:
+        if self._memory is None:
+            self._memory = Accumulator(self.layout.numel, device=self.params.device)
+        return self._memory
 
     def _catch_up_(self, gap: Tensor, seed: int) -> Iterator[bytes]:
         for frame in self._encode(gap, self._down_code, seed):
@@ -139,10 +190,14 @@ class GlobalModel:
         return self._encode(self.hidden, Code.FP32, 0)
 
     def state(self) -> dict[str, Tensor]:
-        """Return params, hidden and the optimizer's moments by name (not copies); the buffer is not part of it."""
+        """Return params, hidden, memory and the optimizer's moments by name (not copies); not the buffer.
+
+        There is no memory before the first commit that remembers.
+        """
         self._check_caught_up()
         moments = {f"optimizer.{name}": tensor for name, tensor in self._optimizer.state().items()}
-        return {"params": self.params, "hidden": self.hidden, **moments}
+        memory = {} if self._memory is None else {MEMORY: self._memory.sum}
+        return {"params": self.params, "hidden": self.hidden, **memory, **moments}
 
     @classmethod
     def restore(
@@ -158,12 +213,18 @@ class GlobalModel:
 
         The tensors of `state` become the model's own. Raises LayoutError when a vector is missing or does not fit.
         """
-        for name in ("params", "hidden"):
+        for name in ("params", "hidden", *([MEMORY] if MEMORY in state else [])):
             found = state.get(name)
             if found is None or found.dtype != torch.float32 or found.shape != (layout.numel,):
                 raise LayoutError(f"the checkpoint has no {name!r} of {layout.numel} elements: it is of another job")
         model = cls(
-            layout, state["params"], optimizer, down_code=down_code, chunk_bytes=chunk_bytes, hidden=state["hidden"]
+            layout,
+            state["params"],
+            optimizer,
+            down_code=down_code,
+            chunk_bytes=chunk_bytes,
+            hidden=state["hidden"],
+            memory=state.get(MEMORY),
         )
         prefix = "optimizer."
         optimizer.load_state({name.removeprefix(prefix): t for name, t in state.items() if name.startswith(prefix)})
@@ -171,3 +232,8 @@ class GlobalModel:
 
     def _encode(self, flat: Tensor, code: Code, seed: int) -> Iterator[bytes]:
         return encode(flat, self.layout, code, chunk_bytes=self._chunk_bytes, seed=seed, power_of_two=True)
+
+
+def _norm(flat: Tensor) -> float:
+    """Euclidean norm, summed in float64: no finite float32 overflows there, so it is finite when every value is."""
+    return math.sqrt(sum(torch.linalg.vector_norm(part, dtype=torch.float64).item() ** 2 for (part,) in tiles(flat)))

@@ -7,6 +7,7 @@ Reddi et al. 2021, "Adaptive Federated Optimization" (arXiv 2003.00295), algorit
     adam       m = beta1 m + (1 - beta1) d   v = beta2 v + (1 - beta2) d^2   x += lr m / (sqrt(v) + eps)
     yogi       m as adam                     v -= (1 - beta2) d^2 sign(v - d^2)   x as adam
 
+lr is the job's times the `step` that the core decided for this commit (see `core.server_step`).
 As in the paper there is no bias correction and v starts at eps^2 (their tau^2), m at 0.
 """
 
@@ -27,8 +28,11 @@ if TYPE_CHECKING:
 class ServerOptimizer(Protocol):
     """Turns the mean delta of a commit into new params; owns its moments."""
 
-    def step_(self, params: Tensor, mean_delta: Tensor) -> None:
-        """Update `params` in place from `mean_delta`, both float32 [numel]; `mean_delta` is only read."""
+    def step_(self, params: Tensor, mean_delta: Tensor, step: float = 1.0) -> None:
+        """Update `params` in place from `mean_delta`, both float32 [numel], with lr times `step`.
+
+        `mean_delta` is only read.
+        """
 
     def state(self) -> dict[str, Tensor]:
         """Return the moments by name (not copies): empty before the first step and for plain."""
@@ -43,8 +47,8 @@ class Plain:
     def __init__(self, lr: float) -> None:
         self._lr = lr
 
-    def step_(self, params: Tensor, mean_delta: Tensor) -> None:
-        params.add_(mean_delta, alpha=self._lr)
+    def step_(self, params: Tensor, mean_delta: Tensor, step: float = 1.0) -> None:
+        params.add_(mean_delta, alpha=self._lr * step)
 
     def state(self) -> dict[str, Tensor]:
         return {}
@@ -61,12 +65,12 @@ class Momentum:
         self._momentum = momentum
         self._moments: dict[str, Tensor] = {}
 
-    def step_(self, params: Tensor, mean_delta: Tensor) -> None:
+    def step_(self, params: Tensor, mean_delta: Tensor, step: float = 1.0) -> None:
         if not self._moments:
             self._moments = {"m": torch.zeros_like(params)}
         for x, d, m in tiles(params, mean_delta, self._moments["m"]):
             m.mul_(self._momentum).add_(d)
-            x.add_(m, alpha=self._lr)
+            x.add_(m, alpha=self._lr * step)
 
     def state(self) -> dict[str, Tensor]:
         return dict(self._moments)
@@ -87,7 +91,7 @@ class Adaptive:
         self._yogi = yogi
         self._moments: dict[str, Tensor] = {}
 
-    def step_(self, params: Tensor, mean_delta: Tensor) -> None:
+    def step_(self, params: Tensor, mean_delta: Tensor, step: float = 1.0) -> None:
         if not self._moments:
             self._moments = {"m": torch.zeros_like(params), "v": torch.full_like(params, self._eps**2)}
         for x, d, m, v in tiles(params, mean_delta, self._moments["m"], self._moments["v"]):
@@ -97,7 +101,7 @@ class Adaptive:
                 v.addcmul_(square, torch.sign(v - square), value=self._beta2 - 1)
             else:
                 v.mul_(self._beta2).add_(square, alpha=1 - self._beta2)
-            x.addcdiv_(m, v.sqrt().add_(self._eps), value=self._lr)
+            x.addcdiv_(m, v.sqrt().add_(self._eps), value=self._lr * step)
 
     def state(self) -> dict[str, Tensor]:
         return dict(self._moments)
@@ -111,11 +115,11 @@ def make_server_optimizer(spec: ServerOptimizerSpec) -> ServerOptimizer:
     """Return the server optimizer that a job spec names; ValueError when its kind is unknown."""
     match spec.kind:
         case "plain":
-            return Plain(spec.lr)
+            return Plain(spec.base_lr)
         case "momentum":
-            return Momentum(spec.lr, spec.momentum)
+            return Momentum(spec.base_lr, spec.momentum)
         case "adam" | "yogi":
-            return Adaptive(spec.lr, spec.beta1, spec.beta2, spec.eps, yogi=spec.kind == "yogi")
+            return Adaptive(spec.base_lr, spec.beta1, spec.beta2, spec.eps, yogi=spec.kind == "yogi")
     raise ValueError(f"server optimizer {spec.kind!r} is unknown: expected plain, momentum, adam or yogi")
 
 

@@ -114,6 +114,7 @@ class Folding:
             base_version=manifest.base_version,
             num_examples=manifest.num_examples,
             norm=inspection.norm,
+            steps=manifest.steps,
         )
         return self._aggregation.receive(arrival, now=time.monotonic())
 
@@ -168,7 +169,11 @@ class Folding:
 
     async def commit(self, reason: str | None = None) -> None:
         """Make the buffer a version and publish it."""
-        fact = self._aggregation.commit(now=time.monotonic(), reason=reason)
+        gauge, now = None, time.monotonic()
+        if self._aggregation.wants_gauge:
+            draft = self._aggregation.draft(now=now, reason=reason)
+            gauge = await self._tools.compute(self._keeper.gauge, draft)
+        fact = self._aggregation.commit(now=now, reason=reason, gauge=gauge)
         ledger = self._tools.ledger
         self._last_seq = await self._tools.store(ledger.record_facts, self._job, [history.to_row(fact)], at=time.time())
         self._tools.reached(Point.COMMIT_RECORDED)

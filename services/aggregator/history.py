@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from fedbus.core.facts import Committed, Fact, Folded, Refused
+from fedbus.core.facts import Committed, Fact, Folded, Refused, Term
 from fedbus.core.messages import Outcome, Receipt, UpdateId
 from fedbus.errors import StoreError
 from fedbus.store import ledger
@@ -18,15 +18,24 @@ def to_row(fact: Fact) -> tuple[str, Mapping[str, Any]]:
     """Kind and JSON-able body of a fact."""
     match fact:
         case Folded():
-            return FOLDED, _flat(fact) | {"update_id": str(fact.update_id)}
+            return FOLDED, _flat(fact) | {"update_id": str(fact.update_id), "also": _pairs(fact.also)}
         case Refused():
             return REFUSED, {"update_id": str(fact.update_id), "reason": fact.reason}
         case Committed():
-            return COMMITTED, _flat(fact) | {"update_ids": [str(u) for u in fact.update_ids]}
+            ids, corrections = [str(u) for u in fact.update_ids], _pairs(fact.corrections)
+            return COMMITTED, _flat(fact) | {"update_ids": ids, "corrections": corrections}
 
 
 def _flat(fact: Folded | Committed) -> dict[str, Any]:
     return {f.name: getattr(fact, f.name) for f in dataclasses.fields(fact)}
+
+
+def _pairs(terms: Iterable[Term]) -> list[tuple[str, float]]:
+    return [(str(term.update_id), term.factor) for term in terms]
+
+
+def _terms(pairs: Iterable[tuple[str, float]]) -> tuple[Term, ...]:
+    return tuple(Term(update_id=UpdateId.parse(update), factor=factor) for update, factor in pairs)
 
 
 def from_row(row: ledger.Fact) -> Fact:
@@ -35,11 +44,13 @@ def from_row(row: ledger.Fact) -> Fact:
         body = dict(row.body)
         match row.kind:
             case "folded":
-                return Folded(**body | {"update_id": UpdateId.parse(body["update_id"])})
+                also = _terms(body.get("also", ()))
+                return Folded(**body | {"update_id": UpdateId.parse(body["update_id"]), "also": also})
             case "refused":
                 return Refused(**body | {"update_id": UpdateId.parse(body["update_id"])})
             case "committed":
-                return Committed(**body | {"update_ids": tuple(map(UpdateId.parse, body["update_ids"]))})
+                ids, corrections = map(UpdateId.parse, body["update_ids"]), _terms(body.get("corrections", ()))
+                return Committed(**body | {"update_ids": tuple(ids), "corrections": corrections})
     except (KeyError, TypeError, ValueError) as exc:
         raise StoreError(f"fact {row.seq} of the ledger cannot be read: {exc}") from exc
     raise StoreError(f"fact {row.seq} of the ledger is of unknown kind {row.kind!r}: upgrade fedbus")

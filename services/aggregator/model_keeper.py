@@ -16,11 +16,12 @@ from pathlib import Path
 
 import torch
 
-from fedbus.core.facts import Committed, Fact, Folded, Refused
+from fedbus.core.facts import Committed, Fact, Folded, Gauge, Refused
 from fedbus.core.frames import Code
 from fedbus.core.jobspec import JobSpec
 from fedbus.core.layout import Layout
-from fedbus.core.messages import UpdateManifest
+from fedbus.core.memory import Memory
+from fedbus.core.messages import UpdateId, UpdateManifest
 from fedbus.errors import DecodeError, LayoutError, StoreError
 from fedbus.runtime.faults import Point, Reached, nothing
 from fedbus.store.checkpoints import Checkpoint, Checkpoints
@@ -73,9 +74,10 @@ class ModelKeeper:
         self._params_dir = params_dir
         self._reached = reached
         self._model: GlobalModel | None = None
-        # updates that the newest checkpoint covers: a fallback to the one before it needs their bodies
+        # updates that nothing after the newest checkpoint needs: a fallback to the one before it needs their bodies
         self._covered: list[str] = []
         self._not_covered: list[str] = []
+        self._memory = Memory()
 
     @property
     def model(self) -> GlobalModel:
@@ -86,6 +88,9 @@ class ModelKeeper:
     def frames(self, update_id: str) -> Iterator[bytes]:
         """The spooled frames of an update, by index."""
         return self._spool.frames(self._job, update_id, self._ledger.chunks(update_id))
+
+    def _bodies(self, update_id: UpdateId) -> Iterator[bytes]:
+        return self.frames(str(update_id))
 
     def adopt_initial(self, manifest: UpdateManifest) -> Layout:
         """Take a site's initial params as version 0. Raises DecodeError or LayoutError when they are not usable."""
@@ -140,12 +145,17 @@ class ModelKeeper:
 
     def fold(self, fact: Folded) -> None:
         """Fold the update inspected last."""
-        self.model.fold_scratch_(fact.weight * fact.clip)
-        self._not_covered.append(str(fact.update_id))
+        self.model.fold_(fact, self._bodies)
+        self._note(fact)
+
+    def gauge(self, draft: Committed) -> Gauge:
+        """Measure what a commit would apply; changes nothing."""
+        return self.model.gauge_(draft, self._bodies)
 
     def commit(self, fact: Committed) -> Outgoing:
         """Make the buffer a version; what leads to it from the one before."""
-        frames = self.model.commit_(fact.normaliser, rounding_seed(self._spec.seed, fact.version))
+        frames = self.model.commit_(fact, rounding_seed(self._spec.seed, fact.version), self._bodies)
+        self._note(fact)
         return Outgoing(version=fact.version, count=self.model.delta_frames, frames=frames)
 
     def snapshot(self, version: int) -> Outgoing:
@@ -157,13 +167,25 @@ class ModelKeeper:
         return self.model.digest
 
     def save(self, *, version: int, fact_seq: int) -> Path:
-        """Write a checkpoint; bodies that the one before covers leave the spool. Only right after a commit."""
+        """Write a checkpoint; bodies of no use since the one before leave the spool. Only right after a commit."""
         arrays = {name: tensor.numpy() for name, tensor in self.model.state().items()}
         path = self._checkpoints.save(version=version, fact_seq=fact_seq, digest=self.model.digest, arrays=arrays)
-        covered, self._covered, self._not_covered = self._covered, self._not_covered, []
+        covered, self._covered = self._covered, self._no_longer_needed()
         self._reached(Point.CHECKPOINT)
         bodies.put_away(self._job, covered, ledger=self._ledger, spool=self._spool)
         return path
+
+    def _note(self, fact: Folded | Committed) -> None:
+        self._memory.apply(fact)
+        if isinstance(fact, Folded):
+            self._not_covered.append(str(fact.update_id))
+
+    def _no_longer_needed(self) -> list[str]:
+        """Updates that no later fact can refer to, from now on no more counted as not covered."""
+        needed = set(map(str, self._memory.needed()))
+        done = [update for update in self._not_covered if update not in needed]
+        self._not_covered = [update for update in self._not_covered if update in needed]
+        return done
 
     def restore(self, layout: Layout, facts: Iterable[tuple[int, Fact]]) -> Iterator[Outgoing]:
         """Continue from the newest checkpoint and replay the facts after it; yields every version made again.
@@ -174,7 +196,12 @@ class ModelKeeper:
         fact_seq = self._load_checkpoint(layout)
         *_, oldest = self._checkpoints.newest_first()
         self._spool.keep_start(self._job, oldest.path)
-        refused: list[str] = []
+        facts = list(facts)
+        refused = [str(fact.update_id) for _, fact in facts if isinstance(fact, Refused)]
+        for seq, fact in facts:
+            if seq <= fact_seq and not isinstance(fact, Refused):
+                self._note(fact)
+        self._covered = self._no_longer_needed()
         for seq, fact in facts:
             match fact:
                 case Committed() if seq > fact_seq:
@@ -184,10 +211,8 @@ class ModelKeeper:
                 case Folded() if seq > fact_seq:
                     self.inspect(str(fact.update_id))
                     self.fold(fact)
-                case Folded():
-                    self._covered.append(str(fact.update_id))
-                case Refused():
-                    refused.append(str(fact.update_id))
+                case _:
+                    pass
         bodies.delete(self._job, refused, ledger=self._ledger, spool=self._spool)  # a kill may have left some
 
     def _load_checkpoint(self, layout: Layout) -> int:

@@ -1,6 +1,7 @@
 """What each site has added to the params of a job, and where it points, seen from the others.
 
-    contribution   c = sum over the site's folded updates of weight clip delta / normaliser of their commit
+    contribution   c = sum over the commits of the site's part in step times their mean delta: what its updates have
+                   put into the buffer, and what was remembered of them
     cosine         of c and the sum over all other sites of their c / |c|
 
 Every other site has one vote, for a plain sum says nothing once a job has settled: all contributions then add up to
@@ -14,13 +15,15 @@ With two sites both have the same cosine.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
-from fedbus.core.facts import Committed
+from fedbus.core.facts import Committed, Term
 from fedbus.core.layout import Layout
+from fedbus.core.memory import Memory
+from fedbus.core.messages import UpdateId
 from fedbus.store.state_reader import StateReader
 from fedbus.tensors.codec import decode_all_
 from fedbus.tensors.tiles import tiles
@@ -40,17 +43,7 @@ class Contributions:
         self._state = state
         self._recording = recording
         self._told = told
-        normalisers = {
-            update: fact.normaliser
-            for _, fact in recording.facts
-            if isinstance(fact, Committed)
-            for update in fact.update_ids
-        }
-        self._shares = [
-            (fold.update_id, fold.weight * fold.clip / normalisers[fold.update_id])
-            for fold in recording.folds
-            if fold.update_id in normalisers
-        ]
+        self._shares = list(_shares(recording).items())
         numel = recording.layout.numel
         self._delta, self._some, self._votes = torch.zeros(numel), torch.zeros(numel), torch.zeros(numel)
         self.norms: dict[str, float] = {}
@@ -79,6 +72,26 @@ class Contributions:
 
     def _decode_(self, frames: Iterator[bytes]) -> None:
         decode_all_(self._delta, frames, self._recording.layout)
+
+
+def _shares(recording: Recording) -> dict[UpdateId, float]:
+    """How much of every update's delta the commits after the recording's start have applied, in all."""
+    shares: dict[UpdateId, float] = {}
+    memory = Memory()
+
+    def add(terms: Iterable[Term], factor: float) -> None:
+        for term in terms:
+            shares[term.update_id] = shares.get(term.update_id, 0.0) + factor * term.factor
+
+    for seq, fact in recording.facts:
+        if isinstance(fact, Committed) and seq > recording.start.fact_seq:
+            for slot in memory.buffer.values():
+                add(slot.terms, fact.step / fact.normaliser)
+            if fact.memory:
+                add((t for slot in memory.sites.values() for t in slot.terms), fact.step * fact.memory)
+                add(fact.corrections, fact.step * fact.memory)
+        memory.apply(fact)
+    return {update: share for update, share in shares.items() if share}
 
 
 def groups_of(layout: Layout) -> Groups:

@@ -14,8 +14,8 @@ processor or another release of torch may round otherwise.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, replace
 from typing import TypeVar, assert_never
 
 import torch
@@ -25,8 +25,9 @@ from fedbus.core.facts import Committed, Fact, Folded, Refused
 from fedbus.core.frames import Code
 from fedbus.core.jobspec import JobSpec
 from fedbus.core.layout import Layout
+from fedbus.core.memory import Memory
 from fedbus.core.messages import UpdateId
-from fedbus.core.strategies import strategy_of
+from fedbus.core.strategies import Buffer, strategy_of
 from fedbus.errors import DecodeError, ProtocolError, StoreError
 from fedbus.store.checkpoints import Checkpoint
 from fedbus.store.ledger import JobRow
@@ -142,8 +143,9 @@ def _check(job: str, spec: JobSpec, facts: Collection[tuple[int, Fact]]) -> None
 class Replay:
     """The global model of a recording, at `recording.start` to begin with. `without`: sites whose folds are left out.
 
-    Without sites, a commit is normalised by the job's strategy over what is left, and one of which nothing is left
-    makes no version. Raises StoreError when the checkpoint or a body is damaged or gone.
+    Without sites, all terms of their updates are left out: of the buffer, and of what is remembered. The others keep
+    the weights they were folded with, a commit is normalised by the job's strategy over what is left, and one of which
+    nothing is left makes no version. Raises StoreError when the checkpoint or a body is damaged or gone.
     """
 
     def __init__(
@@ -155,7 +157,16 @@ class Replay:
         self._strategy = strategy_of(recording.spec)
         self._told = told
         self._buffer: list[Folded] = []
+        self._memory = Memory()
+        self._rule = ""
         self._at = recording.start.fact_seq
+        for seq, fact in recording.facts:
+            if seq <= recording.start.fact_seq:
+                self._memory.apply(fact)
+                self._rule = fact.rule or self._rule if isinstance(fact, Committed) else self._rule
+        # of the sites that are left out, what was remembered at the start goes with the first commit
+        known = self._memory.sites
+        self._owed = tuple(t for site in sorted(self._without & known.keys()) for t in known[site].negative())
         self.model = _model_at(recording.start, recording)
         self.version = recording.start.version
         self.updates = 0
@@ -168,30 +179,51 @@ class Replay:
                 self._apply(fact)
                 self._at = seq
 
+    def _bodies(self, update_id: UpdateId) -> Iterator[bytes]:
+        name = str(update_id)
+        return self._state.bodies.frames(self._recording.job, name, self._state.ledger.chunks(name))
+
     def _apply(self, fact: Fact) -> None:
         match fact:
             case Folded() if fact.update_id.site not in self._without:
                 read_delta(self._state, self._recording.job, fact.update_id, self.model.inspect_)
-                self.model.fold_scratch_(fact.weight * fact.clip)
+                self.model.fold_(fact, self._bodies)
+                self._memory.apply(fact)
                 self._buffer.append(fact)
                 self.updates += 1
                 self._told()
             case Committed():
                 self.version = fact.version
-                self._commit(fact)
+                self._commit(self._left_of(fact))
+                self._rule = fact.rule or self._rule
             case Folded() | Refused():
                 pass
             case _:
                 assert_never(fact)
 
+    def _left_of(self, fact: Committed) -> Committed:
+        """The commit without the sites that are left out: as it was recorded, when none are."""
+        entries = tuple(self._buffer)
+        corrections = tuple(t for t in fact.corrections if t.update_id.site not in self._without)
+        left = replace(fact, update_ids=tuple(e.update_id for e in entries), corrections=(*self._owed, *corrections))
+        if not entries or not self._without or not (fact.remembers or len(entries) < len(fact.update_ids)):
+            return left
+        view = Buffer(
+            entries=entries, active=frozenset(), first_at=None, began_at=0.0, memory=self._memory, rule=self._rule
+        )
+        forgotten = {term.update_id.site for term in left.corrections if term.factor < 0}
+        normaliser, memory = self._strategy.coefficients(view, forgotten=forgotten)
+        return replace(left, normaliser=normaliser, memory=memory)
+
     def _commit(self, fact: Committed) -> None:
-        entries, self._buffer = self._buffer, []
-        if not entries:
+        self._buffer = []
+        if not fact.update_ids:
             self.skipped += 1
+            self._owed = fact.corrections
             return
-        whole = len(entries) == len(fact.update_ids)
-        normaliser = fact.normaliser if whole else self._strategy.normaliser(entries)
-        frames = self.model.commit_(normaliser, rounding_seed(self._recording.spec.seed, fact.version))
+        self._owed = ()
+        self._memory.apply(fact)
+        frames = self.model.commit_(fact, rounding_seed(self._recording.spec.seed, fact.version), self._bodies)
         for _ in frames:
             pass  # the model goes as far as its frames are taken
 

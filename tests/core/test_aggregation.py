@@ -73,6 +73,7 @@ def test_a_full_buffer_becomes_a_version() -> None:
         normaliser=30.0,
         reason="2 of 2 updates are in the buffer",
         at=2.0,
+        step=0.5,
     )
     assert (job.version, job.buffer, job.updates) == (1, (), 2)
 
@@ -314,7 +315,7 @@ def test_site_stats_count_what_a_table_shows() -> None:
     assert (stats.folded, stats.refused, stats.last_at) == (3, 1, 130.0)
     assert stats.mean_staleness == pytest.approx(7 / 3)
     assert stats.running_staleness == pytest.approx(0.8 * (0.2 * 3) + 0.2 * 4)
-    assert stats.period_s == pytest.approx(0.8 * 10 + 0.2 * 20)
+    assert stats.period_s == pytest.approx(15)
     assert job.site_stats("nobody").mean_staleness == 0.0
 
 

@@ -10,7 +10,7 @@ from fedbus.core.facts import Folded
 from fedbus.core.jobspec import JobSpec
 from fedbus.core.messages import UpdateId
 from fedbus.core.site_stats import SiteStats
-from fedbus.core.strategies import Buffer, Buffered, Evidence, FedAsync, Strategy, Sync, strategy_of
+from fedbus.core.strategies import Buffer, Buffered, Evidence, FedAsync, Plan, Share, Strategy, Sync, strategy_of
 
 LOCAL = {"steps": 1, "batch_size": 1, "learning_rate": 0.1}
 
@@ -59,6 +59,10 @@ def buffer(*sites: str, active: str, first_at: float | None = None, began_at: fl
     )
 
 
+def holding(entries: tuple[Folded, ...]) -> Buffer:
+    return Buffer(entries=entries, active=frozenset(), first_at=0.0, began_at=0.0)
+
+
 @pytest.mark.parametrize(
     ("rule", "given", "weight"),
     [
@@ -77,7 +81,7 @@ def buffer(*sites: str, active: str, first_at: float | None = None, began_at: fl
     ],
 )
 def test_weight(rule: Strategy, given: Evidence, weight: float) -> None:
-    assert rule.weight(given) == pytest.approx(weight, rel=1e-15)
+    assert rule.share(given) == Share(weight=pytest.approx(weight, rel=1e-15))
 
 
 @pytest.mark.parametrize(
@@ -91,9 +95,9 @@ def test_weight(rule: Strategy, given: Evidence, weight: float) -> None:
     ],
 )
 def test_normaliser(rule: Strategy, normaliser: float) -> None:
-    entries = [folded("a", weight=2.0, num_examples=4), folded("b", weight=0.5, num_examples=9)]
+    entries = (folded("a", weight=2.0, num_examples=4), folded("b", weight=0.5, num_examples=9))
 
-    assert rule.normaliser(entries) == normaliser
+    assert rule.plan(holding(entries)) == Plan(normaliser=normaliser)
 
 
 @pytest.mark.parametrize(
@@ -191,10 +195,11 @@ def test_a_buffer_of_all_fresh_sites_is_fedavg_to_the_bit(examples: list[int], n
 
     entries: dict[Strategy, list[Folded]] = {}
     for rule in (buffered, sync):
-        weights = [rule.weight(evidence(n, 0, active=sites)) for n in examples]
+        weights = [rule.share(evidence(n, 0, active=sites)).weight for n in examples]
         assert weights == [float(n) for n in examples]
         entries[rule] = [
             folded(f"s{i}", weight=w, num_examples=n) for i, (w, n) in enumerate(zip(weights, examples, strict=True))
         ]
 
-    assert buffered.normaliser(entries[buffered]) == sync.normaliser(entries[sync]) == float(sum(examples))
+    plans = [rule.plan(holding(tuple(entries[rule]))) for rule in (buffered, sync)]
+    assert plans == [Plan(normaliser=float(sum(examples)))] * 2

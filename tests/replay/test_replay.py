@@ -326,6 +326,16 @@ def test_jobs_that_cannot_be_replayed_are_said(tmp_path: Path) -> None:
 # ------------------------------------------------------------------ without some sites
 
 
+def folded(weight: float) -> Folded:
+    update_id = UpdateId(site="mercy", incarnation="0123abcd", sequence=1)
+    numbers = {"base_version": 0, "num_examples": 1, "staleness": 0, "clip": 1.0, "norm": 1.0, "at": 0.0}
+    return Folded(update_id=update_id, weight=weight, **numbers)
+
+
+def no_bodies(update_id: UpdateId) -> list[bytes]:
+    raise AssertionError(f"nobody needs {update_id} again")
+
+
 def by_hand(spec: JobSpec, commits: list[tuple[int, list[tuple[torch.Tensor, float]], float]]) -> GlobalModel:
     """Commits `(version, [(delta, weight)], normaliser)` on the params a job begins with."""
     model = GlobalModel(
@@ -338,8 +348,9 @@ def by_hand(spec: JobSpec, commits: list[tuple[int, list[tuple[torch.Tensor, flo
     for version, folds, normaliser in commits:
         for delta, weight in folds:
             model.inspect_(codec.encode(delta, LAYOUT, Code.FP32, chunk_bytes=CHUNK_BYTES, seed=0))
-            model.fold_scratch_(weight)
-        deque(model.commit_(normaliser, rounding_seed(spec.seed, version)), maxlen=0)
+            model.fold_(folded(weight), no_bodies)
+        fact = Committed(version=version, update_ids=(), normaliser=normaliser, reason="full", at=0.0)
+        deque(model.commit_(fact, rounding_seed(spec.seed, version), no_bodies), maxlen=0)
     return model
 
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+from fedbus.core.facts import Committed, Folded
 from fedbus.core.frames import Code, FrameHeader
 from fedbus.core.jobspec import ServerOptimizerSpec
 from fedbus.core.layout import Layout, TensorSpec
+from fedbus.core.messages import UpdateId
 from fedbus.errors import DecodeError, LayoutError
 from fedbus.tensors.codec import encode
 from fedbus.tensors.global_model import GlobalModel
@@ -26,6 +29,7 @@ LAYOUT = Layout.of(
     ]
 )
 CHUNK = 1 << 14
+UPDATE = UpdateId(site="mercy", incarnation="0123abcd", sequence=1)
 
 
 def normal(seed: int) -> Tensor:
@@ -46,12 +50,25 @@ def update(delta: Tensor, code: Code = Code.FP32, seed: int = 0) -> list[bytes]:
 
 def fold(model: GlobalModel, delta: Tensor, weight: float = 1.0) -> None:
     model.inspect_(update(delta))
-    model.fold_scratch_(weight)
+    model.fold_(folded(weight), no_bodies)
 
 
 def commit(model: GlobalModel, normaliser: float, seed: int) -> list[bytes]:
     """A whole commit: all its frames are taken."""
-    return list(model.commit_(normaliser, seed))
+    return list(model.commit_(committed(normaliser), seed, no_bodies))
+
+
+def folded(weight: float = 1.0, **changes: Any) -> Folded:
+    numbers = {"base_version": 0, "num_examples": 1, "staleness": 0, "clip": 1.0, "norm": 1.0, "at": 0.0}
+    return Folded(update_id=UPDATE, weight=weight, **numbers | changes)
+
+
+def committed(normaliser: float = 1.0, **changes: Any) -> Committed:
+    return Committed(version=1, update_ids=(UPDATE,), normaliser=normaliser, reason="full", at=0.0, **changes)
+
+
+def no_bodies(update_id: UpdateId) -> list[bytes]:
+    raise AssertionError(f"nobody needs {update_id} again")
 
 
 def joined(model: GlobalModel) -> Replica:
@@ -155,7 +172,7 @@ def test_an_update_that_is_not_whole_is_refused_and_not_folded() -> None:
         model.inspect_(update(normal(1))[:-1])
 
     model.inspect_(update(torch.zeros(LAYOUT.numel)))
-    model.fold_scratch_(1.0)
+    model.fold_(folded(), no_bodies)
     commit(model, 1.0, seed=0)
     assert same_bits(model.params, normal(0))
 
@@ -168,7 +185,7 @@ def test_the_same_folds_give_the_same_bits(kind: str) -> None:
         for version in range(5):
             for site in range(3):
                 model.inspect_(update(normal(10 * version + site), Code.INT8, seed=site))
-                model.fold_scratch_(1 / (1 + site) ** 0.5)
+                model.fold_(folded(1 / (1 + site) ** 0.5), no_bodies)
             frames += commit(model, 2.28, seed=version)
         return model.params, model.hidden, frames
 
@@ -222,7 +239,7 @@ def test_hidden_goes_as_far_as_frames_were_taken(down_code: Code) -> None:
         fold(each, normal(1))
     expected = commit(whole, 1.0, seed=3)
 
-    frames = model.commit_(1.0, seed=3)
+    frames = model.commit_(committed(), 3, no_bodies)
     first = next(frames)
 
     reached = FrameHeader.parse(first).stop
@@ -236,13 +253,14 @@ def test_hidden_goes_as_far_as_frames_were_taken(down_code: Code) -> None:
 def test_a_model_between_two_versions_gives_nothing_away_and_takes_nothing() -> None:
     model = global_model()
     fold(model, normal(1))
-    frames = model.commit_(1.0, seed=0)
+    frames = model.commit_(committed(), 0, no_bodies)
     next(frames)
     for forbidden in (
         lambda: model.digest,
         model.state,
         model.snapshot,
-        lambda: model.commit_(1.0, seed=1),
+        lambda: model.commit_(committed(), 1, no_bodies),
+        lambda: model.gauge_(committed(), no_bodies),
         lambda: model.inspect_(update(normal(2))),
     ):
         with pytest.raises(RuntimeError, match="lies between two versions"):
@@ -288,6 +306,6 @@ def test_a_replica_on_a_gpu_holds_the_same_bits(down_code: Code) -> None:
         on_gpu = list(encode(delta.cuda(), LAYOUT, Code.INT8, chunk_bytes=CHUNK, seed=version))
         assert on_gpu == update(delta, Code.INT8, seed=version)
         fold(model, delta)
-        replica.apply_delta_(model.commit_(1.0, seed=version))
+        replica.apply_delta_(model.commit_(committed(), version, no_bodies))
         assert replica.digest == model.digest
         assert same_bits(replica.flat.cpu(), model.hidden)

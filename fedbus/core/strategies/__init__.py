@@ -1,0 +1,67 @@
+"""Strategies: how much an update counts, and when the buffer becomes a new version.
+
+What lives here: one frozen class per rule, pure functions of numbers. What may not: the state of a job (see
+`aggregation`, which asks a strategy and records its answers as facts), tensors, staleness functions (see `staleness`).
+
+    rule       weight of an update                    commit when                            mean delta
+    buffered   n^p (1 + mean s)^b f(s)                the buffer holds K, or flush_after_s   sum / weights | sum / n^p
+    calibrated n^p, minus what is remembered of it    so do K sites                          + what is remembered of all
+    fedasync   mixing f(s)                            at every update                        sum
+    sync       n^p f(s)                               k sites contributed, or deadline_s     sum / weights
+
+n: num_examples; p: `num_examples_power`; s: staleness; f: staleness function; mean s: running mean of the site's s;
+sum: of weight delta.
+A new rule is a class with the methods of `base.Strategy`, a spec in `jobspec_sections` and a line in `strategy_of`.
+"""
+
+from __future__ import annotations
+
+from typing import assert_never
+
+from fedbus.core.jobspec import BufferedSpec, CalibratedSpec, FedAsyncSpec, JobSpec, SyncSpec
+from fedbus.core.staleness import staleness_function
+from fedbus.core.strategies.base import Buffer, Evidence, Plan, Share, Strategy, counted
+from fedbus.core.strategies.buffered import Buffered
+from fedbus.core.strategies.calibrated import Calibrated
+from fedbus.core.strategies.fedasync import FedAsync
+from fedbus.core.strategies.sync import Sync
+
+__all__ = [
+    "Buffer",
+    "Buffered",
+    "Calibrated",
+    "Evidence",
+    "FedAsync",
+    "Plan",
+    "Share",
+    "Strategy",
+    "Sync",
+    "counted",
+    "strategy_of",
+]
+
+
+def strategy_of(spec: JobSpec) -> Strategy:
+    """Return the strategy that a job spec asks for."""
+    power, ratio, function = spec.num_examples_power, spec.num_examples_ratio, staleness_function(spec.staleness)
+    match spec.strategy:
+        case BufferedSpec() as buffered:
+            return Buffered(
+                power=power,
+                most_ratio=ratio,
+                staleness_weight=function,
+                buffer=buffered.buffer,
+                flush_after_s=buffered.flush_after_s,
+                normalise_by_weights=buffered.normalise == "weights",
+                rate_correction=buffered.rate_correction,
+            )
+        case CalibratedSpec() as calibrated:
+            return Calibrated(
+                power=power, most_ratio=ratio, buffer=calibrated.buffer, flush_after_s=calibrated.flush_after_s
+            )
+        case FedAsyncSpec() as fedasync:
+            return FedAsync(mixing=fedasync.mixing, staleness_weight=function)
+        case SyncSpec() as sync:
+            return Sync(power=power, staleness_weight=function, k=sync.k, deadline_s=sync.deadline_s)
+        case _:
+            assert_never(spec.strategy)
