@@ -31,7 +31,7 @@ from fedbus.core.facts import Arrival, Committed, Duplicate, Fact, Folded, Gauge
 from fedbus.core.jobspec import JobSpec
 from fedbus.core.memory import Memory
 from fedbus.core.messages import UpdateId
-from fedbus.core.server_step import server_step
+from fedbus.core.server_step import delay_adaptive, server_step
 from fedbus.core.site_stats import SiteStats
 from fedbus.core.strategies import Buffer, Evidence, strategy_of
 from fedbus.errors import ProtocolError
@@ -318,20 +318,26 @@ class Aggregation:
             raise ProtocolError(f"version {self._version + 1} is not due: {self.waiting_for()}")
         gone = frozenset(site for site in self._memory.sites if self._is_gone(site, now=now))
         plan = self._strategy.plan(self._view(gone=gone))
-        active = len(self._active)
         return Committed(
             version=self._version + 1,
             update_ids=self.buffer,
             normaliser=plan.normaliser,
             reason=why,
             at=now,
-            step=server_step(self._strategy.size(active), active, gauge) if self._spec.adapts_step else 1.0,
+            step=self._step(gauge),
             memory=plan.memory,
             corrections=plan.corrections,
             remembers=plan.remembers,
             rule=plan.rule,
             rule_reason=plan.rule_reason,
         )
+
+    def _step(self, gauge: Gauge | None) -> float:
+        optimizer = self._spec.server_optimizer
+        if optimizer.kind == "fadas":
+            return delay_adaptive(max(entry.staleness for entry in self._entries), tau_c=optimizer.tau_c)
+        active = len(self._active)
+        return server_step(self._strategy.size(active), active, gauge) if self._spec.adapts_step else 1.0
 
     def _view(self, *, gone: frozenset[str] = frozenset()) -> Buffer:
         return Buffer(

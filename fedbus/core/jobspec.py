@@ -33,7 +33,7 @@ A complete example; `task`, `local`, `stop` and `name` are required, all other k
     num_examples_power: 0.5          # weight of a site is num_examples to this power
     num_examples_ratio: 10.0         # buffered, calibrated: at most so many times that of the site with the fewest
     clip_to_own_median: null         # clip a delta to so many times the site's own recent median norm
-    server_optimizer: {kind: plain, lr: auto}   # plain | momentum | adam | yogi; auto: K / N, see `server_step`
+    server_optimizer: {kind: plain, lr: auto}   # plain | momentum | adam | yogi | fadas; auto: K / N, see `server_step`
     codec: {up: int8, down: int8}    # fp32 | fp16 | bf16 | int8
     chunk_bytes: 1048576
     stop:                            # at least one; the first that is reached ends the job

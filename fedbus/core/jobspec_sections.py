@@ -165,20 +165,21 @@ class ServerOptimizerSpec(Spec):
     """The optimizer that takes the pseudo-gradient at every commit (Reddi et al. 2021, arXiv 2003.00295).
 
     `lr` not given: 'auto' for plain, which is 1.0 times a step that the core decides (see `server_step`; with fedasync,
-    sync and the textbook's buffered always 1); 0.1 for momentum, 0.01 for Adam and Yogi, which bring the size of a step
-    themselves.
+    sync and the textbook's buffered always 1); 0.1 for momentum, 0.01 for Adam, Yogi and FADAS, which bring the size of a
+    step themselves. `tau_c`: FADAS shortens the step of a buffer with an update that is staler than this, in versions.
     """
 
     LR: ClassVar[Mapping[str, float | str]] = MappingProxyType(
-        {"plain": "auto", "momentum": 0.1, "adam": 0.01, "yogi": 0.01}
+        {"plain": "auto", "momentum": 0.1, "adam": 0.01, "yogi": 0.01, "fadas": 0.01}
     )
 
-    kind: Literal["plain", "momentum", "adam", "yogi"] = "plain"
+    kind: Literal["plain", "momentum", "adam", "yogi", "fadas"] = "plain"
     lr: Positive | Literal["auto"] = "auto"
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
     beta2: Annotated[float, Field(ge=0, lt=1)] = 0.99
     eps: Positive = 1e-3
+    tau_c: Annotated[int, Field(ge=0, le=10**6)] = 1
 
     @model_validator(mode="before")
     @classmethod

@@ -55,7 +55,7 @@ class GlobalModel:
     """Params, hidden params and the buffer of one job, all float32 [numel] on one device.
 
     Holds MODEL_COPIES model copies (params, hidden, the buffer's sum, scratch) plus the optimizer's moments: none for
-    plain, one for momentum, two for Adam and Yogi; and MEMORY_COPIES from the first commit that remembers. However many
+    plain, one for momentum, two for Adam and Yogi, three for FADAS; and MEMORY_COPIES from the first commit that remembers. However many
     sites there are, and also while it starts, commits, is saved or restored: beyond the copies nothing larger than one
     frame and its elements is ever made. What sites sent last is not kept here but read again, from `bodies`.
     """
