@@ -27,10 +27,12 @@ from statistics import median
 from types import MappingProxyType
 from typing import Protocol, assert_never
 
+from fedbus.core import guards
 from fedbus.core.facts import Arrival, Committed, Duplicate, Fact, Folded, Gauge, Refused
 from fedbus.core.jobspec import JobSpec
 from fedbus.core.memory import Memory
 from fedbus.core.messages import UpdateId
+from fedbus.core.robust import believed
 from fedbus.core.server_step import delay_adaptive, server_step
 from fedbus.core.site_stats import SiteStats
 from fedbus.core.strategies import Buffer, Evidence, strategy_of
@@ -119,7 +121,7 @@ class Aggregation:
     @property
     def wants_gauge(self) -> bool:
         """Whether `commit` is to be given a Gauge, measured on `draft`."""
-        return False
+        return self._spec.robust is not None and self._spec.robust.kind == "multi_krum"
 
     # -------------------------------------------------------------- decisions
 
@@ -189,6 +191,8 @@ class Aggregation:
         `gauge`: what was measured on `draft`, when `wants_gauge`. Raises ProtocolError when the buffer is empty, or not
         due and no reason is given.
         """
+        if self.wants_gauge and gauge is None:
+            raise ProtocolError(f"version {self._version + 1} is to be committed with a gauge, measured on `draft`")
         fact = self._decide(now=now, reason=reason, gauge=gauge)
         self.apply(fact)
         return fact
@@ -293,19 +297,33 @@ class Aggregation:
             slot=self._memory.buffer.get(site),
             remembered=self._memory.sites.get(site),
             rule=self._rule,
+            steps=arrival.steps,
         )
         share = self._strategy.share(evidence)
+        limit = guards.soft_limit(active=len(self._active), size=self._strategy.size(len(self._active)))
+        away = staleness > limit
         return Folded(
             update_id=arrival.update_id,
             base_version=arrival.base_version,
             num_examples=arrival.num_examples,
             staleness=staleness,
             weight=share.weight,
-            clip=stats.clip(arrival.norm, factor=self._spec.clip_to_own_median),
+            clip=self._clip(arrival, away=away),
             norm=arrival.norm,
             at=now,
             steps=arrival.steps,
             also=share.also,
+            rebase=self._version - limit if away else None,
+        )
+
+    def _clip(self, arrival: Arrival, *, away: bool) -> float:
+        """The tightest of the guards that the job has; of a site that was `away`, also that for returners."""
+        own, norm = self.site_stats(arrival.update_id.site), arrival.norm
+        others = [self.site_stats(site).norms for site in sorted(self._active - {arrival.update_id.site})]
+        return min(
+            own.clip(norm, factor=self._spec.clip_to_own_median),
+            guards.clip_to_others(norm, others, factor=self._spec.clip_to_buffer),
+            guards.clip_of_returner(norm, own.norms, others) if away else 1.0,
         )
 
     def _fewest_examples(self, arrived: int) -> int:
@@ -318,10 +336,13 @@ class Aggregation:
             raise ProtocolError(f"version {self._version + 1} is not due: {self.waiting_for()}")
         gone = frozenset(site for site in self._memory.sites if self._is_gone(site, now=now))
         plan = self._strategy.plan(self._view(gone=gone))
+        normaliser, combination = plan.normaliser, plan.combination
+        if combination is not None and gauge is not None and self._spec.robust is not None:
+            normaliser, combination = believed(combination, self._entries, gauge.gram, f=self._spec.robust.f)
         return Committed(
             version=self._version + 1,
             update_ids=self.buffer,
-            normaliser=plan.normaliser,
+            normaliser=normaliser,
             reason=why,
             at=now,
             step=self._step(gauge),
@@ -330,6 +351,7 @@ class Aggregation:
             remembers=plan.remembers,
             rule=plan.rule,
             rule_reason=plan.rule_reason,
+            combination=combination,
         )
 
     def _step(self, gauge: Gauge | None) -> float:

@@ -85,7 +85,10 @@ def gram(slots: Sequence[Slot], layout: Layout) -> list[list[float]]:
 
 
 def mean_(out: Tensor, slots: Sequence[Slot], layout: Layout, *, normaliser: float) -> Tensor:
-    """Write sum(slots) / normaliser to `out`, float32 [numel] on any device; slots are added in their order."""
+    """Write sum(slots) / normaliser to `out`, float32 [numel] on any device: 0 without slots.
+
+    They are added in their order.
+    """
     for start, slab in slabs(slots, layout):
         total = torch.zeros(slab.shape[1])
         for row in slab:

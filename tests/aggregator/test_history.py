@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
-from fedbus.core.facts import Committed, Fact, Folded, Refused
+from fedbus.core.facts import Combination, Committed, Fact, Folded, Refused, Term
 from fedbus.core.messages import Outcome, Receipt, UpdateId
 from fedbus.errors import StoreError
 from fedbus.store import ledger
@@ -38,6 +39,16 @@ FACTS: list[tuple[Fact, str]] = [
     (folded(1), "folded"),
     (Refused(update_id=update(2), reason='body: "Größe"'), "refused"),
     (committed(4, update(1), update(3)), "committed"),
+    (replace(folded(5, staleness=300), rebase=240, also=(Term(update_id=update(1), factor=-1 / 3),)), "folded"),
+    (
+        replace(
+            committed(4, update(1), update(3)),
+            combination=Combination(
+                rule="trimmed_mean", terms=(Term(update_id=update(1), factor=1 / 3),), trim=2, excluded=("ucsf",)
+            ),
+        ),
+        "committed",
+    ),
 ]
 
 
@@ -68,6 +79,7 @@ def test_a_receipt_says_what_became_of_an_update() -> None:
     assert history.receipt("heart", folded(1, staleness=2)) == Receipt(
         job="heart", update_id="mercy:0123abcd:1", outcome=Outcome.FOLDED, staleness=2
     )
+    assert history.receipt("heart", replace(folded(1, staleness=300), rebase=240)).rebase == 240
     assert history.receipt("heart", Refused(update_id=update(2), reason="too stale")) == Receipt(
         job="heart", update_id="mercy:0123abcd:2", outcome=Outcome.REFUSED, reason="too stale"
     )
