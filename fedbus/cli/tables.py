@@ -32,7 +32,8 @@ def jobs_table(rows: list[dict[str, Any]]) -> RenderableType:
     )
     head.stylize("bold")
     # What a job says may be long: who declined and why. It gets the whole width, below its job.
-    said = (Padding(Text(row["says"]), (0, 0, 0, 4), expand=False) for row in rows)
+    texts = (f"{row['says']}\n{row['rule']}" if row.get("rule") else row["says"] for row in rows)
+    said = (Padding(Text(text), (0, 0, 0, 4), expand=False) for text in texts)
     return Group(head, *(part for pair in zip(lines, said, strict=True) for part in pair))
 
 
@@ -54,6 +55,8 @@ def job_tables(detail: dict[str, Any]) -> list[RenderableType]:
     facts = Table.grid(padding=(0, 2))
     for name in ("job", "task", "state", "says", "version", "updates", "submitted_by"):
         facts.add_row(name.replace("_", " "), _cell(detail[name]))
+    if detail.get("rule"):
+        facts.add_row("rule", detail["rule"])
     for name in ("submitted_at", "started_at", "ended_at"):
         if detail[name]:
             facts.add_row(name.replace("_", " "), f"{datetime.fromtimestamp(detail[name]).astimezone():%F %T}")

@@ -29,13 +29,14 @@ from typing import Protocol, assert_never
 
 from fedbus.core import guards
 from fedbus.core.facts import Arrival, Committed, Duplicate, Fact, Folded, Gauge, Refused
-from fedbus.core.jobspec import JobSpec
+from fedbus.core.jobspec import AutoSpec, JobSpec
 from fedbus.core.memory import Memory
 from fedbus.core.messages import UpdateId
 from fedbus.core.robust import believed
 from fedbus.core.server_step import delay_adaptive, server_step
 from fedbus.core.site_stats import SiteStats
-from fedbus.core.strategies import Buffer, Evidence, strategy_of
+from fedbus.core.strategies import Buffer, Evidence, settled, strategy_of
+from fedbus.core.strategies.auto import NOT_MEASURED
 from fedbus.errors import ProtocolError
 
 __all__ = ["Aggregation", "Arrival", "Committed", "Duplicate", "Fact", "Folded", "Gauge", "Refused", "SeenIds"]
@@ -114,9 +115,13 @@ class Aggregation:
         return self._memory
 
     @property
-    def rule(self) -> tuple[str, str]:
-        """Which rule weighs now and why, when the strategy is one that chooses; else two empty texts."""
-        return self._rule, self._rule_reason
+    def chosen(self) -> str | None:
+        """Which rule weighs now and why, e.g. 'calibrated: ...'; None when the strategy is not one that chooses."""
+        if not isinstance(self._spec.strategy, AutoSpec):
+            return None
+        if not self._rule:
+            return f"buffered: {settled(self._spec)}" if settled(self._spec) else NOT_MEASURED
+        return f"{self._rule}: {self._rule_reason}"
 
     @property
     def wants_gauge(self) -> bool:

@@ -32,6 +32,7 @@ UPDATE_FOLDED: Final = "update-folded"
 UPDATE_REFUSED: Final = "update-refused"
 VERSION_COMMITTED: Final = "version-committed"
 VERSION_SCORED: Final = "version-scored"
+RULE_CHOSEN: Final = "rule-chosen"
 
 INCIDENTS: Final = frozenset(
     {

@@ -23,21 +23,25 @@ A complete example; `task`, `local`, `stop` and `name` are required, all other k
       autocast_bf16: false
       evaluate: true                 # every site scores the versions it receives
     strategy:                        # also in short: `strategy: sync`
-      kind: buffered                 # buffered | calibrated | fedasync | sync
+      kind: auto                     # auto | calibrated | buffered | fedasync | sync
       buffer: null                   # null: max(2, ceil(N / 3)), and never more than the N active sites
-      flush_after_s: null
-      normalise: weights             # weights | buffer (textbook FedBuff)
-      rate_correction: 0.0
-    staleness: {kind: polynomial, a: 0.5}   # constant | polynomial | hinge | exponential
+      flush_after_s: null            # null: auto measures how long the buffer takes, the others wait
+    staleness: {kind: polynomial, a: 0.5}   # constant | polynomial | hinge | exponential; not for auto and calibrated
     max_staleness: null              # refuse updates that are staler, in versions
     num_examples_power: 0.5          # weight of a site is num_examples to this power
     num_examples_ratio: 10.0         # buffered, calibrated: at most so many times that of the site with the fewest
-    clip_to_own_median: null         # clip a delta to so many times the site's own recent median norm
+    clip_to_own_median: 2.0          # clip a delta to so many times the site's own recent median norm; null: never
     clip_to_buffer: null             # clip to so many times the median norm of the other sites; 4 starves nobody
     robust: null                     # e.g. {kind: multi_krum, f: 2}; or trimmed_mean, median: up to f sites may lie
     server_optimizer: {kind: plain, lr: auto}   # plain | momentum | adam | yogi | fadas; auto: K / N, see `server_step`
     codec: {up: int8, down: int8}    # fp32 | fp16 | bf16 | int8
     chunk_bytes: 1048576
+    # other strategies:
+    #   {kind: calibrated, buffer: null, flush_after_s: null}
+    #   {kind: buffered, buffer: null, flush_after_s: null, normalise: weights, rate_correction: 0.0}
+    #       normalise: buffer is the textbook's FedBuff; rate_correction: 1.0 gives slow sites as much say as fast ones
+    #   {kind: fedasync, mixing: 0.6}
+    #   {kind: sync, k: null, deadline_s: 60.0}
     stop:                            # at least one; the first that is reached ends the job
       versions: 50
       updates: null
@@ -65,6 +69,7 @@ from pydantic import (
 )
 
 from fedbus.core.jobspec_sections import (
+    AutoSpec,
     BufferedSpec,
     CalibratedSpec,
     Code,
@@ -92,6 +97,7 @@ from fedbus.core.spec_text import SpecValueError, frozen_json, load_yaml, proble
 from fedbus.errors import JobSpecError, Problem
 
 __all__ = [
+    "AutoSpec",
     "BufferedSpec",
     "CalibratedSpec",
     "Code",
@@ -139,12 +145,12 @@ class JobSpec(Spec):
     sites: Sites | None = None
     initial_params: str | None = None
     local: LocalSpec
-    strategy: StrategySpec = BufferedSpec()
+    strategy: StrategySpec = AutoSpec()
     staleness: StalenessSpec = PolynomialSpec()
     max_staleness: Annotated[int, Field(ge=0)] | None = None
     num_examples_power: Annotated[float, Field(ge=0, le=1)] = 0.5
     num_examples_ratio: Annotated[float, Field(ge=1)] | None = 10.0
-    clip_to_own_median: Annotated[float, Field(ge=1)] | None = None
+    clip_to_own_median: Annotated[float, Field(ge=1)] | None = 2.0
     clip_to_buffer: Annotated[float, Field(ge=1)] | None = None
     robust: Annotated[RobustSpec | None, BeforeValidator(kind_from_text)] = None
     server_optimizer: ServerOptimizerSpec = ServerOptimizerSpec()
@@ -186,9 +192,9 @@ class JobSpec(Spec):
         kind, least = self.robust.kind, self.robust.least_sites
         match self.strategy:
             case FedAsyncSpec():
-                problem = "makes a version of every update, a robust rule needs a buffer; use buffered or sync"
+                problem = "makes a version of every update, a robust rule needs a buffer; use auto, buffered or sync"
             case CalibratedSpec():
-                problem = "remembers what sites sent, a liar's delta too; use buffered"
+                problem = "remembers what sites sent, a liar's delta too; use auto or buffered"
             case BufferedSpec(normalise="buffer"):
                 problem = "divides by the buffer, a robust rule has a mean of its own; use normalise: weights"
             case _ if self.local.time_boxed:
@@ -203,6 +209,12 @@ class JobSpec(Spec):
                 return self
         raise SpecValueError("strategy", problem)
 
+    @model_validator(mode="after")
+    def _time_boxes_have_no_memory(self) -> Self:
+        if self.local.time_boxed and isinstance(self.strategy, CalibratedSpec):
+            raise SpecValueError("strategy", "remembers deltas of unlike lengths when local.time_boxed; use auto")
+        return self
+
     @property
     def adapts_step(self) -> bool:
         """Whether the core decides the server optimizer's step: `server_optimizer.lr: auto`, where K differs from N."""
@@ -211,12 +223,22 @@ class JobSpec(Spec):
         match self.strategy:
             case BufferedSpec(normalise=normalise):
                 return normalise == "weights"
-            case CalibratedSpec():
+            case AutoSpec() | CalibratedSpec():
                 return True
             case FedAsyncSpec() | SyncSpec():
                 return False
             case _:
                 assert_never(self.strategy)
+
+    @model_validator(mode="after")
+    def _discounts(self) -> Self:
+        if isinstance(self.strategy, AutoSpec | CalibratedSpec) and self.staleness != PolynomialSpec():
+            raise SpecValueError(
+                "staleness",
+                f"strategy {self.strategy.kind} does not discount stale updates, which would starve slow sites; leave "
+                "staleness out, or choose strategy: buffered",
+            )
+        return self
 
     @classmethod
     def parse(cls, data: object) -> JobSpec:

@@ -106,6 +106,14 @@ class CalibratedSpec(Spec):
     flush_after_s: Positive | None = None
 
 
+class AutoSpec(Spec):
+    """Buffered or calibrated, whichever suits how much the sites differ in speed. See `strategies.Auto`."""
+
+    kind: Literal["auto"] = "auto"
+    buffer: Annotated[int, Field(ge=1, le=10**6)] | None = None
+    flush_after_s: Positive | None = None
+
+
 class FedAsyncSpec(Spec):
     """FedAsync: commit at every update, scaled by `mixing`. See `strategies.FedAsync`."""
 
@@ -122,7 +130,7 @@ class SyncSpec(Spec):
 
 
 StrategySpec = Annotated[
-    BufferedSpec | CalibratedSpec | FedAsyncSpec | SyncSpec,
+    AutoSpec | BufferedSpec | CalibratedSpec | FedAsyncSpec | SyncSpec,
     Field(discriminator="kind"),
     BeforeValidator(kind_from_text),
 ]

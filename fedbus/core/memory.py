@@ -77,6 +77,12 @@ class Memory:
             case _:
                 pass
 
+    def forget(self, sites: Collection[str]) -> None:
+        """Drop what is held of these sites, as though they had never sent anything."""
+        for held in (self._buffer, self._sites, self._last):
+            for site in held.keys() & set(sites):
+                del held[site]
+
     def _fold(self, fact: Folded) -> None:
         site = fact.update_id.site
         if any(term.update_id.site != site for term in fact.also):

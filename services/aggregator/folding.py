@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from fedbus.core import events
 from fedbus.core import messages as m
 from fedbus.core.aggregation import Aggregation
-from fedbus.core.facts import Arrival, Duplicate, Fact, Folded, Refused
+from fedbus.core.facts import Arrival, Committed, Duplicate, Fact, Folded, Refused
 from fedbus.core.jobspec import JobSpec
 from fedbus.core.layout import Layout
 from fedbus.core.strategies import counted
@@ -196,10 +196,23 @@ class Folding:
             body_bytes=sent_bytes,
             publish_s=round(now - began, 3),
             interval_s=round(now - self._since_version, 3),
+            step=round(fact.step, 6),
         )
+        if fact.rule:
+            await self._say_rule(fact)
         self._since_version = now
         if now - self._saved_at >= self._tools.checkpoint_interval_s:
             await self.save()
+
+    async def _say_rule(self, fact: Committed) -> None:
+        await self._tools.announcer.event(
+            events.RULE_CHOSEN,
+            self._job,
+            f"{fact.rule} from version {fact.version} on: {fact.rule_reason}",
+            version=fact.version,
+            rule=fact.rule,
+            reason=fact.rule_reason,
+        )
 
     async def save(self) -> None:
         """Write a checkpoint. Only while the buffer is empty."""

@@ -18,7 +18,7 @@ import torch
 
 from fedbus.core.facts import Committed, Fact, Folded, Gauge, Refused
 from fedbus.core.frames import Code
-from fedbus.core.jobspec import JobSpec
+from fedbus.core.jobspec import AutoSpec, JobSpec
 from fedbus.core.layout import Layout
 from fedbus.core.memory import Memory
 from fedbus.core.messages import UpdateId, UpdateManifest
@@ -182,7 +182,8 @@ class ModelKeeper:
 
     def _no_longer_needed(self) -> list[str]:
         """Updates that no later fact can refer to, from now on no more counted as not covered."""
-        needed = set(map(str, self._memory.needed()))
+        last = isinstance(self._spec.strategy, AutoSpec)
+        needed = set(map(str, self._memory.needed(last=last)))
         done = [update for update in self._not_covered if update not in needed]
         self._not_covered = [update for update in self._not_covered if update in needed]
         return done

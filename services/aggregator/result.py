@@ -12,6 +12,7 @@ def result_of(life: Job, aggregation: Aggregation, *, exported: str) -> dict[str
         "reason": life.reason,
         "version": aggregation.version,
         "updates": aggregation.updates,
+        "rule": aggregation.chosen,
         "exported": exported,
         "scores": {
             site: {"metrics": dict(score.metrics), "num_examples": score.num_examples}

@@ -27,6 +27,7 @@ def job_line(row: JobRow, runner: JobRunner | None, membership: Membership) -> d
         "version": runner.aggregation.version if runner else result.get("version"),
         "updates": runner.aggregation.updates if runner else result.get("updates"),
         "says": says(runner, membership) if runner else row.reason,
+        "rule": runner.aggregation.chosen if runner else result.get("rule"),
         "submitted_by": row.submitted_by,
         "submitted_at": row.submitted_at,
         "started_at": row.started_at,

@@ -168,6 +168,7 @@ class Replay:
         # of the sites that are left out, what was remembered at the start goes with the first commit
         known = self._memory.sites
         self._owed = tuple(t for site in sorted(self._without & known.keys()) for t in known[site].negative())
+        self._memory.forget(self._without)
         self.model = _model_at(recording.start, recording)
         self.version = recording.start.version
         self.updates = 0
@@ -206,7 +207,7 @@ class Replay:
         """The commit without the sites that are left out: as it was recorded, when none are."""
         entries = tuple(self._buffer)
         corrections = tuple(t for t in fact.corrections if t.update_id.site not in self._without)
-        left = replace(fact, update_ids=tuple(e.update_id for e in entries), corrections=(*self._owed, *corrections))
+        left = replace(fact, update_ids=tuple(e.update_id for e in entries), corrections=corrections)
         if not entries or not self._without or not (fact.remembers or len(entries) < len(fact.update_ids)):
             return left
         if fact.combination is not None:
@@ -215,18 +216,19 @@ class Replay:
         view = Buffer(
             entries=entries, active=frozenset(), first_at=None, began_at=0.0, memory=self._memory, rule=self._rule
         )
-        forgotten = {term.update_id.site for term in left.corrections if term.factor < 0}
+        forgotten = {term.update_id.site for term in corrections if term.factor < 0}
         normaliser, memory = self._strategy.coefficients(view, forgotten=forgotten)
         return replace(left, normaliser=normaliser, memory=memory)
 
     def _commit(self, fact: Committed) -> None:
         self._buffer = []
+        self._memory.apply(fact)
+        fact = replace(fact, corrections=(*self._owed, *fact.corrections))
         if not fact.update_ids:
             self.skipped += 1
             self._owed = fact.corrections
             return
         self._owed = ()
-        self._memory.apply(fact)
         frames = self.model.commit_(fact, rounding_seed(self._recording.spec.seed, fact.version), self._bodies)
         for _ in frames:
             pass  # the model goes as far as its frames are taken

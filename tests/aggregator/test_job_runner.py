@@ -373,7 +373,7 @@ async def test_a_liar_is_named_and_a_restart_gives_the_same_bits(tmp_path: Path)
     params = house.keeper.model.params.clone()
     assert 0.0 < float(params.min()) <= float(params.max()) < 0.2
     # when the aggregator is killed and makes the version again from its start
-    first, newest = sorted((tmp_path / "job" / "checkpoints").iterdir())
+    _, newest = sorted((tmp_path / "job" / "checkpoints").iterdir())
     newest.unlink()
     again = House(tmp_path, **keys)
     await again.runner.open()

@@ -41,6 +41,7 @@ def spec(**keys: Any) -> JobSpec:
     local = {"steps": 1, "batch_size": 1, "learning_rate": 0.1}
     return JobSpec.parse(
         {"name": "heart", "task": "t", "seed": 3, "local": local, "stop": {"versions": 9}, "chunk_bytes": CHUNK_BYTES}
+        | {"strategy": "buffered"}
         | keys
     )
 

@@ -111,11 +111,15 @@ def test_every_problem_is_reported_with_its_path() -> None:
             "strategy.mixing",
             "is no key of kind 'sync'; known here: deadline_s, k, kind",
         ),
-        ({"strategy": {"buffer": 3}}, "strategy.kind", "is required: one of buffered, calibrated, fedasync, sync"),
+        (
+            {"strategy": {"buffer": 3}},
+            "strategy.kind",
+            "is required: one of auto, buffered, calibrated, fedasync, sync",
+        ),
         (
             {"strategy": "fedbuf"},
             "strategy.kind",
-            "expected one of buffered, calibrated, fedasync, sync; got 'fedbuf' (text)",
+            "expected one of auto, buffered, calibrated, fedasync, sync; got 'fedbuf' (text)",
         ),
         ({"strategy": 3}, "strategy", "expected a mapping of keys to values, got 3"),
         ({"local": LOCAL | {"steps": None}}, "local", "give exactly one of steps, epochs, seconds; got none of them"),

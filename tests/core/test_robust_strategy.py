@@ -30,7 +30,7 @@ class Job:
         self.aggregation.set_active(active or SITES, now=0.0)
         self.sent = 0
 
-    def sends(self, *sites: str, examples: int = 100, norm: float = 1.0) -> list[UpdateId]:
+    def sends(self, *sites: str, examples: int = 100, norm: float = 1.0, now: float = 1.0) -> list[UpdateId]:
         found = []
         for site in sites:
             self.sent += 1
@@ -38,7 +38,7 @@ class Job:
             arrival = Arrival(
                 update_id=update_id, base_version=self.aggregation.version, num_examples=examples, norm=norm
             )
-            assert isinstance(self.aggregation.receive(arrival, now=1.0), Folded)
+            assert isinstance(self.aggregation.receive(arrival, now=now), Folded)
             found.append(update_id)
         return found
 
@@ -89,6 +89,20 @@ def test_a_job_that_ends_too_early_moves_nothing(kind):
 
 
 # ------------------------------------------------------------------ what
+
+
+def test_auto_has_no_memory_that_could_carry_a_liars_delta():
+    # given sites of very different speed, for which auto would choose the calibrated rule
+    job = Job(strategy="auto")
+    assert job.aggregation.chosen is not None
+    assert job.aggregation.chosen.startswith("buffered: median judges what is in the buffer")
+    for now in range(1, 5):
+        for site in "abcde":
+            job.sends(site, now=now * (10.0 if site == "a" else 1.0))
+        fact = job.aggregation.commit(now=40.0)
+        # then it stays buffered, and the first version says why
+        assert (fact.rule, fact.remembers) == ("buffered" if now == 1 else "", False)
+        assert fact.combination is not None
 
 
 @pytest.mark.parametrize("kind", ["trimmed_mean", "median"])

@@ -6,6 +6,7 @@ What lives here: one frozen class per rule, pure functions of numbers. What may 
     rule       weight of an update                    commit when                            mean delta
     buffered   n^p (1 + mean s)^b f(s)                the buffer holds K, or flush_after_s   sum / weights | sum / n^p
     calibrated n^p, minus what is remembered of it    so do K sites                          + what is remembered of all
+    auto       as buffered or calibrated, by the sites' measured speeds; the default
     fedasync   mixing f(s)                            at every update                        sum
     sync       n^p f(s)                               k sites contributed, or deadline_s     sum / weights
 
@@ -23,8 +24,9 @@ from __future__ import annotations
 
 from typing import assert_never
 
-from fedbus.core.jobspec import BufferedSpec, CalibratedSpec, FedAsyncSpec, JobSpec, SyncSpec
-from fedbus.core.staleness import staleness_function
+from fedbus.core.jobspec import AutoSpec, BufferedSpec, CalibratedSpec, FedAsyncSpec, JobSpec, SyncSpec
+from fedbus.core.staleness import constant, staleness_function
+from fedbus.core.strategies.auto import Auto
 from fedbus.core.strategies.base import Buffer, Evidence, Plan, Share, Strategy, counted
 from fedbus.core.strategies.buffered import Buffered
 from fedbus.core.strategies.by_steps import ByLocalSteps
@@ -34,6 +36,7 @@ from fedbus.core.strategies.robust import Robust
 from fedbus.core.strategies.sync import Sync
 
 __all__ = [
+    "Auto",
     "Buffer",
     "Buffered",
     "ByLocalSteps",
@@ -46,6 +49,7 @@ __all__ = [
     "Strategy",
     "Sync",
     "counted",
+    "settled",
     "strategy_of",
 ]
 
@@ -56,6 +60,15 @@ def strategy_of(spec: JobSpec) -> Strategy:
     if spec.local.time_boxed and spec.local.steps is not None:
         rule = ByLocalSteps(inner=rule, most=spec.local.steps)
     return rule if spec.robust is None else Robust(inner=rule, kind=spec.robust.kind, f=spec.robust.f)
+
+
+def settled(spec: JobSpec) -> str:
+    """Say why `auto` is buffered throughout this job; empty when it may choose."""
+    if spec.robust is not None:
+        return f"{spec.robust.kind} judges what is in the buffer, and a memory would keep what a liar sent"
+    if spec.local.time_boxed:
+        return "time-boxed sites return alike, and a memory would hold deltas of unlike lengths"
+    return ""
 
 
 def _rule_of(spec: JobSpec) -> Strategy:
@@ -71,9 +84,21 @@ def _rule_of(spec: JobSpec) -> Strategy:
                 normalise_by_weights=buffered.normalise == "weights",
                 rate_correction=buffered.rate_correction,
             )
-        case CalibratedSpec() as calibrated:
-            return Calibrated(
-                power=power, most_ratio=ratio, buffer=calibrated.buffer, flush_after_s=calibrated.flush_after_s
+        case CalibratedSpec(buffer=buffer, flush_after_s=flush_after_s):
+            return Calibrated(power=power, most_ratio=ratio, buffer=buffer, flush_after_s=flush_after_s)
+        case AutoSpec(buffer=buffer, flush_after_s=flush_after_s):
+            calibrated = Calibrated(power=power, most_ratio=ratio, buffer=buffer, flush_after_s=flush_after_s)
+            return Auto(
+                settled=settled(spec),
+                calibrated=calibrated,
+                buffered=Buffered(
+                    power=power,
+                    most_ratio=ratio,
+                    staleness_weight=constant,
+                    buffer=buffer,
+                    flush_after_s=flush_after_s,
+                    rate_correction=1.0,
+                ),
             )
         case FedAsyncSpec() as fedasync:
             return FedAsync(mixing=fedasync.mixing, staleness_weight=function)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fedbus.core.facts import Combination
 from fedbus.core.robust import RobustKind, candidates, least_sites
@@ -16,14 +16,12 @@ class Robust:
 
     The buffer holds one delta of each of at least 2 f + 3 sites before it is committed, whatever `inner` says: with
     fewer nobody could tell who lies. When the job ends before, its last version is made without any of them.
-    `inner` gives the weights, which multi-Krum uses for the mean of those it keeps. `rule`, `rule_reason`: see `Plan`.
+    `inner` gives the weights, which multi-Krum uses for the mean of those it keeps.
     """
 
     inner: Strategy
     kind: RobustKind
     f: int
-    rule: str = ""
-    rule_reason: str = ""
 
     @property
     def wait_for_new_version(self) -> bool:
@@ -48,7 +46,7 @@ class Robust:
             combination = Combination(
                 rule="mean" if self.kind == "multi_krum" else self.kind, terms=candidates(buffer.entries), trim=self.f
             )
-        return Plan(normaliser=1.0, combination=combination, rule=self.rule, rule_reason=self.rule_reason)
+        return replace(self.inner.plan(buffer), normaliser=1.0, combination=combination)
 
     def coefficients(self, buffer: Buffer, *, forgotten: Collection[str] = ()) -> tuple[float, float]:
         return 1.0, 0.0
