@@ -18,44 +18,44 @@ def to_row(fact: Fact) -> tuple[str, Mapping[str, Any]]:
     """Kind and JSON-able body of a fact."""
     match fact:
         case Folded():
-            return FOLDED, _flat(fact) | {"update_id": str(fact.update_id), "also": _pairs(fact.also)}
+            return FOLDED, _flat(fact) | {"update_id": str(fact.update_id)} | _terms_of("also", fact.also)
         case Refused():
             return REFUSED, {"update_id": str(fact.update_id), "reason": fact.reason}
         case Committed():
-            ids, corrections = [str(u) for u in fact.update_ids], _pairs(fact.corrections)
-            combination = None if fact.combination is None else _combination_row(fact.combination)
-            return COMMITTED, _flat(fact) | {
-                "update_ids": ids,
-                "corrections": corrections,
-                "combination": combination,
-            }
+            ids = {"update_ids": [str(u) for u in fact.update_ids]}
+            terms = _terms_of("corrections", fact.corrections)
+            return COMMITTED, _flat(fact) | ids | terms | _combination_row(fact.combination)
 
 
 def _flat(fact: Folded | Committed) -> dict[str, Any]:
-    return {f.name: getattr(fact, f.name) for f in dataclasses.fields(fact)}
+    """Its fields; those that say nothing are left out, so that rows stay small and as earlier releases wrote them."""
+    fields = ((field, getattr(fact, field.name)) for field in dataclasses.fields(fact))
+    return {field.name: value for field, value in fields if value != field.default}
 
 
-def _pairs(terms: Iterable[Term]) -> list[tuple[str, float]]:
-    return [(str(term.update_id), term.factor) for term in terms]
+def _terms_of(name: str, terms: Iterable[Term]) -> dict[str, Any]:
+    pairs = [(str(term.update_id), term.factor) for term in terms]
+    return {name: pairs} if pairs else {}
 
 
 def _terms(pairs: Iterable[tuple[str, float]]) -> tuple[Term, ...]:
     return tuple(Term(update_id=UpdateId.parse(update), factor=factor) for update, factor in pairs)
 
 
-def _combination_row(combination: Combination) -> dict[str, Any]:
-    return {
-        "rule": combination.rule,
-        "terms": _pairs(combination.terms),
-        "trim": combination.trim,
-        "excluded": list(combination.excluded),
-    }
+def _combination_row(combination: Combination | None) -> dict[str, Any]:
+    if combination is None:
+        return {}
+    terms = _terms_of("terms", combination.terms)
+    flat = {"rule": combination.rule, "trim": combination.trim, "excluded": list(combination.excluded)}
+    return {"combination": flat | terms}
 
 
 def _combination(row: Mapping[str, Any] | None) -> Combination | None:
     if row is None:
         return None
-    return Combination(rule=row["rule"], terms=_terms(row["terms"]), trim=row["trim"], excluded=tuple(row["excluded"]))
+    return Combination(
+        rule=row["rule"], terms=_terms(row.get("terms", ())), trim=row["trim"], excluded=tuple(row["excluded"])
+    )
 
 
 def from_row(row: ledger.Fact) -> Fact:

@@ -43,7 +43,7 @@ class Contributions:
         self._state = state
         self._recording = recording
         self._told = told
-        self._shares = list(_shares(recording).items())
+        self._shares = list(applied(recording).items())
         numel = recording.layout.numel
         self._delta, self._some, self._votes = torch.zeros(numel), torch.zeros(numel), torch.zeros(numel)
         self.norms: dict[str, float] = {}
@@ -74,7 +74,7 @@ class Contributions:
         decode_all_(self._delta, frames, self._recording.layout)
 
 
-def _shares(recording: Recording) -> dict[UpdateId, float]:
+def applied(recording: Recording) -> dict[UpdateId, float]:
     """How much of every update's delta the commits after the recording's start have applied, in all."""
     shares: dict[UpdateId, float] = {}
     memory = Memory()

@@ -1,11 +1,13 @@
 """What a job's params come to without some sites: the recorded deltas, folded and committed again without theirs.
 
 A first-order answer: deltas that the other sites computed later began from versions that these sites had a part in, and
-are not computed anew. Contributions of sites are commonly judged by such reconstruction from recorded updates, in place
-of training again (Fed-Influence, Xue et al. 2021, arXiv 2012.10936; GTG-Shapley, Liu et al. 2022, arXiv 2109.02053).
+are not computed anew. With a rule that remembers what sites sent last, what it remembers of these sites is left out as
+well, also what it did at the checkpoint to begin with. Contributions of sites are commonly judged by such
+reconstruction from recorded updates, in place of training again (Fed-Influence, Xue et al. 2021, arXiv 2012.10936;
+GTG-Shapley, Liu et al. 2022, arXiv 2109.02053).
 
 Memory: one GlobalModel and one model copy; between its two replays four model copies. Every body is read up
-to six times.
+to six times, and by a rule that remembers, twice as often.
 """
 
 from __future__ import annotations

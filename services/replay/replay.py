@@ -15,6 +15,7 @@ processor or another release of torch may round otherwise.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TypeVar, assert_never
 
@@ -145,8 +146,9 @@ class Replay:
     """The global model of a recording, at `recording.start` to begin with. `without`: sites whose folds are left out.
 
     Without sites, all terms of their updates are left out: of the buffer, and of what is remembered. The others keep
-    the weights they were folded with, a commit is normalised by the job's strategy over what is left, and one of which
-    nothing is left makes no version. Raises StoreError when the checkpoint or a body is damaged or gone.
+    the weights they were folded with, and commits their step; a commit is normalised by the job's strategy over what is
+    left, and one of which nothing is left makes no version. Raises StoreError when the checkpoint or a body is damaged
+    or gone.
     """
 
     def __init__(
@@ -182,14 +184,14 @@ class Replay:
                 self._at = seq
 
     def _bodies(self, update_id: UpdateId) -> Iterator[bytes]:
-        name = str(update_id)
-        return self._state.bodies.frames(self._recording.job, name, self._state.ledger.chunks(name))
+        return frames_of(self._state, self._recording.job, update_id)
 
     def _apply(self, fact: Fact) -> None:
         match fact:
             case Folded() if fact.update_id.site not in self._without:
                 read_delta(self._state, self._recording.job, fact.update_id, self.model.inspect_)
-                self.model.fold_(fact, self._bodies)
+                with damage_named(self._state, self._recording.job, [term.update_id for term in fact.also]):
+                    self.model.fold_(fact, self._bodies)
                 self._memory.apply(fact)
                 self._buffer.append(fact)
                 self.updates += 1
@@ -229,19 +231,33 @@ class Replay:
             self._owed = fact.corrections
             return
         self._owed = ()
-        frames = self.model.commit_(fact, rounding_seed(self._recording.spec.seed, fact.version), self._bodies)
+        with damage_named(self._state, self._recording.job, [term.update_id for term in fact.corrections]):
+            frames = self.model.commit_(fact, rounding_seed(self._recording.spec.seed, fact.version), self._bodies)
         for _ in frames:
             pass  # the model goes as far as its frames are taken
 
 
 def read_delta(state: StateReader, job: str, update_id: UpdateId, decode: Callable[..., object]) -> None:
     """Give the frames of an update to `decode`; StoreError names the update and its file when they are damaged."""
+    with damage_named(state, job, [update_id]):
+        decode(frames_of(state, job, update_id))
+
+
+def frames_of(state: StateReader, job: str, update_id: UpdateId) -> Iterator[bytes]:
+    """The frames of an update, wherever they lie now."""
     name = str(update_id)
+    return state.bodies.frames(job, name, state.ledger.chunks(name))
+
+
+@contextmanager
+def damage_named(state: StateReader, job: str, update_ids: Collection[UpdateId]) -> Iterator[None]:
+    """Say which updates were read, and where, when one of them cannot be decoded: as StoreError."""
     try:
-        decode(state.bodies.frames(job, name, state.ledger.chunks(name)))
+        yield
     except DecodeError as exc:
-        where = state.bodies.found(job, name) or "its body is gone"
-        raise StoreError(f"job {job}: update {name} ({where}) is damaged: {exc}") from exc
+        places = ((str(u), state.bodies.found(job, str(u)) or "its body is gone") for u in update_ids)
+        updates = ", ".join(f"{name} ({where})" for name, where in places)
+        raise StoreError(f"job {job}: update {updates} is damaged: {exc}") from exc
 
 
 def _model_at(checkpoint: Checkpoint, recording: Recording) -> GlobalModel:

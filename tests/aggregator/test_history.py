@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
-from dataclasses import replace
 
 import pytest
 
@@ -35,29 +35,46 @@ def committed(version: int, *updates: UpdateId) -> Committed:
     return Committed(version=version, update_ids=updates, normaliser=2 / 3, reason="2 of 2 updates", at=12345.678)
 
 
+TERMS = (Term(update_id=update(1), factor=-1 / 3), Term(update_id=update(2, "ucsf"), factor=0.1))
 FACTS: list[tuple[Fact, str]] = [
     (folded(1), "folded"),
+    (dataclasses.replace(folded(1), steps=7, also=TERMS), "folded"),
     (Refused(update_id=update(2), reason='body: "Größe"'), "refused"),
     (committed(4, update(1), update(3)), "committed"),
-    (replace(folded(5, staleness=300), rebase=240, also=(Term(update_id=update(1), factor=-1 / 3),)), "folded"),
+    (dataclasses.replace(folded(5, staleness=300), rebase=240), "folded"),
     (
-        replace(
+        dataclasses.replace(
             committed(4, update(1), update(3)),
-            combination=Combination(
-                rule="trimmed_mean", terms=(Term(update_id=update(1), factor=1 / 3),), trim=2, excluded=("ucsf",)
-            ),
+            combination=Combination(rule="trimmed_mean", terms=TERMS, trim=2, excluded=("ucsf",)),
         ),
         "committed",
     ),
+    (dataclasses.replace(committed(4, update(1)), step=1 / 3, memory=-0.1, corrections=TERMS), "committed"),
+    (dataclasses.replace(committed(4), remembers=True, rule="calibrated", rule_reason="as measured"), "committed"),
 ]
 
 
-@pytest.mark.parametrize(("fact", "kind"), FACTS, ids=[kind for _, kind in FACTS])
+@pytest.mark.parametrize(("fact", "kind"), FACTS)
 def test_a_fact_comes_back_to_the_bit_through_json(fact: Fact, kind: str) -> None:
     found, body = history.to_row(fact)
     assert found == kind
     row = ledger.Fact(seq=1, kind=kind, body=json.loads(json.dumps(body)), at=0.0)
     assert history.from_row(row) == fact
+
+
+def test_rows_of_releases_that_knew_no_memory_read_as_they_were() -> None:
+    numbers = {"base_version": 3, "num_examples": 9, "staleness": 0, "weight": 3.0, "clip": 1.0, "norm": 2.0, "at": 1.5}
+    fold = ledger.Fact(seq=1, kind="folded", body={"update_id": "mercy:0123abcd:1"} | numbers, at=0.0)
+    body = {"version": 4, "update_ids": ["mercy:0123abcd:1"], "normaliser": 3.0, "reason": "full", "at": 2.0}
+    commit = ledger.Fact(seq=2, kind="committed", body=body, at=0.0)
+
+    folded, committed = history.from_row(fold), history.from_row(commit)
+
+    assert folded == Folded(update_id=update(1), **numbers)
+    assert committed == Committed(version=4, update_ids=(update(1),), normaliser=3.0, reason="full", at=2.0)
+    # and are written again as they were
+    assert history.to_row(folded) == ("folded", fold.body)
+    assert history.to_row(committed) == ("committed", commit.body)
 
 
 @pytest.mark.parametrize(
@@ -68,6 +85,7 @@ def test_a_fact_comes_back_to_the_bit_through_json(fact: Fact, kind: str) -> Non
         ("refused", {"update_id": "mercy", "reason": ""}, "is not site:incarnation:sequence"),
         ("refused", {"update_id": "mercy:0123abcd:1", "reason": "", "new": 1}, "new"),
         ("committed", {"update_ids": 3}, "fact 7 of the ledger cannot be read"),
+        ("committed", {"update_ids": [], "corrections": [["mercy", 1.0]]}, "is not site:incarnation:sequence"),
     ],
 )
 def test_a_row_that_is_no_fact_is_an_error_that_names_it(kind: str, body: dict[str, object], says: str) -> None:
@@ -79,7 +97,7 @@ def test_a_receipt_says_what_became_of_an_update() -> None:
     assert history.receipt("heart", folded(1, staleness=2)) == Receipt(
         job="heart", update_id="mercy:0123abcd:1", outcome=Outcome.FOLDED, staleness=2
     )
-    assert history.receipt("heart", replace(folded(1, staleness=300), rebase=240)).rebase == 240
+    assert history.receipt("heart", dataclasses.replace(folded(1, staleness=300), rebase=240)).rebase == 240
     assert history.receipt("heart", Refused(update_id=update(2), reason="too stale")) == Receipt(
         job="heart", update_id="mercy:0123abcd:2", outcome=Outcome.REFUSED, reason="too stale"
     )

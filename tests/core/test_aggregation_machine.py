@@ -1,6 +1,7 @@
 """The aggregation under any order of messages, joins, leaves and time: what must hold always."""
 
 import math
+from collections import defaultdict
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from fedbus.core.aggregation import Aggregation, Arrival, Committed, Duplicate, Fact, Folded, Refused
-from fedbus.core.jobspec import BufferedSpec, FedAsyncSpec, JobSpec, SyncSpec
+from fedbus.core.jobspec import AutoSpec, BufferedSpec, CalibratedSpec, FedAsyncSpec, JobSpec, SyncSpec
 from fedbus.core.messages import UpdateId
 from fedbus.errors import ProtocolError
 
@@ -25,6 +26,10 @@ STRATEGIES = st.one_of(
         },
     ),
     st.just({"kind": "buffered", "normalise": "buffer"}),
+    st.fixed_dictionaries(
+        {"kind": st.sampled_from(["calibrated", "auto"])},
+        optional={"buffer": st.integers(1, 6), "flush_after_s": st.floats(0.5, 20)},
+    ),
     st.just({"kind": "fedasync", "mixing": 0.6}),
     st.fixed_dictionaries({"kind": st.just("sync"), "deadline_s": st.floats(1, 30)}, optional={"k": st.integers(1, 6)}),
 )
@@ -37,7 +42,17 @@ def spec_of(**keys: Any) -> JobSpec:
 
 
 def state_of(aggregation: Aggregation) -> tuple[object, ...]:
-    return (aggregation.version, aggregation.updates, aggregation.buffer, dict(aggregation.all_stats))
+    memory = aggregation.memory
+    return (
+        aggregation.version,
+        aggregation.updates,
+        aggregation.buffer,
+        aggregation.chosen,
+        dict(aggregation.all_stats),
+        dict(memory.buffer),
+        dict(memory.sites),
+        dict(memory.last),
+    )
 
 
 class AggregationMachine(RuleBasedStateMachine):
@@ -50,10 +65,12 @@ class AggregationMachine(RuleBasedStateMachine):
         clip=st.sampled_from([None, 1.0, 2.0]),
         limit=st.sampled_from([None, 2]),
     )
-    def begin(self, strategy: object, staleness: str, power: float, clip: float | None, limit: int | None) -> None:
+    def begin(
+        self, strategy: dict[str, Any], staleness: str, power: float, clip: float | None, limit: int | None
+    ) -> None:
         self.spec = spec_of(
             strategy=strategy,
-            staleness=staleness,
+            staleness="polynomial" if strategy["kind"] in ("auto", "calibrated") else staleness,
             num_examples_power=power,
             clip_to_own_median=clip,
             max_staleness=limit,
@@ -179,13 +196,38 @@ class AggregationMachine(RuleBasedStateMachine):
             active, rule = len(self.live.active), self.spec.strategy
             have, sites = len(self.live.buffer), {update_id.site for update_id in self.live.buffer}
             match rule:
-                case BufferedSpec(buffer=size):
-                    assert have == 0 or have < min(size or max(2, math.ceil(active / 3)), active)
+                case BufferedSpec(buffer=size) | AutoSpec(buffer=size) | CalibratedSpec(buffer=size):
+                    calibrated = isinstance(rule, CalibratedSpec) or (self.live.chosen or "").startswith("calibrated")
+                    full = min(size or max(2, math.ceil(active / 3)), active)
+                    assert have == 0 or (len(sites) if calibrated else have) < full
                 case FedAsyncSpec():
                     assert have == 0
                 case SyncSpec(k=k):
                     assert have == 0 or self.live.active - sites
                     assert have == 0 or k is None or len(sites) < k
+
+    @invariant()
+    def what_is_remembered_is_what_the_terms_of_the_facts_come_to(self) -> None:
+        """Each site's memory holds its last slot and nothing else, however it came to be."""
+        if hasattr(self, "live"):
+            buffer: dict[UpdateId, float] = defaultdict(float)
+            memory: dict[UpdateId, float] = defaultdict(float)
+            for fact in self.facts:
+                match fact:
+                    case Folded(update_id=own, weight=weight, clip=clip, also=also):
+                        for update, factor in ((own, weight * clip), *((t.update_id, t.factor) for t in also)):
+                            assert update.site == own.site
+                            buffer[update] += factor
+                    case Committed(corrections=corrections, remembers=remembers):
+                        for term in corrections:
+                            memory[term.update_id] += term.factor
+                        for update, factor in buffer.items() if remembers else ():
+                            memory[update] += factor
+                        buffer.clear()
+            held = {t.update_id: t.factor for slot in self.live.memory.sites.values() for t in slot.terms}
+            assert held == {update: factor for update, factor in memory.items() if factor != 0.0}
+            assert held.keys() <= self.live.memory.needed()
+            assert all(slot.weight > 0 for slot in self.live.memory.sites.values())
 
     @invariant()
     def a_replay_gives_the_same_state(self) -> None:
@@ -205,9 +247,13 @@ class AggregationMachine(RuleBasedStateMachine):
         if self.live.commit_due(now=self.now) is None:
             return
         version, buffer = self.live.version, self.live.buffer
+        draft = self.live.draft(now=self.now)
         fact = self.live.commit(now=self.now)
+        assert fact == draft
         assert (fact.version, fact.update_ids) == (version + 1, buffer)
         assert 0.0 < fact.normaliser < math.inf
+        assert 0.0 < fact.step <= 1.0
+        assert math.isfinite(fact.memory)
         assert self.live.buffer == ()
         self.facts.append(fact)
 

@@ -1,13 +1,15 @@
 """Tables of the strategies: weight, normaliser, when a commit is due, what is waited for."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedbus.core.facts import Folded
+from fedbus.core.facts import Committed, Folded, Term
 from fedbus.core.jobspec import JobSpec
+from fedbus.core.memory import Memory, Slot
 from fedbus.core.messages import UpdateId
 from fedbus.core.site_stats import SiteStats
 from fedbus.core.strategies import Buffer, Buffered, Evidence, FedAsync, Plan, Share, Strategy, Sync, strategy_of
@@ -203,3 +205,204 @@ def test_a_buffer_of_all_fresh_sites_is_fedavg_to_the_bit(examples: list[int], n
 
     plans = [rule.plan(holding(tuple(entries[rule]))) for rule in (buffered, sync)]
     assert plans == [Plan(normaliser=float(sum(examples)))] * 2
+
+
+# ------------------------------------------------------------------ calibrated
+
+
+def slot(site: str, *terms: tuple[int, float], weight: float = 1.0, count: int = 1, version: int = 0) -> Slot:
+    return Slot(
+        terms=tuple(Term(update_id=update_id(site, n), factor=factor) for n, factor in terms),
+        weight=weight,
+        count=count,
+        version=version,
+    )
+
+
+def update_id(site: str, sequence: int) -> UpdateId:
+    return UpdateId(site=site, incarnation="0" * 8, sequence=sequence)
+
+
+def terms(*of: tuple[str, int, float]) -> tuple[Term, ...]:
+    return tuple(Term(update_id=update_id(site, n), factor=factor) for site, n, factor in of)
+
+
+CALIBRATED = strategy("calibrated")
+
+
+@pytest.mark.parametrize(
+    ("given", "share"),
+    [
+        (evidence(100, 9), Share(weight=10.0)),  # staleness does not discount
+        # the first one takes what is remembered out
+        (
+            replace(evidence(100), remembered=slot("a", (1, 2.0), (2, 3.0))),
+            Share(weight=10.0, also=terms(("a", 1, -2.0), ("a", 2, -3.0))),
+        ),
+        # the third one of a slot makes it a mean of three; what is taken out already stays out as it is
+        (
+            replace(
+                evidence(81),
+                remembered=slot("a", (1, 2.0)),
+                slot=slot("a", (1, -2.0), (2, 6.0), (3, 3.0), count=2),
+            ),
+            Share(weight=3.0, also=terms(("a", 2, -2.0), ("a", 3, -1.0))),
+        ),
+        # ten times the lightest at most
+        (replace(evidence(10**6), fewest_examples=100), Share(weight=100.0)),
+        (replace(evidence(10**4), fewest_examples=100), Share(weight=100.0)),
+        (replace(evidence(2500), fewest_examples=100), Share(weight=50.0)),
+    ],
+)
+def test_what_an_update_counts_when_its_site_is_remembered(given: Evidence, share: Share) -> None:
+    found = CALIBRATED.share(given)
+
+    assert found.weight == pytest.approx(share.weight)
+    assert {t.update_id: t.factor for t in found.also} == pytest.approx({t.update_id: t.factor for t in share.also})
+
+
+def remembering(memory: dict[str, float], folds: dict[str, float], *, version: int = 1) -> Buffer:
+    """A buffer of sites and their weights, after a version that holds others in memory."""
+    facts = Memory()
+    for number, (site, weight) in enumerate(memory.items()):
+        facts.apply(replace(folded(site, weight=weight), update_id=update_id(site, number)))
+    committed = Committed(version=version, update_ids=(), normaliser=1.0, reason="", at=0.0, remembers=True)
+    facts.apply(committed)
+    entries = tuple(
+        replace(folded(site, weight=weight), update_id=update_id(site, 100 + number))
+        for number, (site, weight) in enumerate(folds.items())
+    )
+    for entry in entries:
+        facts.apply(entry)
+    return Buffer(
+        entries=entries,
+        active=frozenset(memory) | frozenset(folds),
+        first_at=0.0,
+        began_at=0.0,
+        version=version,
+        memory=facts,
+    )
+
+
+@pytest.mark.parametrize(
+    ("memory", "folds", "normaliser", "factor"),
+    [
+        # nothing is remembered: FedAvg of who is there
+        ({}, {"a": 1.0, "b": 3.0}, 4.0, 0.0),
+        # one of four: v = h + 4 / 1 p (delta - h)
+        ({"a": 1.0, "b": 1.0, "c": 1.0, "d": 1.0}, {"a": 1.0}, 1.0, 0.25),
+        # two of four, N / |S| = 2, P = 10
+        ({"a": 1.0, "b": 2.0, "c": 3.0, "d": 4.0}, {"a": 1.0, "d": 4.0}, 5.0, 0.1),
+        # a newcomer, for which h stands: v = h + 2 / 1 * 1/2 (delta - h) = delta
+        ({"a": 1.0}, {"b": 1.0}, 1.0, 0.0),
+        # all of them: buffer / P + H / P, where the buffer has lost H
+        ({"a": 1.0, "b": 2.0}, {"a": 1.0, "b": 2.0}, 3.0, 1 / 3),
+    ],
+)
+def test_what_becomes_of_a_buffer_and_what_is_remembered(
+    memory: dict[str, float], folds: dict[str, float], normaliser: float, factor: float
+) -> None:
+    plan = CALIBRATED.plan(remembering(memory, folds))
+
+    assert plan == Plan(normaliser=pytest.approx(normaliser), memory=pytest.approx(factor), remembers=True)
+
+
+@pytest.mark.parametrize("rule", [CALIBRATED, strategy("auto")])
+def test_who_has_gone_or_was_silent_for_4_n_versions_is_forgotten(rule: Strategy) -> None:
+    made = replace(remembering({"a": 1.0, "b": 2.0, "c": 3.0}, {"a": 1.0}), rule="calibrated")
+
+    assert rule.plan(made).corrections == ()
+    gone = rule.plan(replace(made, gone=frozenset({"b"})))
+    assert gone.corrections == terms(("b", 1, -2.0))
+    assert (gone.normaliser, gone.memory) == (pytest.approx(2.0), pytest.approx(1 / 4))
+    assert rule.plan(replace(made, version=12)).corrections == ()
+    assert rule.plan(replace(made, version=13)).corrections == terms(("b", 1, -2.0), ("c", 2, -3.0))
+    # an update of a site that has gone counts once
+    assert rule.plan(replace(made, gone=frozenset({"a"}))).corrections == ()
+
+
+def test_a_buffer_of_one_site_alone_is_not_full() -> None:
+    calibrated, buffered = strategy("calibrated", buffer=2), strategy("buffered", buffer=2)
+    state = buffer("a", "a", active="a b c")
+
+    assert calibrated.due(state, now=0) is None
+    assert buffered.due(state, now=0) is not None
+    full = buffer("a", "a", "b", active="a b c")
+    assert calibrated.due(full, now=0) == "updates of 2 of 2 sites are in the buffer"
+
+
+# ------------------------------------------------------------------ auto
+
+
+AUTO = strategy("auto")
+
+
+def timed(periods: dict[str, float | None], *sites: str, rule: str = "", first_at: float = 100.0) -> Buffer:
+    """A buffer of updates of `sites`, where sites with such periods are active."""
+    stats = {s: SiteStats(gaps=(p,) if p else (), folded=2, num_examples=4) for s, p in periods.items()}
+    made = remembering({}, dict.fromkeys(sites, 2.0))
+    return replace(made, active=frozenset(periods), stats=stats, rule=rule, first_at=first_at, version=0)
+
+
+@pytest.mark.parametrize(
+    ("current", "periods", "chosen"),
+    [
+        ("", {"a": 1.0, "b": None}, ""),
+        ("", {"a": 1.0}, ""),
+        ("calibrated", {"a": 1.0}, ""),  # nothing is known: it stays
+        ("", {"a": 1.0, "b": 1.9}, "buffered"),
+        ("", {"a": 1.0, "b": 2.0}, "calibrated"),
+        ("buffered", {"a": 1.0, "b": 1.9}, ""),
+        ("buffered", {"a": 1.0, "b": 3.0, "c": 9.7}, "calibrated"),
+        ("calibrated", {"a": 1.0, "b": 1.7}, ""),
+        ("calibrated", {"a": 1.0, "b": 1.5}, "buffered"),
+    ],
+)
+def test_auto_chooses_by_how_much_the_sites_differ_in_speed(
+    current: str, periods: dict[str, float | None], chosen: str
+) -> None:
+    plan = AUTO.plan(timed(periods, "a", rule=current))
+
+    assert plan.rule == chosen
+    if "c" in periods:
+        assert plan.rule_reason == "the slowest site, c, takes 9.7x the fastest, measured over 3 sites"
+
+
+def test_auto_weighs_by_the_rule_that_it_chose() -> None:
+    slow = replace(evidence(100, 3), rule="buffered")
+
+    assert AUTO.share(slow).weight == pytest.approx(40.0)  # b = 1, no discount
+    assert AUTO.share(replace(slow, rule="calibrated")).weight == pytest.approx(10.0)
+    assert AUTO.share(replace(slow, rule="")) == AUTO.share(slow)
+
+
+def test_when_auto_turns_to_calibrated_what_the_active_sites_sent_last_is_remembered() -> None:
+    made = timed({"a": 1.0, "b": 2.0}, "a", "b", "left", rule="buffered")
+
+    plan = AUTO.plan(made)
+
+    # n = 1 in every update; the buffer itself is still weighed as it was folded
+    assert plan.corrections == terms(("a", 100, 1.0), ("b", 101, 1.0))
+    assert (plan.normaliser, plan.memory, plan.remembers) == (6.0, 0.0, False)
+
+
+def test_when_auto_has_turned_to_buffered_the_next_commit_forgets() -> None:
+    made = replace(remembering({"a": 1.0, "b": 2.0}, {"a": 1.0}), rule="buffered")
+
+    assert AUTO.plan(made).corrections == terms(("a", 0, -1.0), ("b", 1, -2.0))
+
+
+@pytest.mark.parametrize(
+    ("state", "at"),
+    [
+        # 1/1 + 1/2 + 1/2 updates a second, K = 2: full after 1 s, twice that is long
+        (timed({"a": 1.0, "b": 2.0, "c": 2.0}, "a", "b"), 102.0),
+        (timed({"a": 1.0, "b": 2.0, "c": None}, "a", "b"), pytest.approx(100 + 2 * 2 / 1.5)),
+        (timed({"a": 1.0, "b": 2.0, "c": 2.0}, "a"), None),  # a site alone waits
+        (timed({"a": None, "b": None}, "a", "b"), None),
+    ],
+)
+def test_auto_does_not_wait_much_longer_than_a_buffer_takes_to_fill(state: Buffer, at: float | None) -> None:
+    auto = strategy("auto", buffer=2) if len(state.active) == 3 else strategy("auto")
+
+    assert auto.due_at(state) == at

@@ -28,7 +28,7 @@ from fedbus.tensors.global_model import GlobalModel
 from fedbus.tensors.server_optimizer import make_server_optimizer
 from services.aggregator import bodies, history
 from services.aggregator.model_keeper import ModelKeeper, rounding_seed
-from services.replay.contributions import groups_of
+from services.replay.contributions import applied, groups_of
 from services.replay.leave_out import LeftOut, leave_out
 from services.replay.replay import Replay, jobs_with_params, record
 from services.replay.verification import Verdict, verify
@@ -64,7 +64,7 @@ class Job:
         self.ledger.add_job("heart", self.spec.to_dict(), message_id="1", submitted_by="me", state="running", at=0.0)
         self.aggregation = Aggregation(self.spec, now=0.0)
         self.aggregation.set_active(["mercy", "ucsf"], now=0.0)
-        self.sent = 0
+        self.sent, self.now = 0, 0.0
         self.open(keep_updates=keep_updates)
 
     def open(self, *, keep_updates: bool) -> None:
@@ -95,11 +95,11 @@ class Job:
         norm = self.keeper.inspect(str(update_id)).norm
         version = self.aggregation.version
         arrival = Arrival(update_id=update_id, base_version=version, num_examples=num_examples, norm=norm)
-        fact = self.aggregation.receive(arrival, now=0.0)
+        fact = self.aggregation.receive(arrival, now=self.now)
         assert isinstance(fact, Folded)
         self.records(fact)
         self.keeper.fold(fact)
-        if self.aggregation.commit_due(now=0.0):
+        if self.aggregation.commit_due(now=self.now):
             self.commits()
         return fact
 
@@ -115,7 +115,7 @@ class Job:
         self.last_seq = self.ledger.record_facts("heart", [history.to_row(fact)], at=0.0)
 
     def commits(self) -> None:
-        fact = self.aggregation.commit(now=0.0, reason="so it is told")
+        fact = self.aggregation.commit(now=self.now, reason="so it is told")
         self.records(fact)
         deque(self.keeper.commit(fact).frames, maxlen=0)
 
@@ -457,3 +457,107 @@ def test_parts_of_a_model_are_few(names: list[str], groups: list[str]) -> None:
     found = groups_of(layout)
     assert list(found) == ["all", *groups]
     assert all(sum(b - a for a, b in found[g]) for g in found)
+
+
+# ------------------------------------------------------------------ rules that remember
+
+
+def remembering(folder: Path, strategy: str = "calibrated", **keys: Any) -> Job:
+    """A job of three sites of which one sends rarely; `va` leaves in the middle and comes back."""
+    job = Job(folder, strategy=strategy, codec={"down": "fp32"}, clip_to_own_median=None, **keys)
+    job.begin()
+    for now in range(1, 40):
+        job.now = float(now)
+        job.aggregation.set_active({"mercy", "ucsf", "va"} - ({"va"} if 15 <= now < 25 else set()), now=job.now)
+        for site, period in (("mercy", 1), ("ucsf", 2), ("va", 5)):
+            if now % period == 0 and site in job.aggregation.active:
+                job.sends(site, num_examples=10 * period)
+        if now in {18, 31}:
+            if job.aggregation.buffer:
+                job.commits()
+            job.saves()
+    return job
+
+
+@pytest.mark.parametrize("strategy", ["calibrated", "auto"])
+@pytest.mark.parametrize("kept", [True, False])
+def test_what_is_remembered_is_replayed_to_the_bit(tmp_path: Path, strategy: str, kept: bool) -> None:
+    job = remembering(tmp_path / "state", strategy, keep_updates=kept)
+    with StateReader(job.folder) as state:
+        verdict, done = verify(state, "heart")
+    assert verdict.identical
+    assert (verdict.from_version == 0) is kept
+    assert {n: t.numpy().tobytes() for n, t in done.model.state().items()} == {
+        n: t.numpy().tobytes() for n, t in job.keeper.model.state().items()
+    }
+    assert "memory" in done.model.state()
+
+
+def test_without_a_site_what_was_remembered_of_it_is_left_out_too(tmp_path: Path) -> None:
+    job = remembering(tmp_path / "state", server_optimizer={"lr": 1.0})
+    _, replay = job.without("ucsf")
+    expected = torch.linspace(-1, 1, LAYOUT.numel).double() + calibrated_by_hand(job, without="ucsf")
+    assert torch.allclose(replay.model.params.double(), expected, atol=1e-4)
+
+
+def calibrated_by_hand(job: Job, *, without: str) -> torch.Tensor:
+    """Where CA2FL leads at the recorded commits, in float64, with what one site sent left out."""
+    weights = {"mercy": 10**0.5, "ucsf": 20**0.5, "va": 50**0.5}
+    moved = torch.zeros(LAYOUT.numel, dtype=torch.float64)
+    memory: dict[str, torch.Tensor] = {}
+    for fact in (history.from_row(row) for row in job.ledger.facts("heart")):
+        if not isinstance(fact, Committed):
+            continue
+        for site in {term.update_id.site for term in fact.corrections} - {without}:
+            del memory[site]
+        sent: dict[str, list[torch.Tensor]] = {}
+        for update in fact.update_ids:
+            if update.site != without:
+                sent.setdefault(update.site, []).append(delta_of(update.sequence).double())
+        if sent:
+            slots = {site: torch.stack(deltas).mean(0) for site, deltas in sent.items()}
+            known = memory.keys() | slots.keys()
+            total = sum(weights[i] for i in memory)
+            mean = sum(weights[i] * h for i, h in memory.items()) / total if memory else torch.zeros(LAYOUT.numel)
+            p = {i: weights[i] / sum(weights[j] for j in known) for i in known}
+            moved += mean + len(known) / len(slots) * sum(p[i] * (d - memory.get(i, mean)) for i, d in slots.items())
+            memory |= slots
+    return moved
+
+
+def test_all_contributions_together_are_how_far_the_params_moved(tmp_path: Path) -> None:
+    job = remembering(tmp_path / "state")
+    with StateReader(job.folder) as state:
+        shares = applied(record(state, "heart"))
+    moved = sum(share * delta_of(update.sequence).double() for update, share in shares.items())
+    start = torch.linspace(-1, 1, LAYOUT.numel)
+    assert torch.allclose((job.keeper.model.params - start).double(), torch.as_tensor(moved), atol=1e-4)
+
+
+def test_a_damaged_body_that_is_only_remembered_is_named(tmp_path: Path) -> None:
+    job = remembering(tmp_path / "state")
+    with StateReader(job.folder) as state:
+        recording = record(state, "heart")
+        folds = recording.folds
+        remembered = next(fold for fold in folds if fold.also).also[0].update_id
+        folded = [fold.update_id for fold in folds].index(remembered)
+        read = 0
+
+        def told() -> None:
+            """A body is damaged once it was folded, before it is needed again."""
+            nonlocal read
+            read += 1
+            if read == folded + 1:
+                damage(job, remembered)
+
+        replay = Replay(state, recording, told=told)
+        with pytest.raises(StoreError, match=rf"job heart: update {remembered} \(.*\) is damaged: "):
+            replay.run()
+
+
+def damage(job: Job, update_id: UpdateId) -> None:
+    path = job.spool.found("heart", str(update_id))
+    assert path is not None
+    content = bytearray(path.read_bytes())
+    content[1000] ^= 1
+    path.write_bytes(content)
