@@ -1,9 +1,9 @@
-"""How far a commit moves the params when the job names no server learning rate: `Committed.step`, without a knob.
+"""How far a commit moves the params, beside the server learning rate: `Committed.step`, without a knob.
 
 What lives here: the one place where the step is decided, from numbers that facts give again. What may not: what the
 mean delta is made of (see `strategies`), the optimizer's own arithmetic (see `tensors.server_optimizer`).
 
-    eta = GAIN / sum over sites of p_i (1 + s_i) a_i        before anything is known: K / N
+    lr: auto    eta = GAIN / sum over sites of p_i (1 + s_i) a_i; K / N before anything is known
 
 a_i: the site's secant (see `tensors.secant`), how much less it asks for per distance that the model came; in [0, 1].
 s_i: its running staleness. p_i: its share, n^p over the sum. K: buffer aimed at; N: active sites.
@@ -17,6 +17,10 @@ It needs no other setting: where the local learning rate is three times larger, 
 
 The step grows by at most GROW and shrinks by at most SHRINK per commit, within [LEAST, MOST]. a_i is clipped and counts
 with p_i, so that a site that lies about it moves the step by its share and no more.
+
+`kind: fadas` has a rule of its own: step = 1 / s_max when s_max > tau_c, else 1; s_max: the largest staleness in the
+buffer. FADAS (Wang et al. 2024, arXiv 2407.18365) writes min(lr, 1 / s_max) for it, which never binds at the lr of an
+adaptive optimizer; its released code multiplies, and so does this.
 """
 
 from __future__ import annotations
@@ -64,3 +68,8 @@ def loop_gain(sites: Mapping[str, SiteStats], shares: Mapping[str, float]) -> fl
         shares[site] / total * (1.0 + (stats.running_staleness or 0.0)) * known.get(site, mean)
         for site, stats in sites.items()
     )
+
+
+def delay_adaptive(most_stale: int, *, tau_c: int) -> float:
+    """Return the step in (0, 1] of a buffer whose stalest update is `most_stale` versions old."""
+    return 1.0 if most_stale <= max(1, tau_c) else 1.0 / most_stale
