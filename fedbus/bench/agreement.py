@@ -2,7 +2,7 @@
 
 Eight sites train `digits`, the slowest ten times slower than the fastest, with a private RabbitMQ, an aggregator and
 eight site daemons, each with its trainer. A pause after each step makes a training of so many virtual seconds last so
-many times SCALE_S; what a real step, an upload and a commit take comes on top, and is small beside it. The target is
+many times `scale_s`; what a real step, an upload and a commit take comes on top, and is small beside it. The target is
 the job's own stop rule, so both sides are judged by the same scores of the same sites.
 
 The clock runs from `job-running` to `job-finishing`. Trainers need seconds to load torch, and not equally many, so the

@@ -29,6 +29,7 @@ ControlMessage = (
     | m.InitialParamsRequest
     | m.JobStarted
     | m.Receipt
+    | m.StepBudget
     | m.ResendRequest
     | m.ScoreRequest
     | m.JobEnded

@@ -58,6 +58,8 @@ def simulate(
 
     The same job, sites, speeds and seed give the same result, byte for byte.
     """
+    from time import perf_counter
+
     import torch
 
     from fedbus.simulation import Simulation, delays_of, make_sites, site_names
@@ -70,11 +72,20 @@ def simulate(
     delays = delays_of(speeds, len(names), seed=seed)
     there = _presences(names, delays, churn=churn, joins=join or [], leaves=leave or [])
     simulated = make_sites(spec, delays, names=names, data=data, presence=there)
+    began = perf_counter()
     with _progress(spec.name) as told:
         simulation = Simulation(
-            spec, simulated, seed=seed, evaluate_every_s=evaluate_every, latency_s=latency, on_progress=told
+            spec,
+            simulated,
+            seed=seed,
+            evaluate_every_s=evaluate_every,
+            scorers=names[:1] if spec.task_config.get("shared_test") else None,  # all are tested on the same
+            latency_s=latency,
+            on_progress=told,
         )
         result = simulation.run(**({} if until is None else {"until_s": until}))
+    took_s = perf_counter() - began
+    typer.echo(f"{result.updates} updates in {took_s:.1f} s, {60 * result.updates / took_s:,.0f} a minute", err=True)
     asked = {"job": spec.to_dict(), "speeds": speeds, "seed": seed, "churn": churn, "latency": latency}
     facts = asked | result.to_dict()
     missing = write_files(out, facts, result.points, title=f"{spec.name}: {speeds}, seed {seed}") if out else None

@@ -27,13 +27,15 @@ from statistics import median
 from types import MappingProxyType
 from typing import Protocol, assert_never
 
+from fedbus.core import guards
 from fedbus.core.facts import Arrival, Committed, Duplicate, Fact, Folded, Gauge, Refused
-from fedbus.core.jobspec import JobSpec
+from fedbus.core.jobspec import AutoSpec, JobSpec
 from fedbus.core.memory import Memory
 from fedbus.core.messages import UpdateId
-from fedbus.core.server_step import server_step
+from fedbus.core.robust import believed
+from fedbus.core.server_step import delay_adaptive, server_step
 from fedbus.core.site_stats import SiteStats
-from fedbus.core.strategies import Auto, Buffer, Evidence, strategy_of
+from fedbus.core.strategies import Buffer, Evidence, settled, strategy_of
 from fedbus.core.strategies.auto import NOT_MEASURED
 from fedbus.errors import ProtocolError
 
@@ -115,14 +117,16 @@ class Aggregation:
     @property
     def chosen(self) -> str | None:
         """Which rule weighs now and why, e.g. 'calibrated: ...'; None when the strategy is not one that chooses."""
-        if not isinstance(self._strategy, Auto):
+        if not isinstance(self._spec.strategy, AutoSpec):
             return None
-        return f"{self._rule}: {self._rule_reason}" if self._rule else NOT_MEASURED
+        if not self._rule:
+            return f"buffered: {settled(self._spec)}" if settled(self._spec) else NOT_MEASURED
+        return f"{self._rule}: {self._rule_reason}"
 
     @property
     def wants_gauge(self) -> bool:
         """Whether `commit` is to be given a Gauge, measured on `draft`."""
-        return False
+        return self._spec.robust is not None and self._spec.robust.kind == "multi_krum"
 
     # -------------------------------------------------------------- decisions
 
@@ -192,6 +196,8 @@ class Aggregation:
         `gauge`: what was measured on `draft`, when `wants_gauge`. Raises ProtocolError when the buffer is empty, or not
         due and no reason is given.
         """
+        if self.wants_gauge and gauge is None:
+            raise ProtocolError(f"version {self._version + 1} is to be committed with a gauge, measured on `draft`")
         fact = self._decide(now=now, reason=reason, gauge=gauge)
         self.apply(fact)
         return fact
@@ -296,19 +302,33 @@ class Aggregation:
             slot=self._memory.buffer.get(site),
             remembered=self._memory.sites.get(site),
             rule=self._rule,
+            steps=arrival.steps,
         )
         share = self._strategy.share(evidence)
+        limit = guards.soft_limit(active=len(self._active), size=self._strategy.size(len(self._active)))
+        away = staleness > limit
         return Folded(
             update_id=arrival.update_id,
             base_version=arrival.base_version,
             num_examples=arrival.num_examples,
             staleness=staleness,
             weight=share.weight,
-            clip=stats.clip(arrival.norm, factor=self._spec.clip_to_own_median),
+            clip=self._clip(arrival, away=away),
             norm=arrival.norm,
             at=now,
             steps=arrival.steps,
             also=share.also,
+            rebase=self._version - limit if away else None,
+        )
+
+    def _clip(self, arrival: Arrival, *, away: bool) -> float:
+        """The tightest of the guards that the job has; of a site that was `away`, also that for returners."""
+        own, norm = self.site_stats(arrival.update_id.site), arrival.norm
+        others = [self.site_stats(site).norms for site in sorted(self._active - {arrival.update_id.site})]
+        return min(
+            own.clip(norm, factor=self._spec.clip_to_own_median),
+            guards.clip_to_others(norm, others, factor=self._spec.clip_to_buffer),
+            guards.clip_of_returner(norm, own.norms, others) if away else 1.0,
         )
 
     def _fewest_examples(self, arrived: int) -> int:
@@ -321,20 +341,30 @@ class Aggregation:
             raise ProtocolError(f"version {self._version + 1} is not due: {self.waiting_for()}")
         gone = frozenset(site for site in self._memory.sites if self._is_gone(site, now=now))
         plan = self._strategy.plan(self._view(gone=gone))
-        active = len(self._active)
+        normaliser, combination = plan.normaliser, plan.combination
+        if combination is not None and gauge is not None and self._spec.robust is not None:
+            normaliser, combination = believed(combination, self._entries, gauge.gram, f=self._spec.robust.f)
         return Committed(
             version=self._version + 1,
             update_ids=self.buffer,
-            normaliser=plan.normaliser,
+            normaliser=normaliser,
             reason=why,
             at=now,
-            step=server_step(self._strategy.size(active), active, gauge) if self._spec.adapts_step else 1.0,
+            step=self._step(gauge),
             memory=plan.memory,
             corrections=plan.corrections,
             remembers=plan.remembers,
             rule=plan.rule,
             rule_reason=plan.rule_reason,
+            combination=combination,
         )
+
+    def _step(self, gauge: Gauge | None) -> float:
+        optimizer = self._spec.server_optimizer
+        if optimizer.kind == "fadas":
+            return delay_adaptive(max(entry.staleness for entry in self._entries), tau_c=optimizer.tau_c)
+        active = len(self._active)
+        return server_step(self._strategy.size(active), active, gauge) if self._spec.adapts_step else 1.0
 
     def _view(self, *, gone: frozenset[str] = frozenset()) -> Buffer:
         return Buffer(

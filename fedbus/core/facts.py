@@ -3,12 +3,12 @@
 What lives here: the frozen records of a decision; the ledger stores them and a replay applies them again.
 What may not: how a decision is made (see `aggregation`, `strategies`).
 
-Every decision about tensors is a linear combination of update bodies. What a replay does with the facts, in order, on
-three vectors (buffer, memory_sum, both zero at first, and params):
+Every decision about tensors is a linear combination of update bodies, but for a robust rule's (see `Combination`).
+What a replay does with the facts, in order, on three vectors (buffer, memory_sum, both zero at first, and params):
 
     Folded      buffer += weight clip delta(update_id) + sum(t.factor delta(t.update_id) for t in also)
     Committed   memory_sum += sum(t.factor delta(t.update_id) for t in corrections)
-                mean delta  = buffer / normaliser + memory memory_sum
+                mean delta  = buffer / normaliser + memory memory_sum       or what `combination` says
                 memory_sum += buffer                                        only when `remembers`
                 buffer      = 0
                 params      = server optimizer's step, its lr times `step`, along the mean delta
@@ -19,6 +19,7 @@ Fields that a release did not know yet have defaults which mean what it did: old
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from fedbus.core.messages import UpdateId
 
@@ -47,9 +48,13 @@ class Arrival:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gauge:
-    """What was measured on the mean delta that a commit would apply; `norm` is its L2 norm."""
+    """What was measured on the mean delta that a commit would apply.
+
+    norm: its L2 norm. gram: for a draft with a `combination` instead, the inner products [K, K] of its sites' deltas.
+    """
 
     norm: float
+    gram: tuple[tuple[float, ...], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +63,8 @@ class Folded:
 
     weight: finite and > 0. clip: in [0, 1]; scales a delta that is too long down, and does not count in the
     normaliser. norm: of the delta as it came. at: seconds on the clock of the caller. also: of updates of the same
-    site that came before, what they count changes by.
+    site that came before, what they count changes by. rebase: the oldest version that is worth training from, when the
+    update is from one that was not; its site is told.
     """
 
     update_id: UpdateId
@@ -71,6 +77,7 @@ class Folded:
     at: float
     steps: int = 0
     also: tuple[Term, ...] = ()
+    rebase: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +86,21 @@ class Refused:
 
     update_id: UpdateId
     reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Combination:
+    """A mean delta made of bodies instead of the buffer, by a robust rule over one delta of each site.
+
+    terms: a site's delta is the sum of its terms. rule: 'mean' is the sum of these deltas / `Committed.normaliser`,
+    'trimmed_mean' their mean without the `trim` lowest and highest of each coordinate, 'median' that of each. Without
+    terms the mean delta is 0. excluded: sites of the buffer that are not believed.
+    """
+
+    rule: Literal["mean", "trimmed_mean", "median"]
+    terms: tuple[Term, ...]
+    trim: int = 0
+    excluded: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +122,7 @@ class Committed:
     remembers: bool = False
     rule: str = ""
     rule_reason: str = ""
+    combination: Combination | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,6 +16,7 @@ A complete example; `task`, `local`, `stop` and `name` are required, all other k
     initial_params: null             # a file in the aggregator's params folder; null: the first site makes them
     local:                           # what a site does between two versions
       steps: 40                      # exactly one of steps, epochs, seconds
+      time_boxed: false              # slower sites make fewer steps, down to steps / 5, so that all return alike
       batch_size: 32
       learning_rate: 0.01
       proximal_mu: 0.0               # FedProx, arXiv 1812.06127
@@ -30,7 +31,9 @@ A complete example; `task`, `local`, `stop` and `name` are required, all other k
     num_examples_power: 0.5          # weight of a site is num_examples to this power
     num_examples_ratio: 10.0         # buffered, calibrated: at most so many times that of the site with the fewest
     clip_to_own_median: 2.0          # clip a delta to so many times the site's own recent median norm; null: never
-    server_optimizer: {kind: plain, lr: auto}   # plain | momentum | adam | yogi; auto: K / N, see `server_step`
+    clip_to_buffer: null             # clip to so many times the median norm of the other sites; 4 starves nobody
+    robust: null                     # e.g. {kind: multi_krum, f: 2}; or trimmed_mean, median: up to f sites may lie
+    server_optimizer: {kind: plain, lr: auto}   # plain | momentum | adam | yogi | fadas; auto: K / N, see `server_step`
     codec: {up: int8, down: int8}    # fp32 | fp16 | bf16 | int8
     chunk_bytes: 1048576
     # other strategies:
@@ -56,6 +59,7 @@ from typing import Annotated, Any, Self, assert_never
 
 from pydantic import (
     AfterValidator,
+    BeforeValidator,
     Field,
     PlainSerializer,
     PlainValidator,
@@ -78,6 +82,7 @@ from fedbus.core.jobspec_sections import (
     LocalSpec,
     PatienceSpec,
     PolynomialSpec,
+    RobustSpec,
     ServerOptimizerSpec,
     Spec,
     StalenessSpec,
@@ -85,6 +90,7 @@ from fedbus.core.jobspec_sections import (
     StrategySpec,
     SyncSpec,
     TargetSpec,
+    kind_from_text,
 )
 from fedbus.core.messages import check_name
 from fedbus.core.spec_text import SpecValueError, frozen_json, load_yaml, problems_of, shown, thawed_json
@@ -104,6 +110,7 @@ __all__ = [
     "LocalSpec",
     "PatienceSpec",
     "PolynomialSpec",
+    "RobustSpec",
     "ServerOptimizerSpec",
     "StalenessSpec",
     "StopSpec",
@@ -144,6 +151,8 @@ class JobSpec(Spec):
     num_examples_power: Annotated[float, Field(ge=0, le=1)] = 0.5
     num_examples_ratio: Annotated[float, Field(ge=1)] | None = 10.0
     clip_to_own_median: Annotated[float, Field(ge=1)] | None = 2.0
+    clip_to_buffer: Annotated[float, Field(ge=1)] | None = None
+    robust: Annotated[RobustSpec | None, BeforeValidator(kind_from_text)] = None
     server_optimizer: ServerOptimizerSpec = ServerOptimizerSpec()
     codec: CodecSpec = CodecSpec()
     chunk_bytes: Annotated[int, Field(ge=256 * KIB, le=MOST_CHUNK_BYTES)] = MIB
@@ -174,6 +183,36 @@ class JobSpec(Spec):
                 raise SpecValueError("min_sites", f"is {self.min_sites}, but sites lists only {listed}")
             if isinstance(self.strategy, SyncSpec) and (self.strategy.k or 0) > listed:
                 raise SpecValueError("strategy.k", f"is {self.strategy.k}, but sites lists only {listed}")
+        return self
+
+    @model_validator(mode="after")
+    def _robust_has_a_buffer(self) -> Self:
+        if self.robust is None:
+            return self
+        kind, least = self.robust.kind, self.robust.least_sites
+        match self.strategy:
+            case FedAsyncSpec():
+                problem = "makes a version of every update, a robust rule needs a buffer; use auto, buffered or sync"
+            case CalibratedSpec():
+                problem = "remembers what sites sent, a liar's delta too; use auto or buffered"
+            case BufferedSpec(normalise="buffer"):
+                problem = "divides by the buffer, a robust rule has a mean of its own; use normalise: weights"
+            case _ if self.local.time_boxed:
+                raise SpecValueError("local.time_boxed", f"makes deltas of unlike lengths, {kind} compares them")
+            case SyncSpec(k=int(k)) if k < least:
+                raise SpecValueError("strategy.k", f"is {k}, but {kind} with f = {self.robust.f} needs {least} sites")
+            case _ if self.min_sites < least:
+                raise SpecValueError(
+                    "min_sites", f"is {self.min_sites}, but {kind} with f = {self.robust.f} needs {least} sites"
+                )
+            case _:
+                return self
+        raise SpecValueError("strategy", problem)
+
+    @model_validator(mode="after")
+    def _time_boxes_have_no_memory(self) -> Self:
+        if self.local.time_boxed and isinstance(self.strategy, CalibratedSpec):
+            raise SpecValueError("strategy", "remembers deltas of unlike lengths when local.time_boxed; use auto")
         return self
 
     @property

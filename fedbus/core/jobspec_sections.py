@@ -11,6 +11,8 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from fedbus.core.robust import RobustKind, least_sites
+
 
 def _is_int(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
@@ -23,7 +25,7 @@ def _exactly_one(given: frozenset[str], keys: tuple[str, ...]) -> str | None:
     return f"give exactly one of {', '.join(keys)}; got {' and '.join(found) or 'none of them'}"
 
 
-def _kind_from_text(value: object) -> object:
+def kind_from_text(value: object) -> object:
     return {"kind": value} if isinstance(value, str) else value
 
 
@@ -52,11 +54,15 @@ class Spec(BaseModel):
 
 
 class LocalSpec(Spec):
-    """What a site does between two versions. The budget is exactly one of `steps`, `epochs` and `seconds`."""
+    """What a site does between two versions. The budget is exactly one of `steps`, `epochs` and `seconds`.
+
+    `time_boxed`: `steps` is what the fastest site makes; slower ones make fewer, see `step_budget`.
+    """
 
     steps: Count | None = None
     epochs: Positive | None = None
     seconds: Positive | None = None
+    time_boxed: bool = False
     batch_size: Annotated[int, Field(ge=1, le=10**6)]
     learning_rate: Positive
     proximal_mu: Annotated[float, Field(ge=0)] = 0.0
@@ -66,6 +72,12 @@ class LocalSpec(Spec):
     @classmethod
     def check_given(cls, given: frozenset[str]) -> str | None:
         return _exactly_one(given, ("steps", "epochs", "seconds"))
+
+    @model_validator(mode="after")
+    def _boxes_hold_steps(self) -> Self:
+        if self.time_boxed and self.steps is None:
+            raise ValueError("time_boxed needs the budget in steps: slower sites then make fewer of them")
+        return self
 
 
 class BufferedSpec(Spec):
@@ -120,7 +132,7 @@ class SyncSpec(Spec):
 StrategySpec = Annotated[
     AutoSpec | BufferedSpec | CalibratedSpec | FedAsyncSpec | SyncSpec,
     Field(discriminator="kind"),
-    BeforeValidator(_kind_from_text),
+    BeforeValidator(kind_from_text),
 ]
 
 
@@ -155,7 +167,7 @@ class ExponentialSpec(Spec):
 StalenessSpec = Annotated[
     ConstantSpec | PolynomialSpec | HingeSpec | ExponentialSpec,
     Field(discriminator="kind"),
-    BeforeValidator(_kind_from_text),
+    BeforeValidator(kind_from_text),
 ]
 
 
@@ -163,25 +175,26 @@ class ServerOptimizerSpec(Spec):
     """The optimizer that takes the pseudo-gradient at every commit (Reddi et al. 2021, arXiv 2003.00295).
 
     `lr` not given: 'auto' for plain, which is 1.0 times a step that the core decides (see `server_step`; with fedasync,
-    sync and the textbook's buffered always 1); 0.1 for momentum, 0.01 for Adam and Yogi, which bring the size of a step
-    themselves.
+    sync and the textbook's buffered always 1); 0.1 for momentum, 0.01 for Adam, Yogi and FADAS, which bring the size of
+    a step themselves. `tau_c`: FADAS shortens the step of a buffer with an update that is staler, in versions.
     """
 
     LR: ClassVar[Mapping[str, float | str]] = MappingProxyType(
-        {"plain": "auto", "momentum": 0.1, "adam": 0.01, "yogi": 0.01}
+        {"plain": "auto", "momentum": 0.1, "adam": 0.01, "yogi": 0.01, "fadas": 0.01}
     )
 
-    kind: Literal["plain", "momentum", "adam", "yogi"] = "plain"
+    kind: Literal["plain", "momentum", "adam", "yogi", "fadas"] = "plain"
     lr: Positive | Literal["auto"] = "auto"
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
     beta2: Annotated[float, Field(ge=0, lt=1)] = 0.99
     eps: Positive = 1e-3
+    tau_c: Annotated[int, Field(ge=0, le=10**6)] = 1
 
     @model_validator(mode="before")
     @classmethod
     def _fill_lr(cls, data: Any) -> Any:
-        data = _kind_from_text(data)
+        data = kind_from_text(data)
         if isinstance(data, Mapping) and data.get("lr") is None and isinstance(data.get("kind", "plain"), str):
             return {**data, "lr": cls.LR.get(data.get("kind", "plain"), "auto")}
         return data
@@ -207,6 +220,18 @@ class CodecSpec(Spec):
 
     up: Code = "int8"
     down: Code = "int8"
+
+
+class RobustSpec(Spec):
+    """A rule that gives the right answer though up to `f` of the sites in a buffer lie. See `core.robust`."""
+
+    kind: RobustKind
+    f: Annotated[int, Field(ge=1, le=10**4)] = 2
+
+    @property
+    def least_sites(self) -> int:
+        """So many distinct sites must be in a buffer: 2 f + 3."""
+        return least_sites(self.f)
 
 
 class TargetSpec(Spec):

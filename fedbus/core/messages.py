@@ -6,8 +6,8 @@ What lives here: the vocabulary of the protocol. What may not: bytes (see `wire`
     site               fedbus.sites      Join, SiteStatus, Leave, OfferAnswer, ScoreAnswer, ResyncRequest,
                                          TrainerTrouble
     site               fedbus.updates    chunks of an update, then UpdateManifest
-    aggregator         fedbus.control    RollCall, JobOffer, InitialParamsRequest, JobStarted, Receipt, ResendRequest,
-                                         ScoreRequest, JobEnded
+    aggregator         fedbus.control    RollCall, JobOffer, InitialParamsRequest, JobStarted, Receipt, StepBudget,
+                                         ResendRequest, ScoreRequest, JobEnded
     aggregator         fedbus.models     chunks of a version, then VersionManifest
     aggregator         fedbus.events     Event
     submitter          fedbus.jobs       job spec, Abort, Query (plain JSON, any AMQP client)
@@ -201,16 +201,35 @@ class JobStarted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Receipt:
-    """What became of one update. Also part of the version that names it, so that a lost receipt is found again."""
+    """What became of one update. Also part of the version that names it, so that a lost receipt is found again.
+
+    rebase: the site has been away for long; what it trains from a version before this one is worth nothing any more.
+    """
 
     job: str
     update_id: str
     outcome: Outcome
     reason: str = ""
     staleness: int = 0
+    rebase: int | None = None
 
     def __post_init__(self) -> None:
         UpdateId.parse(self.update_id)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepBudget:
+    """A site makes so many local steps from now on, for its trainings to take about as long as the others'.
+
+    Not kept by anybody: a site that was restarted makes the job's `local.steps` until it is told again.
+    """
+
+    job: str
+    steps: int
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise ValueError(f"a budget of {self.steps} steps: at least 1 is made")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

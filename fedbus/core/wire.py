@@ -41,6 +41,7 @@ Message = (
     | m.InitialParamsRequest
     | m.JobStarted
     | m.Receipt
+    | m.StepBudget
     | m.ResendRequest
     | m.ScoreRequest
     | m.JobEnded
@@ -63,6 +64,7 @@ TYPES: dict[str, type[Message]] = {
     "initial-params": m.InitialParamsRequest,
     "job-started": m.JobStarted,
     "receipt": m.Receipt,
+    "step-budget": m.StepBudget,
     "resend": m.ResendRequest,
     "score": m.ScoreRequest,
     "job-ended": m.JobEnded,

@@ -8,9 +8,10 @@ What lives here: what happens when, as a heap of events. What may not: how an up
     site leaves    for good: its update is lost
 
 A site has one update in flight, as by default on the bus, and with a strategy that waits it trains from each version
-once. Training is computed at the moment it begins, from the params of that moment, and its update comes in `delay`
-(drawn from the site's own generator) plus twice the latency: nothing depends on how fast this machine is. Events at
-the same time happen in the order in which they were foreseen. Same arguments, same result, to the bit.
+once. One whose update makes a version goes on from that version; on the bus its receipt may be there a little before.
+Training is computed at the moment it begins, from the params of that moment, and its update comes in `delay` (drawn
+from the site's own generator) plus twice the latency: nothing depends on how fast this machine is. Events at the same
+time happen in the order in which they were foreseen. Same arguments, same result, to the bit.
 """
 
 from __future__ import annotations
@@ -202,7 +203,12 @@ class Simulation:
         update_id = UpdateId(site=state.site.name, incarnation=INCARNATION, sequence=state.trainings + 1)
         base = self._server.params
         trained = self._trainer.train(
-            state.site.task, update_id, base, base_version=version, delay_s=state.site.delay(state.rng)
+            state.site.task,
+            update_id,
+            base,
+            base_version=version,
+            delay_s=state.site.delay(state.rng),
+            steps=self._server.steps(state.site.name),
         )
         state.trainings += 1
         state.in_flight = True

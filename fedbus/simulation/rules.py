@@ -18,6 +18,7 @@ from fedbus.core.jobspec import JobSpec
 from fedbus.core.layout import Layout
 from fedbus.core.messages import UpdateId
 from fedbus.core.seeds import rounding_seed
+from fedbus.core.step_budget import StepBudgets
 from fedbus.simulation.trainer import Trained
 from fedbus.tensors.codec import decode_all_
 from fedbus.tensors.global_model import GlobalModel
@@ -68,6 +69,9 @@ class Server(Protocol):
     @property
     def needs_base(self) -> bool: ...
 
+    def steps(self, site: str) -> int | None:
+        """How many local steps a site is to make, when not the job's `local.steps`."""
+
     def commit_if_due(self, *, now: float) -> int | None:
         """Make a version when one is due; its bytes in the model log, None when none is."""
 
@@ -91,6 +95,7 @@ class Production:
         )
         self._snapshot: tuple[int, int] | None = None
         self._kept: dict[UpdateId, tuple[bytes, ...]] = {}
+        self._budgets = StepBudgets(spec.local.steps or 1) if spec.local.time_boxed else None
 
     @property
     def params(self) -> Tensor:
@@ -130,6 +135,8 @@ class Production:
             steps=update.steps,
         )
         verdict = self._core.receive(arrival, now=now)
+        if self._budgets is not None:
+            self._budgets.measured(update.update_id.site, steps=update.steps, seconds=update.seconds)
         match verdict:
             case Folded():
                 self._model.fold_(verdict, self._bodies)
@@ -137,6 +144,9 @@ class Production:
             case Duplicate():
                 raise AssertionError(f"update {update.update_id} was sent twice")
         return verdict
+
+    def steps(self, site: str) -> int | None:
+        return None if self._budgets is None else self._budgets.budget(site, self._core.active)
 
     def commit_if_due(self, *, now: float) -> int | None:
         # as the daemon does: nothing is committed while nobody is there
@@ -199,6 +209,9 @@ class Foreign:
             self.params = made.detach().clone()
             self.version += 1
             self._made = True
+        return None
+
+    def steps(self, site: str) -> int | None:
         return None
 
     def commit_if_due(self, *, now: float) -> int | None:

@@ -77,18 +77,29 @@ class Trainer:
         self._delta = torch.empty_like(self._work)
         self._linked = _link_(self._model, unflatten(self._work, self.layout))
 
-    def train(self, task: Task, update_id: UpdateId, base: Tensor, *, base_version: int, delay_s: float) -> Trained:
-        """Train from `base`, float32 [numel], which is only read; `delay_s` is what the site's training takes.
+    def train(
+        self,
+        task: Task,
+        update_id: UpdateId,
+        base: Tensor,
+        *,
+        base_version: int,
+        delay_s: float,
+        steps: int | None = None,
+    ) -> Trained:
+        """Train from `base`, float32 [numel], which is only read; `delay_s` is what the job's local work takes.
 
+        `steps`: make so many instead of the job's `local.steps`, in as much less time.
         Raises TaskError when the training leaves params that are not finite.
         """
         self._load_(base)
         seed = training_seed(self._spec.seed, update_id)
         seed_everything(seed)
         clock = VirtualClock()
-        in_seconds = self._spec.local.seconds is not None
+        local, in_seconds = self._spec.local, self._spec.local.seconds is not None
+        share = 1.0 if steps is None or local.steps is None else steps / local.steps
         run = Run(
-            self._spec.local,
+            local if steps is None else local.model_copy(update={"steps": steps}),
             seed=seed,
             anchor=self._anchor(),
             pace=Pace(step_delay_s=delay_s / STEPS_OF_A_DELAY if in_seconds else 0.0),
@@ -103,7 +114,7 @@ class Trainer:
             base_version=base_version,
             num_examples=num_examples,
             steps=run.steps_done,
-            seconds=clock.now if in_seconds else delay_s,
+            seconds=clock.now if in_seconds else delay_s * share,
             frames=tuple(self._encode(delta, seed)),
         )
 

@@ -99,6 +99,12 @@ def decode_add_(out: Tensor, frame: bytes | memoryview, layout: Layout) -> Frame
     return header
 
 
+def decode_frame(frame: bytes | memoryview, layout: Layout) -> tuple[FrameHeader, Tensor]:
+    """Return the header and the elements of one frame, float32 [count] on the CPU; otherwise like `decode_into_`."""
+    header, coder, planes = _open(frame, layout)
+    return header, _values(header, coder, planes)
+
+
 def decode_all_(out: Tensor, frames: Iterable[bytes | memoryview], layout: Layout, *, add: bool = False) -> None:
     """Write (or `add`) frames that cover [0, numel) exactly once, in order of start.
 

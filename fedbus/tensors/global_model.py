@@ -18,16 +18,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import assert_never
 
 import torch
 from torch import Tensor
 
-from fedbus.core.facts import Committed, Folded, Gauge, Term
+from fedbus.core.facts import Combination, Committed, Folded, Gauge, Term
 from fedbus.core.frames import Code, FrameHeader
 from fedbus.core.layout import Layout
 from fedbus.core.messages import UpdateId
 from fedbus.errors import LayoutError
 from fedbus.tensors import digest as digests
+from fedbus.tensors import robust
 from fedbus.tensors.codec import DEFAULT_CHUNK_BYTES, decode_all_, decode_into_, encode, frame_count
 from fedbus.tensors.fold import Accumulator
 from fedbus.tensors.server_optimizer import ServerOptimizer
@@ -55,9 +57,10 @@ class GlobalModel:
     """Params, hidden params and the buffer of one job, all float32 [numel] on one device.
 
     Holds MODEL_COPIES model copies (params, hidden, the buffer's sum, scratch) plus the optimizer's moments: none for
-    plain, one for momentum, two for Adam and Yogi; and MEMORY_COPIES from the first commit that remembers. However many
-    sites there are, and also while it starts, commits, is saved or restored: beyond the copies nothing larger than one
-    frame and its elements is ever made. What sites sent last is not kept here but read again, from `bodies`.
+    plain, one for momentum, two for Adam and Yogi, three for FADAS; and MEMORY_COPIES from the first commit that
+    remembers. However many sites there are, and also while it starts, commits, is saved or restored: beyond the copies
+    nothing larger than one frame and its elements is ever made; for a robust rule, one of every body in the buffer.
+    What sites sent last is not kept here but read again, from `bodies`.
     """
 
     def __init__(
@@ -112,8 +115,11 @@ class GlobalModel:
             self._add_(self._buffer, term, bodies)
 
     def gauge_(self, draft: Committed, bodies: Bodies) -> Gauge:
-        """Measure the mean delta that `commit_` would apply; only the scratch vector changes."""
+        """Measure the mean delta that `commit_` would apply, or what it is combined of; only scratch changes."""
         self._check_caught_up()
+        if draft.combination is not None:
+            found = robust.gram(_slots(draft.combination, bodies), self.layout)
+            return Gauge(norm=0.0, gram=tuple(map(tuple, found)))
         mean = self._mean(draft)
         for term in draft.corrections:
             factor = draft.memory * term.factor
@@ -134,7 +140,7 @@ class GlobalModel:
         self._check_caught_up()
         for term in fact.corrections:
             self._add_(self._remembered(), term, bodies)
-        mean = self._mean(fact)
+        mean = self._mean(fact) if fact.combination is None else self._combined(fact, fact.combination, bodies)
         if fact.remembers:
             self._remembered().fold_(self._buffer.sum, 1.0)
         self._behind = True
@@ -149,6 +155,19 @@ class GlobalModel:
             for part, remembered in tiles(mean, self._memory.sum):
                 part.add_(remembered * fact.memory)
         return mean
+
+    def _combined(self, fact: Committed, combination: Combination, bodies: Bodies) -> Tensor:
+        """The mean delta of a robust rule, in the scratch vector."""
+        slots, out = _slots(combination, bodies), self._scratch
+        match combination.rule:
+            case "mean":
+                return robust.mean_(out, slots, self.layout, normaliser=fact.normaliser)
+            case "trimmed_mean":
+                return robust.trimmed_mean_(out, slots, self.layout, trim=combination.trim)
+            case "median":
+                return robust.median_(out, slots, self.layout)
+            case _:
+                assert_never(combination.rule)
 
     def _add_(self, total: Accumulator, term: Term, bodies: Bodies) -> None:
         """Add a term to a sum, by way of the scratch vector."""
@@ -232,6 +251,14 @@ class GlobalModel:
 
     def _encode(self, flat: Tensor, code: Code, seed: int) -> Iterator[bytes]:
         return encode(flat, self.layout, code, chunk_bytes=self._chunk_bytes, seed=seed, power_of_two=True)
+
+
+def _slots(combination: Combination, bodies: Bodies) -> list[robust.Slot]:
+    """One delta for each site, in the order of its first term."""
+    by_site: dict[str, list[tuple[float, Iterable[bytes | memoryview]]]] = {}
+    for term in combination.terms:
+        by_site.setdefault(term.update_id.site, []).append((term.factor, bodies(term.update_id)))
+    return [robust.Slot(bodies=tuple(of_site)) for of_site in by_site.values()]
 
 
 def _norm(flat: Tensor) -> float:

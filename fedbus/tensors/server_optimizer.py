@@ -6,6 +6,10 @@ Reddi et al. 2021, "Adaptive Federated Optimization" (arXiv 2003.00295), algorit
     momentum   m = momentum m + d                                            x += lr m
     adam       m = beta1 m + (1 - beta1) d   v = beta2 v + (1 - beta2) d^2   x += lr m / (sqrt(v) + eps)
     yogi       m as adam                     v -= (1 - beta2) d^2 sign(v - d^2)   x as adam
+    fadas      m, v as adam                  u = max(u, v)                         x += lr m / (sqrt(u) + eps)
+
+FADAS is Wang et al. 2024, "Towards Federated Asynchronous Adaptive Learning" (arXiv 2407.18365): AMSGrad, with a step
+that shrinks with the delay. There v and u start at 0, else:
 
 lr is the job's times the `step` that the core decided for this commit (see `core.server_step`).
 As in the paper there is no bias correction and v starts at eps^2 (their tau^2), m at 0.
@@ -111,6 +115,33 @@ class Adaptive:
         self._moments = dict(state)
 
 
+class Fadas:
+    """Adam that divides by the largest v so far, `u` (AMSGrad); its moments are created with the first step."""
+
+    def __init__(self, lr: float, beta1: float, beta2: float, eps: float) -> None:
+        self._lr = lr
+        self._beta1 = beta1
+        self._beta2 = beta2
+        self._eps = eps
+        self._moments: dict[str, Tensor] = {}
+
+    def step_(self, params: Tensor, mean_delta: Tensor, step: float = 1.0) -> None:
+        if not self._moments:
+            self._moments = {name: torch.zeros_like(params) for name in ("m", "v", "u")}
+        for x, d, m, v, u in tiles(params, mean_delta, *self._moments.values()):
+            m.mul_(self._beta1).add_(d, alpha=1 - self._beta1)
+            v.mul_(self._beta2).addcmul_(d, d, value=1 - self._beta2)
+            torch.maximum(u, v, out=u)
+            x.addcdiv_(m, u.sqrt().add_(self._eps), value=self._lr * step)
+
+    def state(self) -> dict[str, Tensor]:
+        return dict(self._moments)
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        _check_names(state, ("m", "v", "u"))
+        self._moments = {name: state[name] for name in ("m", "v", "u") if name in state}
+
+
 def make_server_optimizer(spec: ServerOptimizerSpec) -> ServerOptimizer:
     """Return the server optimizer that a job spec names; ValueError when its kind is unknown."""
     match spec.kind:
@@ -120,7 +151,9 @@ def make_server_optimizer(spec: ServerOptimizerSpec) -> ServerOptimizer:
             return Momentum(spec.base_lr, spec.momentum)
         case "adam" | "yogi":
             return Adaptive(spec.base_lr, spec.beta1, spec.beta2, spec.eps, yogi=spec.kind == "yogi")
-    raise ValueError(f"server optimizer {spec.kind!r} is unknown: expected plain, momentum, adam or yogi")
+        case "fadas":
+            return Fadas(spec.base_lr, spec.beta1, spec.beta2, spec.eps)
+    raise ValueError(f"server optimizer {spec.kind!r} is unknown: expected plain, momentum, adam, yogi or fadas")
 
 
 def _check_names(state: Mapping[str, Tensor], names: tuple[str, ...]) -> None:

@@ -74,10 +74,14 @@ class Load:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Train:
-    """Train from the loaded version under `seed` and write the encoded delta as frames to `path`."""
+    """Train from the loaded version under `seed` and write the encoded delta as frames to `path`.
+
+    `steps`: make so many instead of the job's `local.steps`.
+    """
 
     path: str
     seed: int
+    steps: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

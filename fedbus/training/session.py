@@ -96,8 +96,9 @@ class Session:
         """
         base_version = self._load_base()
         seed_everything(command.seed)
+        local = self._local if command.steps is None else self._local.model_copy(update={"steps": command.steps})
         run = Run(
-            self._local,
+            local,
             seed=command.seed,
             device=self._device,
             anchor=self._anchor(),

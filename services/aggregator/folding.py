@@ -11,7 +11,7 @@ The decisions are `core.Aggregation`'s, the tensors `ModelKeeper`'s; this file i
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from fedbus.core import events
 from fedbus.core import messages as m
@@ -148,12 +148,13 @@ class Folding:
         await self._tools.announcer.event(
             events.UPDATE_FOLDED,
             self._job,
-            f"{site}: staleness {fact.staleness}, weight {fact.weight:.3g}",
+            f"{site}: staleness {fact.staleness}, weight {fact.weight:.3g}{_guarded(fact)}",
             site=site,
             update=manifest.update_id,
             base_version=fact.base_version,
             staleness=fact.staleness,
             weight=round(fact.weight * fact.clip, 6),
+            clip=round(fact.clip, 6),
             norm=round(fact.norm, 6),
             num_examples=fact.num_examples,
             body_bytes=manifest.body_bytes,
@@ -183,13 +184,15 @@ class Folding:
         self._receipts = []
         sent_bytes = await self._publish(delta, told, snapshot=self._log.wants_snapshot(fact.version))
         now = time.monotonic()
+        excluded = fact.combination.excluded if fact.combination else ()
         await self._tools.announcer.event(
             events.VERSION_COMMITTED,
             self._job,
-            f"version {fact.version} from {len(fact.update_ids)} updates: {fact.reason}",
+            f"version {fact.version} from {len(fact.update_ids)} updates: {fact.reason}{_not_believed(excluded)}",
             version=fact.version,
             updates=[str(u) for u in fact.update_ids],
             reason=fact.reason,
+            excluded=list(excluded),
             body_bytes=sent_bytes,
             publish_s=round(now - began, 3),
             interval_s=round(now - self._since_version, 3),
@@ -282,3 +285,13 @@ class Folding:
     async def _facts(self) -> list[tuple[int, Fact]]:
         rows = await self._tools.store(self._tools.ledger.facts, self._job)
         return [(row.seq, history.from_row(row)) for row in rows]
+
+
+def _guarded(fact: Folded) -> str:
+    """What the guards did to an update, in words."""
+    clipped = f", clipped to {fact.clip:.2g} of its length" if fact.clip < 1.0 else ""
+    return f"{clipped}, told to rebase" if fact.rebase is not None else clipped
+
+
+def _not_believed(excluded: Sequence[str]) -> str:
+    return f"; not believed: {', '.join(excluded)}" if excluded else ""

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from fedbus.core.facts import Committed, Fact, Folded, Refused, Term
+from fedbus.core.facts import Combination, Committed, Fact, Folded, Refused, Term
 from fedbus.core.messages import Outcome, Receipt, UpdateId
 from fedbus.errors import StoreError
 from fedbus.store import ledger
@@ -23,7 +23,8 @@ def to_row(fact: Fact) -> tuple[str, Mapping[str, Any]]:
             return REFUSED, {"update_id": str(fact.update_id), "reason": fact.reason}
         case Committed():
             ids = {"update_ids": [str(u) for u in fact.update_ids]}
-            return COMMITTED, _flat(fact) | ids | _terms_of("corrections", fact.corrections)
+            terms = _terms_of("corrections", fact.corrections)
+            return COMMITTED, _flat(fact) | ids | terms | _combination_row(fact.combination)
 
 
 def _flat(fact: Folded | Committed) -> dict[str, Any]:
@@ -41,6 +42,22 @@ def _terms(pairs: Iterable[tuple[str, float]]) -> tuple[Term, ...]:
     return tuple(Term(update_id=UpdateId.parse(update), factor=factor) for update, factor in pairs)
 
 
+def _combination_row(combination: Combination | None) -> dict[str, Any]:
+    if combination is None:
+        return {}
+    terms = _terms_of("terms", combination.terms)
+    flat = {"rule": combination.rule, "trim": combination.trim, "excluded": list(combination.excluded)}
+    return {"combination": flat | terms}
+
+
+def _combination(row: Mapping[str, Any] | None) -> Combination | None:
+    if row is None:
+        return None
+    return Combination(
+        rule=row["rule"], terms=_terms(row.get("terms", ())), trim=row["trim"], excluded=tuple(row["excluded"])
+    )
+
+
 def from_row(row: ledger.Fact) -> Fact:
     """Read a fact back. Raises StoreError when the row is none."""
     try:
@@ -53,7 +70,10 @@ def from_row(row: ledger.Fact) -> Fact:
                 return Refused(**body | {"update_id": UpdateId.parse(body["update_id"])})
             case "committed":
                 ids, corrections = map(UpdateId.parse, body["update_ids"]), _terms(body.get("corrections", ()))
-                return Committed(**body | {"update_ids": tuple(ids), "corrections": corrections})
+                combination = _combination(body.get("combination"))
+                return Committed(
+                    **body | {"update_ids": tuple(ids), "corrections": corrections, "combination": combination}
+                )
     except (KeyError, TypeError, ValueError) as exc:
         raise StoreError(f"fact {row.seq} of the ledger cannot be read: {exc}") from exc
     raise StoreError(f"fact {row.seq} of the ledger is of unknown kind {row.kind!r}: upgrade fedbus")
@@ -62,7 +82,13 @@ def from_row(row: ledger.Fact) -> Fact:
 def receipt(job: str, fact: Folded | Refused) -> Receipt:
     """What the site of an update is told."""
     if isinstance(fact, Folded):
-        return Receipt(job=job, update_id=str(fact.update_id), outcome=Outcome.FOLDED, staleness=fact.staleness)
+        return Receipt(
+            job=job,
+            update_id=str(fact.update_id),
+            outcome=Outcome.FOLDED,
+            staleness=fact.staleness,
+            rebase=fact.rebase,
+        )
     return Receipt(job=job, update_id=str(fact.update_id), outcome=Outcome.REFUSED, reason=fact.reason)
 
 

@@ -27,6 +27,7 @@ from services.aggregator.complete import Complete, Item, Unwanted
 from services.aggregator.folding import Folding
 from services.aggregator.model_keeper import ModelKeeper
 from services.aggregator.model_log import ModelLogWriter
+from services.aggregator.pacing import Pacing
 from services.aggregator.result import result_of
 from services.aggregator.tools import Tools
 from services.aggregator.uploads import Receiving
@@ -65,6 +66,7 @@ class JobRunner:
         self._keeper = keeper
         self._tools = tools
         self._open_log = open_log
+        self._pacing = Pacing(self.job, self.spec, tools.announcer)
         self._folding: Folding | None = None
         self._initial_from: str | None = None
         self._abort: str | None = None
@@ -109,6 +111,7 @@ class JobRunner:
         """Tell a site that the model log is there to follow, if it is; ask again for a score that it owes."""
         if self.life.state in (m.JobState.RUNNING, m.JobState.FINISHING):
             await self._tools.announcer.tell(site, m.JobStarted(job=self.job, session=self._tools.session))
+            await self._pacing.remind(site)
         for version, owing in self.life.missing_scores():
             if owing == site:  # it was started anew since it was asked
                 await self._tools.announcer.tell(site, m.ScoreRequest(job=self.job, version=version))
@@ -234,6 +237,7 @@ class JobRunner:
         until = time.monotonic() + MOST_TOGETHER.total_seconds()
         manifest: m.UpdateManifest | None = first
         while manifest is not None:
+            await self._pacing.measured(manifest, active=self.aggregation.active)  # told before the receipt
             await folding.take(manifest)
             manifest = self.complete.next_delta() if self._may_go_on(until) else None
         await folding.settle()

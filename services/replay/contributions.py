@@ -20,7 +20,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from fedbus.core.facts import Committed, Term
+from fedbus.core.facts import Combination, Committed, Term
 from fedbus.core.layout import Layout
 from fedbus.core.memory import Memory
 from fedbus.core.messages import UpdateId
@@ -85,13 +85,21 @@ def applied(recording: Recording) -> dict[UpdateId, float]:
 
     for seq, fact in recording.facts:
         if isinstance(fact, Committed) and seq > recording.start.fact_seq:
-            for slot in memory.buffer.values():
+            if fact.combination is not None:
+                add(fact.combination.terms, fact.step / _divisor(fact, fact.combination))
+            for slot in memory.buffer.values() if fact.combination is None else ():
                 add(slot.terms, fact.step / fact.normaliser)
             if fact.memory:
                 add((t for slot in memory.sites.values() for t in slot.terms), fact.step * fact.memory)
                 add(fact.corrections, fact.step * fact.memory)
         memory.apply(fact)
     return {update: share for update, share in shares.items() if share}
+
+
+def _divisor(fact: Committed, combination: Combination) -> float:
+    """What a robust rule divides by; a trimmed mean or a median counts here as the mean of its sites."""
+    sites = {term.update_id.site for term in combination.terms}
+    return fact.normaliser if combination.rule == "mean" else float(len(sites))
 
 
 def groups_of(layout: Layout) -> Groups:

@@ -21,6 +21,7 @@ from typing import TypeVar, assert_never
 
 import torch
 
+from fedbus.core import robust
 from fedbus.core.aggregation import Aggregation
 from fedbus.core.facts import Committed, Fact, Folded, Refused
 from fedbus.core.frames import Code
@@ -211,6 +212,9 @@ class Replay:
         left = replace(fact, update_ids=tuple(e.update_id for e in entries), corrections=corrections)
         if not entries or not self._without or not (fact.remembers or len(entries) < len(fact.update_ids)):
             return left
+        if fact.combination is not None:
+            normaliser, combination = robust.without(fact.combination, entries, self._without)
+            return replace(left, normaliser=normaliser, combination=combination)
         view = Buffer(
             entries=entries, active=frozenset(), first_at=None, began_at=0.0, memory=self._memory, rule=self._rule
         )

@@ -184,6 +184,7 @@ class Site:
                 m.InitialParamsRequest()
                 | m.JobStarted()
                 | m.Receipt()
+                | m.StepBudget()
                 | m.ResendRequest()
                 | m.ScoreRequest()
                 | m.JobEnded()

@@ -113,6 +113,9 @@ class JobWorker:
                 await self._loop.make_initial()
             case m.Receipt():
                 await self._receipt(message)
+            case m.StepBudget(steps=steps):
+                log.info("step-budget", job=self._job, steps=steps)
+                self._loop.set_steps(steps)
             case m.ResendRequest(update_id=update_id):
                 self._send_all_of(m.UpdateId.parse(update_id))
             case m.ScoreRequest(version=version):
@@ -151,6 +154,9 @@ class JobWorker:
             return
         if receipt.outcome is m.Outcome.REFUSED:
             log.warning("update-refused", job=self._job, update=receipt.update_id, reason=receipt.reason)
+        if receipt.rebase is not None:
+            log.warning("rebase", job=self._job, update=receipt.update_id, from_version=receipt.rebase)
+            await self._loop.rebase(receipt.rebase)
         await self._loop.wake()
 
     async def _follow(self) -> None:

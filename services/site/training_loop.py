@@ -77,6 +77,9 @@ class TrainingLoop:
         self._initial_wanted = False
         self._score_wanted: int | None = None
         self._training_is_over = False
+        self._steps: int | None = None
+        self._oldest_base = 0
+        self._base: Held | None = None
         self._stopping = False
         # what an earlier daemon trained from counts too: a synchronous site trains once from each version
         self._trained_from = max((e.manifest["base_version"] for e in outbox.entries()), default=-1)
@@ -101,6 +104,19 @@ class TrainingLoop:
         self._score_wanted = version
         self._training_is_over = True
         await self._interrupt()
+
+    def set_steps(self, steps: int) -> None:
+        """Make so many local steps in every training that begins from now on, in a job that is time-boxed."""
+        local = self._spec.local
+        if local.time_boxed and local.steps is not None:
+            self._steps = min(steps, local.steps)
+
+    async def rebase(self, oldest: int) -> None:
+        """Train from versions from `oldest` on only; training from an older one that runs is cancelled."""
+        self._oldest_base = max(self._oldest_base, oldest)
+        if self._base is not None and self._base.version < self._oldest_base and self._trainer is not None:
+            await self._trainer.cancel()
+        await self.wake()
 
     async def stop(self) -> None:
         """The job is over."""
@@ -133,6 +149,8 @@ class TrainingLoop:
             return f"waiting for version {self._score_wanted}"
         if self._training_is_over:
             return "waiting for the end of the job"
+        if self._files.held.version < self._oldest_base:
+            return f"waiting for version {self._oldest_base}"
         if len(self._outbox.waiting) >= self._settings.max_in_flight:
             return "waiting for a receipt"
         return "waiting for the next version"
@@ -217,7 +235,7 @@ class TrainingLoop:
             return None
         if self._score_wanted is not None:
             return _Duty.SCORE if held.version >= self._score_wanted else None
-        if self._training_is_over:
+        if self._training_is_over or held.version < self._oldest_base:
             return None
         fresh = held.version > self._trained_from or not self._wait_for_new_version
         return _Duty.TRAIN if fresh and len(self._outbox.waiting) < self._settings.max_in_flight else None
@@ -258,12 +276,17 @@ class TrainingLoop:
     async def _train(self, trainer: Trainer, base: Held) -> None:
         if self._spec.local.evaluate and base.version > self._scored:
             await self._score(trainer, base.version)
-        if self._stopping or self._score_wanted is not None:
+        if self._stopping or self._score_wanted is not None or base.version < self._oldest_base:
             return
         self._now("training")
         update_id = self._outbox.next_id()
         seed = training_seed(self._spec.seed, update_id)
-        reply = await trainer.ask(p.Train(path=str(self._outbox.frames_path(update_id)), seed=seed))
+        self._base = base
+        command = p.Train(path=str(self._outbox.frames_path(update_id)), seed=seed, steps=self._steps)
+        try:
+            reply = await trainer.ask(command)
+        finally:
+            self._base = None
         match reply:
             case p.Cancelled():
                 return

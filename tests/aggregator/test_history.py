@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from fedbus.core.facts import Committed, Fact, Folded, Refused, Term
+from fedbus.core.facts import Combination, Committed, Fact, Folded, Refused, Term
 from fedbus.core.messages import Outcome, Receipt, UpdateId
 from fedbus.errors import StoreError
 from fedbus.store import ledger
@@ -41,6 +41,14 @@ FACTS: list[tuple[Fact, str]] = [
     (dataclasses.replace(folded(1), steps=7, also=TERMS), "folded"),
     (Refused(update_id=update(2), reason='body: "Größe"'), "refused"),
     (committed(4, update(1), update(3)), "committed"),
+    (dataclasses.replace(folded(5, staleness=300), rebase=240), "folded"),
+    (
+        dataclasses.replace(
+            committed(4, update(1), update(3)),
+            combination=Combination(rule="trimmed_mean", terms=TERMS, trim=2, excluded=("ucsf",)),
+        ),
+        "committed",
+    ),
     (dataclasses.replace(committed(4, update(1)), step=1 / 3, memory=-0.1, corrections=TERMS), "committed"),
     (dataclasses.replace(committed(4), remembers=True, rule="calibrated", rule_reason="as measured"), "committed"),
 ]
@@ -89,6 +97,7 @@ def test_a_receipt_says_what_became_of_an_update() -> None:
     assert history.receipt("heart", folded(1, staleness=2)) == Receipt(
         job="heart", update_id="mercy:0123abcd:1", outcome=Outcome.FOLDED, staleness=2
     )
+    assert history.receipt("heart", dataclasses.replace(folded(1, staleness=300), rebase=240)).rebase == 240
     assert history.receipt("heart", Refused(update_id=update(2), reason="too stale")) == Receipt(
         job="heart", update_id="mercy:0123abcd:2", outcome=Outcome.REFUSED, reason="too stale"
     )

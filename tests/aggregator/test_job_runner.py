@@ -119,10 +119,10 @@ class House:
         """Initial params of a site are complete in the spool."""
         self._comes(f"{site}:0123abcd:0", flat, kind="initial", layout=LAYOUT.to_dict())
 
-    def sends(self, site: str, sequence: int) -> str:
+    def sends(self, site: str, sequence: int, *, value: float = 0.1, **facts: Any) -> str:
         """An update of a site is complete in the spool; its id."""
         update_id = f"{site}:0123abcd:{sequence}"
-        self._comes(update_id, torch.full((LAYOUT.numel,), 0.1), kind="delta")
+        self._comes(update_id, torch.full((LAYOUT.numel,), value), kind="delta", **facts)
         return update_id
 
     def _comes(self, update_id: str, flat: torch.Tensor, **facts: Any) -> None:
@@ -350,3 +350,53 @@ async def test_a_job_that_ends_at_a_number_of_updates_takes_no_more_of_those_tha
         message.update_id: message.outcome for _, message in house.announcer.told if isinstance(message, m.Receipt)
     }
     assert [outcomes[update_id] for update_id in sent] == [m.Outcome.FOLDED] * 3 + [m.Outcome.REFUSED] * 2
+
+
+async def test_a_liar_is_named_and_a_restart_gives_the_same_bits(tmp_path: Path) -> None:
+    # given a running job of five sites, one of which may lie
+    keys = {"robust": {"kind": "multi_krum", "f": 1}, "min_sites": 5, "strategy": {"kind": "buffered"}}
+    house = House(tmp_path, **keys)
+    await house.runner.open()
+    sites = ("mercy", "ucsf", "va", "cleveland", "hungary")
+    for site in sites:
+        await house.accepts(site)
+    house.makes_initial("mercy", torch.zeros(LAYOUT.numel))
+    await house.runs(has_state(house, m.JobState.RUNNING))
+    # when one sends the contrary of the others
+    for index, site in enumerate(sites):
+        house.sends(site, 1, value=-30.0 if site == "va" else 0.1 + index / 100)
+    await house.runs(lambda: house.runner.aggregation.version == 1)
+    # then watchers are told who is not believed
+    (text,) = [text for kind, text in house.announcer.events if kind == "version-committed"]
+    assert text.endswith("; not believed: va")
+    # and the params are what the others say
+    params = house.keeper.model.params.clone()
+    assert 0.0 < float(params.min()) <= float(params.max()) < 0.2
+    # when the aggregator is killed and makes the version again from its start
+    _, newest = sorted((tmp_path / "job" / "checkpoints").iterdir())
+    newest.unlink()
+    again = House(tmp_path, **keys)
+    await again.runner.open()
+    assert torch.equal(again.keeper.model.params, params)
+
+
+async def test_a_slow_site_of_a_time_boxed_job_is_told_to_make_fewer_steps(tmp_path: Path) -> None:
+    # given a running job of two sites
+    local = {"steps": 50, "time_boxed": True, "batch_size": 1, "learning_rate": 0.1}
+    house = House(tmp_path, local=local, strategy={"kind": "buffered", "buffer": 2})
+    await house.runner.open()
+    for site in ("mercy", "ucsf"):
+        await house.accepts(site)
+    house.makes_initial("mercy", torch.zeros(LAYOUT.numel))
+    await house.runs(has_state(house, m.JobState.RUNNING))
+    # when one takes twice as long
+    house.sends("mercy", 1, steps=50, train_s=10.0)
+    house.sends("ucsf", 1, steps=50, train_s=20.0)
+    await house.runs(lambda: house.runner.aggregation.updates == 2)
+    # then it is told before its receipt, so that its next training is shorter
+    told = [message for site, message in house.announcer.told if site == "ucsf"]
+    assert told.index(m.StepBudget(job="heart", steps=25)) < [type(message) for message in told].index(m.Receipt)
+    # and again when it was started anew
+    house.announcer.told.clear()
+    await house.runner.on_answer(m.OfferAnswer(site="ucsf", job="heart", accepted=True))
+    assert m.StepBudget(job="heart", steps=25) in [message for site, message in house.announcer.told]

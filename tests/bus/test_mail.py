@@ -45,6 +45,7 @@ CONTROL: list[mail.ControlMessage] = [
     m.InitialParamsRequest(job="heart"),
     m.JobStarted(job="heart", session="0a"),
     m.Receipt(job="heart", update_id=UPDATE, outcome=m.Outcome.FOLDED),
+    m.StepBudget(job="heart", steps=20),
     m.ResendRequest(job="heart", update_id=UPDATE),
     m.ScoreRequest(job="heart", version=1),
     m.JobEnded(job="heart", state=m.JobState.FINISHED, reason="done"),

@@ -63,6 +63,13 @@ def test_a_spec_cannot_be_changed() -> None:
         spec.seed = 3
 
 
+def test_time_boxes_need_a_budget_in_steps() -> None:
+    found = problems(MINIMAL | {"local": {"seconds": 5.0, "time_boxed": True, "batch_size": 8, "learning_rate": 0.1}})
+
+    assert list(found) == ["local"]
+    assert "time_boxed needs the budget in steps" in found["local"]
+
+
 def test_every_problem_is_reported_with_its_path() -> None:
     found = problems(
         {

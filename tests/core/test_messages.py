@@ -53,6 +53,8 @@ def test_one_update_has_one_text_so_that_it_cannot_be_counted_under_two(text: st
 def test_a_receipt_names_an_update() -> None:
     with pytest.raises(ValueError, match="is not site:incarnation:sequence"):
         m.Receipt(job="heart", update_id="the last one", outcome=m.Outcome.FOLDED)
+    with pytest.raises(ValueError, match="at least 1"):
+        m.StepBudget(job="heart", steps=0)
 
 
 def test_only_three_states_are_an_end() -> None:

@@ -62,10 +62,11 @@ GOLDEN: list[tuple[wire.Message, str, bytes]] = [
     (m.InitialParamsRequest(job="heart"), "initial-params", b'{"job":"heart"}'),
     (m.JobStarted(job="heart", session="0a"), "job-started", b'{"job":"heart","session":"0a"}'),
     (
-        m.Receipt(job="heart", update_id=UPDATE, outcome=m.Outcome.FOLDED, staleness=2),
+        m.Receipt(job="heart", update_id=UPDATE, outcome=m.Outcome.FOLDED, staleness=300, rebase=240),
         "receipt",
-        b'{"job":"heart","outcome":"folded","reason":"","staleness":2,"update_id":"mercy:0123abcd:7"}',
+        b'{"job":"heart","outcome":"folded","reason":"","rebase":240,"staleness":300,"update_id":"mercy:0123abcd:7"}',
     ),
+    (m.StepBudget(job="heart", steps=20), "step-budget", b'{"job":"heart","steps":20}'),
     (
         m.ResendRequest(job="heart", update_id=UPDATE),
         "resend",
@@ -111,7 +112,7 @@ GOLDEN: list[tuple[wire.Message, str, bytes]] = [
         "version",
         b'{"delta":{"body_bytes":20,"frames":1},"digest":"cd","job":"heart",'
         b'"layout":{"tensors":[["bias",[2],"float32"]]},'
-        b'"receipts":[{"job":"heart","outcome":"refused","reason":"stale","staleness":0,'
+        b'"receipts":[{"job":"heart","outcome":"refused","reason":"stale","rebase":null,"staleness":0,'
         b'"update_id":"mercy:0123abcd:7"}],"snapshot":null,"snapshot_at":1700000000.5,"snapshot_version":0,"version":4}',
     ),
     (

@@ -123,3 +123,27 @@ def test_beside_a_running_aggregator_that_keeps_nothing_and_after_its_kill(house
     assert [path for path, content in before.items() if path.read_bytes() != content] == []
     assert again.json["identical"] is True
     assert again.json["to_version"] == house.versions(job)[-1].version
+
+
+@pytest.mark.parametrize("strategy", ["calibrated", "auto"])
+def test_a_rule_that_remembers_is_replayed_to_the_bit_after_a_kill(house, strategy):
+    # given: a slow and a fast site, and an aggregator that is killed in the middle
+    house.start_aggregator(**KEEPING)
+    house.start_site("cleveland", step_delay_s=0.01)
+    house.start_site("hungary", step_delay_s=0.1)
+    job = house.submit(min_sites=2, strategy=strategy, codec={"up": "int8", "down": "int8"}, stop={"versions": 24})
+    house.committed(12)
+    house.kill(house.aggregator)
+    stopped = house.fedbus("replay", str(state_of(house)), "--job", job, "--verify", "-o", "json")
+    house.start_aggregator(**KEEPING)
+    house.ended(job)
+    # then: what sites sent last was remembered, also over the restart
+    ended = house.fedbus("replay", str(state_of(house)), "--job", job, "--verify", "-o", "json")
+    assert stopped.json["identical"] is ended.json["identical"] is True, stopped.err + ended.err
+    assert (ended.json["from_version"], ended.json["to_version"]) == (0, 24)
+    assert any(fact.also for fact in house.folded(job))
+    refused = [event["reason"] for event in house.aggregator.events() if event["event"] == "update-refused"]
+    assert set(refused) <= {"the job is finishing"}
+    # and people see which rule weighs, where it was chosen
+    rule = house.job(job)["rule"]
+    assert rule is None if strategy == "calibrated" else rule.startswith("calibrated: the slowest site, hungary, takes")

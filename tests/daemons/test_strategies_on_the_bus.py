@@ -16,6 +16,8 @@ def two_hospitals(manned_house):
 @pytest.mark.parametrize(
     "keys",
     [
+        pytest.param({"strategy": "auto"}, id="auto"),
+        pytest.param({"strategy": "calibrated", "min_sites": 2}, id="calibrated"),
         pytest.param({"strategy": {"kind": "fedasync", "mixing": 0.5}}, id="fedasync"),
         pytest.param({"strategy": {"kind": "sync"}, "min_sites": 2}, id="sync"),
         pytest.param({"codec": {"up": "int8", "down": "int8"}, "sites": ["cleveland"]}, id="int8 both ways"),

@@ -88,6 +88,18 @@ def test_a_budget_in_seconds_gives_a_fast_site_more_steps(make_spec: MakeSpec, m
     assert steps(1.25) == 8
 
 
+def test_a_slow_site_of_a_time_boxed_job_makes_fewer_steps_in_as_much_less_time(
+    make_spec: MakeSpec, make_site: MakeSite
+) -> None:
+    local = {"steps": 10, "batch_size": 1, "learning_rate": 1.0, "time_boxed": True}
+    spec = make_spec(local=local, strategy={"kind": "buffered", "buffer": 1})
+
+    result = Simulation(spec, [make_site("fast", 1.0), make_site("slow", 5.0)], seed=0).run(until_s=10.5)
+
+    # the slow one: ten steps until t 5, from then on two steps in one second
+    assert (result.sites["fast"].folded, result.sites["slow"].folded) == (10, 1 + 5)
+
+
 def test_bytes_are_those_of_the_frames(make_spec: MakeSpec, make_site: MakeSite) -> None:
     spec = make_spec(strategy={"kind": "buffered", "buffer": 1}, stop={"versions": 3})
     layout = Trainer(spec, Counting()).layout

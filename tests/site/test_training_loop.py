@@ -282,6 +282,66 @@ async def test_metrics_that_are_not_finite_are_left_out(clinic: Clinic) -> None:
     assert entry.manifest["metrics"] == {"auc": 0.5}
 
 
+async def test_a_time_boxed_site_makes_the_steps_it_was_told_from_the_next_training_on(tmp_path: Path) -> None:
+    clinic = Clinic(tmp_path, local={"steps": 10, "time_boxed": True}, max_in_flight=9)
+    async with running(clinic):
+        await clinic.opens()
+        await clinic.hold(0)
+        await clinic.loads(0)
+        assert (await clinic.expects(p.Train)).steps is None
+        clinic.loop.set_steps(4)
+        clinic.trains(0)
+        assert (await clinic.expects(p.Train)).steps == 4
+        # never more than the job says
+        clinic.loop.set_steps(1000)
+        clinic.trains(0)
+        assert (await clinic.expects(p.Train)).steps == 10
+
+
+async def test_a_budget_means_nothing_in_a_job_that_is_not_time_boxed(clinic: Clinic) -> None:
+    async with running(clinic):
+        clinic.loop.set_steps(1)
+        await clinic.opens()
+        await clinic.hold(0)
+        await clinic.loads(0)
+        assert (await clinic.expects(p.Train)).steps is None
+
+
+async def test_a_site_told_to_rebase_drops_the_training_from_an_old_version_and_begins_anew(tmp_path: Path) -> None:
+    # given a site that trains from version 0
+    clinic = Clinic(tmp_path, max_in_flight=2)
+    async with running(clinic):
+        await clinic.opens()
+        await clinic.hold(0)
+        await clinic.loads(0)
+        await clinic.expects(p.Train)
+        # when it is told that nothing before version 2 counts
+        await clinic.loop.rebase(2)
+        assert clinic.cancels == 1
+        clinic.answers.put_nowait(p.Cancelled(base_version=0, steps=2))
+        # then it trains no more until it holds such a version
+        await clinic.idle("waiting for version 2")
+        await clinic.hold(1, "delta")
+        await clinic.idle("waiting for version 2")
+        await clinic.hold(2, "delta")
+        await clinic.loads(2)
+        await clinic.expects(p.Train)
+    assert clinic.updates == []
+
+
+async def test_a_training_from_a_version_that_is_new_enough_goes_on(clinic: Clinic) -> None:
+    async with running(clinic):
+        await clinic.opens()
+        await clinic.hold(3)
+        await clinic.loads(3)
+        await clinic.expects(p.Train)
+        await clinic.loop.rebase(3)
+        clinic.trains(3)
+        await clinic.idle("waiting for a receipt")
+    assert clinic.cancels == 0
+    assert len(clinic.updates) == 1
+
+
 def test_the_seed_of_a_training_is_its_own_and_comes_again() -> None:
     one = m.UpdateId(site="mercy", incarnation="0123abcd", sequence=1)
     assert training_seed(0, one) == training_seed(0, one)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import json
 import subprocess
 import sys
@@ -92,6 +93,40 @@ def test_without_scikit_learn_the_error_says_what_to_install(tmp_path: Path) -> 
 
     assert "DataError" in said
     assert "pip install fedbus[digits]" in said
+
+
+@pytest.mark.parametrize("hidden", [[0], ["64"], "64", 64, [64.0]])
+def test_widths_that_are_none_are_refused(hidden: object, tmp_path: Path) -> None:
+    with pytest.raises(TaskError, match="hidden"):
+        Digits(site_of(tmp_path, hidden=hidden))
+
+
+def test_the_model_is_as_wide_and_deep_as_the_job_says(tmp_path: Path) -> None:
+    (tmp_path / "digits.json").write_text('{"index": 0, "sites": 1}')
+
+    def numel(**config: object) -> int:
+        return sum(param.numel() for param in Digits(site_of(tmp_path, **config)).model().parameters())
+
+    assert numel() == numel(hidden=[64]) == 4810
+    assert numel(hidden=[64, 64]) == 8970
+
+
+def test_its_own_sgd_is_that_of_torch(tmp_path: Path) -> None:
+    (tmp_path / "digits.json").write_text('{"index": 0, "sites": 1}')
+    task = Digits(site_of(tmp_path))
+    torch.manual_seed(0)
+    model = task.model()
+    other = copy.deepcopy(model)
+    images, labels = task._train
+
+    task.train(model, Run(LocalSpec(steps=7, batch_size=16, learning_rate=0.1), seed=5))
+    optimizer = torch.optim.SGD(other.parameters(), lr=0.1)
+    for rows in Run(LocalSpec(steps=7, batch_size=16, learning_rate=0.1), seed=5).batches(len(labels)):
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(other(images[rows]), labels[rows]).backward()
+        optimizer.step()
+
+    assert all(torch.equal(p, q) for p, q in zip(model.parameters(), other.parameters(), strict=True))
 
 
 def test_training_learns_the_digits(tmp_path: Path) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import importlib.util
 import json
 import math
 import random
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ import torch
 
 from fedbus.core.jobspec import LocalSpec
 from fedbus.tasks.digits import Digits
+from fedbus.tasks.fashion_mnist import IMAGES, LABELS, FashionMnist
 from fedbus.tasks.heart_disease import HeartDisease, write_site_data
 from fedbus.tasks.synthetic import Synthetic
 from fedbus.training.run import Run
@@ -41,6 +44,15 @@ def write_patients(folder: Path) -> None:
         writer.writerows([rng.gauss(0, 1) for _ in range(4)] for _ in range(60))
 
 
+def write_garments(folder: Path) -> None:
+    """Files of the data set's shape: noise, so that the test needs nothing installed."""
+    rng = random.Random(5)
+    images = struct.pack(">4I", 0x803, 60_000, 28, 28) + rng.randbytes(100 * 28 * 28)
+    (folder / IMAGES).write_bytes(gzip.compress(images))
+    (folder / LABELS).write_bytes(gzip.compress(struct.pack(">2I", 0x801, 60_000) + bytes(range(10)) * 10))
+    (folder / "fashion_mnist.json").write_text(json.dumps({"index": 1, "sites": 2}))
+
+
 def write_share(folder: Path) -> None:
     (folder / "digits.json").write_text(json.dumps({"index": 1, "sites": 4}))
 
@@ -49,6 +61,8 @@ TASKS: dict[str, tuple[Callable[[], Any], Callable[[Path], object], dict[str, An
     "heart_disease": (lambda: HeartDisease, lambda folder: write_site_data(folder, "hungary"), {}),
     "heart_disease-hidden": (lambda: HeartDisease, lambda folder: write_site_data(folder, "hungary"), {"hidden": 8}),
     "digits": (lambda: Digits, write_share, {}),
+    "digits-deep": (lambda: Digits, write_share, {"hidden": [16, 16]}),
+    "fashion_mnist": (lambda: FashionMnist, write_garments, {"images": 100, "alpha": 10.0}),
     "synthetic": (lambda: Synthetic, lambda folder: None, {"numel": 5000, "tensors": 3}),
     "example": (example_task, write_patients, {}),
 }

@@ -14,7 +14,7 @@ SITE_PACKAGE = Path(__file__).parent / "site_package"
 
 
 def test_the_built_in_tasks_are_installed() -> None:
-    assert {"heart_disease", "digits", "synthetic"} <= set(task_names())
+    assert {"heart_disease", "digits", "fashion_mnist", "synthetic"} <= set(task_names())
     assert load_task("heart_disease") is HeartDisease
 
 

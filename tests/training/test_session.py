@@ -84,6 +84,15 @@ def train(session: Session, path: Path, seed: int = 1, cancel: threading.Event |
     return session.train(p.Train(path=str(path), seed=seed), cancel or threading.Event(), ignore)
 
 
+def test_a_training_makes_the_steps_that_its_command_says(session: Session, model: Model, tmp_path: Path) -> None:
+    session.load(model.load())
+
+    trained = session.train(p.Train(path=str(tmp_path / "short"), seed=1, steps=2), threading.Event(), ignore)
+
+    assert trained.steps == 2
+    assert train(session, tmp_path / "whole").steps == 3  # the job's own, the next time
+
+
 def test_opened_names_device_and_layout(session: Session, model: Model) -> None:
     assert session.opened() == p.Opened(device="cpu", layout_digest=model.layout.digest, numel=36 + 4 + 4 * 4)
 

@@ -34,6 +34,7 @@ MESSAGES: list[p.Message] = [
     ),
     p.Load(version=3, digest="ab"),
     p.Train(path="/u", seed=7),
+    p.Train(path="/u", seed=7, steps=20),
     p.Evaluate(version=3),
     p.Cancel(),
     p.Close(),

@@ -10,6 +10,11 @@ What lives here: one frozen class per rule, pure functions of numbers. What may 
     fedasync   mixing f(s)                            at every update                        sum
     sync       n^p f(s)                               k sites contributed, or deadline_s     sum / weights
 
+and around one of them
+
+    by_steps   / local steps                          as it                                  times effective steps
+    robust     as it                                  as it, once 2 f + 3 sites are there    see `core.robust`
+
 n: num_examples; p: `num_examples_power`; s: staleness; f: staleness function; mean s: running mean of the site's s;
 sum: of weight delta.
 A new rule is a class with the methods of `base.Strategy`, a spec in `jobspec_sections` and a line in `strategy_of`.
@@ -24,28 +29,49 @@ from fedbus.core.staleness import constant, staleness_function
 from fedbus.core.strategies.auto import Auto
 from fedbus.core.strategies.base import Buffer, Evidence, Plan, Share, Strategy, counted
 from fedbus.core.strategies.buffered import Buffered
+from fedbus.core.strategies.by_steps import ByLocalSteps
 from fedbus.core.strategies.calibrated import Calibrated
 from fedbus.core.strategies.fedasync import FedAsync
+from fedbus.core.strategies.robust import Robust
 from fedbus.core.strategies.sync import Sync
 
 __all__ = [
     "Auto",
     "Buffer",
     "Buffered",
+    "ByLocalSteps",
     "Calibrated",
     "Evidence",
     "FedAsync",
     "Plan",
+    "Robust",
     "Share",
     "Strategy",
     "Sync",
     "counted",
+    "settled",
     "strategy_of",
 ]
 
 
 def strategy_of(spec: JobSpec) -> Strategy:
-    """Return the strategy that a job spec asks for."""
+    """Return the strategy that a job spec asks for, within the rules that go around it."""
+    rule = _rule_of(spec)
+    if spec.local.time_boxed and spec.local.steps is not None:
+        rule = ByLocalSteps(inner=rule, most=spec.local.steps)
+    return rule if spec.robust is None else Robust(inner=rule, kind=spec.robust.kind, f=spec.robust.f)
+
+
+def settled(spec: JobSpec) -> str:
+    """Say why `auto` is buffered throughout this job; empty when it may choose."""
+    if spec.robust is not None:
+        return f"{spec.robust.kind} judges what is in the buffer, and a memory would keep what a liar sent"
+    if spec.local.time_boxed:
+        return "time-boxed sites return alike, and a memory would hold deltas of unlike lengths"
+    return ""
+
+
+def _rule_of(spec: JobSpec) -> Strategy:
     power, ratio, function = spec.num_examples_power, spec.num_examples_ratio, staleness_function(spec.staleness)
     match spec.strategy:
         case BufferedSpec() as buffered:
@@ -63,6 +89,7 @@ def strategy_of(spec: JobSpec) -> Strategy:
         case AutoSpec(buffer=buffer, flush_after_s=flush_after_s):
             calibrated = Calibrated(power=power, most_ratio=ratio, buffer=buffer, flush_after_s=flush_after_s)
             return Auto(
+                settled=settled(spec),
                 calibrated=calibrated,
                 buffered=Buffered(
                     power=power,

@@ -29,10 +29,12 @@ class Auto:
     When it turns to calibrated, what every active site sent last becomes its memory: so that body is always kept.
     Commits also FLUSH_TIMES as long after the first update as the buffer takes to fill at the sites' measured periods,
     with two sites in it: a site that is gone, and not yet known to be, stalls nobody.
+    `settled`: why it is always buffered in this job; empty when it may choose.
     """
 
     buffered: Buffered
     calibrated: Calibrated
+    settled: str = ""
     wait_for_new_version: bool = False
 
     def size(self, active: int) -> int:
@@ -43,7 +45,8 @@ class Auto:
 
     def plan(self, buffer: Buffer) -> Plan:
         plan = self._rule(buffer.rule).plan(buffer)
-        rule, reason = choose(buffer.rule, {s: buffer.stats[s] for s in buffer.active if s in buffer.stats})
+        active = {s: buffer.stats[s] for s in buffer.active if s in buffer.stats}
+        rule, reason = (BUFFERED, self.settled) if self.settled else choose(buffer.rule, active)
         if buffer.rule != CALIBRATED:
             # what is left from a time when it was calibrated
             old = (term for slot in buffer.memory.sites.values() for term in slot.negative())

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from fedbus.core.facts import Folded, Term
+from fedbus.core.facts import Combination, Folded, Term
 from fedbus.core.memory import Memory, Slot
 from fedbus.core.site_stats import SiteStats
 
@@ -16,9 +16,9 @@ from fedbus.core.site_stats import SiteStats
 class Evidence:
     """What a strategy may look at to weigh one update.
 
-    site: numbers of its site before this update. active: how many sites train for the job. fewest_examples: of the
-    last update of each of them and of this one; None: unknown. slot: what its site has in the buffer already;
-    remembered: and in the memory sum. rule: the one that weighs, for a strategy that chooses.
+    site: numbers of its site before this update. active: how many sites train for the job. steps: local steps it took.
+    fewest_examples: of the last update of each of them and of this one; None: unknown. slot: what its site has in the
+    buffer already; remembered: and in the memory sum. rule: the one that weighs, for a strategy that chooses.
     """
 
     num_examples: int
@@ -29,6 +29,7 @@ class Evidence:
     slot: Slot | None = None
     remembered: Slot | None = None
     rule: str = ""
+    steps: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +74,7 @@ class Plan:
     remembers: bool = False
     rule: str = ""
     rule_reason: str = ""
+    combination: Combination | None = None
 
 
 class Strategy(Protocol):
