@@ -23,6 +23,8 @@ from fedbus.training.task import Task
 
 HELD = 2
 FINAL_POINTS = 15
+DOWN = {"topk": "int4"}
+"""Top-k is for updates; the model log takes this code instead."""
 RARE_SCORE = "accuracy_rare"
 
 
@@ -112,7 +114,7 @@ def run_case(case: Case) -> Outcome:
 def _spec(case: Case, scenario: Scenario) -> JobSpec:
     data = scenario.spec(seed=case.seed, lr_factor=case.lr_factor)
     rule = rule_of(case.rule)
-    codec = {"codec": {"up": case.codec, "down": "fp32" if case.codec == "topk" else case.codec}}
+    codec = {"codec": {"up": case.codec, "down": DOWN.get(case.codec, case.codec)}}
     return JobSpec.parse({**data, **codec, **rule.spec(scenario, case.eta)})
 
 

@@ -19,7 +19,7 @@ from fedbus.bench.time_to_target.cases import Case, Outcome
 from fedbus.bench.time_to_target.goals import Row, at_least, at_most, ratio
 from fedbus.bench.time_to_target.plan import Plan, Setting, Summary, best_etas, summary
 from fedbus.bench.time_to_target.pool import Pool
-from fedbus.bench.time_to_target.rules import ETAS
+from fedbus.bench.time_to_target.rules import ETAS, rule_of
 from fedbus.bench.time_to_target.scenarios import LATE_AT_S
 
 NO_KNOB = 1.3
@@ -28,18 +28,37 @@ ATTACKED = 0.95
 CLIP_COST = 0.003
 CHURN_COST = 0.005
 LATE_PERIODS = 3.5
+CODES = ("fp32", "int4", "topk")
 INT4_BYTES, INT4_UPDATES, TOPK_UP = 1 / 8, 1.10, 1 / 40
 
 Change = Callable[[Case], Case]
+Found = Mapping[tuple[Setting, str], Summary]
 
 
-def _row(plan: Plan, pool: Pool, setting: Setting, rule: str, *, change: Change, eta: float | None = None) -> Summary:
-    cases = [change(plan.case(setting, rule, eta, seed)) for seed in range(plan.seeds)]
-    return summary(setting, rule, eta, pool.outcomes(cases))
+def _rows(plan: Plan, pool: Pool, wanted: Mapping[str, tuple[str, Change]]) -> Found:
+    """Run every wanted row, a rule and what differs from its plain case, in every setting; all at once."""
+    cases = {
+        (setting, name): [change(plan.case(setting, rule, None, seed)) for seed in range(plan.seeds)]
+        for setting in plan.settings
+        for name, (rule, change) in wanted.items()
+    }
+    known = pool.by_case([case for found in cases.values() for case in found])
+    return {
+        (setting, name): summary(setting, found[0].rule, found[0].eta, (known[case] for case in found))
+        for (setting, name), found in cases.items()
+    }
+
+
+def _final(row: Summary) -> float:
+    return math.nan if row.final is None else row.final
 
 
 def _to_end(case: Case) -> Case:
     return replace(case, to_end=True)
+
+
+def _in_trouble(trouble: str) -> Change:
+    return lambda case: replace(case, trouble=trouble, to_end=True)
 
 
 # ------------------------------------------------------------------ G10
@@ -50,17 +69,14 @@ def no_knob(plan: Plan, pool: Pool) -> list[Row]:
 
     A step's run ends when it has taken SLOWER times as long as auto's with the same seed: it is not the best one then.
     """
-    cases = [case for setting in plan.settings for case in _without_knob(plan, setting)]
-    known = pool.by_case(cases)
-    pool.outcomes(
-        [case for setting in plan.settings for _, found in _with_knob(plan, setting, known) for case in found]
-    )
+    settings = plan.settings
+    ends = pool.by_case([case for setting in settings for case in _without_knob(plan, setting)])
+    steps = {setting: dict(_with_knob(plan, setting, ends)) for setting in settings}
+    tried = pool.by_case([case for found in steps.values() for cases in found.values() for case in cases])
     rows, ratios, margins = [], [], []
-    for setting in plan.settings:
-        auto, sync = (summary(setting, case.rule, case.eta, _of(known, case, plan)) for case in _ends(plan, setting, 0))
-        trials = [
-            summary(setting, "auto", eta, pool.outcomes(found)) for eta, found in _with_knob(plan, setting, known)
-        ]
+    for setting in settings:
+        auto, sync = (summary(setting, case.rule, case.eta, _of(ends, case, plan)) for case in _ends(plan, setting, 0))
+        trials = [summary(setting, "auto", eta, (tried[c] for c in cases)) for eta, cases in steps[setting].items()]
         best = min([auto, *trials], key=lambda row: row.time_s)
         if math.isinf(best.time_s):
             rows.append(at_most(f"{setting}: nothing reaches the target", math.inf, "s", None))
@@ -112,24 +128,33 @@ def _no_knob_sum(ratios: Sequence[float], margins: Sequence[float]) -> Iterator[
 
 def attack(plan: Plan, pool: Pool) -> list[Row]:
     """Return final accuracies under attack, and what clipping costs without one."""
-    rows = []
+    wanted = {
+        "attacked": ("auto", _in_trouble("attack")),
+        "defended": ("auto-krum", _in_trouble("attack")),
+        "krum": ("auto-krum", _to_end),
+        "auto": ("auto", _to_end),
+        "unclipped": ("auto-unclipped", _to_end),
+    }
+    found, rows = _rows(plan, pool, wanted), []
     for setting in plan.settings:
-        krum = _final(plan, pool, setting, "auto-krum", "attack")
+        final = {name: _final(found[setting, name]) for name in wanted}
+        cost = final["unclipped"] - final["auto"]
         rows += [
-            at_least(f"G7 {setting}: attacked, auto with multi-Krum, final accuracy", krum, "", ATTACKED),
-            at_least(f"{setting}: attacked, auto", _final(plan, pool, setting, "auto", "attack"), "", None),
-            at_least(f"{setting}: not attacked, multi-Krum", _final(plan, pool, setting, "auto-krum", ""), "", None),
+            at_least(f"G7 {setting}: attacked, auto with multi-Krum, final accuracy", final["defended"], "", ATTACKED),
+            at_least(f"{setting}: attacked, auto", final["attacked"], "", None),
+            at_least(f"{setting}: not attacked, auto with multi-Krum", final["krum"], "", None),
+            at_least(f"{setting}: not attacked, auto", final["auto"], "", None),
+            at_most(f"G7 {setting}: not attacked, what the default clip costs", cost, "", CLIP_COST),
         ]
-        cost = _final(plan, pool, setting, "auto-unclipped", "") - _final(plan, pool, setting, "auto", "")
-        rows.append(at_most(f"G7 {setting}: not attacked, what the default clip costs", cost, "", CLIP_COST))
     return rows
 
 
 def churn(plan: Plan, pool: Pool) -> list[Row]:
     """Return final accuracy with churn against none."""
+    found = _rows(plan, pool, {"calm": ("auto", _to_end), "churned": ("auto", _in_trouble("churn"))})
     rows = []
     for setting in plan.settings:
-        calm, churned = (_final(plan, pool, setting, "auto", trouble) for trouble in ("", "churn"))
+        calm, churned = _final(found[setting, "calm"]), _final(found[setting, "churned"])
         rows += [
             at_least(f"{setting}: final accuracy with 25 % churn", churned, "", None),
             at_most(f"G5 {setting}: what 25 % churn costs", calm - churned, "", CHURN_COST),
@@ -137,29 +162,25 @@ def churn(plan: Plan, pool: Pool) -> list[Row]:
     return rows
 
 
-def _final(plan: Plan, pool: Pool, setting: Setting, rule: str, trouble: str) -> float:
-    row = _row(plan, pool, setting, rule, change=lambda case: replace(case, trouble=trouble, to_end=True))
-    return math.nan if row.final is None else row.final
-
-
 def late_join(plan: Plan, pool: Pool) -> list[Row]:
-    """Return how long after the rare sites came the target is reached, in periods of the slowest site."""
-    rows = []
-    for setting in plan.settings:
-        for rule in plan.rules:
-            row = _row(plan, pool, setting, rule, change=_late, eta=_default_step(rule))
-            periods = (row.time_s - LATE_AT_S) / setting.ratio
-            goal = LATE_PERIODS if rule == "auto" else None
-            rows.append(at_most(f"G6 {setting}: {rule}, rare sites join → target", periods, "slow periods", goal))
-    return rows
+    """Return how long after the rare sites came the target is reached, in periods of the slowest site.
+
+    Rules with a knob have a step of 1.
+    """
+    found = _rows(plan, pool, {rule: (rule, _late) for rule in plan.rules})
+    return [
+        at_most(
+            f"G6 {setting}: {rule}, rare sites join → target",
+            (row.time_s - LATE_AT_S) / setting.ratio,
+            "slow periods",
+            LATE_PERIODS if rule == "auto" else None,
+        )
+        for (setting, rule), row in found.items()
+    ]
 
 
 def _late(case: Case) -> Case:
-    return replace(case, trouble="late")
-
-
-def _default_step(rule: str) -> float | None:
-    return None if rule == "auto" else 1.0
+    return replace(case, trouble="late", eta=1.0 if rule_of(case.rule).grid else None)
 
 
 # ------------------------------------------------------------------ G3
@@ -167,27 +188,27 @@ def _default_step(rule: str) -> float | None:
 
 def compression(plan: Plan, pool: Pool) -> list[Row]:
     """Return bytes and updates to target by code; sync at its own best step."""
-    rows: list[Row] = []
-    for setting in plan.settings:
-        tuned = best_etas(replace(plan, settings=[setting], rules=["sync"]), pool)
-        sync = _row(plan, pool, setting, "sync", change=_patient(plan, "fp32"), eta=tuned[setting, "sync"])
-        fp32, int4, topk = (
-            _row(plan, pool, setting, "auto", change=_patient(plan, code)) for code in ("fp32", "int4", "topk")
-        )
-        rows += [
-            at_most(f"{setting}: sync fp32, bytes to target, both ways", _bytes(sync) / 1e6, "MB", None),
-            at_most(f"{setting}: auto fp32, bytes to target, both ways", _bytes(fp32) / 1e6, "MB", None),
-            at_most(f"{setting}: auto int4, bytes to target, both ways", _bytes(int4) / 1e6, "MB", None),
-            at_most(f"G3 {setting}: int4 / sync fp32, bytes", ratio(_bytes(int4), _bytes(sync)), "x", INT4_BYTES),
-            at_most(f"G3 {setting}: int4 / fp32, updates", ratio(int4.updates, fp32.updates), "x", INT4_UPDATES),
-            at_most(f"G3 {setting}: topk / sync fp32, bytes up", ratio(topk.bytes_up, sync.bytes_up), "x", TOPK_UP),
-            at_most(f"G3 {setting}: topk / auto fp32, bytes up", ratio(topk.bytes_up, fp32.bytes_up), "x", TOPK_UP),
-            at_most(f"{setting}: topk / fp32, updates", ratio(topk.updates, fp32.updates), "x", None),
-        ]
-    return rows
+    tuned = best_etas(replace(plan, rules=["sync"]), pool)
+    steps = {setting.scenario: eta for (setting, _), eta in tuned.items()}
+    wanted: dict[str, tuple[str, Change]] = {code: ("auto", _coded(plan, code)) for code in CODES}
+    wanted["sync"] = ("sync", lambda case: replace(case, eta=steps[case.scenario], patience=plan.patience))
+    found = _rows(plan, pool, wanted)
+    return [row for setting in plan.settings for row in _compared(setting, found)]
 
 
-def _patient(plan: Plan, code: str) -> Change:
+def _compared(setting: Setting, found: Found) -> Iterator[Row]:
+    sync = found[setting, "sync"]
+    fp32, int4, topk = (found[setting, code] for code in CODES)
+    for name, row in (("sync fp32", sync), ("auto fp32", fp32), ("auto int4", int4), ("auto topk", topk)):
+        yield at_most(f"{setting}: {name}, bytes to target, both ways", _bytes(row) / 1e6, "MB", None)
+    yield at_most(f"G3 {setting}: int4 / sync fp32, bytes", ratio(_bytes(int4), _bytes(sync)), "x", INT4_BYTES)
+    yield at_most(f"G3 {setting}: int4 / fp32, updates", ratio(int4.updates, fp32.updates), "x", INT4_UPDATES)
+    yield at_most(f"G3 {setting}: topk / sync fp32, bytes up", ratio(topk.bytes_up, sync.bytes_up), "x", TOPK_UP)
+    yield at_most(f"G3 {setting}: topk / auto fp32, bytes up", ratio(topk.bytes_up, fp32.bytes_up), "x", TOPK_UP)
+    yield at_most(f"{setting}: topk / fp32, updates", ratio(topk.updates, fp32.updates), "x", None)
+
+
+def _coded(plan: Plan, code: str) -> Change:
     return lambda case: replace(case, codec=code, patience=plan.patience)
 
 
