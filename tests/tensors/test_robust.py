@@ -13,8 +13,7 @@ from fedbus.core.frames import Code
 from fedbus.core.layout import Layout, TensorSpec
 from fedbus.errors import DecodeError
 from fedbus.tensors.codec import encode
-from fedbus.tensors.robust import Slot, gram, mean_, median_, trimmed_mean_
-from fedbus.tensors.tiles import TILE
+from fedbus.tensors.robust import SLAB, Slot, gram, mean_, median_, trimmed_mean_
 
 LAYOUT = Layout.of(
     [
@@ -52,7 +51,7 @@ def deltas(request: pytest.FixtureRequest) -> list[Tensor]:
 
 
 def test_the_test_has_more_than_one_slab_and_frames_of_many_sizes():
-    assert LAYOUT.numel > 2 * TILE
+    assert LAYOUT.numel > 2 * SLAB
     assert len({len(frames(normal(0), chunk)) for chunk in CHUNKS}) == len(CHUNKS)
 
 
@@ -115,7 +114,7 @@ def test_bodies_are_read_once_and_a_frame_at_a_time():
     # then no body is ever further ahead than one slab and a frame
     each = len(frames(normal(0), 1 << 14))
     assert sorted(taken) == sorted([0, 1, 2] * each)
-    slab_frames = TILE // ((1 << 14) // 4) + 2
+    slab_frames = SLAB // ((1 << 14) // 4) + 2
     for end in range(len(taken)):
         counts = [taken[:end].count(i) for i in range(3)]
         assert max(counts) - min(counts) <= slab_frames
