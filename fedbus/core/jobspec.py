@@ -32,7 +32,8 @@ A complete example; `task`, `local`, `stop` and `name` are required, all other k
     num_examples_ratio: 10.0         # buffered, calibrated: at most so many times that of the site with the fewest
     clip_to_own_median: 2.0          # clip a delta to so many times the site's own recent median norm; null: never
     clip_to_buffer: null             # clip to so many times the median norm of the other sites; 4 starves nobody
-    robust: null                     # e.g. {kind: multi_krum, f: 2}; or trimmed_mean, median: up to f sites may lie
+    robust: null                     # multi_krum | trimmed_mean | median, e.g. {kind: multi_krum, f: 2}: up to f sites
+                                     # may lie; a version then takes at least 2 f + 3 sites, and so does min_sites
     server_optimizer: {kind: plain, lr: auto}   # plain | momentum | adam | yogi | fadas; auto: K / N, see `server_step`
     codec: {up: int8, down: int8}    # fp32 | fp16 | bf16 | int8
     chunk_bytes: 1048576

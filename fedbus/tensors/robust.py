@@ -3,7 +3,7 @@
 What lives here: inner products of deltas, and means, trimmed means and medians over them. What may not: which deltas
 are believed, by which rule (see `fedbus.core.robust`, which has the papers).
 
-Memory: one decoded frame of every body and a slab [K, tile], never K models. Frames need not be cut alike: each body
+Memory: one decoded frame of every body and a slab [K, slab], never K models. Frames need not be cut alike: each body
 is read at its own frames.
 """
 
@@ -18,7 +18,9 @@ from torch import Tensor
 from fedbus.core.layout import Layout
 from fedbus.errors import DecodeError
 from fedbus.tensors.codec import decode_frame
-from fedbus.tensors.tiles import TILE
+
+SLAB = 1 << 16
+"""Elements of a slab: 256 KiB of each delta."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,13 +62,13 @@ class _Body:
 
 
 def slabs(slots: Sequence[Slot], layout: Layout) -> Iterator[tuple[int, Tensor]]:
-    """Yield (start, float32 [K, tile]) over all elements: row i is slot i's delta from `start` on.
+    """Yield (start, float32 [K, slab]) over all elements: row i is slot i's delta from `start` on.
 
     Each product is rounded to float32 before it is added, as in a fold. Raises DecodeError as decoding does.
     """
     readers = [[(factor, _Body(frames, layout)) for factor, frames in slot.bodies] for slot in slots]
-    for start in range(0, layout.numel, TILE):
-        stop = min(start + TILE, layout.numel)
+    for start in range(0, layout.numel, SLAB):
+        stop = min(start + SLAB, layout.numel)
         slab = torch.zeros(len(slots), stop - start)
         for row, bodies in zip(slab, readers, strict=True):
             for factor, body in bodies:
@@ -114,7 +116,7 @@ def trimmed_mean_(out: Tensor, slots: Sequence[Slot], layout: Layout, *, trim: i
 
 
 def _ranked(slab: Tensor) -> list[Tensor]:
-    """Return the rows of [K, tile] sorted coordinate by coordinate, lowest first.
+    """Return the rows of [K, slab] sorted coordinate by coordinate, lowest first.
 
     An odd-even transposition network: for the few rows of a buffer six times as fast as a sort along them.
     """

@@ -131,8 +131,9 @@ def test_two_updates_of_one_site_are_one_vote():
     assert fact.combination.excluded == LIARS
 
 
-def test_a_buffer_that_nobody_can_judge_moves_nothing():
-    job = Federation(robust={"kind": "trimmed_mean", "f": 2})
+@pytest.mark.parametrize("kind", ["multi_krum", "trimmed_mean", "median"])
+def test_a_buffer_that_nobody_can_judge_moves_nothing(kind):
+    job = Federation(robust={"kind": kind, "f": 2})
     sent = deltas(0)
     for site in ("b", "f", "a"):
         job.sends(site, sent[site])
