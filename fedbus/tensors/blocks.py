@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,7 @@ from fedbus.core.frames import DEFAULT_RATIO, MAX_COUNT
 
 F32 = NDArray[np.float32]
 U8 = NDArray[np.uint8]
+T = TypeVar("T", bound=np.generic)
 
 BLOCK = 4096
 TILE = 16 * BLOCK
@@ -37,19 +39,37 @@ class Recipe:
     ratio: float = DEFAULT_RATIO
 
 
+class Workspace:
+    """Buffers that serve one frame after the other: fresh memory costs a page fault for every 4 KiB, a third of int8.
+
+    What `take` returned is overwritten when the same name is taken again.
+    """
+
+    def __init__(self) -> None:
+        self._held: dict[str, U8] = {}
+
+    def take(self, name: str, count: int, dtype: type[T]) -> NDArray[T]:
+        """Return `count` elements of any content."""
+        size = count * np.dtype(dtype).itemsize
+        held = self._held.get(name)
+        if held is None or held.size < size:
+            held = self._held[name] = np.empty(size, np.uint8)
+        return held[:size].view(dtype)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Coder:
     """One code: how many bytes each plane has, and both directions.
 
     `plane_bytes(count, kept)` are the sizes for `count` elements, of which a `sparse` code carries `kept` (the others
-    carry all). `encode(values [count], recipe)` returns planes of these sizes. `decoder(planes, count)` returns what
-    decodes one tile after the other, or raises DecodeError. `item_bytes` is the most that one element takes before
+    carry all). `encode(values [count], recipe, work)` returns planes of these sizes, which may lie in `work`.
+    `decoder(planes, count)` returns what decodes one tile after the other, or raises DecodeError. `item_bytes` is the most that one element takes before
     entropy coding, without scales; a frame has at most `max_count` elements.
     """
 
     item_bytes: float
     plane_bytes: Callable[[int, int], tuple[int, ...]]
-    encode: Callable[[F32, Recipe], list[U8]]
+    encode: Callable[[F32, Recipe, Workspace], list[U8]]
     decoder: Callable[[Sequence[U8], int], DecodeTile]
     sparse: bool = False
     max_count: int = MAX_COUNT

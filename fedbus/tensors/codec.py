@@ -25,7 +25,7 @@ from fedbus.core.frames import DEFAULT_RATIO, HEADER_BYTES, MAX_COUNT, Code, Fra
 from fedbus.core.layout import Layout
 from fedbus.errors import DecodeError, LayoutError
 from fedbus.tensors import codes_torch
-from fedbus.tensors.blocks import BLOCK, F32, TILE, U8, DecodeTile, Recipe, tiles
+from fedbus.tensors.blocks import BLOCK, F32, TILE, U8, DecodeTile, Recipe, Workspace, tiles
 from fedbus.tensors.codes import CODERS
 
 DEFAULT_CHUNK_BYTES = 1 << 20
@@ -62,11 +62,12 @@ def encode(
     """
     _check_flat(flat, layout)
     compressor = zstandard.ZstdCompressor(compression_params=_ZSTD)
+    work = Workspace()
     for section, starts, stop in _sections(layout, code, chunk_bytes):
         for first in starts:
             last = min(first + starts.step, stop)
             recipe = Recipe(seed=seed, start=first, power_of_two=power_of_two, ratio=ratio)
-            planes = _planes(flat[first:last].detach(), section, recipe)
+            planes = _planes(flat[first:last].detach(), section, recipe, work)
             yield build_frame(section, first, last - first, _pack(section, planes, compressor))
 
 
@@ -83,11 +84,19 @@ def _sections(layout: Layout, code: Code, chunk_bytes: int) -> Iterator[tuple[Co
         yield section, range(start, stop, step), stop
 
 
-def _planes(values: Tensor, code: Code, recipe: Recipe) -> list[U8]:
+def _planes(values: Tensor, code: Code, recipe: Recipe, work: Workspace) -> list[U8]:
     if values.device.type != "cpu":
         return codes_torch.to_host(codes_torch.CODERS[code].encode(values, recipe))
     with np.errstate(all="ignore"):  # values that are not finite travel as NaN
-        return CODERS[code].encode(values.numpy(), recipe)
+        return CODERS[code].encode(values.numpy(), recipe, work)
+
+
+class _Tools:
+    """What decoding one frame needs and the next can use again."""
+
+    def __init__(self) -> None:
+        self.decompressor = zstandard.ZstdDecompressor(max_window_size=MAX_COUNT)
+        self.work = Workspace()
 
 
 def decode_into_(out: Tensor, frame: Frame, layout: Layout) -> FrameHeader:
@@ -96,12 +105,12 @@ def decode_into_(out: Tensor, frame: Frame, layout: Layout) -> FrameHeader:
     Raises DecodeError, and leaves `out` alone, unless the frame is valid and fits the layout. Memory beyond `out` is
     bounded by what the frame's own count needs, at most 16 Mi elements. LayoutError when `out` does not fit the layout.
     """
-    return _decode_(out, frame, layout, _write_)
+    return _decode_(out, frame, layout, _write_, _Tools())
 
 
 def decode_add_(out: Tensor, frame: Frame, layout: Layout) -> FrameHeader:
     """Add the elements of one frame to their place in `out`; otherwise like `decode_into_`."""
-    return _decode_(out, frame, layout, _add_)
+    return _decode_(out, frame, layout, _add_, _Tools())
 
 
 def decode_fold_(out: Tensor, frame: Frame, layout: Layout, factor: float) -> FrameHeader:
@@ -109,7 +118,10 @@ def decode_fold_(out: Tensor, frame: Frame, layout: Layout, factor: float) -> Fr
 
     Each product is rounded to float32 before it is added: the same bits as `Accumulator.fold_` of the decoded vector.
     """
-    return _decode_(out, frame, layout, lambda place, values: place.add_(values.mul_(factor)))
+    return _decode_(out, frame, layout, _fold_with(factor), _Tools())
+
+
+_Apply = Callable[[Tensor, Tensor], object]
 
 
 def _write_(place: Tensor, values: Tensor) -> object:
@@ -120,13 +132,16 @@ def _add_(place: Tensor, values: Tensor) -> object:
     return place.add_(values)
 
 
+def _fold_with(factor: float) -> _Apply:
+    return lambda place, values: place.add_(values.mul_(factor))
+
+
 def decode_all_(out: Tensor, frames: Iterable[Frame], layout: Layout, *, add: bool = False) -> None:
     """Write (or `add`) frames that cover [0, numel) exactly once, in order of start.
 
     Raises DecodeError at the first frame that is invalid or out of place; those before it have been applied.
     """
-    decode_ = decode_add_ if add else decode_into_
-    _in_order(frames, layout, lambda frame: decode_(out, frame, layout))
+    _decode_in_order_(out, frames, layout, _add_ if add else _write_)
 
 
 def decode_fold_all_(out: Tensor, frames: Iterable[Frame], layout: Layout, factor: float) -> None:
@@ -134,16 +149,17 @@ def decode_fold_all_(out: Tensor, frames: Iterable[Frame], layout: Layout, facto
 
     Nothing as large as the model is made beside `out`. Otherwise like `decode_all_` and `decode_fold_`.
     """
-    _in_order(frames, layout, lambda frame: decode_fold_(out, frame, layout, factor))
+    _decode_in_order_(out, frames, layout, _fold_with(factor))
 
 
-def _in_order(frames: Iterable[Frame], layout: Layout, apply: Callable[[Frame], FrameHeader]) -> None:
+def _decode_in_order_(out: Tensor, frames: Iterable[Frame], layout: Layout, apply_: _Apply) -> None:
+    tools = _Tools()
     covered = 0
     for frame in frames:
         start = FrameHeader.parse(frame).start
         if start != covered:
             raise DecodeError(f"the next frame must start at element {covered}, this one starts at {start}")
-        covered = apply(frame).stop
+        covered = _decode_(out, frame, layout, apply_, tools).stop
     if covered != layout.numel:
         raise DecodeError(f"the frames cover {covered} of {layout.numel} elements: some are missing")
 
@@ -163,33 +179,35 @@ def _pack(code: Code, planes: Sequence[U8], compressor: zstandard.ZstdCompressor
     return [*kept, struct.pack(f"<{len(stored)}I", *map(len, stored)), *stored]
 
 
-def _decode_(out: Tensor, frame: Frame, layout: Layout, apply_: Callable[[Tensor, Tensor], object]) -> FrameHeader:
+def _decode_(out: Tensor, frame: Frame, layout: Layout, apply_: _Apply, tools: _Tools) -> FrameHeader:
     _check_flat(out, layout)
-    header, planes = _open(frame, layout)
+    header, planes = _open(frame, layout, tools.decompressor)
     place = out[header.start : header.stop]
     if place.device.type != "cpu":
         apply_(place, codes_torch.decode(header.code, planes, header.count, place.device))
         return header
     with np.errstate(all="ignore"):  # scales may be NaN, or anything in a forged frame: guards look at the values
         decode_tile_ = CODERS[header.code].decoder(planes, header.count)
-        _apply_tiles_(place, decode_tile_, apply_)
+        _apply_tiles_(place, decode_tile_, apply_, tools.work)
     return header
 
 
-def _apply_tiles_(place: Tensor, decode_tile_: DecodeTile, apply_: Callable[[Tensor, Tensor], object]) -> None:
+def _apply_tiles_(place: Tensor, decode_tile_: DecodeTile, apply_: _Apply, work: Workspace) -> None:
     if apply_ is _write_:
         whole: F32 = place.numpy()
         for tile in tiles(place.numel()):
             decode_tile_(tile.start, whole[tile])
         return
-    values: F32 = np.empty(min(TILE, place.numel()), np.float32)
+    values = work.take("values", min(TILE, place.numel()), np.float32)
     for tile in tiles(place.numel()):
         part = values[: tile.stop - tile.start]
         decode_tile_(tile.start, part)
         apply_(place[tile], torch.from_numpy(part))
 
 
-def _open(frame: Frame, layout: Layout) -> tuple[FrameHeader, list[U8]]:
+def _open(
+    frame: Frame, layout: Layout, decompressor: zstandard.ZstdDecompressor
+) -> tuple[FrameHeader, list[U8]]:
     """Check a frame against the layout and return its planes, each of exactly the bytes its count asks for."""
     header = check_frame(frame, layout.numel)
     if header.start < layout.exact_numel and (header.code is not Code.FP32 or header.stop > layout.exact_numel):
@@ -204,7 +222,7 @@ def _open(frame: Frame, layout: Layout) -> tuple[FrameHeader, list[U8]]:
     kept = header.count
     if coder.sparse:
         kept, payload = _kept(payload, header.count)
-    return header, _unpack(payload, coder.plane_bytes(header.count, kept))
+    return header, _unpack(payload, coder.plane_bytes(header.count, kept), decompressor)
 
 
 def _kept(payload: memoryview, count: int) -> tuple[int, memoryview]:
@@ -216,7 +234,9 @@ def _kept(payload: memoryview, count: int) -> tuple[int, memoryview]:
     return kept, payload[_KEPT.size :]
 
 
-def _unpack(payload: memoryview, sizes: tuple[int, ...]) -> list[U8]:
+def _unpack(
+    payload: memoryview, sizes: tuple[int, ...], decompressor: zstandard.ZstdDecompressor
+) -> list[U8]:
     table = struct.Struct(f"<{len(sizes)}I")
     if len(payload) < table.size:
         raise DecodeError(f"the payload ends within its table of {len(sizes)} planes")
@@ -226,12 +246,12 @@ def _unpack(payload: memoryview, sizes: tuple[int, ...]) -> list[U8]:
     planes: list[U8] = []
     start = table.size
     for length, size in zip(lengths, sizes, strict=True):
-        planes.append(_plane(payload[start : start + length], size))
+        planes.append(_plane(payload[start : start + length], size, decompressor))
         start += length
     return planes
 
 
-def _plane(stored: memoryview, size: int) -> U8:
+def _plane(stored: memoryview, size: int, decompressor: zstandard.ZstdDecompressor) -> U8:
     if len(stored) == size:
         return np.frombuffer(stored, np.uint8)
     if len(stored) > size:
@@ -240,7 +260,7 @@ def _plane(stored: memoryview, size: int) -> U8:
         # The decompressor allocates what the zstd frame announces, so that is compared before it runs.
         if zstandard.get_frame_parameters(stored).content_size != size:
             raise DecodeError(f"a zstd plane does not announce the {size} bytes that its frame's count asks for")
-        plane = zstandard.ZstdDecompressor(max_window_size=MAX_COUNT).decompress(stored, allow_extra_data=False)
+        plane = decompressor.decompress(stored, allow_extra_data=False)
     except zstandard.ZstdError as exc:
         raise DecodeError(f"a plane of {size} bytes is no valid zstd frame: {exc}") from exc
     if len(plane) != size:

@@ -34,6 +34,7 @@ from fedbus.tensors.blocks import (
     Coder,
     DecodeTile,
     Recipe,
+    Workspace,
     blocks_of,
     largest,
     power_of_two_above,
@@ -58,9 +59,9 @@ def _merge_(planes: Sequence[U8], words: Words) -> None:
         words |= plane
 
 
-def _encode_fp32(values: F32, _recipe: Recipe) -> list[U8]:
-    low = np.empty(values.size, np.uint16)
-    upper = np.empty((2, values.size), np.uint8)
+def _encode_fp32(values: F32, _recipe: Recipe, work: Workspace) -> list[U8]:
+    low = work.take("low", values.size, np.uint16)
+    upper = work.take("upper", 2 * values.size, np.uint8).reshape(2, -1)
     for tile in tiles(values.size):
         words = values[tile].view(np.uint32)
         np.copyto(low[tile], words, casting="unsafe")
@@ -81,8 +82,8 @@ def _fp32_decoder(planes: Sequence[U8], _count: int) -> DecodeTile:
     return decode_
 
 
-def _encode_bf16(values: F32, _recipe: Recipe) -> list[U8]:
-    planes = np.empty((2, values.size), np.uint8)
+def _encode_bf16(values: F32, _recipe: Recipe, work: Workspace) -> list[U8]:
+    planes = work.take("planes", 2 * values.size, np.uint8).reshape(2, -1)
     for tile in tiles(values.size):
         upper = torch.from_numpy(values[tile]).to(torch.bfloat16).view(torch.uint16)
         _split_(upper.numpy(), planes[:, tile])
@@ -98,8 +99,8 @@ def _bf16_decoder(planes: Sequence[U8], _count: int) -> DecodeTile:
     return decode_
 
 
-def _encode_fp16(values: F32, _recipe: Recipe) -> list[U8]:
-    planes = np.empty((2, values.size), np.uint8)
+def _encode_fp16(values: F32, _recipe: Recipe, work: Workspace) -> list[U8]:
+    planes = work.take("planes", 2 * values.size, np.uint8).reshape(2, -1)
     scales = np.empty(scale_count(values.size), np.float32)
     for tile in tiles(values.size):
         blocks = blocks_of(values[tile])

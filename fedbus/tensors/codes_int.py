@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fedbus.tensors.blocks import (
     BLOCK,
@@ -27,6 +28,7 @@ from fedbus.tensors.blocks import (
     Coder,
     DecodeTile,
     Recipe,
+    Workspace,
     blocks_of,
     largest,
     power_of_two_above,
@@ -49,12 +51,14 @@ _HALF = BLOCK // 2
 class _Noise:
     """Windows of TILE numbers in (-1/2, 1/2), for the tiles of one frame of `count` elements."""
 
-    def __init__(self, recipe: Recipe, count: int) -> None:
+    def __init__(self, recipe: Recipe, count: int, work: Workspace) -> None:
         bits = np.random.SFC64((recipe.seed, recipe.start))
         self._places: list[int] = bits.random_raw(-(-count // TILE)).tolist()
         size = NOISE if count > TILE else TILE
-        odd = (bits.random_raw(size // 4) | _ODD).view(np.int16)
-        self._numbers = odd * _NOISE_STEP
+        odd = bits.random_raw(size // 4)
+        odd |= _ODD
+        self._numbers = work.take("noise", size, np.float32)
+        np.multiply(odd.view(np.int16), _NOISE_STEP, out=self._numbers)
 
     def add_(self, scaled: F32, tile: int) -> None:
         """Add the noise of tile number `tile` to `scaled`, [up to TILE]."""
@@ -64,34 +68,32 @@ class _Noise:
         (np.subtract if place >> 63 else np.add)(scaled, window, out=scaled)
 
 
-def quantise(values: F32, levels: int, recipe: Recipe, scales: F32) -> Iterator[tuple[slice, U8]]:
-    """Yield each tile with its steps q, as the bytes of int8 [n], and write `scales` [blocks].
+def _quantise(
+    values: F32, levels: int, recipe: Recipe, scales: F32, work: Workspace
+) -> Iterator[tuple[slice, NDArray[np.uint32]]]:
+    """Yield each tile with its steps q in the lowest bytes of [n] words, and write `scales` [blocks].
 
-    The bytes are overwritten by the next tile.
+    The words are overwritten by the next tile.
     """
-    noise = _Noise(recipe, values.size)
-    work = np.empty(min(TILE, scale_count(values.size) * BLOCK), np.float32)
-    steps = np.empty(work.size, np.uint8)
+    noise = _Noise(recipe, values.size, work)
     for number, tile in enumerate(tiles(values.size)):
         blocks = blocks_of(values[tile])
         # A hair more than max|x| / levels, so that no rounding error takes x / s beyond it.
         scale = largest(blocks) * np.float32((1 + 2.0**-22) / levels)
         scale = np.maximum(power_of_two_above(scale) if recipe.power_of_two else scale, MIN_SCALE)
         scales[scales_of(tile)] = scale[:, 0]
-        scaled = work[: blocks.size]
+        scaled = work.take("scaled", blocks.size, np.float32)
         np.multiply(blocks, 1 / scale, out=scaled.reshape(blocks.shape))
         noise.add_(scaled, number)
         scaled += _ROUND_TO_LOW_BITS
-        count = tile.stop - tile.start
-        np.copyto(steps[:count], scaled.view(np.uint32)[:count], casting="unsafe")
-        yield tile, steps[:count]
+        yield tile, scaled.view(np.uint32)[: tile.stop - tile.start]
 
 
-def _encode_int8(values: F32, recipe: Recipe) -> list[U8]:
-    codes = np.empty(values.size, np.uint8)
+def _encode_int8(values: F32, recipe: Recipe, work: Workspace) -> list[U8]:
+    codes = work.take("codes", values.size, np.uint8)
     scales = np.empty(scale_count(values.size), np.float32)
-    for tile, steps in quantise(values, 127, recipe, scales):
-        codes[tile] = steps
+    for tile, words in _quantise(values, 127, recipe, scales, work):
+        np.copyto(codes[tile], words, casting="unsafe")
     return [codes, scales.view(np.uint8)]
 
 
@@ -111,10 +113,12 @@ def packed_bytes(count: int) -> int:
     return (count + 1) // 2
 
 
-def _encode_int4(values: F32, recipe: Recipe) -> list[U8]:
-    packed = np.empty(packed_bytes(values.size), np.uint8)
+def _encode_int4(values: F32, recipe: Recipe, work: Workspace) -> list[U8]:
+    packed = work.take("packed", packed_bytes(values.size), np.uint8)
     scales = np.empty(scale_count(values.size), np.float32)
-    for tile, steps in quantise(values, 7, recipe, scales):
+    for tile, words in _quantise(values, 7, recipe, scales, work):
+        steps = work.take("steps", words.size, np.uint8)
+        np.copyto(steps, words, casting="unsafe")
         whole = steps.size // BLOCK
         at = tile.start // 2
         pairs = steps[: whole * BLOCK].reshape(whole, 2, _HALF)

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedbus.errors import DecodeError
-from fedbus.tensors.blocks import F32, U8, Coder, DecodeTile, Recipe, scale_count, tiles
+from fedbus.tensors.blocks import F32, U8, Coder, DecodeTile, Recipe, Workspace, scale_count, tiles
 from fedbus.tensors.codes_int import INT8
 
 Places = NDArray[np.intp]
@@ -70,11 +70,11 @@ def _at_least(values: F32, size: np.int32) -> Places:
     return np.concatenate(found)
 
 
-def _encode_topk(values: F32, recipe: Recipe) -> list[U8]:
+def _encode_topk(values: F32, recipe: Recipe, work: Workspace) -> list[U8]:
     places = select(values, kept_count(values.size, recipe.ratio))
     gaps = np.diff(places, prepend=-1).astype(np.uint32) - np.uint32(1)
     place_planes = np.ascontiguousarray(gaps.view(np.uint8).reshape(-1, 4)[:, :PLACE_BYTES].T)
-    return [*place_planes, *INT8.encode(values[places], recipe)]
+    return [*place_planes, *INT8.encode(values[places], recipe, work)]
 
 
 def _topk_decoder(planes: Sequence[U8], count: int) -> DecodeTile:
