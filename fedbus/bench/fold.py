@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -40,7 +41,7 @@ def _measure(params: tuple[int, ...], reference: int, turns: int) -> list[dict[s
         for _ in range(turns):
             bandwidth = max(bandwidth, _speed(reference, lambda: ours.add_(theirs)))
             for _ in range(max(1, min(8, reference // numel))):
-                speeds[numel] = max(speeds[numel], _speed(numel, lambda: accumulator.fold_(delta, 0.25)))  # noqa: B023
+                speeds[numel] = max(speeds[numel], _speed(numel, partial(accumulator.fold_, delta, 0.25)))
     table = [_row("memory bandwidth", bandwidth, "GB/s", None)]
     for numel, speed in speeds.items():
         name = f"fold {numel / 1e6:g} M params"

@@ -32,7 +32,7 @@ A complete example; `task`, `local`, `stop` and `name` are required, all other k
     num_examples_power: 0.5          # weight of a site is num_examples to this power
     clip_to_own_median: null         # clip a delta to so many times the site's own recent median norm
     server_optimizer: {kind: plain, lr: 1.0}   # plain | momentum | adam | yogi
-    codec: {up: int8, down: int8}    # fp32 | fp16 | bf16 | int8
+    codec: {up: int8, down: int8}    # fp32 | fp16 | bf16 | int8 | int4; up also {kind: topk, ratio: 0.01}
     chunk_bytes: 1048576
     stop:                            # at least one; the first that is reached ends the job
       versions: 50
@@ -78,6 +78,7 @@ from fedbus.core.jobspec_sections import (
     StrategySpec,
     SyncSpec,
     TargetSpec,
+    UpSpec,
 )
 from fedbus.core.messages import check_name
 from fedbus.core.spec_text import SpecValueError, frozen_json, load_yaml, problems_of, shown, thawed_json
@@ -101,6 +102,7 @@ __all__ = [
     "StrategySpec",
     "SyncSpec",
     "TargetSpec",
+    "UpSpec",
 ]
 
 KIB = 1024

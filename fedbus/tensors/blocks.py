@@ -63,8 +63,8 @@ class Coder:
 
     `plane_bytes(count, kept)` are the sizes for `count` elements, of which a `sparse` code carries `kept` (the others
     carry all). `encode(values [count], recipe, work)` returns planes of these sizes, which may lie in `work`.
-    `decoder(planes, count)` returns what decodes one tile after the other, or raises DecodeError. `item_bytes` is the most that one element takes before
-    entropy coding, without scales; a frame has at most `max_count` elements.
+    `decoder(planes, count)` returns what decodes one tile after the other, or raises DecodeError. `item_bytes` is the
+    most that one element takes before entropy coding, without scales; a frame has at most `max_count` elements.
     """
 
     item_bytes: float

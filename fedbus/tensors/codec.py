@@ -205,9 +205,7 @@ def _apply_tiles_(place: Tensor, decode_tile_: DecodeTile, apply_: _Apply, work:
         apply_(place[tile], torch.from_numpy(part))
 
 
-def _open(
-    frame: Frame, layout: Layout, decompressor: zstandard.ZstdDecompressor
-) -> tuple[FrameHeader, list[U8]]:
+def _open(frame: Frame, layout: Layout, decompressor: zstandard.ZstdDecompressor) -> tuple[FrameHeader, list[U8]]:
     """Check a frame against the layout and return its planes, each of exactly the bytes its count asks for."""
     header = check_frame(frame, layout.numel)
     if header.start < layout.exact_numel and (header.code is not Code.FP32 or header.stop > layout.exact_numel):
@@ -234,9 +232,7 @@ def _kept(payload: memoryview, count: int) -> tuple[int, memoryview]:
     return kept, payload[_KEPT.size :]
 
 
-def _unpack(
-    payload: memoryview, sizes: tuple[int, ...], decompressor: zstandard.ZstdDecompressor
-) -> list[U8]:
+def _unpack(payload: memoryview, sizes: tuple[int, ...], decompressor: zstandard.ZstdDecompressor) -> list[U8]:
     table = struct.Struct(f"<{len(sizes)}I")
     if len(payload) < table.size:
         raise DecodeError(f"the payload ends within its table of {len(sizes)} planes")

@@ -126,9 +126,7 @@ def _fp16_decoder(planes: Sequence[U8], _count: int) -> DecodeTile:
 
 
 CODERS: dict[Code, Coder] = {
-    Code.FP32: Coder(
-        item_bytes=4, plane_bytes=lambda n, _: (2 * n, n, n), encode=_encode_fp32, decoder=_fp32_decoder
-    ),
+    Code.FP32: Coder(item_bytes=4, plane_bytes=lambda n, _: (2 * n, n, n), encode=_encode_fp32, decoder=_fp32_decoder),
     Code.FP16: Coder(
         item_bytes=2,
         plane_bytes=lambda n, _: (n, n, 4 * scale_count(n)),

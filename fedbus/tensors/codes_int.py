@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 
 from fedbus.tensors.blocks import (
     BLOCK,
+    F32,
     MIN_SCALE,
     TILE,
-    F32,
     U8,
     Coder,
     DecodeTile,
@@ -160,9 +160,7 @@ def _unpack_(packed_low: U8, low: F32, packed_high: U8, high: F32) -> None:
     np.copyto(high, (packed_high & 0xF0).view(np.int8))
 
 
-INT8 = Coder(
-    item_bytes=1, plane_bytes=lambda n, _: (n, 4 * scale_count(n)), encode=_encode_int8, decoder=_int8_decoder
-)
+INT8 = Coder(item_bytes=1, plane_bytes=lambda n, _: (n, 4 * scale_count(n)), encode=_encode_int8, decoder=_int8_decoder)
 INT4 = Coder(
     item_bytes=0.5,
     plane_bytes=lambda n, _: (packed_bytes(n), 4 * scale_count(n)),

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +21,7 @@ from fedbus.errors import DecodeError
 from fedbus.tensors.blocks import F32, U8, Coder, DecodeTile, Recipe, Workspace, scale_count, tiles
 from fedbus.tensors.codes_int import INT8
 
-Places = NDArray[np.intp]
+Places = NDArray[np.signedinteger[Any]]
 
 PLACE_BYTES = 3
 MAX_FRAME = 1 << 21  # elements: so many at four bytes are the largest chunk that a job may ask for
@@ -48,7 +49,8 @@ def select(values: F32, kept: int) -> Places:
     chosen = sizes > limit
     ties = np.flatnonzero(sizes == limit)
     chosen[ties[: kept - np.count_nonzero(chosen)]] = True
-    return places[chosen]
+    found: Places = places[chosen]
+    return found
 
 
 def _guess(values: F32, kept: int) -> np.int32:
@@ -58,7 +60,7 @@ def _guess(values: F32, kept: int) -> np.int32:
     wanted = math.ceil(expected + 3 * math.sqrt(expected) + 3)
     if wanted >= sample.size:
         return np.int32(1)
-    return np.maximum(np.partition(sample, sample.size - wanted)[sample.size - wanted], np.int32(1))
+    return np.int32(max(np.partition(sample, sample.size - wanted)[sample.size - wanted], 1))
 
 
 def _at_least(values: F32, size: np.int32) -> Places:

@@ -48,7 +48,7 @@ def decode(code: Code, planes: Sequence[U8], count: int, device: torch.device) -
     host = torch.empty(sum(sizes), dtype=torch.uint8, pin_memory=device.type == "cuda")
     np.concatenate(planes, out=host.numpy())
     # each plane gets memory of its own, aligned for what it holds
-    moved = [plane.clone() for plane in host.to(device, non_blocking=True).split(sizes)]
+    moved = [plane.clone() for plane in torch.split(host.to(device, non_blocking=True), sizes)]
     return CODERS[code].decode(moved, count)
 
 

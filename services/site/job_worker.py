@@ -147,9 +147,10 @@ class JobWorker:
     async def _receipt(self, receipt: m.Receipt) -> None:
         self._reached(Point.SITE_RECEIPT)
         log.debug("update-receipt", job=self._job, update=receipt.update_id, outcome=str(receipt.outcome))
-        if not self._outbox.remove(m.UpdateId.parse(receipt.update_id)):
+        refused = receipt.outcome is m.Outcome.REFUSED
+        if not self._outbox.remove(m.UpdateId.parse(receipt.update_id), refused=refused):
             return
-        if receipt.outcome is m.Outcome.REFUSED:
+        if refused:
             log.warning("update-refused", job=self._job, update=receipt.update_id, reason=receipt.reason)
         await self._loop.wake()
 

@@ -17,7 +17,8 @@ from fedbus.core.frames import HEADER_BYTES, MAX_COUNT, Code, FrameHeader, build
 from fedbus.core.layout import Layout, TensorSpec
 from fedbus.errors import DecodeError
 from fedbus.tensors.codec import decode_add_, decode_into_, encode
-from fedbus.tensors.codes import BLOCK, CODERS
+from fedbus.tensors.blocks import BLOCK, Recipe, Workspace
+from fedbus.tensors.codes import CODERS
 
 VALUES = [1.0, -2.0, 0.15625, 0.0, 3.3, -1e-3]
 
@@ -38,10 +39,10 @@ PLANES = {
 def test_the_planes_of_each_code_are_pinned(code: Code) -> None:
     coder = CODERS[code]
 
-    planes = coder.encode(np.array(VALUES, np.float32), (7, 0), False)
+    planes = coder.encode(np.array(VALUES, np.float32), Recipe(seed=7, ratio=0.5), Workspace())
 
     assert [plane.tobytes().hex() for plane in planes] == PLANES[code]
-    assert tuple(plane.size for plane in planes) == coder.plane_bytes(len(VALUES))
+    assert tuple(plane.size for plane in planes) == coder.plane_bytes(len(VALUES), 3)
 
 
 def test_a_whole_frame_is_pinned() -> None:
@@ -143,8 +144,9 @@ def test_garbage_behind_a_valid_header_only_raises_a_decode_error(
 @settings(max_examples=100, deadline=None)
 @given(plane=st.binary(max_size=200), code=st.sampled_from(Code))
 def test_garbage_planes_behind_a_valid_table_only_raise_a_decode_error(plane: bytes, code: Code) -> None:
-    planes = [b"\x28\xb5\x2f\xfd" + plane, *(bytes(size) for size in CODERS[code].plane_bytes(BLOCK)[1:])]
-    assert not decodes(build_frame(code, 100, BLOCK, [table(planes), *planes]))
+    planes = [b"\x28\xb5\x2f\xfd" + plane, *(bytes(size) for size in CODERS[code].plane_bytes(BLOCK, 40)[1:])]
+    kept = [struct.pack("<I", 40)] if code is Code.TOPK else []
+    assert not decodes(build_frame(code, 100, BLOCK, [*kept, table(planes), *planes]))
 
 
 def table(planes: list[bytes]) -> bytes:
@@ -216,7 +218,7 @@ def test_the_largest_count_allocates_nothing_before_the_planes_are_there() -> No
     ],
 )
 def test_frames_that_do_not_fit_the_sections_are_refused(code: Code, start: int, count: int, message: str) -> None:
-    planes = [bytes(size) for size in CODERS[code].plane_bytes(count)]
+    planes = [bytes(size) for size in CODERS[code].plane_bytes(count, count)]
 
     with pytest.raises(DecodeError, match=message):
         decode_into_(torch.empty(5100), build_frame(code, start, count, [table(planes), *planes]), LAYOUT)
