@@ -13,6 +13,7 @@ from torch import Tensor
 from fedbus.core.frames import Code, FrameHeader
 from fedbus.core.layout import Layout, TensorSpec
 from fedbus.errors import DecodeError, LayoutError
+from fedbus.tensors.blocks import BLOCK, TILE
 from fedbus.tensors.codec import (
     decode_add_,
     decode_all_,
@@ -21,7 +22,6 @@ from fedbus.tensors.codec import (
     encode,
     frame_count,
 )
-from fedbus.tensors.blocks import BLOCK, TILE
 from fedbus.tensors.fold import Accumulator
 
 MIB = 1 << 20
