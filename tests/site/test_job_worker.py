@@ -10,6 +10,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from fedbus.bus import mail
 from fedbus.bus.envelope import Envelope
 from fedbus.bus.model_log import Record
@@ -179,6 +181,23 @@ async def test_an_aggregator_that_misses_chunks_gets_all_of_the_update_again(tmp
         await worker.on_control(m.JobStarted(job="heart", session="second"))
         await idle()
     assert len(broker.published) == 4
+
+
+@pytest.mark.parametrize(("outcome", "residual"), [(m.Outcome.FOLDED, ["after"]), (m.Outcome.REFUSED, [])])
+async def test_what_an_update_left_out_stays_unless_it_is_refused(
+    tmp_path: Path, outcome: m.Outcome, residual: list[str]
+) -> None:
+    broker = Broker()
+    async with working(tmp_path, broker) as worker:
+        # given an update that left a residual
+        folder = tmp_path / "jobs" / "heart" / "outbox"
+        (update_id,) = Outbox(folder, "mercy").waiting
+        (folder / "00000000.residual").write_text("after")
+        # when its receipt comes
+        await worker.on_control(m.Receipt(job="heart", update_id=str(update_id), outcome=outcome))
+    # then that is what the next one starts from, or not
+    outbox = Outbox(folder, "mercy")
+    assert [path.read_text() for path in outbox.residual_source(outbox.next_id()).add] == residual
 
 
 async def test_an_update_that_is_on_its_way_is_not_queued_once_more(tmp_path: Path) -> None:
