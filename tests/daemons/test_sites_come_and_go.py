@@ -51,7 +51,7 @@ def test_site_that_leaves_and_comes_back_goes_on_where_the_others_are(house):
     house.start_aggregator()
     house.start_site("cleveland", **PACED)
     hungary = house.start_site("hungary", **PACED)
-    job = house.submit(min_sites=2, stop={"versions": 1000})
+    job = house.submit(min_sites=2, stop={"versions": 1000}, snapshot_every=1000)
     house.aggregator.wait_for("update-folded", site="hungary")
     # when one leaves
     hungary.stop()
@@ -59,8 +59,11 @@ def test_site_that_leaves_and_comes_back_goes_on_where_the_others_are(house):
     left_at = house.job(job)["version"]
     # then the other one trains on alone
     house.committed(left_at + 3)
-    # and when the first is back, its updates are from where the other one is
-    house.start_site("hungary", **PACED)
+    # and when the first is back, it reads no more than what it has missed
+    back = house.start_site("hungary", **PACED)
+    resumed = back.wait_for("model-resumed", job=job)
+    assert resumed["version"] < left_at + 3 <= resumed["newest"]
+    # and its updates are from where the other one is
     wait_until(
         lambda: [f for f in house.folded(job) if f.update_id.site == "hungary" and f.base_version > left_at],
         within=SOON,
