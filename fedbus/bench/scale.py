@@ -83,7 +83,7 @@ def _spec(strategy: str) -> dict[str, Any]:
 def _bodies(spec: JobSpec, layout: Layout) -> list[tuple[bytes, ...]]:
     draw = torch.Generator().manual_seed(0)
     deltas = (torch.empty(layout.numel).uniform_(-1e-3, 1e-3, generator=draw) for _ in range(VARIANTS))
-    return [tuple(encode(delta, layout, Code(spec.codec.up), seed=n)) for n, delta in enumerate(deltas)]
+    return [tuple(encode(delta, layout, Code(spec.codec.up.kind), seed=n)) for n, delta in enumerate(deltas)]
 
 
 def _update(site: str, sequence: int, base_version: int, frames: tuple[bytes, ...]) -> Trained:

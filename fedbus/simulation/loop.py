@@ -249,6 +249,7 @@ class Simulation:
         state.bytes_up += update.body_bytes
         staleness = self._server.version - update.base_version
         verdict = self._server.take(update, base=state.base, now=self._now)
+        self._trainer.decided(update.update_id, refused=isinstance(verdict, Refused))
         if isinstance(verdict, Refused):
             state.refused += 1
         else:

@@ -15,12 +15,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from fedbus.core.frames import Code
+from fedbus.core.frames import DEFAULT_RATIO, Code
 from fedbus.core.jobspec import JobSpec
 from fedbus.core.messages import UpdateId
 from fedbus.core.seeds import training_seed
 from fedbus.errors import LayoutError, TaskError
-from fedbus.tensors import codec
+from fedbus.tensors.feedback import ErrorFeedback
 from fedbus.tensors.params import flatten, layout_of, load_params_, unflatten
 from fedbus.tensors.secant import SecantProbe, trainable
 from fedbus.training.device import seed_everything
@@ -81,6 +81,7 @@ class Trainer:
         self._trainable = trainable(self._model)
         self._linked = _link_(self._model, unflatten(self._work, self.layout))
         self._secants: dict[str, SecantProbe] = {}
+        self._feedback: dict[str, ErrorFeedback] = {}
 
     def train(
         self,
@@ -121,7 +122,7 @@ class Trainer:
             num_examples=num_examples,
             steps=run.steps_done,
             seconds=clock.now if in_seconds else delay_s * share,
-            frames=tuple(self._encode(delta, seed)),
+            frames=tuple(self._feedback_of(update_id.site).encode(delta, seed=seed)),
             travel=travel,
             response=response,
         )
@@ -138,6 +139,23 @@ class Trainer:
         """Raise LayoutError when a site's task makes another model."""
         if layout_of(task.model().state_dict()).digest != self.layout.digest:
             raise LayoutError(f"the task of {site} makes another model than that of the first site")
+
+    def decided(self, update_id: UpdateId, *, refused: bool) -> None:
+        """The update's receipt came: what error feedback took for a refused one goes back."""
+        seed = training_seed(self._spec.seed, update_id)
+        feedback = self._feedback_of(update_id.site)
+        if refused:
+            feedback.refused(seed)
+        else:
+            feedback.accepted(seed)
+
+    def _feedback_of(self, site: str) -> ErrorFeedback:
+        if site not in self._feedback:
+            up = self._spec.codec.up
+            self._feedback[site] = ErrorFeedback(
+                self.layout, Code(up.kind), chunk_bytes=self._spec.chunk_bytes, ratio=up.ratio or DEFAULT_RATIO
+            )
+        return self._feedback[site]
 
     def _probe(self, site: str) -> SecantProbe:
         if site not in self._secants:
@@ -159,10 +177,6 @@ class Trainer:
                 "local.learning_rate"
             )
         return delta if self._transform is None else self._transform(update_id.site, delta).contiguous()
-
-    def _encode(self, delta: Tensor, seed: int) -> list[bytes]:
-        code, chunk_bytes = Code(self._spec.codec.up), self._spec.chunk_bytes
-        return list(codec.encode(delta, self.layout, code, chunk_bytes=chunk_bytes, seed=seed))
 
     def _anchor(self) -> Mapping[str, Tensor]:
         if self._spec.local.proximal_mu == 0:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from pathlib import Path
 
 from fedbus.core import messages as m
+from fedbus.core.frames import DEFAULT_RATIO
 from fedbus.core.jobspec import JobSpec
+from fedbus.store.residuals import Source
 from fedbus.training import protocol as p
 from services.site.model_files import Held
 from services.site.settings import SiteSettings
@@ -23,7 +26,8 @@ def opening(job: str, spec: JobSpec, settings: SiteSettings) -> p.Open:
         site=settings.site_name,
         data=str(settings.site_data.resolve()),
         local=content["local"],
-        up=content["codec"]["up"],
+        up=spec.codec.up.kind,
+        ratio=spec.codec.up.ratio or DEFAULT_RATIO,
         chunk_bytes=content["chunk_bytes"],
         device=settings.device,
         threads=settings.threads,
@@ -43,6 +47,21 @@ def load(held: Held, *, since: int | None) -> p.Load:
         deltas=tuple(str(d.path) for d in held.deltas),
         snapshot=str(held.snapshot),
         layout=held.layout,
+    )
+
+
+def train(path: Path, *, seed: int, steps: int | None, residual: Source | None) -> p.Train:
+    """One training of so many steps (None: the job's own), with the files of error feedback when the code needs it."""
+    if residual is None:
+        return p.Train(path=str(path), seed=seed, steps=steps)
+    return p.Train(
+        path=str(path),
+        seed=seed,
+        steps=steps,
+        residual_add=tuple(map(str, residual.add)),
+        residual_subtract=tuple(map(str, residual.subtract)),
+        residual_before=str(residual.before),
+        residual_after=str(residual.after),
     )
 
 

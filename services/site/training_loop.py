@@ -21,6 +21,7 @@ from fedbus.core.jobspec import JobSpec, SyncSpec
 from fedbus.core.seeds import training_seed
 from fedbus.errors import DiskFullError
 from fedbus.store.outbox import Outbox
+from fedbus.store.residuals import Source
 from fedbus.training import protocol as p
 from services.site import assignment
 from services.site.model_files import Held, ModelFiles
@@ -281,10 +282,11 @@ class TrainingLoop:
         self._now("training")
         update_id = self._outbox.next_id()
         seed = training_seed(self._spec.seed, update_id)
+        residual = self._outbox.residual_source(update_id) if self._spec.codec.up.is_biased else None
+        path = self._outbox.frames_path(update_id)
         self._base = base
-        command = p.Train(path=str(self._outbox.frames_path(update_id)), seed=seed, steps=self._steps)
         try:
-            reply = await trainer.ask(command)
+            reply = await trainer.ask(assignment.train(path, seed=seed, steps=self._steps, residual=residual))
         finally:
             self._base = None
         match reply:
@@ -294,13 +296,13 @@ class TrainingLoop:
                 self._failures = 0
                 self._trained_from = base.version
                 manifest = assignment.delta_manifest(self._job, update_id, reply, layout_digest=self._layout_digest)
-                self._put(manifest, reply.frame_sizes)
+                self._put(manifest, reply.frame_sizes, residual)
             case _:
                 raise TrainerDiedError(f"the trainer answered {type(reply).__name__} to Train")
 
-    def _put(self, manifest: m.UpdateManifest, frame_sizes: tuple[int, ...]) -> None:
+    def _put(self, manifest: m.UpdateManifest, frame_sizes: tuple[int, ...], residual: Source | None = None) -> None:
         update_id = m.UpdateId.parse(manifest.update_id)
-        self._outbox.commit(update_id, dataclasses.asdict(manifest), frame_sizes)
+        self._outbox.commit(update_id, dataclasses.asdict(manifest), frame_sizes, residual=residual)
         self._on_update(update_id)
 
 
