@@ -57,7 +57,7 @@ def outcome(time_s: float | None, *, rule: str = "auto", eta: float | None = Non
         rare=rare,
         all_updates=10,
         reason="",
-        wall_s=1.0,
+        cpu_s=1.0,
     )
 
 
@@ -73,7 +73,7 @@ def line(rule: str, times: Sequence[float | None], *, rare: float = 0.9, ratio: 
 def test_a_case_gives_the_same_outcome_every_time() -> None:
     first, second = run_case(TINY), run_case(TINY)
 
-    assert replace(first, wall_s=0.0) == replace(second, wall_s=0.0)
+    assert replace(first, cpu_s=0.0) == replace(second, cpu_s=0.0)
 
 
 @pytest.mark.usefixtures("easy_target")
@@ -187,7 +187,7 @@ def test_two_processes_find_what_one_finds() -> None:
     finally:
         both.close()
 
-    assert [replace(o, wall_s=0.0) for o in found] == [replace(o, wall_s=0.0) for o in pool().outcomes(wanted)]
+    assert [replace(o, cpu_s=0.0) for o in found] == [replace(o, cpu_s=0.0) for o in pool().outcomes(wanted)]
 
 
 @pytest.mark.usefixtures("easy_target")
@@ -269,7 +269,6 @@ def test_attackers_send_the_opposite_and_late_sites_are_those_with_the_rare_clas
     assert late == dict.fromkeys(names[-3:], LATE_AT_S)
 
 
-@pytest.mark.skipif("robust" not in JobSpec.model_fields, reason="this fedbus has no robust rules")
 def test_multi_krum_ends_above_what_two_attackers_leave_of_the_default() -> None:
     calm = Case(scenario="digits-a", rule="auto", eta=None, seed=0, until_s=60.0, to_end=True)
 
@@ -289,7 +288,6 @@ def test_the_command_prints_rows_and_goals_as_json(tmp_path: Path) -> None:
     assert ran.exit_code == 0, ran.stderr
     found = json.loads(ran.stdout)
     assert [(row["rule"], row["eta"]) for row in found["rows"]] == [("sync", 1.0), ("auto", None)]
-    assert "deploy/bench-peers" in ran.stderr
 
 
 @pytest.mark.skipif(peers.installed(), reason="the peers are installed here")
