@@ -65,7 +65,7 @@ def time_to_target(
 
     if peers:
         check_installed()
-    else:
+    elif rule is None:
         typer.echo("without peers; with them: deploy/bench-peers, .venv-peers/bin/fedbus bench ... --peers", err=True)
     plan = _plan(
         _settings(scenario or ALL, local_lr_factor, ratio),

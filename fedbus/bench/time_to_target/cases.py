@@ -62,8 +62,9 @@ class Case:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What came of a case. Numbers up to the target are None when it was not reached and held; seconds are virtual.
+    """What came of a case. Numbers up to the target are None when it was not reached and held.
 
+    time_s: virtual seconds. cpu_s: what the run cost this machine.
     final, rare: means over the last FINAL_POINTS evaluations before the case's limit; None when the run ended before.
     """
 
@@ -76,7 +77,7 @@ class Outcome:
     rare: float | None
     all_updates: int
     reason: str
-    wall_s: float
+    cpu_s: float
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), sort_keys=True)
@@ -88,8 +89,8 @@ class Outcome:
 
 
 def run_case(case: Case) -> Outcome:
-    """Run a case in virtual time; the same case gives the same outcome, except for `wall_s`."""
-    began = time.perf_counter()
+    """Run a case in virtual time; the same case gives the same outcome, except for `cpu_s`."""
+    began = time.process_time()
     scenario, rule = SCENARIOS[case.scenario], rule_of(case.rule)
     spec = _spec(case, scenario)
     names = site_names(spec, scenario.sites)
@@ -108,7 +109,7 @@ def run_case(case: Case) -> Outcome:
         reason = simulation.run(until_s=case.limit_s * case.patience).reason
     except _EnoughError:
         reason = "the target is held"
-    return watch.outcome(reason, time.perf_counter() - began)
+    return watch.outcome(reason, time.process_time() - began)
 
 
 def _spec(case: Case, scenario: Scenario) -> JobSpec:
@@ -162,7 +163,7 @@ class _Watch:
         if len(self._held) == HELD and (not self._case.to_end or point.t >= self._case.limit_s):
             raise _EnoughError
 
-    def outcome(self, reason: str, wall_s: float) -> Outcome:
+    def outcome(self, reason: str, cpu_s: float) -> Outcome:
         reached = self._held[0] if len(self._held) == HELD else None
         return Outcome(
             case=self._case,
@@ -174,7 +175,7 @@ class _Watch:
             rare=self._last(RARE_SCORE),
             all_updates=self._points[-1].updates,
             reason=reason,
-            wall_s=round(wall_s, 2),
+            cpu_s=round(cpu_s, 2),
         )
 
     def _last(self, metric: str) -> float | None:

@@ -114,8 +114,8 @@ class Summary:
         return self._score("rare")
 
     @property
-    def wall_s(self) -> float:
-        return sum(outcome.wall_s for outcome in self.outcomes)
+    def cpu_s(self) -> float:
+        return sum(outcome.cpu_s for outcome in self.outcomes)
 
     @property
     def _times(self) -> list[float]:

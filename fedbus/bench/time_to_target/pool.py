@@ -105,7 +105,7 @@ def told(outcome: Outcome) -> str:
     words += [f"ratio {case.ratio:g}", case.codec, case.trouble, f"seed {case.seed}:"]
     words += ["not reached" if outcome.time_s is None else f"{outcome.time_s:g} s"]
     words += [] if outcome.final is None else [f"final {outcome.final:.3f}"]
-    return " ".join([*filter(None, words), f"({outcome.wall_s:.1f} s)"])
+    return " ".join([*filter(None, words), f"({outcome.cpu_s:.1f} s of CPU)"])
 
 
 @contextmanager

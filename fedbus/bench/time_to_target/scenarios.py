@@ -147,6 +147,8 @@ def _late(names: list[str], ratio: float) -> dict[str, Presence]:
 
 
 def _attack(names: list[str]) -> Transform:
+    if len(names) <= max(ATTACKERS):
+        raise SettingsError(f"attackers are sites {ATTACKERS}, counted from 0: expected more than {len(names)} sites")
     attackers = {names[index] for index in ATTACKERS}
     return lambda site, delta: delta * ATTACK if site in attackers else delta
 

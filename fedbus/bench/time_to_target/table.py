@@ -45,7 +45,7 @@ def _data(row: Summary, others: dict[str, Summary]) -> dict[str, Any]:
         "bytes_down": _finite(row.bytes_down),
         "final": row.final,
         "rare": row.rare,
-        "wall_s": round(row.wall_s, 1),
+        "cpu_s": round(row.cpu_s, 1),
     }
 
 
