@@ -145,6 +145,15 @@ def _fold_with(factor: float) -> _Apply:
     return lambda place, values: place.add_(values.mul_(factor))
 
 
+def decode_frame(frame: Frame, layout: Layout) -> tuple[FrameHeader, Tensor]:
+    """Return the header and the elements of one frame, float32 [count] on the CPU; otherwise like `decode_into_`."""
+    header, planes = _open(frame, layout, _Tools().decompressor)
+    values = torch.empty(header.count, dtype=torch.float32)
+    with np.errstate(all="ignore"):
+        _apply_tiles_(values, CODERS[header.code].decoder(planes, header.count), _write_, Workspace())
+    return header, values
+
+
 def decode_all_(out: Tensor, frames: Iterable[Frame], layout: Layout, *, add: bool = False) -> None:
     """Write (or `add`) frames that cover [0, numel) exactly once, in order of start.
 

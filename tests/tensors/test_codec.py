@@ -18,6 +18,7 @@ from fedbus.tensors.codec import (
     decode_add_,
     decode_all_,
     decode_fold_all_,
+    decode_frame,
     decode_into_,
     encode,
     frame_count,
@@ -269,6 +270,8 @@ def test_decode_add_adds_what_decode_into_writes(code: Code) -> None:
 
     for frame in frames:
         assert decode_into_(decoded, frame, layout) == decode_add_(added, memoryview(frame), layout)
+        header, values = decode_frame(frame, layout)
+        assert same_bits(values, decoded[header.start : header.stop])
 
     assert same_bits(added, base + decoded)
 
