@@ -113,15 +113,6 @@ def decode_add_(out: Tensor, frame: Frame, layout: Layout) -> FrameHeader:
     return _decode_(out, frame, layout, _add_, _Tools())
 
 
-def decode_frame(frame: Frame, layout: Layout) -> tuple[FrameHeader, Tensor]:
-    """Return the header and the elements of one frame, float32 [count] on the CPU; otherwise like `decode_into_`."""
-    tools = _Tools()
-    header, planes = _open(frame, layout, tools.decompressor)
-    values = torch.empty(header.count)
-    _apply_planes_(values, header, planes, _write_, tools.work)
-    return header, values
-
-
 def decode_fold_(out: Tensor, frame: Frame, layout: Layout, factor: float) -> FrameHeader:
     """Add factor times the elements of one frame to their place in `out`; otherwise like `decode_into_`.
 
@@ -204,14 +195,10 @@ def _decode_(out: Tensor, frame: Frame, layout: Layout, apply_: _Apply, tools: _
     if place.device.type != "cpu":
         apply_(place, codes_torch.decode(header.code, planes, header.count, place.device))
         return header
-    _apply_planes_(place, header, planes, apply_, tools.work)
-    return header
-
-
-def _apply_planes_(place: Tensor, header: FrameHeader, planes: list[U8], apply_: _Apply, work: Workspace) -> None:
     with np.errstate(all="ignore"):  # scales may be NaN, or anything in a forged frame: guards look at the values
         decode_tile_ = CODERS[header.code].decoder(planes, header.count)
-        _apply_tiles_(place, decode_tile_, apply_, work)
+        _apply_tiles_(place, decode_tile_, apply_, tools.work)
+    return header
 
 
 def _apply_tiles_(place: Tensor, decode_tile_: DecodeTile, apply_: _Apply, work: Workspace) -> None:
