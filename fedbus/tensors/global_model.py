@@ -30,7 +30,14 @@ from fedbus.core.messages import UpdateId
 from fedbus.errors import LayoutError
 from fedbus.tensors import digest as digests
 from fedbus.tensors import robust
-from fedbus.tensors.codec import DEFAULT_CHUNK_BYTES, decode_all_, decode_into_, encode, frame_count
+from fedbus.tensors.codec import (
+    DEFAULT_CHUNK_BYTES,
+    decode_all_,
+    decode_fold_all_,
+    decode_into_,
+    encode,
+    frame_count,
+)
 from fedbus.tensors.fold import Accumulator
 from fedbus.tensors.server_optimizer import ServerOptimizer
 from fedbus.tensors.tiles import tiles
@@ -108,7 +115,7 @@ class GlobalModel:
     def fold_(self, fact: Folded, bodies: Bodies) -> None:
         """Fold the delta inspected last, which is that of `fact`, and the terms it comes with.
 
-        The scratch vector is overwritten when there are any. DecodeError when a body is damaged.
+        DecodeError when a body is damaged; the buffer is of no use then.
         """
         self._buffer.fold_(self._scratch, fact.weight * fact.clip)
         for term in fact.also:
@@ -170,9 +177,8 @@ class GlobalModel:
                 assert_never(combination.rule)
 
     def _add_(self, total: Accumulator, term: Term, bodies: Bodies) -> None:
-        """Add a term to a sum, by way of the scratch vector."""
-        decode_all_(self._scratch, bodies(term.update_id), self.layout)
-        total.fold_(self._scratch, term.factor)
+        """Add a term to a sum, frame by frame."""
+        decode_fold_all_(total.sum, bodies(term.update_id), self.layout, term.factor)
 
     def _remembered(self) -> Accumulator:
         if self._memory is None:
