@@ -16,12 +16,13 @@ import signal
 import statistics
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from fedbus.bench import jobs
-from fedbus.bench.figures import Row, row, time_of
+from fedbus.bench.figures import Row, lines_of, row, time_of
 from fedbus.bench.local import Daemon, LocalFederation, wait_until
 from fedbus.core.jobspec import JobSpec
 from fedbus.simulation import SimulatedSite, Simulation, constant, make_sites
@@ -34,22 +35,29 @@ SOON = timedelta(seconds=120)
 GOAL = 0.1
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ran:
+    """One job: virtual seconds to its target, and the updates folded until then."""
+
+    seconds: float
+    updates: int
+
+
 def rows(*, seeds: Sequence[int], scale_s: float, target: float) -> list[Row]:
     """Run both for each seed; rows of case, value, unit, goal, met."""
-    real = _real(seeds, scale_s, target)
-    virtual = [_virtual(seed, target) for seed in seeds]
-    ratio = statistics.median(real) / statistics.median(virtual)
-    each = [
-        row(f"seed {seed}: {name}", value, "virtual s")
-        for seed, *pair in zip(seeds, real, virtual, strict=True)
-        for name, value in zip(("real daemons", "simulator"), pair, strict=True)
-    ]
+    ran = {"real daemons": _real(seeds, scale_s, target), "simulator": [_virtual(seed, target) for seed in seeds]}
+    found = []
+    for name, runs in ran.items():
+        found += [row(f"{name}: seed {seed}", run.seconds, "virtual s") for seed, run in zip(seeds, runs, strict=True)]
+        what = f"{name}: time to accuracy {target:g}, median of {len(seeds)}"
+        found.append(row(what, statistics.median(run.seconds for run in runs), "virtual s"))
+        pace = sum(run.updates for run in runs) / sum(run.seconds for run in runs)
+        found.append(row(f"{name}: updates per virtual second", pace, "1/s"))
+    real, virtual = (statistics.median(run.seconds for run in runs) for runs in ran.values())
     return [
-        *each,
-        row(f"real daemons: time to accuracy {target:g}, median of {len(seeds)}", statistics.median(real), "virtual s"),
-        row(f"simulator: time to accuracy {target:g}, median of {len(seeds)}", statistics.median(virtual), "virtual s"),
-        row("real daemons / simulator", ratio, ""),
-        row("difference", abs(ratio - 1.0), "", GOAL),
+        *found,
+        row("real daemons / simulator", real / virtual, ""),
+        row("off by", abs(real / virtual - 1), "", GOAL),
     ]
 
 
@@ -70,17 +78,18 @@ def job(seed: int, target: float) -> dict[str, Any]:
     }
 
 
-def _virtual(seed: int, target: float) -> float:
+def _virtual(seed: int, target: float) -> Ran:
     with tempfile.TemporaryDirectory(prefix="fedbus-bench-") as folder:
         data = _data(Path(folder))
         sites: list[SimulatedSite] = make_sites(
             JobSpec.parse(job(seed, target)), list(map(constant, periods_s())), names=SITES, data=data
         )
     simulation = Simulation(JobSpec.parse(job(seed, target)), sites, seed=seed, evaluate_every_s=MOST_VIRTUAL_S)
-    return simulation.run(until_s=MOST_VIRTUAL_S).ended_at
+    result = simulation.run(until_s=MOST_VIRTUAL_S)
+    return Ran(seconds=result.ended_at, updates=result.updates)
 
 
-def _real(seeds: Sequence[int], scale_s: float, target: float) -> list[float]:
+def _real(seeds: Sequence[int], scale_s: float, target: float) -> list[Ran]:
     with tempfile.TemporaryDirectory(prefix="fedbus-bench-") as name:
         data = _data(Path(name) / "data")
         with LocalFederation(Path(name), sites=SITES) as federation:
@@ -93,13 +102,15 @@ def _real(seeds: Sequence[int], scale_s: float, target: float) -> list[float]:
             ]
             for site in sites:
                 site.wait_for("site-ready", within=SOON)
-            return [_train(federation, aggregator, sites, seed, target) / scale_s for seed in seeds]
+            return [_train(federation, aggregator, sites, job(seed, target), scale_s) for seed in seeds]
 
 
-def _train(federation: LocalFederation, aggregator: Daemon, sites: Sequence[Daemon], seed: int, target: float) -> float:
-    """Seconds from the start of one job until it has reached its target."""
+def _train(
+    federation: LocalFederation, aggregator: Daemon, sites: Sequence[Daemon], spec: dict[str, Any], scale_s: float
+) -> Ran:
+    """Train one job from its start until it has reached its target."""
     first, *others = sites
-    name = jobs.submit(federation, job(seed, target))
+    name = jobs.submit(federation, spec)
     (trainer,) = wait_until(first.children, within=SOON, what="the trainer of the first site")
     trainer.send(signal.SIGSTOP)
     try:
@@ -111,7 +122,8 @@ def _train(federation: LocalFederation, aggregator: Daemon, sites: Sequence[Daem
     over = aggregator.wait_for("job-finishing", within=timedelta(minutes=10), job=name)
     aggregator.wait_for("job-ended", within=SOON, job=name)
     wait_until(lambda: not any(site.children() for site in sites), within=SOON, what="the end of all trainers")
-    return time_of(over) - time_of(running)
+    updates = sum(line["job"] == name for line in lines_of(aggregator, "update-folded"))
+    return Ran(seconds=(time_of(over) - time_of(running)) / scale_s, updates=updates)
 
 
 def _data(folder: Path) -> Path:

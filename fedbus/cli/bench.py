@@ -137,8 +137,8 @@ def slow_link(
 @bench_app.command()
 def agreement(
     seeds: Annotated[int, typer.Option(min=1, help="How many jobs, each of another seed.")] = 3,
-    scale: Annotated[float, typer.Option(min=0.01, help="Real seconds of a virtual one.")] = 1.0,
-    target: Annotated[float, typer.Option(min=0, max=1, help="Accuracy that ends a job.")] = 0.9,
+    scale: Annotated[float, typer.Option(min=0.01, help="Real seconds of a virtual one.")] = 2.0,
+    target: Annotated[float, typer.Option(min=0, max=1, help="Accuracy that ends a job.")] = 0.85,
     output: Format = Output.TEXT,
 ) -> None:
     """Time to target with eight real site daemons, and of the same job in virtual time."""
