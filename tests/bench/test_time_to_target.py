@@ -227,7 +227,7 @@ def test_goals_compare_auto_with_each_rule_in_the_same_setting() -> None:
     assert goals == {
         "G1 digits-b: auto / sync, time to target": (0.2, True),
         "G1 digits-b: auto / fedbuff, time to target": (0.5714, False),
-        "G1 digits-b: auto / appfl-fedbuff, time to target": (0.0, True),
+        "G1 digits-b: auto / appfl-fedbuff, time to target": (0.1, True),  # it ran for 400 s
         "G2 digits-b: auto, accuracy on rare classes": (0.93, True),
         "G2 digits-b: the same - sync's": (0.08, True),
         "G4 digits-b, ratio 1: auto / sync, time to target": (1.1111, True),

@@ -38,7 +38,7 @@ def at_least(case: str, value: float, unit: str, goal: float | None) -> Row:
 
 
 def _row(case: str, value: float, unit: str, goal: float | None, good: Callable[[float, float], bool]) -> Row:
-    shown = value if math.isinf(value) else round(value, 4)
+    shown = round(value, 4) if math.isfinite(value) else value
     return {
         "case": case,
         "value": shown,
@@ -48,11 +48,16 @@ def _row(case: str, value: float, unit: str, goal: float | None, good: Callable[
     }
 
 
-def ratio(time_s: float, other_s: float) -> float:
-    """Return time / other; inf when the first never came, 0 when only the other did not."""
-    if math.isinf(time_s):
+def ratio(value: float, other: float) -> float:
+    """Return value / other; inf when the first never came, nan when only the other did not."""
+    if math.isinf(value):
         return math.inf
-    return 0.0 if math.isinf(other_s) else time_s / other_s
+    return math.nan if math.isinf(other) else value / other
+
+
+def times_ratio(row: Summary, other: Summary) -> float:
+    """Return the ratio of the times to target; where the other never came, it is at most this: it ran so long."""
+    return ratio(row.time_s, other.ran_s if math.isinf(other.time_s) else other.time_s)
 
 
 def goal_rows(rows: Sequence[Summary]) -> list[Row]:
@@ -78,7 +83,7 @@ def _speed(auto: Summary, others: dict[str, Summary]) -> Iterator[Row]:
                 goal = {"sync": AGAINST_SYNC.get(scenario.family), "fedbuff": AGAINST_FEDBUFF.get(kind)}.get(name)
             case _:
                 continue
-        yield at_most(f"G1 {auto.setting}: auto / {name}, time to target", ratio(auto.time_s, other.time_s), "x", goal)
+        yield at_most(f"G1 {auto.setting}: auto / {name}, time to target", times_ratio(auto, other), "x", goal)
 
 
 def _rare(auto: Summary, sync: Summary | None) -> Iterator[Row]:
@@ -93,5 +98,5 @@ def _rare(auto: Summary, sync: Summary | None) -> Iterator[Row]:
 
 def _equal(auto: Summary, sync: Summary | None) -> Iterator[Row]:
     if sync is not None:
-        value = ratio(auto.time_s, sync.time_s)
+        value = times_ratio(auto, sync)
         yield at_most(f"G4 {auto.setting}: auto / sync, time to target", value, "x", EQUAL_SPEEDS)

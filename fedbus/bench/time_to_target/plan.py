@@ -94,6 +94,11 @@ class Summary:
         return ranked[(len(ranked) - 1) // 4], ranked[-1 - (len(ranked) - 1) // 4]
 
     @property
+    def ran_s(self) -> float:
+        """How long a run that does not reach the target goes on for it."""
+        return min(outcome.case.limit_s * outcome.case.patience for outcome in self.outcomes)
+
+    @property
     def updates(self) -> float:
         return self._median("updates")
 

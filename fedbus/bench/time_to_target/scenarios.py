@@ -95,6 +95,7 @@ _FASHION: Mapping[str, Any] = {
     "local": {"steps": 10, "batch_size": 32, "learning_rate": 0.05},
     "metric": "accuracy",
     "evaluate_every_s": 2.0,
+    "until_s": 300.0,
 }
 _SHARED: Mapping[str, Any] = {"alpha": 0.3, "shared_test": True}
 

@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from fedbus.bench.time_to_target.goals import ratio
+from fedbus.bench.time_to_target.goals import times_ratio
 from fedbus.bench.time_to_target.plan import Setting, Summary
 from fedbus.bench.time_to_target.rules import rule_of
 from fedbus.bench.time_to_target.scenarios import SCENARIOS
@@ -26,9 +26,7 @@ def as_data(rows: Sequence[Summary]) -> list[dict[str, Any]]:
 
 def _data(row: Summary, others: dict[str, Summary]) -> dict[str, Any]:
     low, high = row.quartiles_s
-    against = {
-        f"x_{name}": _finite(ratio(row.time_s, others[name].time_s)) for name in ("sync", "fedbuff") if name in others
-    }
+    against = {f"x_{name}": _finite(times_ratio(row, others[name])) for name in ("sync", "fedbuff") if name in others}
     return {
         "scenario": row.setting.scenario,
         "lr_factor": row.setting.lr_factor,
