@@ -6,7 +6,7 @@ refuse a damaged frame. What may not: the meaning of the payload (see `fedbus.te
     offset  size  field         little-endian
     0       2     magic         b"FB"
     2       1     schema        1
-    3       1     code          0 fp32, 1 fp16, 2 bf16, 3 int8
+    3       1     code          0 fp32, 1 fp16, 2 bf16, 3 int8, 4 int4, 5 topk
     4       8     start         first element of the flat vector that is covered
     12      4     count         elements covered, 1 to 16 Mi
     16      4     payload_len   bytes after the header
@@ -31,14 +31,22 @@ class Code(StrEnum):
     FP16 = "fp16"
     BF16 = "bf16"
     INT8 = "int8"
+    INT4 = "int4"
+    TOPK = "topk"
+
+    @property
+    def is_biased(self) -> bool:
+        """Whether what it leaves out is lost unless the sender adds it to what it sends next (error feedback)."""
+        return self is Code.TOPK
 
 
-CODE_NUMBERS = {Code.FP32: 0, Code.FP16: 1, Code.BF16: 2, Code.INT8: 3}
+CODE_NUMBERS = {Code.FP32: 0, Code.FP16: 1, Code.BF16: 2, Code.INT8: 3, Code.INT4: 4, Code.TOPK: 5}
 CODES = {number: code for code, number in CODE_NUMBERS.items()}
 
 MAGIC = b"FB"
 SCHEMA = 1
 MAX_COUNT = 16 << 20
+DEFAULT_RATIO = 0.01  # the share of elements that topk keeps
 
 _FIELDS = struct.Struct("<2sBBQII")
 _CRC = struct.Struct("<I")

@@ -35,7 +35,7 @@ A complete example; `task`, `local`, `stop` and `name` are required, all other k
     robust: null                     # multi_krum | trimmed_mean | median, e.g. {kind: multi_krum, f: 2}: up to f sites
                                      # may lie; a version then takes at least 2 f + 3 sites, and so does min_sites
     server_optimizer: {kind: plain, lr: auto}   # plain | momentum | adam | yogi | fadas; auto: K / N, see `server_step`
-    codec: {up: int8, down: int8}    # fp32 | fp16 | bf16 | int8
+    codec: {up: int8, down: int8}    # fp32 | fp16 | bf16 | int8 | int4; up also {kind: topk, ratio: 0.01}
     chunk_bytes: 1048576
     # other strategies:
     #   {kind: calibrated, buffer: null, flush_after_s: null}
@@ -91,6 +91,7 @@ from fedbus.core.jobspec_sections import (
     StrategySpec,
     SyncSpec,
     TargetSpec,
+    UpSpec,
     kind_from_text,
 )
 from fedbus.core.messages import check_name
@@ -118,6 +119,7 @@ __all__ = [
     "StrategySpec",
     "SyncSpec",
     "TargetSpec",
+    "UpSpec",
 ]
 
 KIB = 1024

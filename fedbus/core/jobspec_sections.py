@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_serializer, model_validator
 
+from fedbus.core.frames import DEFAULT_RATIO
 from fedbus.core.robust import RobustKind, least_sites
 
 
@@ -32,7 +33,8 @@ def kind_from_text(value: object) -> object:
 Metric = Annotated[str, Field(pattern=r"^[A-Za-z0-9_./-]{1,64}$")]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1, le=10**12)]
-Code = Literal["fp32", "fp16", "bf16", "int8"]
+Code = Literal["fp32", "fp16", "bf16", "int8", "int4"]
+UpCode = Literal["fp32", "fp16", "bf16", "int8", "int4", "topk"]
 
 
 class Spec(BaseModel):
@@ -211,6 +213,49 @@ class ServerOptimizerSpec(Spec):
         return 1.0 if self.lr == "auto" else self.lr
 
 
+class UpSpec(Spec):
+    """The code of updates; in short `up: int4`, which is also how it is written back.
+
+    `ratio` belongs to topk: the share of elements that are sent, 0.01 when it is not given. What topk leaves out of one
+    update is part of the next.
+    """
+
+    kind: UpCode = "int8"
+    ratio: Annotated[float, Field(gt=0, le=1)] | None = None
+
+    @property
+    def is_biased(self) -> bool:
+        """Whether the site keeps a residual."""
+        return self.kind == "topk"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_ratio(cls, data: Any) -> Any:
+        data = kind_from_text(data)
+        if isinstance(data, Mapping) and data.get("kind") == "topk" and data.get("ratio") is None:
+            return {**data, "ratio": DEFAULT_RATIO}
+        return data
+
+    @model_validator(mode="after")
+    def _ratio_is_of_topk(self) -> Self:
+        if self.ratio is not None and self.kind != "topk":
+            raise ValueError(f"ratio belongs to topk, not to {self.kind}; leave it out")
+        return self
+
+    @model_serializer
+    def _in_short(self) -> str | dict[str, Any]:
+        return self.kind if self.ratio is None else {"kind": self.kind, "ratio": self.ratio}
+
+
+def _not_topk(value: object) -> object:
+    if value == "topk" or (isinstance(value, Mapping) and value.get("kind") == "topk"):
+        raise ValueError(
+            "topk is for updates only: a version that brings 1 % of what changed leaves every site "
+            "far behind; use int4 for down"
+        )
+    return value
+
+
 class CodecSpec(Spec):
     """How deltas are coded: `up` from site to aggregator, `down` in the model log.
 
@@ -218,8 +263,8 @@ class CodecSpec(Spec):
     quarter of the bytes. Snapshots and tensors of at most 1,024 elements are exact whatever the code.
     """
 
-    up: Code = "int8"
-    down: Code = "int8"
+    up: UpSpec = UpSpec()
+    down: Annotated[Code, BeforeValidator(_not_topk)] = "int8"
 
 
 class RobustSpec(Spec):

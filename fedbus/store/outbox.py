@@ -4,7 +4,8 @@
     <sequence>.json     the manifest and the length of every frame; its appearance commits the entry
 
 An entry is removed when its receipt came. After a restart everything still here is sent again: the update id makes
-that harmless. Sequence numbers never fall within one incarnation; an outbox that was lost starts a new incarnation.
+that harmless. With error feedback its residual lies beside it (see `residuals`). Sequence numbers never fall within one
+incarnation; an outbox that was lost starts a new incarnation.
 Frames without a manifest (the trainer or the site was killed before the commit) are deleted when the outbox is opened.
 """
 
@@ -20,16 +21,21 @@ from typing import Any
 from fedbus.core.messages import UpdateId
 from fedbus.errors import StoreError
 from fedbus.store.files import disk_errors, drop_leftovers, make_folder, replace_durably
+from fedbus.store.residuals import Residuals, Source
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """One update in the outbox. `manifest` is the JSON of an UpdateManifest, `frame_bytes` the length of each frame."""
+    """One update in the outbox. `manifest` is the JSON of an UpdateManifest, `frame_bytes` the length of each frame.
+
+    `compensates` are the sequence numbers of refused updates whose share of the residual went into this one.
+    """
 
     update_id: UpdateId
     manifest: Mapping[str, Any]
     frame_bytes: tuple[int, ...]
     path: Path
+    compensates: tuple[int, ...] = ()
 
     def frames(self) -> Iterator[bytes]:
         """Read the frames one at a time."""
@@ -47,6 +53,9 @@ class Outbox:
         drop_leftovers(self._folder)
         self._waiting = {e.update_id: e for e in self._entries()}
         self._drop_uncommitted()
+        self._residuals = Residuals(self._folder, [u.sequence for u in self._waiting], self._compensated())
+        for update_id in [u for u in self._waiting if self._residuals.is_refused(u.sequence)]:
+            self.remove(update_id)  # killed while it was being removed
         self._incarnation, self._next = self._load_counter()
 
     @property
@@ -73,11 +82,29 @@ class Outbox:
         """Where the trainer writes the frames of `update_id`."""
         return self._folder / f"{update_id.sequence:08d}.frames"
 
-    def commit(self, update_id: UpdateId, manifest: Mapping[str, Any], frame_bytes: Sequence[int]) -> Entry:
-        """Make an entry whose frames file is complete part of the outbox."""
+    def residual_source(self, update_id: UpdateId, *, fresh: bool = False) -> Source:
+        """Where the trainer finds the residual that goes into `update_id`, and where it leaves the new one.
+
+        `fresh`: it begins from nothing.
+        """
+        return self._residuals.source(update_id.sequence, fresh=fresh)
+
+    def commit(
+        self,
+        update_id: UpdateId,
+        manifest: Mapping[str, Any],
+        frame_bytes: Sequence[int],
+        *,
+        residual: Source | None = None,
+    ) -> Entry:
+        """Make an entry whose frames file is complete part of the outbox, with the residual it was made with."""
         record = {"update_id": str(update_id), "manifest": dict(manifest), "frame_bytes": list(frame_bytes)}
+        if residual is not None:
+            record["compensates"] = list(residual.compensates)
         with replace_durably(self._record_path(update_id)) as beside:
             beside.write_text(json.dumps(record))
+        if residual is not None:
+            self._residuals.commit(update_id.sequence, residual.compensates)
         entry = self._entry(record)
         self._waiting[update_id] = entry
         return entry
@@ -102,14 +129,24 @@ class Outbox:
                 if path not in kept:
                     path.unlink(missing_ok=True)
 
-    def remove(self, update_id: UpdateId) -> bool:
-        """Drop an entry after its receipt; False when it is not (or no longer) here."""
+    def remove(self, update_id: UpdateId, *, refused: bool = False) -> bool:
+        """Drop an entry after its receipt; False when it is not (or no longer) here.
+
+        The next update takes up again what a refused one had taken from the residual.
+        """
         entry = self._waiting.pop(update_id, None)
         if entry is None:
             return False
+        if refused:
+            self._residuals.refuse(update_id.sequence)  # before the record goes: either tells what to do
         self._record_path(update_id).unlink(missing_ok=True)
         entry.path.unlink(missing_ok=True)
+        self._residuals.settle(update_id.sequence)
         return True
+
+    def _compensated(self) -> list[int]:
+        """Refused updates whose residual went into one that is here."""
+        return [sequence for entry in self._waiting.values() for sequence in entry.compensates]
 
     def _entry(self, record: Mapping[str, Any]) -> Entry:
         update_id = UpdateId.parse(record["update_id"])
@@ -118,6 +155,7 @@ class Outbox:
             manifest=record["manifest"],
             frame_bytes=tuple(record["frame_bytes"]),
             path=self.frames_path(update_id),
+            compensates=tuple(record.get("compensates", ())),
         )
 
     def _record_path(self, update_id: UpdateId) -> Path:
@@ -131,7 +169,7 @@ class Outbox:
             found = UpdateId.parse(f"{self._site}:{':'.join(text.split())}")
         except ValueError:
             # lost: a new incarnation, whose files must not take the place of the old one's
-            return secrets.token_hex(4), max((u.sequence + 1 for u in self._waiting), default=0)
+            return secrets.token_hex(4), max([self._residuals.next, *(u.sequence + 1 for u in self._waiting)])
         return found.incarnation, found.sequence
 
     def _save_counter(self) -> None:

@@ -13,6 +13,10 @@ from torch import Tensor
 
 from fedbus.tensors.tiles import tiles
 
+# A megabyte: the product stays in the cache, and long turns between the two vectors in memory keep both streaming.
+# 1/4 of it reached half of the memory's bandwidth, this reaches 3/4.
+_TILE = 1 << 18
+
 
 class Accumulator:
     """A float32 sum [numel] of weighted deltas; owns one vector."""
@@ -28,8 +32,9 @@ class Accumulator:
 
     def fold_(self, delta: Tensor, weight: float) -> None:
         """Add weight * delta, float32 [numel]; `delta` is only read."""
-        for total, part in tiles(self._sum, delta):
-            total.add_(part * weight)
+        product = torch.empty(min(_TILE, delta.numel()), dtype=torch.float32, device=delta.device)
+        for total, part in tiles(self._sum, delta, size=_TILE):
+            total.add_(torch.mul(part, weight, out=product[: part.numel()]))
 
     def mean(self, normaliser: float, *, out: Tensor | None = None) -> Tensor:
         """Return the mean delta, sum / normaliser, into `out` when given; ValueError unless it is positive."""

@@ -9,7 +9,7 @@ from torch import Tensor
 TILE = 1 << 16  # elements: 256 KiB of float32
 
 
-def tiles(*flats: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """Yield views of the same range of every vector [numel], 256 KiB at a time."""
-    for start in range(0, flats[0].numel(), TILE):
-        yield tuple(flat[start : start + TILE] for flat in flats)
+def tiles(*flats: Tensor, size: int = TILE) -> Iterator[tuple[Tensor, ...]]:
+    """Yield views of the same range of every vector [numel], `size` elements at a time (256 KiB)."""
+    for start in range(0, flats[0].numel(), size):
+        yield tuple(flat[start : start + size] for flat in flats)

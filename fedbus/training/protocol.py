@@ -26,6 +26,7 @@ from typing import Any
 import msgpack
 from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 
+from fedbus.core.frames import DEFAULT_RATIO
 from fedbus.errors import DecodeError
 
 MAX_MESSAGE_BYTES = 16 << 20  # a layout of 200,000 tensors fits; anything longer is garbage
@@ -34,7 +35,10 @@ LENGTH = struct.Struct("<I")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Open:
-    """Load the task and the site's data. `local` is the job's `local` section, `up` the code of its updates."""
+    """Load the task and the site's data. `local` is the job's `local` section.
+
+    `up` is the code of its updates, `ratio` the share of elements that topk keeps.
+    """
 
     job: str
     task: str
@@ -45,6 +49,7 @@ class Open:
     local: Mapping[str, Any]
     up: str
     chunk_bytes: int
+    ratio: float = DEFAULT_RATIO
     device: str = "auto"
     threads: int = 1
     slowdown: float = 1.0
@@ -76,12 +81,18 @@ class Load:
 class Train:
     """Train from the loaded version under `seed` and write the encoded delta as frames to `path`.
 
-    `steps`: make so many instead of the job's `local.steps`.
+    `steps`: make so many instead of the job's `local.steps`. With error feedback (`residual_after` is set) the sum of
+    the files `residual_add`, less those of `residual_subtract`, is added to the delta; it is written to
+    `residual_before` unless it is zero, what the update leaves out to `residual_after`.
     """
 
     path: str
     seed: int
     steps: int | None = None
+    residual_add: tuple[str, ...] = ()
+    residual_subtract: tuple[str, ...] = ()
+    residual_before: str = ""
+    residual_after: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

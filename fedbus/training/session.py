@@ -6,7 +6,8 @@ What lives here: what each command does, as plain calls that return the reply. W
     base    = params of the loaded version, from the replica; the model is set to it before every train and evaluate
     delta   = params after training - base, coded with the job's `up` code into a file of frames
 
-Model copies held: the model, the replica, and during the end of a training the delta.
+Model copies held: the model, the replica, and during the end of a training the delta, with error feedback the residual
+too. On CUDA all of them are there: codes are made and undone on the device, only they pass to the host.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from fedbus.core.jobspec import LocalSpec
 from fedbus.core.layout import Layout, TensorSpec
 from fedbus.errors import DecodeError, LayoutError, ProtocolError, TaskError
 from fedbus.tensors import codec
+from fedbus.tensors.feedback import encode_with_residual_
 from fedbus.tensors.params import flatten, layout_of, load_params_, unflatten
 from fedbus.tensors.replica import Replica
 from fedbus.tensors.tiles import tiles
@@ -33,6 +35,7 @@ from fedbus.training import protocol as p
 from fedbus.training.device import pick_device, seed_everything
 from fedbus.training.frames_file import read_frames, write_frames
 from fedbus.training.registry import load_task
+from fedbus.training.residual_files import load_residual
 from fedbus.training.run import Pace, Run, TrainingCancelled
 from fedbus.training.task import Site, Task, TrainResult
 
@@ -49,6 +52,7 @@ class Session:
         self._local = LocalSpec.model_validate(dict(opening.local))
         self._pace = Pace(slowdown=opening.slowdown, step_delay_s=opening.step_delay_s)
         self._code = Code(opening.up)
+        self._ratio = opening.ratio
         self._chunk_bytes = opening.chunk_bytes
         self._seed = opening.seed
         site = Site(
@@ -58,11 +62,13 @@ class Session:
             seed=opening.seed,
             device=self._device,
         )
+        # only CUDA is known to decode to the bits that the digest asks for
+        self._flat_device = self._device if self._device.type == "cuda" else torch.device("cpu")
         seed_everything(opening.seed)
         self._task: Task = load_task(opening.task)(site)
         self._model = self._fresh_model()
         self.layout = layout_of(self._model.state_dict())
-        self._replica = Replica(self.layout)
+        self._replica = Replica(self.layout, device=self._flat_device)
         self._version: int | None = None
 
     def opened(self) -> p.Opened:
@@ -70,7 +76,7 @@ class Session:
 
     def make_initial(self, command: p.MakeInitial) -> p.Made:
         """Write the params of a fresh model under the job's seed, exactly."""
-        flat = flatten(self._fresh_model().state_dict(), self.layout, torch.empty(self.layout.numel))
+        flat = flatten(self._fresh_model().state_dict(), self.layout, self._new_flat())
         frames = codec.encode(flat, self.layout, Code.FP32, chunk_bytes=self._chunk_bytes, seed=0)
         sizes = write_frames(Path(command.path), frames)
         return p.Made(layout=self.layout.to_dict(), frame_sizes=sizes, digest=self.layout.digest)
@@ -115,12 +121,9 @@ class Session:
             return p.Cancelled(base_version=base_version, steps=run.steps_done)
         seconds = time.monotonic() - started
         num_examples, metrics = _result_of(result, run)
-        frames = codec.encode(
-            self._delta(run.steps_done), self.layout, self._code, chunk_bytes=self._chunk_bytes, seed=command.seed
-        )
         return p.Trained(
             base_version=base_version,
-            frame_sizes=write_frames(Path(command.path), frames),
+            frame_sizes=self._write_update(self._delta(run.steps_done), command),
             num_examples=num_examples,
             steps=run.steps_done,
             seconds=seconds,
@@ -167,8 +170,27 @@ class Session:
             return {}
         return {name: param.detach().clone() for name, param in self._model.named_parameters()}
 
+    def _new_flat(self) -> Tensor:
+        return torch.empty(self.layout.numel, device=self._flat_device)
+
+    def _write_update(self, delta: Tensor, command: p.Train) -> tuple[int, ...]:
+        """Write the frames of an update, and the residuals that belong to it; return the sizes of the frames."""
+        path, seed = Path(command.path), command.seed
+        if not command.residual_after:
+            frames = codec.encode(
+                delta, self.layout, self._code, seed=seed, chunk_bytes=self._chunk_bytes, ratio=self._ratio
+            )
+            return write_frames(path, frames)
+        residual = load_residual(self.layout, command, device=self._flat_device)
+        frames = encode_with_residual_(
+            delta, residual, self.layout, self._code, seed=seed, chunk_bytes=self._chunk_bytes, ratio=self._ratio
+        )
+        sizes = write_frames(path, frames)
+        write_frames(Path(command.residual_after), codec.encode(residual, self.layout, Code.FP32, seed=0))
+        return sizes
+
     def _delta(self, steps: int) -> Tensor:
-        delta = flatten(self._model.state_dict(), self.layout, torch.empty(self.layout.numel))
+        delta = flatten(self._model.state_dict(), self.layout, self._new_flat())
         delta.sub_(self._replica.flat)
         if not all(bool(part.isfinite().all()) for (part,) in tiles(delta)):
             raise TaskError(f"training diverged: params are not finite after {steps} steps; lower local.learning_rate")

@@ -5,9 +5,12 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping
+from pathlib import Path
 
 from fedbus.core import messages as m
+from fedbus.core.frames import DEFAULT_RATIO
 from fedbus.core.jobspec import JobSpec
+from fedbus.store.residuals import Source
 from fedbus.training import protocol as p
 from services.site.model_files import Held
 from services.site.settings import SiteSettings
@@ -24,7 +27,8 @@ def opening(job: str, spec: JobSpec, settings: SiteSettings) -> p.Open:
         site=settings.site_name,
         data=str(settings.site_data.resolve()),
         local=content["local"],
-        up=content["codec"]["up"],
+        up=spec.codec.up.kind,
+        ratio=spec.codec.up.ratio or DEFAULT_RATIO,
         chunk_bytes=content["chunk_bytes"],
         device=settings.device,
         threads=settings.threads,
@@ -44,6 +48,21 @@ def load(held: Held, *, since: int | None) -> p.Load:
         deltas=tuple(str(d.path) for d in held.deltas),
         snapshot=str(held.snapshot),
         layout=held.layout,
+    )
+
+
+def train(path: Path, *, seed: int, residual: Source | None, steps: int | None = None) -> p.Train:
+    """One training, with the files of error feedback when the job's code needs it, and a budget when there is one."""
+    if residual is None:
+        return p.Train(path=str(path), seed=seed, steps=steps)
+    return p.Train(
+        path=str(path),
+        seed=seed,
+        steps=steps,
+        residual_add=tuple(map(str, residual.add)),
+        residual_subtract=tuple(map(str, residual.subtract)),
+        residual_before=str(residual.before),
+        residual_after=str(residual.after),
     )
 
 
@@ -91,7 +110,7 @@ def score_answer(job: str, site: str, scored: p.Scored) -> m.ScoreAnswer:
 
 
 def training_seed(job_seed: int, update_id: m.UpdateId) -> int:
-    """Seed of one training: the same for the same job, site and sequence, another for every other."""
+    """Seed of one training and of its stochastic rounding: one for each job, site and sequence."""
     text = f"{job_seed}/{update_id.site}/{update_id.sequence}".encode()
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest()) >> 1
 

@@ -150,9 +150,10 @@ class JobWorker:
     async def _receipt(self, receipt: m.Receipt) -> None:
         self._reached(Point.SITE_RECEIPT)
         log.debug("update-receipt", job=self._job, update=receipt.update_id, outcome=str(receipt.outcome))
-        if not self._outbox.remove(m.UpdateId.parse(receipt.update_id)):
+        refused = receipt.outcome is m.Outcome.REFUSED
+        if not self._outbox.remove(m.UpdateId.parse(receipt.update_id), refused=refused):
             return
-        if receipt.outcome is m.Outcome.REFUSED:
+        if refused:
             log.warning("update-refused", job=self._job, update=receipt.update_id, reason=receipt.reason)
         if receipt.rebase is not None:
             log.warning("rebase", job=self._job, update=receipt.update_id, from_version=receipt.rebase)
@@ -164,31 +165,42 @@ class JobWorker:
         try:
             async for record in self._reader.follow(await self._where_to_begin()):
                 try:
-                    await self._when_there_is_room(mail.from_envelope(record.envelope))
+                    await self._when_there_is_room(mail.from_envelope(record.envelope), record.offset)
                 except ProtocolError as exc:
                     log.warning("model-log-record", job=self._job, offset=record.offset, error=str(exc))
         except NoSuchQueueError:
             log.info("model-log-gone", job=self._job, text="the job has ended; waiting to be told how")
 
     async def _where_to_begin(self) -> Start:
-        """A little before the newest snapshot, whose time stands in the newest manifest."""
+        """After what an earlier process held, or a little before the newest snapshot: whichever is later in the log.
+
+        What comes after the later one is a part of what comes after the other, so that is what costs fewer bytes.
+        """
         newest = await self._reader.newest()
         manifest = None if newest is None else mail.from_envelope(newest.envelope)
         if not isinstance(manifest, m.VersionManifest) or manifest.snapshot_version < 0:
+            self._files.forget()
             return "first"
+        kept = self._files.kept
+        if kept is not None and manifest.snapshot_version <= kept.held.version <= manifest.version:
+            log.info("model-resumed", job=self._job, version=kept.held.version, newest=manifest.version)
+            self._files.resume(kept, newest=manifest.version)
+            await self._loop.wake()
+            return kept.offset + 1
+        self._files.forget()
         self._files.skip_below(manifest.snapshot_version)
         return datetime.fromtimestamp(manifest.snapshot_at - STREAM_TIME_SLACK_S, UTC)
 
-    async def _when_there_is_room(self, message: wire.Message) -> None:
+    async def _when_there_is_room(self, message: wire.Message, offset: int) -> None:
         """A full disk is waited out: the record is not acknowledged meanwhile."""
         while True:
             try:
-                return await self._take(message)
+                return await self._take(message, offset)
             except DiskFullError as exc:
                 log.error("disk-full", job=self._job, error=str(exc), retry_s=NO_ROOM_PAUSE_S)
                 await asyncio.sleep(NO_ROOM_PAUSE_S)
 
-    async def _take(self, message: wire.Message) -> None:
+    async def _take(self, message: wire.Message, offset: int) -> None:
         match message:
             case m.Chunk():
                 self._files.chunk(message)
@@ -197,6 +209,7 @@ class JobWorker:
                 before = self._files.held
                 step = self._files.manifest(message)
                 if step is Step.NEW_VERSION:
+                    self._files.remember(offset)
                     log.info("version-held", job=self._job, version=message.version)
                 elif step is Step.GAP:
                     reason = f"version {message.version} does not follow what is held"

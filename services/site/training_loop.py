@@ -20,6 +20,7 @@ from fedbus.core import messages as m
 from fedbus.core.jobspec import JobSpec, SyncSpec
 from fedbus.errors import DiskFullError
 from fedbus.store.outbox import Outbox
+from fedbus.store.residuals import Source
 from fedbus.training import protocol as p
 from services.site import assignment
 from services.site.model_files import Held, ModelFiles
@@ -79,6 +80,7 @@ class TrainingLoop:
         self._steps: int | None = None
         self._oldest_base = 0
         self._base: Held | None = None
+        self._forgets_residual = False
         self._stopping = False
         # what an earlier daemon trained from counts too: a synchronous site trains once from each version
         self._trained_from = max((e.manifest["base_version"] for e in outbox.entries()), default=-1)
@@ -111,7 +113,12 @@ class TrainingLoop:
             self._steps = min(steps, local.steps)
 
     async def rebase(self, oldest: int) -> None:
-        """Train from versions from `oldest` on only; training from an older one that runs is cancelled."""
+        """Train from versions from `oldest` on only; training from an older one that runs is cancelled.
+
+        What earlier updates left out (error feedback) belongs to versions long gone: the next update begins without it,
+        once none is in flight whose refusal would give some back.
+        """
+        self._forgets_residual = True
         self._oldest_base = max(self._oldest_base, oldest)
         if self._base is not None and self._base.version < self._oldest_base and self._trainer is not None:
             await self._trainer.cancel()
@@ -281,7 +288,10 @@ class TrainingLoop:
         update_id = self._outbox.next_id()
         seed = assignment.training_seed(self._spec.seed, update_id)
         self._base = base
-        command = p.Train(path=str(self._outbox.frames_path(update_id)), seed=seed, steps=self._steps)
+        biased, fresh = self._spec.codec.up.is_biased, self._forgets_residual and not self._outbox.waiting
+        residual = self._outbox.residual_source(update_id, fresh=fresh) if biased else None
+        path = self._outbox.frames_path(update_id)
+        command = assignment.train(path, seed=seed, residual=residual, steps=self._steps)
         try:
             reply = await trainer.ask(command)
         finally:
@@ -293,13 +303,14 @@ class TrainingLoop:
                 self._failures = 0
                 self._trained_from = base.version
                 manifest = assignment.delta_manifest(self._job, update_id, reply, layout_digest=self._layout_digest)
-                self._put(manifest, reply.frame_sizes)
+                self._put(manifest, reply.frame_sizes, residual)
+                self._forgets_residual = self._forgets_residual and not fresh
             case _:
                 raise TrainerDiedError(f"the trainer answered {type(reply).__name__} to Train")
 
-    def _put(self, manifest: m.UpdateManifest, frame_sizes: tuple[int, ...]) -> None:
+    def _put(self, manifest: m.UpdateManifest, frame_sizes: tuple[int, ...], residual: Source | None = None) -> None:
         update_id = m.UpdateId.parse(manifest.update_id)
-        self._outbox.commit(update_id, dataclasses.asdict(manifest), frame_sizes)
+        self._outbox.commit(update_id, dataclasses.asdict(manifest), frame_sizes, residual=residual)
         self._on_update(update_id)
 
 

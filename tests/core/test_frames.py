@@ -27,7 +27,8 @@ def test_frame_bytes_are_pinned(code: Code, start: int, count: int, payload: byt
 
 
 def test_every_code_has_its_number_for_ever() -> None:
-    assert {str(code): number for code, number in CODE_NUMBERS.items()} == {"fp32": 0, "fp16": 1, "bf16": 2, "int8": 3}
+    numbers = {str(code): number for code, number in CODE_NUMBERS.items()}
+    assert numbers == {"fp32": 0, "fp16": 1, "bf16": 2, "int8": 3, "int4": 4, "topk": 5}
 
 
 def test_payload_parts_are_joined_and_a_memoryview_is_as_good_as_bytes() -> None:

@@ -92,7 +92,7 @@ def test_every_problem_is_reported_with_its_path() -> None:
         "local.batch_size": "expected a whole number, got 1.5",
         "local.learning_rate": "expected a finite number, got nan",
         "strategy.k": "must be greater than or equal to 1; got 0",
-        "codec.up": "expected one of fp32, fp16, bf16, int8; got 'int9' (text)",
+        "codec.up.kind": "expected one of fp32, fp16, bf16, int8, int4, topk; got 'int9' (text)",
         "stop": "give at least one of versions, updates, wall_time_s, target, patience",
         "sites.1": "site 'B' must be 1 to 40 of a-z, 0-9 and '-': it is used in routing keys",
         "task_config": "a.b must be text, a number, true or false, null, a list or a mapping; got {1, 2}",
@@ -221,3 +221,38 @@ def test_any_value_parses_or_is_a_problem_below_its_key(key: str, value: object)
         paths = [problem.path for problem in error.problems]
 
     assert all(path.split(".")[0] == key for path in paths)
+
+
+@pytest.mark.parametrize(
+    ("given", "kind", "ratio", "back"),
+    [
+        ("int4", "int4", None, "int4"),
+        ({"kind": "int8"}, "int8", None, "int8"),
+        ("topk", "topk", 0.01, {"kind": "topk", "ratio": 0.01}),
+        ({"kind": "topk", "ratio": 0.05}, "topk", 0.05, {"kind": "topk", "ratio": 0.05}),
+    ],
+)
+def test_the_code_of_updates_is_a_name_or_a_name_and_a_ratio(given, kind, ratio, back):
+    spec = JobSpec.parse({**MINIMAL, "codec": {"up": given, "down": "int4"}})
+    assert (spec.codec.up.kind, spec.codec.up.ratio, spec.codec.down) == (kind, ratio, "int4")
+    assert spec.codec.up.is_biased == (kind == "topk")
+    assert spec.to_dict()["codec"] == {"up": back, "down": "int4"}
+    assert JobSpec.parse(spec.to_dict()) == spec
+
+
+@pytest.mark.parametrize(
+    ("codec", "path", "message"),
+    [
+        ({"up": {"kind": "topk", "ratio": 0}}, "codec.up.ratio", "must be greater than 0"),
+        ({"up": {"kind": "int8", "ratio": 0.1}}, "codec.up", "ratio belongs to topk, not to int8"),
+        ({"up": {"kind": "topk", "share": 0.1}}, "codec.up.share", "unknown key; known here: kind, ratio"),
+        ({"down": "topk"}, "codec.down", "topk is for updates only"),
+        ({"down": {"kind": "topk", "ratio": 0.1}}, "codec.down", "topk is for updates only"),
+    ],
+)
+def test_a_code_that_does_not_fit_is_named_with_its_path(codec, path, message):
+    with pytest.raises(JobSpecError) as caught:
+        JobSpec.parse({**MINIMAL, "codec": codec})
+    (problem,) = caught.value.problems
+    assert problem.path == path
+    assert message in problem.message

@@ -21,6 +21,8 @@ def two_hospitals(manned_house):
         pytest.param({"strategy": {"kind": "fedasync", "mixing": 0.5}}, id="fedasync"),
         pytest.param({"strategy": {"kind": "sync"}, "min_sites": 2}, id="sync"),
         pytest.param({"codec": {"up": "int8", "down": "int8"}, "sites": ["cleveland"]}, id="int8 both ways"),
+        pytest.param({"codec": {"up": "int4", "down": "int4"}, "task_config": {"numel": 20_000}}, id="int4 both ways"),
+        pytest.param({"codec": {"up": "topk", "down": "int4"}, "task_config": {"numel": 20_000}}, id="topk and int4"),
         pytest.param({"server_optimizer": {"kind": "adam", "lr": 0.01}, "sites": ["hungary"]}, id="adam"),
     ],
 )

@@ -7,8 +7,12 @@ import dataclasses
 import struct
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from itertools import count
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from fedbus.bus import mail
 from fedbus.bus.envelope import Envelope
@@ -43,15 +47,18 @@ class Broker:
         self.said: list[Any] = []
         self.line_is_up = asyncio.Event()
         self.line_is_up.set()
+        self.newest_manifest: Envelope | None = None
+        self.followed_from: list[object] = []
         self.refusals = 0
         self.pauses: list[float] = []
 
-    async def newest(self) -> None:
-        return None
+    async def newest(self) -> Record | None:
+        return None if self.newest_manifest is None else Record(envelope=self.newest_manifest, offset=99)
 
     async def follow(self, start: object) -> AsyncIterator[Record]:
-        while True:
-            yield Record(envelope=await self.log.get(), offset=0)
+        self.followed_from.append(start)
+        for offset in count(10):
+            yield Record(envelope=await self.log.get(), offset=offset)
 
     async def publish_many(self, envelopes: Any) -> None:
         await self.line_is_up.wait()
@@ -68,6 +75,19 @@ class Broker:
 
     async def pause(self, seconds: float) -> None:
         self.pauses.append(seconds)
+
+    def has(self, version: int, *, snapshot_version: int) -> None:
+        """What the newest manifest of the log says; its snapshot is of second 1000."""
+        manifest = m.VersionManifest(
+            job="heart",
+            version=version,
+            digest="d",
+            delta=m.Part(frames=1, body_bytes=1),
+            snapshot=None,
+            snapshot_version=snapshot_version,
+            snapshot_at=1000.0,
+        )
+        self.newest_manifest = dataclasses.replace(mail.to_model_log(manifest), user_id="aggregator")
 
     def version(self, version: int, part: str) -> None:
         """A version with one frame arrives."""
@@ -115,7 +135,7 @@ async def idle() -> None:
 
 @asynccontextmanager
 async def working(folder: Path, broker: Broker) -> AsyncIterator[JobWorker]:
-    """A worker whose outbox holds update 0 of an earlier process."""
+    """A worker whose outbox holds an update of an earlier process."""
     settings = SiteSettings(site_name="mercy", site_data=folder, site_state_dir=folder)
     outbox = Outbox(folder / "jobs" / "heart" / "outbox", "mercy")
     update_id = outbox.next_id()
@@ -179,6 +199,87 @@ async def test_an_aggregator_that_misses_chunks_gets_all_of_the_update_again(tmp
         await worker.on_control(m.JobStarted(job="heart", session="second"))
         await idle()
     assert len(broker.published) == 4
+
+
+def held(folder: Path) -> list[str]:
+    return sorted(path.name for path in (folder / "jobs" / "heart" / "model").iterdir())
+
+
+async def has_followed_to_version_2(folder: Path) -> None:
+    """An earlier process held snapshot 0 and the deltas to version 2, whose manifest had offset 15."""
+    broker = Broker()
+    async with working(folder, broker) as worker:
+        await worker.on_control(m.JobStarted(job="heart", session="first"))
+        for version, part in ((0, "snapshot"), (1, "delta"), (2, "delta")):
+            broker.version(version, part)
+        await until(lambda: worker.activity.version == 2)
+
+
+async def test_a_site_that_comes_back_reads_on_from_what_it_holds(tmp_path: Path) -> None:
+    # given versions 3 and 4 since then, and no newer snapshot
+    await has_followed_to_version_2(tmp_path)
+    broker = Broker()
+    broker.has(4, snapshot_version=0)
+    async with working(tmp_path, broker) as worker:
+        await worker.on_control(m.JobStarted(job="heart", session="first"))
+        await until(lambda: bool(broker.followed_from))
+        # then it reads what comes after version 2, and trains from nothing older than version 4
+        assert broker.followed_from == [16]
+        broker.version(3, "delta")
+        await idle()
+        assert worker.activity.version == -1
+        broker.version(4, "delta")
+        await until(lambda: worker.activity.version == 4)
+    assert held(tmp_path) == [
+        "held.json",
+        "v00000000.snapshot",
+        *(f"v0000000{version}.delta" for version in (1, 2, 3, 4)),
+    ]
+    assert not broker.said
+
+
+async def test_a_site_that_comes_back_with_the_newest_version_goes_on_at_once(tmp_path: Path) -> None:
+    await has_followed_to_version_2(tmp_path)
+    broker = Broker()
+    broker.has(2, snapshot_version=0)
+    async with working(tmp_path, broker) as worker:
+        await worker.on_control(m.JobStarted(job="heart", session="first"))
+        await until(lambda: worker.activity.version == 2)
+    assert broker.followed_from == [16]
+
+
+@pytest.mark.parametrize(
+    ("newest", "snapshot_version"), [pytest.param(9, 5, id="newer snapshot"), pytest.param(1, 0, id="another log")]
+)
+async def test_a_site_that_comes_back_takes_the_snapshot_when_that_is_later_in_the_log(
+    tmp_path: Path, newest: int, snapshot_version: int
+) -> None:
+    await has_followed_to_version_2(tmp_path)
+    broker = Broker()
+    broker.has(newest, snapshot_version=snapshot_version)
+    async with working(tmp_path, broker) as worker:
+        await worker.on_control(m.JobStarted(job="heart", session="first"))
+        await until(lambda: bool(broker.followed_from))
+        assert broker.followed_from == [datetime.fromtimestamp(995, UTC)]
+        assert held(tmp_path) == []
+        assert worker.activity.version == -1
+
+
+@pytest.mark.parametrize(("outcome", "residual"), [(m.Outcome.FOLDED, ["after"]), (m.Outcome.REFUSED, [])])
+async def test_what_an_update_left_out_stays_unless_it_is_refused(
+    tmp_path: Path, outcome: m.Outcome, residual: list[str]
+) -> None:
+    broker = Broker()
+    async with working(tmp_path, broker) as worker:
+        # given an update that left a residual
+        folder = tmp_path / "jobs" / "heart" / "outbox"
+        (update_id,) = Outbox(folder, "mercy").waiting
+        (folder / "00000000.residual").write_text("after")
+        # when its receipt comes
+        await worker.on_control(m.Receipt(job="heart", update_id=str(update_id), outcome=outcome))
+    # then that is what the next one starts from, or not
+    outbox = Outbox(folder, "mercy")
+    assert [path.read_text() for path in outbox.residual_source(outbox.next_id()).add] == residual
 
 
 async def test_an_update_that_is_on_its_way_is_not_queued_once_more(tmp_path: Path) -> None:

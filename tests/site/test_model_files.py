@@ -270,7 +270,43 @@ def test_what_is_of_no_use_is_dropped_and_the_same_version_is_taken_again(files:
     assert receive(files, 2, "snapshot") is Step.NEW_VERSION
 
 
-def test_a_restart_begins_with_an_empty_folder(files: ModelFiles, folder: Path) -> None:
+def test_a_restart_holds_nothing_and_drops_what_was_not_remembered(files: ModelFiles, folder: Path) -> None:
     holding(files, 2)
-    assert ModelFiles(folder).held is None
-    assert on_disk(folder) == []
+    again = ModelFiles(folder)
+    assert (again.held, again.kept, on_disk(folder)) == (None, None, [])
+
+
+def test_what_was_remembered_is_held_again_and_deltas_go_on_from_it(files: ModelFiles, folder: Path) -> None:
+    # given two versions that were remembered and one that was only begun
+    before = holding(files, 2).held
+    files.remember(17)
+    files.chunk(chunks(3, "delta")[0])
+    # when the site comes back, version 3 being the newest
+    again = ModelFiles(folder)
+    assert again.held is None
+    assert again.kept is not None
+    assert (again.kept.held, again.kept.offset) == (before, 17)
+    again.resume(again.kept, newest=3)
+    # then it shows nothing before that version
+    assert again.held is None
+    assert receive(again, 3, "delta") is Step.NEW_VERSION
+    assert again.held is not None
+    assert (again.held.version, [d.version for d in again.held.deltas]) == (3, [1, 2, 3])
+    assert content(again.held.deltas[1].path) == frames(2)
+
+
+@pytest.mark.parametrize("damage", ["cut", "gone", "dropped", "retired"])
+def test_what_cannot_be_held_again_is_forgotten(files: ModelFiles, folder: Path, damage: str) -> None:
+    holding(files, 2).remember(17)
+    match damage:
+        case "cut":
+            (folder / "held.json").write_text('{"offset": 17, "held": {"snap')
+        case "gone":
+            (folder / "v00000001.delta").unlink()
+        case "dropped":
+            files.drop_held()
+        case "retired":
+            receive(files, 3, "snapshot")
+            files.discard_retired()
+    again = ModelFiles(folder)
+    assert (again.kept, on_disk(folder)) == (None, [])

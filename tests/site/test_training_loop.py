@@ -329,6 +329,27 @@ async def test_a_site_told_to_rebase_drops_the_training_from_an_old_version_and_
     assert clinic.updates == []
 
 
+async def test_a_site_told_to_rebase_forgets_what_its_updates_left_out(tmp_path: Path) -> None:
+    # given a site that compresses with error feedback and has left something out
+    clinic = Clinic(tmp_path, codec={"up": {"kind": "topk", "ratio": 0.01}})
+    async with running(clinic):
+        await clinic.opens()
+        await clinic.hold(0)
+        await clinic.loads(0)
+        for rebase in (False, True, False):
+            train: p.Train = await clinic.expects(p.Train)
+            # then the training after the one in which it was told begins from nothing, and no other
+            assert bool(train.residual_add) == (len(clinic.updates) > 0 and len(clinic.updates) != 2)
+            write(train.residual_after, b"left out")
+            clinic.trains(0)
+            await clinic.idle("waiting for a receipt")
+            if rebase:
+                await clinic.loop.rebase(0)
+            clinic.outbox.remove(clinic.updates[-1])
+            await clinic.loop.wake()
+        assert (await clinic.expects(p.Train)).residual_add
+
+
 async def test_a_training_from_a_version_that_is_new_enough_goes_on(clinic: Clinic) -> None:
     async with running(clinic):
         await clinic.opens()
@@ -352,6 +373,41 @@ def test_the_seed_of_a_training_is_its_own_and_comes_again() -> None:
     ]
     assert len({training_seed(0, one), *others}) == 4
     assert all(0 <= seed < 2**63 for seed in others)
+
+
+async def test_only_a_code_that_leaves_something_out_has_residuals(clinic: Clinic) -> None:
+    async with running(clinic):
+        await clinic.opens()
+        await clinic.hold(0)
+        await clinic.loads(0)
+        train: p.Train = await clinic.expects(p.Train)
+    assert (train.residual_add, train.residual_before, train.residual_after) == ((), "", "")
+
+
+async def test_the_residual_goes_from_one_update_to_the_next_and_back_when_it_is_refused(tmp_path: Path) -> None:
+    # given an update whose residual was put into the outbox with it
+    clinic = Clinic(tmp_path, codec={"up": {"kind": "topk", "ratio": 0.05}})
+    async with running(clinic):
+        opening: p.Open = await clinic.expects(p.Open)
+        clinic.answers.put_nowait(OPENED)
+        await clinic.hold(0)
+        await clinic.loads(0)
+        trains = []
+        for _ in range(3):
+            trains.append(await clinic.expects(p.Train))
+            write(trains[-1].residual_after, b"residual")
+            if trains[-1].residual_add:
+                write(trains[-1].residual_before, b"before")
+            clinic.trains(0)
+            await clinic.idle("waiting for a receipt")
+            # when the second one is refused
+            clinic.outbox.remove(clinic.updates[-1], refused=len(trains) == 2)
+            await clinic.loop.wake()
+    assert (opening.up, opening.ratio) == ("topk", 0.05)
+    # then the second went out with what the first left, and the third with what the second went out with
+    names = [[Path(path).name for path in train.residual_add] for train in trains]
+    assert names == [[], ["00000000.residual"], ["00000001.before"]]
+    assert not any(train.residual_subtract for train in trains)
 
 
 # ------------------------------------------------------------------ the order of duties

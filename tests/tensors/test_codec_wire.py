@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from fedbus.core.frames import HEADER_BYTES, MAX_COUNT, Code, FrameHeader, build_frame
 from fedbus.core.layout import Layout, TensorSpec
 from fedbus.errors import DecodeError
+from fedbus.tensors.blocks import BLOCK, Recipe, Workspace
 from fedbus.tensors.codec import decode_add_, decode_into_, encode
-from fedbus.tensors.codes import BLOCK, CODERS
+from fedbus.tensors.codes import CODERS
 
 VALUES = [1.0, -2.0, 0.15625, 0.0, 3.3, -1e-3]
 
@@ -30,7 +31,9 @@ PLANES = {
     Code.FP32: ["000000000000000033336f12", "800020005383", "3fc03e0040ba"],
     Code.FP16: ["000000009a19", "70f4650076c8", "00000039"],
     Code.BF16: ["800020005383", "3fc03e0040ba"],
-    Code.INT8: ["27b306007f00", "f0dcd43c"],
+    Code.INT8: ["26b306007f00", "f0dcd43c"],
+    Code.INT4: ["027c00", "1a5ff13e"],
+    Code.TOPK: ["000002", "000000", "000000", "26b37f", "f0dcd43c"],
 }
 
 
@@ -38,10 +41,10 @@ PLANES = {
 def test_the_planes_of_each_code_are_pinned(code: Code) -> None:
     coder = CODERS[code]
 
-    planes = coder.encode(np.array(VALUES, np.float32), (7, 0), False)
+    planes = coder.encode(np.array(VALUES, np.float32), Recipe(seed=7, ratio=0.5), Workspace())
 
     assert [plane.tobytes().hex() for plane in planes] == PLANES[code]
-    assert tuple(plane.size for plane in planes) == coder.plane_bytes(len(VALUES))
+    assert tuple(plane.size for plane in planes) == coder.plane_bytes(len(VALUES), 3)
 
 
 def test_a_whole_frame_is_pinned() -> None:
@@ -64,6 +67,33 @@ def test_a_frame_with_zstd_planes_is_read_for_ever() -> None:
     decode_into_(out, bytes.fromhex(ZSTD_FRAME), layout)
 
     assert torch.equal(out, torch.full((2048,), 0.75))
+
+
+INT4_FRAME = (
+    "464201040000000000000000000800001f000000ac6976c1130000000400000028b52ffd6000034d00001066000100fbab1c160000003e"
+)
+TOPK_FRAME = (
+    "464201050000000000000000000800002c000000b4f3c940"
+    "04000000"
+    + "0400000004000000040000000400000004000000"
+    + "03b80041"
+    + "00020005"
+    + "00000000"
+    + "01ff4001"
+    + "00000040"
+)
+
+
+def test_frames_of_int4_and_topk_are_read_for_ever() -> None:
+    layout = layout_of_sizes(2048)
+    int4, topk = torch.empty(2048), torch.empty(2048)
+
+    decode_into_(int4, bytes.fromhex(INT4_FRAME), layout)
+    decode_into_(topk, bytes.fromhex(TOPK_FRAME), layout)
+
+    assert torch.equal(int4, torch.tensor([0.75, 0.0]).repeat(1024))
+    kept = {3: 2.0, 700: -2.0, 701: 128.0, 2047: 2.0}
+    assert {i: topk[i].item() for i in topk.nonzero().flatten().tolist()} == kept
 
 
 # ------------------------------------------------------------------ what may arrive instead
@@ -143,8 +173,9 @@ def test_garbage_behind_a_valid_header_only_raises_a_decode_error(
 @settings(max_examples=100, deadline=None)
 @given(plane=st.binary(max_size=200), code=st.sampled_from(Code))
 def test_garbage_planes_behind_a_valid_table_only_raise_a_decode_error(plane: bytes, code: Code) -> None:
-    planes = [b"\x28\xb5\x2f\xfd" + plane, *(bytes(size) for size in CODERS[code].plane_bytes(BLOCK)[1:])]
-    assert not decodes(build_frame(code, 100, BLOCK, [table(planes), *planes]))
+    planes = [b"\x28\xb5\x2f\xfd" + plane, *(bytes(size) for size in CODERS[code].plane_bytes(BLOCK, 40)[1:])]
+    kept = [struct.pack("<I", 40)] if code is Code.TOPK else []
+    assert not decodes(build_frame(code, 100, BLOCK, [*kept, table(planes), *planes]))
 
 
 def table(planes: list[bytes]) -> bytes:
@@ -216,10 +247,77 @@ def test_the_largest_count_allocates_nothing_before_the_planes_are_there() -> No
     ],
 )
 def test_frames_that_do_not_fit_the_sections_are_refused(code: Code, start: int, count: int, message: str) -> None:
-    planes = [bytes(size) for size in CODERS[code].plane_bytes(count)]
+    planes = [bytes(size) for size in CODERS[code].plane_bytes(count, count)]
 
     with pytest.raises(DecodeError, match=message):
         decode_into_(torch.empty(5100), build_frame(code, start, count, [table(planes), *planes]), LAYOUT)
+
+
+def topk_frame(*, kept: int, gaps: list[int], count: int = 5000) -> bytes:
+    """A frame of ones as a forger would make it: `gaps` as they stand, whatever number of elements it says it keeps."""
+    places = np.array(gaps, np.uint32).view(np.uint8).reshape(-1, 4)[:, :3].T
+    scales = np.ones(-(-len(gaps) // BLOCK), np.float32)
+    planes = [*(plane.tobytes() for plane in places), bytes([1] * len(gaps)), scales.tobytes()]
+    return build_frame(Code.TOPK, 100, count, [struct.pack("<I", kept), table(planes), *planes])
+
+
+def test_places_may_fill_the_whole_frame() -> None:
+    out = torch.zeros(LAYOUT.numel)
+    decode_into_(out, topk_frame(kept=5000, gaps=[0] * 5000), LAYOUT)
+    decode_into_(out[:], topk_frame(kept=1, gaps=[4999]), LAYOUT)
+    assert out.nonzero().flatten().tolist() == [5099]
+
+
+@pytest.mark.parametrize(
+    ("kept", "gaps", "message"),
+    [
+        (2, [0, 4999], "last place of a topk frame is 5000, the frame covers 5000"),
+        (1, [2**24 - 1], "last place of a topk frame is 16777215"),
+        (300, [2**24 - 1] * 300, "last place of a topk frame is 5033164799"),
+        (5001, [0] * 5001, "says that it keeps 5001 of 5000"),
+        (2**32 - 1, [0], "says that it keeps 4294967295 of 5000"),
+        (3, [0, 0], "no valid zstd frame"),
+        (1, [0, 0], "a plane of 1 bytes is stored in 2"),
+    ],
+)
+def test_topk_frames_that_keep_what_does_not_exist_are_refused(kept: int, gaps: list[int], message: str) -> None:
+    frame = topk_frame(kept=kept, gaps=gaps)
+    with pytest.raises(DecodeError, match=message):
+        decode_into_(torch.empty(LAYOUT.numel), frame, LAYOUT)
+    assert not decodes(frame)
+
+
+def test_a_topk_frame_is_refused_before_anything_is_made_of_what_it_announces() -> None:
+    layout = layout_of_sizes(MAX_COUNT)
+    bomb = squeezed(MAX_COUNT)
+    planes = [bomb, bomb, bomb, bomb, squeezed(MAX_COUNT // 1024)]
+    too_long = build_frame(Code.TOPK, 0, MAX_COUNT, [struct.pack("<I", MAX_COUNT), table(planes), *planes])
+    too_many = build_frame(Code.TOPK, 0, 1 << 20, [struct.pack("<I", MAX_COUNT), table(planes), *planes])
+    out = torch.empty(MAX_COUNT)
+    tracemalloc.start()
+    try:
+        with pytest.raises(DecodeError, match="covers at most 2097152 elements"):
+            decode_into_(out, too_long, layout)
+        with pytest.raises(DecodeError, match="keeps 16777216 of 1048576"):
+            decode_into_(out, too_many, layout)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 1 << 20
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    kept=st.integers(0, 300),
+    places=st.binary(max_size=900),
+    values=st.binary(max_size=300),
+    scales=st.binary(max_size=8),
+)
+def test_garbage_in_the_planes_of_topk_only_raises_a_decode_error(
+    kept: int, places: bytes, values: bytes, scales: bytes
+) -> None:
+    planes = [places[::3], places[1::3], places[2::3], values, scales]
+    decodes(build_frame(Code.TOPK, 100, 5000, [struct.pack("<I", kept), table(planes), *planes]))
 
 
 def test_forged_scales_give_values_for_the_guard_and_no_warning() -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 from fedbus.core.frames import Code
 from fedbus.core.layout import Layout, TensorSpec
 from fedbus.errors import DecodeError
-from fedbus.tensors.codec import encode
+from fedbus.tensors.codec import decode_all_, encode
 from fedbus.tensors.robust import SLAB, Slot, gram, mean_, median_, trimmed_mean_
 
 LAYOUT = Layout.of(
@@ -138,3 +138,13 @@ def test_a_damaged_body_is_an_error(damage, words):
 def test_nothing_left_after_trimming_is_an_error():
     with pytest.raises(ValueError, match="of 4 deltas none is left without 2 at either end"):
         trimmed_mean_(empty(), slots([normal(i) for i in range(4)]), LAYOUT, trim=2)
+
+
+@pytest.mark.parametrize("code", [code for code in Code if code is not Code.FP32])
+def test_every_code_can_be_combined(code: Code):
+    coded = [list(encode(normal(i), LAYOUT, code, chunk_bytes=CHUNKS[i % 3], seed=i)) for i in range(5)]
+    decoded = [torch.empty(LAYOUT.numel) for _ in coded]
+    for out, body in zip(decoded, coded, strict=True):
+        decode_all_(out, body, LAYOUT)
+    found = median_(empty(), [Slot(bodies=((1.0, body),)) for body in coded], LAYOUT)
+    assert torch.equal(found, torch.stack(decoded).median(dim=0).values)

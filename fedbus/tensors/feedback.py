@@ -1,0 +1,113 @@
+"""Error feedback: what a biased code leaves out of one update is part of the next (Karimireddy et al. 2019).
+
+    c  = C(delta + e)                 what is sent: delta of this training, e the residual of this site, 0 at first
+    e' = delta + e - decoded(c)       so that the sum of all that was sent, plus e, is the sum of all deltas
+
+What lives here: this arithmetic, on vectors. What may not: files (the site keeps e in them, see `store.residuals`).
+
+e is in units of deltas, whatever version they are from, and is not weighted by staleness. An update that was refused
+has brought nothing, neither its delta nor its share of e: that share goes back,
+
+    e <- e + (e before it - e after it)        = e before it, when nothing was sent since
+
+but not its delta: deltas are refused because they are too old, too large or not finite, and would be so again. An
+update that is sent again is the same update. In float32 the identity holds to rounding (a value kept by topk differs
+from what it decodes to by at most 1/127 of the largest in its block; differences are rounded once).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from fedbus.core.frames import DEFAULT_RATIO, Code
+from fedbus.core.layout import Layout
+from fedbus.tensors.codec import DEFAULT_CHUNK_BYTES, decode_fold_, encode
+
+
+def encode_with_residual_(
+    delta: Tensor,
+    residual: Tensor,
+    layout: Layout,
+    code: Code,
+    *,
+    seed: int,
+    chunk_bytes: int = DEFAULT_CHUNK_BYTES,
+    ratio: float = DEFAULT_RATIO,
+) -> Iterator[bytes]:
+    """Yield the frames of delta + residual; `residual` becomes what they leave out, when the last frame is taken.
+
+    Both are float32 [numel] on one device; `delta` is only read. No third vector is made.
+    """
+    residual.add_(delta)
+    for frame in encode(residual, layout, code, chunk_bytes=chunk_bytes, seed=seed, ratio=ratio):
+        decode_fold_(residual, frame, layout, -1.0)
+        yield frame
+
+
+class ErrorFeedback:
+    """What one site sends under one code, with all its memory: for simulations, where nothing is killed.
+
+    With a code that is not biased it only encodes and holds nothing. Otherwise it holds `state`, and one more vector
+    for every update that was neither `accepted` nor `refused` yet. An update is known by its seed, which no other has.
+    """
+
+    def __init__(
+        self,
+        layout: Layout,
+        code: Code,
+        *,
+        chunk_bytes: int = DEFAULT_CHUNK_BYTES,
+        ratio: float = DEFAULT_RATIO,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self._layout = layout
+        self._code = code
+        self._chunk_bytes = chunk_bytes
+        self._ratio = ratio
+        self.state: Tensor | None = torch.zeros(layout.numel, device=device) if code.is_biased else None
+        self._undecided: dict[int, Tensor] = {}  # e before - e after; of the newest one e before
+        self._newest: int | None = None
+
+    def encode(self, delta: Tensor, *, seed: int) -> list[bytes]:
+        """Return the frames of one update; `delta`, float32 [numel], is only read."""
+        if self.state is None:
+            return list(encode(delta, self._layout, self._code, seed=seed, chunk_bytes=self._chunk_bytes))
+        self._close_newest()
+        self._undecided[seed], self._newest = self.state.clone(), seed
+        return list(
+            encode_with_residual_(
+                delta,
+                self.state,
+                self._layout,
+                self._code,
+                seed=seed,
+                chunk_bytes=self._chunk_bytes,
+                ratio=self._ratio,
+            )
+        )
+
+    def accepted(self, seed: int) -> None:
+        """The update of `seed` was folded: what was left out of it stays in `state`."""
+        self._undecided.pop(seed, None)
+
+    def refused(self, seed: int) -> None:
+        """The update of `seed` was refused: `state` is what it would be without it. Twice is once."""
+        held = self._undecided.pop(seed, None)
+        if held is None or self.state is None:
+            return
+        if seed == self._newest:
+            self.state.copy_(held)
+        else:
+            self._close_newest()
+            self.state.add_(held)
+        self._newest = None
+
+    def _close_newest(self) -> None:
+        """`state` is about to change: from now on the newest one is known by its difference."""
+        newest = None if self._newest is None else self._undecided.get(self._newest)
+        if newest is not None and self.state is not None:
+            newest.sub_(self.state)
+        self._newest = None
