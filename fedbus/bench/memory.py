@@ -6,8 +6,9 @@ node, the default codes.
                  works them off after its restart, a version each; once by 2 logins, once by MANY
 
 A peak is the kernel's VmHWM: everything resident, the torch library and shared pages included. The aggregator's goal is
-what `GlobalModel` promises, MODEL_COPIES times the model, and AGGREGATOR_BESIDE_MIB; that of a site daemon does not
-depend on the model. Trainer and broker have no goal and are shown for who plans a machine.
+what `GlobalModel` promises, MODEL_COPIES times the model and MEMORY_COPIES for a rule that remembers (the jobs are
+calibrated, so that theirs does), and AGGREGATOR_BESIDE_MIB; that of a site daemon does not depend on the model. Trainer
+and broker have no goal and are shown for who plans a machine.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from fedbus.core.layout import Layout
 from fedbus.errors import FedbusError
 from fedbus.store.state_reader import StateReader
 from fedbus.tensors.codec import encode
-from fedbus.tensors.global_model import MODEL_COPIES
+from fedbus.tensors.global_model import MEMORY_COPIES, MODEL_COPIES
 from services.publisher.client import Client
 from services.publisher.settings import PublisherSettings
 
@@ -74,7 +75,7 @@ def _job(mib: int) -> Iterator[Row]:
 
 
 def _aggregators_peak(case: str, mib: int, aggregator: Daemon) -> Row:
-    goal = MODEL_COPIES * mib + AGGREGATOR_BESIDE_MIB
+    goal = (MODEL_COPIES + MEMORY_COPIES) * mib + AGGREGATOR_BESIDE_MIB
     return row(f"{case}: peak memory of aggregator", peak_bytes(aggregator.pid) / MIB, "MiB", goal)
 
 
@@ -152,7 +153,7 @@ def _submit(federation: LocalFederation, mib: int, *, min_sites: int, versions: 
             "task_config": {"numel": mib * MIB // 4, "step_s": step_s},
             "min_sites": min_sites,
             "local": {"steps": 1, "batch_size": 1, "learning_rate": 1.0, "evaluate": False},
-            "strategy": {"kind": "buffered", "buffer": 1},
+            "strategy": {"kind": "calibrated", "buffer": 1},
             "stop": {"versions": versions},
         }
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections import deque
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from fedbus.core.facts import Committed, Fact, Folded
+from fedbus.core.facts import Committed, Fact, Folded, Term
 from fedbus.core.frames import Code
 from fedbus.core.jobspec import JobSpec
 from fedbus.core.layout import Layout, TensorSpec
@@ -21,7 +22,7 @@ from fedbus.core.messages import Chunk, UpdateId, UpdateManifest
 from fedbus.store.ledger import Ledger
 from fedbus.store.spool import Spool
 from fedbus.tensors import codec
-from fedbus.tensors.global_model import MODEL_COPIES
+from fedbus.tensors.global_model import MEMORY_COPIES, MODEL_COPIES
 from services.aggregator.model_keeper import ModelKeeper
 
 MIB = 1 << 20
@@ -113,9 +114,11 @@ FACTS: list[tuple[int, Fact]] = [
 ]
 
 
-def lives(keeper: ModelKeeper) -> None:
+def lives(keeper: ModelKeeper, *, remembers: bool = False) -> None:
     """Everything that is done with a model once it is there."""
     folded, committed = FACTS[0][1], FACTS[1][1]
+    if remembers:
+        committed = dataclasses.replace(committed, remembers=True)
     assert isinstance(folded, Folded)
     assert isinstance(committed, Committed)
     keeper.inspect(str(UPDATE))
@@ -123,20 +126,30 @@ def lives(keeper: ModelKeeper) -> None:
     deque(keeper.commit(committed).frames, maxlen=0)
     deque(keeper.snapshot(1).frames, maxlen=0)
     keeper.save(version=1, fact_seq=2)
+    if remembers:
+        taken_out = (Term(update_id=UPDATE, factor=-1.0),)
+        again = dataclasses.replace(folded, update_id=dataclasses.replace(UPDATE, sequence=2), also=taken_out)
+        keeper.inspect(str(UPDATE))
+        keeper.fold(again)
+        draft = dataclasses.replace(committed, version=2, memory=0.5)
+        keeper.gauge(draft)
+        deque(keeper.commit(draft).frames, maxlen=0)
     keeper.export()
 
 
+@pytest.mark.parametrize("remembers", [False, True])
 @pytest.mark.parametrize("kind", MOMENTS)
-def test_a_whole_life_costs_the_copies_that_are_named(tmp_path: Path, kind: str) -> None:
+def test_a_whole_life_costs_the_copies_that_are_named(tmp_path: Path, kind: str, remembers: bool) -> None:
     aggregator = Aggregator(tmp_path, kind)
     manifest = aggregator.put(torch.ones(LAYOUT.numel), Code.FP32)
     keeper = aggregator.keeper()
 
     with growth() as found:
         keeper.adopt_initial(manifest)
-        lives(keeper)
+        lives(keeper, remembers=remembers)
 
-    assert found.peak_bytes < (MODEL_COPIES + MOMENTS[kind]) * MODEL_BYTES + BEYOND_BYTES
+    copies = MODEL_COPIES + MOMENTS[kind] + (MEMORY_COPIES if remembers else 0)
+    assert found.peak_bytes < copies * MODEL_BYTES + BEYOND_BYTES
 
 
 def test_so_does_a_start_from_a_file(tmp_path: Path) -> None:

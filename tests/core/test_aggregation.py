@@ -220,6 +220,81 @@ def test_a_late_update_counts_in_the_version_under_way() -> None:
     assert fact.weight == pytest.approx(100 / math.sqrt(2))
 
 
+def test_with_k_of_n_who_comes_late_counts_in_the_next_version_beside_k_others() -> None:
+    job = aggregation("a", "b", "c", strategy={"kind": "sync", "k": 2})
+    job.receive(arrival("a"), now=0.0)
+    job.receive(arrival("b"), now=1.0)
+    assert job.commit_due(now=1.0) == "2 sites contributed"
+    job.commit(now=1.0)
+
+    late = job.receive(arrival("c", base=0), now=2.0)
+
+    assert isinstance(late, Folded)
+    assert late.staleness == 1
+    assert job.commit_due(now=2.0) is None
+    job.receive(arrival("a", 1, base=1), now=3.0)
+    assert job.commit(now=3.0).update_ids == (update_id("c", 0), update_id("a", 1))
+
+
+@pytest.mark.parametrize(
+    ("keys", "step"),
+    [
+        ({}, 4 / 12),
+        ({"strategy": "calibrated"}, 4 / 12),
+        ({"strategy": {"kind": "buffered", "buffer": 3}}, 3 / 12),
+        ({"strategy": {"kind": "buffered", "buffer": 20}}, 1.0),
+        # the textbook's, and those that need no smaller step
+        ({"strategy": {"kind": "buffered", "normalise": "buffer"}}, 1.0),
+        ({"strategy": "fedasync"}, 1.0),
+        ({"strategy": "sync"}, 1.0),
+        ({"server_optimizer": {"lr": 0.7}}, 1.0),
+        ({"server_optimizer": "adam"}, 1.0),
+    ],
+)
+def test_without_a_server_lr_the_params_move_per_n_updates_as_far_as_fedavg_moves_them(
+    keys: dict[str, Any], step: float
+) -> None:
+    job = aggregation(*(f"s{n}" for n in range(12)), **keys)
+    job.receive(arrival("s0"), now=0.0)
+
+    assert job.commit(now=0.0, reason="told to").step == step
+
+
+def test_a_site_that_reconnects_in_time_is_remembered_and_one_that_has_left_is_not() -> None:
+    # given two sites that send every 10 s and are remembered
+    job = aggregation("a", "b", strategy={"kind": "calibrated", "buffer": 1})
+    for now in (10.0, 20.0):
+        for site in ("a", "b"):
+            job.receive(arrival(site, int(now), base=job.version), now=now)
+            job.commit(now=now)
+    # when one goes away
+    job.set_active(["a"], now=21.0)
+    for now, forgotten in ((30.0, False), (31.0, True)):
+        job.receive(arrival("a", int(now), base=job.version), now=now)
+        fact = job.commit(now=now)
+        # then what it sent stands in for it for as long as it takes for an update
+        assert bool(fact.corrections) is forgotten
+        assert ("b" in job.memory.sites) is not forgotten
+    # and an update that was under way counts once
+    job.receive(arrival("b", 99, base=job.version), now=32.0)
+    job.commit(now=32.0)
+    job.receive(arrival("a", 99, base=job.version), now=33.0)
+    assert [term.update_id for term in job.commit(now=33.0).corrections] == [update_id("b", 99)]
+
+
+def test_auto_says_what_it_does_before_it_has_measured_and_after() -> None:
+    job = aggregation("a", "b")
+    assert job.chosen is not None
+    assert job.chosen.startswith("buffered: until two sites have sent twice")
+    for sequence, (site, now) in enumerate([("a", 0.0), ("b", 0.0), ("a", 1.0), ("b", 9.7)]):
+        job.receive(arrival(site, sequence, base=job.version), now=now)
+        if job.commit_due(now=now):
+            job.commit(now=now)
+
+    assert job.chosen == "calibrated: the slowest site, b, takes 9.7x the fastest, measured over 2 sites"
+    assert aggregation("a", strategy="calibrated").chosen is None
+
+
 def test_the_deadline_runs_from_the_last_commit_and_waits_for_a_first_update() -> None:
     job = aggregation("a", "b", strategy={"kind": "sync", "deadline_s": 60.0})
     assert job.next_due_at(now=0.0) is None

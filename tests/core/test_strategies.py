@@ -317,6 +317,9 @@ def test_who_has_gone_or_was_silent_for_4_n_versions_is_forgotten(rule: Strategy
     assert (gone.normaliser, gone.memory) == (pytest.approx(2.0), pytest.approx(1 / 4))
     assert rule.plan(replace(made, version=12)).corrections == ()
     assert rule.plan(replace(made, version=13)).corrections == terms(("b", 1, -2.0), ("c", 2, -3.0))
+    # a slow site is not silent: b takes 30 s and sent 50 s ago, c takes 20 s
+    stats = {"b": SiteStats(gaps=(30.0,), last_at=-50.0), "c": SiteStats(gaps=(20.0,), last_at=-50.0)}
+    assert rule.plan(replace(made, version=13, stats=stats)).corrections == terms(("c", 2, -3.0))
     # an update of a site that has gone counts once
     assert rule.plan(replace(made, gone=frozenset({"a"}))).corrections == ()
 

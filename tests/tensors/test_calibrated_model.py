@@ -139,13 +139,15 @@ def test_random_lives_of_sites_are_those_of_the_reference(seed: int) -> None:
 
 
 def forgotten(driver: Driver) -> set[str]:
-    """Sites that were silent for 4 N versions."""
-    memory = driver.aggregation.memory
+    """Sites that were silent for 4 N versions and for two of their own periods."""
+    memory, stats = driver.aggregation.memory, driver.aggregation.all_stats
     most = 4 * len(memory.sites.keys() | memory.buffer.keys())
     return {
         site
         for site, slot in memory.sites.items()
-        if site not in memory.buffer and driver.aggregation.version - slot.version >= most
+        if site not in memory.buffer
+        and driver.aggregation.version - slot.version >= most
+        and not driver.now - stats[site].last_at < 2 * (stats[site].period_s or 0.0)
     }
 
 

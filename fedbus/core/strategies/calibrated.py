@@ -11,7 +11,9 @@ from fedbus.core.memory import Slot
 from fedbus.core.strategies.base import Buffer, Evidence, Plan, Share, buffer_size, counted, examples_weight
 
 SILENT = 4
-"""A site that was silent for SILENT * N versions is forgotten."""
+"""A site that was silent for SILENT * N versions is forgotten, unless it always takes so long."""
+OVERDUE = 2.0
+"""It takes so long when it has not been silent for OVERDUE of its own periods."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +30,8 @@ class Calibrated:
         v = buffer / normaliser + memory H,   normaliser = |S| P / N,   memory = (1 - D / normaliser) / Q
 
     With all N sites in the buffer this is FedAvg. Staleness does not discount: the slow sites are the ones it would
-    starve. A site is forgotten when it has left for longer than it takes for an update, or after 4 N silent versions.
+    starve. A site is forgotten when it has left for longer than it takes for an update, or after 4 N silent versions in
+    which it had the time for two.
     """
 
     power: float
@@ -55,7 +58,8 @@ class Calibrated:
         forgotten = {
             site
             for site, slot in known.items()
-            if site not in slots and (site in buffer.gone or buffer.version - slot.version >= most)
+            if site not in slots
+            and (site in buffer.gone or (buffer.version - slot.version >= most and _overdue(site, buffer)))
         }
         normaliser, memory = self.coefficients(buffer, forgotten=forgotten)
         corrections = tuple(term for site in sorted(forgotten) for term in known[site].negative())
@@ -82,6 +86,14 @@ class Calibrated:
     def waiting_for(self, buffer: Buffer) -> str:
         have, size = len(buffer.sites), self.size(len(buffer.active))
         return f"waiting for {counted(max(0, size - have), 'more site')} ({have} of {size} in the buffer)"
+
+
+def _overdue(site: str, buffer: Buffer) -> bool:
+    """Whether a site has been silent for longer than ever a slow one is; without a measured period it has."""
+    stats = buffer.stats.get(site)
+    if stats is None or stats.last_at is None or stats.period_s is None or not buffer.entries:
+        return True
+    return not 0.0 <= buffer.entries[-1].at - stats.last_at < OVERDUE * stats.period_s
 
 
 def _coefficients(known: Mapping[str, Slot], slots: Mapping[str, Slot]) -> tuple[float, float]:
