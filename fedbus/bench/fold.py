@@ -23,7 +23,7 @@ BYTES_PER_PARAM = 12
 _GOAL_PERCENT = 60.0
 
 
-def rows(*, params: tuple[int, ...] = PARAMS, reference: int = 100_000_000, turns: int = 7) -> list[dict[str, Any]]:
+def rows(*, params: tuple[int, ...] = PARAMS, reference: int = 100_000_000, turns: int = 9) -> list[dict[str, Any]]:
     """Return rows {case, value, unit, goal, met}: bandwidth, then GB/s and share of it for each size; one thread."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -36,12 +36,12 @@ def rows(*, params: tuple[int, ...] = PARAMS, reference: int = 100_000_000, turn
 def _measure(params: tuple[int, ...], reference: int, turns: int) -> list[dict[str, Any]]:
     bandwidth, speeds = 0.0, dict.fromkeys(params, 0.0)
     ours, theirs = torch.zeros(reference), torch.full((reference,), 1e-6)
-    for numel in params:
-        delta, accumulator = torch.full((numel,), 1e-3), Accumulator(numel)
-        for _ in range(turns):
-            bandwidth = max(bandwidth, _speed(reference, lambda: ours.add_(theirs)))
+    folds = {n: partial(Accumulator(n).fold_, torch.full((n,), 1e-3), 0.25) for n in params}
+    for _ in range(turns):
+        bandwidth = max(bandwidth, _speed(reference, lambda: ours.add_(theirs)))
+        for numel, fold in folds.items():
             for _ in range(max(1, min(8, reference // numel))):
-                speeds[numel] = max(speeds[numel], _speed(numel, partial(accumulator.fold_, delta, 0.25)))
+                speeds[numel] = max(speeds[numel], _speed(numel, fold))
     table = [_row("memory bandwidth", bandwidth, "GB/s", None)]
     for numel, speed in speeds.items():
         name = f"fold {numel / 1e6:g} M params"

@@ -68,6 +68,21 @@ def test_site_that_leaves_and_comes_back_goes_on_where_the_others_are(house):
     )
 
 
+def test_site_that_comes_back_to_where_it_was_reads_no_snapshot(house):
+    # given a job whose only site is killed; its model is so large that versions go without a snapshot
+    house.start_aggregator()
+    site = house.start_site("cleveland", **PACED)
+    job = house.submit(stop={"versions": 1000}, task_config={"numel": 20_000}, snapshot_every=1000)
+    site.wait_for("version-held", job=job, version=3)
+    house.kill(site)
+    # when it comes back
+    back = house.start_site("cleveland", **PACED)
+    # then it goes on from what it holds
+    resumed = back.wait_for("model-resumed", job=job)
+    assert 3 <= resumed["version"] <= resumed["newest"]
+    house.aggregator.wait_for("update-folded", base_version=resumed["newest"])
+
+
 def test_silent_site_is_lost_nobody_waits_for_it_and_it_is_back_when_it_speaks(house, freeze):
     # given a synchronous job, which waits for every site that is online, for a minute if need be
     house.start_aggregator()
