@@ -82,9 +82,12 @@ class Outbox:
         """Where the trainer writes the frames of `update_id`."""
         return self._folder / f"{update_id.sequence:08d}.frames"
 
-    def residual_source(self, update_id: UpdateId) -> Source:
-        """Where the trainer finds the residual that goes into `update_id`, and where it leaves the new one."""
-        return self._residuals.source(update_id.sequence)
+    def residual_source(self, update_id: UpdateId, *, fresh: bool = False) -> Source:
+        """Where the trainer finds the residual that goes into `update_id`, and where it leaves the new one.
+
+        `fresh`: it begins from nothing.
+        """
+        return self._residuals.source(update_id.sequence, fresh=fresh)
 
     def commit(
         self,

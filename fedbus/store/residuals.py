@@ -58,15 +58,18 @@ class Residuals:
         """The lowest sequence number above all files here."""
         return max((s + 1 for kind in ("residual", "refused") for s in self._sequences(kind)), default=0)
 
-    def source(self, sequence: int) -> Source:
-        """What goes into update `sequence`, which is about to be made; what was being made before is dropped."""
+    def source(self, sequence: int, *, fresh: bool = False) -> Source:
+        """What goes into update `sequence`, which is about to be made; what was being made before is dropped.
+
+        `fresh`: nothing of what earlier updates left out.
+        """
         self._being_made = sequence
         self._tidy()
         refused = sorted(self._sequences("refused"))
         counts: Counter[Path] = Counter()
-        if newest := self._sequences("residual"):
+        if not fresh and (newest := self._sequences("residual")):
             counts[self._path(max(newest), "residual")] += 1
-        for earlier in refused:
+        for earlier in refused if not fresh else ():
             counts[self._path(earlier, "before")] += 1
             counts[self._path(earlier, "residual")] -= 1
         return Source(

@@ -81,6 +81,7 @@ class TrainingLoop:
         self._steps: int | None = None
         self._oldest_base = 0
         self._base: Held | None = None
+        self._forgets_residual = False
         self._stopping = False
         # what an earlier daemon trained from counts too: a synchronous site trains once from each version
         self._trained_from = max((e.manifest["base_version"] for e in outbox.entries()), default=-1)
@@ -113,7 +114,12 @@ class TrainingLoop:
             self._steps = min(steps, local.steps)
 
     async def rebase(self, oldest: int) -> None:
-        """Train from versions from `oldest` on only; training from an older one that runs is cancelled."""
+        """Train from versions from `oldest` on only; training from an older one that runs is cancelled.
+
+        What earlier updates left out (error feedback) belongs to versions long gone: the next update begins without it,
+        once none is in flight whose refusal would give some back.
+        """
+        self._forgets_residual = True
         self._oldest_base = max(self._oldest_base, oldest)
         if self._base is not None and self._base.version < self._oldest_base and self._trainer is not None:
             await self._trainer.cancel()
@@ -282,7 +288,8 @@ class TrainingLoop:
         self._now("training")
         update_id = self._outbox.next_id()
         seed = training_seed(self._spec.seed, update_id)
-        residual = self._outbox.residual_source(update_id) if self._spec.codec.up.is_biased else None
+        biased, fresh = self._spec.codec.up.is_biased, self._forgets_residual and not self._outbox.waiting
+        residual = self._outbox.residual_source(update_id, fresh=fresh) if biased else None
         path = self._outbox.frames_path(update_id)
         self._base = base
         try:
@@ -297,6 +304,7 @@ class TrainingLoop:
                 self._trained_from = base.version
                 manifest = assignment.delta_manifest(self._job, update_id, reply, layout_digest=self._layout_digest)
                 self._put(manifest, reply.frame_sizes, residual)
+                self._forgets_residual = self._forgets_residual and not fresh
             case _:
                 raise TrainerDiedError(f"the trainer answered {type(reply).__name__} to Train")
 

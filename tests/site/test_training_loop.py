@@ -329,6 +329,27 @@ async def test_a_site_told_to_rebase_drops_the_training_from_an_old_version_and_
     assert clinic.updates == []
 
 
+async def test_a_site_told_to_rebase_forgets_what_its_updates_left_out(tmp_path: Path) -> None:
+    # given a site that compresses with error feedback and has left something out
+    clinic = Clinic(tmp_path, codec={"up": {"kind": "topk", "ratio": 0.01}})
+    async with running(clinic):
+        await clinic.opens()
+        await clinic.hold(0)
+        await clinic.loads(0)
+        for rebase in (False, True, False):
+            train: p.Train = await clinic.expects(p.Train)
+            # then the training after the one in which it was told begins from nothing, and no other
+            assert bool(train.residual_add) == (len(clinic.updates) > 0 and len(clinic.updates) != 2)
+            write(train.residual_after, b"left out")
+            clinic.trains(0)
+            await clinic.idle("waiting for a receipt")
+            if rebase:
+                await clinic.loop.rebase(0)
+            clinic.outbox.remove(clinic.updates[-1])
+            await clinic.loop.wake()
+        assert (await clinic.expects(p.Train)).residual_add
+
+
 async def test_a_training_from_a_version_that_is_new_enough_goes_on(clinic: Clinic) -> None:
     async with running(clinic):
         await clinic.opens()

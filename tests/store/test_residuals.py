@@ -63,6 +63,23 @@ def test_a_refused_update_leaves_the_residual_as_it_was(folder: Path) -> None:
     assert residual(folder) == 1
 
 
+def test_a_site_that_rebases_begins_from_nothing(folder: Path) -> None:
+    # given residuals of two updates, one of them refused
+    outbox = Outbox(folder, "mercy")
+    first, second = put(outbox), put(outbox)
+    outbox.remove(first)
+    outbox.remove(second, refused=True)
+    # when the next one is made afresh
+    update_id = outbox.next_id()
+    source = outbox.residual_source(update_id, fresh=True)
+    assert (source.add, source.subtract) == ((), ())
+    train(outbox, update_id, source)
+    outbox.commit(update_id, {}, [6], residual=source)
+    # then only what it left out counts from then on, and the refusal is done
+    outbox.remove(update_id)
+    assert residual(folder) == 10**update_id.sequence
+
+
 def test_the_first_update_may_be_refused(folder: Path) -> None:
     outbox = Outbox(folder, "mercy")
     outbox.remove(put(outbox), refused=True)
