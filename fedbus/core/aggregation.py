@@ -23,26 +23,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping
-from statistics import median
 from types import MappingProxyType
 from typing import Protocol, assert_never
 
-from fedbus.core import guards
+from fedbus.core import guards, screening
 from fedbus.core.facts import Arrival, Committed, Duplicate, Fact, Folded, Gauge, Refused
 from fedbus.core.jobspec import AutoSpec, JobSpec
 from fedbus.core.memory import Memory
 from fedbus.core.messages import UpdateId
 from fedbus.core.robust import believed
-from fedbus.core.server_step import delay_adaptive, server_step
+from fedbus.core.server_step import step_of
 from fedbus.core.site_stats import SiteStats
 from fedbus.core.strategies import Buffer, Evidence, settled, strategy_of
 from fedbus.core.strategies.auto import NOT_MEASURED
-from fedbus.core.strategies.base import examples_weight
 from fedbus.errors import ProtocolError
 
 __all__ = ["Aggregation", "Arrival", "Committed", "Duplicate", "Fact", "Folded", "Gauge", "Refused", "SeenIds"]
-
-MAX_EXAMPLES = 10**12
 
 
 class SeenIds(Protocol):
@@ -139,7 +135,9 @@ class Aggregation:
         """
         if update_id in self._seen:
             return Duplicate(update_id=update_id)
-        reason = self._reason_against(update_id.site, base_version, num_examples)
+        reason = screening.reason_against(
+            self._spec, update_id.site, version=self._version, base_version=base_version, num_examples=num_examples
+        )
         return Refused(update_id=update_id, reason=reason) if reason else None
 
     def receive(self, arrival: Arrival, *, now: float) -> Folded | Refused | Duplicate:
@@ -148,7 +146,7 @@ class Aggregation:
             update_id=arrival.update_id, base_version=arrival.base_version, num_examples=arrival.num_examples
         )
         if verdict is None:
-            reason = self._reason_against_norm(arrival)
+            reason = screening.reason_against_norm(arrival, self.site_stats(arrival.update_id.site))
             verdict = Refused(update_id=arrival.update_id, reason=reason) if reason else None
         if verdict is None:
             verdict = self._fold(arrival, now=now)
@@ -267,31 +265,6 @@ class Aggregation:
 
     # -------------------------------------------------------------- rules
 
-    def _reason_against(self, site: str, base_version: int, num_examples: int) -> str | None:
-        sites, limit = self._spec.sites, self._spec.max_staleness
-        if sites is not None and site not in sites:
-            return f"site {site} is not one of the job's sites: {', '.join(sites)}"
-        if base_version < 0:
-            return f"base version {base_version} is negative"
-        if base_version > self._version:
-            return f"base version {base_version} is ahead of version {self._version}"
-        if not 0 < num_examples <= MAX_EXAMPLES:
-            return f"num_examples must be 1 to {MAX_EXAMPLES}, got {num_examples}"
-        staleness = self._version - base_version
-        if limit is not None and staleness > limit:
-            return f"staleness {staleness} is above the job's max_staleness {limit}; train from version {self._version}"
-        return None
-
-    def _reason_against_norm(self, arrival: Arrival) -> str | None:
-        if not (math.isfinite(arrival.norm) and arrival.norm >= 0.0):
-            return "delta has NaN or infinite values"
-        stats = self.site_stats(arrival.update_id.site)
-        longest = stats.longest()
-        if arrival.norm <= longest:
-            return None
-        own = f", whose last {len(stats.norms)} had a median of {median(stats.norms):.3g}" if stats.norms else ""
-        return f"delta has norm {arrival.norm:.3g}: at most {longest:.3g} is folded from {arrival.update_id.site}{own}"
-
     def _fold(self, arrival: Arrival, *, now: float) -> Folded:
         site = arrival.update_id.site
         stats = self.site_stats(site)
@@ -355,7 +328,13 @@ class Aggregation:
             normaliser=normaliser,
             reason=why,
             at=now,
-            step=self._step(),
+            step=step_of(
+                self._spec,
+                self._entries,
+                {site: self.site_stats(site) for site in sorted(self._active)},
+                size=self._strategy.size(len(self._active)),
+                before=self._last_step,
+            ),
             memory=plan.memory,
             corrections=plan.corrections,
             remembers=plan.remembers,
@@ -363,27 +342,6 @@ class Aggregation:
             rule_reason=plan.rule_reason,
             combination=combination,
         )
-
-    def _step(self) -> float:
-        optimizer = self._spec.server_optimizer
-        if optimizer.kind == "fadas":
-            return delay_adaptive(max(entry.staleness for entry in self._entries), tau_c=optimizer.tau_c)
-        return self._found_step() if self._spec.adapts_step else 1.0
-
-    def _found_step(self) -> float:
-        sites = {site: self.site_stats(site) for site in sorted(self._active)}
-        counts = {site: stats.num_examples for site, stats in sites.items() if stats.num_examples}
-        shares = {
-            site: examples_weight(
-                count,
-                power=self._spec.num_examples_power,
-                fewest=min(counts.values()),
-                most_ratio=self._spec.num_examples_ratio,
-            )
-            for site, count in counts.items()
-        }
-        size = self._strategy.size(len(sites))
-        return server_step(size=size, sites=sites, shares=shares, before=self._last_step)
 
     def _view(self, *, gone: frozenset[str] = frozenset()) -> Buffer:
         return Buffer(

@@ -29,15 +29,37 @@ adaptive optimizer; its released code multiplies, and so does this.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+from fedbus.core.facts import Folded
+from fedbus.core.jobspec import JobSpec
 from fedbus.core.site_stats import SiteStats
+from fedbus.core.strategies.base import examples_weight
 
 MARGIN = 0.45
 GROW, SHRINK = 2.0, 0.7
 LEAST, MOST = 0.1, 2.0
 FLAT = 1e-3
 """A load below this is none: where nothing answers, the longest step is as good as any."""
+
+
+def step_of(
+    spec: JobSpec, entries: Sequence[Folded], sites: Mapping[str, SiteStats], *, size: int, before: float | None
+) -> float:
+    """Return the step of a commit of `entries`, > 0.
+
+    sites: numbers of the active ones. size: K. before: the step of the last commit; None for the first.
+    """
+    if spec.server_optimizer.kind == "fadas":
+        return delay_adaptive(max(entry.staleness for entry in entries), tau_c=spec.server_optimizer.tau_c)
+    if not spec.adapts_step:
+        return 1.0
+    counts = {site: stats.num_examples for site, stats in sites.items() if stats.num_examples}
+    power, ratio, fewest = spec.num_examples_power, spec.num_examples_ratio, min(counts.values(), default=1)
+    shares = {
+        site: examples_weight(count, power=power, fewest=fewest, most_ratio=ratio) for site, count in counts.items()
+    }
+    return server_step(size=size, sites=sites, shares=shares, before=before)
 
 
 def server_step(
