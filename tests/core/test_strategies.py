@@ -125,6 +125,16 @@ def test_buffer_size_never_needs_more_than_the_active_sites(buffer_size: int | N
     assert rule.size(active) == size
 
 
+@pytest.mark.parametrize(
+    ("given", "active", "size"), [(None, 1, 1), (None, 2, 1), (None, 3, 2), (None, 12, 4), (2, 2, 2)]
+)
+def test_a_calibrated_buffer_never_waits_for_the_slowest_site_unless_told_to(
+    given: int | None, active: int, size: int
+) -> None:
+    rule = strategy("calibrated", buffer=given)
+    assert rule.size(active) == size
+
+
 FLUSHED = strategy("buffered", buffer=3, flush_after_s=10.0)
 SYNC = strategy("sync", deadline_s=60.0)
 TWO_OF = strategy("sync", k=2, deadline_s=60.0)

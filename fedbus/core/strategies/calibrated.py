@@ -41,7 +41,9 @@ class Calibrated:
     wait_for_new_version: bool = False
 
     def size(self, active: int) -> int:
-        return buffer_size(self.buffer, active)
+        size = buffer_size(self.buffer, active)
+        # of distinct sites: without a buffer given, never all of them, or everybody would wait for the slowest
+        return size if self.buffer is not None else min(size, max(1, active - 1))
 
     def share(self, evidence: Evidence) -> Share:
         weight = examples_weight(
