@@ -24,7 +24,7 @@ A complete example; `task`, `local`, `stop` and `name` are required, all other k
       evaluate: true                 # every site scores the versions it receives
     strategy:                        # also in short: `strategy: sync`
       kind: auto                     # auto | calibrated | buffered | fedasync | sync
-      buffer: null                   # null: max(2, ceil(N / 3)), never more than the N active sites; calibrated: than N - 1
+      buffer: null                   # null: max(2, ceil(N / 3)), at most N active sites; calibrated: N - 1
       flush_after_s: null            # null: auto measures how long the buffer takes, the others wait
     staleness: {kind: polynomial, a: 0.5}   # constant | polynomial | hinge | exponential; not for auto and calibrated
     max_staleness: null              # refuse updates that are staler, in versions
