@@ -20,6 +20,8 @@ def tables(spec: JobSpec, result: Result) -> Iterator[RenderableType]:
     facts = Table.grid(padding=(0, 2))
     facts.add_row("job", spec.name)
     facts.add_row("ended", f"at virtual second {result.ended_at:g}: {result.reason}")
+    if result.rule is not None:
+        facts.add_row("rule", result.rule)
     facts.add_row("versions", str(result.version))
     facts.add_row("updates", f"{result.updates} folded, {result.refused} refused, {result.clipped} clipped")
     facts.add_row("sent", f"{result.bytes_up / KIB:.0f} KiB up, {result.bytes_down / KIB:.0f} KiB down")

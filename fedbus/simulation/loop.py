@@ -308,6 +308,7 @@ class Simulation:
             bytes_down=sum(state.bytes_down for state in self._states),
             ended_at=self._now,
             reason=reason or "",
+            rule=self._server.chosen,
             final_params=self._server.params.clone(),
         )
 

@@ -43,7 +43,11 @@ class SiteReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """A run in virtual time. `reason` says why it ended; `final_params` are what sites held then, float32 [numel]."""
+    """A run in virtual time.
+
+    `reason` says why it ended, `rule` which one `auto` chose last and why; `final_params` are what sites held then,
+    float32 [numel].
+    """
 
     points: Sequence[Point]
     sites: Mapping[str, SiteReport]
@@ -56,6 +60,7 @@ class Result:
     bytes_down: int
     ended_at: float
     reason: str
+    rule: str | None
     final_params: Tensor
 
     def reached(
@@ -88,6 +93,7 @@ class Result:
         return {
             "ended_at": self.ended_at,
             "reason": self.reason,
+            "rule": self.rule,
             "version": self.version,
             "updates": self.updates,
             "refused": self.refused,

@@ -67,6 +67,10 @@ class Server(Protocol):
         """Take an update; None when the rule keeps no facts. `base` is given when `needs_base`."""
 
     @property
+    def chosen(self) -> str | None:
+        """Which rule weighs now and why, where the job leaves that to fedbus."""
+
+    @property
     def needs_base(self) -> bool: ...
 
     def steps(self, site: str) -> int | None:
@@ -112,6 +116,10 @@ class Production:
     @property
     def wait_for_new_version(self) -> bool:
         return self._core.wait_for_new_version
+
+    @property
+    def chosen(self) -> str | None:
+        return self._core.chosen
 
     @property
     def snapshot_bytes(self) -> int:
@@ -176,6 +184,7 @@ class Foreign:
     """A rule from elsewhere behind the same loop. Its versions travel whole, as fp32."""
 
     needs_base = True
+    chosen = None
     updates = 0
     version = 0
 

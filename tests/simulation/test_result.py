@@ -23,6 +23,7 @@ def result_of(*accuracies: float) -> Result:
         bytes_down=0,
         ended_at=0.0,
         reason="",
+        rule=None,
         final_params=torch.zeros(1),
     )
 
