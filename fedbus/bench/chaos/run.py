@@ -108,7 +108,7 @@ def job_spec(name: str, *, stop: dict[str, Any], min_sites: int = len(SITES)) ->
             "task_config": {"numel": 1 << 20},
             "min_sites": min_sites,
             "local": {"steps": 1, "batch_size": 1, "learning_rate": 1.0, "evaluate": False},
-            "strategy": {"kind": "buffered", "buffer": 2},
+            "strategy": {"kind": "calibrated", "buffer": 2},  # remembers: bodies must outlive their commit
             "max_staleness": 20,
             "chunk_bytes": 256 * 1024,
             "stop": stop,
