@@ -1,8 +1,9 @@
 """From complete updates to versions: the main path of a job at the aggregator.
 
     take       complete update → screen → inspect → receive → fold
-    settle     facts of all that was taken since the last time durable, in one write → receipts
+    settle     facts of all that was taken since the last time durable, in one write
     commit     facts durable → new params → model log, confirmed → checkpoint when it is time
+    tell       receipts: after the commit that an update has made due, so that its site goes on from that version
     restore    newest checkpoint + the facts after it; what was not published is published again, same bytes
 
 The decisions are `core.Aggregation`'s, the tensors `ModelKeeper`'s; this file is the order of things.
@@ -51,6 +52,7 @@ class Folding:
         self._log = log
         self._tools = tools
         self._receipts: list[m.Receipt] = []
+        self._untold: list[m.Receipt] = []
         self._in_scratch: Folded | None = None
         self._unsettled: list[tuple[Folded, m.UpdateManifest]] = []
         self._last_seq = 0
@@ -63,7 +65,7 @@ class Folding:
     # -------------------------------------------------------------- one update
 
     async def take(self, manifest: m.UpdateManifest) -> None:
-        """Decide on a complete update; `settle` makes the decision durable and known. Until then a kill undoes it."""
+        """Decide on a complete update; `settle` makes the decision durable. Until then a kill undoes it."""
         update_id = m.UpdateId.parse(manifest.update_id)
         verdict: Folded | Refused | Duplicate | None = self._screen(manifest, update_id)
         if verdict is None:
@@ -79,18 +81,24 @@ class Folding:
                 await self.refused(verdict, manifest)
 
     async def settle(self) -> None:
-        """Fold the last update that was taken, record what was decided since the last time, and tell the sites."""
+        """Fold the last update that was taken, and record what was decided since the last time."""
         if not self._unsettled:
             return
         await self._tools.compute(self._fold_scratch)
         self._tools.reached(Point.FOLDED)
         decided, self._unsettled = self._unsettled, []
         told = [history.receipt(self._job, fact) for fact, _ in decided]
-        self._last_seq = await receipts.give_all(told, self._tools, facts=[fact for fact, _ in decided])
+        self._last_seq = await receipts.record(told, self._tools, facts=[fact for fact, _ in decided])
         self._tools.reached(Point.DECIDED)
         self._receipts += told
+        self._untold += told
         for fact, manifest in decided:
             await self._say_folded(fact, manifest)
+
+    async def tell(self) -> None:
+        """Tell the sites what became of their updates, once what is due was committed."""
+        told, self._untold = self._untold, []
+        await receipts.tell(told, self._tools)
 
     def _screen(self, manifest: m.UpdateManifest, update_id: m.UpdateId) -> Refused | Duplicate | None:
         verdict = self._aggregation.screen(

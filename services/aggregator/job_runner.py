@@ -272,6 +272,7 @@ class JobRunner:
         # right after a restart no site has come back yet: a buffer must not be committed for their absence
         if self._over is None and self.aggregation.active and self.aggregation.commit_due(now=time.monotonic()):
             await folding.commit()
+        await folding.tell()
         await folding.snapshot_if_wanted()
         now = time.monotonic()
         if self._over is None:

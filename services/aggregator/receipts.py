@@ -14,21 +14,27 @@ from services.aggregator.tools import Tools
 
 async def give(receipt: Receipt, tools: Tools, *, facts: Sequence[Fact] = ()) -> int:
     """Record a decision, then tell the site; returns the sequence number of the last fact."""
-    return await give_all([receipt], tools, facts=facts)
+    sequence = await record([receipt], tools, facts=facts)
+    await tell([receipt], tools)
+    return sequence
 
 
-async def give_all(given: Sequence[Receipt], tools: Tools, *, facts: Sequence[Fact] = ()) -> int:
-    """Record decisions of one job in one write, then tell the sites; returns the sequence number of the last fact."""
-    sequence = await tools.store(
+async def record(given: Sequence[Receipt], tools: Tools, *, facts: Sequence[Fact] = ()) -> int:
+    """Record decisions of one job in one write; returns the sequence number of the last fact."""
+    sequence: int = await tools.store(
         tools.ledger.record_facts,
         given[0].job,
         [history.to_row(fact) for fact in facts],
         decided={receipt.update_id: dataclasses.asdict(receipt) for receipt in given},
         at=time.time(),
     )
+    return sequence
+
+
+async def tell(given: Sequence[Receipt], tools: Tools) -> None:
+    """Tell the sites what was recorded. After a kill in between they send again, and `repeat` tells them."""
     for receipt in given:
         await tools.announcer.tell(UpdateId.parse(receipt.update_id).site, receipt)
-    return sequence
 
 
 async def repeat(update_id: str, tools: Tools) -> None:

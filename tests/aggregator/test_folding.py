@@ -136,7 +136,16 @@ async def test_updates_taken_together_are_folded_in_order_and_recorded_in_one_wr
     assert desk.keeper.done == [f"{what} {u}" for u in (A, B, C) for what in ("inspect", "fold")]
     assert desk.writes == 1
     assert desk.recorded == [A, B, C]
-    assert desk.announcer.receipts == [(u, "folded") for u in (A, B, C)]
+
+
+async def test_a_site_is_told_when_what_is_due_was_committed_and_not_twice(desk: Desk) -> None:
+    # told at once, it would begin to train from the version before, without what it has just sent
+    await desk.folding.take(update(0))
+    await desk.folding.settle()
+    assert desk.announcer.receipts == []
+    await desk.folding.tell()
+    await desk.folding.tell()
+    assert desk.announcer.receipts == [(A, "folded")]
 
 
 async def test_nobody_is_told_of_a_decision_that_is_not_on_record(desk: Desk) -> None:
@@ -153,7 +162,8 @@ async def test_a_refusal_is_recorded_after_the_folds_before_it(desk: Desk) -> No
     await desk.folding.settle()
     # then the facts stand in the order of the decisions, and only the others are folded
     assert desk.recorded == [A, B, C]
-    assert desk.announcer.receipts == [(A, "folded"), (B, "refused"), (C, "folded")]
+    await desk.folding.tell()
+    assert sorted(desk.announcer.receipts) == [(A, "folded"), (B, "refused"), (C, "folded")]
     assert [done for done in desk.keeper.done if done.startswith("fold")] == [f"fold {A}", f"fold {C}"]
 
 
@@ -161,6 +171,7 @@ async def test_an_update_that_comes_twice_in_one_go_is_folded_once(desk: Desk) -
     await desk.folding.take(update(0))
     await desk.folding.take(update(0))
     await desk.folding.settle()
+    await desk.folding.tell()
     assert desk.keeper.done == [f"inspect {A}", f"fold {A}"]
     assert desk.announcer.receipts == [(A, "folded")]
 
