@@ -34,7 +34,7 @@ A complete example; `task`, `local`, `stop` and `name` are required, all other k
     clip_to_buffer: null             # clip to so many times the median norm of the other sites; 4 starves nobody
     robust: null                     # multi_krum | trimmed_mean | median, e.g. {kind: multi_krum, f: 2}: up to f sites
                                      # may lie; a version then takes at least 2 f + 3 sites, and so does min_sites
-    server_optimizer: {kind: plain, lr: auto}   # plain | momentum | adam | yogi | fadas; auto: K / N, see `server_step`
+    server_optimizer: {kind: plain, lr: auto}   # plain | momentum | adam | yogi | fadas; auto: see `server_step`
     codec: {up: int8, down: int8}    # fp32 | fp16 | bf16 | int8 | int4; up also {kind: topk, ratio: 0.01}
     chunk_bytes: 1048576
     # other strategies:
