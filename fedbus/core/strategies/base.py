@@ -124,6 +124,17 @@ def buffer_size(wanted: int | None, active: int) -> int:
     return max(1, min(max(2, math.ceil(active / 3)) if wanted is None else wanted, active))
 
 
+def flush_at(buffer: Buffer, flush_after_s: float | None) -> float | None:
+    """Return when a buffer is due by time alone: so many seconds after its first update; None: never."""
+    return None if flush_after_s is None or buffer.first_at is None else buffer.first_at + flush_after_s
+
+
+def flush_reason(buffer: Buffer, flush_after_s: float | None, *, now: float) -> str | None:
+    """Say that the first update has waited `flush_after_s`; None while it has not."""
+    at = flush_at(buffer, flush_after_s)
+    return f"the first update waited {flush_after_s:g} s" if at is not None and now >= at else None
+
+
 def counted(number: int, noun: str) -> str:
     """Return '1 site', '2 sites'."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -7,7 +7,17 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from fedbus.core.facts import Folded
-from fedbus.core.strategies.base import Buffer, Evidence, Plan, Share, buffer_size, counted, examples_weight
+from fedbus.core.strategies.base import (
+    Buffer,
+    Evidence,
+    Plan,
+    Share,
+    buffer_size,
+    counted,
+    examples_weight,
+    flush_at,
+    flush_reason,
+)
 
 MAX_BOOST = 3.0
 """The rate correction is at most MAX_BOOST * N / K, so that a site that is late on purpose gains little."""
@@ -61,15 +71,10 @@ class Buffered:
         have, size = len(buffer.entries), self.size(len(buffer.active))
         if have >= size:
             return f"{have} of {size} updates are in the buffer"
-        at = self.due_at(buffer)
-        if at is not None and now >= at:
-            return f"the first update waited {self.flush_after_s:g} s"
-        return None
+        return flush_reason(buffer, self.flush_after_s, now=now)
 
     def due_at(self, buffer: Buffer) -> float | None:
-        if self.flush_after_s is None or buffer.first_at is None:
-            return None
-        return buffer.first_at + self.flush_after_s
+        return flush_at(buffer, self.flush_after_s)
 
     def waiting_for(self, buffer: Buffer) -> str:
         have, size = len(buffer.entries), self.size(len(buffer.active))

@@ -8,7 +8,17 @@ from dataclasses import dataclass
 
 from fedbus.core.facts import Term
 from fedbus.core.memory import Slot
-from fedbus.core.strategies.base import Buffer, Evidence, Plan, Share, buffer_size, counted, examples_weight
+from fedbus.core.strategies.base import (
+    Buffer,
+    Evidence,
+    Plan,
+    Share,
+    buffer_size,
+    counted,
+    examples_weight,
+    flush_at,
+    flush_reason,
+)
 
 SILENT = 4
 """A site that was silent for SILENT * N versions is forgotten, unless it always takes so long."""
@@ -75,15 +85,10 @@ class Calibrated:
         have, size = len(buffer.sites), self.size(len(buffer.active))
         if have >= size:
             return f"updates of {have} of {size} sites are in the buffer"
-        at = self.due_at(buffer)
-        if at is not None and now >= at:
-            return f"the first update waited {self.flush_after_s:g} s"
-        return None
+        return flush_reason(buffer, self.flush_after_s, now=now)
 
     def due_at(self, buffer: Buffer) -> float | None:
-        if self.flush_after_s is None or buffer.first_at is None:
-            return None
-        return buffer.first_at + self.flush_after_s
+        return flush_at(buffer, self.flush_after_s)
 
     def waiting_for(self, buffer: Buffer) -> str:
         have, size = len(buffer.sites), self.size(len(buffer.active))
