@@ -6,7 +6,7 @@ tensors, bytes, clocks (`now` is an argument: seconds, never falling), how updat
     screen(...)    before the body is read: Refused | Duplicate | None; changes nothing
     receive(...)   with the norm known: Folded | Refused | Duplicate; applied at once
     refuse(...)    the caller found the body unusable: Refused | Duplicate; applied at once
-    draft(...)     Committed, as `commit` would make it; changes nothing
+    to_compare(...)  the deltas that multi-Krum is to be told the inner products of; changes nothing
     commit(...)    Committed; applied at once; only when `commit_due` gives a reason
     apply(fact)    a fact again, from the ledger; or a Refused that `screen` returned
 
@@ -27,18 +27,18 @@ from types import MappingProxyType
 from typing import Protocol, assert_never
 
 from fedbus.core import guards, screening
-from fedbus.core.facts import Arrival, Committed, Duplicate, Fact, Folded, Gauge, Refused
+from fedbus.core.facts import Arrival, Combination, Committed, Duplicate, Fact, Folded, Refused
 from fedbus.core.jobspec import AutoSpec, JobSpec
 from fedbus.core.memory import Memory
 from fedbus.core.messages import UpdateId
-from fedbus.core.robust import believed
+from fedbus.core.robust import Matrix, believed
 from fedbus.core.server_step import step_of
 from fedbus.core.site_stats import SiteStats
-from fedbus.core.strategies import Buffer, Evidence, settled, strategy_of
+from fedbus.core.strategies import Buffer, Evidence, Plan, settled, strategy_of
 from fedbus.core.strategies.auto import NOT_MEASURED
 from fedbus.errors import ProtocolError
 
-__all__ = ["Aggregation", "Arrival", "Committed", "Duplicate", "Fact", "Folded", "Gauge", "Refused", "SeenIds"]
+__all__ = ["Aggregation", "Arrival", "Committed", "Duplicate", "Fact", "Folded", "Refused", "SeenIds"]
 
 
 class SeenIds(Protocol):
@@ -121,11 +121,6 @@ class Aggregation:
             return f"buffered: {settled(self._spec)}" if settled(self._spec) else NOT_MEASURED
         return f"{self._rule}: {self._rule_reason}"
 
-    @property
-    def wants_gauge(self) -> bool:
-        """Whether `commit` is to be given a Gauge, measured on `draft`."""
-        return self._spec.robust is not None and self._spec.robust.kind == "multi_krum"
-
     # -------------------------------------------------------------- decisions
 
     def screen(self, *, update_id: UpdateId, base_version: int, num_examples: int) -> Refused | Duplicate | None:
@@ -190,21 +185,19 @@ class Aggregation:
             return now
         return self._strategy.due_at(self._view())
 
-    def commit(self, *, now: float, reason: str | None = None, gauge: Gauge | None = None) -> Committed:
+    def commit(self, *, now: float, reason: str | None = None, gram: Matrix | None = None) -> Committed:
         """Make the buffer a version, and apply that. A `reason` commits a buffer that is not due, e.g. at the end.
 
-        `gauge`: what was measured on `draft`, when `wants_gauge`. Raises ProtocolError when the buffer is empty, or not
-        due and no reason is given.
+        `gram`: the inner products [K, K] of the deltas of `to_compare`, when there are any. Raises ProtocolError when
+        the buffer is empty, or not due and no reason is given.
         """
-        if self.wants_gauge and gauge is None:
-            raise ProtocolError(f"version {self._version + 1} is to be committed with a gauge, measured on `draft`")
-        fact = self._decide(now=now, reason=reason, gauge=gauge)
+        fact = self._decide(now=now, reason=reason, gram=gram)
         self.apply(fact)
         return fact
 
-    def draft(self, *, now: float, reason: str | None = None) -> Committed:
-        """Return what `commit` would make of the buffer, as far as it is known without a gauge; changes nothing."""
-        return self._decide(now=now, reason=reason, gauge=None)
+    def to_compare(self, *, now: float, reason: str | None = None) -> Combination | None:
+        """Return the deltas whose inner products `commit` needs to know whom to believe; None: it needs none."""
+        return self._compared(self._plan(now=now, reason=reason)[1])
 
     # -------------------------------------------------------------- facts
 
@@ -313,15 +306,26 @@ class Aggregation:
         known = (self._stats[site].num_examples for site in self._active if site in self._stats)
         return min([arrived, *(n for n in known if n)])
 
-    def _decide(self, *, now: float, reason: str | None, gauge: Gauge | None) -> Committed:
+    def _plan(self, *, now: float, reason: str | None) -> tuple[str, Plan]:
+        """Why a version is made of the buffer, and what it is made of, before any site is left out."""
         why = self.commit_due(now=now) or reason
         if not self._entries or why is None:
             raise ProtocolError(f"version {self._version + 1} is not due: {self.waiting_for()}")
         gone = frozenset(site for site in self._memory.sites if self._is_gone(site, now=now))
-        plan = self._strategy.plan(self._view(gone=gone))
+        return why, self._strategy.plan(self._view(gone=gone))
+
+    def _compared(self, plan: Plan) -> Combination | None:
+        """The deltas of a plan that multi-Krum chooses from."""
+        robust, found = self._spec.robust, plan.combination
+        return found if robust and robust.kind == "multi_krum" and found and found.terms else None
+
+    def _decide(self, *, now: float, reason: str | None, gram: Matrix | None) -> Committed:
+        why, plan = self._plan(now=now, reason=reason)
         normaliser, combination = plan.normaliser, plan.combination
-        if combination is not None and gauge is not None and self._spec.robust is not None:
-            normaliser, combination = believed(combination, self._entries, gauge.gram, f=self._spec.robust.f)
+        if (compared := self._compared(plan)) is not None:
+            if gram is None:
+                raise ProtocolError(f"version {self._version + 1} needs the inner products of the deltas in its buffer")
+            normaliser, combination = believed(compared, self._entries, gram, f=compared.trim)
         return Committed(
             version=self._version + 1,
             update_ids=self.buffer,

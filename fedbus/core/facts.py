@@ -50,17 +50,6 @@ class Arrival:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Gauge:
-    """What was measured on the mean delta that a commit would apply.
-
-    norm: its L2 norm. gram: for a draft with a `combination` instead, the inner products [K, K] of its sites' deltas.
-    """
-
-    norm: float
-    gram: tuple[tuple[float, ...], ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Folded:
     """The update is in the buffer: its delta is added with the factor `weight * clip`, and the terms of `also` are.
 

@@ -66,10 +66,8 @@ def candidates(entries: Iterable[Folded]) -> tuple[Term, ...]:
 def believed(draft: Combination, entries: Iterable[Folded], gram: Matrix, *, f: int) -> tuple[float, Combination]:
     """Return normaliser and combination of multi-Krum: the mean of the sites it keeps, by the mean weight of each.
 
-    `gram`: inner products of the draft's sites. The draft itself when it has none.
+    `gram`: inner products [K, K] of the draft's sites.
     """
-    if not draft.terms:
-        return 1.0, draft
     by_site = _by_site(entries)
     sites = list(by_site)
     kept = [sites[index] for index in multi_krum(squared_distances(gram), f=f)]

@@ -162,9 +162,9 @@ class Production:
         # as the daemon does: nothing is committed while nobody is there
         if not self._core.active or self._core.commit_due(now=now) is None:
             return None
-        wants = self._core.wants_gauge
-        gauge = self._model.gauge_(self._core.draft(now=now), self._bodies) if wants else None
-        fact = self._core.commit(now=now, gauge=gauge)
+        compared = self._core.to_compare(now=now)
+        gram = None if compared is None else self._model.gram(compared, self._bodies)
+        fact = self._core.commit(now=now, gram=gram)
         sent_bytes = sum(
             map(len, self._model.commit_(fact, rounding_seed(self._spec.seed, fact.version), self._bodies))
         )

@@ -23,7 +23,7 @@ from typing import assert_never
 import torch
 from torch import Tensor
 
-from fedbus.core.facts import Combination, Committed, Folded, Gauge, Term
+from fedbus.core.facts import Combination, Committed, Folded, Term
 from fedbus.core.frames import Code, FrameHeader
 from fedbus.core.layout import Layout
 from fedbus.core.messages import UpdateId
@@ -121,21 +121,9 @@ class GlobalModel:
         for term in fact.also:
             self._add_(self._buffer, term, bodies)
 
-    def gauge_(self, draft: Committed, bodies: Bodies) -> Gauge:
-        """Measure the mean delta that `commit_` would apply, or what it is combined of; only scratch changes."""
-        self._check_caught_up()
-        if draft.combination is not None:
-            found = robust.gram(_slots(draft.combination, bodies), self.layout)
-            return Gauge(norm=0.0, gram=tuple(map(tuple, found)))
-        mean = self._mean(draft)
-        for term in draft.corrections:
-            factor = draft.memory * term.factor
-            if factor:
-                # scaled there and back, so that the term needs no vector of its own
-                mean.div_(factor)
-                decode_all_(mean, bodies(term.update_id), self.layout, add=True)
-                mean.mul_(factor)
-        return Gauge(norm=_norm(mean))
+    def gram(self, combination: Combination, bodies: Bodies) -> list[list[float]]:
+        """Return the inner products [K, K] of the deltas of a combination's sites; changes nothing."""
+        return robust.gram(_slots(combination, bodies), self.layout)
 
     def commit_(self, fact: Committed, seed: int, bodies: Bodies) -> Iterator[bytes]:
         """Step, empty the buffer and return the frames that lead every site from the old `hidden` to the new one.

@@ -180,11 +180,10 @@ class Folding:
 
     async def commit(self, reason: str | None = None) -> None:
         """Make the buffer a version and publish it."""
-        gauge, now = None, time.monotonic()
-        if self._aggregation.wants_gauge:
-            draft = self._aggregation.draft(now=now, reason=reason)
-            gauge = await self._tools.compute(self._keeper.gauge, draft)
-        fact = self._aggregation.commit(now=now, reason=reason, gauge=gauge)
+        now = time.monotonic()
+        compared = self._aggregation.to_compare(now=now, reason=reason)
+        gram = None if compared is None else await self._tools.compute(self._keeper.gram, compared)
+        fact = self._aggregation.commit(now=now, reason=reason, gram=gram)
         ledger = self._tools.ledger
         self._last_seq = await self._tools.store(ledger.record_facts, self._job, [history.to_row(fact)], at=time.time())
         self._tools.reached(Point.COMMIT_RECORDED)

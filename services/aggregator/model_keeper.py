@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from fedbus.core.facts import Committed, Fact, Folded, Gauge, Refused
+from fedbus.core.facts import Combination, Committed, Fact, Folded, Refused
 from fedbus.core.frames import Code
 from fedbus.core.jobspec import AutoSpec, JobSpec
 from fedbus.core.layout import Layout
@@ -149,9 +149,9 @@ class ModelKeeper:
         self.model.fold_(fact, self._bodies)
         self._note(fact)
 
-    def gauge(self, draft: Committed) -> Gauge:
-        """Measure what a commit would apply; changes nothing."""
-        return self.model.gauge_(draft, self._bodies)
+    def gram(self, combination: Combination) -> list[list[float]]:
+        """Return the inner products [K, K] of what a commit combines; changes nothing."""
+        return self.model.gram(combination, self._bodies)
 
     def commit(self, fact: Committed) -> Outgoing:
         """Make the buffer a version; what leads to it from the one before."""

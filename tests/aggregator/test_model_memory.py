@@ -131,9 +131,7 @@ def lives(keeper: ModelKeeper, *, remembers: bool = False) -> None:
         again = dataclasses.replace(folded, update_id=dataclasses.replace(UPDATE, sequence=2), also=taken_out)
         keeper.inspect(str(UPDATE))
         keeper.fold(again)
-        draft = dataclasses.replace(committed, version=2, memory=0.5)
-        keeper.gauge(draft)
-        deque(keeper.commit(draft).frames, maxlen=0)
+        deque(keeper.commit(dataclasses.replace(committed, version=2, memory=0.5)).frames, maxlen=0)
     keeper.export()
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from fedbus.core.aggregation import Aggregation, Arrival, Folded
-from fedbus.core.facts import Combination, Gauge, Term
+from fedbus.core.facts import Combination, Term
 from fedbus.core.jobspec import JobSpec
 from fedbus.core.messages import UpdateId
 from fedbus.core.robust import without
@@ -43,9 +43,9 @@ class Job:
         return found
 
 
-def gauge(*points: float) -> Gauge:
+def gram(*points: float) -> list[list[float]]:
     """Inner products of deltas with one coordinate each."""
-    return Gauge(norm=0.0, gram=tuple(tuple(x * y for y in points) for x in points))
+    return [[x * y for y in points] for x in points]
 
 
 # ------------------------------------------------------------------ when
@@ -84,7 +84,7 @@ def test_a_job_with_too_few_sites_says_so():
 def test_a_job_that_ends_too_early_moves_nothing(kind):
     job = Job(robust={"kind": kind, "f": 1})
     job.sends("b", "a", "b")
-    fact = job.aggregation.commit(now=1.0, reason="the job ends", gauge=Gauge(norm=0.0))
+    fact = job.aggregation.commit(now=1.0, reason="the job ends")
     assert fact.combination == Combination(rule="mean", terms=(), excluded=("a", "b"))
 
 
@@ -125,12 +125,11 @@ def test_multi_krum_keeps_those_that_agree_by_their_weights():
     # given five sites, one of which says the contrary of the others
     job = Job(robust={"kind": "multi_krum", "f": 1}, num_examples_power=1.0)
     ids = [job.sends(site, examples=examples)[0] for site, examples in zip("abcde", (1, 2, 3, 4, 5), strict=True)]
-    assert job.aggregation.wants_gauge
-    draft = job.aggregation.draft(now=1.0)
-    assert draft.combination is not None
-    assert [term.factor for term in draft.combination.terms] == [1.0] * 5  # measured as they are, not weighted
+    compared = job.aggregation.to_compare(now=1.0)
+    assert compared is not None
+    assert [term.factor for term in compared.terms] == [1.0] * 5  # measured as they are, not weighted
     # when distances have been measured
-    fact = job.aggregation.commit(now=1.0, gauge=gauge(1.0, 1.1, -3.0, 0.9, 1.0))
+    fact = job.aggregation.commit(now=1.0, gram=gram(1.0, 1.1, -3.0, 0.9, 1.0))
     # then it is out, and the others count by their examples
     assert fact.combination is not None
     assert fact.combination.excluded == ("c",)
@@ -146,7 +145,7 @@ def test_multi_krum_keeps_those_that_agree_by_their_weights():
 def test_multi_krum_does_not_commit_blindly():
     job = Job(robust={"kind": "multi_krum", "f": 1})
     job.sends("a", "b", "c", "d", "e")
-    with pytest.raises(ProtocolError, match="with a gauge"):
+    with pytest.raises(ProtocolError, match="inner products"):
         job.aggregation.commit(now=1.0)
     assert job.aggregation.version == 0
 
@@ -156,7 +155,7 @@ def test_what_is_left_without_a_site_is_normalised_by_the_others():
     for site, examples in zip("abcde", (1, 2, 3, 4, 5), strict=True):
         job.sends(site, examples=examples)
     entries = job.aggregation._entries
-    fact = job.aggregation.commit(now=1.0, gauge=gauge(1.0, 1.1, -3.0, 0.9, 1.0))
+    fact = job.aggregation.commit(now=1.0, gram=gram(1.0, 1.1, -3.0, 0.9, 1.0))
     assert fact.combination is not None
     others = [entry for entry in entries if entry.update_id.site != "e"]
     normaliser, left = without(fact.combination, others, {"e"})

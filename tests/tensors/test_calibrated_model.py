@@ -194,25 +194,5 @@ def test_the_facts_alone_give_the_same_bits(strategy: str) -> None:
     assert numbers_again.memory.sites == driver.aggregation.memory.sites
 
 
-def test_a_gauge_measures_what_the_commit_applies_and_changes_nothing() -> None:
-    numbers = np.random.default_rng(2)
-    driver = Driver(spec=spec_of())
-    for sites, now in ((("a", "b", "c"), 0.0), (("a",), 1e6)):  # b and c have left: corrections
-        driver.aggregation.set_active(sites, now=0.0)
-        driver.now = now
-        for site in sites:
-            driver.sends(site, random_delta(numbers))
-        before = bits(driver.model)
-        draft = driver.aggregation.draft(now=now, reason="told to")
-        gauge = driver.model.gauge_(draft, driver.bodies.__getitem__)
-        assert bits(driver.model) == before
-
-        fact, moved = driver.commits()
-
-        assert fact == draft
-        assert gauge.norm == pytest.approx(np.linalg.norm(moved), rel=1e-4)
-    assert fact.corrections
-
-
 def bits(model: GlobalModel) -> dict[str, bytes]:
     return {name: tensor.numpy().tobytes() for name, tensor in model.state().items()}

@@ -260,7 +260,6 @@ def test_a_model_between_two_versions_gives_nothing_away_and_takes_nothing() -> 
         model.state,
         model.snapshot,
         lambda: model.commit_(committed(), 1, no_bodies),
-        lambda: model.gauge_(committed(), no_bodies),
         lambda: model.inspect_(update(normal(2))),
     ):
         with pytest.raises(RuntimeError, match="lies between two versions"):

@@ -57,10 +57,9 @@ class Federation:
         self.facts.append(fact)
 
     def commits(self) -> Committed:
-        wants = self.aggregation.wants_gauge
-        draft = self.aggregation.draft(now=1.0, reason="the test says so")
-        gauge = self.model.gauge_(draft, self.bodies.__getitem__) if wants else None
-        fact = self.aggregation.commit(now=1.0, reason="the test says so", gauge=gauge)
+        compared = self.aggregation.to_compare(now=1.0, reason="the test says so")
+        gram = None if compared is None else self.model.gram(compared, self.bodies.__getitem__)
+        fact = self.aggregation.commit(now=1.0, reason="the test says so", gram=gram)
         self.facts.append(fact)
         for _ in self.model.commit_(fact, fact.version, self.bodies.__getitem__):
             pass

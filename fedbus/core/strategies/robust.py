@@ -39,7 +39,7 @@ class Robust:
         return self.inner.share(evidence)
 
     def plan(self, buffer: Buffer) -> Plan:
-        """For multi-Krum a draft: whom to keep is decided from the gauge, by `robust.believed`."""
+        """For multi-Krum all of them: whom to keep is decided from their inner products, by `robust.believed`."""
         if len(buffer.sites) < self.least:
             combination = Combination(rule="mean", terms=(), excluded=tuple(sorted(buffer.sites)))
         else:
