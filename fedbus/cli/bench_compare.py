@@ -37,6 +37,7 @@ ResultsFile = Annotated[
 
 ALL = ("digits-a", "digits-b", "fashion-a", "fashion-b", "heart")
 DIGITS = ("digits-a", "digits-b")
+WIDE = ("wide-a", "wide-b")
 
 
 @bench_app.command()
@@ -107,34 +108,28 @@ def no_knob(
     _run(run, _plan(settings, seeds=seeds, etas=eta, until_s=until), results, workers, output)
 
 
-@bench_app.command()
-def attack(
-    scenario: Scenarios = None,
-    seeds: Seeds = 5,
-    until: Until = None,
-    workers: Workers = 2,
-    results: ResultsFile = None,
-    output: Format = Output.TEXT,
-) -> None:
-    """Two of twelve sites send -3 delta: final accuracy with multi-Krum; and what the default clip costs in peace."""
-    from fedbus.bench.time_to_target.experiments import attack as run
+def _add_comparison(name: str, help_text: str, scenarios: Sequence[str]) -> None:
+    """Add a command that runs the comparison of this name in `experiments`; they differ in nothing else."""
 
-    _run(run, _plan(_settings(scenario or DIGITS), seeds=seeds, until_s=until), results, workers, output)
+    def command(
+        scenario: Scenarios = None,
+        seeds: Seeds = 5,
+        until: Until = None,
+        workers: Workers = 2,
+        results: ResultsFile = None,
+        output: Format = Output.TEXT,
+    ) -> None:
+        from fedbus.bench.time_to_target import experiments
+
+        settings = _settings(scenario or scenarios)
+        _run(getattr(experiments, name), _plan(settings, seeds=seeds, until_s=until), results, workers, output)
+
+    bench_app.command(name, help=help_text)(command)
 
 
-@bench_app.command()
-def churn(
-    scenario: Scenarios = None,
-    seeds: Seeds = 5,
-    until: Until = None,
-    workers: Workers = 2,
-    results: ResultsFile = None,
-    output: Format = Output.TEXT,
-) -> None:
-    """Every site is away a quarter of the time: final accuracy against none of that."""
-    from fedbus.bench.time_to_target.experiments import churn as run
-
-    _run(run, _plan(_settings(scenario or DIGITS), seeds=seeds, until_s=until), results, workers, output)
+_add_comparison("attack", "Two of twelve sites send -3 delta: final accuracy by defence; what the clip costs.", DIGITS)
+_add_comparison("churn", "Every site is away a quarter of the time: final accuracy against none of that.", DIGITS)
+_add_comparison("compression", "Bytes and updates to target by code, against fp32 and fp32 sync.", (*DIGITS, *WIDE))
 
 
 @bench_app.command()
@@ -152,21 +147,6 @@ def late_join(
 
     settings, rules = _settings(scenario or ("digits-b",)), rule or ("auto", "fedbuff")
     _run(run, _plan(settings, rules=rules, seeds=seeds, until_s=until), results, workers, output)
-
-
-@bench_app.command()
-def compression(
-    scenario: Scenarios = None,
-    seeds: Seeds = 5,
-    until: Until = None,
-    workers: Workers = 2,
-    results: ResultsFile = None,
-    output: Format = Output.TEXT,
-) -> None:
-    """Bytes and updates to target with int4 both ways and with top-k, against exact fp32 and against fp32 sync."""
-    from fedbus.bench.time_to_target.experiments import compression as run
-
-    _run(run, _plan(_settings(scenario or DIGITS), seeds=seeds, until_s=until), results, workers, output)
 
 
 @bench_app.command()

@@ -5,6 +5,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
@@ -24,11 +25,12 @@ from fedbus.core.frames import Code
 from fedbus.core.jobspec import JobSpec
 from fedbus.core.layout import Layout, TensorSpec
 from fedbus.core.messages import UpdateId
+from fedbus.core.robust import RobustKind
 from fedbus.simulation.rules import Production
 from fedbus.simulation.trainer import Trained
 from fedbus.tensors.codec import encode
 
-KRUM = "auto-krum"
+ROBUST = {f"auto-{kind}" for kind in get_args(RobustKind)}
 HEART = Setting(scenario="heart")
 TINY = Case(scenario="heart", rule="fedbuff", eta=1.0, seed=0, until_s=6.0)
 
@@ -103,7 +105,7 @@ def test_a_patient_run_reaches_a_target_after_the_limit_and_its_final_score_is_t
 
 
 @pytest.mark.parametrize(
-    "name", [name for name, rule in (RULES | VARIANTS).items() if not rule.is_peer and name != KRUM]
+    "name", [name for name, rule in (RULES | VARIANTS).items() if not rule.is_peer and name not in ROBUST]
 )
 def test_every_rule_of_ours_and_of_the_textbook_runs(name: str) -> None:
     rule = (RULES | VARIANTS)[name]
@@ -269,10 +271,11 @@ def test_attackers_send_the_opposite_and_late_sites_are_those_with_the_rare_clas
     assert late == dict.fromkeys(names[-3:], LATE_AT_S)
 
 
-def test_multi_krum_ends_above_what_two_attackers_leave_of_the_default() -> None:
+@pytest.mark.parametrize("robust", sorted(ROBUST))
+def test_every_robust_rule_ends_above_what_two_attackers_leave_of_the_default(robust: str) -> None:
     calm = Case(scenario="digits-a", rule="auto", eta=None, seed=0, until_s=60.0, to_end=True)
 
-    attacked, defended = (run_case(replace(calm, rule=rule, trouble="attack")).final for rule in ("auto", KRUM))
+    attacked, defended = (run_case(replace(calm, rule=rule, trouble="attack")).final for rule in ("auto", robust))
 
     assert attacked is not None
     assert defended is not None

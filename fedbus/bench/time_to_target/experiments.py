@@ -3,7 +3,7 @@
 What lives here: which runs show a goal. What may not: the big table (see `plan`, `table`).
 
     no_knob      G10  auto against every step of the grid, in every setting, and against sync with a step of 1
-    attack       G7   two of twelve sites send -3 delta; what the default clip costs when nobody does
+    attack       G7   two of twelve sites send -3 delta, by defence; what the default clip costs when nobody does
     churn        G5   every site is away a quarter of the time
     late_join    G6   the three sites with the rare classes join at LATE_AT_S
     compression  G3   bytes and updates to target by code, against fp32 and against fp32 sync
@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import get_args
 
 from fedbus.bench.time_to_target.cases import Case, Outcome
 from fedbus.bench.time_to_target.goals import Row, at_least, at_most, ratio
@@ -21,10 +22,12 @@ from fedbus.bench.time_to_target.plan import Plan, Setting, Summary, best_etas, 
 from fedbus.bench.time_to_target.pool import Pool
 from fedbus.bench.time_to_target.rules import ETAS, rule_of
 from fedbus.bench.time_to_target.scenarios import LATE_AT_S
+from fedbus.core.robust import RobustKind
 
 NO_KNOB = 1.3
 SLOWER = 1.1
 ATTACKED = 0.95
+UNCLIPPED = "auto-unclipped"
 CLIP_COST = 0.003
 CHURN_COST = 0.005
 LATE_PERIODS = 3.5
@@ -127,25 +130,20 @@ def _no_knob_sum(ratios: Sequence[float], margins: Sequence[float]) -> Iterator[
 
 
 def attack(plan: Plan, pool: Pool) -> list[Row]:
-    """Return final accuracies under attack, and what clipping costs without one."""
+    """Return final accuracies with and without attackers by defence, and what clipping costs without one."""
+    rules = ("auto", *(f"auto-{kind}" for kind in get_args(RobustKind)))
     wanted = {
-        "attacked": ("auto", _in_trouble("attack")),
-        "defended": ("auto-krum", _in_trouble("attack")),
-        "krum": ("auto-krum", _to_end),
-        "auto": ("auto", _to_end),
-        "unclipped": ("auto-unclipped", _to_end),
+        **{f"attacked, {rule}": (rule, _in_trouble("attack")) for rule in rules},
+        **{f"not attacked, {rule}": (rule, _to_end) for rule in (*rules, UNCLIPPED)},
     }
     found, rows = _rows(plan, pool, wanted), []
     for setting in plan.settings:
         final = {name: _final(found[setting, name]) for name in wanted}
-        cost = final["unclipped"] - final["auto"]
-        rows += [
-            at_least(f"G7 {setting}: attacked, auto with multi-Krum, final accuracy", final["defended"], "", ATTACKED),
-            at_least(f"{setting}: attacked, auto", final["attacked"], "", None),
-            at_least(f"{setting}: not attacked, auto with multi-Krum", final["krum"], "", None),
-            at_least(f"{setting}: not attacked, auto", final["auto"], "", None),
-            at_most(f"G7 {setting}: not attacked, what the default clip costs", cost, "", CLIP_COST),
-        ]
+        for name, value in final.items():
+            goal = ATTACKED if name == "attacked, auto-multi_krum" else None
+            rows.append(at_least(f"{'G7 ' if goal else ''}{setting}: {name}, final accuracy", value, "", goal))
+        cost = final[f"not attacked, {UNCLIPPED}"] - final["not attacked, auto"]
+        rows.append(at_most(f"G7 {setting}: not attacked, what the default clip costs", cost, "", CLIP_COST))
     return rows
 
 
@@ -200,8 +198,10 @@ def _compared(setting: Setting, found: Found) -> Iterator[Row]:
     sync = found[setting, "sync"]
     fp32, int4, topk = (found[setting, code] for code in CODES)
     for name, row in (("sync fp32", sync), ("auto fp32", fp32), ("auto int4", int4), ("auto topk", topk)):
-        yield at_most(f"{setting}: {name}, bytes to target, both ways", _bytes(row) / 1e6, "MB", None)
+        yield at_most(f"{setting}: {name}, bytes to target, up", row.bytes_up / 1e6, "MB", None)
+        yield at_most(f"{setting}: {name}, bytes to target, down", row.bytes_down / 1e6, "MB", None)
     yield at_most(f"G3 {setting}: int4 / sync fp32, bytes", ratio(_bytes(int4), _bytes(sync)), "x", INT4_BYTES)
+    yield at_most(f"{setting}: int4 / sync fp32, bytes up", ratio(int4.bytes_up, sync.bytes_up), "x", None)
     yield at_most(f"G3 {setting}: int4 / fp32, updates", ratio(int4.updates, fp32.updates), "x", INT4_UPDATES)
     yield at_most(f"G3 {setting}: topk / sync fp32, bytes up", ratio(topk.bytes_up, sync.bytes_up), "x", TOPK_UP)
     yield at_most(f"G3 {setting}: topk / auto fp32, bytes up", ratio(topk.bytes_up, fp32.bytes_up), "x", TOPK_UP)

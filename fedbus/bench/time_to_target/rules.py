@@ -11,17 +11,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from fedbus.bench.time_to_target import peers
 from fedbus.bench.time_to_target.references import ModelMixing
 from fedbus.bench.time_to_target.scenarios import Scenario
+from fedbus.core.robust import RobustKind, least_sites
 from fedbus.errors import SettingsError
 from fedbus.simulation import ForeignRule
 
 ETAS = (0.1, 0.2, 0.35, 0.5, 0.7, 1.0, 1.5, 2.0)
 ALPHAS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.75, 0.9)
 NEVER_S = 1e6
+LIARS = 2
 
 AS_PUBLISHED: Mapping[str, Any] = {"num_examples_power": 0.0, "clip_to_own_median": None}
 POLYNOMIAL: Mapping[str, Any] = {"staleness": {"kind": "polynomial", "a": 0.5}}
@@ -148,13 +150,15 @@ VARIANTS: Mapping[str, Rule] = {
             grid=(),
             spec=_own({"kind": "auto"}, clip_to_own_median=None),
         ),
-        Rule(
-            name="auto-krum",
-            title="fedbus auto with multi-Krum",
-            origin="fedbus",
-            grid=(),
-            # min_sites: 2 f + 3
-            spec=_own({"kind": "auto"}, robust={"kind": "multi_krum", "f": 2}, min_sites=7),
+        *(
+            Rule(
+                name=f"auto-{kind}",
+                title=f"fedbus auto with {kind}",
+                origin="fedbus",
+                grid=(),
+                spec=_own({"kind": "auto"}, robust={"kind": kind, "f": LIARS}, min_sites=least_sites(LIARS)),
+            )
+            for kind in get_args(RobustKind)
         ),
         Rule(
             name="fedbuff-drop",
