@@ -1,4 +1,4 @@
-"""The life of one job at the aggregator: offer, initial params, start, stop, scores, result.
+"""The life of one job at the aggregator: offer, start, stop, scores, result.
 
 `serve` is one loop: whatever comes (a complete update, an answer, a lost site, a clock) it takes what came and then
 looks at what is due. Updates and versions are `Folding`'s; states and stop rules `core.Job`'s.
@@ -19,12 +19,12 @@ from fedbus.core.job import Job
 from fedbus.core.jobspec import JobSpec
 from fedbus.core.layout import Layout
 from fedbus.core.status_text import span
-from fedbus.errors import DecodeError, LayoutError, ProtocolError
 from fedbus.runtime.faults import Point
 from fedbus.store.ledger import JobRow
 from services.aggregator import history, receipts
 from services.aggregator.complete import Complete, Item, Unwanted
 from services.aggregator.folding import Folding
+from services.aggregator.initial_params import InitialParams
 from services.aggregator.model_keeper import ModelKeeper
 from services.aggregator.model_log import ModelLogWriter
 from services.aggregator.pacing import Pacing
@@ -68,7 +68,9 @@ class JobRunner:
         self._open_log = open_log
         self._pacing = Pacing(self.job, self.spec, tools.announcer)
         self._folding: Folding | None = None
-        self._initial_from: str | None = None
+        self._initial = InitialParams(
+            self.job, self.spec, life=self.life, keeper=keeper, tools=tools, adopted=self._adopted
+        )
         self._abort: str | None = None
         self._over: str | None = None
         self._sites_return_s = sites_return.total_seconds()
@@ -87,8 +89,7 @@ class JobRunner:
 
     def site_started_anew(self, site: str) -> None:
         """A site has forgotten what it was asked."""
-        if self._initial_from == site:
-            self._initial_from = None
+        self._initial.site_started_anew(site)
 
     def active(self) -> frozenset[str]:
         """Sites that have accepted and are online."""
@@ -224,7 +225,8 @@ class JobRunner:
 
     async def _take(self, manifest: m.UpdateManifest) -> None:
         if manifest.kind == "initial":
-            await self._take_initial(manifest)
+            if not await self._initial.take(manifest, too_late=self._folding is not None):
+                self.sites_changed()
         elif self._folding is None or self._over is not None or self.life.state is not m.JobState.RUNNING:
             await self._refuse(
                 manifest, f"the job is {self.life.state if self._over is None else m.JobState.FINISHING}"
@@ -286,10 +288,14 @@ class JobRunner:
 
     async def _start_if_possible(self) -> None:
         if self._folding is None:
-            await self._see_to_initial_params()
-        if self._folding is None or not self.life.can_start(self.active()):
-            return
-        await self._folding.publish_first()
+            await self._initial.see_to(self.active())
+        if self.life.state.ended:
+            await self._say_ended({})
+        elif self._folding is not None and self.life.can_start(self.active()):
+            await self._start(self._folding)
+
+    async def _start(self, folding: Folding) -> None:
+        await folding.publish_first()
         self.life.started(now=time.monotonic())
         self.aggregation.restart_timers(now=time.monotonic())
         await self._set_state(m.JobState.RUNNING, started_at=time.time())
@@ -297,39 +303,6 @@ class JobRunner:
         await self._event(events.JOB_RUNNING, f"training begins with {', '.join(active)}", sites=active)
         for site in self.life.accepted_sites:
             await self.welcome(site)
-
-    async def _see_to_initial_params(self) -> None:
-        """Load the file that the spec names, or ask a site; another one when that one is gone."""
-        if self.spec.initial_params is not None:
-            try:
-                await self._adopted(await self._tools.compute(self._keeper.start_from_file, self.spec.initial_params))
-            except (LayoutError, DecodeError) as exc:
-                self.life.failed(str(exc), now=time.monotonic())
-                await self._say_ended({})
-            return
-        active = sorted(self.active())
-        if active and self._initial_from not in active:
-            self._initial_from = active[0]
-            await self._event(events.JOB_WAITING, f"{active[0]} makes the initial params", site=active[0])
-            await self._tools.announcer.tell(active[0], m.InitialParamsRequest(job=self.job))
-
-    async def _take_initial(self, manifest: m.UpdateManifest) -> None:
-        site, outcome, reason = m.UpdateId.parse(manifest.update_id).site, m.Outcome.FOLDED, ""
-        try:
-            if self._folding is not None:
-                raise ProtocolError("the job has its initial params already")
-            if self.spec.sites is not None and site not in self.spec.sites:
-                raise ProtocolError(f"site {site} is not one of the job's sites: {', '.join(self.spec.sites)}")
-            await self._adopted(await self._tools.compute(self._keeper.adopt_initial, manifest))
-        except (ProtocolError, LayoutError) as exc:
-            outcome, reason = m.Outcome.REFUSED, str(exc)
-            await self._event(events.UPDATE_REFUSED, f"initial params of {site} refused: {exc}", site=site)
-            if self._folding is None and site == self._initial_from:
-                self.life.declined(site, f"its initial params were refused: {exc}")  # it would make the same again
-                self.sites_changed()
-        await self._tools.compute(self._keeper.drop, manifest.update_id)
-        receipt = m.Receipt(job=self.job, update_id=manifest.update_id, outcome=outcome, reason=reason)
-        await receipts.give(receipt, self._tools)
 
     async def _adopted(self, layout: Layout) -> None:
         await self._tools.store(self._tools.ledger.set_job, self.job, layout=layout.to_dict())
