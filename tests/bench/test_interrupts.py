@@ -5,10 +5,19 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from collections.abc import Iterator
 
 import pytest
 
 from fedbus.bench.interrupts import Interrupted, Interrupts
+
+
+@pytest.fixture(autouse=True)
+def hangups_count() -> Iterator[None]:
+    """As in a terminal: a run under nohup ignores them from the start."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 def send(number: signal.Signals) -> None:
