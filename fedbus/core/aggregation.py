@@ -3,12 +3,12 @@
 What lives here: which update is folded, refused or a duplicate, and when the buffer becomes a version. What may not:
 tensors, bytes, clocks (`now` is an argument: seconds, never falling), how updates are weighed (see `strategies`).
 
-    screen(...)    before the body is read: Refused | Duplicate | None; changes nothing
-    receive(...)   with the norm known: Folded | Refused | Duplicate; applied at once
-    refuse(...)    the caller found the body unusable: Refused | Duplicate; applied at once
+    screen(...)      before the body is read: Refused | Duplicate | None; changes nothing
+    receive(...)     with the norm known: Folded | Refused | Duplicate; applied at once
+    refuse(...)      the caller found the body unusable: Refused | Duplicate; applied at once
     to_compare(...)  the deltas that multi-Krum is to be told the inner products of; changes nothing
-    commit(...)    Committed; applied at once; only when `commit_due` gives a reason
-    apply(fact)    a fact again, from the ledger; or a Refused that `screen` returned
+    commit(...)      Committed; applied at once; only when `commit_due` gives a reason
+    apply(fact)      a fact again, from the ledger; or a Refused that `screen` returned
 
 Rules that hold whatever comes: the version never falls and rises by 1 per commit; an id is decided once, a duplicate
 changes nothing; a commit empties the buffer, so a caller that commits whenever one is due (after `receive`, after
@@ -197,7 +197,7 @@ class Aggregation:
 
     def to_compare(self, *, now: float, reason: str | None = None) -> Combination | None:
         """Return the deltas whose inner products `commit` needs to know whom to believe; None: it needs none."""
-        return self._compared(self._plan(now=now, reason=reason)[1])
+        return self._compared(self._plan(now=now, reason=reason)[1]) if self._compares else None
 
     # -------------------------------------------------------------- facts
 
@@ -314,10 +314,14 @@ class Aggregation:
         gone = frozenset(site for site in self._memory.sites if self._is_gone(site, now=now))
         return why, self._strategy.plan(self._view(gone=gone))
 
+    @property
+    def _compares(self) -> bool:
+        return self._spec.robust is not None and self._spec.robust.kind == "multi_krum"
+
     def _compared(self, plan: Plan) -> Combination | None:
         """The deltas of a plan that multi-Krum chooses from."""
-        robust, found = self._spec.robust, plan.combination
-        return found if robust and robust.kind == "multi_krum" and found and found.terms else None
+        found = plan.combination
+        return found if self._compares and found is not None and found.terms else None
 
     def _decide(self, *, now: float, reason: str | None, gram: Matrix | None) -> Committed:
         why, plan = self._plan(now=now, reason=reason)

@@ -4,7 +4,7 @@ What lives here: data. What may not: aggregation rules (see `rules`), running (s
 
     digits-a, fashion-a   how fast a site is says nothing about its data
     digits-b, fashion-b   the three slowest sites own classes 7 to 9, nobody else has any
-    wide-a, wide-b        the same two with 2,048 hidden units: 153,610 params, of which 10 lie in tensors that are
+    wide-a, wide-b        digits-a and -b with 2,048 hidden units: 153,610 params, of which 10 lie in tensors that are
                           exact by rule (714 of digits-a's 4,810): what codes do to models that people train
     heart                 four hospitals with their own patients; the target is the loss over all their test patients,
                           best known .43: smoother than the area under the curve, which is the final score
