@@ -16,6 +16,8 @@ RECENT = 5
 """So many norms and gaps are remembered for a site's own medians."""
 KEEP_SECANT = 0.6
 """The same for travel and response: a secant of the way gone lately."""
+MOST_SECANT = 4.0
+"""A training that does not swing says at most 1; one that swings says more, and how much more is soon all the same."""
 ENOUGH = 3
 """So many norms make a median that may clip."""
 MAX_NORM = 1e12
@@ -61,8 +63,8 @@ class SiteStats:
 
     @property
     def secant(self) -> float | None:
-        """Return response / travel in [0, 1]: how much less the site asks for per distance that the model came."""
-        return min(max(self.response / self.travel, 0.0), 1.0) if self.travel > 0.0 else None
+        """Return response / travel in [0, MOST_SECANT]: how much less it asks for per distance that the model came."""
+        return min(max(self.response / self.travel, 0.0), MOST_SECANT) if self.travel > 0.0 else None
 
     def staleness_with(self, staleness: int) -> float:
         """Return the running mean as it will be when an update of this staleness is counted in."""

@@ -8,6 +8,7 @@ import pytest
 from fedbus.core.aggregation import Aggregation, Arrival, Committed, Duplicate, Folded, Refused
 from fedbus.core.jobspec import JobSpec
 from fedbus.core.messages import UpdateId
+from fedbus.core.server_step import BEGIN
 from fedbus.errors import ProtocolError
 
 LOCAL = {"steps": 1, "batch_size": 1, "learning_rate": 0.1}
@@ -73,7 +74,7 @@ def test_a_full_buffer_becomes_a_version() -> None:
         normaliser=30.0,
         reason="2 of 2 updates are in the buffer",
         at=2.0,
-        step=0.5,
+        step=BEGIN * 2 / 4,
     )
     assert (job.version, job.buffer, job.updates) == (1, (), 2)
 
@@ -239,10 +240,10 @@ def test_with_k_of_n_who_comes_late_counts_in_the_next_version_beside_k_others()
 @pytest.mark.parametrize(
     ("keys", "step"),
     [
-        ({}, 4 / 12),
-        ({"strategy": "calibrated"}, 4 / 12),
-        ({"strategy": {"kind": "buffered", "buffer": 3}}, 3 / 12),
-        ({"strategy": {"kind": "buffered", "buffer": 20}}, 1.0),
+        ({}, BEGIN * 4 / 12),
+        ({"strategy": "calibrated"}, BEGIN * 4 / 12),
+        ({"strategy": {"kind": "buffered", "buffer": 3}}, BEGIN * 3 / 12),
+        ({"strategy": {"kind": "buffered", "buffer": 20}}, BEGIN),
         # the textbook's, and those that need no smaller step
         ({"strategy": {"kind": "buffered", "normalise": "buffer"}}, 1.0),
         ({"strategy": "fedasync"}, 1.0),
@@ -251,7 +252,7 @@ def test_with_k_of_n_who_comes_late_counts_in_the_next_version_beside_k_others()
         ({"server_optimizer": "adam"}, 1.0),
     ],
 )
-def test_without_a_server_lr_the_params_move_per_n_updates_as_far_as_fedavg_moves_them(
+def test_without_a_server_lr_a_job_begins_with_half_of_what_fedavg_makes_of_as_many_updates(
     keys: dict[str, Any], step: float
 ) -> None:
     job = aggregation(*(f"s{n}" for n in range(12)), **keys)
