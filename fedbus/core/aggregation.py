@@ -66,8 +66,6 @@ class Aggregation:
         self._last_step: float | None = None
         self._began_at = now
         self._first_at: float | None = None
-        self._opened_at = now
-        self._left_at: dict[str, float] = {}
 
     # -------------------------------------------------------------- what is known
 
@@ -164,14 +162,12 @@ class Aggregation:
         """
         if sites and not self._active:
             self.restart_timers(now=now)
-        self._left_at |= dict.fromkeys(self._active.difference(sites), now)
         self._active = frozenset(sites)
 
     def restart_timers(self, *, now: float) -> None:
         """Let deadlines run from `now`: when training begins, and after a replay, whose clock was another one."""
-        self._began_at = self._opened_at = now
+        self._began_at = now
         self._first_at = now if self._entries else None
-        self._left_at = {}
 
     def commit_due(self, *, now: float) -> str | None:
         """Say why a version is to be committed now; None when it is not, always with an empty buffer."""
@@ -311,8 +307,7 @@ class Aggregation:
         why = self.commit_due(now=now) or reason
         if not self._entries or why is None:
             raise ProtocolError(f"version {self._version + 1} is not due: {self.waiting_for()}")
-        gone = frozenset(site for site in self._memory.sites if self._is_gone(site, now=now))
-        return why, self._strategy.plan(self._view(gone=gone))
+        return why, self._strategy.plan(self._view())
 
     @property
     def _compares(self) -> bool:
@@ -351,20 +346,14 @@ class Aggregation:
             combination=combination,
         )
 
-    def _view(self, *, gone: frozenset[str] = frozenset()) -> Buffer:
+    def _view(self) -> Buffer:
         return Buffer(
             entries=self._entries,
             active=self._active,
             first_at=self._first_at,
             began_at=self._began_at,
             version=self._version,
-            gone=gone,
             stats=self._stats,
             memory=self._memory,
             rule=self._rule,
         )
-
-    def _is_gone(self, site: str, *, now: float) -> bool:
-        """Whether a site has been away for longer than it takes for an update; a link that broke is back by then."""
-        away_s = now - self._left_at.get(site, self._opened_at)
-        return site not in self._active and away_s >= (self.site_stats(site).period_s or 0.0)

@@ -56,7 +56,7 @@ class Job:
         strategy = {"kind": "buffered", "buffer": 2}
         self.spec = JobSpec.parse(
             {"name": "heart", "task": "t", "seed": 3, "local": local, "stop": {"versions": 99}, "strategy": strategy}
-            | {"chunk_bytes": CHUNK_BYTES}
+            | {"chunk_bytes": CHUNK_BYTES, "server_optimizer": {"kind": "plain", "lr": 1.0}}
             | keys
         )
         self.folder = folder

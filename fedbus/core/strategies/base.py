@@ -45,8 +45,8 @@ class Buffer:
     """What a strategy may look at to decide on a commit; times in seconds on one clock.
 
     entries: folded since the last commit, in order. active: sites that train for the job now. first_at: when the
-    first entry was folded. began_at: when the current version, `version`, began. gone: sites that have been away for
-    longer than they take for an update. stats: numbers of each site. rule: the one that weighed the entries.
+    first entry was folded. began_at: when the current version, `version`, began. stats: numbers of each site. rule: the
+    one that weighed the entries.
     """
 
     entries: tuple[Folded, ...]
@@ -54,7 +54,6 @@ class Buffer:
     first_at: float | None
     began_at: float
     version: int = 0
-    gone: frozenset[str] = frozenset()
     stats: Mapping[str, SiteStats] = field(default_factory=dict)
     memory: Memory = field(default_factory=Memory)
     rule: str = ""

@@ -40,8 +40,10 @@ class Calibrated:
         v = buffer / normaliser + memory H,   normaliser = |S| P / N,   memory = (1 - D / normaliser) / Q
 
     With all N sites in the buffer this is FedAvg. Staleness does not discount: the slow sites are the ones it would
-    starve. A site is forgotten when it has left for longer than it takes for an update, or after 4 N silent versions in
-    which it had the time for two.
+    starve. A site is forgotten after 4 N silent versions in which it had the time for two updates, and not when it
+    leaves: most come back, and until then what it knew stays in the model. (Every site away for a quarter of the time:
+    digits-b ends at .959, forgotten one period after leaving at .949; median of 10 seeds. Nine of twelve sites leaving
+    for good at once: no difference on digits, better remembered on Fashion-MNIST.)
     """
 
     power: float
@@ -70,8 +72,7 @@ class Calibrated:
         forgotten = {
             site
             for site, slot in known.items()
-            if site not in slots
-            and (site in buffer.gone or (buffer.version - slot.version >= most and _overdue(site, buffer)))
+            if site not in slots and buffer.version - slot.version >= most and _overdue(site, buffer)
         }
         normaliser, memory = self.coefficients(buffer, forgotten=forgotten)
         corrections = tuple(term for site in sorted(forgotten) for term in known[site].negative())
