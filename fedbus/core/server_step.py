@@ -25,8 +25,8 @@ K / N, which is what FedAvg makes of as many updates, and it grows per commit by
 measured and of GROW when all have. (A CNN at three times its local lr, 8 runs, of which FedAvg loses all: 7 reach the
 target as it is, 4 with a cut off at 1, and one when K / N is the first step.)
 
-The step shrinks by at most SHRINK per commit and stays within [LEAST, MOST]. a_i is clipped and counts with p_i: what a
-site says that lies moves the load by four times its share and no more.
+The step shrinks by at most SHRINK per commit and stays within [LEAST, MOST]. a_i is clipped and counts with p_i: a site
+that lies moves the load by at most four times its share.
 
 `kind: fadas` has a rule of its own: step = 1 / s_max when s_max > tau_c, else 1; s_max: the largest staleness in the
 buffer. FADAS (Wang et al. 2024, arXiv 2407.18365) writes min(lr, 1 / s_max) for it, which never binds at the lr of an
