@@ -94,7 +94,7 @@ def test_the_step_stays_within_its_bounds(secant: float, bound: float) -> None:
     assert step == pytest.approx(bound)
 
 
-def test_one_site_that_lies_moves_the_step_by_its_share_only() -> None:
+def test_one_site_that_lies_moves_the_load_by_at_most_four_times_its_share() -> None:
     honest = {f"s{i}": site(0.2) for i in range(9)}
     for lie in (0.0, 1e9):
         sites = honest | {"liar": site(lie)}

@@ -54,6 +54,7 @@ class Job:
     def __init__(self, folder: Path, *, keep_updates: bool = True, **keys: Any) -> None:
         local = {"steps": 1, "batch_size": 1, "learning_rate": 0.1}
         strategy = {"kind": "buffered", "buffer": 2}
+        # a step that is given, so that commits can be made by hand
         self.spec = JobSpec.parse(
             {"name": "heart", "task": "t", "seed": 3, "local": local, "stop": {"versions": 99}, "strategy": strategy}
             | {"chunk_bytes": CHUNK_BYTES, "server_optimizer": {"kind": "plain", "lr": 1.0}}
