@@ -10,8 +10,8 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from datetime import date
-from types import MappingProxyType
-from typing import Any, get_args
+from types import MappingProxyType, UnionType
+from typing import Any, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -149,9 +149,13 @@ def shown(value: object) -> str:
 
 
 def problems_of(error: ValidationError, model: type[BaseModel]) -> list[Problem]:
-    """Translate pydantic's errors into problems with dotted paths, in words for the author of the spec."""
-    found = [_problem(dict(detail), model) for detail in error.errors(include_url=False)]
-    return list(dict.fromkeys(found))
+    """Translate pydantic's errors into problems with dotted paths, one per path, in words for the spec's author."""
+    found: dict[str, list[str]] = {}
+    for detail in error.errors(include_url=False):
+        problem = _problem(dict(detail), model)
+        found.setdefault(problem.path, []).append(problem.message)
+    # a key that takes one thing or another has a message for each
+    return [Problem(path=path, message="; or ".join(dict.fromkeys(said))) for path, said in found.items()]
 
 
 def _problem(detail: dict[str, Any], model: type[BaseModel]) -> Problem:
@@ -205,17 +209,19 @@ def _members(annotation: Any) -> list[type[BaseModel]]:
 
 def _walk(model: type[BaseModel], loc: tuple[int | str, ...], kind: str) -> tuple[list[type[BaseModel]], list[str]]:
     """Follow pydantic's location: the classes of the section it ends in, and its path without the tags of unions."""
-    sections, path = [model], []
+    sections, path, in_union = [model], [], False
     for step in loc:
         tagged = [s for s in sections if len(sections) > 1 and _kind(s) == step]
         if tagged:
             sections = tagged
             continue
+        if in_union and isinstance(step, str):
+            continue
         path.append(str(step))
         fields = [section.model_fields[step] for section in sections if step in section.model_fields]
-        sections = [m for field in fields for m in _members(field.annotation)] or (
-            sections if kind == "extra_forbidden" else []
-        )
+        members = [m for field in fields for m in _members(field.annotation)]
+        in_union = not members and any(get_origin(field.annotation) in {Union, UnionType} for field in fields)
+        sections = members or (sections if kind == "extra_forbidden" else [])
     return sections, path
 
 

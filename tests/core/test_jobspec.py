@@ -128,6 +128,16 @@ def test_every_problem_is_reported_with_its_path() -> None:
             "stop.target",
             "give exactly one of at_least, at_most; got at_least and at_most",
         ),
+        (
+            {"server_optimizer": {"lr": "fast"}},
+            "server_optimizer.lr",
+            "expected a number, got 'fast' (text); or expected one of auto; got 'fast' (text)",
+        ),
+        (
+            {"server_optimizer": {"lr": -1}},
+            "server_optimizer.lr",
+            "must be greater than 0; got -1; or expected one of auto",
+        ),
         ({"sites": "va"}, "sites", "expected a list, got 'va' (text)"),
         ({"sites": ["va", "va"]}, "sites", "name at least one site, and each site once"),
         ({"sites": ["va"], "min_sites": 2}, "min_sites", "is 2, but sites lists only 1"),
