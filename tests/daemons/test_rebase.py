@@ -7,9 +7,9 @@ def test_an_update_from_long_ago_is_folded_and_its_site_goes_on_from_a_version_t
     # given a site whose training takes longer than 40 versions of the other one
     house.start_aggregator()
     house.start_site("cleveland")
-    slow = house.start_site("hungary", step_delay_s=2.0)
+    slow = house.start_site("hungary", step_delay_s=4.0)
     # when a job runs for three of its trainings
-    job = house.submit(min_sites=2, strategy="fedasync", stop={"wall_time_s": 15.0})
+    job = house.submit(min_sites=2, strategy="fedasync", stop={"wall_time_s": 27.0})
     told = slow.wait_for("rebase", job=job)
     house.ended(job)
     # then its updates are folded, and with each it is told what is too old to train from
