@@ -16,7 +16,7 @@ from fedbus.bench.slow_link.namespace import TUN
 from fedbus.bench.slow_link.run import SlowPlan, figures, play
 
 LINE = LineSpec(mbit=10, rtt_s=0.2, loss=0.02)
-PLAN = SlowPlan(line=LINE, seconds=4, cut_s=3, mib=0.25, near_train_s=1.0, far_train_s=0.2)
+PLAN = SlowPlan(line=LINE, seconds=8, cut_s=3, mib=0.25, near_train_s=1.0, far_train_s=0.2)
 
 pytestmark = [
     pytest.mark.timeout(300),

@@ -10,7 +10,7 @@ from __future__ import annotations
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -72,10 +72,10 @@ def rows(plan: SlowPlan) -> list[Row]:
 
 
 def play(plan: SlowPlan, federation: LocalFederation, link: SlowLink) -> Run:
-    """Run a job over the link and its cut, to its end."""
+    """Run a job over the link and its cut, to its end: `seconds` before the cut, and after both directions are back."""
     aggregator, far = _start(plan, federation, link)
     job = jobs.submit(federation, _spec(plan))
-    _next_fold(aggregator, after=0.0)
+    _both_directions(aggregator, far, after=0.0)
     began = time.time()
     time.sleep(plan.seconds)
     link.cut()
@@ -83,7 +83,7 @@ def play(plan: SlowPlan, federation: LocalFederation, link: SlowLink) -> Run:
     time.sleep(plan.cut_s)
     link.mend()
     mended = time.time()
-    _next_fold(aggregator, after=mended)
+    _both_directions(aggregator, far, after=mended)
     time.sleep(plan.seconds)
     ended = time.time()
     jobs.abort(federation, job, "measured")
@@ -120,11 +120,18 @@ def _spec(plan: SlowPlan) -> dict[str, object]:
     }
 
 
-def _next_fold(aggregator: Daemon, *, after: float) -> None:
-    def found() -> bool:
-        return any(at > after for at in folded_at(aggregator))
+def _both_directions(aggregator: Daemon, far: Daemon, *, after: float) -> None:
+    """Wait for an update of the far site and for a version that it holds: they travel on connections of their own,
+    and after a cut TCP brings back each when it next tries to."""
 
-    wait_until(found, within=LIMIT, what=f"an update of {FAR} folded", or_else=aggregator.last_words)
+    def next_of(times: Callable[[Daemon], list[float]], daemon: Daemon, what: str) -> None:
+        def found() -> bool:
+            return any(at > after for at in times(daemon))
+
+        wait_until(found, within=LIMIT, what=f"the next {what} of {FAR}", or_else=daemon.last_words)
+
+    next_of(folded_at, aggregator, "update folded")
+    next_of(held_at, far, "version held")
 
 
 # ------------------------------------------------------------------ what came of it
@@ -149,8 +156,9 @@ def figures(plan: SlowPlan, federation: LocalFederation, run: Run, plain_s: floa
         yield from _progress(f"{case}: {words} the cut, {span[1] - span[0]:.0f} s", aggregator, far, span)
     staleness = [e["staleness"] for e in lines_of(aggregator, "update-folded") if e["site"] == FAR]
     yield row(f"{case}: staleness of its updates, median", statistics.median(staleness), "versions")
-    first = next(at for at in folded_at(aggregator) if at > run.mended)
-    yield row(f"{case}: end of the cut → its next update folded", first - run.mended, "s")
+    for what, times in (("update folded", folded_at(aggregator)), ("version held", held_at(far))):
+        first = next(at for at in times if at > run.mended)
+        yield row(f"{case}: end of the cut → its next {what}", first - run.mended, "s")
     confirmed = {e["update"] for e in sent}
     yield row(f"{case}: updates confirmed", len(confirmed), "")
     lost = confirmed - ledger_record(federation.folder / "aggregator", run.job).outcomes.keys()
@@ -161,11 +169,17 @@ def _progress(case: str, aggregator: Daemon, far: Daemon, span: tuple[float, flo
     def within(at: float) -> bool:
         return span[0] < at <= span[1]
 
+    made = map(time_of, lines_of(aggregator, "version-committed"))
     yield row(f"{case}: updates of the site folded", sum(map(within, folded_at(aggregator))), "")
-    for what, daemon, event in (("made", aggregator, "version-committed"), ("held by the site", far, "version-held")):
-        yield row(f"{case}: versions {what}", sum(within(time_of(e)) for e in lines_of(daemon, event)), "")
+    yield row(f"{case}: versions made", sum(map(within, made)), "")
+    yield row(f"{case}: versions held by the site", sum(map(within, held_at(far))), "")
 
 
 def folded_at(aggregator: Daemon) -> list[float]:
     """When updates of the far site were folded."""
     return [time_of(e) for e in lines_of(aggregator, "update-folded") if e["site"] == FAR]
+
+
+def held_at(far: Daemon) -> list[float]:
+    """When the far site held versions."""
+    return [time_of(e) for e in lines_of(far, "version-held")]
