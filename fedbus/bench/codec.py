@@ -47,8 +47,7 @@ def _measure(numel: int, repeats: int) -> list[dict[str, Any]]:
 
     table = [_row("memcpy", speed(lambda: out.copy_(flat)))]
     for code in Code:
-        frames = list(encode(flat, layout, code, seed=0))
-        share = sum(map(len, frames)) / (4 * numel)
+        frames, version = (list(encode(flat, layout, code, seed=0, to_hidden=to_hidden)) for to_hidden in (False, True))
         table += [
             _row(
                 f"{code} encode",
@@ -61,9 +60,15 @@ def _measure(numel: int, repeats: int) -> list[dict[str, Any]]:
                 speed(partial(decode_fold_all_, out, frames, layout, 0.25)),
                 goal=_FOLD_GOAL if code in _ENCODE_GOALS else None,
             ),
-            _row(f"{code} size", 100 * share, unit="% of fp32"),
+            _row(f"{code} size", _share(frames, numel), unit="% of fp32"),
         ]
+        if version != frames:
+            table.append(_row(f"{code} size of a version", _share(version, numel), unit="% of fp32"))
     return [*table, _row("digest", speed(lambda: digest(flat)), goal=_DIGEST_GOAL)]
+
+
+def _share(frames: list[bytes], numel: int) -> float:
+    return 100 * sum(map(len, frames)) / (4 * numel)
 
 
 def _encode_whole(flat: Tensor, layout: Layout, code: Code) -> None:

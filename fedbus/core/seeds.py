@@ -14,8 +14,3 @@ def training_seed(job_seed: int, update_id: UpdateId) -> int:
     """Seed of one training: the same for the same job, site and sequence, another for every other."""
     text = f"{job_seed}/{update_id.site}/{update_id.sequence}".encode()
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest()) >> 1
-
-
-def rounding_seed(job_seed: int, version: int) -> int:
-    """Seed of the down code's stochastic rounding: the same in a replay."""
-    return (job_seed * 1_000_003 + version) & 0x7FFF_FFFF_FFFF_FFFF

@@ -17,7 +17,6 @@ from fedbus.core.frames import Code
 from fedbus.core.jobspec import JobSpec
 from fedbus.core.layout import Layout
 from fedbus.core.messages import UpdateId
-from fedbus.core.seeds import rounding_seed
 from fedbus.core.step_budget import StepBudgets
 from fedbus.simulation.trainer import Trained
 from fedbus.tensors.codec import decode_all_
@@ -165,9 +164,7 @@ class Production:
         compared = self._core.to_compare(now=now)
         gram = None if compared is None else self._model.gram(compared, self._bodies)
         fact = self._core.commit(now=now, gram=gram)
-        sent_bytes = sum(
-            map(len, self._model.commit_(fact, rounding_seed(self._spec.seed, fact.version), self._bodies))
-        )
+        sent_bytes = sum(map(len, self._model.commit_(fact, self._bodies)))
         needed = self._core.memory.needed(last=True)
         self._kept = {update_id: frames for update_id, frames in self._kept.items() if update_id in needed}
         return sent_bytes

@@ -29,13 +29,13 @@ DecodeTile = Callable[[int, F32], None]
 class Recipe:
     """How a frame is to be coded, beyond its code.
 
-    `seed` and `start` (the frame's first element) drive stochastic rounding. `power_of_two` restricts the scales of
-    int8, int4 and topk. `ratio` is the share of elements that topk keeps.
+    `seed` and `start` (the frame's first element) drive stochastic rounding. `to_hidden`: the frame leads to the hidden
+    params, see `codes_int`. `ratio` is the share of elements that topk keeps.
     """
 
     seed: int = 0
     start: int = 0
-    power_of_two: bool = False
+    to_hidden: bool = False
     ratio: float = DEFAULT_RATIO
 
 

@@ -49,16 +49,16 @@ def encode(
     *,
     chunk_bytes: int = DEFAULT_CHUNK_BYTES,
     seed: int,
-    power_of_two: bool = False,
+    to_hidden: bool = False,
     ratio: float = DEFAULT_RATIO,
 ) -> Iterator[bytes]:
     """Yield the frames of `flat` in order of start, covering [0, numel) exactly once.
 
     `flat` is float32 [numel] on any device and only read; on a device other than the CPU the codes are made there and
     only they come to the host. A frame is at most `chunk_bytes` (16 KiB or more) plus 0.2 %; each reads its elements
-    when it is taken. `seed` (>= 0) drives stochastic rounding; `power_of_two` restricts the scales of int8, int4 and
-    topk, so that hidden params stay short sums of powers of two; `ratio` in (0, 1] is the share that topk keeps of each
-    frame. Raises LayoutError when `flat` does not fit the layout.
+    when it is taken. `seed` (>= 0) drives stochastic rounding; `to_hidden`: the frames lead to the hidden params, int8
+    and int4 round to nearest and their scales are powers of two, so that hidden params stay short sums of these;
+    `ratio` in (0, 1] is the share that topk keeps of each frame. LayoutError when `flat` does not fit the layout.
     """
     _check_flat(flat, layout)
     compressor = zstandard.ZstdCompressor(compression_params=_ZSTD)
@@ -66,7 +66,7 @@ def encode(
     for section, starts, stop in _sections(layout, code, chunk_bytes):
         for first in starts:
             last = min(first + starts.step, stop)
-            recipe = Recipe(seed=seed, start=first, power_of_two=power_of_two, ratio=ratio)
+            recipe = Recipe(seed=seed, start=first, to_hidden=to_hidden, ratio=ratio)
             planes = _planes(flat[first:last].detach(), section, recipe, work)
             yield build_frame(section, first, last - first, _pack(section, planes, compressor))
 

@@ -6,7 +6,7 @@ What lives here: one table, `CODERS`, and the codes that keep floats. What may n
     fp16   y = x / s in half precision, s a power of two per block of 4096 so that 2**14 <= max|y| < 2**15: no overflow,
            and relative error <= 2**-11 down to 2**-28 of the block's largest; 2 planes and the scales
     bf16   the upper half of fp32, rounded to nearest; 2 planes
-    int8   steps of a scale per block of 4096, rounded stochastically; 1 plane and the scales (see `codes_int`)
+    int8   whole steps of a scale per block of 4096, see `codes_int`; 1 plane and the scales
     int4   the same with two elements to a byte
     topk   the largest few of a frame, by place, as int8; 3 planes with places, 1 with values, the scales (`codes_topk`)
 

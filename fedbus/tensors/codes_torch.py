@@ -18,7 +18,7 @@ from torch import Tensor
 from fedbus.core.frames import Code
 from fedbus.errors import DecodeError
 from fedbus.tensors.blocks import BLOCK, MIN_SCALE, U8, Recipe
-from fedbus.tensors.codes_int import packed_bytes
+from fedbus.tensors.codes_int import HAIR, INT4_LEVELS, INT8_LEVELS, WIDE_MAX, packed_bytes
 from fedbus.tensors.codes_topk import PLACE_BYTES, kept_count
 
 _HALF = BLOCK // 2
@@ -121,18 +121,34 @@ def _unscaled(values: Tensor, scale_bytes: Tensor) -> Tensor:
 def _quantised(values: Tensor, levels: int, recipe: Recipe) -> tuple[Tensor, Tensor]:
     """Return steps int8 [n] and the bytes of the scales."""
     blocks = _blocks(values)
-    scale = _largest(blocks) * ((1 + 2.0**-22) / levels)
-    scale = _power_of_two_above(scale) if recipe.power_of_two else scale.clamp(min=float(MIN_SCALE))
-    seed = int(np.random.SeedSequence((recipe.seed, recipe.start)).generate_state(1, np.uint64)[0] >> 1)
-    generator = torch.Generator(values.device).manual_seed(seed)
-    # odd numbers over 2**16: symmetric around 0, and an integer stays what it is
-    noise = torch.randint(-(1 << 15), 1 << 15, blocks.shape, generator=generator, device=values.device) | 1
-    steps = (blocks * (1 / scale) + noise * 2.0**-16).round().nan_to_num(0).to(torch.int8)
+    most = _largest(blocks)
+    scale = most * (HAIR / levels)
+    if recipe.to_hidden:
+        wide = torch.minimum(_rms(blocks), most * WIDE_MAX) if levels == INT4_LEVELS else scale
+        scale = _power_of_two_above(torch.maximum(scale, wide))
+        scaled = blocks * (1 / scale)
+    else:
+        scale = scale.clamp(min=float(MIN_SCALE))
+        scaled = blocks * (1 / scale) + _noise(blocks, recipe)
+    steps = scaled.round().nan_to_num(0).to(torch.int8)
     return steps.view(-1)[: values.numel()], scale.view(torch.uint8).view(-1)
 
 
+def _rms(blocks: Tensor) -> Tensor:
+    """Return the root mean square of each block [blocks, 1]."""
+    return blocks.double().square().mean(dim=1, keepdim=True).sqrt().float()
+
+
+def _noise(blocks: Tensor, recipe: Recipe) -> Tensor:
+    """Return numbers in (-1/2, 1/2), [blocks, BLOCK]: odd ones over 2**16, symmetric around 0; an integer stays."""
+    seed = int(np.random.SeedSequence((recipe.seed, recipe.start)).generate_state(1, np.uint64)[0] >> 1)
+    generator = torch.Generator(blocks.device).manual_seed(seed)
+    odd = torch.randint(-(1 << 15), 1 << 15, blocks.shape, generator=generator, device=blocks.device) | 1
+    return odd * 2.0**-16
+
+
 def _encode_int8(values: Tensor, recipe: Recipe) -> list[Tensor]:
-    steps, scales = _quantised(values, 127, recipe)
+    steps, scales = _quantised(values, INT8_LEVELS, recipe)
     return [steps.view(torch.uint8), scales]
 
 
@@ -150,7 +166,7 @@ def _halves(steps: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _encode_int4(values: Tensor, recipe: Recipe) -> list[Tensor]:
-    steps, scales = _quantised(values, 7, recipe)
+    steps, scales = _quantised(values, INT4_LEVELS, recipe)
     low, high = _halves(steps.view(torch.uint8))
     return [(low & 15) | (high << 4), scales]
 

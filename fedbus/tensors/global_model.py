@@ -125,12 +125,12 @@ class GlobalModel:
         """Return the inner products [K, K] of the deltas of a combination's sites; changes nothing."""
         return robust.gram(_slots(combination, bodies), self.layout)
 
-    def commit_(self, fact: Committed, seed: int, bodies: Bodies) -> Iterator[bytes]:
+    def commit_(self, fact: Committed, bodies: Bodies) -> Iterator[bytes]:
         """Step, empty the buffer and return the frames that lead every site from the old `hidden` to the new one.
 
         A frame is made, and `hidden` goes that far, when it is taken; there are `delta_frames` of them. Until the last
-        one is taken only more frames may be asked for: everything else raises RuntimeError. `seed` drives the down
-        code's stochastic rounding. The scratch vector is overwritten.
+        one is taken only more frames may be asked for: everything else raises RuntimeError. The scratch vector is
+        overwritten.
         """
         self._check_caught_up()
         for term in fact.corrections:
@@ -141,7 +141,7 @@ class GlobalModel:
         self._behind = True
         self._optimizer.step_(self.params, mean, fact.step)
         self._buffer.reset_()
-        return self._catch_up_(torch.sub(self.params, self.hidden, out=self._scratch), seed)
+        return self._catch_up_(torch.sub(self.params, self.hidden, out=self._scratch))
 
     def _mean(self, fact: Committed) -> Tensor:
         """The mean delta of a commit, in the scratch vector, from the memory sum as it is."""
@@ -173,8 +173,8 @@ class GlobalModel:
             self._memory = Accumulator(self.layout.numel, device=self.params.device)
         return self._memory
 
-    def _catch_up_(self, gap: Tensor, seed: int) -> Iterator[bytes]:
-        for frame in self._encode(gap, self._down_code, seed):
+    def _catch_up_(self, gap: Tensor) -> Iterator[bytes]:
+        for frame in self._encode(gap, self._down_code):
             # decoding an fp32 frame would give the gap, bit for bit
             exact = self._down_code is Code.FP32
             header = FrameHeader.parse(frame) if exact else decode_into_(gap, frame, self.layout)
@@ -200,7 +200,7 @@ class GlobalModel:
     def snapshot(self) -> Iterator[bytes]:
         """Yield `hidden`, exactly, as fp32 frames; do not commit meanwhile."""
         self._check_caught_up()
-        return self._encode(self.hidden, Code.FP32, 0)
+        return self._encode(self.hidden, Code.FP32)
 
     def state(self) -> dict[str, Tensor]:
         """Return params, hidden, memory and the optimizer's moments by name (not copies); not the buffer.
@@ -243,8 +243,8 @@ class GlobalModel:
         optimizer.load_state({name.removeprefix(prefix): t for name, t in state.items() if name.startswith(prefix)})
         return model
 
-    def _encode(self, flat: Tensor, code: Code, seed: int) -> Iterator[bytes]:
-        return encode(flat, self.layout, code, chunk_bytes=self._chunk_bytes, seed=seed, power_of_two=True)
+    def _encode(self, flat: Tensor, code: Code) -> Iterator[bytes]:
+        return encode(flat, self.layout, code, chunk_bytes=self._chunk_bytes, seed=0, to_hidden=True)
 
 
 def _slots(combination: Combination, bodies: Bodies) -> list[robust.Slot]:

@@ -22,7 +22,6 @@ from fedbus.core.jobspec import AutoSpec, JobSpec
 from fedbus.core.layout import Layout
 from fedbus.core.memory import Memory
 from fedbus.core.messages import UpdateId, UpdateManifest
-from fedbus.core.seeds import rounding_seed
 from fedbus.errors import DecodeError, LayoutError, StoreError
 from fedbus.runtime.faults import Point, Reached, nothing
 from fedbus.store.checkpoints import Checkpoint, Checkpoints
@@ -155,7 +154,7 @@ class ModelKeeper:
 
     def commit(self, fact: Committed) -> Outgoing:
         """Make the buffer a version; what leads to it from the one before."""
-        frames = self.model.commit_(fact, rounding_seed(self._spec.seed, fact.version), self._bodies)
+        frames = self.model.commit_(fact, self._bodies)
         self._note(fact)
         return Outgoing(version=fact.version, count=self.model.delta_frames, frames=frames)
 

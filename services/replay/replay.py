@@ -29,7 +29,6 @@ from fedbus.core.jobspec import JobSpec
 from fedbus.core.layout import Layout
 from fedbus.core.memory import Memory
 from fedbus.core.messages import UpdateId
-from fedbus.core.seeds import rounding_seed
 from fedbus.core.strategies import Buffer, strategy_of
 from fedbus.errors import DecodeError, ProtocolError, StoreError
 from fedbus.store.checkpoints import Checkpoint
@@ -232,7 +231,7 @@ class Replay:
             return
         self._owed = ()
         with damage_named(self._state, self._recording.job, [term.update_id for term in fact.corrections]):
-            frames = self.model.commit_(fact, rounding_seed(self._recording.spec.seed, fact.version), self._bodies)
+            frames = self.model.commit_(fact, self._bodies)
         for _ in frames:
             pass  # the model goes as far as its frames are taken
 

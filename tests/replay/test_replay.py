@@ -18,7 +18,6 @@ from fedbus.core.frames import Code
 from fedbus.core.jobspec import JobSpec
 from fedbus.core.layout import Layout, TensorSpec
 from fedbus.core.messages import Chunk, UpdateId
-from fedbus.core.seeds import rounding_seed
 from fedbus.errors import StoreError
 from fedbus.store.checkpoints import Checkpoints
 from fedbus.store.ledger import Ledger
@@ -352,7 +351,7 @@ def by_hand(spec: JobSpec, commits: list[tuple[int, list[tuple[torch.Tensor, flo
             model.inspect_(codec.encode(delta, LAYOUT, Code.FP32, chunk_bytes=CHUNK_BYTES, seed=0))
             model.fold_(folded(weight), no_bodies)
         fact = Committed(version=version, update_ids=(), normaliser=normaliser, reason="full", at=0.0)
-        deque(model.commit_(fact, rounding_seed(spec.seed, version), no_bodies), maxlen=0)
+        deque(model.commit_(fact, no_bodies), maxlen=0)
     return model
 
 

@@ -54,7 +54,7 @@ class Aggregator:
         if version:
             self.params += 0.01 * torch.randn(LAYOUT.numel, generator=self._generator)
             gap = self.params - self.hidden
-            frames = list(encode(gap, LAYOUT, self._code, chunk_bytes=1 << 14, seed=version, power_of_two=True))
+            frames = list(encode(gap, LAYOUT, self._code, chunk_bytes=1 << 14, seed=version, to_hidden=True))
             for frame in frames:
                 decode_into_(gap, frame, LAYOUT)
             self.hidden += gap

@@ -68,7 +68,7 @@ class Driver:
         before = self.model.params.clone()
         fact = self.aggregation.commit(now=self.now, reason="told to")
         self.facts.append(fact)
-        deque(self.model.commit_(fact, fact.version, self.bodies.__getitem__), maxlen=0)
+        deque(self.model.commit_(fact, self.bodies.__getitem__), maxlen=0)
         return fact, (self.model.params - before).double().numpy()
 
 
@@ -188,7 +188,7 @@ def test_the_facts_alone_give_the_same_bits(strategy: str) -> None:
             again.inspect_(driver.bodies[fact.update_id])
             again.fold_(fact, driver.bodies.__getitem__)
         elif isinstance(fact, Committed):
-            deque(again.commit_(fact, fact.version, driver.bodies.__getitem__), maxlen=0)
+            deque(again.commit_(fact, driver.bodies.__getitem__), maxlen=0)
 
     assert bits(again) == bits(driver.model)
     assert numbers_again.memory.sites == driver.aggregation.memory.sites

@@ -53,7 +53,7 @@ def test_in_whole_numbers_the_identity_is_exact() -> None:
         delta = torch.randint(-127, 128, (LAYOUT.numel,), generator=generator) / 1024.0
         total += delta
         target = residual + delta
-        frames = list(encode(target, LAYOUT, Code.TOPK, seed=seed, power_of_two=True))
+        frames = list(encode(target, LAYOUT, Code.TOPK, seed=seed, to_hidden=True))
         sent += decoded(frames)
         residual = target - decoded(frames)
 

@@ -53,9 +53,9 @@ def fold(model: GlobalModel, delta: Tensor, weight: float = 1.0) -> None:
     model.fold_(folded(weight), no_bodies)
 
 
-def commit(model: GlobalModel, normaliser: float, seed: int) -> list[bytes]:
+def commit(model: GlobalModel, normaliser: float) -> list[bytes]:
     """A whole commit: all its frames are taken."""
-    return list(model.commit_(committed(normaliser), seed, no_bodies))
+    return list(model.commit_(committed(normaliser), no_bodies))
 
 
 def folded(weight: float = 1.0, **changes: Any) -> Folded:
@@ -89,7 +89,7 @@ def test_sign_of_the_delta() -> None:
 
     # when its delta is folded fresh, in a buffer of one, with a plain step of lr 1
     fold(model, local - site.flat)
-    site.apply_delta_(commit(model, 1.0, seed=0))
+    site.apply_delta_(commit(model, 1.0))
 
     # then everyone holds the site's local model, to rounding
     torch.testing.assert_close(model.params, local, rtol=1e-6, atol=1e-6)
@@ -104,7 +104,7 @@ def test_replicas_stay_equal_to_hidden_bit_for_bit(down_code: Code, kind: str) -
     for version in range(1, 61):
         fold(model, 0.1 * normal(version), weight=0.7)
         fold(model, 0.01 * normal(1000 + version), weight=0.2)
-        frames = commit(model, 0.9, seed=version)
+        frames = commit(model, 0.9)
         for replica in (first, late):
             if replica is not None:
                 replica.apply_delta_(frames)
@@ -120,8 +120,8 @@ def test_what_the_down_code_rounds_away_reaches_the_sites_later(down_code: Code)
     model = global_model(down_code=down_code)
     fold(model, normal(1))
     gaps = []
-    for version in range(4):
-        commit(model, 1.0, seed=version)
+    for _ in range(4):
+        commit(model, 1.0)
         gaps.append((model.params - model.hidden).abs().max().item())
 
     assert gaps[0] > 0
@@ -132,7 +132,7 @@ def test_hidden_follows_params_without_drift() -> None:
     model = global_model(down_code=Code.INT8)
     for version in range(100):
         fold(model, 0.1 * normal(version))
-        commit(model, 1.0, seed=version)
+        commit(model, 1.0)
 
     step_of_one_version = 2 * 0.1 * 5 / 127
     assert (model.params - model.hidden).abs().max() < 2 * step_of_one_version
@@ -173,7 +173,7 @@ def test_an_update_that_is_not_whole_is_refused_and_not_folded() -> None:
 
     model.inspect_(update(torch.zeros(LAYOUT.numel)))
     model.fold_(folded(), no_bodies)
-    commit(model, 1.0, seed=0)
+    commit(model, 1.0)
     assert same_bits(model.params, normal(0))
 
 
@@ -186,7 +186,7 @@ def test_the_same_folds_give_the_same_bits(kind: str) -> None:
             for site in range(3):
                 model.inspect_(update(normal(10 * version + site), Code.INT8, seed=site))
                 model.fold_(folded(1 / (1 + site) ** 0.5), no_bodies)
-            frames += commit(model, 2.28, seed=version)
+            frames += commit(model, 2.28)
         return model.params, model.hidden, frames
 
     (params, hidden, frames), (params_again, hidden_again, frames_again) = run(), run()
@@ -200,7 +200,7 @@ def test_the_same_folds_give_the_same_bits(kind: str) -> None:
 def test_a_restored_model_goes_on_bit_for_bit(kind: str) -> None:
     model = global_model(down_code=Code.INT8, kind=kind)
     fold(model, normal(1))
-    commit(model, 1.0, seed=1)
+    commit(model, 1.0)
 
     saved = {name: tensor.clone() for name, tensor in model.state().items()}
     restored = GlobalModel.restore(LAYOUT, saved, optimizer(kind), down_code=Code.INT8, chunk_bytes=CHUNK)
@@ -208,7 +208,7 @@ def test_a_restored_model_goes_on_bit_for_bit(kind: str) -> None:
 
     for each in (model, restored):
         fold(each, normal(2))
-    assert commit(model, 1.0, seed=2) == commit(restored, 1.0, seed=2)
+    assert commit(model, 1.0) == commit(restored, 1.0)
     assert same_bits(model.params, restored.params)
 
 
@@ -223,7 +223,7 @@ def test_params_and_a_restored_state_are_taken_over_without_a_copy() -> None:
     assert model.params.data_ptr() == params.data_ptr()
     assert model.hidden.data_ptr() != params.data_ptr()
     fold(model, normal(1))
-    commit(model, 1.0, seed=0)
+    commit(model, 1.0)
 
     state = {name: tensor.clone() for name, tensor in model.state().items()}
     restored = GlobalModel.restore(LAYOUT, state, optimizer("adam"), down_code=Code.FP32).state()
@@ -237,9 +237,9 @@ def test_hidden_goes_as_far_as_frames_were_taken(down_code: Code) -> None:
     before = model.hidden.clone()
     for each in (model, whole):
         fold(each, normal(1))
-    expected = commit(whole, 1.0, seed=3)
+    expected = commit(whole, 1.0)
 
-    frames = model.commit_(committed(), 3, no_bodies)
+    frames = model.commit_(committed(), no_bodies)
     first = next(frames)
 
     reached = FrameHeader.parse(first).stop
@@ -253,13 +253,13 @@ def test_hidden_goes_as_far_as_frames_were_taken(down_code: Code) -> None:
 def test_a_model_between_two_versions_gives_nothing_away_and_takes_nothing() -> None:
     model = global_model()
     fold(model, normal(1))
-    frames = model.commit_(committed(), 0, no_bodies)
+    frames = model.commit_(committed(), no_bodies)
     next(frames)
     for forbidden in (
         lambda: model.digest,
         model.state,
         model.snapshot,
-        lambda: model.commit_(committed(), 1, no_bodies),
+        lambda: model.commit_(committed(), no_bodies),
         lambda: model.inspect_(update(normal(2))),
     ):
         with pytest.raises(RuntimeError, match="lies between two versions"):
@@ -275,7 +275,7 @@ def test_a_model_between_two_versions_gives_nothing_away_and_takes_nothing() -> 
 def test_the_number_of_frames_is_known_before_they_are_made(down_code: Code) -> None:
     model = global_model(down_code=down_code)
     fold(model, normal(1))
-    assert model.delta_frames == len(commit(model, 1.0, seed=0))
+    assert model.delta_frames == len(commit(model, 1.0))
     assert model.snapshot_frames == len(list(model.snapshot()))
 
 
@@ -284,7 +284,7 @@ def test_a_replica_that_missed_a_delta_knows_by_its_digest_and_recovers_by_snaps
     replica = joined(model)
     for version in (1, 2):
         fold(model, normal(version))
-        frames = commit(model, 1.0, seed=version)
+        frames = commit(model, 1.0)
     replica.apply_delta_(frames)
     assert replica.digest != model.digest
 
@@ -301,10 +301,9 @@ def test_a_replica_on_a_gpu_holds_the_same_bits(down_code: Code) -> None:
     replica = Replica(LAYOUT, device="cuda")
     replica.load_snapshot_(model.snapshot())
     for version in range(20):
-        delta = 0.1 * normal(version)
-        on_gpu = list(encode(delta.cuda(), LAYOUT, Code.INT8, chunk_bytes=CHUNK, seed=version))
-        assert on_gpu == update(delta, Code.INT8, seed=version)
-        fold(model, delta)
-        replica.apply_delta_(model.commit_(committed(), version, no_bodies))
+        delta = 0.1 * normal(version).cuda()
+        model.inspect_(update(delta, Code.INT8, seed=version))
+        model.fold_(folded(), no_bodies)
+        replica.apply_delta_(model.commit_(committed(), no_bodies))
         assert replica.digest == model.digest
         assert same_bits(replica.flat.cpu(), model.hidden)

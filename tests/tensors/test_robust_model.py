@@ -61,7 +61,7 @@ class Federation:
         gram = None if compared is None else self.model.gram(compared, self.bodies.__getitem__)
         fact = self.aggregation.commit(now=1.0, reason="the test says so", gram=gram)
         self.facts.append(fact)
-        for _ in self.model.commit_(fact, fact.version, self.bodies.__getitem__):
+        for _ in self.model.commit_(fact, self.bodies.__getitem__):
             pass
         return fact
 
@@ -73,7 +73,7 @@ class Federation:
                 model.inspect_(self.bodies[fact.update_id])
                 model.fold_(fact, self.bodies.__getitem__)
             elif isinstance(fact, Committed):
-                for _ in model.commit_(fact, fact.version, self.bodies.__getitem__):
+                for _ in model.commit_(fact, self.bodies.__getitem__):
                     pass
         return model
 

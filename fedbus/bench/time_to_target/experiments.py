@@ -204,6 +204,7 @@ def _compared(setting: Setting, found: Found) -> Iterator[Row]:
     yield at_most(f"{setting}: int4 / sync fp32, bytes up", ratio(int4.bytes_up, sync.bytes_up), "x", None)
     yield at_most(f"G3 {setting}: int4 / fp32, updates", ratio(int4.updates, fp32.updates), "x", INT4_UPDATES)
     yield at_most(f"G3 {setting}: topk / sync fp32, bytes up", ratio(topk.bytes_up, sync.bytes_up), "x", TOPK_UP)
+    yield at_most(f"{setting}: topk up, int4 down / sync fp32, bytes", ratio(_bytes(topk), _bytes(sync)), "x", None)
     yield at_most(f"G3 {setting}: topk / auto fp32, bytes up", ratio(topk.bytes_up, fp32.bytes_up), "x", TOPK_UP)
     yield at_most(f"{setting}: topk / fp32, updates", ratio(topk.updates, fp32.updates), "x", None)
 
