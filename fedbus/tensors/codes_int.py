@@ -49,6 +49,7 @@ INT8_LEVELS, INT4_LEVELS = 127, 7
 HAIR = 1 + 2.0**-22
 """A scale is so much more than max|x| / levels that no rounding error takes x / s beyond the levels."""
 WIDE_MAX = 0.75
+"""A wide scale is a power of two above at most so much of max|x|: at most 1.5 max|x|."""
 
 NOISE = 2 * TILE
 _ALIGN = 16  # elements: windows begin at a cache line
