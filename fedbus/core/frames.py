@@ -39,6 +39,11 @@ class Code(StrEnum):
         """Whether what it leaves out is lost unless the sender adds it to what it sends next (error feedback)."""
         return self is Code.TOPK
 
+    @property
+    def is_coarse(self) -> bool:
+        """Whether what it leaves out changes how the model moves; of the others it is a thousandth at most."""
+        return self in (Code.INT4, Code.TOPK)
+
 
 CODE_NUMBERS = {Code.FP32: 0, Code.FP16: 1, Code.BF16: 2, Code.INT8: 3, Code.INT4: 4, Code.TOPK: 5}
 CODES = {number: code for code, number in CODE_NUMBERS.items()}

@@ -116,15 +116,17 @@ class Trainer:
         num_examples, _ = result_of(task.train(self._model, run), run)
         delta = self._difference(base, update_id, run.steps_done)
         travel, response = self._probe(update_id.site).measure(base, delta)
+        feedback = self._feedback_of(update_id.site)
+        frames = tuple(feedback.encode(delta, seed=seed))
         return Trained(
             update_id=update_id,
             base_version=base_version,
             num_examples=num_examples,
             steps=run.steps_done,
             seconds=clock.now if in_seconds else delay_s * share,
-            frames=tuple(self._feedback_of(update_id.site).encode(delta, seed=seed)),
+            frames=frames,
             travel=travel,
-            response=response,
+            response=feedback.loss.counted(response),
         )
 
     def score(self, task: Task, params: Tensor) -> Scores:

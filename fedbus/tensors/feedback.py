@@ -17,7 +17,8 @@ from what it decodes to by at most 1/127 of the largest in its block; difference
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -25,25 +26,38 @@ from torch import Tensor
 from fedbus.core.frames import DEFAULT_RATIO, Code
 from fedbus.core.layout import Layout
 from fedbus.tensors.codec import DEFAULT_CHUNK_BYTES, decode_fold_, encode
+from fedbus.tensors.secant import CodeLoss
+from fedbus.tensors.tiles import squared_norm
+
+T = TypeVar("T")
 
 
-def encode_with_residual_(
-    delta: Tensor,
-    residual: Tensor,
+def encode_update_(
+    target: Tensor,
     layout: Layout,
     code: Code,
     *,
+    take: Callable[[Iterator[bytes]], T],
     seed: int,
     chunk_bytes: int = DEFAULT_CHUNK_BYTES,
     ratio: float = DEFAULT_RATIO,
-) -> Iterator[bytes]:
-    """Yield the frames of delta + residual; `residual` becomes what they leave out, when the last frame is taken.
+) -> tuple[T, CodeLoss]:
+    """Return what `take` makes of the frames of `target`, float32 [numel], and what the code lost.
 
-    Both are float32 [numel] on one device; `delta` is only read. No third vector is made.
+    `target` is the delta, with error feedback delta + residual. Of a coarse code it becomes what the frames leave out,
+    the next residual; of the others it is only read, and the loss is none. No second vector is made.
     """
-    residual.add_(delta)
-    for frame in encode(residual, layout, code, chunk_bytes=chunk_bytes, seed=seed, ratio=ratio):
-        decode_fold_(residual, frame, layout, -1.0)
+    frames = encode(target, layout, code, chunk_bytes=chunk_bytes, seed=seed, ratio=ratio)
+    if not code.is_coarse:
+        return take(frames), CodeLoss()
+    whole = squared_norm(target)
+    taken = take(_leaving_(target, frames, layout))
+    return taken, CodeLoss(whole=whole, left=squared_norm(target), comes_later=code.is_biased)
+
+
+def _leaving_(target: Tensor, frames: Iterator[bytes], layout: Layout) -> Iterator[bytes]:
+    for frame in frames:
+        decode_fold_(target, frame, layout, -1.0)
         yield frame
 
 
@@ -52,6 +66,7 @@ class ErrorFeedback:
 
     With a code that is not biased it only encodes and holds nothing. Otherwise it holds `state`, and one more vector
     for every update that was neither `accepted` nor `refused` yet. An update is known by its seed, which no other has.
+    `loss` is that of the last update that was encoded.
     """
 
     def __init__(
@@ -70,24 +85,27 @@ class ErrorFeedback:
         self.state: Tensor | None = torch.zeros(layout.numel, device=device) if code.is_biased else None
         self._undecided: dict[int, Tensor] = {}  # e before - e after; of the newest one e before
         self._newest: int | None = None
+        self.loss = CodeLoss()
 
     def encode(self, delta: Tensor, *, seed: int) -> list[bytes]:
         """Return the frames of one update; `delta`, float32 [numel], is only read."""
-        if self.state is None:
-            return list(encode(delta, self._layout, self._code, seed=seed, chunk_bytes=self._chunk_bytes))
-        self._close_newest()
-        self._undecided[seed], self._newest = self.state.clone(), seed
-        return list(
-            encode_with_residual_(
-                delta,
-                self.state,
-                self._layout,
-                self._code,
-                seed=seed,
-                chunk_bytes=self._chunk_bytes,
-                ratio=self._ratio,
-            )
+        target = delta
+        if self.state is not None:
+            self._close_newest()
+            self._undecided[seed], self._newest = self.state.clone(), seed
+            target = self.state.add_(delta)
+        elif self._code.is_coarse:
+            target = delta.clone()
+        frames, self.loss = encode_update_(
+            target,
+            self._layout,
+            self._code,
+            take=list,
+            seed=seed,
+            chunk_bytes=self._chunk_bytes,
+            ratio=self._ratio,
         )
+        return frames
 
     def accepted(self, seed: int) -> None:
         """The update of `seed` was folded: what was left out of it stays in `state`."""

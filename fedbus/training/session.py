@@ -17,6 +17,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +29,10 @@ from fedbus.core.jobspec import LocalSpec
 from fedbus.core.layout import Layout, TensorSpec
 from fedbus.errors import DecodeError, LayoutError, ProtocolError, TaskError
 from fedbus.tensors import codec
-from fedbus.tensors.feedback import encode_with_residual_
+from fedbus.tensors.feedback import encode_update_
 from fedbus.tensors.params import flatten, layout_of, load_params_, unflatten
 from fedbus.tensors.replica import Replica
-from fedbus.tensors.secant import SecantProbe, trainable
+from fedbus.tensors.secant import CodeLoss, SecantProbe, trainable
 from fedbus.tensors.tiles import tiles
 from fedbus.training import protocol as p
 from fedbus.training.device import pick_device, seed_everything
@@ -126,15 +127,16 @@ class Session:
         num_examples, metrics = result_of(result, run)
         delta = self._delta(run.steps_done)
         travel, response = self._secants.measure(self._replica.flat, delta)
+        frame_sizes, loss = self._write_update_(delta, command)
         return p.Trained(
             base_version=base_version,
-            frame_sizes=self._write_update(delta, command),
+            frame_sizes=frame_sizes,
             num_examples=num_examples,
             steps=run.steps_done,
             seconds=seconds,
             metrics=metrics,
             travel=travel,
-            response=response,
+            response=loss.counted(response),
         )
 
     def evaluate(self, command: p.Evaluate) -> p.Scored:
@@ -180,21 +182,26 @@ class Session:
     def _new_flat(self) -> Tensor:
         return torch.empty(self.layout.numel, device=self._flat_device)
 
-    def _write_update(self, delta: Tensor, command: p.Train) -> tuple[int, ...]:
-        """Write the frames of an update, and the residuals that belong to it; return the sizes of the frames."""
-        path, seed = Path(command.path), command.seed
-        if not command.residual_after:
-            frames = codec.encode(
-                delta, self.layout, self._code, seed=seed, chunk_bytes=self._chunk_bytes, ratio=self._ratio
-            )
-            return write_frames(path, frames)
-        residual = load_residual(self.layout, command, device=self._flat_device)
-        frames = encode_with_residual_(
-            delta, residual, self.layout, self._code, seed=seed, chunk_bytes=self._chunk_bytes, ratio=self._ratio
+    def _write_update_(self, delta: Tensor, command: p.Train) -> tuple[tuple[int, ...], CodeLoss]:
+        """Write the frames of an update, and the residuals that belong to it; return the sizes of the frames.
+
+        `delta` is of no use afterwards.
+        """
+        target = delta
+        if command.residual_after:
+            target = load_residual(self.layout, command, device=self._flat_device).add_(delta)
+        sizes_and_loss = encode_update_(
+            target,
+            self.layout,
+            self._code,
+            take=partial(write_frames, Path(command.path)),
+            seed=command.seed,
+            chunk_bytes=self._chunk_bytes,
+            ratio=self._ratio,
         )
-        sizes = write_frames(path, frames)
-        write_frames(Path(command.residual_after), codec.encode(residual, self.layout, Code.FP32, seed=0))
-        return sizes
+        if command.residual_after:
+            write_frames(Path(command.residual_after), codec.encode(target, self.layout, Code.FP32, seed=0))
+        return sizes_and_loss
 
     def _delta(self, steps: int) -> Tensor:
         delta = flatten(self._model.state_dict(), self.layout, self._new_flat())

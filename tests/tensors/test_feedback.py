@@ -9,7 +9,8 @@ from torch import Tensor
 from fedbus.core.frames import Code
 from fedbus.core.layout import Layout, TensorSpec
 from fedbus.tensors.codec import decode_all_, encode
-from fedbus.tensors.feedback import ErrorFeedback, encode_with_residual_
+from fedbus.tensors.feedback import ErrorFeedback
+from fedbus.tensors.secant import CodeLoss
 
 LAYOUT = Layout.of([TensorSpec(name=str(n), shape=(n,), dtype="float32") for n in (100, 9000)])
 
@@ -127,9 +128,28 @@ def test_codes_that_are_not_biased_need_no_feedback_and_hold_nothing(code: Code)
     assert feedback.state is None
 
 
-def test_only_the_residual_is_written_to() -> None:
+@pytest.mark.parametrize("code", Code)
+def test_the_delta_is_only_read(code: Code) -> None:
     (delta,) = deltas(1)
-    before, residual = delta.clone(), torch.zeros(LAYOUT.numel)
-    list(encode_with_residual_(delta, residual, LAYOUT, Code.TOPK, seed=0))
+    before = delta.clone()
+    ErrorFeedback(LAYOUT, code).encode(delta, seed=0)
     assert torch.equal(delta, before)
-    assert residual.any()
+
+
+@pytest.mark.parametrize("code", [Code.INT4, Code.TOPK])
+def test_the_loss_of_a_coarse_code_is_what_its_frames_left_out(code: Code) -> None:
+    feedback, left = ErrorFeedback(LAYOUT, code), torch.zeros(LAYOUT.numel)
+    for seed, delta in enumerate(deltas(3)):
+        target = delta + left if code.is_biased else delta
+        left = target - decoded(feedback.encode(delta, seed=seed))
+        assert feedback.loss.whole == pytest.approx(float(target.double().square().sum()), rel=1e-5)
+        assert feedback.loss.left == pytest.approx(float(left.double().square().sum()), rel=1e-4)
+        assert feedback.loss.comes_later == code.is_biased
+
+
+@pytest.mark.parametrize("code", [code for code in Code if not code.is_coarse])
+def test_codes_that_are_not_coarse_leave_out_less_than_a_thousandth(code: Code) -> None:
+    feedback, (delta,) = ErrorFeedback(LAYOUT, code), deltas(1)
+    left = delta - decoded(feedback.encode(delta, seed=0))
+    assert left.square().sum() < 1e-3 * delta.square().sum()
+    assert feedback.loss == CodeLoss()

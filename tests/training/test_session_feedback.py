@@ -14,6 +14,7 @@ from torch import Tensor
 from fedbus.core.layout import Layout
 from fedbus.tensors import codec
 from fedbus.tensors.digest import digest
+from fedbus.tensors.secant import SecantProbe
 from fedbus.training import protocol as p
 from fedbus.training.frames_file import read_frames
 from fedbus.training.session import Session
@@ -107,6 +108,27 @@ def test_a_residual_that_is_gone_or_damaged_costs_what_it_held_and_not_the_train
 
     assert torch.equal(bench.train("two", add=("one.after",)), first)
     assert torch.equal(bench.train("three", add=("nothing",)), first)
+
+
+@pytest.mark.parametrize(("up", "least"), [("int8", 1.0), ("int4", 1.001), ("topk", 1.5)])
+def test_what_the_code_lost_counts_in_the_response(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, up: str, least: float
+) -> None:
+    monkeypatch.setattr(SecantProbe, "measure", lambda *_: (1.0, 0.5))
+    task = {"task": "synthetic", "task_config": {"numel": 9000, "tensors": 2}}
+    bench, exact = Bench(tmp_path, up=up, ratio=0.1, **task), Bench(tmp_path, up="fp32", **task)
+    residual = {"residual_before": bench.path("before"), "residual_after": bench.path("after")} if up == "topk" else {}
+    command = p.Train(path=bench.path("sent"), seed=1, **residual)
+
+    trained = bench.session.train(command, threading.Event(), lambda *_: None)
+
+    exact.session.train(p.Train(path=bench.path("exact"), seed=1), threading.Event(), lambda *_: None)
+    delta, sent = bench.read("exact"), bench.read("sent")
+    whole, left = delta.square().sum().item(), (delta - sent).square().sum().item()
+    times = {"int8": 1.0, "int4": 1 + left / whole, "topk": 1 / (1 - left / whole)}[up]
+    assert isinstance(trained, p.Trained)
+    assert (trained.travel, trained.response) == (1.0, pytest.approx(0.5 * times, rel=1e-4))
+    assert times >= least
 
 
 @pytest.mark.parametrize("up", ["int8", "int4", "topk"])
