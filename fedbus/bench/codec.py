@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -14,6 +15,7 @@ from fedbus.core.frames import Code
 from fedbus.core.layout import Layout, TensorSpec
 from fedbus.tensors.codec import decode_all_, decode_fold_all_, encode
 from fedbus.tensors.digest import digest
+from fedbus.tensors.feedback import encode_update_
 
 # GB/s of fp32 on one core. Encoded is quantised and compressed; decoded into a sum with a weight is what a fold takes.
 _ENCODE_GOALS = {Code.INT8: 1.0, Code.INT4: 0.7, Code.TOPK: 0.5}
@@ -62,6 +64,8 @@ def _measure(numel: int, repeats: int) -> list[dict[str, Any]]:
             ),
             _row(f"{code} size", _share(frames, numel), unit="% of fp32"),
         ]
+        if code.is_coarse:
+            table.append(_row(f"{code} update", speed(partial(_encode_update, flat, out, layout, code))))
         if version != frames:
             table.append(_row(f"{code} size of a version", _share(version, numel), unit="% of fp32"))
     return [*table, _row("digest", speed(lambda: digest(flat)), goal=_DIGEST_GOAL)]
@@ -74,6 +78,11 @@ def _share(frames: list[bytes], numel: int) -> float:
 def _encode_whole(flat: Tensor, layout: Layout, code: Code) -> None:
     for _frame in encode(flat, layout, code, seed=0):
         pass
+
+
+def _encode_update(flat: Tensor, out: Tensor, layout: Layout, code: Code) -> None:
+    """What a site does: encode, and decode once for what is left out; a copy comes on top."""
+    encode_update_(out.copy_(flat), layout, code, take=partial(deque, maxlen=0), seed=0)
 
 
 def _best_seconds(run: Callable[[], object], repeats: int) -> float:

@@ -41,7 +41,7 @@ class Code(StrEnum):
 
     @property
     def is_coarse(self) -> bool:
-        """Whether what it leaves out changes how the model moves; of the others it is a thousandth at most."""
+        """Whether what it leaves out of an update changes how the model moves; the others leave next to nothing."""
         return self in (Code.INT4, Code.TOPK)
 
 

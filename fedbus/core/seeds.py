@@ -1,4 +1,4 @@
-"""Seeds of everything random in a job, each from the job's seed and from what it is for.
+"""The seed of everything random in a training, its rounding included: from the job's seed and from what it is for.
 
 What lives here: numbers. What may not: generators. A replay and a run in virtual time draw the same as the daemons do.
 """

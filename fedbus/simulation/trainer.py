@@ -126,7 +126,7 @@ class Trainer:
             seconds=clock.now if in_seconds else delay_s * share,
             frames=frames,
             travel=travel,
-            response=feedback.loss.counted(response),
+            response=feedback.distortion.counted(response),
         )
 
     def score(self, task: Task, params: Tensor) -> Scores:

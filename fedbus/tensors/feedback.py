@@ -26,8 +26,8 @@ from torch import Tensor
 from fedbus.core.frames import DEFAULT_RATIO, Code
 from fedbus.core.layout import Layout
 from fedbus.tensors.codec import DEFAULT_CHUNK_BYTES, decode_fold_, encode
-from fedbus.tensors.secant import CodeLoss
-from fedbus.tensors.tiles import squared_norm
+from fedbus.tensors.secant import Distortion
+from fedbus.tensors.tiles import tiles
 
 T = TypeVar("T")
 
@@ -41,18 +41,18 @@ def encode_update_(
     seed: int,
     chunk_bytes: int = DEFAULT_CHUNK_BYTES,
     ratio: float = DEFAULT_RATIO,
-) -> tuple[T, CodeLoss]:
-    """Return what `take` makes of the frames of `target`, float32 [numel], and what the code lost.
+) -> tuple[T, Distortion]:
+    """Return what `take` makes of the frames of `target`, float32 [numel], and the code's distortion.
 
     `target` is the delta, with error feedback delta + residual. Of a coarse code it becomes what the frames leave out,
-    the next residual; of the others it is only read, and the loss is none. No second vector is made.
+    the next residual; of the others it is only read, and the distortion is none. No second vector is made.
     """
     frames = encode(target, layout, code, chunk_bytes=chunk_bytes, seed=seed, ratio=ratio)
     if not code.is_coarse:
-        return take(frames), CodeLoss()
-    whole = squared_norm(target)
+        return take(frames), Distortion()
+    whole = _squared_norm(target)
     taken = take(_leaving_(target, frames, layout))
-    return taken, CodeLoss(whole=whole, left=squared_norm(target), comes_later=code.is_biased)
+    return taken, Distortion(whole=whole, left=_squared_norm(target), comes_later=code.is_biased)
 
 
 def _leaving_(target: Tensor, frames: Iterator[bytes], layout: Layout) -> Iterator[bytes]:
@@ -61,12 +61,17 @@ def _leaving_(target: Tensor, frames: Iterator[bytes], layout: Layout) -> Iterat
         yield frame
 
 
+def _squared_norm(flat: Tensor) -> float:
+    """In float32, four times as fast as in float64: of a share of two norms three digits matter."""
+    return sum(float(part @ part) for (part,) in tiles(flat, size=1 << 20))
+
+
 class ErrorFeedback:
     """What one site sends under one code, with all its memory: for simulations, where nothing is killed.
 
     With a code that is not biased it only encodes and holds nothing. Otherwise it holds `state`, and one more vector
     for every update that was neither `accepted` nor `refused` yet. An update is known by its seed, which no other has.
-    `loss` is that of the last update that was encoded.
+    `distortion` is that of the last update that was encoded.
     """
 
     def __init__(
@@ -85,7 +90,7 @@ class ErrorFeedback:
         self.state: Tensor | None = torch.zeros(layout.numel, device=device) if code.is_biased else None
         self._undecided: dict[int, Tensor] = {}  # e before - e after; of the newest one e before
         self._newest: int | None = None
-        self.loss = CodeLoss()
+        self.distortion = Distortion()
 
     def encode(self, delta: Tensor, *, seed: int) -> list[bytes]:
         """Return the frames of one update; `delta`, float32 [numel], is only read."""
@@ -96,7 +101,7 @@ class ErrorFeedback:
             target = self.state.add_(delta)
         elif self._code.is_coarse:
             target = delta.clone()
-        frames, self.loss = encode_update_(
+        frames, self.distortion = encode_update_(
             target,
             self._layout,
             self._code,

@@ -40,7 +40,7 @@ from fedbus.tensors.codec import (
 )
 from fedbus.tensors.fold import Accumulator
 from fedbus.tensors.server_optimizer import ServerOptimizer
-from fedbus.tensors.tiles import squared_norm, tiles
+from fedbus.tensors.tiles import tiles
 
 MODEL_COPIES = 4
 MEMORY_COPIES = 1
@@ -109,7 +109,7 @@ class GlobalModel:
         """
         self._check_caught_up()
         decode_all_(self._scratch, frames, self.layout)
-        norm = math.sqrt(squared_norm(self._scratch))
+        norm = _norm(self._scratch)
         return Inspection(norm=norm, finite=math.isfinite(norm))
 
     def fold_(self, fact: Folded, bodies: Bodies) -> None:
@@ -253,3 +253,8 @@ def _slots(combination: Combination, bodies: Bodies) -> list[robust.Slot]:
     for term in combination.terms:
         by_site.setdefault(term.update_id.site, []).append((term.factor, bodies(term.update_id)))
     return [robust.Slot(bodies=tuple(of_site)) for of_site in by_site.values()]
+
+
+def _norm(flat: Tensor) -> float:
+    """Euclidean norm, summed in float64: no finite float32 overflows there, so it is finite when every value is."""
+    return math.sqrt(sum(torch.linalg.vector_norm(part, dtype=torch.float64).item() ** 2 for (part,) in tiles(flat)))

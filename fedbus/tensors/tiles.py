@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import torch
 from torch import Tensor
 
 TILE = 1 << 16  # elements: 256 KiB of float32
@@ -14,8 +13,3 @@ def tiles(*flats: Tensor, size: int = TILE) -> Iterator[tuple[Tensor, ...]]:
     """Yield views of the same range of every vector [numel], `size` elements at a time (256 KiB)."""
     for start in range(0, flats[0].numel(), size):
         yield tuple(flat[start : start + size] for flat in flats)
-
-
-def squared_norm(flat: Tensor) -> float:
-    """Sum of squares, in float64: no finite float32 overflows there, so it is finite when every value is."""
-    return sum(float(torch.linalg.vector_norm(part, dtype=torch.float64)) ** 2 for (part,) in tiles(flat))

@@ -32,7 +32,7 @@ from fedbus.tensors import codec
 from fedbus.tensors.feedback import encode_update_
 from fedbus.tensors.params import flatten, layout_of, load_params_, unflatten
 from fedbus.tensors.replica import Replica
-from fedbus.tensors.secant import CodeLoss, SecantProbe, trainable
+from fedbus.tensors.secant import Distortion, SecantProbe, trainable
 from fedbus.tensors.tiles import tiles
 from fedbus.training import protocol as p
 from fedbus.training.device import pick_device, seed_everything
@@ -127,7 +127,7 @@ class Session:
         num_examples, metrics = result_of(result, run)
         delta = self._delta(run.steps_done)
         travel, response = self._secants.measure(self._replica.flat, delta)
-        frame_sizes, loss = self._write_update_(delta, command)
+        frame_sizes, distortion = self._write_update_(delta, command)
         return p.Trained(
             base_version=base_version,
             frame_sizes=frame_sizes,
@@ -136,7 +136,7 @@ class Session:
             seconds=seconds,
             metrics=metrics,
             travel=travel,
-            response=loss.counted(response),
+            response=distortion.counted(response),
         )
 
     def evaluate(self, command: p.Evaluate) -> p.Scored:
@@ -182,15 +182,16 @@ class Session:
     def _new_flat(self) -> Tensor:
         return torch.empty(self.layout.numel, device=self._flat_device)
 
-    def _write_update_(self, delta: Tensor, command: p.Train) -> tuple[tuple[int, ...], CodeLoss]:
-        """Write the frames of an update, and the residuals that belong to it; return the sizes of the frames.
+    def _write_update_(self, delta: Tensor, command: p.Train) -> tuple[tuple[int, ...], Distortion]:
+        """Write the frames of an update, and the residuals that belong to it; return the sizes of the frames and
+        the code's distortion.
 
         `delta` is of no use afterwards.
         """
         target = delta
         if command.residual_after:
             target = load_residual(self.layout, command, device=self._flat_device).add_(delta)
-        sizes_and_loss = encode_update_(
+        written = encode_update_(
             target,
             self.layout,
             self._code,
@@ -201,7 +202,7 @@ class Session:
         )
         if command.residual_after:
             write_frames(Path(command.residual_after), codec.encode(target, self.layout, Code.FP32, seed=0))
-        return sizes_and_loss
+        return written
 
     def _delta(self, steps: int) -> Tensor:
         delta = flatten(self._model.state_dict(), self.layout, self._new_flat())

@@ -10,7 +10,7 @@ from fedbus.core.frames import Code
 from fedbus.core.layout import Layout, TensorSpec
 from fedbus.tensors.codec import decode_all_, encode
 from fedbus.tensors.feedback import ErrorFeedback
-from fedbus.tensors.secant import CodeLoss
+from fedbus.tensors.secant import Distortion
 
 LAYOUT = Layout.of([TensorSpec(name=str(n), shape=(n,), dtype="float32") for n in (100, 9000)])
 
@@ -137,14 +137,14 @@ def test_the_delta_is_only_read(code: Code) -> None:
 
 
 @pytest.mark.parametrize("code", [Code.INT4, Code.TOPK])
-def test_the_loss_of_a_coarse_code_is_what_its_frames_left_out(code: Code) -> None:
+def test_the_distortion_of_a_coarse_code_is_what_its_frames_left_out(code: Code) -> None:
     feedback, left = ErrorFeedback(LAYOUT, code), torch.zeros(LAYOUT.numel)
     for seed, delta in enumerate(deltas(3)):
         target = delta + left if code.is_biased else delta
         left = target - decoded(feedback.encode(delta, seed=seed))
-        assert feedback.loss.whole == pytest.approx(float(target.double().square().sum()), rel=1e-5)
-        assert feedback.loss.left == pytest.approx(float(left.double().square().sum()), rel=1e-4)
-        assert feedback.loss.comes_later == code.is_biased
+        assert feedback.distortion.whole == pytest.approx(float(target.double().square().sum()), rel=1e-5)
+        assert feedback.distortion.left == pytest.approx(float(left.double().square().sum()), rel=1e-4)
+        assert feedback.distortion.comes_later == code.is_biased
 
 
 @pytest.mark.parametrize("code", [code for code in Code if not code.is_coarse])
@@ -152,4 +152,4 @@ def test_codes_that_are_not_coarse_leave_out_less_than_a_thousandth(code: Code) 
     feedback, (delta,) = ErrorFeedback(LAYOUT, code), deltas(1)
     left = delta - decoded(feedback.encode(delta, seed=0))
     assert left.square().sum() < 1e-3 * delta.square().sum()
-    assert feedback.loss == CodeLoss()
+    assert feedback.distortion == Distortion()

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from fedbus.core.layout import Layout, TensorSpec
-from fedbus.tensors.secant import LEAST_SENT, MOST_SAMPLES, CodeLoss, SecantProbe, trainable
+from fedbus.tensors.secant import LEAST_SENT, MOST_SAMPLES, Distortion, SecantProbe, trainable
 
 
 def layout(*names: str, numel: int = 50) -> Layout:
@@ -74,16 +74,16 @@ def test_of_a_large_model_a_sample_gives_nearly_the_same() -> None:
 
 
 @pytest.mark.parametrize(
-    ("loss", "times"),
+    ("distortion", "times"),
     [
-        (CodeLoss(), 1.0),
-        (CodeLoss(whole=4.0, left=3.0, comes_later=True), 4.0),  # a quarter is sent: four times the delay
-        (CodeLoss(whole=4.0, left=4.0, comes_later=True), 1 / LEAST_SENT),
-        (CodeLoss(whole=4.0, left=1.0), 1.25),  # a quarter more travel, which is noise
-        (CodeLoss(whole=0.0, left=0.0, comes_later=True), 1.0),
-        (CodeLoss(whole=float("nan"), left=1.0), 1.0),
+        (Distortion(), 1.0),
+        (Distortion(whole=4.0, left=3.0, comes_later=True), 4.0),  # a quarter is sent: four times the delay
+        (Distortion(whole=4.0, left=4.0, comes_later=True), 1 / LEAST_SENT),
+        (Distortion(whole=4.0, left=1.0), 1.25),  # a quarter more travel, which is noise
+        (Distortion(whole=0.0, left=0.0, comes_later=True), 1.0),
+        (Distortion(whole=float("nan"), left=1.0), 1.0),
     ],
 )
-def test_what_a_code_lost_makes_the_response_count_for_more(loss: CodeLoss, times: float) -> None:
-    assert loss.counted(0.5) == pytest.approx(0.5 * times)
-    assert loss.counted(-0.5) == pytest.approx(-0.5 * times)
+def test_what_a_code_left_out_makes_the_response_count_for_more(distortion: Distortion, times: float) -> None:
+    assert distortion.counted(0.5) == pytest.approx(0.5 * times)
+    assert distortion.counted(-0.5) == pytest.approx(-0.5 * times)

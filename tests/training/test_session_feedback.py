@@ -111,7 +111,7 @@ def test_a_residual_that_is_gone_or_damaged_costs_what_it_held_and_not_the_train
 
 
 @pytest.mark.parametrize(("up", "least"), [("int8", 1.0), ("int4", 1.001), ("topk", 1.5)])
-def test_what_the_code_lost_counts_in_the_response(
+def test_what_the_code_left_out_counts_in_the_response(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, up: str, least: float
 ) -> None:
     monkeypatch.setattr(SecantProbe, "measure", lambda *_: (1.0, 0.5))

@@ -121,17 +121,19 @@ def _spec(plan: SlowPlan) -> dict[str, object]:
 
 
 def _both_directions(aggregator: Daemon, far: Daemon, *, after: float) -> None:
-    """Wait for an update of the far site and for a version that it holds: they travel on connections of their own,
-    and after a cut TCP brings back each when it next tries to."""
+    """Wait for the next update of the far site to be folded, and for the next version that it holds.
 
-    def next_of(times: Callable[[Daemon], list[float]], daemon: Daemon, what: str) -> None:
-        def found() -> bool:
-            return any(at > after for at in times(daemon))
+    They travel on connections of their own, and after a cut TCP brings back each when it next tries to.
+    """
+    _next_of(folded_at, aggregator, "update folded", after=after)
+    _next_of(held_at, far, "version held", after=after)
 
-        wait_until(found, within=LIMIT, what=f"the next {what} of {FAR}", or_else=daemon.last_words)
 
-    next_of(folded_at, aggregator, "update folded")
-    next_of(held_at, far, "version held")
+def _next_of(times: Callable[[Daemon], list[float]], daemon: Daemon, what: str, *, after: float) -> None:
+    def found() -> bool:
+        return any(at > after for at in times(daemon))
+
+    wait_until(found, within=LIMIT, what=f"the next {what} of {FAR}", or_else=daemon.last_words)
 
 
 # ------------------------------------------------------------------ what came of it
