@@ -31,6 +31,7 @@ from services.publisher.client import Client
 from services.publisher.settings import PublisherSettings
 
 SOON = timedelta(seconds=30)
+TOO_LATE = ("the job is finishing", "the job is finished")
 QUICK_STATUS = {"status_interval_s": 0.5}  # a lease of 1.5 s
 
 
@@ -138,6 +139,12 @@ class House:
 
     def versions(self, job: str) -> list[Committed]:
         return [fact for fact in self.facts(job) if isinstance(fact, Committed)]
+
+    def refused_in_time(self, job: str) -> list[str]:
+        """Why updates were refused, but for those that came when the job needed no more: sites train to the end."""
+        events = [event for daemon in self.running.daemons for event in daemon.events() if event.get("job") == job]
+        reasons = [str(event["reason"]) for event in events if event["event"] == "update-refused"]
+        return [reason for reason in reasons if reason not in TOO_LATE]
 
     # processes
 
