@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 HEAVY = {"torch", "numpy", "aio_pika", "pydantic", "rich.table", "safetensors"}
-# The goal is 0.3 s on an idle machine; tests share two cores with much else.
-AT_MOST_S = 3.0
+# The goal is 0.3 s on an idle machine. Processor time, because tests share two cores with much else.
+AT_MOST_CPU_S = 2.0
+
+
+def cpu_of_children_s() -> float:
+    """Processor time of all children of this process that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def test_help_imports_nothing_heavy():
@@ -21,7 +27,7 @@ def test_help_imports_nothing_heavy():
 
 def test_help_lists_the_commands_in_a_moment():
     program = Path(sys.executable).with_name("fedbus")
-    began = time.monotonic()
+    before = cpu_of_children_s()
     done = subprocess.run(
         [program, "--help"],
         env={**os.environ, "COLUMNS": "120"},
@@ -30,6 +36,6 @@ def test_help_lists_the_commands_in_a_moment():
         timeout=60,
         check=True,
     )
-    assert time.monotonic() - began < AT_MOST_S
+    assert cpu_of_children_s() - before < AT_MOST_CPU_S
     words = done.stdout.split()
     assert {"demo", "aggregator", "site", "submit", "jobs", "show", "sites", "watch", "abort", "broker"} <= set(words)
