@@ -42,7 +42,7 @@ async def test_whoever_fills_the_line_waits_until_there_is_room() -> None:
     assert not waiting.done()
     # when one is taken, then it goes on
     await line.get()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await waiting
 
 
@@ -50,7 +50,7 @@ async def test_nudges_fill_no_line() -> None:
     line = Complete(most=1)
     for _ in range(10):
         line.put_nowait(None)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await line.room()
 
 

@@ -110,7 +110,7 @@ async def test_while_the_broker_takes_nothing_what_is_broken_is_let_go_and_that_
         await refuse(letters, Delivery.of(bytes(ROOM_BYTES)))
         # when more comes, then it is waited once, not for every message
         with capture_logs() as said:
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(8):
                 for number in range(20):
                     await refuse(letters, Delivery.of(sender=f"site-{number}"))
         assert [(line["sender"], line["let_go"]) for line in said] == [(f"site-{n}", 1) for n in range(20)]

@@ -149,7 +149,7 @@ class Desk:
             self.deliveries.put_nowait(delivery)
         task = asyncio.create_task(self.intake.run(self.coming()))  # type: ignore[arg-type]
         try:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(30):
                 while not all(d.acked for d in waiting) and not task.done():  # noqa: ASYNC110
                     await asyncio.sleep(0)  # the intake runs in between
         finally:

@@ -113,14 +113,12 @@ async def test_second_exclusive_consumer_is_told_that_the_name_is_taken(open_ses
     second = await open_session(vhost.url("site-a"))
 
     async with Consumer(first, "fedbus.site.site-a", prefetch=1, exclusive=True) as ours:
-        waiting = asyncio.ensure_future(anext(ours))
-        await asyncio.wait({waiting}, timeout=0.2)
+        await ours.attached()
         with pytest.raises(NameTakenError, match=r"fedbus\.site\.site-a .* a second daemon runs under the same name"):
             async with Consumer(
                 second, "fedbus.site.site-a", prefetch=1, exclusive=True, grace_at_start=SOON
             ) as theirs:
                 await anext(theirs)
-        waiting.cancel()
 
 
 async def test_exclusive_consumer_takes_over_when_the_other_goes_within_the_grace(
@@ -132,11 +130,9 @@ async def test_exclusive_consumer_takes_over_when_the_other_goes_within_the_grac
 
     async with asyncio.timeout(20), Consumer(second, inbox, prefetch=1, exclusive=True) as theirs:
         async with Consumer(first, inbox, prefetch=1, exclusive=True) as ours:
-            waiting = asyncio.ensure_future(anext(ours))
-            await asyncio.wait({waiting}, timeout=0.2)
+            await ours.attached()
             after = asyncio.ensure_future(anext(theirs))
             await asyncio.wait({after}, timeout=0.2)
-            waiting.cancel()
         await publisher.publish(envelope("site.site-a", b"hello", exchange="fedbus.control"))
         delivery = await after
 
@@ -145,7 +141,7 @@ async def test_exclusive_consumer_takes_over_when_the_other_goes_within_the_grac
 
 async def test_grace_does_not_run_while_the_broker_is_away(proxy, vhost, open_session):
     # given a consumer that begins while its link is down for longer than the grace
-    inbox, grace = "fedbus.site.site-a", timedelta(seconds=0.5)
+    inbox, grace = "fedbus.site.site-a", timedelta(seconds=1.5)
     first = await open_session(vhost.url("site-a"))
     second = await open_session(proxy.url(vhost.url("site-a")))
     exclusive = {"prefetch": 1, "exclusive": True}
@@ -154,7 +150,7 @@ async def test_grace_does_not_run_while_the_broker_is_away(proxy, vhost, open_se
             await ours.attached()
             proxy.down()
             after = asyncio.ensure_future(theirs.attached())
-            await asyncio.wait({after}, timeout=0.7)
+            await asyncio.wait({after}, timeout=1.7)
             # when the link is back, and the other one is still there for a moment
             await proxy.up(proxy.port)
             await asyncio.wait({after}, timeout=0.2)
@@ -167,8 +163,8 @@ async def test_exclusive_consumer_comes_back_after_a_cut(proxy, vhost, open_sess
     session = await open_session(proxy.url(vhost.url("site-a")))
 
     async with asyncio.timeout(20), Consumer(session, "fedbus.site.site-a", prefetch=1, exclusive=True) as ours:
+        await ours.attached()
         waiting = asyncio.ensure_future(anext(ours))
-        await asyncio.wait({waiting}, timeout=0.2)
         proxy.cut()
         await publisher.publish(envelope("site.site-a", b"hello", exchange="fedbus.control"))
         delivery = await waiting
@@ -186,8 +182,8 @@ async def test_queue_that_does_not_exist_is_named(open_session):
 async def test_queue_deleted_under_a_consumer_ends_it(open_session, queue):
     session = await open_session()
     deliveries = Consumer(session, queue, prefetch=1)
+    await deliveries.attached()
     waiting = asyncio.ensure_future(anext(deliveries))
-    await asyncio.wait({waiting}, timeout=0.2)
 
     await delete_queue(await open_session(), queue)
 

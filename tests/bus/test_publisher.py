@@ -204,6 +204,9 @@ async def test_window_bounds_what_is_taken_from_the_iterator(proxied, proxy, ope
 
     proxy.stall()
     many = asyncio.create_task(publisher.publish_many(source(), window=5))
+    async with asyncio.timeout(20):
+        while len(taken) < 6:
+            await asyncio.wait({many}, timeout=0.01)
     await asyncio.wait({many}, timeout=0.3)
     assert len(taken) == 6  # five in the window, one at its door
     proxy.resume()

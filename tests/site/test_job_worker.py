@@ -122,7 +122,7 @@ async def start_deaf(on_progress: object, *, threads: int) -> AsyncIterator[Deaf
 
 
 async def until(true: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while not true():  # noqa: ASYNC110 the worker says it in plain attributes
             await asyncio.sleep(0)
 

@@ -34,7 +34,7 @@ def write(path: str, content: bytes) -> None:
 
 async def until(true: Callable[[], bool]) -> None:
     """Let the loop run until it has come so far."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while not true():  # noqa: ASYNC110 the loop says it in a plain attribute
             await asyncio.sleep(0)
 
@@ -114,7 +114,7 @@ class Clinic:
 
     async def expects(self, kind: type[p.Command]) -> Any:
         """The next thing the loop asks, which must be of this kind."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             command = await self.asked.get()
         assert isinstance(command, kind), command
         return command
@@ -496,7 +496,7 @@ async def test_stop_cancels_the_training_and_ends(clinic: Clinic) -> None:
         await clinic.loop.stop()
         assert clinic.cancels == 1
         clinic.answers.put_nowait(p.Cancelled(base_version=1, steps=2))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await task
     assert clinic.updates == []
 
@@ -520,7 +520,7 @@ async def test_a_trainer_that_dies_is_replaced_after_a_growing_pause(clinic: Cli
         for _ in range(5):
             await clinic.expects(p.Open)
             clinic.answers.put_nowait(TrainerDiedError("killed by SIGKILL"))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await task
     assert clinic.starts == 5
     assert clinic.pauses == [1.0, 2.0, 4.0, 8.0]
@@ -549,7 +549,7 @@ async def test_what_only_a_person_can_mend_is_given_up_at_once(clinic: Clinic) -
     async with running(clinic) as task:
         await clinic.expects(p.Open)
         clinic.answers.put_nowait(TrainerFailedError(p.Failed(error="no data", traceback="", fatal=True)))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await task
     assert clinic.said == [m.TrainerTrouble(site="mercy", job="heart", error="no data", restarts=1, fatal=True)]
     assert (clinic.starts, clinic.pauses) == (1, [])
@@ -559,7 +559,7 @@ async def test_an_error_as_long_as_a_book_is_told_in_short(clinic: Clinic) -> No
     async with running(clinic) as task:
         await clinic.expects(p.Open)
         clinic.answers.put_nowait(TrainerFailedError(p.Failed(error="x" * 10**6, traceback="", fatal=True)))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await task
     (trouble,) = clinic.said
     assert len(trouble.error) == len(clinic.loop.activity.detail) == LONGEST_ERROR
