@@ -19,7 +19,6 @@ LINE = LineSpec(mbit=10, rtt_s=0.2, loss=0.02)
 PLAN = SlowPlan(line=LINE, seconds=8, cut_s=3, mib=0.25, near_train_s=1.0, far_train_s=0.2)
 
 pytestmark = [
-    pytest.mark.timeout(300),
     pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root"),
     pytest.mark.skipif(not TUN.exists(), reason=f"this machine has no {TUN}"),
 ]
