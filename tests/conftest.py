@@ -18,12 +18,17 @@ from datetime import timedelta
 from pathlib import Path
 from typing import IO
 
+import hypothesis
 import pytest
 
 from fedbus.bus.node import PrivateNode
 
 SITES = ("site-a", "site-b", "site-c", "site-d", "cleveland", "hungary", "switzerland", "va-long-beach")
 VHOSTS_AT_ONCE = 10  # one import of ten costs about as much as three of one
+
+# How long an example takes says how busy the machine is.
+hypothesis.settings.register_profile("fedbus", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("fedbus")
 
 # A run in the background of a script ignores SIGINT from the start, and so would every process that a test starts.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

@@ -648,7 +648,7 @@ async def test_another_jobs_updates_are_not_touched(tmp_path: Path) -> None:
 MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None  # hundreds of fsyncs cost nothing there
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(data=st.data())
 def test_any_order_repetition_batching_and_kills_give_each_update_once(data: st.DataObject) -> None:
     async def live(folder: Path) -> None:

@@ -257,4 +257,4 @@ class AggregationMachine(RuleBasedStateMachine):
 
 
 TestAggregationMachine = AggregationMachine.TestCase
-TestAggregationMachine.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+TestAggregationMachine.settings = settings(max_examples=60, stateful_step_count=30)

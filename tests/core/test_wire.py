@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fedbus.core import messages as m
@@ -284,7 +284,6 @@ def check_total(name: str | None, headers: dict[str, Any], body: bytes) -> None:
     wire.encode(message)
 
 
-@settings(deadline=None)
 @given(
     name=st.none() | st.text(max_size=8) | st.sampled_from(sorted(wire.TYPES)),
     headers=st.dictionaries(st.sampled_from(["schema", "job", "transfer", "part", "index", "count"]), header_values),
@@ -297,14 +296,12 @@ def test_whatever_comes_is_a_message_or_a_decode_error(
     check_total(name, headers | ({"schema": 1} if right_schema else {}), body)
 
 
-@settings(deadline=None)
 @given(damaged_bodies())
 def test_a_damaged_message_is_a_message_or_a_decode_error(damaged: tuple[str, bytes]) -> None:
     name, body = damaged
     check_total(name, HEADERS, body)
 
 
-@settings(deadline=None)
 @given(
     st.builds(
         m.Chunk,

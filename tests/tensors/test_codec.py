@@ -325,7 +325,7 @@ def test_decoding_into_a_sum_gives_the_bits_of_decoding_and_folding(code: Code, 
     assert same_bits(fused, accumulator.mean(1.0))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     sizes=st.lists(st.sampled_from([1, 7, 1024, 1025, 4095, 4096, 4097, 9001, 70_000]), min_size=1, max_size=4),
     code=st.sampled_from(DENSE),

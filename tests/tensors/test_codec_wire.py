@@ -136,7 +136,7 @@ def signed(frame: bytes) -> bytes:
 good_frames = st.sampled_from(sorted(GOOD)).map(lambda key: GOOD[key])
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(good_frames, st.data())
 def test_truncation_is_a_decode_error(frame: bytes, data: st.DataObject) -> None:
     cut = frame[: data.draw(st.integers(0, len(frame) - 1))]
@@ -146,7 +146,7 @@ def test_truncation_is_a_decode_error(frame: bytes, data: st.DataObject) -> None
         assert not decodes(signed(cut[:16] + shorter + cut[20:]))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(good_frames, st.data())
 def test_mutated_and_signed_again_only_a_decode_error_is_raised(frame: bytes, data: st.DataObject) -> None:
     forged = bytearray(frame)
@@ -157,7 +157,7 @@ def test_mutated_and_signed_again_only_a_decode_error_is_raised(frame: bytes, da
     decodes(signed(bytes(forged)))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     code=st.sampled_from(Code),
     start=st.integers(0, 5200),
@@ -170,7 +170,7 @@ def test_garbage_behind_a_valid_header_only_raises_a_decode_error(
     decodes(build_frame(code, start, count, [payload]))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(plane=st.binary(max_size=200), code=st.sampled_from(Code))
 def test_garbage_planes_behind_a_valid_table_only_raise_a_decode_error(plane: bytes, code: Code) -> None:
     planes = [b"\x28\xb5\x2f\xfd" + plane, *(bytes(size) for size in CODERS[code].plane_bytes(BLOCK, 40)[1:])]
@@ -306,7 +306,7 @@ def test_a_topk_frame_is_refused_before_anything_is_made_of_what_it_announces() 
     assert peak < 1 << 20
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     kept=st.integers(0, 300),
     places=st.binary(max_size=900),

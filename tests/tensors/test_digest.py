@@ -38,7 +38,7 @@ def test_digest_equals_the_formula_in_plain_integers() -> None:
     assert digest(torch.tensor(words)) == hashlib.blake2b(whole, digest_size=8).hexdigest()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(element=st.integers(0, 69_999), bit=st.integers(0, 31))
 def test_one_flipped_bit_changes_it(element: int, bit: int) -> None:
     flat = torch.arange(70_000.0)
@@ -48,7 +48,7 @@ def test_one_flipped_bit_changes_it(element: int, bit: int) -> None:
     assert digest(flat) != before
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.integers(0, 999), min_size=2, max_size=6, unique=True))
 def test_flipped_signs_and_swaps_change_it(places: list[int]) -> None:
     flat = torch.arange(1.0, 1001.0)
