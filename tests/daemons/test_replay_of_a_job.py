@@ -129,8 +129,8 @@ def test_beside_a_running_aggregator_that_keeps_nothing_and_after_its_kill(house
 def test_a_rule_that_remembers_is_replayed_to_the_bit_after_a_kill(house, strategy):
     # given: a slow and a fast site, and an aggregator that is killed in the middle
     house.start_aggregator(**KEEPING)
-    house.start_site("cleveland", step_delay_s=0.01)
-    house.start_site("hungary", step_delay_s=0.1)
+    house.start_site("cleveland", step_delay_s=0.05)  # a tenth of a second, much longer than what a busy machine adds
+    house.start_site("hungary", step_delay_s=0.5)
     job = house.submit(min_sites=2, strategy=strategy, codec={"up": "int8", "down": "int8"}, stop={"versions": 24})
     house.committed(12)
     house.kill(house.aggregator)
