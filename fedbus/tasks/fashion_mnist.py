@@ -70,7 +70,7 @@ class FashionMnist:
                 logits = model(images[rows])
             loss = functional.cross_entropy(logits.float(), labels[rows])
             optimizer.zero_grad()
-            (loss + run.proximal(model)).backward()  # type: ignore[no-untyped-call]
+            (loss + run.proximal(model)).backward()  # type: ignore[no-untyped-call]  # torch has no type for it
             optimizer.step()
             run.report(loss)
         return len(labels)

@@ -75,7 +75,7 @@ def fit(model: nn.Module, features: Tensor, labels: Tensor, run: Run) -> None:
             logits = model(features[rows])[:, 0]
         loss = functional.binary_cross_entropy_with_logits(logits.float(), labels[rows])
         optimizer.zero_grad()
-        (loss + run.proximal(model)).backward()  # type: ignore[no-untyped-call]
+        (loss + run.proximal(model)).backward()  # type: ignore[no-untyped-call]  # torch has no type for it
         optimizer.step()
         run.report(loss)
 

@@ -183,10 +183,9 @@ class Session:
         return torch.empty(self.layout.numel, device=self._flat_device)
 
     def _write_update_(self, delta: Tensor, command: p.Train) -> tuple[tuple[int, ...], Distortion]:
-        """Write the frames of an update, and the residuals that belong to it; return the sizes of the frames and
-        the code's distortion.
+        """Write the frames of an update, and the residual that belongs to it.
 
-        `delta` is of no use afterwards.
+        Return the frames' sizes in bytes and the code's distortion. `delta` is of no use afterwards.
         """
         target = delta
         if command.residual_after:

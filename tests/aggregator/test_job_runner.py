@@ -196,7 +196,7 @@ async def test_a_job_that_was_ending_when_the_aggregator_was_killed_ends_with_th
     for site in ("mercy", "ucsf"):
         await house.accepts(site)
     async with asyncio.timeout(30):
-        while len(house.announcer.asked(m.ScoreRequest)) < 2:  # noqa: ASYNC110
+        while len(house.announcer.asked(m.ScoreRequest)) < 2:  # noqa: ASYNC110 the announcer says it in a plain list
             await asyncio.sleep(0.005)
     for site in ("mercy", "ucsf"):
         await house.scores(site, 0, 0.8)

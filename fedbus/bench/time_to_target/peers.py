@@ -138,7 +138,7 @@ def _flgo_class(numel: int) -> type[Any]:
     """FLGo makes models of the class of those it is given, without arguments: the class knows the size."""
     from flgo.utils.fmodule import FModule
 
-    class Flat(FModule):  # type: ignore[misc]
+    class Flat(FModule):  # type: ignore[misc]  # FLGo is untyped
         def __init__(self) -> None:
             super().__init__()
             self.params = nn.Parameter(torch.zeros(numel))
