@@ -134,13 +134,19 @@ class OfferAnswer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScoreAnswer:
-    """A site's evaluation of one version on its own test data."""
+    """A site's evaluation of one version on its own test data.
+
+    not_finite: names of metrics that came out as NaN or infinity and are left out of `metrics`. failed: what kept the
+    site from scoring, in words that say nothing of its data; the metrics are empty then.
+    """
 
     site: str
     job: str
     version: int
     metrics: Mapping[str, float]
     num_examples: int
+    not_finite: tuple[str, ...] = ()
+    failed: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

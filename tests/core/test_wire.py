@@ -45,7 +45,7 @@ GOLDEN: list[tuple[wire.Message, str, bytes]] = [
     (
         m.ScoreAnswer(site="mercy", job="heart", version=3, metrics={"auc": 0.5}, num_examples=9),
         "score-answer",
-        b'{"job":"heart","metrics":{"auc":0.5},"num_examples":9,"site":"mercy","version":3}',
+        b'{"failed":"","job":"heart","metrics":{"auc":0.5},"not_finite":[],"num_examples":9,"site":"mercy","version":3}',
     ),
     (
         m.ResyncRequest(site="mercy", job="heart", reason="digest"),
