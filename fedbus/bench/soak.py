@@ -25,6 +25,7 @@ from fedbus.bench.local import Daemon, LocalFederation
 from fedbus.bench.stub_sites import PreparedUpdate, StubPlan
 from fedbus.bus import topology as t
 from fedbus.core.frames import Code
+from fedbus.core.layout import Layout, TensorSpec
 from fedbus.errors import FedbusError
 
 SAMPLE_S = 5.0
@@ -100,7 +101,6 @@ def _prepare(plan: SoakPlan, params_folder: Path, frames: Path) -> PreparedUpdat
     from safetensors.torch import save_file
 
     from fedbus.tensors.codec import encode
-    from fedbus.tensors.params import layout_of
     from fedbus.training.frames_file import write_frames
 
     numel = plan.numel
@@ -108,7 +108,7 @@ def _prepare(plan: SoakPlan, params_folder: Path, frames: Path) -> PreparedUpdat
     params = {"w": torch.empty(numel).uniform_(-1, 1, generator=draw)}
     params_folder.mkdir(parents=True)
     save_file(params, params_folder / PARAMS)
-    layout = layout_of(params)
+    layout = Layout.of([TensorSpec(name="w", shape=(numel,), dtype="float32")])
     delta = torch.empty(numel).uniform_(-1e-3, 1e-3, generator=draw)
     sizes = write_frames(frames, encode(delta, layout, Code.INT8, seed=0))
     return PreparedUpdate(frames=str(frames), frame_sizes=sizes, layout_digest=layout.digest, numel=numel)

@@ -37,7 +37,8 @@ LENGTH = struct.Struct("<I")
 class Open:
     """Load the task and the site's data. `local` is the job's `local` section.
 
-    `up` is the code of its updates, `ratio` the share of elements that topk keeps.
+    `up` is the code of its updates, `ratio` the share of elements that topk keeps. `keep` names the tensors that stay
+    here, in the file `kept`.
     """
 
     job: str
@@ -54,6 +55,8 @@ class Open:
     threads: int = 1
     slowdown: float = 1.0
     step_delay_s: float = 0.0
+    keep: tuple[str, ...] = ()
+    kept: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

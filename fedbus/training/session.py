@@ -29,14 +29,16 @@ from fedbus.core.jobspec import LocalSpec
 from fedbus.core.layout import Layout, TensorSpec
 from fedbus.errors import DecodeError, LayoutError, ProtocolError, TaskError
 from fedbus.tensors import codec
+from fedbus.tensors.codec import changed_values
 from fedbus.tensors.feedback import encode_update_
-from fedbus.tensors.params import flatten, layout_of, load_params_, unflatten
+from fedbus.tensors.params import flatten, layout_of, load_params_, staying, unflatten
 from fedbus.tensors.replica import Replica
-from fedbus.tensors.secant import Distortion, SecantProbe, trainable
+from fedbus.tensors.secant import Distortion, SecantProbe
 from fedbus.tensors.tiles import tiles
 from fedbus.training import protocol as p
 from fedbus.training.device import pick_device, seed_everything
 from fedbus.training.frames_file import read_frames, write_frames
+from fedbus.training.kept import KeptTensors
 from fedbus.training.registry import load_task
 from fedbus.training.residual_files import load_residual
 from fedbus.training.run import Pace, Run, TrainingCancelled
@@ -70,9 +72,10 @@ class Session:
         seed_everything(opening.seed)
         self._task: Task = load_task(opening.task)(site)
         self._model = self._fresh_model()
-        self.layout = layout_of(self._model.state_dict())
+        self.layout = layout_of(self._model, keep=opening.keep)
+        self._kept = KeptTensors(Path(opening.kept), staying(self._model, keep=opening.keep)) if opening.keep else None
         self._replica = Replica(self.layout, device=self._flat_device)
-        self._secants = SecantProbe(self.layout, trainable(self._model))
+        self._secants = SecantProbe(self.layout)
         self._version: int | None = None
 
     def opened(self) -> p.Opened:
@@ -126,6 +129,8 @@ class Session:
         seconds = time.monotonic() - started
         num_examples, metrics = result_of(result, run)
         delta = self._delta(run.steps_done)
+        if self._kept is not None:
+            self._kept.save()
         travel, response = self._secants.measure(self._replica.flat, delta)
         frame_sizes, distortion = self._write_update_(delta, command)
         return p.Trained(
@@ -171,7 +176,7 @@ class Session:
     def _load_base(self) -> int:
         if self._version is None:
             raise ProtocolError("no version is loaded: Load comes before Train and Evaluate")
-        load_params_(self._model, unflatten(self._replica.flat, self.layout))
+        load_params_(self._model, unflatten(self._replica.flat, self.layout), self.layout)
         return self._version
 
     def _anchor(self) -> Mapping[str, Tensor]:
@@ -187,7 +192,7 @@ class Session:
 
         Return the frames' sizes in bytes and the code's distortion. `delta` is of no use afterwards.
         """
-        target = delta
+        target, changed = delta, changed_values(delta, self._replica.flat, self.layout)
         if command.residual_after:
             target = load_residual(self.layout, command, device=self._flat_device).add_(delta)
         written = encode_update_(
@@ -198,14 +203,17 @@ class Session:
             seed=command.seed,
             chunk_bytes=self._chunk_bytes,
             ratio=self._ratio,
+            changed=changed,
         )
         if command.residual_after:
             write_frames(Path(command.residual_after), codec.encode(target, self.layout, Code.FP32, seed=0))
         return written
 
     def _delta(self, steps: int) -> Tensor:
+        """What the update brings, float32 [numel]: values, and the delta of what is learnt."""
         delta = flatten(self._model.state_dict(), self.layout, self._new_flat())
-        delta.sub_(self._replica.flat)
+        learnt = slice(self.layout.value_numel, self.layout.numel)
+        delta[learnt].sub_(self._replica.flat[learnt])
         if not all(bool(part.isfinite().all()) for (part,) in tiles(delta)):
             raise TaskError(f"training diverged: params are not finite after {steps} steps; lower local.learning_rate")
         return delta
@@ -216,7 +224,8 @@ def check_same_layout(job: Layout, ours: Layout) -> None:
     if job.digest == ours.digest:
         return
     theirs, own = ({spec.name: spec for spec in layout.tensors} for layout in (job, ours))
-    names = [name for name in [*theirs, *(n for n in own if n not in theirs)] if theirs.get(name) != own.get(name)]
+    both = sorted({**own, **theirs}.values(), key=lambda spec: spec.is_value)  # weights tell more than statistics
+    names = [spec.name for spec in both if theirs.get(spec.name) != own.get(spec.name)]
     found = "; ".join(_difference(name, theirs.get(name), own.get(name)) for name in names[:3])
     rest = f"; and {len(names) - 3} more tensors" if len(names) > 3 else ""
     order = "" if names else "the same tensors stand in another order"
@@ -228,7 +237,15 @@ def _difference(name: str, job: TensorSpec | None, ours: TensorSpec | None) -> s
         have, make = (f"no {name}" if spec is None else f"{name} {_shape(spec)}" for spec in (job, ours))
     else:
         have, make = f"{name} {_shape(job)}", _shape(ours)
+        if have.endswith(make):
+            have, make = f"{name} {_role(job)}", _role(ours)
     return f"job's params have {have}, this site's task makes {make}"
+
+
+def _role(spec: TensorSpec) -> str:
+    """How a tensor travels, where two differ in nothing else."""
+    tied = f", one with {', '.join(spec.aliases)}" if spec.aliases else ""
+    return f"{spec.kind}{tied}"
 
 
 def _shape(spec: TensorSpec) -> str:

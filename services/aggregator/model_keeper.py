@@ -182,7 +182,8 @@ class ModelKeeper:
 
     def _no_longer_needed(self) -> list[str]:
         """Updates that no later fact can refer to, from now on no more counted as not covered."""
-        last = isinstance(self._spec.strategy, AutoSpec)
+        # a later version takes the values of every site's last update, see `core.values`
+        last = isinstance(self._spec.strategy, AutoSpec) or self.model.layout.value_numel > 0
         needed = set(map(str, self._memory.needed(last=last)))
         done = [update for update in self._not_covered if update not in needed]
         self._not_covered = [update for update in self._not_covered if update in needed]

@@ -16,7 +16,10 @@ from services.site.settings import SiteSettings
 
 
 def opening(job: str, spec: JobSpec, settings: SiteSettings) -> p.Open:
-    """The first command: the job's task on this site's data."""
+    """The first command: the job's task on this site's data.
+
+    What the job keeps here lies outside its folder: it outlives the job, for nobody else has it.
+    """
     content = spec.to_dict()
     return p.Open(
         job=job,
@@ -33,6 +36,8 @@ def opening(job: str, spec: JobSpec, settings: SiteSettings) -> p.Open:
         threads=settings.threads,
         slowdown=settings.slowdown,
         step_delay_s=settings.step_delay_s,
+        keep=spec.keep,
+        kept=str(settings.state_dir.resolve() / "kept" / f"{job}.safetensors"),
     )
 
 
