@@ -38,7 +38,7 @@ def ignore(step: int, steps: int, loss: float | None) -> None:
 
 
 class Model:
-    """The aggregator's side of one job: version 0 as a snapshot, each next one as a delta of ones (and values of one)."""
+    """The aggregator's side of one job: version 0 as a snapshot, then deltas of ones and values of one."""
 
     def __init__(self, session: Session, folder: Path) -> None:
         self.folder = folder
