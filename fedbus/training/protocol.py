@@ -61,9 +61,10 @@ class Open:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MakeInitial:
-    """Write the task's own fresh params, exact, as frames to `path`."""
+    """Write the task's own fresh params, exact, as frames to `path`; zeros when only their layout is asked for."""
 
     path: str
+    layout_only: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

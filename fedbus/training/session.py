@@ -83,7 +83,9 @@ class Session:
 
     def make_initial(self, command: p.MakeInitial) -> p.Made:
         """Write the params of a fresh model under the job's seed, exactly."""
-        flat = flatten(self._fresh_model().state_dict(), self.layout, self._new_flat())
+        flat = self._new_flat().zero_()
+        if not command.layout_only:
+            flatten(self._fresh_model().state_dict(), self.layout, flat)
         frames = codec.encode(flat, self.layout, Code.FP32, chunk_bytes=self._chunk_bytes, seed=0)
         sizes = write_frames(Path(command.path), frames)
         return p.Made(layout=self.layout.to_dict(), frame_sizes=sizes, digest=self.layout.digest)

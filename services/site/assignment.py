@@ -70,6 +70,11 @@ def train(path: Path, *, seed: int, steps: int | None, residual: Source | None) 
     )
 
 
+def accepting(job: str, site: str, layout_digest: str) -> m.OfferAnswer:
+    """The site takes part; the digest, of the params that its task makes, is empty until the task is open."""
+    return m.OfferAnswer(site=site, job=job, accepted=True, layout=layout_digest)
+
+
 def initial_manifest(job: str, update_id: m.UpdateId, made: p.Made) -> m.UpdateManifest:
     """Commits the job's first params."""
     return m.UpdateManifest(
