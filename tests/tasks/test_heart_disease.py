@@ -255,7 +255,9 @@ def test_an_unknown_hospital_is_named(tmp_path: Path) -> None:
         write_site_data(tmp_path, "mercy")
 
 
-@pytest.mark.parametrize("config", [{"hiden": 3}, {"hidden": -1}, {"hidden": "many"}, {"hidden": True}])
+@pytest.mark.parametrize(
+    "config", [{"hiden": 3}, {"hidden": -1}, {"hidden": 10**12}, {"hidden": "many"}, {"hidden": True}]
+)
 def test_a_wrong_task_config_is_refused(config: dict[str, object], tmp_path: Path) -> None:
     write_site_data(tmp_path, "cleveland")
 

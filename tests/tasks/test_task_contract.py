@@ -63,6 +63,10 @@ TASKS: dict[str, tuple[Callable[[], Any], Callable[[Path], object], dict[str, An
     "digits": (lambda: Digits, write_share, {}),
     "digits-deep": (lambda: Digits, write_share, {"hidden": [16, 16]}),
     "fashion_mnist": (lambda: FashionMnist, write_garments, {"images": 100, "alpha": 10.0}),
+    "digits-cnn": (lambda: Digits, write_share, {"network": "cnn"}),
+    "digits-bn_cnn": (lambda: Digits, write_share, {"network": "bn_cnn"}),
+    "fashion_mnist-mlp": (lambda: FashionMnist, write_garments, {"images": 100, "alpha": 10.0, "network": "mlp"}),
+    "fashion_mnist-bn_cnn": (lambda: FashionMnist, write_garments, {"images": 100, "alpha": 10.0, "network": "bn_cnn"}),
     "synthetic": (lambda: Synthetic, lambda folder: None, {"numel": 5000, "tensors": 3}),
     "example": (example_task, write_patients, {}),
 }
@@ -113,7 +117,7 @@ def test_the_same_seed_gives_the_same_training(task: Task) -> None:
 
 
 def test_evaluate_gives_finite_metrics_and_changes_nothing(task: Task) -> None:
-    model = fresh(task)
+    model = fresh(task).eval()  # as a session sets it before it asks for scores
     before = flat(model).clone()
 
     with torch.no_grad():
