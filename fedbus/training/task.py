@@ -13,6 +13,7 @@ the next base differs, so optimizer state is made new in each `train`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,7 +40,7 @@ class Site:
         """Return `defaults` with what the job's `task_config` sets instead.
 
         Raises TaskError for a key that has no default and for a value of another type than its default (an integer may
-        stand for a float; a default of None takes anything).
+        stand for a float, which is finite; a default of None takes anything).
         """
         if unknown := sorted(self.config.keys() - defaults.keys()):
             raise TaskError(f"expected task_config keys of {', '.join(defaults)}; got {', '.join(unknown)}")
@@ -50,6 +51,8 @@ class Site:
                 value = float(value)
             if default is not None and type(value) is not type(default):
                 raise TaskError(f"expected task_config.{key} to be of type {type(default).__name__}, got {value!r}")
+            if isinstance(value, float) and not math.isfinite(value):  # NaN passes every comparison with a bound
+                raise TaskError(f"expected task_config.{key} to be finite, got {value!r}")
             settings[key] = value
         return settings
 

@@ -17,6 +17,7 @@ import pytest
 import torch
 
 from fedbus.core.jobspec import LocalSpec
+from fedbus.errors import TaskError
 from fedbus.tasks.digits import Digits
 from fedbus.tasks.fashion_mnist import IMAGES, LABELS, FashionMnist
 from fedbus.tasks.heart_disease import HeartDisease, write_site_data
@@ -157,3 +158,9 @@ def test_bf16_autocast_trains_fp32_params(name: str, tmp_path: Path) -> None:
 
 def test_the_example_has_at_most_25_lines_of_code() -> None:
     assert sum(bool(line.strip()) for line in EXAMPLE.read_text().splitlines()) <= 25
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_number_in_task_config_that_is_not_finite_is_refused(value: float, tmp_path: Path) -> None:
+    with pytest.raises(TaskError, match=r"task_config\.step_s to be finite"):
+        Synthetic(Site(name="site-a", data=tmp_path, config={"step_s": value}, seed=3, device=torch.device("cpu")))
