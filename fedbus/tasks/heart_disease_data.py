@@ -46,7 +46,7 @@ NUMBERS = {
     "thalach": (138.0, 26.0),
     "oldpeak": (0.9, 1.1),
 }
-_YEAR = {"months": 1 / 12, "weeks": 1 / 52.18, "days": 1 / 365.25}
+_YEAR = {"months": 1 / 12, "days": 1 / 365.25}
 _PRESSURE = {"kPa": 7.50062, "cmHg": 10.0}
 _CHOL = {"mmol/L": 38.67, "g/L": 100.0}
 _RATE = {"beats per second": 60.0}

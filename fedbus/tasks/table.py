@@ -149,6 +149,8 @@ def _decode(path: Path) -> tuple[str, list[str]]:
     try:
         if (size := path.stat().st_size) > MOST_BYTES:
             raise DataError(f"{path}: expected a table of at most {MOST_BYTES:,} bytes, got {size:,}")
+        if not path.is_file():  # a pipe would be waited for
+            raise DataError(f"{path} cannot be read: expected a file")
         raw = path.read_bytes()
     except FileNotFoundError:
         raise

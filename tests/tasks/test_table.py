@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gzip
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -122,8 +124,9 @@ def test_what_cannot_be_read_is_refused_with_line_and_advice(
         numbers(tmp_path, content)
 
 
-def test_a_folder_in_the_files_place_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "patients.csv").mkdir()
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo], ids=["folder", "pipe"])
+def test_what_is_no_file_is_refused(make: Callable[[Path], None], tmp_path: Path) -> None:
+    make(tmp_path / "patients.csv")
 
     with pytest.raises(DataError, match="cannot be read"):
         read_table(tmp_path / "patients.csv", COLUMNS)
