@@ -145,17 +145,22 @@ def read_table(path: Path, columns: Sequence[str]) -> Table:
     return Table(path=path, separator=separator, rows=rows, copies=len(rows) - len(different), notes=tuple(notes))
 
 
-def _decode(path: Path) -> tuple[str, list[str]]:
+def _read(path: Path) -> bytes:
     try:
         if (size := path.stat().st_size) > MOST_BYTES:
             raise DataError(f"{path}: expected a table of at most {MOST_BYTES:,} bytes, got {size:,}")
         if not path.is_file():  # a pipe would be waited for
             raise DataError(f"{path} cannot be read: expected a file")
-        raw = path.read_bytes()
+        return path.read_bytes()
     except FileNotFoundError:
         raise
     except OSError as exc:
         raise DataError(f"{path} cannot be read: {exc}") from exc
+
+
+def _decode(path: Path) -> tuple[str, list[str]]:
+    """Return the text, and notes on how it was read."""
+    raw = _read(path)
     for start, what in _OTHER_FORMATS:
         if raw.startswith(start):
             raise DataError(f"{path} is {what}, expected text: export the table as CSV (UTF-8)")
@@ -170,13 +175,17 @@ def _decode(path: Path) -> tuple[str, list[str]]:
         text = raw.decode("latin-1")
         notes.append("the file is not UTF-8; it is read as Latin-1")
     text = text.rstrip("\x1a")
+    _check_control(path, text)
+    return text, notes
+
+
+def _check_control(path: Path, text: str) -> None:
     if control := _CONTROL.search(text):
         line = len(re.findall(r"\r\n?|\n", text[: control.start()])) + 1
         raise DataError(
             f"{path} line {line}: expected text, got the control character {control[0]!r}: the file is damaged, or "
             "UTF-16 without its mark; export the table again as CSV (UTF-8)"
         )
-    return text, notes
 
 
 def _separator(path: Path, text: str, columns: Sequence[str]) -> tuple[str, int]:
