@@ -23,9 +23,9 @@ from fedbus.errors import LayoutError, TaskError
 from fedbus.tensors.feedback import ErrorFeedback
 from fedbus.tensors.params import flatten, layout_of, load_params_, unflatten
 from fedbus.tensors.secant import SecantProbe, trainable
+from fedbus.training.answers import scoring_answer, training_answer
 from fedbus.training.device import seed_everything
 from fedbus.training.run import Pace, Run
-from fedbus.training.session import finite_metrics, result_of
 from fedbus.training.task import Scores, Task
 
 STEPS_OF_A_DELAY = 10
@@ -113,7 +113,7 @@ class Trainer:
             sleep=clock.sleep,
         )
         self._model.train()
-        num_examples, _ = result_of(task.train(self._model, run), run)
+        num_examples, _ = training_answer(task.train(self._model, run), run.losses)
         delta = self._difference(base, update_id, run.steps_done)
         travel, response = self._probe(update_id.site).measure(base, delta)
         feedback = self._feedback_of(update_id.site)
@@ -134,8 +134,8 @@ class Trainer:
         self._load_(params)
         self._model.eval()
         with torch.no_grad():
-            scores = task.evaluate(self._model)
-        return Scores(metrics=finite_metrics(scores.metrics), num_examples=int(scores.num_examples))
+            num_examples, metrics = scoring_answer(task.evaluate(self._model))
+        return Scores(metrics=metrics.values, num_examples=num_examples)
 
     def check_fits(self, task: Task, site: str) -> None:
         """Raise LayoutError when a site's task makes another model."""

@@ -17,10 +17,11 @@ from fedbus.core.jobspec import JobSpec
 from fedbus.core.seeds import training_seed
 from fedbus.store.outbox import Outbox
 from fedbus.training import protocol as p
+from fedbus.training.sayable import LONGEST_SAID
 from services.site.model_files import ModelFiles
 from services.site.settings import SiteSettings
 from services.site.trainer import TrainerDiedError, TrainerFailedError
-from services.site.training_loop import LONGEST_ERROR, TrainingLoop
+from services.site.training_loop import TrainingLoop
 
 LAYOUT = {"tensors": [["w", [10], "float32"]]}
 OPENED = p.Opened(device="cpu", layout_digest="1a", numel=10)
@@ -439,7 +440,9 @@ async def test_each_version_is_scored_before_it_is_trained_from_when_the_job_say
         clinic.trains(3)
         # the second update from the same version is not scored again
         await clinic.expects(p.Train)
-    assert clinic.said == [m.ScoreAnswer(site="mercy", job="heart", version=3, metrics={"auc": 0.7}, num_examples=9)]
+    (score,) = clinic.said
+    assert (score.version, score.metrics, score.num_examples) == (3, {"auc": 0.7}, 9)
+    assert score.not_finite == ("loss",)
 
 
 async def test_a_request_for_a_score_cancels_the_training_and_is_the_last_duty(clinic: Clinic) -> None:
@@ -562,7 +565,7 @@ async def test_an_error_as_long_as_a_book_is_told_in_short(clinic: Clinic) -> No
         async with asyncio.timeout(30):
             await task
     (trouble,) = clinic.said
-    assert len(trouble.error) == len(clinic.loop.activity.detail) == LONGEST_ERROR
+    assert len(trouble.error) == len(clinic.loop.activity.detail) == LONGEST_SAID
 
 
 async def test_initial_params_are_made_again_when_the_trainer_died_over_them(clinic: Clinic) -> None:

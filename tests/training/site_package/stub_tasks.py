@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import ctypes
+import sys
 import time
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -18,7 +21,8 @@ class Stub:
     """A tiny conv net whose training adds `step` to every param at each step, so that every result is known.
 
     task_config.mode: "" | "error" (train raises) | "nan" | "none" (no examples) | "block" (a step that never yields)
-    | "hold" (the same, holding the interpreter's lock). "block" and "hold" make the file `in-step` in the data folder.
+    | "hold" (the same, holding the interpreter's lock) | "numpy" | "tensor" (counts of these types) | "tuple" (answers
+    that are none) | "exit" (evaluate leaves the program). "block" and "hold" make the file `in-step` among the data.
     """
 
     def __init__(self, site: Site) -> None:
@@ -31,7 +35,7 @@ class Stub:
     def model(self) -> nn.Module:
         return nn.Sequential(nn.Conv2d(1, self._channels, 3), nn.BatchNorm2d(self._channels))
 
-    def train(self, model: nn.Module, run: Run) -> TrainResult:
+    def train(self, model: nn.Module, run: Run) -> Any:
         if self._mode == "error":
             raise TaskError("the scanner is on fire")
         for _ in run.steps(per_epoch=10):
@@ -40,11 +44,18 @@ class Stub:
                     param.add_(float("nan") if self._mode == "nan" else self._step)
             run.report(torch.tensor(1.25))
             self._block()
+        other = {"numpy": np.int64(7), "tensor": torch.tensor(7), "tuple": (7, {"loss": 1.0})}
+        if self._mode in other:
+            return other[self._mode]
         return TrainResult(num_examples=0 if self._mode == "none" else 7, metrics={"odd": float("nan"), "fine": 1.0})
 
-    def evaluate(self, model: nn.Module) -> Scores:
+    def evaluate(self, model: nn.Module) -> Any:
         if self._mode == "error":
             raise ValueError("no slices")
+        if self._mode == "exit":
+            sys.exit(7)
+        if self._mode == "tuple":
+            return 0.5, 3, {"mean": 0.5}
         mean = float(torch.cat([param.flatten() for param in model.parameters()]).mean())
         return Scores(metrics={"mean": mean, "auc": float("nan")}, num_examples=3)
 
