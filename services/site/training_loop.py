@@ -12,6 +12,7 @@ import asyncio
 import dataclasses
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
+from datetime import timedelta
 from enum import Enum, auto
 from typing import TypeVar
 
@@ -35,7 +36,7 @@ from services.site.trouble_log import log_notes, log_trouble
 MAX_FAILURES = 5
 FIRST_PAUSE_S = 1.0
 LONGEST_PAUSE_S = 30.0
-STOP_GRACE_S = 10.0
+STOP_GRACE = timedelta(seconds=10)
 
 log = structlog.get_logger()
 R = TypeVar("R", p.Opened, p.Made, p.Scored)
@@ -66,6 +67,7 @@ class TrainingLoop:
         on_update: Callable[[m.UpdateId], None],
         start: StartTrainer = start_trainer,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        stop_grace: timedelta = STOP_GRACE,
     ) -> None:
         self._job = job
         self._spec = spec
@@ -76,6 +78,7 @@ class TrainingLoop:
         self._on_update = on_update
         self._start = start
         self._sleep = sleep
+        self._stop_grace_s = stop_grace.total_seconds()
         self._wait_for_new_version = isinstance(spec.strategy, SyncSpec)
         self._changed = asyncio.Condition()
         self._trainer: Trainer | None = None
@@ -137,7 +140,7 @@ class TrainingLoop:
     async def stop(self) -> None:
         """The job is over; a task that does not come back to hear of it loses its trainer."""
         self._stopping = True
-        self._end_by(asyncio.get_running_loop().time() + STOP_GRACE_S)
+        self._end_by(asyncio.get_running_loop().time() + self._stop_grace_s)
         await self._interrupt()
 
     def _end_by(self, when: float | None) -> None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+import os
+import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +25,9 @@ class Stub:
 
     task_config.mode: "" | "error" (train raises) | "nan" | "none" (no examples) | "block" (a step that never yields)
     | "hold" (the same, holding the interpreter's lock) | "numpy" | "tensor" (counts of these types) | "tuple" (answers
-    that are none) | "exit" (evaluate leaves the program). "block" and "hold" make the file `in-step` among the data.
+    that are none) | "spawn", "spawn-block" (starts processes that outlive it, pids in the file `spawned`; and blocks)
+    | "print" (a million lines) | "exit" (evaluate leaves the program). Those that block make the file `in-step` among
+    the data.
     """
 
     def __init__(self, site: Site) -> None:
@@ -60,12 +65,30 @@ class Stub:
         return Scores(metrics={"mean": mean, "auc": float("nan")}, num_examples=3)
 
     def _block(self) -> None:
-        if self._mode in ("block", "hold"):
+        if self._mode.startswith("spawn"):
+            _spawn(self._in_step.with_name("spawned"))
+        if self._mode == "print":
+            sys.stdout.write("".join(f"patient {n}\n" for n in range(1_000_000)))
+            warnings.warn("said at last", stacklevel=1)
+        if self._mode in ("block", "hold", "spawn-block"):
             self._in_step.touch()
-        if self._mode == "block":
+        if self._mode in ("block", "spawn-block"):
             time.sleep(600)
         if self._mode == "hold":
             ctypes.PyDLL(None).sleep(600)
+
+
+def _spawn(pids: Path) -> None:
+    """Start a child, a grandchild whose parent has ended, and a child in a session of its own; and fork one."""
+    sleep = "import time; time.sleep(600)"
+    orphan = f"import subprocess, sys; print(subprocess.Popen([sys.executable, '-c', '{sleep}'], stdout=2).pid)"
+    started = [subprocess.Popen([sys.executable, "-c", sleep], start_new_session=own).pid for own in (False, True)]
+    started.append(int(subprocess.run([sys.executable, "-c", orphan], stdout=-1, check=True).stdout))
+    if (forked := os.fork()) == 0:
+        time.sleep(600)  # it holds what the trainer holds open, as a worker of a data loader does
+        os._exit(0)
+    pids.with_suffix(".tmp").write_text(" ".join(map(str, [*started, forked])))
+    pids.with_suffix(".tmp").replace(pids)
 
 
 class NoTask:
