@@ -87,6 +87,11 @@ class ContractError(TaskError):
         self.said = said
         super().__init__(text)
 
+    @classmethod
+    def of_job(cls, text: str) -> ContractError:
+        """Words made of numbers and of the job's own content: all of them may leave."""
+        return cls(text, said=text)
+
 
 class StoreError(FedbusError):
     """Durable state cannot be read or written."""

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fedbus.errors import DataError, TaskError
+from fedbus.errors import ContractError, DataError
 from fedbus.tasks.shares import DEFAULTS, Rows, Sharing, class_scores, share_of
 from fedbus.training.run import Run
 from fedbus.training.task import Scores, Site
@@ -84,9 +84,9 @@ def _widths(hidden: object) -> tuple[int, ...]:
     if hidden is None:
         return (64,)
     if isinstance(hidden, str) or not isinstance(hidden, Sequence):
-        raise TaskError(f"expected task_config.hidden to list widths such as [64, 64], got {hidden!r}")
+        raise ContractError.of_job(f"expected task_config.hidden to list widths such as [64, 64], got {hidden!r}")
     if not all(type(width) is int and width >= 1 for width in hidden):
-        raise TaskError(f"expected task_config.hidden to list widths >= 1, got {list(hidden)}")
+        raise ContractError.of_job(f"expected task_config.hidden to list widths >= 1, got {list(hidden)}")
     return tuple(hidden)
 
 

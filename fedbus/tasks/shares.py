@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from fedbus.errors import DataError, TaskError
+from fedbus.errors import ContractError, DataError
 from fedbus.training.task import Scores, Site
 
 Rows = NDArray[np.int64]
@@ -53,14 +53,20 @@ class Sharing:
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> Sharing:
-        """Read the keys of DEFAULTS. Raises TaskError."""
+        """Read the keys of DEFAULTS. Raises ContractError."""
         rare = settings["rare_classes"] or ()
         if settings["alpha"] <= 0 or settings["split_seed"] < 0 or settings["rare_sites"] < 0:
-            raise TaskError(f"expected task_config with alpha > 0, split_seed and rare_sites >= 0, got {settings}")
+            raise ContractError.of_job(
+                f"expected task_config with alpha > 0, split_seed and rare_sites >= 0, got {settings}"
+            )
         if isinstance(rare, str) or not isinstance(rare, Sequence) or not all(type(label) is int for label in rare):
-            raise TaskError(f"expected task_config.rare_classes to list classes such as [7, 8, 9], got {rare!r}")
+            raise ContractError.of_job(
+                f"expected task_config.rare_classes to list classes such as [7, 8, 9], got {rare!r}"
+            )
         if settings["rare_sites"] and not rare:
-            raise TaskError("task_config.rare_sites needs rare_classes, the classes that these sites alone have")
+            raise ContractError.of_job(
+                "task_config.rare_sites needs rare_classes, the classes that these sites alone have"
+            )
         return cls(
             alpha=settings["alpha"],
             split_seed=settings["split_seed"],
@@ -70,7 +76,7 @@ class Sharing:
         )
 
     def split(self, labels: Rows, *, index: int, sites: int) -> tuple[Rows, Rows]:
-        """Return the rows of `labels` int [n] that the site trains on and is tested on. Raises DataError, TaskError."""
+        """Return the rows of `labels` int [n] that the site trains on and is tested on. DataError or ContractError."""
         rng = np.random.default_rng(self.split_seed)
         if not self.shared_test:
             own = rng.permutation(self._shares(labels, sites, rng)[index])
@@ -85,7 +91,7 @@ class Sharing:
         if not self.rare_sites:
             return dirichlet_shares(labels, sites, self.alpha, rng)
         if self.rare_sites >= sites:
-            raise TaskError(
+            raise ContractError.of_job(
                 f"task_config.rare_sites is {self.rare_sites}, which leaves none of {sites} sites for the rest"
             )
         rare = np.isin(labels, self.rare_classes)

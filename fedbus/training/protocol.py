@@ -37,8 +37,8 @@ LENGTH = struct.Struct("<I")
 class Open:
     """Load the task and the site's data. `local` is the job's `local` section.
 
-    `up` is the code of its updates, `ratio` the share of elements that topk keeps. `words`: texts of the job's spec,
-    which may stand in names of metrics.
+    `up` is the code of its updates, `ratio` the share of elements that topk keeps. `keep` names the tensors that stay
+    here, in the file `kept`. `words`: texts of the job's spec, which may stand in names of metrics.
     """
 
     job: str
@@ -55,14 +55,17 @@ class Open:
     threads: int = 1
     slowdown: float = 1.0
     step_delay_s: float = 0.0
+    keep: tuple[str, ...] = ()
+    kept: str = ""
     words: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MakeInitial:
-    """Write the task's own fresh params, exact, as frames to `path`."""
+    """Write the task's own fresh params, exact, as frames to `path`; zeros when only their layout is asked for."""
 
     path: str
+    layout_only: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

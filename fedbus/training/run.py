@@ -94,7 +94,7 @@ class Run:
         """
         if per_epoch < 1:
             text = f"a run needs at least one step per epoch, got {per_epoch}: is the training set empty?"
-            raise ContractError(text, said=text)
+            raise ContractError.of_job(text)
         total = self._total_steps(per_epoch)
         started = self._clock()
         while not self._spent(total, started):
@@ -181,5 +181,5 @@ def _scalar(loss: object) -> Tensor:
         raise ContractError(f"{expected}; got {kind}: {exc}", said=f"{expected}; got a value of type {kind}") from exc
     if tensor.numel() != 1 or tensor.is_complex():
         text = f"{expected}; got a tensor of shape {list(tensor.shape)} and type {tensor.dtype}"
-        raise ContractError(text, said=text)
+        raise ContractError.of_job(text)
     return tensor.reshape(())

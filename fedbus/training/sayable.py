@@ -5,6 +5,7 @@ So the text stays in the site's log, and what leaves is decided by where the err
 
     fedbus' own      every line from the command to the `raise`, of its causes too, is fedbus' and none is a task's:
                      the text was written from numbers, names of tensors and keys of the job, and leaves as it is
+                     (not a StoreError's, which names files: folders may be called after people)
     ContractError    its `said` leaves
     all others       the type, the place in installed code (function, name of the source file, line) and a reference,
                      under which the site's log has the text
@@ -24,7 +25,7 @@ from types import CodeType, FrameType
 from typing import NewType
 
 import fedbus
-from fedbus.errors import ContractError, FedbusError
+from fedbus.errors import ContractError, FedbusError, StoreError
 
 Sayable = NewType("Sayable", str)
 """Words that hold nothing of a site's data. Only this module, and whoever writes from numbers and keys, makes them."""
@@ -109,7 +110,8 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 def _is_ours(error: BaseException) -> bool:
     files = [frame.f_code.co_filename for frame in _frames(error)]
-    return isinstance(error, FedbusError) and all(f.startswith(_OURS) and not f.startswith(_TASKS) for f in files)
+    plain = isinstance(error, FedbusError) and not isinstance(error, StoreError)
+    return plain and all(f.startswith(_OURS) and not f.startswith(_TASKS) for f in files)
 
 
 def _frames(error: BaseException) -> list[FrameType]:

@@ -27,15 +27,17 @@ from fedbus.core.jobspec import LocalSpec
 from fedbus.core.layout import Layout, TensorSpec
 from fedbus.errors import DecodeError, LayoutError, ProtocolError
 from fedbus.tensors import codec
+from fedbus.tensors.codec import changed_values
 from fedbus.tensors.feedback import encode_update_
-from fedbus.tensors.params import flatten, layout_of, load_params_, unflatten
+from fedbus.tensors.params import flatten, layout_of, load_params_, staying, unflatten
 from fedbus.tensors.replica import Replica
-from fedbus.tensors.secant import Distortion, SecantProbe, trainable
+from fedbus.tensors.secant import Distortion, SecantProbe
 from fedbus.training import protocol as p
 from fedbus.training.answers import Notebook, scoring_answer, training_answer
 from fedbus.training.device import pick_device, seed_everything
 from fedbus.training.finite import is_finite, not_finite_error
 from fedbus.training.frames_file import read_frames, write_frames
+from fedbus.training.kept import KeptTensors
 from fedbus.training.names import MetricNames
 from fedbus.training.registry import load_task
 from fedbus.training.residual_files import load_residual
@@ -73,9 +75,10 @@ class Session:
         self._names = MetricNames(type(self._task), opening.words)
         self._notebook = Notebook()
         self._model = self._fresh_model()
-        self.layout = layout_of(self._model.state_dict())
+        self.layout = layout_of(self._model, keep=opening.keep)
+        self._kept = KeptTensors(Path(opening.kept), staying(self._model, keep=opening.keep)) if opening.keep else None
         self._replica = Replica(self.layout, device=self._flat_device)
-        self._secants = SecantProbe(self.layout, trainable(self._model))
+        self._secants = SecantProbe(self.layout)
         self._version: int | None = None
 
     def opened(self) -> p.Opened:
@@ -83,7 +86,9 @@ class Session:
 
     def make_initial(self, command: p.MakeInitial) -> p.Made:
         """Write the params of a fresh model under the job's seed, exactly."""
-        flat = flatten(self._fresh_model().state_dict(), self.layout, self._new_flat())
+        flat = self._new_flat().zero_()
+        if not command.layout_only:
+            flatten(self._fresh_model().state_dict(), self.layout, flat)
         frames = codec.encode(flat, self.layout, Code.FP32, chunk_bytes=self._chunk_bytes, seed=0)
         sizes = write_frames(Path(command.path), frames)
         return p.Made(layout=self.layout.to_dict(), frame_sizes=sizes, digest=self.layout.digest)
@@ -130,6 +135,8 @@ class Session:
         seconds = time.monotonic() - started
         num_examples, metrics = training_answer(result, run.losses, self._names.may_leave)
         delta = self._delta(run)
+        if self._kept is not None:
+            self._kept.save()
         travel, response = self._secants.measure(self._replica.flat, delta)
         frame_sizes, distortion = self._write_update_(delta, command)
         return p.Trained(
@@ -182,7 +189,7 @@ class Session:
     def _load_base(self) -> int:
         if self._version is None:
             raise ProtocolError("no version is loaded: Load comes before Train and Evaluate")
-        load_params_(self._model, unflatten(self._replica.flat, self.layout))
+        load_params_(self._model, unflatten(self._replica.flat, self.layout), self.layout)
         return self._version
 
     def _anchor(self) -> Mapping[str, Tensor]:
@@ -198,7 +205,7 @@ class Session:
 
         Return the frames' sizes in bytes and the code's distortion. `delta` is of no use afterwards.
         """
-        target = delta
+        target, changed = delta, changed_values(delta, self._replica.flat, self.layout)
         if command.residual_after:
             target = load_residual(self.layout, command, device=self._flat_device).add_(delta)
         written = encode_update_(
@@ -209,14 +216,17 @@ class Session:
             seed=command.seed,
             chunk_bytes=self._chunk_bytes,
             ratio=self._ratio,
+            changed=changed,
         )
         if command.residual_after:
             write_frames(Path(command.residual_after), codec.encode(target, self.layout, Code.FP32, seed=0))
         return written
 
     def _delta(self, run: Run) -> Tensor:
+        """What the update brings, float32 [numel]: values, and the delta of what is learnt."""
         delta = flatten(self._model.state_dict(), self.layout, self._new_flat())
-        delta.sub_(self._replica.flat)
+        learnt = slice(self.layout.value_numel, self.layout.numel)
+        delta[learnt].sub_(self._replica.flat[learnt])
         if not is_finite(delta):
             raise not_finite_error(delta, self._replica.flat, self.layout, run.losses, steps=run.steps_done)
         return delta
@@ -227,7 +237,8 @@ def check_same_layout(job: Layout, ours: Layout) -> None:
     if job.digest == ours.digest:
         return
     theirs, own = ({spec.name: spec for spec in layout.tensors} for layout in (job, ours))
-    names = [name for name in [*theirs, *(n for n in own if n not in theirs)] if theirs.get(name) != own.get(name)]
+    both = sorted({**own, **theirs}.values(), key=lambda spec: spec.is_value)  # weights tell more than statistics
+    names = [spec.name for spec in both if theirs.get(spec.name) != own.get(spec.name)]
     found = "; ".join(_difference(name, theirs.get(name), own.get(name)) for name in names[:3])
     rest = f"; and {len(names) - 3} more tensors" if len(names) > 3 else ""
     order = "" if names else "the same tensors stand in another order"
@@ -239,7 +250,15 @@ def _difference(name: str, job: TensorSpec | None, ours: TensorSpec | None) -> s
         have, make = (f"no {name}" if spec is None else f"{name} {_shape(spec)}" for spec in (job, ours))
     else:
         have, make = f"{name} {_shape(job)}", _shape(ours)
+        if have.endswith(make):
+            have, make = f"{name} {_role(job)}", _role(ours)
     return f"job's params have {have}, this site's task makes {make}"
+
+
+def _role(spec: TensorSpec) -> str:
+    """How a tensor travels, where two differ in nothing else."""
+    tied = f", one with {', '.join(spec.aliases)}" if spec.aliases else ""
+    return f"{spec.kind}{tied}"
 
 
 def _shape(spec: TensorSpec) -> str:

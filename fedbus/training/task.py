@@ -53,7 +53,7 @@ class Site:
         """
         if unknown := sorted(self.config.keys() - defaults.keys()):
             text = f"expected task_config keys of {', '.join(defaults)}; got {', '.join(unknown)}"
-            raise ContractError(text, said=text)
+            raise ContractError.of_job(text)
         settings = {}
         for key, default in defaults.items():
             value = self.config.get(key, default)
@@ -61,7 +61,7 @@ class Site:
                 value = float(value)
             if default is not None and type(value) is not type(default):
                 text = f"expected task_config.{key} to be of type {type(default).__name__}, got {value!r}"
-                raise ContractError(text, said=text)
+                raise ContractError.of_job(text)
             settings[key] = value
         return settings
 

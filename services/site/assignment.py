@@ -21,7 +21,10 @@ from services.site.settings import SiteSettings
 
 
 def opening(job: str, spec: JobSpec, settings: SiteSettings) -> p.Open:
-    """The first command: the job's task on this site's data."""
+    """The first command: the job's task on this site's data.
+
+    What the job keeps here lies outside its folder: it outlives the job, for nobody else has it.
+    """
     content = spec.to_dict()
     return p.Open(
         job=job,
@@ -39,6 +42,8 @@ def opening(job: str, spec: JobSpec, settings: SiteSettings) -> p.Open:
         slowdown=settings.slowdown,
         step_delay_s=settings.step_delay_s,
         words=tuple(dict.fromkeys(texts_in(content))),
+        keep=spec.keep,
+        kept=str(settings.state_dir.resolve() / "kept" / f"{job}.safetensors"),
     )
 
 
@@ -69,6 +74,11 @@ def train(path: Path, *, seed: int, steps: int | None, residual: Source | None) 
         residual_before=str(residual.before),
         residual_after=str(residual.after),
     )
+
+
+def accepting(job: str, site: str, layout_digest: str) -> m.OfferAnswer:
+    """The site takes part; the digest, of the params that its task makes, is empty until the task is open."""
+    return m.OfferAnswer(site=site, job=job, accepted=True, layout=layout_digest)
 
 
 def initial_manifest(job: str, update_id: m.UpdateId, made: p.Made) -> m.UpdateManifest:

@@ -88,6 +88,11 @@ class JobWorker:
         )
 
     @property
+    def layout_digest(self) -> str:
+        """Of the params that the task makes here; empty until it is open."""
+        return self._loop.layout_digest
+
+    @property
     def activity(self) -> m.JobActivity:
         """What the site does for this job right now."""
         return self._loop.activity
@@ -112,7 +117,7 @@ class JobWorker:
                     self._aggregator = session
                     self._send_again()
             case m.InitialParamsRequest():
-                await self._loop.make_initial()
+                await self._loop.make_initial(message)
             case m.Receipt():
                 await self._receipt(message)
             case m.StepBudget(steps=steps):

@@ -41,7 +41,7 @@ STOP_GRACE = timedelta(seconds=10)
 log = structlog.get_logger()
 R = TypeVar("R", p.Opened, p.Made, p.Scored)
 StartTrainer = Callable[..., AbstractAsyncContextManager[Trainer]]
-Say = Callable[[m.ScoreAnswer | m.ResyncRequest | m.TrainerTrouble], Awaitable[None]]
+Say = Callable[[m.OfferAnswer | m.ScoreAnswer | m.ResyncRequest | m.TrainerTrouble], Awaitable[None]]
 NO_ROOM = Sayable("there is no room in the state folder of the site")
 
 
@@ -83,7 +83,7 @@ class TrainingLoop:
         self._changed = asyncio.Condition()
         self._trainer: Trainer | None = None
         self._layout_digest = ""
-        self._initial_wanted = False
+        self._initial_wanted: m.InitialParamsRequest | None = None
         self._score = ScoreDuty(settings.score_limit_s)
         self._limit: asyncio.Timeout | None = None
         self._training_is_over = False
@@ -104,9 +104,14 @@ class TrainingLoop:
         async with self._changed:
             self._changed.notify_all()
 
-    async def make_initial(self) -> None:
-        """Make the job's first params."""
-        self._initial_wanted = True
+    @property
+    def layout_digest(self) -> str:
+        """Of the params that the task makes here; empty until it is open."""
+        return self._layout_digest
+
+    async def make_initial(self, request: m.InitialParamsRequest) -> None:
+        """Make the job's first params, or only say their layout."""
+        self._initial_wanted = request
         await self.wake()
 
     async def score(self, version: int) -> None:
@@ -240,12 +245,14 @@ class TrainingLoop:
         self._now("loading data")
         opened = await _expect(p.Opened, trainer, assignment.opening(self._job, self._spec, self._settings))
         log.info("trainer-ready", job=self._job, pid=trainer.pid, device=opened.device, numel=opened.numel)
-        self._layout_digest = opened.layout_digest
+        if self._layout_digest != opened.layout_digest:
+            self._layout_digest = opened.layout_digest
+            await self._say(assignment.accepting(self._job, self._settings.site_name, opened.layout_digest))
         self._trainer = trainer
         loaded: Held | None = None
         while (duty := await self._next_duty()) is not _Duty.STOP:
-            if duty is _Duty.MAKE_INITIAL:
-                await self._make_initial(trainer)
+            if duty is _Duty.MAKE_INITIAL and self._initial_wanted is not None:
+                await self._make_initial(trainer, self._initial_wanted)
                 continue
             loaded = await self._load(trainer, loaded)
             if loaded is None:
@@ -266,7 +273,7 @@ class TrainingLoop:
         held = self._files.held
         if self._stopping:
             return _Duty.STOP
-        if self._initial_wanted:
+        if self._initial_wanted is not None:
             return _Duty.MAKE_INITIAL
         if held is None:
             return None
@@ -277,12 +284,13 @@ class TrainingLoop:
         fresh = held.version > self._trained_from or not self._wait_for_new_version
         return _Duty.TRAIN if fresh and len(self._outbox.waiting) < self._settings.max_in_flight else None
 
-    async def _make_initial(self, trainer: Trainer) -> None:
+    async def _make_initial(self, trainer: Trainer, wanted: m.InitialParamsRequest) -> None:
         self._now("making initial params")
         update_id = self._outbox.next_id()
-        made = await _expect(p.Made, trainer, p.MakeInitial(path=str(self._outbox.frames_path(update_id))))
+        command = p.MakeInitial(path=str(self._outbox.frames_path(update_id)), layout_only=wanted.layout_only)
+        made = await _expect(p.Made, trainer, command)
         self._put(assignment.initial_manifest(self._job, update_id, made), made.frame_sizes)
-        self._initial_wanted = False  # only now: a trainer that died over it is asked again
+        self._initial_wanted = None  # only now: a trainer that died over it is asked again
 
     async def _load(self, trainer: Trainer, loaded: Held | None) -> Held | None:
         """Bring the trainer to the newest version; None when a snapshot had to be asked for."""

@@ -58,6 +58,7 @@ class Clinic:
         self.asked: asyncio.Queue[p.Command] = asyncio.Queue()
         self.answers: asyncio.Queue[p.Reply | Exception] = asyncio.Queue()
         self.said: list[Any] = []
+        self.accepted: list[m.OfferAnswer] = []
         self.updates: list[m.UpdateId] = []
         self.pauses: list[float] = []
         self.cancels = 0
@@ -105,7 +106,7 @@ class Clinic:
     # the rest of the site
 
     async def say(self, message: Any) -> None:
-        self.said.append(message)
+        (self.accepted if isinstance(message, m.OfferAnswer) else self.said).append(message)
 
     async def sleep(self, pause_s: float) -> None:
         self.pauses.append(pause_s)
@@ -433,7 +434,7 @@ async def test_the_residual_goes_from_one_update_to_the_next_and_back_when_it_is
 async def test_initial_params_are_made_before_any_version_is_there(clinic: Clinic) -> None:
     async with running(clinic):
         await clinic.opens()
-        await clinic.loop.make_initial()
+        await clinic.loop.make_initial(m.InitialParamsRequest(job="heart"))
         made: p.MakeInitial = await clinic.expects(p.MakeInitial)
         write(made.path, b"params")
         clinic.answers.put_nowait(p.Made(layout=LAYOUT, frame_sizes=(6,), digest="1a"))
@@ -587,7 +588,7 @@ async def test_an_error_as_long_as_a_book_is_told_in_short(clinic: Clinic) -> No
 async def test_initial_params_are_made_again_when_the_trainer_died_over_them(clinic: Clinic) -> None:
     async with running(clinic):
         await clinic.opens()
-        await clinic.loop.make_initial()
+        await clinic.loop.make_initial(m.InitialParamsRequest(job="heart"))
         await clinic.expects(p.MakeInitial)
         clinic.answers.put_nowait(TrainerDiedError("killed"))
         await clinic.opens()

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from fedbus.core.layout import Layout, TensorSpec
-from fedbus.errors import ContractError, DataError, LayoutError
+from fedbus.errors import ContractError, DataError, LayoutError, StoreError
 from fedbus.tasks.heart_disease_data import read_patients
+from fedbus.training.kept import KeptTensors
 from fedbus.training.registry import load_task
 from fedbus.training.sayable import LONGEST_SAID, LONGEST_TRACEBACK, trouble_of
 from fedbus.training.session import check_same_layout
@@ -137,6 +138,17 @@ def test_the_words_that_a_contract_error_means_for_others_leave() -> None:
 
     assert isinstance(error, ContractError)
     assert trouble_of(error).said == "expected task_config keys of width; got with"
+
+
+def test_an_error_of_the_store_names_files_and_does_not_leave(tmp_path: Path) -> None:
+    (tmp_path / NOBODY).write_bytes(b"no tensors")
+
+    error = caught(lambda: KeptTensors(tmp_path / NOBODY, {}))
+
+    assert isinstance(error, StoreError)
+    trouble = trouble_of(error)
+    assert NOBODY not in trouble.said
+    assert NOBODY in trouble.traceback
 
 
 def test_our_own_tasks_are_tasks(tmp_path: Path) -> None:
