@@ -23,6 +23,7 @@ What a task raises, prints or logs stays in the site's log; others are told an e
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -49,7 +50,7 @@ class Site:
         """Return `defaults` with what the job's `task_config` sets instead.
 
         Raises ContractError for a key that has no default and for a value of another type than its default (an integer
-        may stand for a float; a default of None takes anything).
+        may stand for a float, which is finite; a default of None takes anything).
         """
         if unknown := sorted(self.config.keys() - defaults.keys()):
             text = f"expected task_config keys of {', '.join(defaults)}; got {', '.join(unknown)}"
@@ -62,6 +63,8 @@ class Site:
             if default is not None and type(value) is not type(default):
                 text = f"expected task_config.{key} to be of type {type(default).__name__}, got {value!r}"
                 raise ContractError.of_job(text)
+            if isinstance(value, float) and not math.isfinite(value):  # NaN passes every comparison with a bound
+                raise ContractError.of_job(f"expected task_config.{key} to be finite, got {value!r}")
             settings[key] = value
         return settings
 

@@ -14,7 +14,8 @@ from torch import Tensor
 from fedbus.core.layout import Layout, TensorSpec
 from fedbus.errors import LayoutError
 from fedbus.store.files import replace_durably
-from fedbus.store.tensor_file import TensorFile, TensorSource, write_tensors
+from fedbus.store.tensor_file import StoredTensor, TensorFile, TensorSource, write_tensors
+from fedbus.tensors.params import EXTRA_STATE
 from fedbus.tensors.tiles import tiles
 
 _NAMES = {"float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16"}
@@ -76,9 +77,14 @@ def _check_names(path: Path, file: TensorFile, layout: Layout, found: Mapping[st
                 f"{list(spec.shape)}: is it of another network, or another number of classes?"
             )
     known = {name for spec in layout.tensors for name in spec.names}
-    more = [n for n, t in file.tensors.items() if n not in known and not t.dtype.startswith(_COUNTERS_AND_MASKS)]
+    more = [name for name, tensor in file.tensors.items() if name not in known and not _stays(name, tensor)]
     if more and not extra:
         raise LayoutError(f"{path} has {_some(more)} beside what the task's model has: is it of another network?")
+
+
+def _stays(name: str, tensor: StoredTensor) -> bool:
+    """Whether it is of a kind that stays at the sites: see `fedbus.tensors.params`."""
+    return tensor.dtype.startswith(_COUNTERS_AND_MASKS) or name.rpartition(".")[2] == EXTRA_STATE
 
 
 def _hint(file: TensorFile, missing: Sequence[str]) -> str:

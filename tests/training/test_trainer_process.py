@@ -232,6 +232,17 @@ def test_what_cannot_be_opened_is_fatal_and_said_plainly(start: Callable[[], Dae
     assert not nothing_open.fatal
 
 
+def test_what_a_task_finds_in_the_data_is_in_the_sites_log(
+    start: Callable[[], Daemon], capfd: pytest.CaptureFixture[str]
+) -> None:
+    daemon = start()
+    write_site_data(daemon.folder, "cleveland")
+
+    daemon.open("heart_disease")
+
+    assert "heart_disease.csv: chol: 303 values, 0 missing; from 126 to 564 mg/dL, median 241" in capfd.readouterr().err
+
+
 def test_another_layout_is_fatal(start: Callable[[], Daemon]) -> None:
     daemon = start()
     daemon.open()
