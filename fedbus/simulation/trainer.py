@@ -24,9 +24,9 @@ from fedbus.tensors.codec import changed_values
 from fedbus.tensors.feedback import ErrorFeedback
 from fedbus.tensors.params import flatten, layout_of, load_params_, staying, unflatten
 from fedbus.tensors.secant import SecantProbe
+from fedbus.training.answers import scoring_answer, training_answer
 from fedbus.training.device import seed_everything
 from fedbus.training.run import Pace, Run
-from fedbus.training.session import finite_metrics, result_of
 from fedbus.training.task import Scores, Task
 
 STEPS_OF_A_DELAY = 10
@@ -116,7 +116,7 @@ class Trainer:
             sleep=clock.sleep,
         )
         self._model.train()
-        num_examples, _ = result_of(task.train(self._model, run), run)
+        num_examples, _ = training_answer(task.train(self._model, run), run.losses)
         if self._own:
             self._kept[update_id.site] = _copies(self._own)
         delta = self._difference(base, update_id, run.steps_done)
@@ -139,8 +139,8 @@ class Trainer:
         self._load_(params, site)
         self._model.eval()
         with torch.no_grad():
-            scores = task.evaluate(self._model)
-        return Scores(metrics=finite_metrics(scores.metrics), num_examples=int(scores.num_examples))
+            num_examples, metrics = scoring_answer(task.evaluate(self._model))
+        return Scores(metrics=metrics.values, num_examples=num_examples)
 
     def check_fits(self, task: Task, site: str) -> None:
         """Raise LayoutError when a site's task makes another model."""

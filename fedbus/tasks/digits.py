@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fedbus.errors import DataError, TaskError
+from fedbus.errors import ContractError, DataError
 from fedbus.tasks import networks, scanners, shares
 from fedbus.tasks.plausible import check_images
 from fedbus.tasks.scanners import Scanner
@@ -45,7 +45,7 @@ class Digits:
         self._network = networks.network_name(config["network"])
         self._hidden = _widths(config["hidden"])
         if self._network != "mlp" and config["hidden"] is not None:
-            raise TaskError(f"task_config.hidden is for the network mlp; expected none with {self._network}")
+            raise ContractError.of_job(f"task_config.hidden is for the network mlp; expected none with {self._network}")
         index, sites = share_of(site, config["sites"], FILE_NAME)
         images, labels = load_digits_once()
         scanner = Scanner.of(config, index=index, sites=sites)
@@ -103,12 +103,12 @@ def _widths(hidden: object) -> tuple[int, ...]:
     if hidden is None:
         return (64,)
     if isinstance(hidden, str) or not isinstance(hidden, Sequence):
-        raise TaskError(f"expected task_config.hidden to list widths such as [64, 64], got {hidden!r}")
+        raise ContractError.of_job(f"expected task_config.hidden to list widths such as [64, 64], got {hidden!r}")
     if not all(type(width) is int and width >= 1 for width in hidden):
-        raise TaskError(f"expected task_config.hidden to list widths >= 1, got {list(hidden)}")
+        raise ContractError.of_job(f"expected task_config.hidden to list widths >= 1, got {list(hidden)}")
     numel = sum(wide * narrow for wide, narrow in pairwise((PIXELS, *hidden, CLASSES)))
     if numel > MOST_PARAMS:
-        raise TaskError(f"expected task_config.hidden to make at most {MOST_PARAMS:,} params, got {numel:,}")
+        raise ContractError.of_job(f"expected task_config.hidden to make at most {MOST_PARAMS:,} params, got {numel:,}")
     return tuple(hidden)
 
 

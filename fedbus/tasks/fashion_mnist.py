@@ -28,7 +28,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fedbus.errors import DataError, TaskError
+from fedbus.errors import ContractError, DataError
 from fedbus.tasks import networks, scanners, shares
 from fedbus.tasks.plausible import check_images
 from fedbus.tasks.scanners import Scanner
@@ -51,7 +51,7 @@ class FashionMnist:
     def __init__(self, site: Site) -> None:
         config = site.settings(**shares.DEFAULTS, **scanners.DEFAULTS, network="cnn", images=12_000, momentum=0.9)
         if not (1 <= config["images"] <= MOST_IMAGES and 0 <= config["momentum"] < 1):
-            raise TaskError(
+            raise ContractError.of_job(
                 f"expected task_config with images from 1 to {MOST_IMAGES} and 0 <= momentum < 1, got {config}"
             )
         self._sharing, self._momentum = Sharing.of(config), config["momentum"]

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fedbus.errors import TaskError
+from fedbus.errors import ContractError
 from fedbus.tasks.heart_disease_data import (
     FILE_NAME,
     NUM_FEATURES,
@@ -43,7 +43,7 @@ class HeartDisease:
         self._test = tensors(test, site.device)
         self._hidden = int(site.settings(hidden=0)["hidden"])
         if not 0 <= self._hidden <= MOST_HIDDEN:
-            raise TaskError(f"expected task_config.hidden from 0 to {MOST_HIDDEN}, got {self._hidden}")
+            raise ContractError.of_job(f"expected task_config.hidden from 0 to {MOST_HIDDEN}, got {self._hidden}")
 
     def model(self) -> nn.Module:
         return make_model(self._hidden)

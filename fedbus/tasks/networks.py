@@ -16,16 +16,16 @@ from itertools import chain, pairwise
 
 from torch import nn
 
-from fedbus.errors import TaskError
+from fedbus.errors import ContractError
 
 NETWORKS = ("mlp", "cnn", "bn_cnn")
 CHANNELS = (8, 16)
 
 
 def network_name(name: object) -> str:
-    """Return `name` if it is one of NETWORKS. Raises TaskError."""
+    """Return `name` if it is one of NETWORKS. Raises ContractError."""
     if name not in NETWORKS:
-        raise TaskError(f"expected task_config.network to be one of {', '.join(NETWORKS)}; got {name!r}")
+        raise ContractError.of_job(f"expected task_config.network to be one of {', '.join(NETWORKS)}; got {name!r}")
     return str(name)
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from torch import Tensor
 
-from fedbus.errors import TaskError
+from fedbus.errors import ContractError
 
 DEFAULTS: Mapping[str, Any] = MappingProxyType({"scanner_sites": 0, "scanner_scale": 1.0, "scanner_shift": 0.0})
 """The keys of a `task_config` that this module reads."""
@@ -34,17 +34,19 @@ class Scanner:
 
     @classmethod
     def of(cls, settings: Mapping[str, Any], *, index: int, sites: int) -> Scanner:
-        """Return the scanner of site `index` of `sites`, by the keys of DEFAULTS. Raises TaskError."""
+        """Return the scanner of site `index` of `sites`, by the keys of DEFAULTS. Raises ContractError."""
         others, scale, shift = settings["scanner_sites"], settings["scanner_scale"], settings["scanner_shift"]
         if not (0 < scale <= LARGEST and abs(shift) <= LARGEST):
-            raise TaskError(
+            raise ContractError.of_job(
                 f"expected task_config with 0 < scanner_scale <= {LARGEST:g} and scanner_shift from -{LARGEST:g} to "
                 f"{LARGEST:g}, got {scale} and {shift}"
             )
         if not 0 <= others <= sites:
-            raise TaskError(f"expected task_config.scanner_sites from 0 to {sites}, the number of sites; got {others}")
+            raise ContractError.of_job(
+                f"expected task_config.scanner_sites from 0 to {sites}, the number of sites; got {others}"
+            )
         if (others > 0) != ((scale, shift) != (1.0, 0.0)):
-            raise TaskError(
+            raise ContractError.of_job(
                 "expected task_config.scanner_sites together with scanner_scale or scanner_shift, got "
                 f"scanner_sites {others}, scanner_scale {scale}, scanner_shift {shift}"
             )

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from fedbus.errors import DataError, TaskError
+from fedbus.errors import ContractError, DataError
 from fedbus.training.task import Scores, Site
 
 Rows = NDArray[np.int64]
@@ -54,16 +54,20 @@ class Sharing:
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> Sharing:
-        """Read the keys of DEFAULTS. Raises TaskError."""
+        """Read the keys of DEFAULTS. Raises ContractError."""
         rare = settings["rare_classes"] or ()
         if not 0 < settings["alpha"] < math.inf or settings["split_seed"] < 0 or settings["rare_sites"] < 0:
-            raise TaskError(
+            raise ContractError.of_job(
                 f"expected task_config with finite alpha > 0, split_seed and rare_sites >= 0, got {settings}"
             )
         if isinstance(rare, str) or not isinstance(rare, Sequence) or not all(type(label) is int for label in rare):
-            raise TaskError(f"expected task_config.rare_classes to list classes such as [7, 8, 9], got {rare!r}")
+            raise ContractError.of_job(
+                f"expected task_config.rare_classes to list classes such as [7, 8, 9], got {rare!r}"
+            )
         if settings["rare_sites"] and not rare:
-            raise TaskError("task_config.rare_sites needs rare_classes, the classes that these sites alone have")
+            raise ContractError.of_job(
+                "task_config.rare_sites needs rare_classes, the classes that these sites alone have"
+            )
         return cls(
             alpha=settings["alpha"],
             split_seed=settings["split_seed"],
@@ -73,9 +77,9 @@ class Sharing:
         )
 
     def split(self, labels: Rows, *, index: int, sites: int) -> tuple[Rows, Rows]:
-        """Return the rows of `labels` int [n] that the site trains on and is tested on. Raises DataError, TaskError."""
+        """Return the rows of `labels` int [n] that the site trains on and is tested on. DataError or ContractError."""
         if strangers := sorted(set(self.rare_classes).difference(labels.tolist())):
-            raise TaskError(f"expected task_config.rare_classes that are in the data, {strangers} are not")
+            raise ContractError.of_job(f"expected task_config.rare_classes that are in the data, {strangers} are not")
         rng = np.random.default_rng(self.split_seed)
         if not self.shared_test:
             own = rng.permutation(self._shares(labels, sites, rng)[index])
@@ -90,7 +94,7 @@ class Sharing:
         if not self.rare_sites:
             return dirichlet_shares(labels, sites, self.alpha, rng)
         if self.rare_sites >= sites:
-            raise TaskError(
+            raise ContractError.of_job(
                 f"task_config.rare_sites is {self.rare_sites}, which leaves none of {sites} sites for the rest"
             )
         rare = np.isin(labels, self.rare_classes)
@@ -138,7 +142,7 @@ def share_of(site: Site, names: object, file_name: str) -> tuple[int, int]:
                 f"{site.name!r}; found neither"
             ) from exc
         if len(set(names)) < len(names):
-            raise TaskError(f"expected task_config.sites to name each site once, got {list(names)}") from exc
+            raise ContractError.of_job(f"expected task_config.sites to name each site once, got {list(names)}") from exc
         return list(names).index(site.name), len(names)
     except (OSError, ValueError, KeyError, TypeError) as exc:
         raise DataError(f'{path}: expected JSON such as {{"index": 0, "sites": 4}}, got {exc!r}') from exc

@@ -141,7 +141,9 @@ def test_metrics_are_finite_and_hold_the_reported_loss(session: Session, model: 
     session.load(model.load())
 
     assert train(session, tmp_path / "update").metrics == {"loss": 1.25, "fine": 1.0}
-    assert session.evaluate(p.Evaluate(version=0)).metrics.keys() == {"mean"}
+    scored = session.evaluate(p.Evaluate(version=0))
+    assert scored.metrics.keys() == {"mean"}
+    assert scored.not_finite == ("auc",)
 
 
 def test_every_training_starts_from_the_loaded_version(session: Session, model: Model, tmp_path: Path) -> None:
