@@ -72,7 +72,7 @@ class Folding:
             verdict = await self._inspect(manifest, update_id)
         match verdict:
             case Duplicate():
-                await receipts.repeat(manifest.update_id, self._tools)
+                await receipts.repeat(self._job, manifest.update_id, self._tools)
             case Folded():
                 self._in_scratch = verdict
                 self._unsettled.append((verdict, manifest))

@@ -111,7 +111,9 @@ class Intake:
             manifest = parse_manifest(text)
             manifests[manifest.update_id] = manifest
         for update_id in states.keys() - self._done:
-            lengths = {index: length for index, _, length in await self._store(self._ledger.chunks, update_id)}
+            lengths = {
+                index: length for index, _, length in await self._store(self._ledger.chunks, self._job, update_id)
+            }
             self._uploads.restore(update_id, lengths, manifest=manifests.get(update_id), now=self._clock())
         for text in await self._store(self._ledger.manifests, self._job, SPOOLED):
             self._complete.put_nowait(parse_manifest(text))
@@ -201,7 +203,7 @@ class Intake:
         done = self._uploads.complete()
         if not done:
             return
-        await self._store(self._ledger.mark_spooled, done, at=time.time())
+        await self._store(self._ledger.mark_spooled, self._job, done, at=time.time())
         self._reached(Point.COMPLETE)
         for update_id in done:
             upload = self._uploads.pop(update_id)
@@ -251,7 +253,7 @@ class Intake:
 
     def _forget(self, update_id: str) -> None:
         # in this order: bytes without rows are removed at the next start, rows without bytes would be read
-        self._ledger.forget_updates([update_id])
+        self._ledger.forget_updates(self._job, [update_id])
         self._spool.remove(self._job, [update_id])
 
 

@@ -167,7 +167,7 @@ class Jobs:
             spool=self._spool,
             store=tools.store,
             refuse=tools.announcer.refuse,
-            repeat=lambda update_id: receipts.repeat(update_id, tools),
+            repeat=lambda update_id: receipts.repeat(job, update_id, tools),
             ask_again=ask_again,
             dropped=dropped,
             complete=complete,

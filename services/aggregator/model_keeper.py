@@ -87,7 +87,7 @@ class ModelKeeper:
 
     def frames(self, update_id: str) -> Iterator[bytes]:
         """The spooled frames of an update, by index."""
-        return self._spool.frames(self._job, update_id, self._ledger.chunks(update_id))
+        return self._spool.frames(self._job, update_id, self._ledger.chunks(self._job, update_id))
 
     def _bodies(self, update_id: UpdateId) -> Iterator[bytes]:
         return self.frames(str(update_id))
@@ -97,7 +97,7 @@ class ModelKeeper:
         layout = Layout.from_dict(manifest.layout or {})
         if layout.digest != manifest.layout_digest:
             raise LayoutError(f"initial params: layout digest {layout.digest}, announced {manifest.layout_digest}")
-        came_bytes = sum(length for _, _, length in self._ledger.chunks(manifest.update_id))
+        came_bytes = sum(length for _, _, length in self._ledger.chunks(self._job, manifest.update_id))
         if 4 * layout.numel > max(ALWAYS_ADOPTED_BYTES, MOST_INFLATED * came_bytes):
             raise LayoutError(f"initial params: {came_bytes} bytes came for a layout of {layout.numel} elements")
         self._model = None  # what a start that met a full disk has left

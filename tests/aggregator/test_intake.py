@@ -181,7 +181,7 @@ class Desk:
         return {upload.update_id: upload.chunks for upload in self.intake.receiving()}
 
     def body(self, update_id: str) -> list[bytes]:
-        return list(self.spool.frames(JOB, update_id, self.ledger.chunks(update_id)))
+        return list(self.spool.frames(JOB, update_id, self.ledger.chunks(JOB, update_id)))
 
 
 @asynccontextmanager
@@ -252,7 +252,7 @@ async def test_everything_is_acknowledged_exactly_once_and_only_when_it_is_recor
     async with opened(tmp_path) as desk:
         await desk.take(deliveries)
         assert [d.acked for d in deliveries] == [1, 1, 1, 1]
-        assert len(desk.ledger.chunks(UPDATE)) == 3
+        assert len(desk.ledger.chunks(JOB, UPDATE)) == 3
 
 
 async def test_what_arrives_together_is_written_together(tmp_path: Path) -> None:
@@ -417,7 +417,7 @@ async def test_an_upload_that_stopped_is_dropped_and_nothing_is_lost_when_its_si
         # then nothing of the update is left, and that is said
         assert desk.chunks() == {}
         assert desk.ledger.update_states(JOB) == {}
-        assert desk.ledger.chunks(UPDATE) == []
+        assert desk.ledger.chunks(JOB, UPDATE) == []
         assert not desk.spool.path(JOB, UPDATE).exists()
         assert desk.dropped == [
             f"mercy: 2 of 3 chunks of update {UPDATE} came, then nothing for 60 min: dropped; the site sends it again"
@@ -454,7 +454,7 @@ async def test_an_update_that_was_confirmed_is_asked_for_even_when_its_bytes_wer
 async def test_bytes_whose_rows_were_dropped_before_a_kill_are_removed_at_the_next_start(tmp_path: Path) -> None:
     async with opened(tmp_path) as desk:
         await desk.take([*update(1)[:1], *update(2)[:1]])
-        desk.ledger.forget_updates([UPDATE])
+        desk.ledger.forget_updates(JOB, [UPDATE])
     async with opened(tmp_path) as desk:
         assert not desk.spool.path(JOB, UPDATE).exists()
         assert desk.chunks() == {"mercy:0123abcd:2": 1}
