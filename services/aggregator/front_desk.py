@@ -59,6 +59,9 @@ class FrontDesk:
         if not envelope.user_id:
             message = "set the AMQP property user_id to your login: fedbus keeps who submitted what"
             return requests.rejected(Problem(path="user_id", message=message))
+        if envelope.copied:
+            message = "leave out the headers CC and BCC: a request goes where its one key says"
+            return requests.rejected(Problem(path="headers", message=message))
         match envelope.routing_key.split("."):
             case ["submit", _]:
                 return await self._submit(delivery)

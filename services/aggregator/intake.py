@@ -58,7 +58,7 @@ class Intake:
 
     `refuse(delivery, reason)` dead-letters; `repeat(update_id)` is told of decided updates that come again;
     `ask_again(update_id)` of those whose site is to send everything once more; `dropped(site, text)` of uploads that
-    nobody goes on with. `most_bytes` says how large an update can be.
+    nobody goes on with. `most_bytes` says how large an update can be, `takes_part(site)` whose updates are looked at.
     """
 
     def __init__(
@@ -67,6 +67,7 @@ class Intake:
         *,
         chunk_bytes: int,
         most_bytes: Callable[[], int],
+        takes_part: Callable[[str], bool],
         ledger: Ledger,
         spool: Spool,
         store: Worker,
@@ -81,6 +82,7 @@ class Intake:
     ) -> None:
         self._job = job
         self._chunk_bytes = chunk_bytes
+        self._takes_part = takes_part
         self._ledger = ledger
         self._spool = spool
         self._store = store
@@ -163,7 +165,9 @@ class Intake:
         repeated: set[str] = set()
         for delivery in batch:
             try:
-                message = admitted(delivery.envelope, job=self._job, chunk_bytes=self._chunk_bytes)
+                message = admitted(
+                    delivery.envelope, job=self._job, chunk_bytes=self._chunk_bytes, takes_part=self._takes_part
+                )
                 if update_id_of(message) not in self._done:
                     new += [message] if self._uploads.add(message, now=now) else []
                 elif isinstance(message, UpdateManifest):
@@ -209,7 +213,7 @@ class Intake:
             upload = self._uploads.pop(update_id)
             self._done.add(update_id)
             if upload.manifest is not None:
-                reason = upload.excess or self._too_many(upload.site)
+                reason = upload.problem or self._too_many(upload.site)
                 self._complete.put_nowait(
                     Unwanted(manifest=upload.manifest, reason=reason) if reason else upload.manifest
                 )

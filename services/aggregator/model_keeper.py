@@ -33,6 +33,7 @@ from fedbus.tensors.server_optimizer import make_server_optimizer
 from fedbus.tensors.tiles import tiles
 from services.aggregator import bodies
 from services.aggregator.params_file import read_params, write_params
+from services.aggregator.trouble import body_errors
 
 # Params hardly shrink on the wire. A layout that claims far more than came would cost memory that nobody has sent.
 MOST_INFLATED = 100
@@ -94,6 +95,12 @@ class ModelKeeper:
 
     def adopt_initial(self, manifest: UpdateManifest) -> Layout:
         """Take a site's initial params as version 0. Raises DecodeError or LayoutError when they are not usable."""
+        with body_errors():
+            layout, flat = self._decoded(manifest)
+        self.start(layout, flat)
+        return layout
+
+    def _decoded(self, manifest: UpdateManifest) -> tuple[Layout, torch.Tensor]:
         layout = Layout.from_dict(manifest.layout or {})
         if layout.digest != manifest.layout_digest:
             raise LayoutError(f"initial params: layout digest {layout.digest}, announced {manifest.layout_digest}")
@@ -103,8 +110,7 @@ class ModelKeeper:
         self._model = None  # what a start that met a full disk has left
         flat = torch.empty(layout.numel)
         decode_all_(flat, self.frames(manifest.update_id), layout)
-        self.start(layout, flat)
-        return layout
+        return layout, flat
 
     def start_from_file(self, name: str) -> Layout:
         """Take the params of a safetensors file in the params folder as version 0; LayoutError when it is unusable."""
