@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import pika
 import pytest
 import torch
 from pydantic import SecretStr
@@ -334,3 +335,39 @@ async def test_what_a_site_has_sent_counts_after_a_restart_before_the_site_has_a
         assert house.jobs.runners[BAD].life.accepted_sites == frozenset()
         # then its update is folded
         await house.goes_on(BAD)
+
+
+@pytest.mark.parametrize("header", ["CC", "BCC"])
+async def test_a_site_cannot_have_its_message_copied_into_the_queue_of_another_job(
+    tmp_path: Path, vhost: Any, header: str
+) -> None:
+    async with opened(tmp_path, vhost) as house:
+        for job in (GOOD, BAD):
+            await house.begin(job)
+        # when a site sends a chunk that names one job to the queue of the other, and asks for a copy to the first
+        update_id = "site-a:0123abcd:99"
+        headers = {"schema": 1, "job": GOOD, "transfer": update_id, "part": "update", "index": 0, "count": 1}
+        properties = pika.BasicProperties(
+            type="chunk", user_id="site-a", message_id="copied", headers=headers | {header: [f"{GOOD}.site-b"]}
+        )
+        await asyncio.to_thread(publish_raw, vhost.url("site-a"), "fedbus.updates", f"{BAD}.site-a", properties)
+        # then both lie in fedbus.dead, although the broker checks no permission for the copy
+        async with (
+            Session(vhost.url("aggregator"), name="test") as session,
+            Consumer(session, t.DEAD, prefetch=2) as dead,
+        ):
+            letters = aiter(dead)
+            reasons = [str((await anext(letters)).envelope.headers["reason"]) for _ in range(2)]
+        assert all("CC" in reason or "must agree" in reason or "its own is" in reason for reason in reasons)
+        # and neither job has heard of it
+        for job in (GOOD, BAD):
+            await house.goes_on(job)
+            assert update_id not in house.ledger.update_states(job)
+
+
+def publish_raw(url: str, exchange: str, key: str, properties: pika.BasicProperties) -> None:
+    connection = pika.BlockingConnection(pika.URLParameters(url))
+    channel = connection.channel()
+    channel.confirm_delivery()
+    channel.basic_publish(exchange, key, b"not a frame", properties, mandatory=True)
+    connection.close()
