@@ -31,7 +31,9 @@ from fedbus.bus.topology import Topology
 from fedbus.core.messages import check_name
 
 VHOST = "fedbus"
-NOTHING = "^$"
+# The broker's `$` also matches before a newline at the end, so that `site-a.join\n` passed for `site-a.join`.
+END = r"(?!\n)$"
+NOTHING = f"^{END}"
 
 
 class Role(StrEnum):
@@ -73,20 +75,20 @@ def grant(login: Login) -> Grant:
     """The row of the table above for this login. A key pattern also forbids the login to bind that exchange."""
     name = re.escape(login.name)
     if login.role is Role.AGGREGATOR:
-        return Grant(configure=r"^fedbus\..*", write=r"^(fedbus\..*|amq\.default)$", read=r"^fedbus\..*", keys={})
+        return Grant(configure=r"^fedbus\..*", write=rf"^(fedbus\..*|amq\.default){END}", read=r"^fedbus\..*", keys={})
     if login.role is Role.SUBMITTER:
         return Grant(
             configure=NOTHING,
-            write=r"^fedbus\.jobs$",
-            read=r"^fedbus\.events$",
-            keys={topology.JOBS: rf"^(submit\.{name}|abort\..+|query)$", topology.EVENTS: NOTHING},
+            write=rf"^fedbus\.jobs{END}",
+            read=rf"^fedbus\.events{END}",
+            keys={topology.JOBS: rf"^(submit\.{name}|abort\..+|query){END}", topology.EVENTS: NOTHING},
         )
     kinds = "|".join(topology.SiteKind)
     return Grant(
         configure=NOTHING,
-        write=r"^fedbus\.(sites|updates)$",
-        read=rf"^fedbus\.(site\.{name}|models\..+)$",
-        keys={topology.SITES: rf"^{name}\.({kinds})$", topology.UPDATES: rf"^[a-z0-9-]+\.{name}$"},
+        write=rf"^fedbus\.(sites|updates){END}",
+        read=rf"^fedbus\.(site\.{name}|models\..+){END}",
+        keys={topology.SITES: rf"^{name}\.({kinds}){END}", topology.UPDATES: rf"^[a-z0-9-]+\.{name}{END}"},
     )
 
 

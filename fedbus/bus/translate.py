@@ -36,6 +36,8 @@ from aiormq.exceptions import ChannelAccessRefused
 from fedbus.bus.envelope import Envelope
 from fedbus.errors import BusError, ConnectionLostError, LoginError, NoSuchQueueError, PublishError, UnroutableError
 
+COPY_HEADERS = frozenset({"CC", "BCC"})
+
 
 class NotTakenError(PublishError):
     """The broker confirmed negatively: the queue is full, for now. Never leaves the bus."""
@@ -135,4 +137,5 @@ def from_amqp(message: AbstractIncomingMessage) -> Envelope:
         correlation_id=message.correlation_id,
         expiration=timedelta(seconds=expiration) if isinstance(expiration, int | float) else None,
         redelivered=bool(message.redelivered),
+        copied=not COPY_HEADERS.isdisjoint(message.headers),
     )

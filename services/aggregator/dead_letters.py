@@ -3,7 +3,8 @@
 They have a lane of their own: what a broken or hostile site sends must not stand before receipts and events, nor fill
 the memory. What waits is bounded in bytes, so a flood is slowed down to what the broker takes. When the broker takes
 nothing for PATIENCE (an alarm), the body is given up and only the log line stays: keeping what is broken must not keep
-the aggregator from what is good. A sender is named in the log once a second, with the number of its messages.
+the aggregator from what is good. Of a long body the first KEPT_BYTES are kept. A sender is named in the log once a
+second, with the number of its messages.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ AT_ONCE = 8
 PATIENCE = timedelta(seconds=5)
 LOG_S = 1.0
 REASON_BYTES = 500
+KEPT_BYTES = 1 << 20
 
 log = structlog.get_logger()
 
@@ -109,7 +111,7 @@ class DeadLetters:
 
 
 def _size(envelope: Envelope) -> int:
-    return len(envelope.body) + MESSAGE_BYTES
+    return min(len(envelope.body), KEPT_BYTES) + MESSAGE_BYTES
 
 
 def _dead(envelope: Envelope, reason: str) -> Envelope:
@@ -117,7 +119,7 @@ def _dead(envelope: Envelope, reason: str) -> Envelope:
         exchange=DEAD,
         routing_key=dead_key(envelope.exchange),
         type=envelope.type,
-        body=envelope.body,
+        body=envelope.body[:KEPT_BYTES],
         message_id=envelope.message_id or "none",
         content_type=envelope.content_type,
         headers={

@@ -34,6 +34,7 @@ from fedbus.tensors.tiles import tiles
 from services.aggregator import bodies
 from services.aggregator.params_file import check_readable, read_params, write_params
 from services.aggregator.room import available_bytes, check_room
+from services.aggregator.trouble import body_errors
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +85,7 @@ class ModelKeeper:
 
     def frames(self, update_id: str) -> Iterator[bytes]:
         """The spooled frames of an update, by index."""
-        return self._spool.frames(self._job, update_id, self._ledger.chunks(update_id))
+        return self._spool.frames(self._job, update_id, self._ledger.chunks(self._job, update_id))
 
     def _bodies(self, update_id: UpdateId) -> Iterator[bytes]:
         return self.frames(str(update_id))
@@ -93,7 +94,8 @@ class ModelKeeper:
         """Take a site's initial params as version 0. Raises DecodeError or LayoutError when they are not usable."""
         layout = self._announced(manifest)
         flat = torch.empty(layout.numel)
-        decode_all_(flat, self.frames(manifest.update_id), layout)
+        with body_errors():
+            decode_all_(flat, self.frames(manifest.update_id), layout)
         self.start(layout, flat)
         return layout
 

@@ -38,7 +38,7 @@ def body_of(envelope: Envelope) -> Mapping[str, Any]:
         message = f"the body has {len(envelope.body)} bytes, at most {MAX_TEXT_BYTES} are read"
         raise JobSpecError([Problem(path="", message=message)])
     try:
-        data = json.loads(envelope.body)
+        data = json.loads(envelope.body, object_pairs_hook=wire.distinct)
         wire.to_json(data)  # Python also reads NaN and half surrogates, which nobody could be told again
     except (ValueError, RecursionError) as exc:
         raise JobSpecError([Problem(path="", message=f"the body is not JSON: {exc}")]) from exc

@@ -255,7 +255,7 @@ def read_delta(state: StateReader, job: str, update_id: UpdateId, decode: Callab
 def frames_of(state: StateReader, job: str, update_id: UpdateId) -> Iterator[bytes]:
     """The frames of an update, wherever they lie now."""
     name = str(update_id)
-    return state.bodies.frames(job, name, state.ledger.chunks(name))
+    return state.bodies.frames(job, name, state.ledger.chunks(job, name))
 
 
 @contextmanager

@@ -27,6 +27,7 @@ from fedbus.bus.model_log import ModelLogReader
 from fedbus.bus.publisher import Publisher
 from fedbus.bus.url import BrokerUrl
 from fedbus.core import messages as m
+from fedbus.core.limits import MOST_ACTIVITIES
 from fedbus.core.policy import Accept, Decline, SitePolicy
 from fedbus.errors import DataError, ProtocolError, SettingsError
 from fedbus.runtime.faults import fault_hook
@@ -151,12 +152,13 @@ class Site:
     async def _report(self) -> None:
         while True:
             await asyncio.sleep(self._settings.status_interval_s)
+            done = (*(worker.activity for worker in self._workers.values()), *self._left_over())
             await self._say(
                 m.SiteStatus(
                     site=self._name,
                     session=self._session_id,
                     lease_s=self._settings.lease_s,
-                    jobs=(*(worker.activity for worker in self._workers.values()), *self._left_over()),
+                    jobs=done[:MOST_ACTIVITIES],  # no more are read; of what is left over the rest is told later
                 )
             )
 

@@ -12,7 +12,7 @@ from typing import Any
 from structlog.testing import capture_logs
 
 from fedbus.bus.envelope import Envelope
-from services.aggregator.dead_letters import AT_ONCE, ROOM_BYTES, DeadLetters
+from services.aggregator.dead_letters import AT_ONCE, KEPT_BYTES, MESSAGE_BYTES, ROOM_BYTES, DeadLetters
 
 MIB = 1 << 20
 
@@ -94,20 +94,30 @@ async def test_a_flood_waits_for_the_broker_and_does_not_fill_the_memory() -> No
     assert len(broker.published) == 40
 
 
-async def test_a_message_larger_than_the_room_is_kept_too() -> None:
+async def test_of_a_message_larger_than_the_room_the_beginning_is_kept() -> None:
     broker = Broker()
     broker.no_alarm.set()
     async with lane(broker) as letters:
         await refuse(letters, Delivery.of(bytes(ROOM_BYTES)))
         await letters.drained()
-    assert len(broker.published) == 1
+    assert [len(envelope.body) for envelope in broker.published] == [KEPT_BYTES]
+
+
+FILLING = ROOM_BYTES // KEPT_BYTES
+
+
+async def fill(letters: DeadLetters) -> None:
+    """FILLING messages, after which not one more fits."""
+    rest = ROOM_BYTES - (FILLING - 1) * (KEPT_BYTES + MESSAGE_BYTES)
+    for body_bytes in (*[KEPT_BYTES] * (FILLING - 1), rest - MESSAGE_BYTES):
+        await refuse(letters, Delivery.of(bytes(body_bytes)))
 
 
 async def test_while_the_broker_takes_nothing_what_is_broken_is_let_go_and_that_is_said() -> None:
     # given a lane that is full
     broker = Broker()
     async with lane(broker, patience=timedelta(seconds=0.5)) as letters:
-        await refuse(letters, Delivery.of(bytes(ROOM_BYTES)))
+        await fill(letters)
         # when more comes, then it is waited once, not for every message
         with capture_logs() as said:
             async with asyncio.timeout(8):
@@ -118,14 +128,14 @@ async def test_while_the_broker_takes_nothing_what_is_broken_is_let_go_and_that_
         broker.no_alarm.set()
         await letters.drained()
         broker.no_alarm.clear()
-        await refuse(letters, Delivery.of(bytes(ROOM_BYTES)))
+        await fill(letters)
         waiting = asyncio.create_task(refuse(letters, Delivery.of(b"kept")))
-        while broker.begun < 2:  # noqa: ASYNC110 the lane begins in a few turns of the loop
+        while broker.begun < FILLING + AT_ONCE:  # noqa: ASYNC110 the lane begins in a few turns of the loop
             await asyncio.sleep(0)
         broker.no_alarm.set()
         await waiting
         await letters.drained()
-    assert [envelope.body for envelope in broker.published][2:] == [b"kept"]
+    assert [envelope.body for envelope in broker.published][2 * FILLING :] == [b"kept"]
 
 
 async def test_a_sender_is_named_in_the_log_once_a_second_with_the_number_of_its_messages() -> None:

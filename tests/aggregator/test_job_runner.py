@@ -34,10 +34,15 @@ RETURN = timedelta(seconds=1)
 class Log:
     """A model log that nobody reads."""
 
+    def __init__(self) -> None:
+        self.snapshots: list[int] = []
+
     def wants_snapshot(self, version: int) -> bool:
         return False
 
     async def send(self, version: int, part: str, frames: Iterator[bytes], **facts: Any) -> m.Part:
+        if part == "snapshot":
+            self.snapshots.append(version)
         return m.Part(frames=sum(1 for _ in frames), body_bytes=0)
 
     async def finish(self, version: int, **parts: Any) -> int:
@@ -81,6 +86,7 @@ class House:
         self.spool = Spool(folder / "spool")
         self.membership = Membership()
         self.announcer = Announcer()
+        self.log = Log()
         self.ledger.add_job("heart", parsed.to_dict(), message_id="m1", submitted_by="ana", state="submitted", at=1.0)
         (row,) = self.ledger.jobs()
         self.keeper = ModelKeeper(
@@ -106,7 +112,7 @@ class House:
         )
 
     async def open_log(self, *_: object) -> Any:
-        return Log()
+        return self.log
 
     @property
     def row(self) -> Any:
@@ -459,3 +465,42 @@ async def test_sites_of_an_older_release_which_never_say_their_model_may_train(t
     await house.accepts("mercy", layout="")
     house.makes_initial("mercy", torch.zeros(LAYOUT.numel))
     await house.runs(has_state(house, m.JobState.RUNNING))
+
+
+async def test_a_snapshot_is_made_for_the_sites_of_the_job_once_however_many_ask(tmp_path: Path) -> None:
+    # given a running job of two sites, one of which is gone
+    house = House(tmp_path)
+    await house.runner.open()
+    for site in ("mercy", "ucsf"):
+        await house.accepts(site)
+    house.makes_initial("mercy", torch.zeros(LAYOUT.numel))
+    await house.runs(has_state(house, m.JobState.RUNNING))
+    house.membership.left(m.Leave(site="ucsf", session="s"), now=time.monotonic())
+    house.log.snapshots.clear()
+    # when a site that takes no part, and the one that is gone, ask for snapshots
+    for site in ("mallory", "ucsf"):
+        for _ in range(100):
+            await house.runner.on_resync(m.ResyncRequest(site=site, job="heart", reason="lost"))
+    sent = house.sends("mercy", 1)
+    await house.runs(lambda: house.ledger.receipt("heart", sent) is not None)
+    # then none is made, and nobody is told
+    assert house.log.snapshots == []
+    assert events.SITE_RESYNC not in dict(house.announcer.events)
+    # and when a site of the job asks, again and again
+    for _ in range(100):
+        await house.runner.on_resync(m.ResyncRequest(site="mercy", job="heart", reason="lost"))
+    sent = house.sends("mercy", 2)
+    await house.runs(lambda: house.ledger.receipt("heart", sent) is not None)
+    # then one is made
+    assert len(house.log.snapshots) == 1
+    assert [kind for kind, _ in house.announcer.events].count(events.SITE_RESYNC) == 1
+
+
+async def test_who_accepted_is_kept_and_counts_after_a_restart(tmp_path: Path) -> None:
+    house = House(tmp_path)
+    await house.runner.open()
+    await house.accepts("mercy")
+    again = House(tmp_path)
+    await again.runner.open()
+    assert again.runner.takes_part("mercy")
+    assert not again.runner.takes_part("mallory")

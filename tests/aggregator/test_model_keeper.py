@@ -94,7 +94,7 @@ class Life:
         """Update `number`, the same in every life."""
         update_id = UpdateId(site="mercy", incarnation="0123abcd", sequence=number)
         delta = torch.randn(LAYOUT.numel, generator=torch.Generator().manual_seed(number))
-        if not self.ledger.chunks(str(update_id)):
+        if not self.ledger.chunks("heart", str(update_id)):
             self.put(str(update_id), list(codec.encode(delta, LAYOUT, Code.FP16, chunk_bytes=CHUNK_BYTES, seed=number)))
         return update_id
 
@@ -279,8 +279,8 @@ def test_bodies_stay_until_two_checkpoints_cover_them(life: Life) -> None:
     for number in range(8, 16):
         life.step(number)
     assert life.bodies() == [8, 10, 12, 13]
-    assert life.ledger.chunks("mercy:0123abcd:0") == []
-    assert life.ledger.chunks("mercy:0123abcd:8") != []
+    assert life.ledger.chunks("heart", "mercy:0123abcd:0") == []
+    assert life.ledger.chunks("heart", "mercy:0123abcd:8") != []
 
 
 def test_bodies_that_a_kill_left_behind_leave_with_the_next_checkpoint(tmp_path: Path) -> None:
@@ -302,7 +302,7 @@ def test_a_refused_body_leaves_at_once(life: Life) -> None:
     update_id = life.arrives(3)
     life.keeper.drop(str(update_id))
     assert life.bodies() == []
-    assert life.ledger.chunks(str(update_id)) == []
+    assert life.ledger.chunks("heart", str(update_id)) == []
 
 
 # ------------------------------------------------------------------ the first params

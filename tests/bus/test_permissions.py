@@ -121,6 +121,10 @@ SITE_REFUSALS: dict[str, Act] = {
     "report as another site": publish(topology.SITES, "site-b.join"),
     "report under a key that only begins like its own": publish(topology.SITES, "site-a.join.more"),
     "report with a kind that is not in the protocol": publish(topology.SITES, "site-a.takeover"),
+    "report under its own key and a newline": publish(topology.SITES, "site-a.join\n"),
+    "send an update under its own key and a newline": publish(topology.UPDATES, "job-1.site-a\n"),
+    "send an update to a job and a newline": publish(topology.UPDATES, "job-1\n.site-a"),
+    "declare a queue named by a newline": lambda channel: channel.queue_declare("\n", durable=True),
     "send an update as another site": publish(topology.UPDATES, "job-1.site-b"),
     "send an update with another site's name before its own": publish(topology.UPDATES, "job-1.site-b.site-a"),
     "publish through the default exchange": publish("", topology.site_queue("site-b")),
@@ -219,6 +223,9 @@ def test_the_submitter_watches_the_events(as_login):
 
 SUBMITTER_REFUSALS: dict[str, Act] = {
     "submit as somebody else": publish(topology.JOBS, topology.submit_key("site-a")),
+    "submit under a key and a newline": publish(topology.JOBS, topology.submit_key("submitter") + "\n"),
+    "abort under a key and a newline": publish(topology.JOBS, topology.abort_key("job-1") + "\n"),
+    "ask under a key and a newline": publish(topology.JOBS, topology.QUERY_KEY + "\n"),
     "use a key that is not in the protocol": publish(topology.JOBS, "anything"),
     "send an update": publish(topology.UPDATES, "job-1.submitter"),
     "report as a site": publish(topology.SITES, "site-a.join"),

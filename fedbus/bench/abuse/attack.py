@@ -74,6 +74,8 @@ async def attack(target: Target, *, abuser: str, good: str, abuses: int, duplica
             bad = await stack.enter_async_context(site(abuser, target.url(abuser)))
             fine = await stack.enter_async_context(site(good, target.url(good)))
             dead = await stack.enter_async_context(dead_letters(target.url("aggregator")))
+            for login in (bad, fine):
+                await login.take_part(target.job)
             made = Attack(target, bad=bad, fine=fine, dead=dead, ledger=ledger, seed=seed)
             return await made.run(abuses, duplicates)
 

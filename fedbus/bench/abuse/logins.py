@@ -28,6 +28,8 @@ class Site:
         """Updates that the aggregator misses chunks of."""
         self.repeated = 0
         """Receipts that came again."""
+        self.started: set[str] = set()
+        """Jobs whose model log this site may follow."""
         self._came = asyncio.Event()
 
     async def listen(self) -> None:
@@ -38,10 +40,17 @@ class Site:
                 if isinstance(message, m.Receipt):
                     self.repeated += message.update_id in self.receipts
                     self.receipts[message.update_id] = message
+                elif isinstance(message, m.JobStarted):
+                    self.started.add(message.job)
                 elif isinstance(message, m.ResendRequest):
                     self.asked_again.append(message.update_id)
                 self._came.set()
                 await delivery.ack()
+
+    async def take_part(self, job: str) -> None:
+        """Accept a running job, and wait until the aggregator has taken that in: nothing is taken of others."""
+        await self.publisher.publish(mail.from_site(m.OfferAnswer(site=self.name, job=job, accepted=True)))
+        await self._until(lambda: job in self.started)
 
     async def receipt(self, update_id: str) -> m.Receipt:
         """Wait for the receipt of an update."""
