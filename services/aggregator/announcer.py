@@ -5,7 +5,8 @@ is one lane for each kind of message, so that none waits behind another kind:
 
     orders     what a job tells its sites: offers, starts, receipts, the end. A site hears of one job in order
     events     for watchers
-    answers    to a site that asks about what is not there; when too many wait one is let go, for the site asks again
+    answers    to a site that asks about what is over, or says again what was decided: at most MOST_ANSWERS wait for one
+               site, so that a site which asks without end takes none of another's
     dead       what breaks the protocol, see `dead_letters`
 """
 
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
 
 import structlog
@@ -27,7 +29,7 @@ from fedbus.core import messages as m
 from services.aggregator.dead_letters import DeadLetters
 
 WAITING_MESSAGES = 10_000
-WAITING_ANSWERS = 1000
+MOST_ANSWERS = 200
 
 log = structlog.get_logger()
 
@@ -41,7 +43,8 @@ class Announcer:
         self._keep = keep
         self._orders: asyncio.Queue[Envelope] = asyncio.Queue(WAITING_MESSAGES)
         self._events: asyncio.Queue[Envelope] = asyncio.Queue(WAITING_MESSAGES)
-        self._answers: asyncio.Queue[Envelope] = asyncio.Queue(WAITING_ANSWERS)
+        self._answers: asyncio.Queue[Envelope] = asyncio.Queue()
+        self._unanswered: Counter[str] = Counter()
 
     async def run(self) -> None:
         """Publish what waits, in order, for ever. A message nobody can take is logged, not fatal."""
@@ -58,6 +61,7 @@ class Announcer:
                 await self._publisher.publish(envelope, mandatory=envelope.exchange == EVENTS)
             except Exception as exc:  # noqa: BLE001 one message that cannot be said must not silence all
                 log.error("unsaid", type=envelope.type, key=envelope.routing_key, error=str(exc))
+            self._unanswered[envelope.routing_key] -= lane is self._answers
             lane.task_done()
 
     async def drained(self) -> None:
@@ -71,9 +75,11 @@ class Announcer:
         await self._orders.put(mail.control(message, site=site))
 
     def answer(self, site: str, message: mail.ControlMessage) -> None:
-        """Send a site what it asked for by a question that it repeats; let go while too many wait."""
-        if not self._answers.full():
-            self._answers.put_nowait(mail.control(message, site=site))
+        """Send a site what it asked for; let go while MOST_ANSWERS wait for it."""
+        envelope = mail.control(message, site=site)
+        if self._unanswered[envelope.routing_key] < MOST_ANSWERS:
+            self._unanswered[envelope.routing_key] += 1
+            self._answers.put_nowait(envelope)
 
     async def event(self, kind: str, job: str, text: str, *, site: str = events.NOBODY, **facts: object) -> None:
         """Publish an event and write the same as a log line."""

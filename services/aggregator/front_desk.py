@@ -65,13 +65,11 @@ class FrontDesk:
                 await delivery.ack()
 
     async def answer(self, delivery: Delivery) -> dict[str, Any]:
-        """What is to be answered, whatever was asked. Raises StoreError when the ledger cannot be used."""
+        """What is to be answered, whatever was asked."""
         try:
             return await self._answer(delivery)
         except JobSpecError as exc:
             return requests.rejected(*exc.problems)
-        except StoreError:
-            raise
         except Exception as exc:
             log.exception("request", key=delivery.envelope.routing_key)
             message = f"the aggregator could not do it: {words(exc)}; its log says more"

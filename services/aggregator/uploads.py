@@ -131,10 +131,11 @@ class Uploads:
 
     def _add_chunk(self, chunk: Chunk, now: float) -> bool:
         upload = self._touched(chunk.transfer, now)
-        if upload.excess or (upload.have >> chunk.index & 1 and upload.count == chunk.count):
+        differs = upload.differs(chunk.count)
+        if upload.excess or (upload.have >> chunk.index & 1 and not differs):
             return False
         frames, body_bytes = upload.chunks + 1, upload.body_bytes + len(chunk.body)
-        upload.excess = upload.differs(chunk.count) or self._excess(chunk.transfer, frames, body_bytes)
+        upload.excess = differs or self._excess(chunk.transfer, frames, body_bytes)
         if upload.excess:
             raise ProtocolError(upload.excess)
         upload.have |= 1 << chunk.index
