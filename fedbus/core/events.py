@@ -22,6 +22,7 @@ SITE_ACCEPTED: Final = "site-accepted"
 SITE_DECLINED: Final = "site-declined"
 SITE_RESYNC: Final = "site-resync"
 TRAINER_TROUBLE: Final = "trainer-trouble"
+SITE_STANDS_OUT: Final = "site-stands-out"
 
 BROKER_BACK: Final = "broker-back"
 BROKER_UNBLOCKED: Final = "broker-unblocked"
@@ -42,6 +43,7 @@ INCIDENTS: Final = frozenset(
         SITE_RETURNED,
         SITE_RESYNC,
         TRAINER_TROUBLE,
+        SITE_STANDS_OUT,
         BROKER_BACK,
         BROKER_UNBLOCKED,
         DISK_HAS_ROOM,

@@ -78,5 +78,6 @@ _WARNINGS = {
     events.SITE_DECLINED,
     events.SITE_RESYNC,
     events.TRAINER_TROUBLE,
+    events.SITE_STANDS_OUT,
     events.UPDATE_REFUSED,
 }
