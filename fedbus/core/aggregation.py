@@ -35,7 +35,7 @@ from fedbus.core.peers import Peers, fewest_examples
 from fedbus.core.robust import Matrix, believed
 from fedbus.core.server_step import step_of
 from fedbus.core.site_stats import SiteStats
-from fedbus.core.strategies import Buffer, Evidence, Plan, settled, strategy_of
+from fedbus.core.strategies import Buffer, Evidence, Plan, counted, least_contributors, settled, strategy_of
 from fedbus.core.strategies.auto import NOT_MEASURED
 from fedbus.core.values import newest_values
 from fedbus.errors import ProtocolError
@@ -110,9 +110,29 @@ class Aggregation:
         """Return what the other sites bound this one by."""
         return Peers.of(site, self._stats, self._active)
 
+    @property
+    def too_few(self) -> str:
+        """Why nothing is committed now: fewer sites are there than the job asks for; empty when enough are.
+
+        A job that asks for one site goes on as it is: with none there nothing comes, and the caller decides.
+        """
+        least, there = self._spec.least_sites, len(self._active)
+        if least == 1 or there >= least:
+            return ""
+        return f"{there} of {counted(least, 'site')} {'is' if there == 1 else 'are'} there"
+
+    @property
+    def kept_back(self) -> str:
+        """Why the buffer becomes no version even at the end: too few sites are there, or in it; empty: it may."""
+        sites, least = len(self._view().sites), least_contributors(self._spec)
+        if self.too_few or sites >= least:
+            return self.too_few
+        return f"{counted(sites, 'site')} of the {least} that every version needs contributed"
+
     def waiting_for(self) -> str:
         """Say what the next version waits for, e.g. 'waiting for 1 more update (1 of 2 in the buffer)'."""
-        return self._strategy.waiting_for(self._view())
+        what = self._strategy.waiting_for(self._view())
+        return f"paused: {self.too_few}; {what}" if self.too_few else what
 
     @property
     def memory(self) -> Memory:
@@ -189,11 +209,13 @@ class Aggregation:
 
     def commit_due(self, *, now: float) -> str | None:
         """Say why a version is to be committed now; None when it is not, always with an empty buffer."""
-        return self._strategy.due(self._view(), now=now) if self._entries else None
+        if not self._entries or self.too_few:
+            return None
+        return self._strategy.due(self._view(), now=now)
 
     def next_due_at(self, *, now: float) -> float | None:
         """Return when to ask `commit_due` again though nothing came: `now` when due, None when time changes nothing."""
-        if not self._entries:
+        if not self._entries or self.too_few:
             return None
         if self.commit_due(now=now):
             return now
@@ -203,7 +225,7 @@ class Aggregation:
         """Make the buffer a version, and apply that. A `reason` commits a buffer that is not due, e.g. at the end.
 
         `gram`: the inner products [K, K] of the deltas of `to_compare`, when there are any. Raises ProtocolError when
-        the buffer is empty, or not due and no reason is given.
+        the buffer is empty, `kept_back`, or not due and no reason is given.
         """
         fact = self._decide(now=now, reason=reason, gram=gram)
         self.apply(fact)
@@ -326,7 +348,7 @@ class Aggregation:
     def _plan(self, *, now: float, reason: str | None) -> tuple[str, Plan]:
         """Why a version is made of the buffer, and what it is made of, before any site is left out."""
         why = self.commit_due(now=now) or reason
-        if not self._entries or why is None:
+        if not self._entries or why is None or self.kept_back:
             raise ProtocolError(f"version {self._version + 1} is not due: {self.waiting_for()}")
         return why, self._strategy.plan(self._view())
 

@@ -11,6 +11,8 @@ JOB_SUBMITTED: Final = "job-submitted"
 JOB_WAITING: Final = "job-waiting"
 JOB_RUNNING: Final = "job-running"
 JOB_CONTINUES: Final = "job-continues"
+JOB_PAUSED: Final = "job-paused"
+JOB_RESUMED: Final = "job-resumed"
 JOB_FINISHING: Final = "job-finishing"
 JOB_ENDED: Final = "job-ended"
 
@@ -38,6 +40,8 @@ RULE_CHOSEN: Final = "rule-chosen"
 INCIDENTS: Final = frozenset(
     {
         JOB_CONTINUES,
+        JOB_PAUSED,
+        JOB_RESUMED,
         SITE_LEFT,
         SITE_LOST,
         SITE_RETURNED,

@@ -46,6 +46,7 @@ class Job:
         self._started_at: float | None = None
         self._reason = ""
         self._accepted: set[str] = set()
+        self._ever_accepted: set[str] = set()
         self._declined: dict[str, str] = {}
         self._active: frozenset[str] = frozenset()
         self._scores = Scores()
@@ -74,6 +75,11 @@ class Job:
         return frozenset(self._accepted)
 
     @property
+    def participants(self) -> frozenset[str]:
+        """Sites that have ever accepted, also those that gave up since."""
+        return frozenset(self._ever_accepted)
+
+    @property
     def declined_sites(self) -> Mapping[str, str]:
         """Reasons by site."""
         return dict(self._declined)
@@ -93,13 +99,13 @@ class Job:
         return {metric: value for metric, value in found if value is not None}
 
     def can_start(self, online: Collection[str]) -> bool:
-        """Whether the job waits for sites and `min_sites` that accepted are online."""
-        return self._state is JobState.WAITING and len(self._accepted & set(online)) >= self.spec.min_sites
+        """Whether the job waits for sites and as many of those that accepted are online as it asks for."""
+        return self._state is JobState.WAITING and len(self._accepted & set(online)) >= self.spec.least_sites
 
     def waiting_for(self, online: Collection[str]) -> str:
         """Say what keeps the job from starting, e.g. 'waiting for sites: 1 of 2 accepted; declined: va (reason)'."""
         ready = len(self._accepted & set(online))
-        text = f"waiting for sites: {ready} of {self.spec.min_sites} accepted"
+        text = f"waiting for sites: {ready} of {self.spec.least_sites} accepted"
         declined = ", ".join(f"{site} ({reason})" for site, reason in sorted(self._declined.items()))
         return f"{text}; declined: {declined}" if declined else text
 
@@ -140,7 +146,12 @@ class Job:
             return False
         self._declined.pop(site, None)
         self._accepted.add(site)
+        self._ever_accepted.add(site)
         return True
+
+    def took_part(self, site: str) -> None:
+        """A site had accepted before the aggregator was started anew; whether it is there, it says itself."""
+        self._ever_accepted.add(site)
 
     def declined(self, site: str, reason: str) -> bool:
         """A site does not take part, or no longer; False when it is too late. ProtocolError when nobody asked it."""

@@ -8,6 +8,7 @@ What lives here: rows, and the transactions that keep them true. What may not: r
     facts     what was decided, in order: folded, refused, committed. State = newest checkpoint + the facts after it
     versions  which versions were published to the model log and confirmed
     incidents what went wrong and what came of it, in words for people
+    participants  which sites have accepted a job
 
 Every write is durable when the call returns (synchronous=FULL). Any thread may call; calls wait for each other.
 """
@@ -48,6 +49,7 @@ CREATE TABLE IF NOT EXISTS versions (
   job TEXT NOT NULL, version INTEGER NOT NULL, published_at REAL NOT NULL, PRIMARY KEY (job, version)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS incidents (job TEXT NOT NULL, at REAL NOT NULL, kind TEXT NOT NULL, text TEXT NOT NULL);
 CREATE INDEX IF NOT EXISTS incidents_by_job ON incidents (job);
+CREATE TABLE IF NOT EXISTS participants (job TEXT NOT NULL, site TEXT NOT NULL, PRIMARY KEY (job, site)) WITHOUT ROWID;
 """
 
 RECEIVING, SPOOLED, DECIDED = "receiving", "spooled", "decided"
@@ -348,6 +350,15 @@ class Ledger:
         """(at, kind, text) of the newest so many incidents of a job, in order."""
         query = "SELECT at, kind, text FROM incidents WHERE job = ? ORDER BY rowid DESC LIMIT ?"
         return [(float(at), str(kind), str(text)) for at, kind, text in reversed(self._rows(query, (job, newest)))]
+
+    def add_participant(self, job: str, site: str) -> None:
+        """A site has accepted a job; once is as good as often."""
+        with self._transaction() as db:
+            db.execute("INSERT OR IGNORE INTO participants VALUES (?,?)", (job, site))
+
+    def participants(self, job: str) -> list[str]:
+        """Sites that have ever accepted a job, in order."""
+        return [str(r[0]) for r in self._rows("SELECT site FROM participants WHERE job = ? ORDER BY site", (job,))]
 
     def refusals(self, job: str) -> list[tuple[str, int]]:
         """Why updates of a job were refused and how often, the most frequent first."""

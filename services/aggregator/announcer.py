@@ -74,6 +74,7 @@ class Announcer:
 
 
 _WARNINGS = {
+    events.JOB_PAUSED,
     events.SITE_LOST,
     events.SITE_DECLINED,
     events.SITE_RESYNC,

@@ -19,6 +19,7 @@ from fedbus.core.job import Job
 from fedbus.core.jobspec import JobSpec
 from fedbus.core.layout import Layout
 from fedbus.core.status_text import span
+from fedbus.core.strategies import counted
 from fedbus.runtime.faults import Point
 from fedbus.store.ledger import JobRow
 from services.aggregator import history, receipts
@@ -77,6 +78,7 @@ class JobRunner:
         self._finish_from = 0.0
         self._scores_until = 0.0
         self._written_at = 0.0
+        self._pause_told = False
 
     # -------------------------------------------------------------- what the daemon tells
 
@@ -104,6 +106,7 @@ class JobRunner:
                 await self._event(events.SITE_DECLINED, text, site=answer.site)
         elif self.life.accepted(answer.site) or known:
             if not known:
+                await self._tools.store(self._tools.ledger.add_participant, self.job, answer.site)
                 await self._event(events.SITE_ACCEPTED, f"{answer.site} takes part", site=answer.site)
             await self.welcome(answer.site)
         self.sites_changed()
@@ -173,6 +176,12 @@ class JobRunner:
         """Why nothing is taken at the moment: the disk is full."""
         return self._tools.disk.full
 
+    @property
+    def waits_for_sites(self) -> bool:
+        """Whether the job runs and nothing is decided, for too few of its sites are there: what comes waits."""
+        running = self.life.state is m.JobState.RUNNING and self._over is None
+        return running and bool(self.aggregation.too_few)
+
     def _nudge(self) -> None:
         self.complete.put_nowait(None)
 
@@ -182,6 +191,8 @@ class JobRunner:
         """Take the job up where the ledger says it is."""
         now = time.monotonic()
         self._written_at = await self._tools.store(self._tools.ledger.last_sign_of_life, self.job)
+        for site in await self._tools.store(self._tools.ledger.participants, self.job):
+            self.life.took_part(site)
         if self.row.layout is not None:
             self._folding = await self._make_folding(Layout.from_dict(self.row.layout))
             await self._folding.restore()
@@ -219,7 +230,7 @@ class JobRunner:
         wait_s = min([LOOK_AGAIN_S, *(max(0.01, t - now) for t in due)])
         try:
             async with asyncio.timeout(wait_s):
-                return await self.complete.get()
+                return await (self.complete.get_but_deltas() if self.waits_for_sites else self.complete.get())
         except TimeoutError:
             return None
 
@@ -260,7 +271,7 @@ class JobRunner:
     async def _step(self) -> None:
         if self._abort is not None:
             self.life.aborted(self._abort, now=time.monotonic())
-            return await self._say_ended({})
+            return await self._end_without_export()
         if self.life.state is m.JobState.WAITING:
             await self._start_if_possible()
         if self.life.state is m.JobState.RUNNING and self._folding is not None:
@@ -271,6 +282,7 @@ class JobRunner:
         return None
 
     async def _step_running(self, folding: Folding) -> None:
+        await self._say_pause()
         # right after a restart no site has come back yet: a buffer must not be committed for their absence
         if self._over is None and self.aggregation.active and self.aggregation.commit_due(now=time.monotonic()):
             await folding.commit()
@@ -284,13 +296,25 @@ class JobRunner:
         if self._over is not None and now >= self._finish_from:
             await self._finish(folding, self._over)
 
+    async def _say_pause(self) -> None:
+        """The job pauses, or goes on. Not right after a restart, when no site has come back yet."""
+        paused = self.waits_for_sites
+        if paused == self._pause_told or time.monotonic() < self._finish_from:
+            return
+        self._pause_told = paused
+        if paused:
+            text = f"paused: {self.aggregation.too_few}; updates that come wait, nothing is lost"
+            await self._event(events.JOB_PAUSED, text)
+        elif self._over is None:
+            await self._event(events.JOB_RESUMED, f"goes on: {', '.join(sorted(self.active()))} are there")
+
     # -------------------------------------------------------------- start
 
     async def _start_if_possible(self) -> None:
         if self._folding is None:
             await self._initial.see_to(self.active())
         if self.life.state.ended:
-            await self._say_ended({})
+            await self._end_without_export()
         elif self._folding is not None and self.life.can_start(self.active()):
             await self._start(self._folding)
 
@@ -317,9 +341,12 @@ class JobRunner:
     # -------------------------------------------------------------- end
 
     async def _finish(self, folding: Folding, reason: str) -> None:
-        if self.aggregation.buffer:
+        if self.aggregation.buffer and not self.aggregation.kept_back:
             await folding.commit("the job ends")
-        await folding.save()
+        if self.aggregation.buffer:
+            reason = self._with_left_out(reason)
+        else:
+            await folding.save()
         version, now = self.aggregation.version, time.monotonic()
         self.life.finishing(reason, now=now, score=[version])
         self._scores_until = now + self._tools.score_timeout_s
@@ -329,6 +356,12 @@ class JobRunner:
         for site in sorted(self.active()):
             await self._tools.announcer.tell(site, m.ScoreRequest(job=self.job, version=version))
 
+    def _with_left_out(self, reason: str) -> str:
+        """Why the job ends, and that what was folded last is part of no version."""
+        updates = counted(len(self.aggregation.buffer), "update")
+        text = f"the last {updates} became no version, for {self.aggregation.kept_back}"
+        return reason if "became no version" in reason else f"{reason}; {text}"
+
     async def _conclude_if_possible(self) -> None:
         if self.life.missing_scores() and time.monotonic() < self._scores_until:
             return
@@ -336,6 +369,12 @@ class JobRunner:
         result = result_of(self.life, self.aggregation, exported=str(exported))
         await self._tools.store(self._tools.ledger.set_job, self.job, result=result)
         self.life.finished(now=time.monotonic())
+        await self._say_ended(result)
+
+    async def _end_without_export(self) -> None:
+        """An aborted job, or one that failed, has a result as well: how far it came, and with whom."""
+        result = result_of(self.life, self.aggregation, exported="")
+        await self._tools.store(self._tools.ledger.set_job, self.job, result=result)
         await self._say_ended(result)
 
     async def _say_ended(self, result: dict[str, object]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from fedbus.core.aggregation import Aggregation
 from fedbus.core.job import Job
 
@@ -18,17 +20,19 @@ def result_of(life: Job, aggregation: Aggregation, *, exported: str) -> dict[str
             site: {"metrics": dict(score.metrics), "num_examples": score.num_examples}
             for site, score in life.final_scores(aggregation.version).items()
         },
-        "sites": site_numbers(aggregation),
+        "sites": site_numbers(aggregation, life.participants),
     }
 
 
-def site_numbers(aggregation: Aggregation) -> dict[str, dict[str, object]]:
-    """Updates folded and refused and mean staleness of every site."""
+def site_numbers(aggregation: Aggregation, participants: Collection[str] = ()) -> dict[str, dict[str, object]]:
+    """Updates folded and refused and mean staleness of every site that sent something or is one of `participants`."""
+    sites = sorted({*participants, *aggregation.all_stats})
+    stats = {site: aggregation.site_stats(site) for site in sites}
     return {
         site: {
-            "updates": stats.folded,
-            "refused": stats.refused,
-            "mean_staleness": round(stats.mean_staleness, 3),
+            "updates": of_site.folded,
+            "refused": of_site.refused,
+            "mean_staleness": round(of_site.mean_staleness, 3),
         }
-        for site, stats in sorted(aggregation.all_stats.items())
+        for site, of_site in stats.items()
     }

@@ -52,12 +52,9 @@ def job_detail(
     detail = job_line(row, runner, membership) | {"spec": dict(row.spec), "result": row.result} | went_wrong
     if runner is None:
         return detail | {"sites": (row.result or {}).get("sites", {})}
-    numbers = site_numbers(runner.aggregation)
-    taking_part = runner.life.accepted_sites | numbers.keys()
+    numbers = site_numbers(runner.aggregation, runner.life.participants)
     detail["means"] = runner.life.means()
-    detail["sites"] = {
-        site: _site_in_job(site, runner, membership, numbers.get(site, {})) for site in sorted(taking_part)
-    }
+    detail["sites"] = {site: _site_in_job(site, runner, membership, numbers[site]) for site in numbers}
     detail["declined"] = dict(runner.life.declined_sites)
     detail["receiving"] = [dataclasses.asdict(upload) for upload in runner.receiving()]
     return detail

@@ -400,3 +400,84 @@ async def test_a_slow_site_of_a_time_boxed_job_is_told_to_make_fewer_steps(tmp_p
     house.announcer.told.clear()
     await house.runner.on_answer(m.OfferAnswer(site="ucsf", job="heart", accepted=True))
     assert m.StepBudget(job="heart", steps=25) in [message for site, message in house.announcer.told]
+
+
+STOPS_AT_3 = {"stop": {"versions": 3}, "strategy": {"kind": "buffered", "buffer": 1}}
+
+
+def leaves(house: House, site: str) -> None:
+    house.membership.left(m.Leave(site=site, session="s"), now=time.monotonic())
+    house.runner.sites_changed()
+
+
+async def test_a_job_pauses_with_fewer_sites_than_it_asks_for_and_loses_nothing(tmp_path: Path) -> None:
+    # given a running job that asks for two sites, one of which leaves
+    house = House(tmp_path, min_sites=2, **STOPS_AT_3)
+    await house.runner.open()
+    for site in ("mercy", "ucsf"):
+        await house.accepts(site)
+    house.makes_initial("mercy", torch.zeros(LAYOUT.numel))
+    await house.runs(has_state(house, m.JobState.RUNNING))
+    leaves(house, "ucsf")
+    # when the other one sends an update
+    update_id = house.sends("mercy", 1)
+    await house.runs(lambda: events.JOB_PAUSED in dict(house.announcer.events))
+    # then it says so, and the update waits: neither folded nor refused
+    says = views.says(house.runner, house.membership)
+    assert says.startswith("paused: 1 of 2 sites is there")
+    assert "left: ucsf (since 0 s)" in says
+    assert house.runner.aggregation.updates == 0
+    assert house.ledger.receipt(update_id) is None
+    # and when the site is back, the job goes on with that update at once
+    await house.accepts("ucsf")
+    await house.runs(lambda: house.runner.aggregation.version == 1)
+    assert events.JOB_RESUMED in dict(house.announcer.events)
+    assert house.ledger.receipt(update_id)["outcome"] == "folded"
+
+
+async def test_a_paused_job_ends_by_its_wall_time_and_says_what_became_no_version(tmp_path: Path) -> None:
+    # given a job with one update in its buffer of two, and a site that leaves
+    house = House(tmp_path, min_sites=2, stop={"wall_time_s": 1.0}, strategy={"kind": "buffered", "buffer": 2})
+    await house.runner.open()
+    for site in ("mercy", "ucsf"):
+        await house.accepts(site)
+    house.makes_initial("mercy", torch.zeros(LAYOUT.numel))
+    await house.runs(has_state(house, m.JobState.RUNNING))
+    house.sends("mercy", 1)
+    await house.runs(lambda: house.runner.aggregation.updates == 1)
+    leaves(house, "ucsf")
+    # when its time is over
+    await house.runs(has_state(house, m.JobState.FINISHING))
+    # then no version was made of one site's update
+    assert house.runner.aggregation.version == 0
+    assert house.row.reason == (
+        "the wall time of 1 s is over; the last 1 update became no version, for 1 of 2 sites is there"
+    )
+    await house.scores("mercy", 0, 0.5)
+    await house.runs(has_state(house, m.JobState.FINISHED))
+
+
+async def test_every_site_that_accepted_is_listed_also_after_a_restart_and_when_the_job_was_aborted(
+    tmp_path: Path,
+) -> None:
+    # given a job that two sites have accepted, one of which sends nothing
+    house = House(tmp_path, **STOPS_AT_3)
+    await house.runner.open()
+    for site in ("mercy", "ucsf"):
+        await house.accepts(site)
+    house.makes_initial("mercy", torch.zeros(LAYOUT.numel))
+    await house.runs(has_state(house, m.JobState.RUNNING))
+    house.sends("mercy", 1)
+    await house.runs(lambda: house.runner.aggregation.version == 1)
+    # when the aggregator is restarted, only the other one is there, and the job is aborted
+    house = House(tmp_path, **STOPS_AT_3)
+    await house.runner.open()
+    await house.accepts("mercy")
+    numbers = views.job_detail(house.row, house.runner, house.membership, {})["sites"]
+    assert {site: of_site["updates"] for site, of_site in numbers.items()} == {"mercy": 1, "ucsf": 0}
+    house.runner.abort("seen enough")
+    await house.runs(has_state(house, m.JobState.ABORTED))
+    # then the result says how far it came, and with whom
+    detail = views.job_detail(house.row, None, house.membership, {})
+    assert (detail["version"], detail["updates"]) == (1, 1)
+    assert {site: of_site["updates"] for site, of_site in detail["sites"].items()} == {"mercy": 1, "ucsf": 0}
