@@ -35,6 +35,8 @@ UPDATE_FOLDED: Final = "update-folded"
 UPDATE_REFUSED: Final = "update-refused"
 VERSION_COMMITTED: Final = "version-committed"
 VERSION_SCORED: Final = "version-scored"
+SCORE_NOT_FINITE: Final = "score-not-finite"
+SCORE_FAILED: Final = "score-failed"
 RULE_CHOSEN: Final = "rule-chosen"
 
 INCIDENTS: Final = frozenset(
@@ -48,6 +50,8 @@ INCIDENTS: Final = frozenset(
         SITE_RESYNC,
         TRAINER_TROUBLE,
         SITE_STANDS_OUT,
+        SCORE_NOT_FINITE,
+        SCORE_FAILED,
         BROKER_BACK,
         BROKER_UNBLOCKED,
         DISK_HAS_ROOM,

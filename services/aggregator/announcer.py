@@ -80,5 +80,7 @@ _WARNINGS = {
     events.SITE_RESYNC,
     events.TRAINER_TROUBLE,
     events.SITE_STANDS_OUT,
+    events.SCORE_NOT_FINITE,
+    events.SCORE_FAILED,
     events.UPDATE_REFUSED,
 }

@@ -30,6 +30,7 @@ from services.aggregator.model_keeper import ModelKeeper
 from services.aggregator.model_log import ModelLogWriter
 from services.aggregator.pacing import Pacing
 from services.aggregator.result import result_of
+from services.aggregator.scoring import Scoring
 from services.aggregator.tools import Tools
 from services.aggregator.uploads import Receiving
 
@@ -72,6 +73,7 @@ class JobRunner:
         self._initial = InitialParams(
             self.job, self.spec, life=self.life, keeper=keeper, tools=tools, adopted=self._adopted
         )
+        self._scoring = Scoring(self.job, life=self.life, aggregation=self.aggregation, keeper=keeper, tools=tools)
         self._abort: str | None = None
         self._over: str | None = None
         self._sites_return_s = sites_return.total_seconds()
@@ -121,20 +123,8 @@ class JobRunner:
                 await self._tools.announcer.tell(site, m.ScoreRequest(job=self.job, version=version))
 
     async def on_score(self, score: m.ScoreAnswer) -> None:
-        """A site scored a version; one that does not exist would pass for the newest from now on and is ignored."""
-        if score.version > self.aggregation.version:
-            return
-        self.life.scored(version=score.version, site=score.site, metrics=score.metrics, num_examples=score.num_examples)
-        metrics = ", ".join(f"{name} {value:.3f}" for name, value in score.metrics.items()) or "no metric"
-        await self._event(
-            events.VERSION_SCORED,
-            f"{score.site} scored version {score.version}: {metrics}",
-            site=score.site,
-            version=score.version,
-            metrics=dict(score.metrics),
-            num_examples=score.num_examples,
-            means=self.life.means(),
-        )
+        """A site scored a version, or could not."""
+        await self._scoring.take(score)
         self._nudge()
 
     async def on_resync(self, request: m.ResyncRequest) -> None:
@@ -288,6 +278,7 @@ class JobRunner:
             await folding.commit()
         await folding.tell()
         await folding.snapshot_if_wanted()
+        await self._scoring.keep_version()
         now = time.monotonic()
         if self._over is None:
             self._over = self.life.stop_reason(
@@ -365,14 +356,15 @@ class JobRunner:
     async def _conclude_if_possible(self) -> None:
         if self.life.missing_scores() and time.monotonic() < self._scores_until:
             return
-        exported = await self._tools.compute(self._keeper.export)
-        result = result_of(self.life, self.aggregation, exported=str(exported))
+        outcome = await self._scoring.conclude()
+        self.life.concluded(failed=outcome.failed, note=outcome.note, now=time.monotonic())
+        result = {**outcome.result, "reason": self.life.reason}
         await self._tools.store(self._tools.ledger.set_job, self.job, result=result)
-        self.life.finished(now=time.monotonic())
         await self._say_ended(result)
 
     async def _end_without_export(self) -> None:
         """An aborted job, or one that failed, has a result as well: how far it came, and with whom."""
+        await self._scoring.drop()
         result = result_of(self.life, self.aggregation, exported="")
         await self._tools.store(self._tools.ledger.set_job, self.job, result=result)
         await self._say_ended(result)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fedbus.core.layout import Layout, TensorSpec
 from fedbus.errors import LayoutError
-from fedbus.store.files import replace_durably
+from fedbus.store.files import replace_durably, replace_soon
 from fedbus.store.tensor_file import TensorFile, TensorSource, write_tensors
 from fedbus.tensors.tiles import tiles
 
@@ -43,8 +43,10 @@ def read_params(path: Path) -> tuple[Layout, Tensor]:
     return layout, flat
 
 
-def write_params(path: Path, flat: Tensor, layout: Layout, metadata: Mapping[str, str]) -> None:
-    """Write the vector's tensors durably, in the layout's dtypes; StoreError when that fails."""
+def write_params(
+    path: Path, flat: Tensor, layout: Layout, metadata: Mapping[str, str], *, durably: bool = True
+) -> None:
+    """Write the vector's tensors, in the layout's dtypes; StoreError when that fails. See `store.files` for durably."""
     places = layout.slices()
     sources = {
         spec.name: TensorSource(
@@ -52,7 +54,7 @@ def write_params(path: Path, flat: Tensor, layout: Layout, metadata: Mapping[str
         )
         for spec in layout.tensors
     }
-    with replace_durably(path) as beside:
+    with (replace_durably if durably else replace_soon)(path) as beside:
         write_tensors(beside, sources, metadata)
 
 
