@@ -43,6 +43,8 @@ from fedbus.errors import ProtocolError
 SUMS_ANEW = 50
 """So often, in versions, the memory sum is made again: it keeps the rounding of all that ever was part of it."""
 
+_NOTHING_YET = SiteStats()
+
 __all__ = ["Aggregation", "Arrival", "Committed", "Duplicate", "Fact", "Folded", "Refused", "SeenIds"]
 
 
@@ -104,7 +106,7 @@ class Aggregation:
 
     def site_stats(self, site: str) -> SiteStats:
         """Return the numbers of one site; all zero for a site that never had an update decided."""
-        return self._stats.get(site, SiteStats())
+        return self._stats.get(site, _NOTHING_YET)
 
     def peers(self, site: str) -> Peers:
         """Return what the other sites bound this one by."""
@@ -332,7 +334,9 @@ class Aggregation:
     def _clip(self, arrival: Arrival, peers: Peers, *, away: bool) -> float:
         """The tightest of the guards that the job has; of a site that was `away`, also that for returners."""
         own, norm = self.site_stats(arrival.update_id.site), arrival.norm
-        others = [self.site_stats(site).norms for site in sorted(self._active - {arrival.update_id.site})]
+        asked = away or self._spec.clip_to_buffer is not None  # there may be hundreds
+        sites = sorted(self._active - {arrival.update_id.site}) if asked else ()
+        others = [self.site_stats(site).norms for site in sites]
         return min(
             guards.clip_to_norm(norm, peers.longest(arrival.scale)),
             own.clip(norm, factor=self._spec.clip_to_own_median),

@@ -43,28 +43,22 @@ def model_scale(norm: float, numel: int) -> float:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Peers:
-    """Of each other site the median of its norms, its examples, its period in seconds; without what is not known."""
+    """The numbers of the other sites; a median of them is taken when it is asked for: there may be hundreds."""
 
-    norms: tuple[float, ...] = ()
-    examples: tuple[int, ...] = ()
-    periods_s: tuple[float, ...] = ()
+    others: tuple[SiteStats, ...] = ()
 
     @classmethod
     def of(cls, site: str, stats: Mapping[str, SiteStats], active: Collection[str]) -> Peers:
         """The peers of `site`: the other active sites; with too few of those that have sent something, all others."""
         known = {name: of_site for name, of_site in stats.items() if name != site and of_site.folded}
-        there = {name: of_site for name, of_site in known.items() if name in active}
-        found = [of_site for _, of_site in sorted((there if len(there) >= OTHERS else known).items())]
-        return cls(
-            norms=tuple(median(of_site.norms) for of_site in found if of_site.norms),
-            examples=tuple(of_site.num_examples for of_site in found if of_site.num_examples),
-            periods_s=tuple(period for of_site in found if (period := of_site.period_s)),
-        )
+        there = tuple(of_site for name, of_site in known.items() if name in active)
+        return cls(others=there if len(there) >= OTHERS else tuple(known.values()))
 
     @property
     def usual_norm(self) -> float | None:
         """The median of the others' medians; None while it says nothing."""
-        return median(self.norms) if len(self.norms) >= OTHERS else None
+        norms = [median(of_site.norms) for of_site in self.others if of_site.norms]
+        return median(norms) if len(norms) >= OTHERS else None
 
     def longest(self, scale: float | None) -> float:
         """Return the length that a delta is scaled down to; infinite while nothing is known.
@@ -78,17 +72,21 @@ class Peers:
 
     def believed_examples(self, claimed: int) -> int:
         """Return how many examples a site counts with that claims so many."""
-        if len(self.examples) < OTHERS:
+        examples = [of_site.num_examples for of_site in self.others if of_site.num_examples]
+        if len(examples) < OTHERS:
             return claimed
-        return min(claimed, MOST_EXAMPLES * median_low(self.examples))
+        return min(claimed, MOST_EXAMPLES * median_low(examples))
 
     def too_soon(self, own: SiteStats, *, now: float) -> bool:
         """Whether an update at `now` comes too soon after the site's last one, and so did its last ones on average."""
-        if len(self.periods_s) < OTHERS or own.last_at is None:
+        if own.last_at is None or len(own.gaps) < ENOUGH:
             return False
-        gap_s, least_s = now - own.last_at, median(self.periods_s) / MOST_OFTEN
-        recent = (*own.gaps, gap_s)[-RECENT:]
-        return len(recent) > ENOUGH and 0.0 < gap_s < least_s and 0.0 < fmean(recent) < least_s
+        gap_s = now - own.last_at
+        mean_s = fmean((*own.gaps, gap_s)[-RECENT:])
+        if gap_s <= 0.0 or mean_s <= 0.0:
+            return False  # a clock that stands still, or began anew
+        periods_s = [period for of_site in self.others if (period := of_site.period_s)]
+        return len(periods_s) >= OTHERS and max(gap_s, mean_s) * MOST_OFTEN < median(periods_s)
 
 
 def fewest_examples(counts: Iterable[int], *, power: float, most_ratio: float | None) -> float:

@@ -148,12 +148,10 @@ class House:
         manifest = m.UpdateManifest(
             job="heart",
             update_id=update_id,
-            base_version=0,
-            num_examples=1,
+            **{"base_version": 0, "num_examples": 1} | facts,
             layout_digest=LAYOUT.digest,
             frames=len(frames),
             body_bytes=sum(map(len, frames)),
-            **facts,
         )
         self.runner.complete.put_nowait(manifest)
 
@@ -606,3 +604,32 @@ async def test_a_finished_job_says_where_its_last_version_is_not_finite(tmp_path
     await house.scores_loss("ucsf", 1, None)
     await house.runs(has_state(house, m.JobState.FINISHED))
     assert house.row.reason == "version 1 of 1 is there; version 1 scores NaN or infinity at ucsf"
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["the first of all", "after the others"])
+async def test_the_first_update_of_a_stolen_login_does_not_ruin_the_params_for_good(
+    tmp_path: Path, first: bool
+) -> None:
+    # given a model of norm 1, two honest sites, and one that sends a billion in every element, of 10^12 patients
+    house = House(tmp_path, stop={"versions": 99}, strategy={"kind": "buffered", "buffer": 1})
+    await house.runner.open()
+    for site in ("mercy", "ucsf", "va"):
+        await house.accepts(site)
+    house.makes_initial("mercy", torch.full((LAYOUT.numel,), 10**-0.5))
+    await house.runs(has_state(house, m.JobState.RUNNING))
+    honest = [("mercy", 0.1, 100), ("ucsf", 0.1, 100)]
+    lie = ("va", 1e9, 10**12)
+    updates = [lie, *honest] if first else [*honest, lie]
+    for sequence, (site, value, examples) in enumerate(updates, start=1):
+        house.sends(site, sequence, value=value, num_examples=examples)
+    await house.runs(lambda: house.runner.aggregation.version == len(updates))
+    # then the params are where honest sites could have brought them
+    assert float(house.keeper.model.params.abs().max()) < (4.0 if first else 10.0)
+    # and people are told
+    said = [text for kind, text in house.announcer.events if kind == events.SITE_STANDS_OUT]
+    if not first:
+        assert said == [
+            "va: its updates are 1e+10 times as long as those of the other sites; at most 30 times counts",
+            "va: it says that it has 1000000000000 examples; they count as 10000, 100 times what the median of the "
+            "other sites has",
+        ]
