@@ -110,6 +110,10 @@ def site(
     ] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")] = None,
     threads: Annotated[int | None, typer.Option(help="Torch threads of the trainer.")] = None,
+    min_contributors: Annotated[
+        int | None, typer.Option(help="Only jobs that make every version of updates of so many sites.")
+    ] = None,
+    min_batch_size: Annotated[int | None, typer.Option(help="Only jobs whose local batches are as large.")] = None,
     max_in_flight: Annotated[int | None, typer.Option(help="Updates that may await their receipt.")] = None,
     status_interval_s: Annotated[float | None, typer.Option(help="Seconds between two status messages.")] = None,
     slowdown: Annotated[float | None, typer.Option(help="Train so many times slower (demonstrations).")] = None,
@@ -128,6 +132,8 @@ def site(
         tasks=tuple(tasks) if tasks else None,
         device=device,
         threads=threads,
+        min_contributors=min_contributors,
+        min_batch_size=min_batch_size,
         max_in_flight=max_in_flight,
         status_interval_s=status_interval_s,
         slowdown=slowdown,

@@ -64,16 +64,19 @@ def job_tables(detail: dict[str, Any]) -> list[RenderableType]:
     for name in ("reason", "exported"):
         if result.get(name):
             facts.add_row(name, str(result[name]))
+    if best := result.get("best"):
+        value = f"version {best['version']}, {best['metric']} {best['value']:.4g}: {best['exported']}"
+        facts.add_row("best", value)
     return [facts, *_site_tables(detail, result.get("scores", {})), *_under_way_and_wrong(detail)]
 
 
 def _site_tables(detail: dict[str, Any], scores: dict[str, Any]) -> list[RenderableType]:
     tables: list[RenderableType] = []
     if detail["sites"]:
-        metrics = sorted({name for score in scores.values() for name in score["metrics"]})
+        metrics = sorted({n for s in scores.values() for n in (*s["metrics"], *s.get("not_finite", ()))})
         table = _table("site", "state", "does", "updates", "refused", "mean staleness", *metrics)
         for site, numbers in detail["sites"].items():
-            score = scores.get(site, {}).get("metrics", {})
+            score = scores.get(site, {})
             table.add_row(
                 site,
                 _cell(numbers.get("state")),
@@ -81,9 +84,12 @@ def _site_tables(detail: dict[str, Any], scores: dict[str, Any]) -> list[Rendera
                 _cell(numbers["updates"]),
                 _cell(numbers["refused"]),
                 f"{numbers['mean_staleness']:.1f}",
-                *(f"{score[name]:.3f}" if name in score else "" for name in metrics),
+                *(_metric(score, name) for name in metrics),
             )
         tables.append(table)
+    for site, score in scores.items():
+        if score.get("failed"):
+            tables.append(Text(f"{site} could not score the last version: {score['failed']}"))
     for site, reason in (detail.get("declined") or {}).items():
         tables.append(Text(f"declined by {site}: {reason}"))
     return tables
@@ -108,6 +114,12 @@ def _under_way_and_wrong(detail: dict[str, Any]) -> list[RenderableType]:
             table.add_row(f"{datetime.fromtimestamp(incident['at']).astimezone():%m-%d %H:%M:%S}", incident["text"])
         tables.append(table)
     return tables
+
+
+def _metric(score: dict[str, Any], name: str) -> str:
+    if name in score.get("not_finite", ()):
+        return "not finite"
+    return f"{score['metrics'][name]:.3f}" if name in score.get("metrics", {}) else ""
 
 
 def _activity(activity: dict[str, Any]) -> str:

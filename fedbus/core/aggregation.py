@@ -31,16 +31,19 @@ from fedbus.core.facts import Arrival, Combination, Committed, Duplicate, Fact, 
 from fedbus.core.jobspec import AutoSpec, JobSpec
 from fedbus.core.memory import Memory
 from fedbus.core.messages import UpdateId
+from fedbus.core.peers import Peers, fewest_examples
 from fedbus.core.robust import Matrix, believed
 from fedbus.core.server_step import step_of
 from fedbus.core.site_stats import SiteStats
-from fedbus.core.strategies import Buffer, Evidence, Plan, settled, strategy_of
+from fedbus.core.strategies import Buffer, Evidence, Plan, counted, least_contributors, settled, strategy_of
 from fedbus.core.strategies.auto import NOT_MEASURED
 from fedbus.core.values import newest_values
 from fedbus.errors import ProtocolError
 
 SUMS_ANEW = 50
 """So often, in versions, the memory sum is made again: it keeps the rounding of all that ever was part of it."""
+
+_NOTHING_YET = SiteStats()
 
 __all__ = ["Aggregation", "Arrival", "Committed", "Duplicate", "Fact", "Folded", "Refused", "SeenIds"]
 
@@ -103,11 +106,35 @@ class Aggregation:
 
     def site_stats(self, site: str) -> SiteStats:
         """Return the numbers of one site; all zero for a site that never had an update decided."""
-        return self._stats.get(site, SiteStats())
+        return self._stats.get(site, _NOTHING_YET)
+
+    def peers(self, site: str) -> Peers:
+        """Return what the other sites bound this one by."""
+        return Peers.of(site, self._stats, self._active)
+
+    @property
+    def too_few(self) -> str:
+        """Why nothing is committed now: fewer sites are there than the job asks for; empty when enough are.
+
+        A job that asks for one site goes on as it is: with none there nothing comes, and the caller decides.
+        """
+        least, there = self._spec.least_sites, len(self._active)
+        if least == 1 or there >= least:
+            return ""
+        return f"{there} of {counted(least, 'site')} {'is' if there == 1 else 'are'} there"
+
+    @property
+    def kept_back(self) -> str:
+        """Why the buffer becomes no version even at the end: too few sites are there, or in it; empty: it may."""
+        sites, least = len(self._view().sites), least_contributors(self._spec)
+        if self.too_few or sites >= least:
+            return self.too_few
+        return f"{counted(sites, 'site')} of the {least} that every version needs contributed"
 
     def waiting_for(self) -> str:
         """Say what the next version waits for, e.g. 'waiting for 1 more update (1 of 2 in the buffer)'."""
-        return self._strategy.waiting_for(self._view())
+        what = self._strategy.waiting_for(self._view())
+        return f"paused: {self.too_few}; {what}" if self.too_few else what
 
     @property
     def memory(self) -> Memory:
@@ -125,22 +152,31 @@ class Aggregation:
 
     # -------------------------------------------------------------- decisions
 
-    def screen(self, *, update_id: UpdateId, base_version: int, num_examples: int) -> Refused | Duplicate | None:
+    def screen(
+        self, *, update_id: UpdateId, base_version: int, num_examples: int, now: float | None = None
+    ) -> Refused | Duplicate | None:
         """Judge what the manifest says, before the body is read; None: worth reading. Changes nothing.
 
-        A Refused is recorded by `apply`, once the caller has stored it.
+        `now`: when it came, for the frequency of its site; None: not looked at. A Refused is recorded by `apply`, once
+        the caller has stored it.
         """
+        site = update_id.site
         if update_id in self._seen:
             return Duplicate(update_id=update_id)
         reason = screening.reason_against(
-            self._spec, update_id.site, version=self._version, base_version=base_version, num_examples=num_examples
+            self._spec, site, version=self._version, base_version=base_version, num_examples=num_examples
         )
+        if reason is None and now is not None:
+            reason = screening.reason_against_frequency(site, self.site_stats(site), self.peers(site), now=now)
         return Refused(update_id=update_id, reason=reason) if reason else None
 
     def receive(self, arrival: Arrival, *, now: float) -> Folded | Refused | Duplicate:
         """Decide on an update whose body was read and measured, and apply the decision."""
         verdict: Folded | Refused | Duplicate | None = self.screen(
-            update_id=arrival.update_id, base_version=arrival.base_version, num_examples=arrival.num_examples
+            update_id=arrival.update_id,
+            base_version=arrival.base_version,
+            num_examples=arrival.num_examples,
+            now=now,
         )
         if verdict is None:
             reason = screening.reason_against_norm(arrival, self.site_stats(arrival.update_id.site))
@@ -175,11 +211,13 @@ class Aggregation:
 
     def commit_due(self, *, now: float) -> str | None:
         """Say why a version is to be committed now; None when it is not, always with an empty buffer."""
-        return self._strategy.due(self._view(), now=now) if self._entries else None
+        if not self._entries or self.too_few:
+            return None
+        return self._strategy.due(self._view(), now=now)
 
     def next_due_at(self, *, now: float) -> float | None:
         """Return when to ask `commit_due` again though nothing came: `now` when due, None when time changes nothing."""
-        if not self._entries:
+        if not self._entries or self.too_few:
             return None
         if self.commit_due(now=now):
             return now
@@ -189,7 +227,7 @@ class Aggregation:
         """Make the buffer a version, and apply that. A `reason` commits a buffer that is not due, e.g. at the end.
 
         `gram`: the inner products [K, K] of the deltas of `to_compare`, when there are any. Raises ProtocolError when
-        the buffer is empty, or not due and no reason is given.
+        the buffer is empty, `kept_back`, or not due and no reason is given.
         """
         fact = self._decide(now=now, reason=reason, gram=gram)
         self.apply(fact)
@@ -260,14 +298,14 @@ class Aggregation:
 
     def _fold(self, arrival: Arrival, *, now: float) -> Folded:
         site = arrival.update_id.site
-        stats = self.site_stats(site)
-        staleness = self._version - arrival.base_version
+        stats, peers = self.site_stats(site), self.peers(site)
+        staleness, examples = self._version - arrival.base_version, peers.believed_examples(arrival.num_examples)
         evidence = Evidence(
-            num_examples=arrival.num_examples,
+            num_examples=examples,
             staleness=staleness,
             site=stats,
             active=len(self._active),
-            fewest_examples=self._fewest_examples(arrival.num_examples),
+            fewest_examples=self._fewest_examples(examples),
             slot=self._memory.buffer.get(site),
             remembered=self._memory.sites.get(site),
             rule=self._rule,
@@ -279,10 +317,10 @@ class Aggregation:
         return Folded(
             update_id=arrival.update_id,
             base_version=arrival.base_version,
-            num_examples=arrival.num_examples,
+            num_examples=examples,
             staleness=staleness,
             weight=share.weight,
-            clip=self._clip(arrival, away=away),
+            clip=self._clip(arrival, peers, away=away),
             norm=arrival.norm,
             at=now,
             steps=arrival.steps,
@@ -293,24 +331,28 @@ class Aggregation:
             values_norm=arrival.values_norm,
         )
 
-    def _clip(self, arrival: Arrival, *, away: bool) -> float:
+    def _clip(self, arrival: Arrival, peers: Peers, *, away: bool) -> float:
         """The tightest of the guards that the job has; of a site that was `away`, also that for returners."""
         own, norm = self.site_stats(arrival.update_id.site), arrival.norm
-        others = [self.site_stats(site).norms for site in sorted(self._active - {arrival.update_id.site})]
+        asked = away or self._spec.clip_to_buffer is not None  # there may be hundreds
+        sites = sorted(self._active - {arrival.update_id.site}) if asked else ()
+        others = [self.site_stats(site).norms for site in sites]
         return min(
+            guards.clip_to_norm(norm, peers.longest(arrival.scale)),
             own.clip(norm, factor=self._spec.clip_to_own_median),
             guards.clip_to_others(norm, others, factor=self._spec.clip_to_buffer),
             guards.clip_of_returner(norm, own.norms, others) if away else 1.0,
         )
 
-    def _fewest_examples(self, arrived: int) -> int:
+    def _fewest_examples(self, arrived: int) -> float:
         known = (self._stats[site].num_examples for site in self._active if site in self._stats)
-        return min([arrived, *(n for n in known if n)])
+        counts, spec = [arrived, *(n for n in known if n)], self._spec
+        return fewest_examples(counts, power=spec.num_examples_power, most_ratio=spec.num_examples_ratio)
 
     def _plan(self, *, now: float, reason: str | None) -> tuple[str, Plan]:
         """Why a version is made of the buffer, and what it is made of, before any site is left out."""
         why = self.commit_due(now=now) or reason
-        if not self._entries or why is None:
+        if not self._entries or why is None or self.kept_back:
             raise ProtocolError(f"version {self._version + 1} is not due: {self.waiting_for()}")
         return why, self._strategy.plan(self._view())
 

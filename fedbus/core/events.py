@@ -12,6 +12,8 @@ JOB_WAITING: Final = "job-waiting"
 JOB_RUNNING: Final = "job-running"
 JOB_CONTINUES: Final = "job-continues"
 JOB_TROUBLE: Final = "job-trouble"
+JOB_PAUSED: Final = "job-paused"
+JOB_RESUMED: Final = "job-resumed"
 JOB_FINISHING: Final = "job-finishing"
 JOB_ENDED: Final = "job-ended"
 
@@ -24,6 +26,7 @@ SITE_DECLINED: Final = "site-declined"
 SITE_LIMITED: Final = "site-limited"
 SITE_RESYNC: Final = "site-resync"
 TRAINER_TROUBLE: Final = "trainer-trouble"
+SITE_STANDS_OUT: Final = "site-stands-out"
 
 BROKER_BACK: Final = "broker-back"
 BROKER_UNBLOCKED: Final = "broker-unblocked"
@@ -34,17 +37,24 @@ UPDATE_FOLDED: Final = "update-folded"
 UPDATE_REFUSED: Final = "update-refused"
 VERSION_COMMITTED: Final = "version-committed"
 VERSION_SCORED: Final = "version-scored"
+SCORE_NOT_FINITE: Final = "score-not-finite"
+SCORE_FAILED: Final = "score-failed"
 RULE_CHOSEN: Final = "rule-chosen"
 
 INCIDENTS: Final = frozenset(
     {
         JOB_CONTINUES,
         JOB_TROUBLE,
+        JOB_PAUSED,
+        JOB_RESUMED,
         SITE_LEFT,
         SITE_LOST,
         SITE_RETURNED,
         SITE_RESYNC,
         TRAINER_TROUBLE,
+        SITE_STANDS_OUT,
+        SCORE_NOT_FINITE,
+        SCORE_FAILED,
         BROKER_BACK,
         BROKER_UNBLOCKED,
         DISK_HAS_ROOM,

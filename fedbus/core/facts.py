@@ -45,7 +45,7 @@ class Arrival:
 
     norm: the L2 norm of its delta. steps: local steps it took; 0 when its site did not say. travel, response: the
     site's secant, see `tensors.secant`; travel 0: none. values_norm: the L2 norm of the values that it brings; None:
-    it brings none.
+    it brings none. scale: of the model, see `peers.model_scale`; None: unknown.
     """
 
     update_id: UpdateId
@@ -56,6 +56,7 @@ class Arrival:
     travel: float = 0.0
     response: float = 0.0
     values_norm: float | None = None
+    scale: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,9 +64,9 @@ class Folded:
     """The update is in the buffer: its delta is added with the factor `weight * clip`, and the terms of `also` are.
 
     weight: finite and > 0. clip: in [0, 1]; scales a delta that is too long down, and does not count in the
-    normaliser. norm: of the delta as it came. at: seconds on the clock of the caller. also: of updates of the same
-    site that came before, what they count changes by. rebase: the oldest version that is worth training from, when the
-    update is from one that was not; its site is told.
+    normaliser. norm: of the delta as it came. num_examples: as many as its site is believed, see `peers`. at: seconds
+    on the clock of the caller. also: of updates of the same site that came before, what they count changes by. rebase:
+    the oldest version that is worth training from, when the update is from one that was not; its site is told.
     """
 
     update_id: UpdateId

@@ -16,6 +16,7 @@ job: those that come too late are no error, they return False.
 
 Stop rules, in the order in which they are asked: versions, updates, wall_time_s (since `started`), target, patience.
 Target and patience look at the mean of `scores`, over at least max(min_sites, half of the active sites) sites.
+While a version has no finite loss somewhere it reaches no target, and is no improvement.
 """
 
 from __future__ import annotations
@@ -35,6 +36,9 @@ _NEXT: Mapping[str, tuple[JobState, JobState]] = {
     "finished": (JobState.FINISHING, JobState.FINISHED),
 }
 
+NEAR_TARGET = 0.1
+"""From three sites on, the mean without any one of them has to come this near to a target, as a share of it."""
+
 
 class Job:
     """One job on its way. `spec` and what the sites answered decide; the caller acts."""
@@ -46,11 +50,13 @@ class Job:
         self._started_at: float | None = None
         self._reason = ""
         self._accepted: set[str] = set()
+        self._ever_accepted: set[str] = set()
         self._declined: dict[str, str] = {}
         self._active: frozenset[str] = frozenset()
         self._scores = Scores()
         self._trend = Trend(ranking_of(spec)[1])
         self._finals: dict[tuple[int, str], Score] = {}
+        self._cannot_score: dict[tuple[int, str], str] = {}
         self._final_versions: frozenset[int] = frozenset()
 
     # -------------------------------------------------------------- what is known
@@ -74,6 +80,11 @@ class Job:
         return frozenset(self._accepted)
 
     @property
+    def participants(self) -> frozenset[str]:
+        """Sites that have ever accepted, also those that gave up since."""
+        return frozenset(self._ever_accepted)
+
+    @property
     def declined_sites(self) -> Mapping[str, str]:
         """Reasons by site."""
         return dict(self._declined)
@@ -87,19 +98,34 @@ class Job:
         """Return the mean of a metric over the sites' newest scores; None below the quorum."""
         return self._scores.mean(metric, quorum=self._quorum())
 
+    @property
+    def ranking_mean(self) -> float | None:
+        """The mean that ranks the newest scored version; None below the quorum, and while it is broken somewhere."""
+        return None if self.broken else self.mean(ranking_of(self.spec)[0])
+
     def means(self) -> dict[str, float]:
         """Return all means that exist."""
         found = ((metric, self.mean(metric)) for metric in self._scores.metrics())
         return {metric: value for metric, value in found if value is not None}
 
+    @property
+    def not_finite(self) -> dict[str, Score]:
+        """By site, its newest score while something of it is not finite."""
+        return self._scores.not_finite
+
+    @property
+    def broken(self) -> bool:
+        """Whether the newest version that some site scored has no finite loss there."""
+        return self._scores.broken
+
     def can_start(self, online: Collection[str]) -> bool:
-        """Whether the job waits for sites and `min_sites` that accepted are online."""
-        return self._state is JobState.WAITING and len(self._accepted & set(online)) >= self.spec.min_sites
+        """Whether the job waits for sites and as many of those that accepted are online as it asks for."""
+        return self._state is JobState.WAITING and len(self._accepted & set(online)) >= self.spec.least_sites
 
     def waiting_for(self, online: Collection[str]) -> str:
         """Say what keeps the job from starting, e.g. 'waiting for sites: 1 of 2 accepted; declined: va (reason)'."""
         ready = len(self._accepted & set(online))
-        text = f"waiting for sites: {ready} of {self.spec.min_sites} accepted"
+        text = f"waiting for sites: {ready} of {self.spec.least_sites} accepted"
         declined = ", ".join(f"{site} ({reason})" for site, reason in sorted(self._declined.items()))
         return f"{text}; declined: {declined}" if declined else text
 
@@ -124,6 +150,14 @@ class Job:
         """All is scored and exported."""
         self._go("finished", now=now)
 
+    def concluded(self, *, failed: str, note: str, now: float) -> None:
+        """All is scored: the job has failed after all, for that reason; or it is finished, perhaps with a note."""
+        if failed:
+            return self.failed(failed, now=now)
+        self.finished(now=now)
+        self._reason = f"{self._reason}; {note}" if note else self._reason
+        return None
+
     def failed(self, reason: str, *, now: float) -> None:
         """The job cannot go on."""
         self._end(JobState.FAILED, reason, now=now)
@@ -140,7 +174,12 @@ class Job:
             return False
         self._declined.pop(site, None)
         self._accepted.add(site)
+        self._ever_accepted.add(site)
         return True
+
+    def took_part(self, site: str) -> None:
+        """A site had accepted before the aggregator was started anew; whether it is there, it says itself."""
+        self._ever_accepted.add(site)
 
     def declined(self, site: str, reason: str) -> bool:
         """A site does not take part, or no longer; False when it is too late. ProtocolError when nobody asked it."""
@@ -155,30 +194,55 @@ class Job:
         self._active = frozenset(sites)
         self._scores.keep_only(self._active)
 
-    def scored(self, *, version: int, site: str, metrics: Mapping[str, float], num_examples: int) -> bool:
+    def scored(
+        self,
+        *,
+        version: int,
+        site: str,
+        metrics: Mapping[str, float],
+        num_examples: int,
+        not_finite: Collection[str] = (),
+    ) -> bool:
         """Take in a site's score of a version; False when it does not count (site not active, older, no examples).
 
         While the job is finishing only the versions that `finishing` named count, see `final_scores`.
         """
-        score = Score(version=version, metrics=dict(metrics), num_examples=num_examples)
+        score = Score.of(version=version, metrics=metrics, num_examples=num_examples, not_finite=not_finite)
         if self._state is JobState.FINISHING and version in self._final_versions and site in self._active:
             self._finals[version, site] = score
+            self._cannot_score.pop((version, site), None)
             return True
         if self._state is not JobState.RUNNING or site not in self._active or not self._scores.add(site, score):
             return False
-        mean = self.mean(ranking_of(self.spec)[0])
-        if mean is not None:
+        mean = self.ranking_mean
+        if mean is not None or self.broken:
             self._trend.add(version, mean)
         return True
+
+    def cannot_score(self, *, version: int, site: str, reason: str) -> None:
+        """A site has tried to score a version, and cannot: what it measured before does not stand for it any more.
+
+        At the end of the job nobody waits for it.
+        """
+        if site not in self._active:
+            return
+        if self._state is JobState.FINISHING and version in self._final_versions:
+            self._cannot_score[version, site] = reason
+        elif self._state is JobState.RUNNING:
+            self._scores.drop(site)
 
     def final_scores(self, version: int) -> dict[str, Score]:
         """Return what each site measured of a version while the job was finishing."""
         return {site: score for (scored, site), score in sorted(self._finals.items()) if scored == version}
 
+    def failed_scores(self, version: int) -> dict[str, str]:
+        """Return why sites could not score a version while the job was finishing."""
+        return {site: why for (scored, site), why in sorted(self._cannot_score.items()) if scored == version}
+
     def missing_scores(self) -> list[tuple[int, str]]:
         """Return (version, site) of the final scores that active sites still owe."""
         wanted = ((version, site) for version in self._final_versions for site in self._active)
-        return sorted(key for key in wanted if key not in self._finals)
+        return sorted(key for key in wanted if key not in self._finals and key not in self._cannot_score)
 
     # -------------------------------------------------------------- end
 
@@ -202,14 +266,24 @@ class Job:
         return self._started_at + limit if running and limit is not None and self._started_at is not None else None
 
     def _target_reached(self, target: TargetSpec | None) -> str | None:
-        mean = None if target is None else self.mean(target.metric)
+        mean = None if target is None or self.broken else self.mean(target.metric)
         if target is None or mean is None:
+            return None
+        if not self._without_any_one(target):
             return None
         if target.at_least is not None and mean >= target.at_least:
             return f"{target.metric} {mean:.4g} reached the target of at least {target.at_least:g}"
         if target.at_most is not None and mean <= target.at_most:
             return f"{target.metric} {mean:.4g} reached the target of at most {target.at_most:g}"
         return None
+
+    def _without_any_one(self, target: TargetSpec) -> bool:
+        """Whether the others come near the target without any single site: nobody ends a job alone."""
+        means = self._scores.means_without_one(target.metric)
+        if target.at_least is not None:
+            return all(mean >= target.at_least - NEAR_TARGET * abs(target.at_least) for mean in means)
+        limit = target.at_most or 0.0
+        return all(mean <= limit + NEAR_TARGET * abs(limit) for mean in means)
 
     def _patience_over(self, patience: PatienceSpec | None) -> str | None:
         best = self._trend.best

@@ -11,7 +11,8 @@ A complete example; `task`, `local`, `stop` and `name` are required, all other k
     task: heart_disease              # a task that the sites have installed
     task_config: {hidden: 32}        # handed to the task as it stands
     seed: 0
-    min_sites: 1                     # the job starts when so many sites have accepted
+    min_sites: 1                     # the job starts when so many sites have accepted, and pauses with fewer
+    min_contributors: 1              # every version comes from so many distinct sites: a promise to each of them
     sites: null                      # only these sites are asked; null asks everybody
     initial_params: null             # a file in the aggregator's params folder; null: the first site makes them
     keep: []                         # tensors that stay at each site: patterns such as "head.*", or `batch_norm`
@@ -97,6 +98,7 @@ from fedbus.core.jobspec_sections import (
     kind_from_text,
 )
 from fedbus.core.messages import check_name
+from fedbus.core.spec_contributors import check_contributors
 from fedbus.core.spec_text import SpecValueError, frozen_json, load_yaml, problems_of, shown, thawed_json
 from fedbus.errors import JobSpecError, Problem
 
@@ -142,6 +144,10 @@ FrozenJson = Annotated[
 ]
 
 
+_NEW_KEYS: Mapping[str, Any] = MappingProxyType({"keep": [], "min_contributors": 1})
+"""Keys that the release before does not know, with what it does."""
+
+
 class JobSpec(Spec):
     """One job. Build it with `parse` or `parse_yaml`, which report every problem; never mutated afterwards."""
 
@@ -150,6 +156,7 @@ class JobSpec(Spec):
     task_config: FrozenJson = Field(default_factory=lambda: MappingProxyType({}))
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     min_sites: Annotated[int, Field(ge=1, le=10**6)] = 1
+    min_contributors: Annotated[int, Field(ge=1, le=10**6)] = 1
     sites: Sites | None = None
     initial_params: str | None = None
     keep: Patterns = ()
@@ -195,6 +202,11 @@ class JobSpec(Spec):
         return self
 
     @model_validator(mode="after")
+    def _enough_contributors(self) -> Self:
+        check_contributors(self.min_contributors, strategy=self.strategy, robust=self.robust, sites=self.sites)
+        return self
+
+    @model_validator(mode="after")
     def _robust_has_a_buffer(self) -> Self:
         if self.robust is None:
             return self
@@ -223,6 +235,11 @@ class JobSpec(Spec):
         if self.local.time_boxed and isinstance(self.strategy, CalibratedSpec):
             raise SpecValueError("strategy", "remembers deltas of unlike lengths when local.time_boxed; use auto")
         return self
+
+    @property
+    def least_sites(self) -> int:
+        """So many sites must be there for the job to start and to go on."""
+        return max(self.min_sites, self.min_contributors)
 
     @property
     def adapts_step(self) -> bool:
@@ -271,6 +288,10 @@ class JobSpec(Spec):
     def to_dict(self) -> dict[str, Any]:
         """Return the spec as JSON-able data with every default filled in; `parse` of it gives an equal spec."""
         return self.model_dump(mode="json")
+
+    def to_offer(self) -> dict[str, Any]:
+        """Return the spec as sites are offered it: a site of the release before reads one that asks for nothing new."""
+        return {k: v for k, v in self.to_dict().items() if k not in _NEW_KEYS or v != _NEW_KEYS[k]}
 
 
 def _problems_of_choices(data: Mapping[str, Any]) -> list[Problem]:

@@ -33,13 +33,15 @@ class SitePolicy:
     """What a site allows.
 
     installed_tasks: names found by entry point. allowed_tasks: those of them that may run here; None allows all.
-    min_batch_size: smallest local batch; the delta of a batch of one is close to one patient's data.
+    min_batch_size: smallest local batch; the delta of a batch of one is close to one patient's data. min_contributors:
+    so many sites must be in every version, so that nobody reads from it what this one has sent.
     """
 
     site: str
     installed_tasks: frozenset[str]
     allowed_tasks: frozenset[str] | None = None
     min_batch_size: int = 1
+    min_contributors: int = 1
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -68,7 +70,16 @@ class SitePolicy:
             return f"task {spec.task!r} is not allowed here; allowed: {_listed(self.tasks)}"
         if spec.local.batch_size < self.min_batch_size:
             return f"batch_size {spec.local.batch_size} is below this site's minimum of {self.min_batch_size}"
+        if spec.min_contributors < self.min_contributors:
+            return (
+                f"the job's versions may come from {_counted(spec.min_contributors)}, this site takes part from "
+                f"{_counted(self.min_contributors)} on: set min_contributors: {self.min_contributors} in the job"
+            )
         return None
+
+
+def _counted(sites: int) -> str:
+    return f"{sites} site" if sites == 1 else f"{sites} sites"
 
 
 def _listed(names: frozenset[str] | tuple[str, ...]) -> str:

@@ -6,25 +6,59 @@ Sites are unequally fast and skip versions, so hardly any version is ever scored
 did score it would mostly be one over the fast sites. The mean here is that of each site's *newest* score, weighted by
 num_examples; a version is scored when a site scores it and this mean exists. It lags by the slowest site, which is the
 safe side for a stop rule. It exists once `quorum` sites have a score that counts.
+
+A mean over the sites where something is finite says nothing of a version that is `broken` at another one: such a
+version is never the best, and reaches no target. What one site says is bounded, from three sites on: it counts for at
+most as many examples as all others together, and a value that is out of all proportion to the others' counts as though
+it were at the end of what is in proportion.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 Better = Literal["higher", "lower"]
+MOST_METRICS = 64
+"""So many metrics of a score are kept."""
+OUT_OF_PROPORTION = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Score:
-    """One site's newest evaluation."""
+    """One site's evaluation of a version.
+
+    metrics: the finite ones, at most MOST_METRICS. not_finite: names of those that came out as NaN or infinity.
+    """
 
     version: int
     metrics: Mapping[str, float]
     num_examples: int
+    not_finite: tuple[str, ...] = ()
+
+    @classmethod
+    def of(
+        cls, *, version: int, metrics: Mapping[str, float], num_examples: int, not_finite: Collection[str] = ()
+    ) -> Score:
+        """A score as it came: what is not finite is told apart, what is too much is left out."""
+        finite = {name: value for name, value in metrics.items() if math.isfinite(value)}
+        others = sorted({*not_finite, *(metrics.keys() - finite.keys())})
+        return cls(
+            version=version,
+            metrics=dict(list(finite.items())[:MOST_METRICS]),
+            num_examples=num_examples,
+            not_finite=tuple(others[:MOST_METRICS]),
+        )
+
+    @property
+    def broken(self) -> bool:
+        """Whether the version is of no use at this site: its loss is not finite, or nothing that was measured is.
+
+        Another metric alone may have no value there, such as the AUC of patients that are all ill.
+        """
+        return "loss" in self.not_finite or (not self.metrics and bool(self.not_finite))
 
 
 class Scores:
@@ -45,6 +79,20 @@ class Scores:
         """Forget the scores of all other sites: a site that is gone must not hold the mean where it was."""
         self._newest = {site: score for site, score in self._newest.items() if site in sites}
 
+    def drop(self, site: str) -> None:
+        """Forget a site's score: it cannot score any more."""
+        self._newest.pop(site, None)
+
+    @property
+    def not_finite(self) -> dict[str, Score]:
+        """The newest scores with something that is not finite, by site."""
+        return {site: score for site, score in sorted(self._newest.items()) if score.not_finite}
+
+    @property
+    def broken(self) -> bool:
+        """Whether the newest version that some site scored is of no use there."""
+        return any(score.broken for score in self._newest.values())
+
     def metrics(self) -> tuple[str, ...]:
         """Return the names of all metrics that any site reports."""
         return tuple(sorted({name for score in self._newest.values() for name in score.metrics}))
@@ -52,17 +100,43 @@ class Scores:
     def mean(self, metric: str, *, quorum: int) -> float | None:
         """Return the mean of a metric over sites, weighted by num_examples; None below `quorum` sites.
 
-        A site that does not report the metric, or reports NaN or infinity, does not count.
+        A site that does not report the metric, or reports NaN or infinity, does not count; see `broken`.
         """
-        found = [
-            (score.num_examples, score.metrics[metric])
-            for score in self._newest.values()
-            if math.isfinite(score.metrics.get(metric, math.nan))
+        found = self._reported(metric)
+        return mean_of(found) if found and len(found) >= quorum else None
+
+    def means_without_one(self, metric: str) -> list[float]:
+        """Return the mean once more without each site in turn; none below three sites that report the metric."""
+        found = self._reported(metric)
+        return [mean_of([*found[:i], *found[i + 1 :]]) for i in range(len(found))] if len(found) > 2 else []
+
+    def _reported(self, metric: str) -> list[tuple[int, float]]:
+        scores = self._newest.values()
+        return [(score.num_examples, score.metrics[metric]) for score in scores if metric in score.metrics]
+
+
+def mean_of(found: Sequence[tuple[int, float]]) -> float:
+    """Return the mean of (examples, value), at least one; from three on each is bounded by the others, see the module.
+
+    A value is in proportion up to OUT_OF_PROPORTION times the others' range, or size, beyond their range.
+    """
+    if len(found) < 3:
+        bounded = list(found)
+    else:
+        whole = sum(examples for examples, _ in found)
+        bounded = [
+            (min(examples, whole - examples), _in_proportion(value, [*found[:i], *found[i + 1 :]]))
+            for i, (examples, value) in enumerate(found)
         ]
-        if not found or len(found) < quorum:
-            return None
-        total = sum(examples for examples, _ in found)
-        return math.fsum(examples / total * value for examples, value in found)
+    total = sum(examples for examples, _ in bounded)
+    return math.fsum(examples / total * value for examples, value in bounded)
+
+
+def _in_proportion(value: float, others: Sequence[tuple[int, float]]) -> float:
+    values = [other for _, other in others]
+    low, high = min(values), max(values)
+    beyond = max(OUT_OF_PROPORTION * max(high - low, abs(low), abs(high)), 1.0)
+    return min(max(value, low - beyond), high + beyond)
 
 
 class Trend:
@@ -77,8 +151,10 @@ class Trend:
         self._best_before: tuple[int, float] | None = None
         self._since_before = 0
 
-    def add(self, version: int, mean: float) -> None:
-        """Set the point of the newest version; points of older versions are ignored."""
+    def add(self, version: int, mean: float | None) -> None:
+        """Set the point of the newest version; points of older versions are ignored. None: it is worse than any."""
+        if mean is None:
+            mean = -math.inf if self._better == "higher" else math.inf
         if self._newest is not None and version < self._newest[0]:
             return
         if self._newest is not None and version > self._newest[0]:
@@ -88,8 +164,14 @@ class Trend:
 
     @property
     def best(self) -> tuple[int, float] | None:
-        """The best version and its mean, the earlier one of equals; None without points."""
-        return self._newest if self._newest_is_best() else self._best_before
+        """The best version and its mean, the earlier one of equals; None without points that are good for anything."""
+        best = self._newest if self._newest_is_best() else self._best_before
+        return best if best is not None and math.isfinite(best[1]) else None
+
+    @property
+    def candidates(self) -> frozenset[int]:
+        """Versions that are the best or may be, once the mean of the newest has moved."""
+        return frozenset(point[0] for point in (self._newest, self._best_before) if point is not None)
 
     @property
     def since_best(self) -> int:

@@ -11,6 +11,7 @@ from statistics import median
 
 from fedbus.core.facts import Arrival
 from fedbus.core.jobspec import JobSpec
+from fedbus.core.peers import MOST_OFTEN, Peers
 from fedbus.core.site_stats import SiteStats
 
 MAX_EXAMPLES = 10**12
@@ -31,6 +32,16 @@ def reason_against(spec: JobSpec, site: str, *, version: int, base_version: int,
     if limit is not None and staleness > limit:
         return f"staleness {staleness} is above the job's max_staleness {limit}; train from version {version}"
     return None
+
+
+def reason_against_frequency(site: str, own: SiteStats, peers: Peers, *, now: float) -> str | None:
+    """Return why an update is refused for coming so soon after the one before; None: it is not."""
+    if not peers.too_soon(own, now=now):
+        return None
+    return (
+        f"site {site} sends more than {MOST_OFTEN} times as often as the median of the others; what comes sooner is "
+        "not folded: give it more local steps"
+    )
 
 
 def reason_against_norm(arrival: Arrival, own: SiteStats) -> str | None:

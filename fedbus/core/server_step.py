@@ -32,11 +32,12 @@ the target within 70 s, the last after 74 s; 4 with MOST_SECANT = 1, one with BE
 --rule auto --scenario fashion-b --local-lr-factor 3 --ratio 1 --seeds 4 --until 70`, and the same with `--ratio 3`.)
 
 The step shrinks by at most SHRINK per commit and stays within [LEAST, MOST]. a_i is clipped to MOST_SECANT and counts
-with p_i: a site that lies moves the load by at most so many times its share.
+with p_i, and from three sites on no site's part of the sum counts for more than MOST_OF_LOAD times all others'
+together: a site that lies, about a_i or by old base versions about s_i, moves the load by at most so much.
 
 `kind: fadas` has a rule of its own: step = 1 / s_max when s_max > tau_c, else 1; s_max: the largest staleness in the
-buffer. FADAS (Wang et al. 2024, arXiv 2407.18365) writes min(lr, 1 / s_max) for it, which never binds at the lr of an
-adaptive optimizer; its released code multiplies, and so does this.
+buffer, at most the soft limit (see `guards`). FADAS (Wang et al. 2024, arXiv 2407.18365) writes min(lr, 1 / s_max) for
+it, which never binds at the lr of an adaptive optimizer; its released code multiplies, and so does this.
 """
 
 from __future__ import annotations
@@ -45,7 +46,9 @@ import math
 from collections.abc import Mapping, Sequence
 
 from fedbus.core.facts import Folded
+from fedbus.core.guards import soft_limit
 from fedbus.core.jobspec import JobSpec
+from fedbus.core.peers import fewest_examples
 from fedbus.core.site_stats import SiteStats
 from fedbus.core.strategies.base import examples_weight
 
@@ -53,6 +56,8 @@ MARGIN = 0.45
 BEGIN = 0.5
 GROW, SHRINK = 4.0, 0.5
 LEAST, MOST = 0.1, 2.0
+MOST_OF_LOAD = 3.0
+"""One site's word makes the load at most four times what the others make it: it can slow the step, not stop it."""
 FLAT = 1e-3
 """A load below this is none: where nothing answers, the longest step is as good as any."""
 
@@ -65,11 +70,15 @@ def step_of(
     sites: numbers of the active ones. size: K. before: the step of the last commit; None for the first.
     """
     if spec.server_optimizer.kind == "fadas":
-        return delay_adaptive(max(entry.staleness for entry in entries), tau_c=spec.server_optimizer.tau_c)
+        # one that was away for long, or says so, does not stop the others: it was told to rebase
+        limit = soft_limit(active=len(sites), size=size)
+        most_stale = max(min(entry.staleness, limit) for entry in entries)
+        return delay_adaptive(most_stale, tau_c=spec.server_optimizer.tau_c)
     if not spec.adapts_step:
         return 1.0
     counts = {site: stats.num_examples for site, stats in sites.items() if stats.num_examples}
-    power, ratio, fewest = spec.num_examples_power, spec.num_examples_ratio, min(counts.values(), default=1)
+    power, ratio = spec.num_examples_power, spec.num_examples_ratio
+    fewest = fewest_examples(counts.values(), power=power, most_ratio=ratio)
     shares = {
         site: examples_weight(count, power=power, fewest=fewest, most_ratio=ratio) for site, count in counts.items()
     }
@@ -105,9 +114,19 @@ def loop_load(sites: Mapping[str, SiteStats], shares: Mapping[str, float]) -> fl
     mean = math.fsum(shares[site] * a for site, a in known.items()) / weight
     total = math.fsum(shares[site] for site in sites)
     return math.fsum(
-        shares[site] / total * known.get(site, mean) / stable_below(stats.running_staleness or 0.0)
-        for site, stats in sites.items()
+        _bounded(
+            [
+                shares[site] / total * known.get(site, mean) / stable_below(stats.running_staleness or 0.0)
+                for site, stats in sites.items()
+            ]
+        )
     )
+
+
+def _bounded(parts: Sequence[float]) -> list[float]:
+    """Return the parts of a load, each at most MOST_OF_LOAD times all others together; of two neither is bounded."""
+    whole = math.fsum(parts)
+    return [min(part, MOST_OF_LOAD * (whole - part)) for part in parts] if len(parts) > 2 else list(parts)
 
 
 def stable_below(staleness: float) -> float:

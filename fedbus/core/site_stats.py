@@ -21,7 +21,8 @@ MOST_SECANT = 4.0
 ENOUGH = 3
 """So many norms make a median that may clip."""
 MAX_NORM = 1e12
-"""No delta is longer: with the largest weights a job can have, sums and their squares stay far from float32's end."""
+"""No delta is longer, and `peers` bounds it long before: with the largest weights of a job, sums and their squares
+stay far from float32's end."""
 MOST_TIMES = 1e6
 """A delta this many times longer than the site's own median is no step of training but a fault."""
 SMALL_NORM = 1e-3

@@ -21,6 +21,7 @@ from statistics import median
 
 from fedbus.core.facts import Folded, Term
 from fedbus.core.guards import OTHERS
+from fedbus.core.peers import fewest_examples
 from fedbus.core.site_stats import SiteStats
 from fedbus.core.strategies.base import examples_weight
 
@@ -45,7 +46,7 @@ def newest_values(
     counting = {
         site: fold for site, fold in having.items() if not _silent(fold, stats.get(site), len(last), version, now)
     }
-    fewest = min((fold.num_examples for fold in counting.values()), default=1)
+    fewest = fewest_examples((f.num_examples for f in counting.values()), power=power, most_ratio=most_ratio)
     norms = {site: fold.values_norm or 0.0 for site, fold in counting.items()}
     return tuple(
         Term(

@@ -139,6 +139,7 @@ class Production:
             num_examples=update.num_examples,
             norm=inspection.norm,
             values_norm=inspection.values_norm,
+            scale=inspection.scale,
             steps=update.steps,
             travel=update.travel,
             response=update.response,

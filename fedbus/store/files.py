@@ -58,19 +58,38 @@ def sync_folder(path: Path) -> None:
         os.close(fd)
 
 
+def sync_file(path: Path) -> None:
+    """Make what was written to a file durable."""
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
 @contextmanager
 def replace_durably(path: Path) -> Iterator[Path]:
     """Yield a path beside `path` to write to; afterwards it is synced and takes the place of `path` in one step."""
+    with _beside(path) as beside:
+        yield beside
+        sync_file(beside)
+        beside.replace(path)
+        sync_folder(path.parent)
+
+
+@contextmanager
+def replace_soon(path: Path) -> Iterator[Path]:
+    """The same without waiting for the disk: a power failure may take the file, a kill does not."""
+    with _beside(path) as beside:
+        yield beside
+        beside.replace(path)
+
+
+@contextmanager
+def _beside(path: Path) -> Iterator[Path]:
     beside = path.with_name(f".{path.name}.tmp-{os.getpid()}")
     with disk_errors("cannot write", path):
         try:
             yield beside
-            fd = os.open(beside, os.O_RDONLY)
-            try:
-                os.fsync(fd)
-            finally:
-                os.close(fd)
-            beside.replace(path)
-            sync_folder(path.parent)
         finally:
             beside.unlink(missing_ok=True)

@@ -28,6 +28,7 @@ from fedbus.core.facts import Combination, Committed, Folded, Term
 from fedbus.core.frames import Code, FrameHeader
 from fedbus.core.layout import Layout
 from fedbus.core.messages import UpdateId
+from fedbus.core.peers import model_scale
 from fedbus.errors import LayoutError
 from fedbus.tensors import digest as digests
 from fedbus.tensors import robust
@@ -60,12 +61,14 @@ class Inspection:
     """What the core asks about an update: the norm of its delta, and whether that is finite, as its elements then are.
 
     values_norm: the norm of the values that it brings; None: it brings none. problem: why they are none, in words.
+    scale: of the model it was sent for, see `GlobalModel.scale`.
     """
 
     norm: float
     finite: bool
     values_norm: float | None = None
     problem: str = ""
+    scale: float | None = None
 
 
 class GlobalModel:
@@ -107,6 +110,14 @@ class GlobalModel:
         self._variances = {name: place for name, place in layout.slices().items() if name in variances}
         self._changed: tuple[int, ...] = ()
         self._behind = False
+        self._scale: float | None = None
+
+    @property
+    def scale(self) -> float:
+        """What the lengths of deltas are measured by, see `core.peers`; computed once a version."""
+        if self._scale is None:
+            self._scale = model_scale(_norm(self.params[self._learnt]), self.layout.learnt_numel)
+        return self._scale
 
     @property
     def digest(self) -> str:
@@ -127,6 +138,7 @@ class GlobalModel:
         values_norm = math.hypot(*parts) if parts else None
         return Inspection(
             norm=norm,
+            scale=self.scale,
             finite=math.isfinite(norm),
             values_norm=values_norm,
             problem=self._impossible(stops) if math.isfinite(values_norm or 0.0) else "values are NaN or infinite",
@@ -171,6 +183,7 @@ class GlobalModel:
         if fact.remembers:
             self._remembered().fold_(self._buffer.sum, 1.0)
         self._optimizer.step_(self.params[self._learnt], mean, fact.step)
+        self._scale = None
         self._combine_values_(fact, bodies)
         self._sum_anew_(fact, bodies)
         self._buffer.reset_()

@@ -96,10 +96,14 @@ class Announcer:
 
 _WARNINGS = {
     events.JOB_TROUBLE,
+    events.JOB_PAUSED,
     events.SITE_LOST,
     events.SITE_DECLINED,
     events.SITE_LIMITED,
     events.SITE_RESYNC,
     events.TRAINER_TROUBLE,
+    events.SITE_STANDS_OUT,
+    events.SCORE_NOT_FINITE,
+    events.SCORE_FAILED,
     events.UPDATE_REFUSED,
 }

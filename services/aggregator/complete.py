@@ -6,8 +6,9 @@ One that was taken to be decided does not count as waiting any more.
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
+from collections import Counter, deque
 from dataclasses import dataclass
+from typing import TypeGuard
 
 from fedbus.core.messages import UpdateId, UpdateManifest
 
@@ -32,7 +33,7 @@ class Complete:
 
     def __init__(self, *, most: int = MOST_WAITING) -> None:
         self._items: asyncio.Queue[Item] = asyncio.Queue()
-        self._first: Item = None
+        self._aside: deque[UpdateManifest | Unwanted] = deque()
         self._waiting: Counter[str] = Counter()
         self._most = most
         self._room = asyncio.Event()
@@ -49,24 +50,35 @@ class Complete:
 
     def next_delta(self) -> UpdateManifest | None:
         """The next item if it is an update to be folded, None otherwise; nudges before it are dropped."""
-        while self._first is None and not self._items.empty():
-            self._first = self._taken(self._items.get_nowait())
-        if not isinstance(self._first, UpdateManifest) or self._first.kind != "delta":
+        while not self._aside and not self._items.empty():
+            if (item := self._taken(self._items.get_nowait())) is not None:
+                self._aside.append(item)
+        if not self._aside or not _is_delta(first := self._aside[0]):
             return None
-        manifest, self._first = self._first, None
-        self._count(manifest, -1)
-        return manifest
+        self._aside.popleft()
+        self._count(first, -1)
+        return first
 
     async def get(self) -> Item:
-        if self._first is not None:
+        if self._aside:
             return self.get_nowait()
         item = self._taken(await self._items.get())
         self._count(item, -1)
         return item
 
+    async def get_but_deltas(self) -> Item:
+        """The next item that is no update to be folded; those wait on, in order."""
+        other: Item = next((item for item in self._aside if not _is_delta(item)), None)
+        if other is not None:
+            self._aside.remove(other)
+        else:
+            while (other := self._taken(await self._items.get())) is not None and _is_delta(other):
+                self._aside.append(other)
+        self._count(other, -1)
+        return other
+
     def get_nowait(self) -> Item:
-        item = self._first if self._first is not None else self._taken(self._items.get_nowait())
-        self._first = None
+        item = self._aside.popleft() if self._aside else self._taken(self._items.get_nowait())
         self._count(item, -1)
         return item
 
@@ -75,7 +87,7 @@ class Complete:
         return item
 
     def empty(self) -> bool:
-        return self._first is None and self._items.empty()
+        return not self._aside and self._items.empty()
 
     def waiting(self, site: str) -> int:
         """Updates of a site that wait."""
@@ -97,3 +109,7 @@ class Complete:
             self._room.set()
         else:
             self._room.clear()
+
+
+def _is_delta(item: Item) -> TypeGuard[UpdateManifest]:
+    return isinstance(item, UpdateManifest) and item.kind == "delta"

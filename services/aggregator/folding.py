@@ -20,6 +20,7 @@ from fedbus.core.aggregation import Aggregation
 from fedbus.core.facts import Arrival, Committed, Duplicate, Fact, Folded, Refused
 from fedbus.core.jobspec import JobSpec
 from fedbus.core.layout import Layout
+from fedbus.core.remarks import Remarks
 from fedbus.core.strategies import counted
 from fedbus.errors import DecodeError
 from fedbus.runtime.faults import Point
@@ -52,6 +53,7 @@ class Folding:
         self._keeper = keeper
         self._log = log
         self._tools = tools
+        self._remarks = Remarks()
         self._receipts: list[m.Receipt] = []
         self._untold: list[m.Receipt] = []
         self._in_scratch: Folded | None = None
@@ -103,7 +105,10 @@ class Folding:
 
     def _screen(self, manifest: m.UpdateManifest, update_id: m.UpdateId) -> Refused | Duplicate | None:
         verdict = self._aggregation.screen(
-            update_id=update_id, base_version=manifest.base_version, num_examples=manifest.num_examples
+            update_id=update_id,
+            base_version=manifest.base_version,
+            num_examples=manifest.num_examples,
+            now=time.monotonic(),
         )
         if verdict is None and manifest.layout_digest != self.layout.digest:
             reason = (
@@ -129,6 +134,7 @@ class Folding:
             response=manifest.response,
             steps=manifest.steps,
             values_norm=inspection.values_norm,
+            scale=inspection.scale,
         )
         return self._aggregation.receive(arrival, now=time.monotonic())
 
@@ -176,6 +182,8 @@ class Folding:
             train_s=round(manifest.train_s, 3),
             metrics=dict(manifest.metrics),
         )
+        for text in self._remarks.on_folded(fact, self._aggregation.peers(site), claimed=manifest.num_examples):
+            await self._tools.announcer.event(events.SITE_STANDS_OUT, self._job, text, site=site)
 
     # -------------------------------------------------------------- one version
 

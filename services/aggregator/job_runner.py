@@ -33,6 +33,7 @@ from services.aggregator.model_log import ModelLogWriter
 from services.aggregator.pacing import Pacing
 from services.aggregator.result import result_of
 from services.aggregator.resyncs import Resyncs
+from services.aggregator.scoring import Scoring
 from services.aggregator.tools import Tools
 from services.aggregator.uploads import Receiving
 
@@ -84,6 +85,7 @@ class JobRunner:
         self._participants: set[str] = set()
         self._broken: Exception | None = None
         self._resyncs = Resyncs()
+        self._scoring = Scoring(self.job, life=self.life, aggregation=self.aggregation, keeper=keeper, tools=tools)
         self.aborting: str | None = None
         """Why a person ends the job; None when nobody does."""
         self._over: str | None = None
@@ -95,6 +97,7 @@ class JobRunner:
         self._finish_from = 0.0
         self._scores_until = 0.0
         self._written_at = 0.0
+        self._pause_told = False
 
     # -------------------------------------------------------------- what the daemon tells
 
@@ -151,26 +154,8 @@ class JobRunner:
                 await self._tools.announcer.tell(site, m.ScoreRequest(job=self.job, version=version))
 
     async def on_score(self, score: m.ScoreAnswer) -> None:
-        """A site scored a version. One that does not exist would pass for the newest from now on, and is ignored.
-
-        So is a score that does not count: nobody is told of it.
-        """
-        if score.version > self.aggregation.version:
-            return
-        if not self.life.scored(
-            version=score.version, site=score.site, metrics=score.metrics, num_examples=score.num_examples
-        ):
-            return
-        metrics = ", ".join(f"{name} {value:.3f}" for name, value in score.metrics.items()) or "no metric"
-        await self._event(
-            events.VERSION_SCORED,
-            f"{score.site} scored version {score.version}: {metrics}",
-            site=score.site,
-            version=score.version,
-            metrics=dict(score.metrics),
-            num_examples=score.num_examples,
-            means=self.life.means(),
-        )
+        """A site scored a version, or could not."""
+        await self._scoring.take(score)
         self._nudge()
 
     async def on_resync(self, request: m.ResyncRequest) -> None:
@@ -222,6 +207,12 @@ class JobRunner:
         """Why nothing is taken at the moment: the disk is full."""
         return self._tools.disk.full
 
+    @property
+    def waits_for_sites(self) -> bool:
+        """Whether the job runs and nothing is decided, for too few of its sites are there: what comes waits."""
+        running = self.life.state is m.JobState.RUNNING and self._over is None
+        return running and bool(self.aggregation.too_few)
+
     def _nudge(self) -> None:
         self.complete.put_nowait(None)
 
@@ -232,6 +223,8 @@ class JobRunner:
         now = time.monotonic()
         self._participants |= await self._tools.store(self._tools.ledger.participants, self.job)
         self._written_at = await self._tools.store(self._tools.ledger.last_sign_of_life, self.job)
+        for site in self._participants - {ANYBODY}:
+            self.life.took_part(site)
         if self.row.layout is not None:
             self._folding = await self._make_folding(Layout.from_dict(self.row.layout))
             await self._folding.restore()
@@ -269,7 +262,7 @@ class JobRunner:
         wait_s = min([LOOK_AGAIN_S, *(max(0.01, t - now) for t in due)])
         try:
             async with asyncio.timeout(wait_s):
-                return await self.complete.get()
+                return await (self.complete.get_but_deltas() if self.waits_for_sites else self.complete.get())
         except TimeoutError:
             return None
 
@@ -312,7 +305,7 @@ class JobRunner:
             raise self._broken
         if self.aborting is not None:
             self.life.aborted(self.aborting, now=time.monotonic())
-            return await self._say_ended({})
+            return await self._end_without_export()
         if self._folding is not None and self._resyncs.due(now=time.monotonic()):
             self._folding.snapshot_wanted = True
         if self.life.state is m.JobState.WAITING:
@@ -325,11 +318,13 @@ class JobRunner:
         return None
 
     async def _step_running(self, folding: Folding) -> None:
+        await self._say_pause()
         # right after a restart no site has come back yet: a buffer must not be committed for their absence
         if self._over is None and self.aggregation.active and self.aggregation.commit_due(now=time.monotonic()):
             await folding.commit()
         await folding.tell()
         await folding.snapshot_if_wanted()
+        await self._scoring.keep_version()
         now = time.monotonic()
         if self._over is None:
             self._over = self.life.stop_reason(
@@ -337,6 +332,18 @@ class JobRunner:
             )
         if self._over is not None and now >= self._finish_from:
             await self._finish(folding, self._over)
+
+    async def _say_pause(self) -> None:
+        """The job pauses, or goes on. Not right after a restart, when no site has come back yet."""
+        paused = self.waits_for_sites
+        if paused == self._pause_told or time.monotonic() < self._finish_from:
+            return
+        self._pause_told = paused
+        if paused:
+            text = f"paused: {self.aggregation.too_few}; updates that come wait, nothing is lost"
+            await self._event(events.JOB_PAUSED, text)
+        elif self._over is None:
+            await self._event(events.JOB_RESUMED, f"goes on: {', '.join(sorted(self.active()))} are there")
 
     # -------------------------------------------------------------- start
 
@@ -360,7 +367,7 @@ class JobRunner:
     async def _start_if_possible(self) -> None:
         await self._initial.check_file()
         if self.life.state.ended:
-            return await self._say_ended({})
+            return await self._end_without_export()
         if not self.life.can_start(self.active()):
             return None
         if self._asked_layouts_at is None:
@@ -407,9 +414,12 @@ class JobRunner:
     # -------------------------------------------------------------- end
 
     async def _finish(self, folding: Folding, reason: str) -> None:
-        if self.aggregation.buffer:
+        if self.aggregation.buffer and not self.aggregation.kept_back:
             await folding.commit("the job ends")
-        await folding.save()
+        if self.aggregation.buffer:
+            reason = self._with_left_out(reason)
+        else:
+            await folding.save()
         version, now = self.aggregation.version, time.monotonic()
         self.life.finishing(reason, now=now, score=[version])
         self._scores_until = now + self._tools.score_timeout_s
@@ -419,13 +429,26 @@ class JobRunner:
         for site in sorted(self.active()):
             await self._tools.announcer.tell(site, m.ScoreRequest(job=self.job, version=version))
 
+    def _with_left_out(self, reason: str) -> str:
+        """Why the job ends, and that what was folded last is part of no version."""
+        updates = counted(len(self.aggregation.buffer), "update")
+        text = f"the last {updates} became no version, for {self.aggregation.kept_back}"
+        return reason if "became no version" in reason else f"{reason}; {text}"
+
     async def _conclude_if_possible(self) -> None:
         if self.life.missing_scores() and time.monotonic() < self._scores_until:
             return
-        exported = await self._tools.compute(self._keeper.export)
-        result = result_of(self.life, self.aggregation, exported=str(exported))
+        outcome = await self._scoring.conclude()
+        self.life.concluded(failed=outcome.failed, note=outcome.note, now=time.monotonic())
+        result = {**outcome.result, "reason": self.life.reason}
         await self._tools.store(self._tools.ledger.set_job, self.job, result=result)
-        self.life.finished(now=time.monotonic())
+        await self._say_ended(result)
+
+    async def _end_without_export(self) -> None:
+        """An aborted job, or one that failed, has a result as well: how far it came, and with whom."""
+        await self._scoring.drop()
+        result = result_of(self.life, self.aggregation, exported="")
+        await self._tools.store(self._tools.ledger.set_job, self.job, result=result)
         await self._say_ended(result)
 
     async def _say_ended(self, result: dict[str, object]) -> None:

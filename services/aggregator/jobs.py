@@ -290,7 +290,7 @@ class Jobs:
     async def offer(self, runner: JobRunner, site: str) -> None:
         """Offer a job to a site, unless its spec names others."""
         if runner.spec.sites is None or site in runner.spec.sites:
-            await self._tools.announcer.tell(site, m.JobOffer(job=runner.job, spec=runner.spec.to_dict()))
+            await self._tools.announcer.tell(site, m.JobOffer(job=runner.job, spec=runner.spec.to_offer()))
 
 
 def _nothing() -> None:

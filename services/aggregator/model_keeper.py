@@ -78,6 +78,11 @@ class ModelKeeper:
         self._memory = Memory()
 
     @property
+    def best_folder(self) -> Path:
+        """Where versions are kept that may be the best."""
+        return self._export_path.with_name("best")
+
+    @property
     def model(self) -> GlobalModel:
         if self._model is None:
             raise StoreError(f"job {self._job} has no params yet")
@@ -148,9 +153,16 @@ class ModelKeeper:
 
     def export(self) -> Path:
         """Write what the sites hold as safetensors, by name and in the layout's dtypes."""
-        metadata = {"job": self._job, "digest": self.model.digest}
-        write_params(self._export_path, self.model.hidden, self.model.layout, metadata)
+        self._write(self._export_path, durably=True)
         return self._export_path
+
+    def write(self, path: Path) -> None:
+        """Write what the sites hold at the newest version to a file, as `export` does, but not durably."""
+        self._write(path, durably=False)
+
+    def _write(self, path: Path, *, durably: bool) -> None:
+        metadata = {"job": self._job, "digest": self.model.digest}
+        write_params(path, self.model.hidden, self.model.layout, metadata, durably=durably)
 
     def inspect(self, update_id: str) -> Inspection:
         """Decode an update into the scratch vector and measure it; DecodeError when its body is unusable."""

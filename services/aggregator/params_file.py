@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fedbus.core.layout import Layout, TensorSpec
 from fedbus.errors import LayoutError
-from fedbus.store.files import replace_durably
+from fedbus.store.files import replace_durably, replace_soon
 from fedbus.store.tensor_file import StoredTensor, TensorFile, TensorSource, write_tensors
 from fedbus.tensors.params import EXTRA_STATE
 from fedbus.tensors.tiles import tiles
@@ -51,8 +51,13 @@ def read_params(path: Path, layout: Layout, *, extra: bool = False) -> Tensor:
     return flat
 
 
-def write_params(path: Path, flat: Tensor, layout: Layout, metadata: Mapping[str, str]) -> None:
-    """Write the vector's tensors durably, in the layout's dtypes, under all their names; StoreError when that fails."""
+def write_params(
+    path: Path, flat: Tensor, layout: Layout, metadata: Mapping[str, str], *, durably: bool = True
+) -> None:
+    """Write the vector's tensors, in the layout's dtypes, under all their names; StoreError when that fails.
+
+    See `store.files` for durably.
+    """
     places = layout.slices()
     sources = {
         name: TensorSource(
@@ -61,7 +66,7 @@ def write_params(path: Path, flat: Tensor, layout: Layout, metadata: Mapping[str
         for spec in layout.tensors
         for name in spec.names
     }
-    with replace_durably(path) as beside:
+    with (replace_durably if durably else replace_soon)(path) as beside:
         write_tensors(beside, sources, metadata)
 
 

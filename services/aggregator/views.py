@@ -12,6 +12,7 @@ from fedbus.core.status_text import waiting_sentence
 from fedbus.store.ledger import JobRow, Ledger
 from services.aggregator.job_runner import JobRunner
 from services.aggregator.result import site_numbers
+from services.aggregator.scoring import not_finite_text
 
 NEWEST_INCIDENTS = 50
 
@@ -52,12 +53,13 @@ def job_detail(
     detail = job_line(row, runner, membership) | {"spec": dict(row.spec), "result": row.result} | went_wrong
     if runner is None:
         return detail | {"sites": (row.result or {}).get("sites", {})}
-    numbers = site_numbers(runner.aggregation)
-    taking_part = runner.life.accepted_sites | numbers.keys()
+    numbers = site_numbers(runner.aggregation, runner.life.participants)
     detail["means"] = runner.life.means()
-    detail["sites"] = {
-        site: _site_in_job(site, runner, membership, numbers.get(site, {})) for site in sorted(taking_part)
+    detail["not_finite"] = {
+        site: {"version": score.version, "metrics": list(score.not_finite)}
+        for site, score in runner.life.not_finite.items()
     }
+    detail["sites"] = {site: _site_in_job(site, runner, membership, numbers[site]) for site in numbers}
     detail["declined"] = dict(runner.life.declined_sites)
     detail["receiving"] = [dataclasses.asdict(upload) for upload in runner.receiving()]
     return detail
@@ -72,7 +74,8 @@ def says(runner: JobRunner, membership: Membership) -> str:
         case JobState.WAITING:
             what = runner.waits_to_start_for()
         case JobState.RUNNING:
-            what = runner.aggregation.waiting_for() + _given_up(runner)
+            what = "; ".join(filter(None, (runner.aggregation.waiting_for(), not_finite_text(runner.life))))
+            what += _given_up(runner)
         case JobState.FINISHING:
             missing = ", ".join(site for _, site in runner.life.missing_scores()) or "nobody"
             what = f"{runner.life.reason}; waiting for scores of {missing}"

@@ -80,7 +80,13 @@ class Site:
                 f"tasks: {', '.join(unknown)} not installed here; installed: {', '.join(sorted(installed)) or 'none'}"
             )
         allowed = None if settings.tasks is None else frozenset(settings.tasks)
-        self._policy = SitePolicy(site=self._name, installed_tasks=installed, allowed_tasks=allowed)
+        self._policy = SitePolicy(
+            site=self._name,
+            installed_tasks=installed,
+            allowed_tasks=allowed,
+            min_batch_size=settings.min_batch_size,
+            min_contributors=settings.min_contributors,
+        )
 
     async def __aenter__(self) -> Self:
         settings, stack = self._settings, self._stack

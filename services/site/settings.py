@@ -17,10 +17,11 @@ from fedbus.runtime.settings import DaemonSettings, default_home
 class SiteSettings(DaemonSettings):
     """`[site]` in the TOML file; durations in seconds.
 
-    `tasks` limits what jobs may run here (all installed tasks when it is not given). `slowdown` makes training that
-    many times slower and `step_delay_s` adds a pause to each step: for demonstrations and tests. `score_limit_s` is how
-    long the scores at the end of a job may take; it should be below the aggregator's `score_timeout_s`, so that a task
-    which never comes back is said and not waited for.
+    `tasks` limits what jobs may run here (all installed tasks when it is not given). `min_contributors`: only jobs that
+    promise to make every version of updates of so many sites at least; `min_batch_size`: only jobs whose local batches
+    are as large. `slowdown` makes training that many times slower and `step_delay_s` adds a pause to each step: for
+    demonstrations and tests. `score_limit_s` is how long the scores at the end of a job may take; it should be below
+    the aggregator's `score_timeout_s`, so that a task which never comes back is said and not waited for.
     """
 
     table: ClassVar[str] = "site"
@@ -40,6 +41,8 @@ class SiteSettings(DaemonSettings):
     tasks: Annotated[tuple[str, ...] | None, NoDecode] = None
     device: str = "auto"
     threads: Annotated[int, Field(ge=1)] = 1
+    min_contributors: Annotated[int, Field(ge=1)] = 1
+    min_batch_size: Annotated[int, Field(ge=1)] = 1
     max_in_flight: Annotated[int, Field(ge=1)] = 1
     status_interval_s: Annotated[float, Field(gt=0)] = 10.0
     score_limit_s: Annotated[float, Field(gt=0)] = 50.0

@@ -80,3 +80,30 @@ async def test_what_is_no_update_to_be_folded_stays_first_in_the_line() -> None:
 
 async def test_an_empty_line_has_no_next_update() -> None:
     assert Complete().next_delta() is None
+
+
+async def test_updates_wait_on_in_order_while_only_what_else_comes_is_taken() -> None:
+    # given two updates, and one that nobody wants between them
+    line = Complete()
+    unwanted = Unwanted(manifest=manifest("ucsf", 1), reason="too many")
+    for item in (manifest("mercy", 1), unwanted, manifest("mercy", 2), None):
+        line.put_nowait(item)
+    # when a job that pauses looks at the line
+    assert [await line.get_but_deltas(), await line.get_but_deltas()] == [unwanted, None]
+    # then the updates are there still, counted, and come first when it goes on
+    assert (line.waiting("mercy"), line.waiting("ucsf")) == (2, 0)
+    line.put_nowait(manifest("va", 1))
+    assert [line.next_delta(), await line.get(), line.get_nowait()] == [
+        manifest("mercy", 1),
+        manifest("mercy", 2),
+        manifest("va", 1),
+    ]
+    assert line.empty()
+
+
+async def test_what_nobody_wants_is_taken_past_updates_that_wait() -> None:
+    line = Complete()
+    unwanted = Unwanted(manifest=manifest("ucsf", 1), reason="too many")
+    line.put_nowait(unwanted)
+    assert line.next_delta() is None
+    assert await line.get_but_deltas() == unwanted

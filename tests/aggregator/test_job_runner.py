@@ -25,6 +25,7 @@ from services.aggregator import views
 from services.aggregator.complete import Unwanted
 from services.aggregator.job_runner import LAYOUTS_WAIT, JobRunner
 from services.aggregator.model_keeper import ModelKeeper
+from services.aggregator.params_file import read_params
 from services.aggregator.tools import Tools
 
 LAYOUT = Layout.of([TensorSpec(name="w", shape=(10,), dtype="float32")])
@@ -129,6 +130,18 @@ class House:
         answer = m.ScoreAnswer(site=site, job="heart", version=version, metrics={"auc": auc}, num_examples=9)
         await self.runner.on_score(answer)
 
+    async def scores_loss(self, site: str, version: int, loss: float | None) -> None:
+        """A site scores a version; None: its loss is not finite there."""
+        answer = m.ScoreAnswer(
+            site=site,
+            job="heart",
+            version=version,
+            metrics={} if loss is None else {"loss": loss},
+            num_examples=9,
+            not_finite=("loss",) if loss is None else (),
+        )
+        await self.runner.on_score(answer)
+
     def makes_initial(self, site: str, flat: torch.Tensor) -> None:
         """Initial params of a site are complete in the spool."""
         self._comes(f"{site}:0123abcd:0", flat, kind="initial", layout=LAYOUT.to_dict())
@@ -149,12 +162,10 @@ class House:
         manifest = m.UpdateManifest(
             job="heart",
             update_id=update_id,
-            base_version=0,
-            num_examples=1,
             layout_digest=LAYOUT.digest,
             frames=len(frames),
             body_bytes=sum(map(len, frames)),
-            **facts,
+            **{"base_version": 0, "num_examples": 1} | facts,
         )
         self.runner.complete.put_nowait(manifest)
 
@@ -504,3 +515,224 @@ async def test_who_accepted_is_kept_and_counts_after_a_restart(tmp_path: Path) -
     await again.runner.open()
     assert again.runner.takes_part("mercy")
     assert not again.runner.takes_part("mallory")
+
+
+STOPS_AT_3 = {
+    "stop": {"versions": 3},
+    "strategy": {"kind": "buffered", "buffer": 1},
+    "server_optimizer": {"kind": "plain", "lr": 1.0},
+}
+
+
+def leaves(house: House, site: str) -> None:
+    house.membership.left(m.Leave(site=site, session="s"), now=time.monotonic())
+    house.runner.sites_changed()
+
+
+async def test_a_job_pauses_with_fewer_sites_than_it_asks_for_and_loses_nothing(tmp_path: Path) -> None:
+    # given a running job that asks for two sites, one of which leaves
+    house = House(tmp_path, min_sites=2, **STOPS_AT_3)
+    await house.runner.open()
+    for site in ("mercy", "ucsf"):
+        await house.accepts(site)
+    house.makes_initial("mercy", torch.zeros(LAYOUT.numel))
+    await house.runs(has_state(house, m.JobState.RUNNING))
+    leaves(house, "ucsf")
+    # when the other one sends an update
+    update_id = house.sends("mercy", 1)
+    await house.runs(lambda: events.JOB_PAUSED in dict(house.announcer.events))
+    # then it says so, and the update waits: neither folded nor refused
+    says = views.says(house.runner, house.membership)
+    assert says.startswith("paused: 1 of 2 sites is there")
+    assert "left: ucsf (since 0 s)" in says
+    assert house.runner.aggregation.updates == 0
+    assert house.ledger.receipt("heart", update_id) is None
+    # and when the site is back, the job goes on with that update at once
+    await house.accepts("ucsf")
+    await house.runs(lambda: house.runner.aggregation.version == 1)
+    assert events.JOB_RESUMED in dict(house.announcer.events)
+    assert house.ledger.receipt("heart", update_id)["outcome"] == "folded"
+
+
+async def test_a_paused_job_ends_by_its_wall_time_and_says_what_became_no_version(tmp_path: Path) -> None:
+    # given a job with one update in its buffer of two, and a site that leaves
+    house = House(tmp_path, min_sites=2, stop={"wall_time_s": 1.0}, strategy={"kind": "buffered", "buffer": 2})
+    await house.runner.open()
+    for site in ("mercy", "ucsf"):
+        await house.accepts(site)
+    house.makes_initial("mercy", torch.zeros(LAYOUT.numel))
+    await house.runs(has_state(house, m.JobState.RUNNING))
+    house.sends("mercy", 1)
+    await house.runs(lambda: house.runner.aggregation.updates == 1)
+    leaves(house, "ucsf")
+    # when its time is over
+    await house.runs(has_state(house, m.JobState.FINISHING))
+    # then no version was made of one site's update
+    assert house.runner.aggregation.version == 0
+    assert house.row.reason == (
+        "the wall time of 1 s is over; the last 1 update became no version, for 1 of 2 sites is there"
+    )
+    await house.scores("mercy", 0, 0.5)
+    await house.runs(has_state(house, m.JobState.FINISHED))
+
+
+async def test_every_site_that_accepted_is_listed_also_after_a_restart_and_when_the_job_was_aborted(
+    tmp_path: Path,
+) -> None:
+    # given a job that two sites have accepted, one of which sends nothing
+    house = House(tmp_path, **STOPS_AT_3)
+    await house.runner.open()
+    for site in ("mercy", "ucsf"):
+        await house.accepts(site)
+    house.makes_initial("mercy", torch.zeros(LAYOUT.numel))
+    await house.runs(has_state(house, m.JobState.RUNNING))
+    house.sends("mercy", 1)
+    await house.runs(lambda: house.runner.aggregation.version == 1)
+    # when the aggregator is restarted, only the other one is there, and the job is aborted
+    house = House(tmp_path, **STOPS_AT_3)
+    await house.runner.open()
+    await house.accepts("mercy")
+    numbers = views.job_detail(house.row, house.runner, house.membership, {})["sites"]
+    assert {site: of_site["updates"] for site, of_site in numbers.items()} == {"mercy": 1, "ucsf": 0}
+    house.runner.abort("seen enough")
+    await house.runs(has_state(house, m.JobState.ABORTED))
+    # then the result says how far it came, and with whom
+    detail = views.job_detail(house.row, None, house.membership, {})
+    assert (detail["version"], detail["updates"]) == (1, 1)
+    assert {site: of_site["updates"] for site, of_site in detail["sites"].items()} == {"mercy": 1, "ucsf": 0}
+
+
+async def runs_to_its_last_score(house: House, *losses: float | None) -> None:
+    """A job of two sites with a version for each of these losses; None: not finite at either site."""
+    await house.runner.open()
+    for site in ("mercy", "ucsf"):
+        await house.accepts(site)
+    house.makes_initial("mercy", torch.zeros(LAYOUT.numel))
+    await house.runs(has_state(house, m.JobState.RUNNING))
+    for version, loss in enumerate(losses):
+        if version:
+            house.sends("mercy", version)
+        last = version == len(losses) - 1
+        kept = house.keeper.best_folder / f"v{version:08d}.safetensors"
+        await house.runs(has_state(house, m.JobState.FINISHING) if last else kept.exists)
+        for site in ("mercy", "ucsf"):
+            await house.scores_loss(site, version, loss)
+    await house.runs(lambda: house.runner.life.state.ended)
+
+
+async def test_a_job_whose_last_version_is_finite_nowhere_has_failed_and_leaves_the_best_one(tmp_path: Path) -> None:
+    house = House(tmp_path, **STOPS_AT_3)
+    await runs_to_its_last_score(house, 0.9, 0.2, None, None)
+    # then it says so, and the file to take is that of the best version
+    assert (house.row.state, house.row.reason) == (
+        "failed",
+        "version 3 scores NaN or infinity at every site that scored it: mercy, ucsf; the best finite version, 1, is "
+        "exported (version 3 of 3 is there)",
+    )
+    best = house.row.result["best"]
+    assert (best["version"], best["metric"], best["value"]) == (1, "loss", 0.2)
+    assert house.row.result["exported"] == best["exported"]
+    assert Path(best["exported"]).parent == tmp_path / "job" / "best"
+    flat = read_params(Path(best["exported"]), LAYOUT)
+    assert flat.tolist() == pytest.approx([0.1] * LAYOUT.numel)
+    # and nothing but it and the last version stays on disk
+    assert [path.name for path in sorted((tmp_path / "job" / "best").glob("*.safetensors"))] == [
+        "v00000001.safetensors"
+    ]
+    assert house.row.result["scores"]["mercy"]["not_finite"] == ["loss"]
+
+
+async def test_the_best_version_is_in_the_result_beside_the_last_one(tmp_path: Path) -> None:
+    house = House(tmp_path, **STOPS_AT_3)
+    await runs_to_its_last_score(house, 0.9, 0.2, 0.4, 0.3)
+    assert house.row.state == "finished"
+    assert house.row.result["best"]["version"] == 1
+    assert house.row.result["exported"].endswith("final.safetensors")
+
+
+async def test_when_the_last_version_is_the_best_there_is_one_file(tmp_path: Path) -> None:
+    house = House(tmp_path, **STOPS_AT_3)
+    await runs_to_its_last_score(house, 0.9, 0.5, 0.4, 0.1)
+    best = house.row.result["best"]
+    assert (best["version"], best["exported"]) == (3, house.row.result["exported"])
+    assert not list((tmp_path / "job" / "best").glob("*.safetensors"))
+
+
+async def test_what_is_not_finite_is_said_once_in_the_events_and_in_the_sentence_of_the_job(tmp_path: Path) -> None:
+    house = House(tmp_path)
+    await house.runner.open()
+    for site in ("mercy", "ucsf"):
+        await house.accepts(site)
+    house.makes_initial("mercy", torch.zeros(LAYOUT.numel))
+    await house.runs(has_state(house, m.JobState.RUNNING))
+    for _ in range(3):
+        await house.scores_loss("ucsf", 0, None)
+    said = [text for kind, text in house.announcer.events if kind == events.SCORE_NOT_FINITE]
+    assert said == ["version 0 scores NaN or infinity at ucsf: loss"]
+    assert "ucsf scored version 0: loss is not finite" in [text for _, text in house.announcer.events]
+    assert "; version 0 scores NaN or infinity at ucsf (loss)" in views.says(house.runner, house.membership)
+    detail = views.job_detail(house.row, house.runner, house.membership, {})
+    assert detail["not_finite"] == {"ucsf": {"version": 0, "metrics": ["loss"]}}
+
+
+async def test_a_site_that_cannot_score_the_last_version_delays_no_end(finishing: Path) -> None:
+    # given a job that waits for the scores of two sites
+    house = House(finishing)
+    await house.runner.open()
+    for site in ("mercy", "ucsf"):
+        await house.accepts(site)
+    await house.runs(lambda: len(house.announcer.asked(m.ScoreRequest)) == 2)
+    # when one of them cannot score
+    await house.scores("ucsf", 0, 0.8)
+    failed = m.ScoreAnswer(site="mercy", job="heart", version=0, metrics={}, num_examples=0, failed="no test data")
+    await house.runner.on_score(failed)
+    # then the job ends with the score of the other one, and says why there is no more
+    await house.runs(has_state(house, m.JobState.FINISHED))
+    scores = house.row.result["scores"]
+    assert scores["ucsf"] == {"metrics": {"auc": 0.8}, "num_examples": 9}
+    assert scores["mercy"] == {"metrics": {}, "num_examples": 0, "failed": "no test data"}
+    assert (events.SCORE_FAILED, "mercy could not score version 0: no test data") in house.announcer.events
+
+
+async def test_a_finished_job_says_where_its_last_version_is_not_finite(tmp_path: Path) -> None:
+    house = House(tmp_path, stop={"versions": 1}, strategy={"kind": "buffered", "buffer": 1})
+    await house.runner.open()
+    for site in ("mercy", "ucsf"):
+        await house.accepts(site)
+    house.makes_initial("mercy", torch.zeros(LAYOUT.numel))
+    await house.runs(has_state(house, m.JobState.RUNNING))
+    house.sends("mercy", 1)
+    await house.runs(has_state(house, m.JobState.FINISHING))
+    await house.scores_loss("mercy", 1, 0.5)
+    await house.scores_loss("ucsf", 1, None)
+    await house.runs(has_state(house, m.JobState.FINISHED))
+    assert house.row.reason == "version 1 of 1 is there; version 1 scores NaN or infinity at ucsf"
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["the first of all", "after the others"])
+async def test_the_first_update_of_a_stolen_login_does_not_ruin_the_params_for_good(
+    tmp_path: Path, first: bool
+) -> None:
+    # given a model of norm 1, two honest sites, and one that sends a billion in every element, of 10^12 patients
+    house = House(tmp_path, stop={"versions": 99}, strategy={"kind": "buffered", "buffer": 1})
+    await house.runner.open()
+    for site in ("mercy", "ucsf", "va"):
+        await house.accepts(site)
+    house.makes_initial("mercy", torch.full((LAYOUT.numel,), 10**-0.5))
+    await house.runs(has_state(house, m.JobState.RUNNING))
+    honest = [("mercy", 0.1, 100), ("ucsf", 0.1, 100)]
+    lie = ("va", 1e9, 10**12)
+    updates = [lie, *honest] if first else [*honest, lie]
+    for sequence, (site, value, examples) in enumerate(updates, start=1):
+        house.sends(site, sequence, value=value, num_examples=examples)
+    await house.runs(lambda: house.runner.aggregation.version == len(updates))
+    # then the params are where honest sites could have brought them
+    assert float(house.keeper.model.params.abs().max()) < (4.0 if first else 10.0)
+    # and people are told
+    said = [text for kind, text in house.announcer.events if kind == events.SITE_STANDS_OUT]
+    if not first:
+        assert said == [
+            "va: its updates are 1e+10 times as long as those of the other sites; at most 30 times counts",
+            "va: it says that it has 1000000000000 examples; they count as 10000, 100 times what the median of the "
+            "other sites has",
+        ]

@@ -88,7 +88,7 @@ class House:
         self.jobs.start(row)
 
     async def accept(self, job: str) -> None:
-        answer = m.OfferAnswer(site="site-a", job=job, accepted=True)
+        answer = m.OfferAnswer(site="site-a", job=job, accepted=True, layout=LAYOUT.digest)
         await self.jobs.runners[job].on_answer(answer)
 
     def state(self, job: str) -> str:

@@ -47,3 +47,23 @@ def test_the_rule_and_its_reason_are_shown(detail: bool) -> None:
 def test_without_a_rule_nothing_is_said_of_one(rule: dict[str, None]) -> None:
     assert "rule" not in shown(*job_tables(JOB | rule))
     assert "None" not in shown(jobs_table([JOB | rule]))
+
+
+def test_best_version_and_what_is_not_finite_are_shown_and_sites_that_sent_nothing() -> None:
+    numbers = {"updates": 0, "refused": 0, "mean_staleness": 0.0}
+    result = {
+        "reason": "version 3 scores NaN or infinity at every site that scored it: mercy",
+        "exported": "best/v1",
+        "best": {"version": 1, "metric": "loss", "value": 0.25, "exported": "best/v1"},
+        "scores": {
+            "mercy": {"metrics": {"accuracy": 0.5}, "num_examples": 9, "not_finite": ["loss"]},
+            "ucsf": {"metrics": {}, "num_examples": 0, "failed": "no test data"},
+        },
+    }
+    text = shown(*job_tables(JOB | {"result": result, "sites": {"mercy": numbers | {"updates": 6}, "ucsf": numbers}}))
+    assert "version 1, loss 0.25: best/v1" in text
+    (mercy,) = [line for line in text.splitlines() if line.startswith("mercy ")]
+    assert mercy.split() == ["mercy", "6", "0", "0.0", "0.500", "not", "finite"]
+    (ucsf,) = [line for line in text.splitlines() if line.startswith("ucsf ") and "could" not in line]
+    assert ucsf.split() == ["ucsf", "0", "0", "0.0"]
+    assert "ucsf could not score the last version: no test data" in text

@@ -51,7 +51,7 @@ def test_site_that_leaves_and_comes_back_goes_on_where_the_others_are(house):
     house.start_aggregator()
     house.start_site("cleveland", **PACED)
     hungary = house.start_site("hungary", **PACED)
-    job = house.submit(min_sites=2, stop={"versions": 1000})
+    job = house.submit(stop={"versions": 1000})
     house.aggregator.wait_for("update-folded", site="hungary")
     # when one leaves
     hungary.stop()
@@ -88,8 +88,8 @@ def test_silent_site_is_lost_nobody_waits_for_it_and_it_is_back_when_it_speaks(h
     house.start_aggregator()
     house.start_site("cleveland", status_interval_s=0.5, **PACED)
     hungary = house.start_site("hungary", status_interval_s=0.5, **PACED)
-    job = house.submit(min_sites=2, strategy={"kind": "sync", "deadline_s": 60}, stop={"versions": 1000})
-    house.committed(2)
+    job = house.submit(strategy={"kind": "sync", "deadline_s": 60}, stop={"versions": 1000})
+    house.aggregator.wait_for("update-folded", site="hungary")
     # when one site falls silent without a word
     frozen = freeze(hungary)
     at = house.job(job)["version"]

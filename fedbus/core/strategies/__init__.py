@@ -14,6 +14,7 @@ and around one of them
 
     by_steps   / local steps                          as it                                  times effective steps
     robust     as it                                  as it, once 2 f + 3 sites are there    see `core.robust`
+    contributors   as it                              as it, once k sites are there          as it
 
 n: num_examples; p: `num_examples_power`; s: staleness; f: staleness function; mean s: running mean of the site's s;
 sum: of weight delta.
@@ -31,6 +32,7 @@ from fedbus.core.strategies.base import Buffer, Evidence, Plan, Share, Strategy,
 from fedbus.core.strategies.buffered import Buffered
 from fedbus.core.strategies.by_steps import ByLocalSteps
 from fedbus.core.strategies.calibrated import Calibrated
+from fedbus.core.strategies.contributors import Contributors, least_contributors
 from fedbus.core.strategies.fedasync import FedAsync
 from fedbus.core.strategies.robust import Robust
 from fedbus.core.strategies.sync import Sync
@@ -41,6 +43,7 @@ __all__ = [
     "Buffered",
     "ByLocalSteps",
     "Calibrated",
+    "Contributors",
     "Evidence",
     "FedAsync",
     "Plan",
@@ -49,6 +52,7 @@ __all__ = [
     "Strategy",
     "Sync",
     "counted",
+    "least_contributors",
     "settled",
     "strategy_of",
 ]
@@ -59,7 +63,9 @@ def strategy_of(spec: JobSpec) -> Strategy:
     rule = _rule_of(spec)
     if spec.local.time_boxed and spec.local.steps is not None:
         rule = ByLocalSteps(inner=rule, most=spec.local.steps)
-    return rule if spec.robust is None else Robust(inner=rule, kind=spec.robust.kind, f=spec.robust.f)
+    if spec.robust is not None:
+        rule = Robust(inner=rule, kind=spec.robust.kind, f=spec.robust.f)
+    return rule if spec.min_contributors == 1 else Contributors(inner=rule, least=least_contributors(spec))
 
 
 def settled(spec: JobSpec) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 from fedbus.core.facts import Term
+from fedbus.core.peers import fewest_examples
 from fedbus.core.site_stats import SiteStats
 from fedbus.core.strategies.base import Buffer, Evidence, Plan, Share, counted, examples_weight
 from fedbus.core.strategies.buffered import Buffered
@@ -81,8 +82,8 @@ class Auto:
         oldest = buffer.version - SILENT * len(buffer.active)
         last = {s: buffer.memory.last[s] for s in sorted(buffer.active & buffer.memory.last.keys())}
         recent = {s: f for s, f in last.items() if f.clip > 0 and f.base_version + f.staleness > oldest}
-        fewest = min((fold.num_examples for fold in recent.values()), default=1)
         power, ratio = self.calibrated.power, self.calibrated.most_ratio
+        fewest = fewest_examples((f.num_examples for f in recent.values()), power=power, most_ratio=ratio)
         return tuple(
             Term(
                 update_id=fold.update_id,

@@ -17,15 +17,15 @@ class Evidence:
     """What a strategy may look at to weigh one update.
 
     site: numbers of its site before this update. active: how many sites train for the job. steps: local steps it took.
-    fewest_examples: of the last update of each of them and of this one; None: unknown. slot: what its site has in the
-    buffer already; remembered: and in the memory sum. rule: the one that weighs, for a strategy that chooses.
+    fewest_examples: of the last update of each of them and of this one, see `peers`; None: unknown. slot: what its
+    site has in the buffer already; remembered: and in the memory sum. rule: the one that weighs, of several.
     """
 
     num_examples: int
     staleness: int
     site: SiteStats
     active: int
-    fewest_examples: int | None = None
+    fewest_examples: float | None = None
     slot: Slot | None = None
     remembered: Slot | None = None
     rule: str = ""
@@ -105,7 +105,7 @@ class Strategy(Protocol):
 
 
 def examples_weight(
-    num_examples: int, *, power: float, fewest: int | None = None, most_ratio: float | None = None
+    num_examples: int, *, power: float, fewest: float | None = None, most_ratio: float | None = None
 ) -> float:
     """Return num_examples^power; power 1 weighs by examples (FedAvg), 0 weighs all sites alike.
 
