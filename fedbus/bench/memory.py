@@ -168,7 +168,7 @@ def _submit(federation: LocalFederation, mib: int, *, min_sites: int, versions: 
 
 
 def _trainer(site: Daemon) -> int:
-    (trainer,) = wait_until(site.children, within=timedelta(seconds=30), what=f"the trainer of {site.name}")
+    (trainer,) = wait_until(site.trainers, within=timedelta(seconds=30), what=f"the trainer of {site.name}")
     return trainer.pid
 
 

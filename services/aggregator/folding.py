@@ -118,6 +118,8 @@ class Folding:
             inspection = await self._tools.compute(self._fold_and_inspect, manifest.update_id)
         except DecodeError as exc:
             return self._aggregation.refuse(update_id, reason=f"body: {exc}")
+        if inspection.problem:
+            return self._aggregation.refuse(update_id, reason=f"body: {inspection.problem}")
         arrival = Arrival(
             update_id=update_id,
             base_version=manifest.base_version,
@@ -126,6 +128,7 @@ class Folding:
             travel=max(0.0, manifest.travel),
             response=manifest.response,
             steps=manifest.steps,
+            values_norm=inspection.values_norm,
         )
         return self._aggregation.receive(arrival, now=time.monotonic())
 

@@ -35,6 +35,7 @@ from fedbus.runtime.lifecycle import until_stopped
 from fedbus.store.files import make_folder
 from fedbus.store.lock import StateLock
 from fedbus.training.registry import task_names
+from services.site import assignment
 from services.site.job_worker import JobWorker, discard_files, left_over
 from services.site.settings import SiteSettings
 from services.site.trainer import start_trainer
@@ -214,7 +215,7 @@ class Site:
                     self._workers[offer.job] = worker
                     self._group.create_task(self._work(offer.job, worker), name=offer.job)
                 log.info("accepted", job=offer.job, task=spec.task)
-                await self._say(m.OfferAnswer(site=self._name, job=offer.job, accepted=True))
+                await self._say(assignment.accepting(offer.job, self._name, self._workers[offer.job].layout_digest))
             case Decline(reason=reason):
                 log.warning("declined", job=offer.job, reason=reason)
                 await self._say(m.OfferAnswer(site=self._name, job=offer.job, accepted=False, reason=reason))

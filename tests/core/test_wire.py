@@ -40,7 +40,7 @@ GOLDEN: list[tuple[wire.Message, str, bytes]] = [
     (
         m.OfferAnswer(site="mercy", job="heart", accepted=False, reason="task not allowed"),
         "offer-answer",
-        b'{"accepted":false,"job":"heart","reason":"task not allowed","site":"mercy"}',
+        b'{"accepted":false,"job":"heart","layout":"","reason":"task not allowed","site":"mercy"}',
     ),
     (
         m.ScoreAnswer(site="mercy", job="heart", version=3, metrics={"auc": 0.5}, num_examples=9),
@@ -59,7 +59,7 @@ GOLDEN: list[tuple[wire.Message, str, bytes]] = [
     ),
     (m.RollCall(session="a1"), "roll-call", b'{"session":"a1"}'),
     (m.JobOffer(job="heart", spec={"task": "digits"}), "offer", b'{"job":"heart","spec":{"task":"digits"}}'),
-    (m.InitialParamsRequest(job="heart"), "initial-params", b'{"job":"heart"}'),
+    (m.InitialParamsRequest(job="heart"), "initial-params", b'{"job":"heart","layout_only":false}'),
     (m.JobStarted(job="heart", session="0a"), "job-started", b'{"job":"heart","session":"0a"}'),
     (
         m.Receipt(job="heart", update_id=UPDATE, outcome=m.Outcome.FOLDED, staleness=300, rebase=240),
