@@ -33,6 +33,9 @@ MOST_ANSWERS = 200
 
 log = structlog.get_logger()
 
+Lane = asyncio.Queue[Envelope | asyncio.Event]
+"""Messages in order; an event is set when all before it are published."""
+
 
 class Announcer:
     """Run `run` as a task; everything else only queues. `keep` makes incidents durable."""
@@ -41,9 +44,9 @@ class Announcer:
         self._publisher = publisher
         self._dead = DeadLetters(publisher)
         self._keep = keep
-        self._orders: asyncio.Queue[Envelope] = asyncio.Queue(WAITING_MESSAGES)
-        self._events: asyncio.Queue[Envelope] = asyncio.Queue(WAITING_MESSAGES)
-        self._answers: asyncio.Queue[Envelope] = asyncio.Queue()
+        self._orders: Lane = asyncio.Queue(WAITING_MESSAGES)
+        self._events: Lane = asyncio.Queue(WAITING_MESSAGES)
+        self._answers: Lane = asyncio.Queue()
         self._unanswered: Counter[str] = Counter()
 
     async def run(self) -> None:
@@ -53,22 +56,25 @@ class Announcer:
             for name, lane in (("orders", self._orders), ("events", self._events), ("answers", self._answers)):
                 group.create_task(self._say(lane), name=f"say {name}")
 
-    async def _say(self, lane: asyncio.Queue[Envelope]) -> None:
+    async def _say(self, lane: Lane) -> None:
         while True:
             envelope = await lane.get()
+            if isinstance(envelope, asyncio.Event):
+                envelope.set()
+                continue
             try:
                 # the events always have their stream; a site that was never enrolled has no queue
                 await self._publisher.publish(envelope, mandatory=envelope.exchange == EVENTS)
             except Exception as exc:  # noqa: BLE001 one message that cannot be said must not silence all
                 log.error("unsaid", type=envelope.type, key=envelope.routing_key, error=str(exc))
             self._unanswered[envelope.routing_key] -= lane is self._answers
-            lane.task_done()
 
     async def drained(self) -> None:
-        """Wait until everything said so far was published."""
-        for lane in (self._orders, self._events, self._answers):
-            await lane.join()
-        await self._dead.drained()
+        """Wait until every order and event said so far was published, whatever is said meanwhile."""
+        for lane in (self._orders, self._events):
+            said = asyncio.Event()
+            await lane.put(said)
+            await said.wait()
 
     async def tell(self, site: str | None, message: mail.ControlMessage) -> None:
         """Send a control message to one site, or to all."""

@@ -31,6 +31,7 @@ class SiteSettings(DaemonSettings):
             "site_data": "--data",
             "site_state_dir": "--state-dir",
             "tasks": "--task",
+            "score_limit_s": None,
             "fault": None,
         }
     )

@@ -84,8 +84,8 @@ async def test_a_site_that_asks_without_end_gets_so_many_answers_and_takes_none_
         for n in range(10 * MOST_ANSWERS):
             announcer.answer("evil", over(f"j{n}"))
         announcer.answer("mercy", RECEIPT)
-        await announcer.drained()
-        assert broker.published == ["job-ended site.evil"] * MOST_ANSWERS + ["receipt site.mercy"]
+        said = await broker.has(MOST_ANSWERS + 1)
+        assert said == ["job-ended site.evil"] * MOST_ANSWERS + ["receipt site.mercy"]
         # and it is answered again
         announcer.answer("evil", over("again"))
         await broker.has(MOST_ANSWERS + 2)
@@ -99,6 +99,26 @@ async def test_what_a_site_is_told_of_a_job_comes_in_order() -> None:
         await announcer.tell("mercy", over("heart"))
         await announcer.drained()
     assert [said.split()[0] for said in broker.published] == ["job-started", "receipt", "job-ended"]
+
+
+async def test_the_end_of_a_job_waits_for_what_was_said_of_it_and_not_for_a_site_that_goes_on_and_on() -> None:
+    broker = Broker("job-ended")
+    async with announcing(broker) as announcer:
+        talking = True
+
+        async def talk() -> None:
+            while talking:
+                await announcer.event(events.TRAINER_TROUBLE, "lungs", "again", site="evil")
+                announcer.answer("evil", over("no-such-job"))
+                await asyncio.sleep(0)
+
+        talker = asyncio.create_task(talk())
+        await announcer.tell("mercy", RECEIPT)
+        async with asyncio.timeout(10):
+            await announcer.drained()
+        talking = False
+        await talker
+    assert "receipt site.mercy" in broker.published
 
 
 async def test_a_message_that_cannot_be_said_does_not_silence_the_others() -> None:
