@@ -57,6 +57,7 @@ _NAMES: Mapping[type, tuple[str, ...]] = {
     m.Join: ("session",),
     m.SiteStatus: ("session",),
     m.Leave: ("session",),
+    m.OfferAnswer: ("layout",),
     m.UpdateManifest: ("layout_digest", "kind"),
 }
 _TEXTS: Mapping[type, tuple[str, ...]] = {
