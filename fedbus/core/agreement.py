@@ -26,6 +26,46 @@ class Agreement:
     says: str = ""
 
 
+class Layouts:
+    """What the sites of one job have said of their models. Times are seconds on one clock.
+
+    The others have `wait_s` from the first time that `agreement` was asked for; `first_wait_s` where none has said
+    anything, for sites of an older release never do.
+    """
+
+    def __init__(self, *, wait_s: float, first_wait_s: float) -> None:
+        self._wait_s = wait_s
+        self._first_wait_s = min(first_wait_s, wait_s)
+        self._digests: dict[str, str] = {}
+        self._since: float | None = None
+
+    def said(self, site: str, digest: str) -> None:
+        """A site has opened the task."""
+        self._digests[site] = digest
+
+    def forget(self, site: str) -> None:
+        """A site was started anew: its task may be another one now."""
+        self._digests.pop(site, None)
+
+    def agreement(self, present: Collection[str], *, now: float) -> Agreement:
+        """What the sites that are there agree on."""
+        self._since = now if self._since is None else self._since
+        return agreement(self._digests, present, waits=self._waits(now))
+
+    def agreeing(self, digest: str, present: Collection[str], *, now: float) -> frozenset[str]:
+        """Sites whose task makes this model; those that do not say count once they had the time to."""
+        assumed = "" if self._waits(now) else digest
+        return frozenset(site for site in present if self._digests.get(site, assumed) == digest)
+
+    def differ(self, present: Collection[str]) -> bool:
+        """Whether two of them make different models."""
+        return len({self._digests[site] for site in present if site in self._digests}) > 1
+
+    def _waits(self, now: float) -> bool:
+        limit_s = self._wait_s if self._digests else self._first_wait_s
+        return self._since is None or now - self._since < limit_s
+
+
 def agreement(layouts: Mapping[str, str], present: Collection[str], *, waits: bool) -> Agreement:
     """Return what the sites that are `present` agree on.
 

@@ -14,7 +14,7 @@ from datetime import timedelta
 from fedbus.core import events
 from fedbus.core import messages as m
 from fedbus.core.aggregation import Aggregation
-from fedbus.core.agreement import Agreement, agreement
+from fedbus.core.agreement import Agreement, Layouts
 from fedbus.core.facts import Refused
 from fedbus.core.job import Job
 from fedbus.core.jobspec import JobSpec
@@ -90,9 +90,7 @@ class JobRunner:
         """Why a person ends the job; None when nobody does."""
         self._over: str | None = None
         self._sites_return_s = sites_return.total_seconds()
-        self._layouts: dict[str, str] = {}
-        self._layouts_wait_s = layouts_wait.total_seconds()
-        self._asked_layouts_at: float | None = None
+        self._layouts = Layouts(wait_s=layouts_wait.total_seconds(), first_wait_s=FIRST_LAYOUT_WAIT.total_seconds())
         self._told_differences = ""
         self._finish_from = 0.0
         self._scores_until = 0.0
@@ -110,7 +108,7 @@ class JobRunner:
 
     def site_started_anew(self, site: str) -> None:
         """A site has forgotten what it was asked; its task may be another one now."""
-        self._layouts.pop(site, None)
+        self._layouts.forget(site)
         self._initial.site_started_anew(site)
 
     def active(self) -> frozenset[str]:
@@ -121,7 +119,7 @@ class JobRunner:
         """A site accepts or declines."""
         known = answer.site in self.life.accepted_sites
         if answer.layout:
-            self._layouts[answer.site] = answer.layout
+            self._layouts.said(answer.site, answer.layout)
         if not answer.accepted:
             before = self.life.declined_sites.get(answer.site)
             if self.life.declined(answer.site, answer.reason) and before != answer.reason:
@@ -268,7 +266,8 @@ class JobRunner:
 
     async def _take(self, manifest: m.UpdateManifest) -> None:
         if manifest.kind == "initial":
-            if not await self._initial.take(manifest, self.agreement(), too_late=self._folding is not None):
+            agreed = self._layouts.agreement(self.active(), now=time.monotonic())
+            if not await self._initial.take(manifest, agreed, too_late=self._folding is not None):
                 self.sites_changed()
         elif self._folding is None or self._over is not None or self.life.state is not m.JobState.RUNNING:
             await self._refuse(
@@ -347,47 +346,30 @@ class JobRunner:
 
     # -------------------------------------------------------------- start
 
-    def agreement(self) -> Agreement:
-        """Which model the sites make that are there."""
-        return agreement(self._layouts, self.active(), waits=self._waits_for_layouts)
-
-    @property
-    def _waits_for_layouts(self) -> bool:
-        """Whether sites that have not opened their task yet still have the time to."""
-        limit_s = self._layouts_wait_s if self._layouts else FIRST_LAYOUT_WAIT.total_seconds()
-        since = self._asked_layouts_at
-        return since is None or time.monotonic() - since < min(limit_s, self._layouts_wait_s)
-
     def waits_to_start_for(self) -> str:
         """What keeps the job from starting, in words."""
         active = self.active()
-        says = self.agreement().says if self.life.can_start(active) else ""
+        enough = self.life.can_start(active)
+        says = self._layouts.agreement(active, now=time.monotonic()).says if enough else ""
         return f"waiting for sites: {says}" if says else self.life.waiting_for(active)
 
     async def _start_if_possible(self) -> None:
         await self._initial.check_file()
         if self.life.state.ended:
             return await self._end_without_export()
-        if not self.life.can_start(self.active()):
+        active, now = self.active(), time.monotonic()
+        if not self.life.can_start(active):
             return None
-        if self._asked_layouts_at is None:
-            self._asked_layouts_at = time.monotonic()
-        found = self.agreement()
+        found = self._layouts.agreement(active, now=now)
         await self._tell_differences(found)
         if self._folding is None:
-            await self._initial.see_to(found, active=self.active())
-        elif self.life.can_start(self._agreeing(self._folding.layout.digest)):
+            await self._initial.see_to(found, active=active)
+        elif self.life.can_start(self._layouts.agreeing(self._folding.layout.digest, active, now=now)):
             await self._start(self._folding)
         return None
 
-    def _agreeing(self, digest: str) -> frozenset[str]:
-        """Active sites whose task makes the job's model; those that do not say count once they had the time to."""
-        assumed = "" if self._waits_for_layouts else digest
-        return frozenset(site for site in self.active() if self._layouts.get(site, assumed) == digest)
-
     async def _tell_differences(self, found: Agreement) -> None:
-        differ = len({self._layouts[site] for site in self.active() if site in self._layouts}) > 1
-        if differ and found.says != self._told_differences:
+        if self._layouts.differ(self.active()) and found.says != self._told_differences:
             self._told_differences = found.says
             await self._event(events.JOB_WAITING, found.says)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fedbus.core.agreement import Agreement, agreement
+from fedbus.core.agreement import Agreement, Layouts, agreement
 
 ALL = ("alpha", "beta", "gamma")
 
@@ -51,3 +51,27 @@ def test_those_that_are_gone_do_not_count() -> None:
     layouts = {"alpha": "7c", "beta": "10", "gamma": "10"}
 
     assert agreement(layouts, ["alpha"], waits=True).digest == "7c"
+
+
+def test_the_others_have_a_while_from_when_it_was_first_asked_and_less_where_nobody_has_said_anything() -> None:
+    layouts = Layouts(wait_s=100.0, first_wait_s=20.0)
+
+    assert layouts.agreement(ALL, now=5.0).says == "waiting until the task is open at alpha, beta, gamma"
+    assert layouts.agreement(ALL, now=26.0) == Agreement(digest=None)  # any of them may make the params
+    layouts.said("beta", "10")
+    assert layouts.agreement(ALL, now=27.0).digest is None
+    assert layouts.agreeing("10", ALL, now=27.0) == {"beta"}
+    assert layouts.agreement(ALL, now=106.0).digest == "10"
+    assert layouts.agreeing("10", ALL, now=106.0) == set(ALL)
+
+
+def test_a_site_that_was_started_anew_says_its_model_again() -> None:
+    layouts = Layouts(wait_s=100.0, first_wait_s=20.0)
+    layouts.said("alpha", "7c")
+    layouts.said("beta", "10")
+    assert layouts.differ(ALL)
+
+    layouts.forget("alpha")
+
+    assert not layouts.differ(ALL)
+    assert layouts.agreement(["alpha", "beta"], now=0.0).digest is None
