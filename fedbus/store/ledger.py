@@ -8,6 +8,7 @@ What lives here: rows, and the transactions that keep them true. What may not: r
     facts     what was decided, in order: folded, refused, committed. State = newest checkpoint + the facts after it
     versions  which versions were published to the model log and confirmed
     incidents what went wrong and what came of it, in words for people
+    model_logs the name of each job's stream, a secret of those that take part in it
 
 Every write is durable when the call returns (synchronous=FULL). Any thread may call; calls wait for each other.
 """
@@ -48,6 +49,7 @@ CREATE TABLE IF NOT EXISTS versions (
   job TEXT NOT NULL, version INTEGER NOT NULL, published_at REAL NOT NULL, PRIMARY KEY (job, version)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS incidents (job TEXT NOT NULL, at REAL NOT NULL, kind TEXT NOT NULL, text TEXT NOT NULL);
 CREATE INDEX IF NOT EXISTS incidents_by_job ON incidents (job);
+CREATE TABLE IF NOT EXISTS model_logs (job TEXT PRIMARY KEY, stream TEXT NOT NULL) WITHOUT ROWID;
 """
 
 RECEIVING, SPOOLED, DECIDED = "receiving", "spooled", "decided"
@@ -336,6 +338,17 @@ class Ledger:
         """Newest published version, -1 when none was."""
         row = self._rows("SELECT COALESCE(MAX(version), -1) FROM versions WHERE job = ?", (job,))[0]
         return int(row[0])
+
+    def name_model_log(self, job: str, stream: str) -> str:
+        """Keep the name of a job's model log, unless it has one; returns the name that it has."""
+        with self._transaction() as db:
+            db.execute("INSERT OR IGNORE INTO model_logs VALUES (?,?)", (job, stream))
+        return self.model_log(job) or stream
+
+    def model_log(self, job: str) -> str | None:
+        """The name of a job's model log; None when none was kept, as in ledgers of earlier releases."""
+        rows = self._rows("SELECT stream FROM model_logs WHERE job = ?", (job,))
+        return str(rows[0][0]) if rows else None
 
     # what people ask about
 

@@ -31,7 +31,7 @@ from services.aggregator.complete import Complete
 from services.aggregator.intake import Intake
 from services.aggregator.job_runner import JobRunner
 from services.aggregator.model_keeper import ModelKeeper
-from services.aggregator.model_log import ModelLogWriter
+from services.aggregator.model_log import ModelLogWriter, stream_of
 from services.aggregator.settings import AggregatorSettings
 from services.aggregator.tools import Tools
 from services.aggregator.uploads import most_bytes
@@ -183,11 +183,12 @@ class Jobs:
             await intake.run(deliveries)
 
     async def _open_log(self, spec: JobSpec, job: str, layout: Layout) -> ModelLogWriter:
-        settled = await exists(self._control, t.models_stream(job))
-        await declare(self._control, t.job_models(job, ModelLogWriter.size(spec, layout)))
+        stream = await stream_of(job, self._tools)
+        settled = await exists(self._control, stream)
+        await declare(self._control, t.job_models(job, ModelLogWriter.size(spec, layout), stream=stream))
         if not settled:
             await asyncio.sleep(SETTLE.total_seconds())
-        return ModelLogWriter(job, spec, layout, Publisher(self._bulk_out), reached=self._tools.reached)
+        return ModelLogWriter(job, spec, layout, Publisher(self._bulk_out), stream=stream, reached=self._tools.reached)
 
     async def offer(self, runner: JobRunner, site: str) -> None:
         """Offer a job to a site, unless its spec names others."""
