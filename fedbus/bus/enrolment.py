@@ -52,9 +52,8 @@ def remove(node: Node, site: str, *, address: str) -> None:
     elif not known:
         raise NodeError(f"there is no login {site!r}: {_known(node)}")
     queue = topology.site_queue(site)
-    for vhost in _names(node.ctl("list_vhosts", "name")):
-        if queue in _names(node.ctl("list_queues", "-p", vhost, "name")):
-            node.ctl("delete_queue", queue, "-p", vhost)
+    if queue in _names(node.ctl("list_queues", "-p", VHOST, "name")):
+        node.ctl("delete_queue", queue, "-p", VHOST)
 
 
 def rotate(node: Node, name: str, *, address: str) -> None:

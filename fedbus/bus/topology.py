@@ -43,6 +43,8 @@ CONTROL_TTL = timedelta(hours=1)
 JOB_DELIVERIES = 20
 UNLIMITED_DELIVERIES = 1_000_000
 UPDATES_BACKLOG_BYTES = 1 << 30
+# The broker takes nothing longer: a chunk has at most 8 MiB, and what stands around it.
+MAX_MESSAGE_BYTES = 9 << 20
 MB = 1_000_000
 
 
@@ -241,6 +243,26 @@ FEDERATION = Topology(
     ),
 )
 """What every federation has before any site or job exists."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicySpec:
+    """How many bytes may wait in the queues whose names match.
+
+    A policy and not an argument of the queue: one that exists cannot be declared again with another argument.
+    """
+
+    name: str
+    pattern: str
+    max_bytes: int
+
+
+POLICIES = (
+    PolicySpec(name="fedbus-sites", pattern=r"^fedbus\.sites$", max_bytes=256 * MB),
+    PolicySpec(name="fedbus-jobs", pattern=r"^fedbus\.jobs$", max_bytes=256 * MB),
+    PolicySpec(name="fedbus-site", pattern=r"^fedbus\.site\.", max_bytes=64 * MB),
+)
+"""Bounds in bytes of what is otherwise bounded by the number of messages."""
 
 
 def site_topology(site: str) -> Topology:

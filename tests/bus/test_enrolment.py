@@ -154,7 +154,7 @@ def test_a_start_does_not_bring_a_removed_login_back_nor_an_old_password(throw_a
     node.remove_site("left-out")
     node.rotate("rotated")
     # when it is started again
-    node.stop(grace=timedelta(0))
+    node.stop()
     node.start()
     # then that is how it stays
     for url in (removed, old):

@@ -121,6 +121,10 @@ SITE_REFUSALS: dict[str, Act] = {
     "report as another site": publish(topology.SITES, "site-b.join"),
     "report under a key that only begins like its own": publish(topology.SITES, "site-a.join.more"),
     "report with a kind that is not in the protocol": publish(topology.SITES, "site-a.takeover"),
+    "report under a key that ends in a line feed": publish(topology.SITES, "site-a.join\n"),
+    "send an update under a key that ends in a line feed": publish(topology.UPDATES, "job-1.site-a\n"),
+    "declare a queue whose name is a line feed": lambda channel: channel.queue_declare("\n", durable=True),
+    "declare an exchange whose name is a line feed": lambda channel: channel.exchange_declare("\n", "topic"),
     "send an update as another site": publish(topology.UPDATES, "job-1.site-b"),
     "send an update with another site's name before its own": publish(topology.UPDATES, "job-1.site-b.site-a"),
     "publish through the default exchange": publish("", topology.site_queue("site-b")),
@@ -168,6 +172,34 @@ def test_the_broker_refuses_a_site_to_sign_as_another(as_login):
 def test_a_site_cannot_empty_the_model_log_that_it_reads(vhost_with_job):
     with channel_of(vhost_with_job, "site-a") as site, pytest.raises((ConnectionClosedByBroker, ChannelClosedByBroker)):
         site.queue_purge(topology.models_stream("job-1"))
+
+
+@pytest.mark.parametrize("exchange", ["site", "submitter"])
+def test_nobody_sends_more_than_a_chunk_and_what_stands_around_it(as_login, exchange):
+    login, key = {
+        "site": ("site-a", (topology.SITES, "site-a.join")),
+        "submitter": ("submitter", (topology.JOBS, topology.QUERY_KEY)),
+    }[exchange]
+    with as_login(login) as channel:
+        channel.basic_publish(*key, bytes(topology.MAX_MESSAGE_BYTES), mandatory=True)
+        with pytest.raises(ChannelClosedByBroker, match="larger than configured max size"):
+            channel.basic_publish(*key, bytes(topology.MAX_MESSAGE_BYTES + 1), mandatory=True)
+
+
+def test_what_waits_in_a_queue_is_bounded_in_bytes(vhost):
+    # given the policies of the definitions
+    found = vhost.node.ctl("list_queues", "-p", vhost.vhost, "name", "policy")
+    policies = dict(line.split("\t") for line in found.splitlines())
+    # then every queue that others fill and that has no bound of its own has one by policy
+    bounds = {policy.name: policy.max_bytes for policy in topology.POLICIES}
+    for queue in (topology.SITES, topology.JOBS, topology.site_queue("site-a")):
+        assert 0 < bounds[policies[queue]] <= 256 * topology.MB
+
+
+def test_a_site_cannot_open_connections_without_end(vhost):
+    users = vhost.node.ctl("list_user_limits", "--user", "site-a")
+    assert '"max-connections":64' in users
+    assert '"max-channels":256' in users
 
 
 def test_a_wrong_password_is_refused(vhost):
@@ -218,6 +250,8 @@ def test_the_submitter_watches_the_events(as_login):
 
 
 SUBMITTER_REFUSALS: dict[str, Act] = {
+    "abort under a key that ends in a line feed": publish(topology.JOBS, "abort.job-1\n"),
+    "declare a queue whose name is a line feed": lambda channel: channel.queue_declare("\n", durable=True),
     "submit as somebody else": publish(topology.JOBS, topology.submit_key("site-a")),
     "use a key that is not in the protocol": publish(topology.JOBS, "anything"),
     "send an update": publish(topology.UPDATES, "job-1.submitter"),
