@@ -17,7 +17,8 @@ class Envelope:
     `user_id` is filled in by the publisher with its login. Headers are flat str and int: streams drop nested ones.
     Incoming: anything may be missing when the sender was no fedbus program; text is then "", `user_id` None. Headers
     of other types are left out. `redelivered` says that somebody may have seen it before.
-    `expiration` is how long the broker keeps the message.
+    `expiration` is how long the broker keeps the message. `refused_bytes` is the length of a body that was longer than
+    its reader takes and is not here; 0 for one that is.
     """
 
     exchange: str
@@ -32,3 +33,4 @@ class Envelope:
     correlation_id: str | None = None
     expiration: timedelta | None = None
     redelivered: bool = False
+    refused_bytes: int = 0

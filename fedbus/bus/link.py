@@ -18,6 +18,7 @@ from aiormq.abc import AbstractChannel as RawChannel
 from aiormq.abc import AbstractConnection as RawConnection
 from pamqp.common import Arguments
 
+from fedbus.bus.bounded import MostBytes, bound_bodies
 from fedbus.bus.envelope import Envelope
 from fedbus.bus.translate import reason, to_amqp, translated
 from fedbus.bus.transport import Connection, Transport
@@ -248,12 +249,17 @@ class Channel:
         on_lost: Callable[[], None],
         no_ack: bool = False,
         arguments: Arguments = None,
+        most_bytes: MostBytes | None = None,
     ) -> None:
         """Start a consumer. `on_delivery` must only hand off: aiormq cancels its task when the channel closes.
+
+        Bodies longer than `most_bytes` says for their type are not kept, see `bounded`.
 
         `on_lost` is called when channel or link are gone, or the broker ended the consumer (its queue was deleted).
         """
         what = f"consume {queue}"
+        if most_bytes is not None:
+            bound_bodies(self._raw, most_bytes)
         if prefetch:
             await self._link.rpc(what, self._channel.set_qos(prefetch_count=prefetch))
 

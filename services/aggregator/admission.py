@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from fedbus.bus.envelope import Envelope
 from fedbus.bus.mail import from_envelope
+from fedbus.core import wire
 from fedbus.core.messages import Chunk, UpdateId, UpdateManifest
 from fedbus.errors import DecodeError, ProtocolError
 from services.aggregator.uploads import MAX_FRAMES
@@ -15,6 +16,9 @@ FRAME_SLACK_BYTES = 1 << 16
 KINDS = ("delta", "initial")
 # Only that of initial params brings a layout. What a manifest says is kept, told in events and named in refusals.
 MAX_MANIFEST_BYTES = 1 << 16
+MAX_INITIAL_MANIFEST_BYTES = 1 << 20
+"""A layout takes about 80 bytes for each tensor."""
+CHUNK_TYPE = wire.NAMES[Chunk]
 
 
 def admitted(envelope: Envelope, *, job: str, chunk_bytes: int) -> Chunk | UpdateManifest:
@@ -38,6 +42,11 @@ def admitted(envelope: Envelope, *, job: str, chunk_bytes: int) -> Chunk | Updat
             " site, login and job must agree"
         )
     return message
+
+
+def longest_message(type_name: str, *, chunk_bytes: int) -> int:
+    """The longest body of a message of this type that is taken; one that is longer is refused without being kept."""
+    return chunk_bytes + FRAME_SLACK_BYTES if type_name == CHUNK_TYPE else MAX_INITIAL_MANIFEST_BYTES
 
 
 def update_id_of(message: Chunk | UpdateManifest) -> str:

@@ -27,11 +27,11 @@ log = structlog.get_logger()
 
 
 class Announcer:
-    """Run `run` as a task; everything else only queues. `keep` makes incidents durable."""
+    """Run `run` as a task; everything else only queues. `keep` makes incidents durable, `dead` what is refused."""
 
-    def __init__(self, publisher: Publisher, *, keep: Callable[[m.Event], Awaitable[None]]) -> None:
+    def __init__(self, publisher: Publisher, *, dead: Publisher, keep: Callable[[m.Event], Awaitable[None]]) -> None:
         self._publisher = publisher
-        self._dead = DeadLetters(publisher)
+        self._dead = DeadLetters(dead)
         self._keep = keep
         self._waiting: asyncio.Queue[Envelope] = asyncio.Queue(WAITING_MESSAGES)
 
@@ -70,7 +70,7 @@ class Announcer:
 
     async def refuse(self, delivery: Delivery, reason: str) -> None:
         """Keep a message that breaks the protocol where people can look at it, with the reason in a header."""
-        await self._dead.refuse(delivery, reason)
+        self._dead.refuse(delivery, reason)
 
 
 _WARNINGS = {

@@ -18,6 +18,7 @@ from fedbus.bus.publisher import Publisher
 from fedbus.bus.rpc import reply
 from fedbus.core import events, wire
 from fedbus.core.messages import JobState
+from fedbus.core.spec_text import MAX_TEXT_BYTES
 from fedbus.errors import JobSpecError, Problem
 from fedbus.store.ledger import JobRow
 from services.aggregator import requests, views
@@ -45,7 +46,7 @@ class FrontDesk:
 
     async def serve(self, session: Session) -> None:
         """Answer requests for ever."""
-        async with Consumer(session, t.JOBS, prefetch=REQUESTS_PREFETCH) as deliveries:
+        async with Consumer(session, t.JOBS, prefetch=REQUESTS_PREFETCH, most_bytes=MAX_TEXT_BYTES) as deliveries:
             async for delivery in deliveries:
                 try:
                     answer = await self._answer(delivery)

@@ -179,7 +179,10 @@ class Jobs:
         return Closing(job, state=state, tools=self._tools, spool=self._spool, session=self._control)
 
     async def _receive(self, intake: Intake, job: str) -> None:
-        async with Consumer(self._bulk_in, t.updates_queue(job), prefetch=intake.prefetch) as deliveries:
+        consumer = Consumer(
+            self._bulk_in, t.updates_queue(job), prefetch=intake.prefetch, most_bytes=intake.most_message_bytes
+        )
+        async with consumer as deliveries:
             await intake.run(deliveries)
 
     async def _open_log(self, spec: JobSpec, job: str, layout: Layout) -> ModelLogWriter:

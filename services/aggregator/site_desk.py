@@ -37,7 +37,8 @@ class SiteDesk:
         self._stalls = Stalls()
 
     async def serve(self, session: Session) -> None:
-        async with Consumer(session, t.SITES, prefetch=SITES_PREFETCH) as deliveries:
+        most_bytes = mail.MAX_SITE_MESSAGE_BYTES
+        async with Consumer(session, t.SITES, prefetch=SITES_PREFETCH, most_bytes=most_bytes) as deliveries:
             async for delivery in deliveries:
                 try:
                     await self._hear(mail.from_login(delivery.envelope))
