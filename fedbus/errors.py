@@ -7,7 +7,8 @@ FedbusError
 │   └── DecodeError      bytes that are no valid frame or message
 ├── LayoutError          params that do not fit the job's layout
 ├── TaskError            a task is unknown, or failed while loading, training or scoring
-│   └── DataError        the site's data folder is missing, empty or malformed
+│   ├── DataError        the site's data folder is missing, empty or malformed
+│   └── ContractError    a task or its task_config breaks the contract; `.said` may leave the site
 ├── StoreError           spool, ledger, checkpoint or outbox cannot be read or written
 │   ├── FolderInUseError     another process works on this state folder
 │   └── DiskFullError        nothing was written; the same call works again once there is room
@@ -74,6 +75,22 @@ class TaskError(FedbusError):
 
 class DataError(TaskError):
     """The site's data are missing, empty or malformed."""
+
+
+class ContractError(TaskError):
+    """A task, or what a job configures it with, does not keep to `fedbus.training.task`: trying again cannot help.
+
+    `said` is the text without any value that may be of the site's data: what is told outside the site.
+    """
+
+    def __init__(self, text: str, *, said: str) -> None:
+        self.said = said
+        super().__init__(text)
+
+    @classmethod
+    def of_job(cls, text: str) -> ContractError:
+        """Words made of numbers and of the job's own content: all of them may leave."""
+        return cls(text, said=text)
 
 
 class StoreError(FedbusError):

@@ -111,7 +111,7 @@ def _train(
     """Train one job from its start until it has reached its target."""
     first, *others = sites
     name = jobs.submit(federation, spec)
-    (trainer,) = wait_until(first.children, within=SOON, what="the trainer of the first site")
+    (trainer,) = wait_until(first.trainers, within=SOON, what="the trainer of the first site")
     trainer.send(signal.SIGSTOP)
     try:
         for site in others:
@@ -121,7 +121,7 @@ def _train(
     running = aggregator.wait_for("job-running", within=SOON, job=name)
     over = aggregator.wait_for("job-finishing", within=timedelta(minutes=10), job=name)
     aggregator.wait_for("job-ended", within=SOON, job=name)
-    wait_until(lambda: not any(site.children() for site in sites), within=SOON, what="the end of all trainers")
+    wait_until(lambda: not any(site.trainers() for site in sites), within=SOON, what="the end of all trainers")
     updates = sum(line["job"] == name for line in lines_of(aggregator, "update-folded"))
     return Ran(seconds=(time_of(over) - time_of(running)) / scale_s, updates=updates)
 

@@ -98,13 +98,19 @@ class Daemon:
         """SIGCONT."""
         self.process.send(signal.SIGCONT)
 
-    def children(self) -> list[ProcessId]:
-        """Its child processes; those of a site are its trainers."""
-        try:
-            text = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text()
-        except OSError:
-            return []
-        return [child for pid in text.split() if (child := ProcessId.of(int(pid)))]
+    def trainers(self) -> list[ProcessId]:
+        """The trainers of a site: each is the child of a guardian, which is a child of the daemon."""
+        guardians = _children(self.pid)
+        return [trainer for guardian in guardians for trainer in _children(guardian.pid)[:1]]
+
+
+def _children(pid: int) -> list[ProcessId]:
+    """The live children of a process, oldest first."""
+    try:
+        text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    except OSError:
+        return []
+    return [child for number in text.split() if (child := ProcessId.of(int(number)))]
 
 
 def _inherited() -> dict[str, str]:

@@ -21,6 +21,7 @@ from pathlib import Path
 
 import torch
 
+from fedbus.bench.abuse.logins import site
 from fedbus.bench.figures import MIB, Logged, Row, lines_of, peak_bytes, row, time_of
 from fedbus.bench.local import Daemon, LocalFederation, wait_until
 from fedbus.bus import mail
@@ -105,10 +106,11 @@ def _backlog(mib: int, updates: int, senders: int) -> Iterator[Row]:
         tempfile.TemporaryDirectory(prefix="fedbus-bench-") as folder,
         _federation(Path(folder), ("site-a", *names)) as federation,
     ):
-        aggregator, (site,) = _start(federation, ("site-a",))
+        aggregator, (trains,) = _start(federation, ("site-a",))
         job = _submit(federation, mib, min_sites=1, versions=updates, step_s=TRAINS_FOR_EVER_S)
-        site.wait_for("version-held", within=_limit(mib), job=job, version=0)
+        trains.wait_for("version-held", within=_limit(mib), job=job, version=0)
         layout = _layout(federation, job)
+        asyncio.run(_take_part(federation, job, names))
         aggregator.stop(timedelta(0))
         asyncio.run(_publish(federation, job, layout, names, updates))
         again = federation.start_aggregator()
@@ -116,7 +118,7 @@ def _backlog(mib: int, updates: int, senders: int) -> Iterator[Row]:
         last = again.wait_for("version-committed", within=_limit(mib * updates), version=updates)
         case = f"{mib} MiB, backlog of {updates} updates by {senders} senders"
         yield _aggregators_peak(case, mib, again)
-        yield _site_daemons_peak(case, site)
+        yield _site_daemons_peak(case, trains)
         yield row(f"{case}: worked off in", time_of(last) - began, "s")
 
 
@@ -166,7 +168,7 @@ def _submit(federation: LocalFederation, mib: int, *, min_sites: int, versions: 
 
 
 def _trainer(site: Daemon) -> int:
-    (trainer,) = wait_until(site.children, within=timedelta(seconds=30), what=f"the trainer of {site.name}")
+    (trainer,) = wait_until(site.trainers, within=timedelta(seconds=30), what=f"the trainer of {site.name}")
     return trainer.pid
 
 
@@ -184,6 +186,12 @@ def _layout(federation: LocalFederation, job: str) -> Layout:
     with StateReader(federation.folder / "aggregator") as state:
         (found,) = (row.layout for row in state.ledger.jobs() if row.job == job)
     return Layout.from_dict(found or {})
+
+
+async def _take_part(federation: LocalFederation, job: str, senders: Sequence[str]) -> None:
+    for sender in senders:
+        async with site(sender, federation.url(sender)) as by_hand:
+            await by_hand.take_part(job)
 
 
 async def _publish(federation: LocalFederation, job: str, layout: Layout, senders: Sequence[str], updates: int) -> None:

@@ -25,6 +25,7 @@ from fedbus.bench.local import Daemon, LocalFederation
 from fedbus.bench.stub_sites import PreparedUpdate, StubPlan
 from fedbus.bus import topology as t
 from fedbus.core.frames import Code
+from fedbus.core.layout import Layout, TensorSpec
 from fedbus.errors import FedbusError
 
 SAMPLE_S = 5.0
@@ -33,7 +34,6 @@ LIMIT = timedelta(minutes=5)
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 MEMORY = Path("/dev/shm")  # noqa: S108 only the sites' files, in a folder of our own
-PARAMS = "soak.safetensors"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,31 +87,32 @@ def rows(plan: SoakPlan) -> list[Row]:
 
 def run(plan: SoakPlan, federation: LocalFederation, sites_folder: Path) -> list[Sample]:
     """Start everything, run the job to its end and look at it every SAMPLE_S."""
-    update = _prepare(plan, federation.folder / "aggregator" / "params", sites_folder / "update.frames")
+    update = _prepare(plan, sites_folder)
     federation.start_aggregator().wait_for("aggregator-ready")
     stubs = list(_start_stubs(plan, federation, sites_folder, update))
     job = jobs.submit(federation, _spec(plan))
     return list(_watch(plan, federation, stubs, job))
 
 
-def _prepare(plan: SoakPlan, params_folder: Path, frames: Path) -> PreparedUpdate:
-    """Initial params for the aggregator, and the one delta that all sites send."""
+def _prepare(plan: SoakPlan, folder: Path) -> PreparedUpdate:
+    """Initial params, and the one delta that all sites send."""
     import torch
-    from safetensors.torch import save_file
 
     from fedbus.tensors.codec import encode
-    from fedbus.tensors.params import layout_of
     from fedbus.training.frames_file import write_frames
 
-    numel = plan.numel
-    draw = torch.Generator().manual_seed(0)
-    params = {"w": torch.empty(numel).uniform_(-1, 1, generator=draw)}
-    params_folder.mkdir(parents=True)
-    save_file(params, params_folder / PARAMS)
-    layout = layout_of(params)
+    numel, draw = plan.numel, torch.Generator().manual_seed(0)
+    layout = Layout.of([TensorSpec(name="w", shape=(numel,), dtype="float32")])
+    params = torch.empty(numel).uniform_(-1, 1, generator=draw)
     delta = torch.empty(numel).uniform_(-1e-3, 1e-3, generator=draw)
-    sizes = write_frames(frames, encode(delta, layout, Code.INT8, seed=0))
-    return PreparedUpdate(frames=str(frames), frame_sizes=sizes, layout_digest=layout.digest, numel=numel)
+    initial, frames = folder / "initial.frames", folder / "update.frames"
+    return PreparedUpdate(
+        frames=str(frames),
+        frame_sizes=write_frames(frames, encode(delta, layout, Code.INT8, seed=0)),
+        initial=str(initial),
+        initial_sizes=write_frames(initial, encode(params, layout, Code.FP32, seed=0)),
+        numel=numel,
+    )
 
 
 def _start_stubs(plan: SoakPlan, federation: LocalFederation, folder: Path, update: PreparedUpdate) -> Iterator[Daemon]:
@@ -137,7 +138,6 @@ def _spec(plan: SoakPlan) -> dict[str, object]:
         "name": "soak",
         "task": "synthetic",
         "task_config": {"numel": plan.numel},
-        "initial_params": PARAMS,
         "min_sites": plan.sites,
         "local": {"steps": 1, "batch_size": 1, "learning_rate": 1.0, "evaluate": False},
         "strategy": {"kind": "buffered", "buffer": max(1, plan.sites // 5)},

@@ -21,6 +21,7 @@ from typing import Self
 from pydantic import SecretStr
 
 from fedbus.bus.logins import write_private
+from fedbus.core.layout import Layout, TensorSpec
 from fedbus.runtime.lifecycle import run_daemon
 from fedbus.runtime.logging import configure_logging
 from fedbus.training import protocol as p
@@ -31,12 +32,18 @@ from services.site.trainer import TrainerDiedError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PreparedUpdate:
-    """An encoded delta that every training of a stub comes to."""
+    """An encoded delta that every training of a stub comes to, and params for a job to start from."""
 
     frames: str
     frame_sizes: tuple[int, ...]
-    layout_digest: str
+    initial: str
+    initial_sizes: tuple[int, ...]
     numel: int
+
+    @property
+    def layout(self) -> Layout:
+        """One tensor of `numel` elements."""
+        return Layout.of([TensorSpec(name="w", shape=(self.numel,), dtype="float32")])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +64,8 @@ class StubPlan:
     def read(cls, path: Path) -> Self:
         content = json.loads(path.read_text())
         update = content.pop("update")
-        update["frame_sizes"] = tuple(update["frame_sizes"])
+        for sizes in ("frame_sizes", "initial_sizes"):
+            update[sizes] = tuple(update[sizes])
         return cls(update=PreparedUpdate(**update), **content)
 
 
@@ -76,7 +84,12 @@ class StubTrainer:
         """Answer as a trainer does."""
         match command:
             case p.Open():
-                return p.Opened(device="stub", layout_digest=self._update.layout_digest, numel=self._update.numel)
+                layout = self._update.layout
+                return p.Opened(device="stub", layout_digest=layout.digest, numel=layout.numel)
+            case p.MakeInitial(path=path):
+                os.link(self._update.initial, path)
+                layout = self._update.layout
+                return p.Made(layout=layout.to_dict(), frame_sizes=self._update.initial_sizes, digest=layout.digest)
             case p.Load(version=version):
                 self._version = version
                 return p.Loaded(version=version)

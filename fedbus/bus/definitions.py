@@ -31,7 +31,7 @@ from fedbus.bus.topology import Topology
 from fedbus.core.messages import check_name
 
 VHOST = "fedbus"
-# A `$` alone also lets a name pass that ends in a line feed.
+# The broker's `$` also matches before a newline at the end, so that `site-a.join\n` passed for `site-a.join`.
 END = r"(?!\n)$"
 NOTHING = f"^{END}"
 # A daemon has three connections and some channels on each; those of a cut line stay for three heartbeats.

@@ -16,7 +16,8 @@ class Envelope:
     Outgoing: `message_id` is required, because a publish that failed may have been delivered and will be sent again;
     `user_id` is filled in by the publisher with its login. Headers are flat str and int: streams drop nested ones.
     Incoming: anything may be missing when the sender was no fedbus program; text is then "", `user_id` None. Headers
-    of other types are left out. `redelivered` says that somebody may have seen it before.
+    of other types are left out. `redelivered` says that somebody may have seen it before. `copied`: its sender asked
+    the broker to route it under further keys too (header CC), for which the broker checks no permission.
     `expiration` is how long the broker keeps the message. `refused_bytes` is the length of a body that was longer than
     its reader takes and is not here; 0 for one that is.
     """
@@ -33,4 +34,5 @@ class Envelope:
     correlation_id: str | None = None
     expiration: timedelta | None = None
     redelivered: bool = False
+    copied: bool = False
     refused_bytes: int = 0

@@ -42,16 +42,22 @@ MAX_SITE_MESSAGE_BYTES = 1 << 18
 
 def from_site(message: SiteMessage) -> Envelope:
     """Address what a site says to the aggregator."""
+    expiration = t.STATUS_TTL if isinstance(message, m.SiteStatus) else None
+    return _envelope(message, t.SITES, site_key(message), expiration=expiration)
+
+
+def site_key(message: SiteMessage) -> str:
+    """The key under which a site says this."""
     match message:
         case m.Join():
             kind = t.SiteKind.JOIN
         case m.SiteStatus():
-            return _envelope(message, t.SITES, t.site_key(message.site, t.SiteKind.STATUS), expiration=t.STATUS_TTL)
+            kind = t.SiteKind.STATUS
         case m.Leave():
             kind = t.SiteKind.LEAVE
         case _:
             kind = t.SiteKind.ANSWER
-    return _envelope(message, t.SITES, t.site_key(message.site, kind))
+    return t.site_key(message.site, kind)
 
 
 def from_trainer(message: m.Chunk | m.UpdateManifest, *, site: str) -> Envelope:
@@ -116,9 +122,11 @@ def _traceparent(message: wire.Message) -> str:
 
 
 def from_envelope(envelope: Envelope) -> wire.Message:
-    """Read a message. DecodeError when it is none, ProtocolError when it does not say who sent it."""
+    """Read a message. DecodeError when it is none, ProtocolError when it names no sender, or asks for copies."""
     if not envelope.user_id:
         raise ProtocolError(f"message {envelope.type!r} has no user_id: every fedbus message carries its login")
+    if envelope.copied:
+        raise ProtocolError(f"message {envelope.type!r} has a header CC: a message goes where its one key says")
     if envelope.refused_bytes:
         raise ProtocolError(
             f"message {envelope.type!r} has {envelope.refused_bytes} bytes, more than may come here: it was not kept"
@@ -139,4 +147,11 @@ def from_login(envelope: Envelope) -> SiteMessage:
         raise DecodeError(f"message {envelope.type!r} does not belong on {t.SITES}")
     if message.site != envelope.user_id:
         raise ProtocolError(f"login {envelope.user_id!r} speaks for site {message.site!r}")
+    check_key(envelope, site_key(message))
     return message
+
+
+def check_key(envelope: Envelope, key: str) -> None:
+    """Raise ProtocolError unless a message came under its own key: a copy (BCC) of another one has that one's."""
+    if envelope.routing_key != key:
+        raise ProtocolError(f"message {envelope.type!r} came under key {envelope.routing_key!r}, its own is {key!r}")

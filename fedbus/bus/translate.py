@@ -37,6 +37,8 @@ from fedbus.bus.bounded import REFUSED_BYTES
 from fedbus.bus.envelope import Envelope
 from fedbus.errors import BusError, ConnectionLostError, LoginError, NoSuchQueueError, PublishError, UnroutableError
 
+COPY_HEADERS = frozenset({"CC", "BCC"})
+
 
 class NotTakenError(PublishError):
     """The broker confirmed negatively: the queue is full, for now. Never leaves the bus."""
@@ -141,5 +143,6 @@ def from_amqp(message: AbstractIncomingMessage) -> Envelope:
         correlation_id=message.correlation_id,
         expiration=timedelta(seconds=expiration) if isinstance(expiration, int | float) else None,
         redelivered=bool(message.redelivered),
+        copied=not COPY_HEADERS.isdisjoint(message.headers),
         refused_bytes=refused_bytes if isinstance(refused_bytes, int) and not message.body else 0,
     )

@@ -160,6 +160,29 @@ def agreement(
     print_rows(rows(seeds=range(seeds), scale_s=scale, target=target), output)
 
 
+@bench_app.command()
+def batch_norm(
+    task: Annotated[str, typer.Option(help="digits or fashion_mnist.")] = "digits",
+    network: Annotated[str, typer.Option(help="bn_cnn; resnet18 or densenet121 where they are installed.")] = "bn_cnn",
+    seeds: Annotated[int, typer.Option(min=1, help="Splits of the data; medians are printed.")] = 3,
+    until: Annotated[float, typer.Option(min=1, help="Virtual seconds of a run.")] = 200,
+    scanners: Annotated[bool, typer.Option(help="Half of the sites have another scanner: average or keep?")] = False,
+    scale: Annotated[float, typer.Option(help="What the other scanner does to a pixel.")] = 0.4,
+    shift: Annotated[float, typer.Option(help="The same: scale * pixel + shift.")] = 0.6,
+    workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 2,
+    output: Format = Output.TEXT,
+) -> None:
+    """A network with running statistics under every rule, optimizer and code, against synchronous FedAvg."""
+    import sys
+    from functools import partial
+
+    from fedbus.bench.batch_norm import rows, scanner_rows
+
+    say = partial(print, file=sys.stderr, flush=True)
+    run = partial(scanner_rows, scale=scale, shift=shift) if scanners else rows
+    print_rows(run(task=task, network=network, seeds=seeds, until_s=until, workers=workers, say=say), output)
+
+
 def print_rows(rows: list[dict[str, Any]], output: Output) -> None:
     """Print figures as a table or as JSON."""
     if output is Output.JSON:

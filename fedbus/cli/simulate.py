@@ -64,6 +64,7 @@ def simulate(
 
     from fedbus.simulation import Simulation, delays_of, make_sites, site_names
     from fedbus.simulation.curves import write_files
+    from fedbus.tasks.scanners import same_tests
 
     torch.set_num_threads(1)  # as in a trainer; with more, small models are slower
     spec = _read(job)
@@ -79,7 +80,7 @@ def simulate(
             simulated,
             seed=seed,
             evaluate_every_s=evaluate_every,
-            scorers=names[:1] if spec.task_config.get("shared_test") else None,  # all are tested on the same
+            scorers=names[:1] if same_tests(spec.task_config) else None,
             latency_s=latency,
             on_progress=told,
         )

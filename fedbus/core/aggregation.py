@@ -27,7 +27,7 @@ from types import MappingProxyType
 from typing import Protocol, assert_never
 
 from fedbus.core import guards, screening
-from fedbus.core.facts import Arrival, Combination, Committed, Duplicate, Fact, Folded, Refused
+from fedbus.core.facts import Arrival, Combination, Committed, Duplicate, Fact, Folded, Refused, Term
 from fedbus.core.jobspec import AutoSpec, JobSpec
 from fedbus.core.memory import Memory
 from fedbus.core.messages import UpdateId
@@ -36,7 +36,11 @@ from fedbus.core.server_step import step_of
 from fedbus.core.site_stats import SiteStats
 from fedbus.core.strategies import Buffer, Evidence, Plan, settled, strategy_of
 from fedbus.core.strategies.auto import NOT_MEASURED
+from fedbus.core.values import newest_values
 from fedbus.errors import ProtocolError
+
+SUMS_ANEW = 50
+"""So often, in versions, the memory sum is made again: it keeps the rounding of all that ever was part of it."""
 
 __all__ = ["Aggregation", "Arrival", "Committed", "Duplicate", "Fact", "Folded", "Refused", "SeenIds"]
 
@@ -286,6 +290,7 @@ class Aggregation:
             travel=arrival.travel,
             response=arrival.response,
             rebase=self._version - limit if away else None,
+            values_norm=arrival.values_norm,
         )
 
     def _clip(self, arrival: Arrival, *, away: bool) -> float:
@@ -344,7 +349,38 @@ class Aggregation:
             rule=plan.rule,
             rule_reason=plan.rule_reason,
             combination=combination,
+            values=self._values(combination, now=now),
+            values_trim=self._values_trim(),
+            sums_anew=self._sums_anew(plan),
         )
+
+    def _values(self, combination: Combination | None, *, now: float) -> tuple[Term, ...]:
+        """Whose values the next version takes; none when the buffer brings no new ones."""
+        if all(entry.values_norm is None for entry in self._entries):
+            return ()
+        terms = newest_values(
+            self._memory.last,
+            self._stats,
+            version=self._version,
+            now=now,
+            power=self._spec.num_examples_power,
+            most_ratio=self._spec.num_examples_ratio,
+        )
+        excluded = combination.excluded if combination is not None else ()
+        return tuple(term for term in terms if term.update_id.site not in excluded)
+
+    def _values_trim(self) -> int:
+        """A robust rule that looks at coordinates does so here too; multi-Krum has left sites out."""
+        robust = self._spec.robust
+        if robust is None or robust.kind == "multi_krum":
+            return 0
+        return robust.f if robust.kind == "trimmed_mean" else len(self._memory.last)
+
+    def _sums_anew(self, plan: Plan) -> tuple[Term, ...]:
+        """All that is remembered after this commit, every SUMS_ANEW versions."""
+        if not plan.remembers or (self._version + 1) % SUMS_ANEW:
+            return ()
+        return self._memory.after(corrections=plan.corrections)
 
     def _view(self) -> Buffer:
         return Buffer(

@@ -11,6 +11,7 @@ JOB_SUBMITTED: Final = "job-submitted"
 JOB_WAITING: Final = "job-waiting"
 JOB_RUNNING: Final = "job-running"
 JOB_CONTINUES: Final = "job-continues"
+JOB_TROUBLE: Final = "job-trouble"
 JOB_FINISHING: Final = "job-finishing"
 JOB_ENDED: Final = "job-ended"
 
@@ -20,6 +21,7 @@ SITE_LEFT: Final = "site-left"
 SITE_LOST: Final = "site-lost"
 SITE_ACCEPTED: Final = "site-accepted"
 SITE_DECLINED: Final = "site-declined"
+SITE_LIMITED: Final = "site-limited"
 SITE_RESYNC: Final = "site-resync"
 TRAINER_TROUBLE: Final = "trainer-trouble"
 
@@ -37,6 +39,7 @@ RULE_CHOSEN: Final = "rule-chosen"
 INCIDENTS: Final = frozenset(
     {
         JOB_CONTINUES,
+        JOB_TROUBLE,
         SITE_LEFT,
         SITE_LOST,
         SITE_RETURNED,

@@ -4,14 +4,21 @@ What lives here: the frozen records of a decision; the ledger stores them and a 
 What may not: how a decision is made (see `aggregation`, `strategies`).
 
 Every decision about tensors is a linear combination of update bodies, but for a robust rule's (see `Combination`).
-What a replay does with the facts, in order, on three vectors (buffer, memory_sum, both zero at first, and params):
+What a replay does with the facts, in order, on three vectors (buffer, memory_sum, both zero at first, and what is
+learnt of the params):
 
     Folded      buffer += weight clip delta(update_id) + sum(t.factor delta(t.update_id) for t in also)
     Committed   memory_sum += sum(t.factor delta(t.update_id) for t in corrections)
                 mean delta  = buffer / normaliser + memory memory_sum       or what `combination` says
                 memory_sum += buffer                                        only when `remembers`
+                memory_sum  = sum(t.factor delta(t.update_id) for t in sums_anew)   only when there are any
                 buffer      = 0
                 params      = server optimizer's step, its lr times `step`, along the mean delta
+
+State that is not learnt (running statistics, see `layout`) is no part of these vectors. Frame by frame
+
+    Committed   values      = sum(t.factor values(t.update_id)) / sum(t.factor)   over the terms of `values` whose body
+                                                                                  has the frame; else as they were
 
 Fields that a release did not know yet have defaults which mean what it did: old ledgers stay readable.
 """
@@ -37,7 +44,8 @@ class Arrival:
     """The numbers of one update: all that a decision may look at.
 
     norm: the L2 norm of its delta. steps: local steps it took; 0 when its site did not say. travel, response: the
-    site's secant, see `tensors.secant`; travel 0: none.
+    site's secant, see `tensors.secant`; travel 0: none. values_norm: the L2 norm of the values that it brings; None:
+    it brings none.
     """
 
     update_id: UpdateId
@@ -47,6 +55,7 @@ class Arrival:
     steps: int = 0
     travel: float = 0.0
     response: float = 0.0
+    values_norm: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +81,7 @@ class Folded:
     travel: float = 0.0
     response: float = 0.0
     rebase: int | None = None
+    values_norm: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +112,10 @@ class Committed:
     """A new version from the buffer, which holds `update_ids`; see the head of this module.
 
     step: what the server optimizer's lr is multiplied by, > 0. rule: which rule weighs the updates from here on, when
-    the job's strategy is one that chooses; empty: the same as before. rule_reason: why, in words.
+    the job's strategy is one that chooses; empty: the same as before. rule_reason: why, in words. values: whose values
+    become those of the version, and how much of each, > 0; none: they stay as they are. values_trim: leave out so many
+    of the lowest and of the highest of each coordinate, and weigh the others alike. sums_anew: all that is remembered,
+    to be summed once more from the bodies, for a sum keeps the rounding of whatever passed through it.
     """
 
     version: int
@@ -117,6 +130,9 @@ class Committed:
     rule: str = ""
     rule_reason: str = ""
     combination: Combination | None = None
+    values: tuple[Term, ...] = ()
+    values_trim: int = 0
+    sums_anew: tuple[Term, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

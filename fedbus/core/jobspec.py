@@ -14,6 +14,8 @@ A complete example; `task`, `local`, `stop` and `name` are required, all other k
     min_sites: 1                     # the job starts when so many sites have accepted
     sites: null                      # only these sites are asked; null asks everybody
     initial_params: null             # a file in the aggregator's params folder; null: the first site makes them
+    keep: []                         # tensors that stay at each site: patterns such as "head.*", or `batch_norm`
+                                     # (FedBN: all of batch normalisation) or `buffers`
     local:                           # what a site does between two versions
       steps: 40                      # exactly one of steps, epochs, seconds
       time_boxed: false              # slower sites make fewer steps, down to steps / 5, so that all return alike
@@ -130,6 +132,9 @@ Name = Annotated[str, AfterValidator(lambda value: check_name("name", value))]
 Sites = Annotated[
     tuple[Annotated[str, AfterValidator(lambda value: check_name("site", value))], ...], Field(strict=False)
 ]
+Patterns = Annotated[
+    tuple[Annotated[str, Field(min_length=1, max_length=200)], ...], Field(strict=False, max_length=100)
+]
 FrozenJson = Annotated[
     Mapping[str, Any],
     PlainValidator(frozen_json),
@@ -147,6 +152,7 @@ class JobSpec(Spec):
     min_sites: Annotated[int, Field(ge=1, le=10**6)] = 1
     sites: Sites | None = None
     initial_params: str | None = None
+    keep: Patterns = ()
     local: LocalSpec
     strategy: StrategySpec = AutoSpec()
     staleness: StalenessSpec = PolynomialSpec()

@@ -77,6 +77,13 @@ class Memory:
             case _:
                 pass
 
+    def after(self, *, corrections: Collection[Term]) -> tuple[Term, ...]:
+        """What the memory sum is made of once a commit with these corrections has remembered the buffer."""
+        sites = self._corrected(corrections)
+        for site, slot in self._buffer.items():
+            sites[site] = self._replaced(sites.get(site), slot)
+        return tuple(term for slot in sites.values() for term in slot.terms)
+
     def forget(self, sites: Collection[str]) -> None:
         """Drop what is held of these sites, as though they had never sent anything."""
         for held in (self._buffer, self._sites, self._last):
@@ -107,9 +114,12 @@ class Memory:
         self._buffer = {}
 
     def _remember(self, site: str, slot: Slot) -> None:
-        held = self._sites.pop(site, None)
+        self._sites[site] = self._replaced(self._sites.pop(site, None), slot)
+
+    def _replaced(self, held: Slot | None, slot: Slot) -> Slot:
+        """What is remembered of a site after its slot in the buffer was added to it."""
         terms = _sum(held.terms if held else (), slot.terms)
-        self._sites[site] = Slot(terms=terms, weight=slot.weight, count=slot.count, version=self._version)
+        return Slot(terms=terms, weight=slot.weight, count=slot.count, version=self._version)
 
     def _corrected(self, corrections: Collection[Term]) -> dict[str, Slot]:
         """What is remembered after corrections: those below 0 take a term out, those above put a site's last one in."""

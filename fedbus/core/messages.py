@@ -124,12 +124,16 @@ class Leave:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OfferAnswer:
-    """A site accepts or declines a job, with the reason when it declines."""
+    """A site accepts or declines a job, with the reason when it declines.
+
+    layout: the digest of the params that its task makes; empty until the task is open, then it accepts once more.
+    """
 
     site: str
     job: str
     accepted: bool
     reason: str = ""
+    layout: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,9 +193,13 @@ class JobOffer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InitialParamsRequest:
-    """The site that receives it creates the job's initial params and sends them as an update of kind `initial`."""
+    """The site that receives it creates the job's initial params and sends them as an update of kind `initial`.
+
+    layout_only: the params come from a file; those of the update may be zeros, which cost nothing.
+    """
 
     job: str
+    layout_only: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

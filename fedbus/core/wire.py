@@ -4,7 +4,8 @@ What lives here: the table of message types, JSON bodies, the flat headers of ch
 AMQP itself (see `fedbus.bus.mail`), tensors, frames (see `core.frames`).
 
     JSON body     every message but chunks: keys as the fields of `core.messages`, sorted, no spaces; unknown keys are
-                  ignored, so that a site may be one release behind its aggregator
+                  ignored, so that a site may be one release behind its aggregator; a key that stands there twice and
+                  a value of another type (numbers as text, true for 1) are refused; see `limits` too
     chunk         body = one frame; flat scalar headers job, transfer, part, index, count (streams drop nested ones)
     header schema the protocol's number; a message with another number is refused, never guessed at
 """
@@ -14,6 +15,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -22,6 +24,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from fedbus.core import messages as m
+from fedbus.core.limits import within_limits
 from fedbus.errors import DecodeError
 
 SCHEMA = 1
@@ -138,15 +141,40 @@ def decode(type_name: str | None, headers: Mapping[str, object], body: bytes) ->
     if len(body) > MAX_JSON_BYTES:
         raise DecodeError(f"message {type_name}: body of {len(body)} bytes, at most {MAX_JSON_BYTES} are read")
     try:
-        message: Message = _adapter(str(type_name)).validate_json(body)
+        message: Message = _adapter(str(type_name)).validate_json(body, strict=True)
+        _check_keys(body)
     except ValidationError as exc:
         problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'body'}: {e['msg']}" for e in exc.errors()[:5])
         raise DecodeError(f"message {type_name}: {problems}") from exc
     except RecursionError as exc:
         raise DecodeError(f"message {type_name}: nested too deeply") from exc
+    except ValueError as exc:
+        raise DecodeError(f"message {type_name}: {exc}") from exc
     _check_finite(str(type_name), body, message)
     _check_names(message)
-    return message
+    return _within_limits(message)
+
+
+def _within_limits(message: Message) -> Message:
+    try:
+        bounded: Message = within_limits(message)
+    except ValueError as exc:
+        raise DecodeError(str(exc)) from exc
+    return bounded
+
+
+def _check_keys(body: bytes) -> None:
+    """Raise ValueError for an object with a key twice: readers differ in which of the two values they take."""
+    json.loads(body, object_pairs_hook=distinct)
+
+
+def distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object's keys and values, for `json.loads`. Raises ValueError when a key stands there twice."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        key = next(key for key, times in Counter(key for key, _ in pairs).items() if times > 1)
+        raise ValueError(f"key {key[:40]!r} stands there twice")
+    return found
 
 
 def _check_finite(type_name: str, body: bytes, message: Message) -> None:

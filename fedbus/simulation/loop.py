@@ -232,7 +232,7 @@ class Simulation:
         if not self._spec.local.evaluate or version <= state.scored:
             return
         state.scored = version
-        scores = self._trainer.score(state.site.task, self._server.params)
+        scores = self._trainer.score(state.site.task, self._server.params, site=state.site.name)
         self._life.scored(
             version=version, site=state.site.name, metrics=scores.metrics, num_examples=scores.num_examples
         )
@@ -286,7 +286,7 @@ class Simulation:
 
     def _measure(self) -> dict[str, float]:
         """The scorers' metrics, each the mean over those that have it, weighted by examples."""
-        found = [self._trainer.score(site.task, self._server.params) for site in self._scorers]
+        found = [self._trainer.score(site.task, self._server.params, site=site.name) for site in self._scorers]
         means = {}
         for name in sorted({name for scores in found for name in scores.metrics}):
             having = [scores for scores in found if name in scores.metrics]

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from typing import Protocol
 
-import torch
 from torch import Tensor
 
 from fedbus.core.aggregation import Aggregation
@@ -19,7 +18,7 @@ from fedbus.core.layout import Layout
 from fedbus.core.messages import UpdateId
 from fedbus.core.step_budget import StepBudgets
 from fedbus.simulation.trainer import Trained
-from fedbus.tensors.codec import decode_all_
+from fedbus.tensors.codec import decode_change_
 from fedbus.tensors.global_model import GlobalModel
 from fedbus.tensors.server_optimizer import make_server_optimizer
 
@@ -133,16 +132,19 @@ class Production:
         self._core.set_active(sites, now=now)
 
     def take(self, update: Trained, *, base: Tensor | None, now: float) -> Folded | Refused | None:
-        norm = self._model.inspect_(update.frames).norm
+        inspection = self._model.inspect_(update.frames)
         arrival = Arrival(
             update_id=update.update_id,
             base_version=update.base_version,
             num_examples=update.num_examples,
-            norm=norm,
+            norm=inspection.norm,
+            values_norm=inspection.values_norm,
             steps=update.steps,
             travel=update.travel,
             response=update.response,
         )
+        if inspection.problem:
+            return self._refused(self._core.refuse(update.update_id, reason=f"body: {inspection.problem}"))
         verdict = self._core.receive(arrival, now=now)
         if self._budgets is not None:
             self._budgets.measured(update.update_id.site, steps=update.steps, seconds=update.seconds)
@@ -150,8 +152,13 @@ class Production:
             case Folded():
                 self._model.fold_(verdict, self._bodies)
                 self._kept[verdict.update_id] = update.frames
-            case Duplicate():
-                raise AssertionError(f"update {update.update_id} was sent twice")
+            case Refused() | Duplicate():
+                return self._refused(verdict)
+        return verdict
+
+    def _refused(self, verdict: Refused | Duplicate) -> Refused:
+        if isinstance(verdict, Duplicate):
+            raise AssertionError(f"update {verdict.update_id} was sent twice")
         return verdict
 
     def steps(self, site: str) -> int | None:
@@ -207,8 +214,10 @@ class Foreign:
 
     def take(self, update: Trained, *, base: Tensor | None, now: float) -> Folded | Refused | None:
         assert base is not None  # noqa: S101 - the loop gives it where `needs_base`
-        delta = torch.empty_like(base)
-        decode_all_(delta, update.frames, self._layout)
+        # peers know no values: running statistics are params to them, as in their own servers
+        delta, values = base.clone(), slice(0, self._layout.value_numel)
+        decode_change_(delta, update.frames, self._layout)
+        delta[values].sub_(base[values])
         made = self._rule.on_update(
             update.update_id.site, base + delta, delta, update.base_version, update.num_examples, now
         )

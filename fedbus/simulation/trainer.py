@@ -20,12 +20,13 @@ from fedbus.core.jobspec import JobSpec
 from fedbus.core.messages import UpdateId
 from fedbus.core.seeds import training_seed
 from fedbus.errors import LayoutError, TaskError
+from fedbus.tensors.codec import changed_values
 from fedbus.tensors.feedback import ErrorFeedback
-from fedbus.tensors.params import flatten, layout_of, load_params_, unflatten
-from fedbus.tensors.secant import SecantProbe, trainable
+from fedbus.tensors.params import flatten, layout_of, load_params_, staying, unflatten
+from fedbus.tensors.secant import SecantProbe
+from fedbus.training.answers import scoring_answer, training_answer
 from fedbus.training.device import seed_everything
 from fedbus.training.run import Pace, Run
-from fedbus.training.session import finite_metrics, result_of
 from fedbus.training.task import Scores, Task
 
 STEPS_OF_A_DELAY = 10
@@ -74,12 +75,14 @@ class Trainer:
         self._spec = spec
         self._transform = transform
         self._model = task.model()
-        self.layout = layout_of(self._model.state_dict())
+        self.layout = layout_of(self._model, keep=spec.keep)
         self.initial = flatten(self._model.state_dict(), self.layout, torch.empty(self.layout.numel))
         self._work = self.initial.clone()
         self._delta = torch.empty_like(self._work)
-        self._trainable = trainable(self._model)
         self._linked = _link_(self._model, unflatten(self._work, self.layout))
+        self._own = staying(self._model, keep=spec.keep) if spec.keep else {}
+        self._kept: dict[str, dict[str, Tensor]] = {}
+        self._fresh = _copies(self._own)
         self._secants: dict[str, SecantProbe] = {}
         self._feedback: dict[str, ErrorFeedback] = {}
 
@@ -98,7 +101,7 @@ class Trainer:
         `steps`: make so many instead of the job's `local.steps`, in as much less time.
         Raises TaskError when the training leaves params that are not finite.
         """
-        self._load_(base)
+        self._load_(base, update_id.site)
         seed = training_seed(self._spec.seed, update_id)
         seed_everything(seed)
         clock = VirtualClock()
@@ -113,11 +116,13 @@ class Trainer:
             sleep=clock.sleep,
         )
         self._model.train()
-        num_examples, _ = result_of(task.train(self._model, run), run)
+        num_examples, _ = training_answer(task.train(self._model, run), run.losses)
+        if self._own:
+            self._kept[update_id.site] = _copies(self._own)
         delta = self._difference(base, update_id, run.steps_done)
         travel, response = self._probe(update_id.site).measure(base, delta)
         feedback = self._feedback_of(update_id.site)
-        frames = tuple(feedback.encode(delta, seed=seed))
+        frames = tuple(feedback.encode(delta, seed=seed, changed=changed_values(delta, base, self.layout)))
         return Trained(
             update_id=update_id,
             base_version=base_version,
@@ -129,17 +134,17 @@ class Trainer:
             response=feedback.distortion.counted(response),
         )
 
-    def score(self, task: Task, params: Tensor) -> Scores:
+    def score(self, task: Task, params: Tensor, *, site: str) -> Scores:
         """Score `params`, float32 [numel], on a site's test data; metrics that are not finite are left out."""
-        self._load_(params)
+        self._load_(params, site)
         self._model.eval()
         with torch.no_grad():
-            scores = task.evaluate(self._model)
-        return Scores(metrics=finite_metrics(scores.metrics), num_examples=int(scores.num_examples))
+            num_examples, metrics = scoring_answer(task.evaluate(self._model))
+        return Scores(metrics=metrics.values, num_examples=num_examples)
 
     def check_fits(self, task: Task, site: str) -> None:
         """Raise LayoutError when a site's task makes another model."""
-        if layout_of(task.model().state_dict()).digest != self.layout.digest:
+        if layout_of(task.model(), keep=self._spec.keep).digest != self.layout.digest:
             raise LayoutError(f"the task of {site} makes another model than that of the first site")
 
     def decided(self, update_id: UpdateId, *, refused: bool) -> None:
@@ -161,18 +166,22 @@ class Trainer:
 
     def _probe(self, site: str) -> SecantProbe:
         if site not in self._secants:
-            self._secants[site] = SecantProbe(self.layout, self._trainable)
+            self._secants[site] = SecantProbe(self.layout)
         return self._secants[site]
 
-    def _load_(self, params: Tensor) -> None:
+    def _load_(self, params: Tensor, site: str) -> None:
         self._work.copy_(params)
         if not self._linked:
-            load_params_(self._model, unflatten(self._work, self.layout))
+            load_params_(self._model, unflatten(self._work, self.layout), self.layout)
+        with torch.no_grad():
+            for name, tensor in self._kept.get(site, self._fresh).items():
+                self._own[name].copy_(tensor)
 
     def _difference(self, base: Tensor, update_id: UpdateId, steps: int) -> Tensor:
         if not self._linked:
             flatten(self._model.state_dict(), self.layout, self._work)
-        delta = torch.sub(self._work, base, out=self._delta)
+        delta, learnt = self._delta.copy_(self._work), slice(self.layout.value_numel, self.layout.numel)
+        delta[learnt].sub_(base[learnt])
         if not bool(delta.isfinite().all()):
             raise TaskError(
                 f"training at {update_id.site} diverged: params are not finite after {steps} steps; lower "
@@ -186,9 +195,13 @@ class Trainer:
         return {name: param.detach().clone() for name, param in self._model.named_parameters()}
 
 
+def _copies(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().clone() for name, tensor in tensors.items()}
+
+
 def _link_(model: nn.Module, views: Mapping[str, Tensor]) -> bool:
     """Make the model's params and buffers views of a flat vector; False, and no change, when some cannot be."""
-    own = dict(model.named_parameters()) | dict(model.named_buffers())
+    own = dict(model.named_parameters(remove_duplicate=False)) | dict(model.named_buffers(remove_duplicate=False))
     if not all(name in own and own[name].dtype == torch.float32 for name in views):
         return False
     for name, view in views.items():

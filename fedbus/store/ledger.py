@@ -2,15 +2,8 @@
 
 What lives here: rows, and the transactions that keep them true. What may not: rules (see `fedbus.core`), tensors.
 
-    jobs      one row a job: spec, state, layout of its params
-    updates   one row an update; `update_id` is the primary key, so that a second arrival changes nothing
-    chunks    where each chunk of an update lies in its spool file
-    facts     what was decided, in order: folded, refused, committed. State = newest checkpoint + the facts after it
-    versions  which versions were published to the model log and confirmed
-    incidents what went wrong and what came of it, in words for people
-    model_logs the name of each job's stream, a secret of those that take part in it
-
-Every write is durable when the call returns (synchronous=FULL). Any thread may call; calls wait for each other.
+The tables stand in `ledger_schema`. Every write is durable when the call returns (synchronous=FULL). Any thread may
+call; calls wait for each other.
 """
 
 from __future__ import annotations
@@ -27,32 +20,11 @@ from types import MappingProxyType
 from typing import Any
 
 from fedbus.errors import DiskFullError, StoreError
+from fedbus.store import ledger_schema as schema
 
-SCHEMA_VERSION = 1
 NO_ROOM_BYTES = 1 << 20
-_TABLES = """
-CREATE TABLE IF NOT EXISTS jobs (
-  job TEXT PRIMARY KEY, spec TEXT NOT NULL, state TEXT NOT NULL, reason TEXT NOT NULL DEFAULT '', layout TEXT,
-  message_id TEXT UNIQUE, submitted_by TEXT NOT NULL, submitted_at REAL NOT NULL, started_at REAL, ended_at REAL,
-  result TEXT);
-CREATE TABLE IF NOT EXISTS updates (
-  update_id TEXT PRIMARY KEY, job TEXT NOT NULL, site TEXT NOT NULL, manifest TEXT, state TEXT NOT NULL,
-  received_at REAL NOT NULL, receipt TEXT);
-CREATE INDEX IF NOT EXISTS updates_by_job ON updates (job, state);
-CREATE TABLE IF NOT EXISTS chunks (
-  update_id TEXT NOT NULL, idx INTEGER NOT NULL, offset INTEGER NOT NULL, length INTEGER NOT NULL,
-  PRIMARY KEY (update_id, idx)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS facts (
-  seq INTEGER PRIMARY KEY AUTOINCREMENT, job TEXT NOT NULL, kind TEXT NOT NULL, body TEXT NOT NULL, at REAL NOT NULL);
-CREATE INDEX IF NOT EXISTS facts_by_job ON facts (job, seq);
-CREATE TABLE IF NOT EXISTS versions (
-  job TEXT NOT NULL, version INTEGER NOT NULL, published_at REAL NOT NULL, PRIMARY KEY (job, version)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS incidents (job TEXT NOT NULL, at REAL NOT NULL, kind TEXT NOT NULL, text TEXT NOT NULL);
-CREATE INDEX IF NOT EXISTS incidents_by_job ON incidents (job);
-CREATE TABLE IF NOT EXISTS model_logs (job TEXT PRIMARY KEY, stream TEXT NOT NULL) WITHOUT ROWID;
-"""
-
 RECEIVING, SPOOLED, DECIDED = "receiving", "spooled", "decided"
+_JOBS = "SELECT job, spec, state, reason, layout, submitted_by, submitted_at, started_at, ended_at, result FROM jobs"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,16 +85,17 @@ class Ledger:
             raise
 
     def _prepare(self) -> None:
-        self._check_schema(self._db.execute("PRAGMA user_version").fetchone()[0])
+        found = self._db.execute("PRAGMA user_version").fetchone()[0]
+        self._check_schema(found, or_else=0)
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute("PRAGMA synchronous=FULL")
-        self._db.executescript(_TABLES)
-        self._db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+        schema.make(self._db, found)
 
-    def _check_schema(self, found: int) -> None:
-        if found not in (0, SCHEMA_VERSION):
+    def _check_schema(self, found: int, *, or_else: int = schema.SCHEMA_VERSION) -> None:
+        if found not in (*schema.READABLE, or_else):
             raise StoreError(
-                f"ledger {self._path} has schema {found}, this release reads {SCHEMA_VERSION}: upgrade fedbus"
+                f"ledger {self._path} has schema {found}, this release reads"
+                f" {' and '.join(map(str, schema.READABLE))}: upgrade fedbus"
             )
 
     def __enter__(self) -> Ledger:
@@ -194,25 +167,28 @@ class Ledger:
 
     def jobs(self) -> list[JobRow]:
         """All jobs, oldest first."""
-        rows = self._rows(
-            "SELECT job, spec, state, reason, layout, submitted_by, submitted_at, started_at, ended_at, result"
-            " FROM jobs ORDER BY submitted_at, rowid"
-        )
-        return [
-            JobRow(
-                job=r[0],
-                spec=json.loads(r[1]),
-                state=r[2],
-                reason=r[3],
-                layout=json.loads(r[4]) if r[4] else None,
-                submitted_by=r[5],
-                submitted_at=r[6],
-                started_at=r[7],
-                ended_at=r[8],
-                result=json.loads(r[9]) if r[9] else None,
-            )
-            for r in rows
-        ]
+        return [_job_row(row) for row in self._rows(f"{_JOBS} ORDER BY submitted_at, rowid")]
+
+    def job(self, job: str) -> JobRow | None:
+        """One job; None when there is none of that id."""
+        rows = self._rows(f"{_JOBS} WHERE job = ?", (job,))
+        return _job_row(rows[0]) if rows else None
+
+    def endings(self, jobs: Sequence[str]) -> dict[str, tuple[str, str]]:
+        """State and reason of those of `jobs` that are known."""
+        query = "SELECT job, state, reason FROM jobs WHERE job IN (SELECT value FROM json_each(?))"
+        return {
+            str(job): (str(state), str(reason)) for job, state, reason in self._rows(query, (json.dumps(list(jobs)),))
+        }
+
+    def add_participant(self, job: str, site: str, *, at: float) -> None:
+        """A site has accepted a job: what it sends for it counts from now on, whatever is restarted."""
+        with self._transaction() as db:
+            db.execute("INSERT OR IGNORE INTO participants (job, site, at) VALUES (?,?,?)", (job, site, at))
+
+    def participants(self, job: str) -> frozenset[str]:
+        """Sites that have ever accepted a job; `ledger_schema.ANYBODY` when a release that kept none began it."""
+        return frozenset(str(site) for (site,) in self._rows("SELECT site FROM participants WHERE job = ?", (job,)))
 
     # updates and their chunks
 
@@ -224,21 +200,22 @@ class Ledger:
             insert = "INSERT OR IGNORE INTO updates (update_id, job, site, state, received_at) VALUES (?,?,?,?,?)"
             db.executemany(insert, [(c.update_id, c.job, c.site, RECEIVING, at) for c in chunks])
             db.executemany(
-                "INSERT OR IGNORE INTO chunks (update_id, idx, offset, length) VALUES (?,?,?,?)",
-                [(c.update_id, c.index, c.offset, c.length) for c in chunks],
+                "INSERT OR IGNORE INTO chunks (job, update_id, idx, offset, length) VALUES (?,?,?,?,?)",
+                [(c.job, c.update_id, c.index, c.offset, c.length) for c in chunks],
             )
             for update_id, job, site, manifest in manifests:
                 db.execute(insert, (update_id, job, site, RECEIVING, at))
                 db.execute(
-                    "UPDATE updates SET manifest = ? WHERE update_id = ? AND manifest IS NULL", (manifest, update_id)
+                    "UPDATE updates SET manifest = ? WHERE job = ? AND update_id = ? AND manifest IS NULL",
+                    (manifest, job, update_id),
                 )
 
-    def mark_spooled(self, update_ids: Sequence[str], *, at: float) -> None:
+    def mark_spooled(self, job: str, update_ids: Sequence[str], *, at: float) -> None:
         """These updates are complete: manifest and every chunk are on disk."""
         with self._transaction() as db:
             db.executemany(
-                "UPDATE updates SET state = ?, received_at = ? WHERE update_id = ? AND state = ?",
-                [(SPOOLED, at, u, RECEIVING) for u in update_ids],
+                "UPDATE updates SET state = ?, received_at = ? WHERE job = ? AND update_id = ? AND state = ?",
+                [(SPOOLED, at, job, u, RECEIVING) for u in update_ids],
             )
 
     def update_states(self, job: str) -> dict[str, str]:
@@ -255,14 +232,15 @@ class Ledger:
         )
         return [str(r[0]) for r in rows]
 
-    def chunks(self, update_id: str) -> list[tuple[int, int, int]]:
+    def chunks(self, job: str, update_id: str) -> list[tuple[int, int, int]]:
         """(index, offset, length) of an update's chunks, by index."""
-        rows = self._rows("SELECT idx, offset, length FROM chunks WHERE update_id = ? ORDER BY idx", (update_id,))
-        return [(int(i), int(o), int(n)) for i, o, n in rows]
+        query = "SELECT idx, offset, length FROM chunks WHERE job = ? AND update_id = ? ORDER BY idx"
+        return [(int(i), int(o), int(n)) for i, o, n in self._rows(query, (job, update_id))]
 
-    def receipt(self, update_id: str) -> Mapping[str, Any] | None:
+    def receipt(self, job: str, update_id: str) -> Mapping[str, Any] | None:
         """The receipt of an update that was decided; None before that."""
-        rows = self._rows("SELECT receipt FROM updates WHERE update_id = ? AND receipt IS NOT NULL", (update_id,))
+        query = "SELECT receipt FROM updates WHERE job = ? AND update_id = ? AND receipt IS NOT NULL"
+        rows = self._rows(query, (job, update_id))
         return json.loads(rows[0][0]) if rows else None
 
     def receipts(self, job: str) -> dict[str, Mapping[str, Any]]:
@@ -270,28 +248,29 @@ class Ledger:
         rows = self._rows("SELECT update_id, receipt FROM updates WHERE job = ? AND receipt IS NOT NULL", (job,))
         return {str(u): json.loads(receipt) for u, receipt in rows}
 
-    def forget_chunks(self, update_ids: Sequence[str]) -> None:
+    def forget_chunks(self, job: str, update_ids: Sequence[str]) -> None:
         """The bodies of these updates are gone from the spool."""
         with self._transaction() as db:
-            db.executemany("DELETE FROM chunks WHERE update_id = ?", [(u,) for u in update_ids])
+            db.executemany("DELETE FROM chunks WHERE job = ? AND update_id = ?", [(job, u) for u in update_ids])
 
-    def forget_updates(self, update_ids: Sequence[str]) -> None:
+    def forget_updates(self, job: str, update_ids: Sequence[str]) -> None:
         """Nothing of these incomplete updates is kept but their manifests: they count as never begun."""
-        rows = [(u, RECEIVING) for u in update_ids]
+        rows = [(job, u, RECEIVING) for u in update_ids]
         with self._transaction() as db:
             db.executemany(
-                "DELETE FROM chunks WHERE update_id IN"
-                " (SELECT update_id FROM updates WHERE update_id = ? AND state = ?)",
+                "DELETE FROM chunks WHERE (job, update_id) IN"
+                " (SELECT job, update_id FROM updates WHERE job = ? AND update_id = ? AND state = ?)",
                 rows,
             )
-            db.executemany("DELETE FROM updates WHERE update_id = ? AND state = ? AND manifest IS NULL", rows)
+            db.executemany(
+                "DELETE FROM updates WHERE job = ? AND update_id = ? AND state = ? AND manifest IS NULL", rows
+            )
 
     def forget_job_chunks(self, job: str, *, but: Sequence[str] = ()) -> None:
         """The bodies of all updates of a job are gone from the spool, `but` those of these."""
         with self._transaction() as db:
             db.execute(
-                "DELETE FROM chunks WHERE update_id IN (SELECT update_id FROM updates WHERE job = ?)"
-                " AND update_id NOT IN (SELECT value FROM json_each(?))",
+                "DELETE FROM chunks WHERE job = ? AND update_id NOT IN (SELECT value FROM json_each(?))",
                 (job, json.dumps(list(but))),
             )
 
@@ -312,8 +291,8 @@ class Ledger:
                     "INSERT INTO facts (job, kind, body, at) VALUES (?,?,?,?)", (job, kind, json.dumps(body), at)
                 )
             db.executemany(
-                "UPDATE updates SET state = ?, receipt = ? WHERE update_id = ?",
-                [(DECIDED, json.dumps(receipt), update_id) for update_id, receipt in decided.items()],
+                "UPDATE updates SET state = ?, receipt = ? WHERE job = ? AND update_id = ?",
+                [(DECIDED, json.dumps(receipt), job, update_id) for update_id, receipt in decided.items()],
             )
             row = db.execute("SELECT COALESCE(MAX(seq), 0) FROM facts").fetchone()
         return int(row[0])
@@ -380,6 +359,22 @@ class Ledger:
             (job,),
         )[0]
         return float(row[0])
+
+
+def _job_row(row: tuple[Any, ...]) -> JobRow:
+    job, spec, state, reason, layout, submitted_by, submitted_at, started_at, ended_at, result = row
+    return JobRow(
+        job=job,
+        spec=json.loads(spec),
+        state=state,
+        reason=reason,
+        layout=json.loads(layout) if layout else None,
+        submitted_by=submitted_by,
+        submitted_at=submitted_at,
+        started_at=started_at,
+        ended_at=ended_at,
+        result=json.loads(result) if result else None,
+    )
 
 
 def _unusable(path: Path, exc: sqlite3.Error) -> str:

@@ -22,6 +22,7 @@ from typing import Any
 from fedbus.errors import StoreError
 from fedbus.store.checkpoints import Checkpoint, read_head
 from fedbus.store.ledger import Ledger
+from fedbus.store.ledger_schema import read_as_newest
 from fedbus.store.spool import Bodies
 
 
@@ -43,11 +44,17 @@ class LedgerReader(Ledger):
         self._opened_as = self._looks()
         mode = "mode=ro" if self._opened_as is None else "mode=ro&immutable=1"
         try:
-            return sqlite3.connect(
+            db = sqlite3.connect(
                 f"{self._path.absolute().as_uri()}?{mode}", uri=True, isolation_level=None, check_same_thread=False
             )
         except sqlite3.Error as exc:
             raise StoreError(f"cannot open ledger {self._path}: {exc}; may this user read it?") from exc
+        try:
+            read_as_newest(db)
+        except sqlite3.Error as exc:
+            db.close()
+            raise StoreError(f"cannot read ledger {self._path}: {exc}") from exc
+        return db
 
     def _looks(self) -> tuple[int, int] | None:
         """What changes when somebody writes to a ledger without a WAL; None: it has one, which readers may rely on."""

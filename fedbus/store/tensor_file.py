@@ -33,6 +33,18 @@ ITEM_BYTES: Mapping[str, int] = {
 PIECE_BYTES = 1 << 20
 MAX_HEADER_BYTES = 100_000_000  # as the package reads them
 _METADATA = "__metadata__"
+_OTHER_FORMATS: Mapping[bytes, str] = {
+    b"version https://git-lfs": "it is a Git LFS pointer, not the file itself: run `git lfs pull` where it comes from",
+    b"PK\x03\x04": "it looks like a .pt or .pth file of torch.save: load it there and write its state dict with "
+    "safetensors.torch.save_file (fedbus opens no pickle)",
+    b"\x80": "it looks like a pickle (an old .pt or .bin): load it there and write its state dict with "
+    "safetensors.torch.save_file (fedbus opens no pickle)",
+    b"\x1f\x8b": "it is compressed with gzip: unpack it",
+    b"\x89HDF": "it is HDF5, as Keras writes it: convert it to safetensors",
+    b"{": "it is JSON, such as the index of a model in several files: merge them into one safetensors file",
+    b"": "it is empty",
+}
+"""How files begin that people take for safetensors, and what to do with them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,7 +137,7 @@ def _read_header(file: BinaryIO, path: Path) -> tuple[dict[str, str], dict[str, 
     size = os.fstat(file.fileno()).st_size
     length = int.from_bytes(file.read(8), "little")
     if not 2 <= length <= min(size - 8, MAX_HEADER_BYTES):
-        raise StoreError(f"cannot read {path}: no safetensors file, {size} bytes with a header of {length}")
+        raise StoreError(f"cannot read {path}: no safetensors file, {_what_else(file, size, length)}")
     try:
         header = json.loads(file.read(length))
         metadata = {str(key): str(value) for key, value in header.pop(_METADATA, {}).items()}
@@ -134,6 +146,14 @@ def _read_header(file: BinaryIO, path: Path) -> tuple[dict[str, str], dict[str, 
         raise StoreError(f"cannot read {path}: no safetensors file, its header is malformed: {exc!r}") from exc
     _check_gapless(sorted(tensors.values(), key=lambda t: (t.start, t.size_bytes)), 8 + length, size, path)
     return metadata, tensors
+
+
+def _what_else(file: BinaryIO, size: int, length: int) -> str:
+    """What a file is that does not begin as safetensors do, and what to do."""
+    file.seek(0)
+    head = file.read(32)
+    known = (words for magic, words in _OTHER_FORMATS.items() if (head.startswith(magic) if magic else not head))
+    return next(known, f"{size} bytes with a header of {length}")
 
 
 def _stored(entry: Mapping[str, Any], data_start: int) -> StoredTensor:

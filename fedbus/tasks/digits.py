@@ -1,7 +1,9 @@
 """Task `digits`: which digit is this 8x8 image? scikit-learn's 1,797 digits, shared among sites with skewed labels.
 
     task_config   {alpha: 0.3, split_seed: 0, sites: null, rare_classes: null, rare_sites: 0, shared_test: false,
-                  hidden: [64]}   how the images are shared: see `shares`; hidden: widths of the hidden layers
+                  scanner_sites: 0, scanner_scale: 1.0, scanner_shift: 0.0, network: mlp, hidden: [64]}
+                  how the images are shared: see `shares`; who scans them otherwise: `scanners`; network: mlp, cnn or
+                  bn_cnn, see `networks`; hidden: widths of the mlp's hidden layers
     data          digits.json with {"index": 0, "sites": 4}: share 0 of 4; goes before task_config.sites
     metrics       accuracy, loss; accuracy_rare with rare_classes
 
@@ -11,40 +13,51 @@ folder.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from functools import cache
-from itertools import chain, pairwise
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fedbus.errors import DataError, TaskError
-from fedbus.tasks.shares import DEFAULTS, Rows, Sharing, class_scores, share_of
+from fedbus.errors import ContractError, DataError
+from fedbus.tasks import networks, scanners, shares
+from fedbus.tasks.plausible import check_images
+from fedbus.tasks.scanners import Scanner
+from fedbus.tasks.shares import Rows, Sharing, class_scores, share_of
 from fedbus.training.run import Run
 from fedbus.training.task import Scores, Site
 
 FILE_NAME = "digits.json"
-PIXELS, CLASSES = 64, 10
+SIDE, CLASSES = 8, 10
+PIXELS, BRIGHTEST = SIDE**2, 16
+MOST_PARAMS = 1 << 27
 
 
 class Digits:
-    """Reads handwritten digits with a small MLP."""
+    """Reads handwritten digits with a small network."""
 
     def __init__(self, site: Site) -> None:
-        config = site.settings(**DEFAULTS, hidden=None)
+        config = site.settings(**shares.DEFAULTS, **scanners.DEFAULTS, network="mlp", hidden=None)
         self._sharing = Sharing.of(config)
+        self._network = networks.network_name(config["network"])
         self._hidden = _widths(config["hidden"])
+        if self._network != "mlp" and config["hidden"] is not None:
+            raise ContractError.of_job(f"task_config.hidden is for the network mlp; expected none with {self._network}")
         index, sites = share_of(site, config["sites"], FILE_NAME)
         images, labels = load_digits_once()
+        scanner = Scanner.of(config, index=index, sites=sites)
         train, test = self._sharing.split(labels.numpy(), index=index, sites=sites)
-        self._train = _rows(images, labels, train, site.device)
-        self._test = _rows(images, labels, test, site.device)
+        self._train = _rows(images, labels, train, scanner, site.device)
+        self._test = _rows(images, labels, test, scanner, site.device)
 
     def model(self) -> nn.Module:
-        widths = (PIXELS, *self._hidden, CLASSES)
-        layers = chain.from_iterable((nn.Linear(wide, narrow), nn.ReLU()) for wide, narrow in pairwise(widths))
-        return nn.Sequential(*list(layers)[:-1])
+        if self._network == "mlp":
+            return nn.Sequential(*networks.mlp((PIXELS, *self._hidden, CLASSES)))
+        layers = networks.small_cnn(side=SIDE, classes=CLASSES, batch_norm=self._network == "bn_cnn")
+        return nn.Sequential(nn.Unflatten(1, (1, SIDE, SIDE)), *layers)
 
     def train(self, model: nn.Module, run: Run) -> int:
         images, labels = self._train
@@ -76,20 +89,29 @@ def load_digits_once() -> tuple[Tensor, Tensor]:
         raise DataError(
             "the digits come with scikit-learn, which is not installed: pip install fedbus[digits]"
         ) from exc
-    found = load_digits()
-    return torch.tensor(found.data, dtype=torch.float32) / 16, torch.tensor(found.target, dtype=torch.int64)
+    try:
+        found = load_digits()
+    except (OSError, EOFError, ValueError, zlib.error) as exc:
+        raise DataError(f"scikit-learn's digits cannot be read: {exc!r}; install scikit-learn anew") from exc
+    if found.data.shape[1:] != (PIXELS,):
+        raise DataError(f"scikit-learn's digits: expected images of {PIXELS} pixels, got {found.data.shape}")
+    check_images(found.data, found.target, brightest=BRIGHTEST, classes=CLASSES, where="scikit-learn's digits")
+    return torch.tensor(found.data, dtype=torch.float32) / BRIGHTEST, torch.tensor(found.target, dtype=torch.int64)
 
 
 def _widths(hidden: object) -> tuple[int, ...]:
     if hidden is None:
         return (64,)
     if isinstance(hidden, str) or not isinstance(hidden, Sequence):
-        raise TaskError(f"expected task_config.hidden to list widths such as [64, 64], got {hidden!r}")
+        raise ContractError.of_job(f"expected task_config.hidden to list widths such as [64, 64], got {hidden!r}")
     if not all(type(width) is int and width >= 1 for width in hidden):
-        raise TaskError(f"expected task_config.hidden to list widths >= 1, got {list(hidden)}")
+        raise ContractError.of_job(f"expected task_config.hidden to list widths >= 1, got {list(hidden)}")
+    numel = sum(wide * narrow for wide, narrow in pairwise((PIXELS, *hidden, CLASSES)))
+    if numel > MOST_PARAMS:
+        raise ContractError.of_job(f"expected task_config.hidden to make at most {MOST_PARAMS:,} params, got {numel:,}")
     return tuple(hidden)
 
 
-def _rows(images: Tensor, labels: Tensor, rows: Rows, device: torch.device) -> tuple[Tensor, Tensor]:
+def _rows(images: Tensor, labels: Tensor, rows: Rows, scanner: Scanner, device: torch.device) -> tuple[Tensor, Tensor]:
     at = torch.from_numpy(rows)
-    return images[at].to(device), labels[at].to(device)
+    return scanner.scan(images[at]).to(device), labels[at].to(device)

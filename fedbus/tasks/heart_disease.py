@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fedbus.errors import TaskError
+from fedbus.errors import ContractError
 from fedbus.tasks.heart_disease_data import (
     FILE_NAME,
     NUM_FEATURES,
@@ -31,6 +31,7 @@ from fedbus.training.task import Scores, Site
 __all__ = ["HeartDisease", "fit", "make_model", "score", "write_site_data"]
 
 WEIGHT_DECAY = 1e-3
+MOST_HIDDEN = 1 << 16
 
 
 class HeartDisease:
@@ -41,8 +42,8 @@ class HeartDisease:
         self._train = tensors(train, site.device)
         self._test = tensors(test, site.device)
         self._hidden = int(site.settings(hidden=0)["hidden"])
-        if self._hidden < 0:
-            raise TaskError(f"expected task_config.hidden >= 0, got {self._hidden}")
+        if not 0 <= self._hidden <= MOST_HIDDEN:
+            raise ContractError.of_job(f"expected task_config.hidden from 0 to {MOST_HIDDEN}, got {self._hidden}")
 
     def model(self) -> nn.Module:
         return make_model(self._hidden)

@@ -1,30 +1,42 @@
 """Patients of the four hospitals of UCI Heart Disease: the shipped table, a site's own file, rows to numbers.
 
-What lives here: reading, checking and preparing. What may not: torch, so that data are handed out without it.
+What lives here: what the columns hold, and preparing. What may not: torch, so that data are handed out without it.
 A site's folder holds `heart_disease.csv` with that site's patients only, columns as shipped (see data/LICENSE for their
-meaning and origin). Preparation needs nothing from other sites: a missing number becomes the site's own median, or a
-fixed reference where the site never measured (Switzerland has no cholesterol); scales and columns are the same
-everywhere.
+meaning and origin; `table` for how a file may be written). Preparation needs nothing from other sites: a missing number
+becomes the site's own median, or a fixed reference where the site never measured (Switzerland has no cholesterol);
+scales and columns are the same everywhere.
+
+A number outside its plausible range is treated as missing, and counted in the site's log; a column with many of them is
+refused (see `plausible`). The ranges are wide: what a living adult on a treadmill may have, not what is healthy. All
+920 shipped patients lie within them (age 28 to 77, trestbps 80 to 200, chol 85 to 603, thalach 60 to 202, oldpeak -2.6
+to 6.2). -9 is UCI's own code for "not measured" (heart-disease.names, attribute information), and UCI's files of
+Switzerland, Hungary and Long Beach write cholesterol and pressure 0 for it; in the shipped table these are empty.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
+import logging
 import math
 import random
 import statistics
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
-from itertools import chain
 from pathlib import Path
 
 from fedbus.errors import DataError
+from fedbus.tasks.plausible import Codes, Numbers, check
+from fedbus.tasks.table import Table, read_table, refuse
+
+log = logging.getLogger(__name__)
 
 FILE_NAME = "heart_disease.csv"
 HOSPITALS = ("cleveland", "hungary", "switzerland", "va-long-beach")
-MISSING = frozenset({"", "?", "na", "nan"})
+NOT_MEASURED = (-9.0,)
+NOT_MEASURED_OR_ZERO = (-9.0, 0.0)
+YES_NO = {0: "no", 1: "yes"}
 
 # column: (reference, spread), rounded from the published cohort; the same at every site whatever its patients
 NUMBERS = {
@@ -34,10 +46,38 @@ NUMBERS = {
     "thalach": (138.0, 26.0),
     "oldpeak": (0.9, 1.1),
 }
-ZERO_IS_MISSING = frozenset({"trestbps", "chol"})
+_YEAR = {"months": 1 / 12, "days": 1 / 365.25}
+_PRESSURE = {"kPa": 7.50062, "cmHg": 10.0}
+_CHOL = {"mmol/L": 38.67, "g/L": 100.0}
+_RATE = {"beats per second": 60.0}
+_DEPRESSION = {"µV": 0.01, "cm": 10.0}
+PLAUSIBLE = (
+    Numbers(name="age", unit="years", low=18, high=110, missing=NOT_MEASURED, other_units=_YEAR),
+    Numbers(
+        name="trestbps", unit="mmHg", low=50, high=300, missing=NOT_MEASURED_OR_ZERO, other_units=_PRESSURE, spread=19
+    ),
+    Numbers(name="chol", unit="mg/dL", low=60, high=700, missing=NOT_MEASURED_OR_ZERO, other_units=_CHOL, spread=60),
+    Numbers(name="thalach", unit="beats/min", low=40, high=250, missing=NOT_MEASURED, other_units=_RATE, spread=26),
+    Numbers(name="oldpeak", unit="mm", low=-5, high=10, missing=NOT_MEASURED, other_units=_DEPRESSION, spread=1.1),
+)
 FLAGS = ("sex", "fbs", "exang")
 CATEGORIES = {"cp": (1, 2, 3, 4), "restecg": (0, 1, 2)}
 LABEL = "num"
+CODES = (
+    Codes(name="sex", codes={0: "female", 1: "male"}, missing=NOT_MEASURED),
+    Codes(name="fbs", codes=YES_NO, missing=NOT_MEASURED),
+    Codes(name="exang", codes=YES_NO, missing=NOT_MEASURED),
+    Codes(
+        name="cp",
+        codes={1: "typical angina", 2: "atypical angina", 3: "non-anginal pain", 4: "asymptomatic"},
+        missing=NOT_MEASURED,
+    ),
+    Codes(
+        name="restecg", codes={0: "normal", 1: "ST-T abnormality", 2: "ventricular hypertrophy"}, missing=NOT_MEASURED
+    ),
+    Codes(name=LABEL, codes={0: "healthy", **dict.fromkeys(range(1, 5), "disease")}, missing=NOT_MEASURED),
+)
+COLUMNS = tuple(column.name for column in (*PLAUSIBLE, *CODES))
 NUM_FEATURES = len(NUMBERS) + len(FLAGS) + sum(map(len, CATEGORIES.values()))
 
 TEST_SHARE = 0.3
@@ -56,24 +96,20 @@ class Patients:
 
 
 def read_patients(path: Path) -> Patients:
-    """Read and prepare one site's file; DataError says which line and column cannot be used."""
+    """Read, check and prepare one site's file; log what was found in each column, with counts.
+
+    DataError says which line and column cannot be used, and why.
+    """
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        table = read_table(path, COLUMNS)
     except FileNotFoundError as exc:
         raise DataError(
             f"expected {FILE_NAME} in {path.parent}, found none; write one hospital's share with "
             f"`python -m fedbus.tasks.heart_disease --hospital {HOSPITALS[0]} --out {path.parent}`"
         ) from exc
-    except (OSError, UnicodeDecodeError) as exc:
-        raise DataError(f"{path} cannot be read as UTF-8 text: {exc}") from exc
-    reader = csv.DictReader(text.splitlines())
-    lacking = [c for c in (*NUMBERS, *FLAGS, *CATEGORIES, LABEL) if c not in (reader.fieldnames or ())]
-    if lacking:
-        raise DataError(f"{path}: expected the columns of the shipped {FILE_NAME}, {', '.join(lacking)} not found")
-    rows = [_parse(row, f"{path} line {reader.line_num}") for row in reader]
-    if not rows:
-        raise DataError(f"{path} has a header and no patients")
-    return _prepare(rows)
+    columns = _checked(table)
+    _check_diagnoses(table, columns[LABEL])
+    return _prepare([dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)])
 
 
 def split(patients: Patients) -> tuple[Patients, Patients]:
@@ -122,24 +158,39 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _parse(row: Mapping[str, str | None], where: str) -> dict[str, float | None]:
-    parsed: dict[str, float | None] = {}
-    for column in (*NUMBERS, *FLAGS, *CATEGORIES, LABEL):
-        text = (row[column] or "").strip()
-        try:
-            parsed[column] = None if text.lower() in MISSING else float(text)
-        except ValueError as exc:
-            raise DataError(f"{where}: expected a number or nothing in column {column}, got {text!r}") from exc
-        if not math.isfinite(parsed[column] or 0.0):
-            raise DataError(f"{where}: expected a finite number in column {column}, got {text!r}")
-    for column, allowed in chain(CATEGORIES.items(), ((flag, (0, 1)) for flag in FLAGS), [(LABEL, range(5))]):
-        if parsed[column] is not None and parsed[column] not in allowed:
-            raise DataError(f"{where}: expected one of {list(allowed)} in column {column}, got {row[column]!r}")
-    if parsed[LABEL] is None:
-        raise DataError(f"{where}: the diagnosis (column {LABEL}) is missing")
-    for column in ZERO_IS_MISSING:
-        parsed[column] = parsed[column] or None
-    return parsed
+def _checked(table: Table) -> dict[str, list[float | None]]:
+    """Return the columns without what is implausible, after a line for each of them in the log."""
+    numbers = table.numbers(COLUMNS)
+    columns = {}
+    for column in (*PLAUSIBLE, *CODES):
+        found = check(column, numbers[column.name], where=str(table.path), lines=table.lines)
+        log.log(found.level, "%s: %s", FILE_NAME, found.text)
+        columns[column.name] = [None if math.isnan(value) else value for value in found.values.tolist()]
+    for note in table.notes:
+        log.info("%s: %s", FILE_NAME, note)
+    if table.copies:
+        level = logging.WARNING if table.copies * 10 > len(table.rows) else logging.INFO
+        words = "%s: %d of %d rows are copies of others; they are kept: remove patients who are in it twice"
+        log.log(level, words, FILE_NAME, table.copies, len(table.rows))
+    return columns
+
+
+def _check_diagnoses(table: Table, found: Sequence[float | None]) -> None:
+    missing = [
+        f"line {line}: the diagnosis (column {LABEL}) is missing"
+        for line, value in zip(table.lines, found, strict=True)
+        if value is None
+    ]
+    refuse(table.path, missing, advice="fill it in, or remove the line (is it one of totals?)")
+    counts = Counter(found)
+    if counts.keys() == {1.0, 2.0}:
+        raise DataError(
+            f"{table.path}: column {LABEL} has {counts[1.0]} times 1 and {counts[2.0]} times 2, never 0: do its codes "
+            "begin at 1? expected 0 for healthy, 1 to 4 for disease"
+        )
+    if len({value == 0 for value in counts}) == 1:
+        words = "%s: all %d patients are %s (column %s): nothing can be learnt from them alone, and there is no AUC"
+        log.warning(words, FILE_NAME, len(found), "healthy" if 0.0 in counts else "ill", LABEL)
 
 
 def _prepare(rows: Sequence[Mapping[str, float | None]]) -> Patients:

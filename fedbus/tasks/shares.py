@@ -15,6 +15,7 @@ images, models. Every site computes the same split from `split_seed` and keeps i
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -25,7 +26,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from fedbus.errors import DataError, TaskError
+from fedbus.errors import ContractError, DataError
 from fedbus.training.task import Scores, Site
 
 Rows = NDArray[np.int64]
@@ -53,14 +54,20 @@ class Sharing:
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> Sharing:
-        """Read the keys of DEFAULTS. Raises TaskError."""
+        """Read the keys of DEFAULTS. Raises ContractError."""
         rare = settings["rare_classes"] or ()
-        if settings["alpha"] <= 0 or settings["split_seed"] < 0 or settings["rare_sites"] < 0:
-            raise TaskError(f"expected task_config with alpha > 0, split_seed and rare_sites >= 0, got {settings}")
+        if not 0 < settings["alpha"] < math.inf or settings["split_seed"] < 0 or settings["rare_sites"] < 0:
+            raise ContractError.of_job(
+                f"expected task_config with finite alpha > 0, split_seed and rare_sites >= 0, got {settings}"
+            )
         if isinstance(rare, str) or not isinstance(rare, Sequence) or not all(type(label) is int for label in rare):
-            raise TaskError(f"expected task_config.rare_classes to list classes such as [7, 8, 9], got {rare!r}")
+            raise ContractError.of_job(
+                f"expected task_config.rare_classes to list classes such as [7, 8, 9], got {rare!r}"
+            )
         if settings["rare_sites"] and not rare:
-            raise TaskError("task_config.rare_sites needs rare_classes, the classes that these sites alone have")
+            raise ContractError.of_job(
+                "task_config.rare_sites needs rare_classes, the classes that these sites alone have"
+            )
         return cls(
             alpha=settings["alpha"],
             split_seed=settings["split_seed"],
@@ -70,7 +77,9 @@ class Sharing:
         )
 
     def split(self, labels: Rows, *, index: int, sites: int) -> tuple[Rows, Rows]:
-        """Return the rows of `labels` int [n] that the site trains on and is tested on. Raises DataError, TaskError."""
+        """Return the rows of `labels` int [n] that the site trains on and is tested on. DataError or ContractError."""
+        if strangers := sorted(set(self.rare_classes).difference(labels.tolist())):
+            raise ContractError.of_job(f"expected task_config.rare_classes that are in the data, {strangers} are not")
         rng = np.random.default_rng(self.split_seed)
         if not self.shared_test:
             own = rng.permutation(self._shares(labels, sites, rng)[index])
@@ -85,7 +94,7 @@ class Sharing:
         if not self.rare_sites:
             return dirichlet_shares(labels, sites, self.alpha, rng)
         if self.rare_sites >= sites:
-            raise TaskError(
+            raise ContractError.of_job(
                 f"task_config.rare_sites is {self.rare_sites}, which leaves none of {sites} sites for the rest"
             )
         rare = np.isin(labels, self.rare_classes)
@@ -101,7 +110,8 @@ def dirichlet_shares(labels: Rows, sites: int, alpha: float, rng: np.random.Gene
 
     Draws again until every site has MIN_ROWS; DataError when that does not happen.
     """
-    for _ in range(MAX_DRAWS):
+    possible = sites * MIN_ROWS <= len(labels)
+    for _ in range(MAX_DRAWS if possible else 0):
         parts: list[list[Rows]] = [[] for _ in range(sites)]
         for label in np.unique(labels):
             rows = rng.permutation(np.flatnonzero(labels == label))
@@ -111,14 +121,19 @@ def dirichlet_shares(labels: Rows, sites: int, alpha: float, rng: np.random.Gene
         shares = [np.concatenate(part) for part in parts]
         if min(map(len, shares)) >= MIN_ROWS:
             return shares
-    raise DataError(f"no split of {len(labels)} rows gives {sites} sites {MIN_ROWS} each; raise alpha from {alpha}")
+    advice = (
+        f"raise alpha from {alpha}, or take fewer sites"
+        if possible
+        else "take fewer sites, to raise alpha does not help"
+    )
+    raise DataError(f"no split of {len(labels)} rows gives {sites} sites {MIN_ROWS} each: {advice}")
 
 
 def share_of(site: Site, names: object, file_name: str) -> tuple[int, int]:
     """Return (index, sites) from `file_name` in the site's data folder, else from the job's list of site names."""
     path = site.data / file_name
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8-sig"))
         index, sites = found["index"], found["sites"]
     except FileNotFoundError as exc:
         if not isinstance(names, Sequence) or isinstance(names, str) or site.name not in names:
@@ -126,10 +141,12 @@ def share_of(site: Site, names: object, file_name: str) -> tuple[int, int]:
                 f'expected {file_name} in {site.data} such as {{"index": 0, "sites": 4}}, or task_config.sites to list '
                 f"{site.name!r}; found neither"
             ) from exc
+        if len(set(names)) < len(names):
+            raise ContractError.of_job(f"expected task_config.sites to name each site once, got {list(names)}") from exc
         return list(names).index(site.name), len(names)
     except (OSError, ValueError, KeyError, TypeError) as exc:
         raise DataError(f'{path}: expected JSON such as {{"index": 0, "sites": 4}}, got {exc!r}') from exc
-    if not (isinstance(index, int) and isinstance(sites, int) and 0 <= index < sites):
+    if not (type(index) is int and type(sites) is int and 0 <= index < sites):
         raise DataError(f"{path}: expected 0 <= index < sites, got index {index!r} and sites {sites!r}")
     return index, sites
 

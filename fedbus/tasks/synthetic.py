@@ -16,7 +16,7 @@ import time
 import torch
 from torch import nn
 
-from fedbus.errors import TaskError
+from fedbus.errors import ContractError
 from fedbus.training.run import Run
 from fedbus.training.task import Scores, Site
 
@@ -31,7 +31,7 @@ class Synthetic:
         self._numel, self._tensors = int(config["numel"]), int(config["tensors"])
         self._step_s, self._block_s = float(config["step_s"]), float(config["block_s"])
         if not 1 <= self._tensors <= self._numel or self._step_s < 0 or self._block_s < 0:
-            raise TaskError(f"expected task_config with 1 <= tensors <= numel and times >= 0, got {config}")
+            raise ContractError.of_job(f"expected task_config with 1 <= tensors <= numel and times >= 0, got {config}")
 
     def model(self) -> nn.Module:
         """Make `tensors` fp32 vectors of equal length, the last one with the rest; `numel` elements in all."""

@@ -6,7 +6,9 @@ of a code (see `codes`), the header (see `fedbus.core.frames`).
 Payload of a frame: one u32 per plane, its stored bytes, then the planes; of topk first a u32, the elements kept. A
 plane is stored raw when its stored length is its full length (known from code, count and kept), otherwise as one zstd
 frame, which is shorter.
-The small section of the layout is always fp32; no frame crosses its border.
+Values and the small section of the layout are always fp32; no frame crosses a border between sections. In an update
+and in the delta of a version, frames of values hold the values themselves, not differences, and those that have not
+changed are left out; see `fedbus.core.layout`.
 Frames are independent of each other and deterministic given vector, code, seed and kind of device; what they decode to
 is the same on every device.
 """
@@ -14,7 +16,7 @@ is the same on every device.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -22,7 +24,7 @@ import zstandard
 from torch import Tensor
 
 from fedbus.core.frames import DEFAULT_RATIO, HEADER_BYTES, MAX_COUNT, Code, FrameHeader, build_frame, check_frame
-from fedbus.core.layout import Layout
+from fedbus.core.layout import VALUE_FRAME, Layout
 from fedbus.errors import DecodeError, LayoutError
 from fedbus.tensors import codes_torch
 from fedbus.tensors.blocks import BLOCK, F32, TILE, U8, DecodeTile, Recipe, Workspace, tiles
@@ -51,8 +53,11 @@ def encode(
     seed: int,
     to_hidden: bool = False,
     ratio: float = DEFAULT_RATIO,
+    changed: Collection[int] | None = None,
 ) -> Iterator[bytes]:
     """Yield the frames of `flat` in order of start, covering [0, numel) exactly once.
+
+    `changed`: where the frames of values start that are written, see `changed_values`; None: all.
 
     `flat` is float32 [numel] on any device and only read; on a device other than the CPU the codes are made there and
     only they come to the host. A frame is at most `chunk_bytes` (16 KiB or more) plus 0.2 %; each reads its elements
@@ -63,25 +68,46 @@ def encode(
     _check_flat(flat, layout)
     compressor = zstandard.ZstdCompressor(compression_params=_ZSTD)
     work = Workspace()
-    for section, starts, stop in _sections(layout, code, chunk_bytes):
-        for first in starts:
-            last = min(first + starts.step, stop)
-            recipe = Recipe(seed=seed, start=first, to_hidden=to_hidden, ratio=ratio)
-            planes = _planes(flat[first:last].detach(), section, recipe, work)
-            yield build_frame(section, first, last - first, _pack(section, planes, compressor))
+    for section, first, last in _cuts(layout, code, chunk_bytes, changed):
+        recipe = Recipe(seed=seed, start=first, to_hidden=to_hidden, ratio=ratio)
+        planes = _planes(flat[first:last].detach(), section, recipe, work)
+        yield build_frame(section, first, last - first, _pack(section, planes, compressor))
 
 
-def frame_count(layout: Layout, code: Code, *, chunk_bytes: int = DEFAULT_CHUNK_BYTES) -> int:
+def frame_count(
+    layout: Layout,
+    code: Code,
+    *,
+    chunk_bytes: int = DEFAULT_CHUNK_BYTES,
+    changed: Collection[int] | None = None,
+) -> int:
     """How many frames `encode` will yield: known before any is made."""
-    return sum(len(starts) for _, starts, _ in _sections(layout, code, chunk_bytes))
+    return sum(1 for _ in _cuts(layout, code, chunk_bytes, changed))
 
 
-def _sections(layout: Layout, code: Code, chunk_bytes: int) -> Iterator[tuple[Code, range, int]]:
-    """The exact section and the coded one: code, where its frames start, where it stops."""
-    for section, start, stop in ((Code.FP32, 0, layout.exact_numel), (code, layout.exact_numel, layout.numel)):
+def changed_values(flat: Tensor, before: Tensor, layout: Layout) -> tuple[int, ...]:
+    """Return where the frames of values start in which `flat` differs from `before`, float32 [numel] both.
+
+    Of a model of which nothing is learnt, the first frame at least: an update is never empty.
+    """
+    ranges = layout.value_ranges()
+    changed = tuple(start for start, stop in ranges if not torch.equal(flat[start:stop], before[start:stop]))
+    return changed if changed or layout.learnt_numel else tuple(start for start, _ in ranges[:1])
+
+
+def _cuts(
+    layout: Layout, code: Code, chunk_bytes: int, changed: Collection[int] | None
+) -> Iterator[tuple[Code, int, int]]:
+    """Every frame in order: its code, where it starts and stops."""
+    for start, stop in layout.value_ranges():
+        if changed is None or start in changed:
+            yield Code.FP32, start, stop
+    small, coded = (layout.value_numel, layout.exact_numel), (layout.exact_numel, layout.numel)
+    for section, (start, stop) in ((Code.FP32, small), (code, coded)):
         coder = CODERS[section]
         step = min(max(int(chunk_bytes / coder.item_bytes) // BLOCK, 1) * BLOCK, coder.max_count)
-        yield section, range(start, stop, step), stop
+        for first in range(start, stop, step):
+            yield section, first, min(first + step, stop)
 
 
 def _planes(values: Tensor, code: Code, recipe: Recipe, work: Workspace) -> list[U8]:
@@ -106,11 +132,6 @@ def decode_into_(out: Tensor, frame: Frame, layout: Layout) -> FrameHeader:
     bounded by what the frame's own count needs, at most 16 Mi elements. LayoutError when `out` does not fit the layout.
     """
     return _decode_(out, frame, layout, _write_, _Tools())
-
-
-def decode_add_(out: Tensor, frame: Frame, layout: Layout) -> FrameHeader:
-    """Add the elements of one frame to their place in `out`; otherwise like `decode_into_`."""
-    return _decode_(out, frame, layout, _add_, _Tools())
 
 
 def decode_fold_(out: Tensor, frame: Frame, layout: Layout, factor: float) -> FrameHeader:
@@ -138,45 +159,78 @@ def _fold_with(factor: float) -> _Apply:
 
 def decode_frame(frame: Frame, layout: Layout) -> tuple[FrameHeader, Tensor]:
     """Return the header and the elements of one frame, float32 [count] on the CPU; otherwise like `decode_into_`."""
-    header, planes = _open(frame, layout, _Tools().decompressor)
+    return _decode_frame(frame, layout, _Tools().decompressor)
+
+
+def _decode_frame(frame: Frame, layout: Layout, decompressor: zstandard.ZstdDecompressor) -> tuple[FrameHeader, Tensor]:
+    header, planes = _open(frame, layout, decompressor)
     values = torch.empty(header.count, dtype=torch.float32)
     with np.errstate(all="ignore"):
         _apply_tiles_(values, CODERS[header.code].decoder(planes, header.count), _write_, Workspace())
     return header, values
 
 
-def decode_all_(out: Tensor, frames: Iterable[Frame], layout: Layout, *, add: bool = False) -> None:
-    """Write (or `add`) frames that cover [0, numel) exactly once, in order of start.
+def decode_all_(out: Tensor, frames: Iterable[Frame], layout: Layout) -> None:
+    """Write a whole vector: frames that cover [0, numel) exactly once, in order of start.
 
     Raises DecodeError at the first frame that is invalid or out of place; those before it have been applied.
     """
-    _decode_in_order_(out, frames, layout, _add_ if add else _write_)
+    _decode_in_order_(out, frames, layout, _write_, values_=_write_, whole=True)
+
+
+def decode_change_(out: Tensor, frames: Iterable[Frame], layout: Layout, *, add: bool = False) -> tuple[int, ...]:
+    """Write an update or the delta of a version, of what is learnt, or `add` it; values are written in both cases.
+
+    Frames of values may be missing: `out` stays as it is there. Returns where those start that came. Otherwise like
+    `decode_all_`.
+    """
+    return _decode_in_order_(out, frames, layout, _add_ if add else _write_, values_=_write_, whole=False)
 
 
 def decode_fold_all_(out: Tensor, frames: Iterable[Frame], layout: Layout, factor: float) -> None:
-    """Add factor times the vector of frames that cover [0, numel) exactly once, in order of start.
+    """Add factor times the delta of what is learnt to `out`, float32 [learnt_numel]; values are passed over.
 
-    Nothing as large as the model is made beside `out`. Otherwise like `decode_all_` and `decode_fold_`.
+    Nothing as large as the model is made beside `out`. Otherwise like `decode_change_` and `decode_fold_`.
     """
-    _decode_in_order_(out, frames, layout, _fold_with(factor))
+    _decode_in_order_(out, frames, layout, _fold_with(factor), values_=None, whole=False)
 
 
-def _decode_in_order_(out: Tensor, frames: Iterable[Frame], layout: Layout, apply_: _Apply) -> None:
+def decode_values(frames: Iterable[Frame], layout: Layout) -> Iterator[tuple[int, Tensor]]:
+    """Yield (start, float32 [count]) of every frame of values of an update, in order; no later frame is asked for."""
+    decompressor = _Tools().decompressor
+    for frame in frames:
+        if FrameHeader.parse(frame).start >= layout.value_numel:
+            return
+        header, values = _decode_frame(frame, layout, decompressor)
+        yield header.start, values
+
+
+def _decode_in_order_(
+    out: Tensor, frames: Iterable[Frame], layout: Layout, apply_: _Apply, *, values_: _Apply | None, whole: bool
+) -> tuple[int, ...]:
+    """Apply frames in order: `apply_` on what is learnt, `values_` on values (None: only check them).
+
+    Unless the vector is `whole`, frames of values may be missing. Returns where those start that came.
+    """
     tools = _Tools()
-    covered = 0
+    covered, came = 0, []
     for frame in frames:
         start = FrameHeader.parse(frame).start
-        if start != covered:
+        if start < layout.value_numel:
+            came.append(start)
+        if start != covered and (whole or not covered < start <= layout.value_numel):
             raise DecodeError(f"the next frame must start at element {covered}, this one starts at {start}")
-        covered = _decode_(out, frame, layout, apply_, tools).stop
-    if covered != layout.numel:
+        covered = _decode_(out, frame, layout, apply_ if start >= layout.value_numel else values_, tools).stop
+    if covered != layout.numel and (whole or covered < layout.value_numel or layout.learnt_numel):
         raise DecodeError(f"the frames cover {covered} of {layout.numel} elements: some are missing")
+    return tuple(came)
 
 
-def _check_flat(flat: Tensor, layout: Layout) -> None:
-    if flat.dtype != torch.float32 or flat.shape != (layout.numel,) or not flat.is_contiguous():
+def _check_flat(flat: Tensor, layout: Layout, *, numel: int | None = None) -> None:
+    numel = layout.numel if numel is None else numel
+    if flat.dtype != torch.float32 or flat.shape != (numel,) or not flat.is_contiguous():
         found = f"{flat.dtype} {list(flat.shape)}{'' if flat.is_contiguous() else ' with strides'}"
-        raise LayoutError(f"expected a contiguous float32 vector of {layout.numel} elements, found {found}")
+        raise LayoutError(f"expected a contiguous float32 vector of {numel} elements, found {found}")
 
 
 def _pack(code: Code, planes: Sequence[U8], compressor: zstandard.ZstdCompressor) -> list[bytes | memoryview]:
@@ -188,10 +242,14 @@ def _pack(code: Code, planes: Sequence[U8], compressor: zstandard.ZstdCompressor
     return [*kept, struct.pack(f"<{len(stored)}I", *map(len, stored)), *stored]
 
 
-def _decode_(out: Tensor, frame: Frame, layout: Layout, apply_: _Apply, tools: _Tools) -> FrameHeader:
-    _check_flat(out, layout)
+def _decode_(out: Tensor, frame: Frame, layout: Layout, apply_: _Apply | None, tools: _Tools) -> FrameHeader:
+    """Apply a frame to its place in `out`; None: only look at it. A shorter `out` holds what is learnt alone."""
+    first = layout.value_numel if out.numel() == layout.learnt_numel else 0
+    _check_flat(out, layout, numel=layout.numel - first)
     header, planes = _open(frame, layout, tools.decompressor)
-    place = out[header.start : header.stop]
+    if apply_ is None:
+        return header
+    place = out[header.start - first : header.stop - first]
     if place.device.type != "cpu":
         apply_(place, codes_torch.decode(header.code, planes, header.count, place.device))
         return header
@@ -217,6 +275,11 @@ def _apply_tiles_(place: Tensor, decode_tile_: DecodeTile, apply_: _Apply, work:
 def _open(frame: Frame, layout: Layout, decompressor: zstandard.ZstdDecompressor) -> tuple[FrameHeader, list[U8]]:
     """Check a frame against the layout and return its planes, each of exactly the bytes its count asks for."""
     header = check_frame(frame, layout.numel)
+    if header.start < layout.value_numel and layout.value_stop(header.start) != header.stop:
+        raise DecodeError(
+            f"no frame of values goes from element {header.start} to {header.stop}: those of this layout are cut at "
+            f"multiples of {VALUE_FRAME}"
+        )
     if header.start < layout.exact_numel and (header.code is not Code.FP32 or header.stop > layout.exact_numel):
         raise DecodeError(
             f"elements 0 to {layout.exact_numel} come as fp32 in frames of their own, "

@@ -17,13 +17,13 @@ from what it decodes to by at most 1/127 of the largest in its block; difference
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-from fedbus.core.frames import DEFAULT_RATIO, Code
+from fedbus.core.frames import DEFAULT_RATIO, Code, FrameHeader
 from fedbus.core.layout import Layout
 from fedbus.tensors.codec import DEFAULT_CHUNK_BYTES, decode_fold_, encode
 from fedbus.tensors.secant import Distortion
@@ -41,23 +41,28 @@ def encode_update_(
     seed: int,
     chunk_bytes: int = DEFAULT_CHUNK_BYTES,
     ratio: float = DEFAULT_RATIO,
+    changed: Collection[int] | None = None,
 ) -> tuple[T, Distortion]:
     """Return what `take` makes of the frames of `target`, float32 [numel], and the code's distortion.
 
-    `target` is the delta, with error feedback delta + residual. Of a coarse code it becomes what the frames leave out,
-    the next residual; of the others it is only read, and the distortion is none. No second vector is made.
+    `target` holds values and the delta, with error feedback delta + residual; `changed` values are sent, see `encode`.
+    Of a coarse code it becomes what the frames leave out, the next residual, which is zero where values are; of the
+    others it is only read, and the distortion is none. No second vector is made.
     """
-    frames = encode(target, layout, code, chunk_bytes=chunk_bytes, seed=seed, ratio=ratio)
+    frames = encode(target, layout, code, chunk_bytes=chunk_bytes, seed=seed, ratio=ratio, changed=changed)
     if not code.is_coarse:
         return take(frames), Distortion()
-    whole = _squared_norm(target)
+    learnt = target[layout.value_numel :]
+    whole = _squared_norm(learnt)
     taken = take(_leaving_(target, frames, layout))
-    return taken, Distortion(whole=whole, left=_squared_norm(target), comes_later=code.is_biased)
+    target[: layout.value_numel].zero_()
+    return taken, Distortion(whole=whole, left=_squared_norm(learnt), comes_later=code.is_biased)
 
 
 def _leaving_(target: Tensor, frames: Iterator[bytes], layout: Layout) -> Iterator[bytes]:
     for frame in frames:
-        decode_fold_(target, frame, layout, -1.0)
+        if FrameHeader.parse(frame).start >= layout.value_numel:
+            decode_fold_(target, frame, layout, -1.0)
         yield frame
 
 
@@ -92,8 +97,8 @@ class ErrorFeedback:
         self._newest: int | None = None
         self.distortion = Distortion()
 
-    def encode(self, delta: Tensor, *, seed: int) -> list[bytes]:
-        """Return the frames of one update; `delta`, float32 [numel], is only read."""
+    def encode(self, delta: Tensor, *, seed: int, changed: Collection[int] | None = None) -> list[bytes]:
+        """Return the frames of one update; `delta`, float32 [numel] of values and deltas, is only read."""
         target = delta
         if self.state is not None:
             self._close_newest()
@@ -109,6 +114,7 @@ class ErrorFeedback:
             seed=seed,
             chunk_bytes=self._chunk_bytes,
             ratio=self._ratio,
+            changed=changed,
         )
         return frames
 

@@ -8,7 +8,8 @@ Downlink with a hidden state (QAFeL, arXiv 2308.00263, algorithm 1): x are the p
     commit   x = server optimizer step (x, mean delta);   q = Q(x - h);   h += q;   publish q
 
 so that what the down code rounds away stays in x - h and reaches the sites with a later version. Sites train from h,
-their deltas are relative to h.
+their deltas are relative to h. All of this is about what is learnt. State that is not (see `fedbus.core.layout`) is
+combined as values (see `values`) and published exactly: h = x there, and q holds what has changed.
 
 q is never whole in memory: h follows frame by frame while the frames are taken.
 """
@@ -32,7 +33,8 @@ from fedbus.tensors import digest as digests
 from fedbus.tensors import robust
 from fedbus.tensors.codec import (
     DEFAULT_CHUNK_BYTES,
-    decode_all_,
+    changed_values,
+    decode_change_,
     decode_fold_all_,
     decode_into_,
     encode,
@@ -41,6 +43,7 @@ from fedbus.tensors.codec import (
 from fedbus.tensors.fold import Accumulator
 from fedbus.tensors.server_optimizer import ServerOptimizer
 from fedbus.tensors.tiles import tiles
+from fedbus.tensors.values import mean_values_, trimmed_values_
 
 MODEL_COPIES = 4
 MEMORY_COPIES = 1
@@ -54,14 +57,19 @@ Bodies = Callable[[UpdateId], Iterable[bytes | memoryview]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inspection:
-    """What the core asks about a delta: its Euclidean norm and whether every value is finite (else the norm is not)."""
+    """What the core asks about an update: the norm of its delta, and whether that is finite, as its elements then are.
+
+    values_norm: the norm of the values that it brings; None: it brings none. problem: why they are none, in words.
+    """
 
     norm: float
     finite: bool
+    values_norm: float | None = None
+    problem: str = ""
 
 
 class GlobalModel:
-    """Params, hidden params and the buffer of one job, all float32 [numel] on one device.
+    """Params and hidden params of one job, float32 [numel], and the buffer, [learnt_numel], all on one device.
 
     Holds MODEL_COPIES model copies (params, hidden, the buffer's sum, scratch) plus the optimizer's moments: none for
     plain, one for momentum, two for Adam and Yogi, three for FADAS; and MEMORY_COPIES from the first commit that
@@ -91,9 +99,13 @@ class GlobalModel:
         self._optimizer = optimizer
         self._down_code = down_code
         self._chunk_bytes = chunk_bytes
-        self._buffer = Accumulator(layout.numel, device=self.params.device)
-        self._memory = None if memory is None else Accumulator(layout.numel, of=memory.detach().contiguous())
+        self._buffer = Accumulator(layout.learnt_numel, device=self.params.device)
+        self._memory = None if memory is None else Accumulator(layout.learnt_numel, of=memory.detach().contiguous())
         self._scratch = torch.zeros_like(self.params)
+        self._learnt = slice(layout.value_numel, layout.numel)
+        variances = [spec.name for spec in layout.tensors if spec.is_value and spec.name.endswith("running_var")]
+        self._variances = {name: place for name, place in layout.slices().items() if name in variances}
+        self._changed: tuple[int, ...] = ()
         self._behind = False
 
     @property
@@ -103,21 +115,41 @@ class GlobalModel:
         return digests.digest(self.hidden)
 
     def inspect_(self, frames: Iterable[bytes | memoryview]) -> Inspection:
-        """Decode a delta into the scratch vector and look at it; nothing else changes.
+        """Decode an update into the scratch vector and look at it; nothing else changes.
 
-        Raises DecodeError unless the frames are valid and cover [0, numel) exactly once, in order.
+        Raises DecodeError unless the frames are valid and in order, and cover what is learnt exactly once.
         """
         self._check_caught_up()
-        decode_all_(self._scratch, frames, self.layout)
-        norm = _norm(self._scratch)
-        return Inspection(norm=norm, finite=math.isfinite(norm))
+        came = decode_change_(self._scratch, frames, self.layout)
+        norm = _norm(self._scratch[self._learnt])
+        stops = {start: self.layout.value_stop(start) for start in came}
+        parts = [_norm(self._scratch[start:stop]) for start, stop in stops.items()]
+        values_norm = math.hypot(*parts) if parts else None
+        return Inspection(
+            norm=norm,
+            finite=math.isfinite(norm),
+            values_norm=values_norm,
+            problem=self._impossible(stops) if math.isfinite(values_norm or 0.0) else "values are NaN or infinite",
+        )
+
+    def _impossible(self, came: Mapping[int, int | None]) -> str:
+        """Why values that came can be none: a variance below 0 makes NaN of every score; empty when nothing is wrong.
+
+        `came`: where the frames that came start and stop.
+        """
+        for name, (start, stop) in self._variances.items():
+            for first, last in came.items():
+                part = self._scratch[max(start, first) : min(stop, last or 0)]
+                if part.numel() and bool((part < 0).any()):
+                    return f"{name} has negative elements: a variance has none"
+        return ""
 
     def fold_(self, fact: Folded, bodies: Bodies) -> None:
         """Fold the delta inspected last, which is that of `fact`, and the terms it comes with.
 
         DecodeError when a body is damaged; the buffer is of no use then.
         """
-        self._buffer.fold_(self._scratch, fact.weight * fact.clip)
+        self._buffer.fold_(self._scratch[self._learnt], fact.weight * fact.clip)
         for term in fact.also:
             self._add_(self._buffer, term, bodies)
 
@@ -138,14 +170,30 @@ class GlobalModel:
         mean = self._mean(fact) if fact.combination is None else self._combined(fact, fact.combination, bodies)
         if fact.remembers:
             self._remembered().fold_(self._buffer.sum, 1.0)
-        self._behind = True
-        self._optimizer.step_(self.params, mean, fact.step)
+        self._optimizer.step_(self.params[self._learnt], mean, fact.step)
+        self._combine_values_(fact, bodies)
+        self._sum_anew_(fact, bodies)
         self._buffer.reset_()
-        return self._catch_up_(torch.sub(self.params, self.hidden, out=self._scratch))
+        self._behind = True
+        return self._catch_up_()
+
+    def _combine_values_(self, fact: Committed, bodies: Bodies) -> None:
+        if fact.values_trim:
+            found = [bodies(term.update_id) for term in fact.values]
+            trimmed_values_(self.params, found, self.layout, trim=fact.values_trim)
+        else:
+            mean_values_(self.params, ((t.factor, bodies(t.update_id)) for t in fact.values), self.layout)
+        self._changed = changed_values(self.params, self.hidden, self.layout)
+
+    def _sum_anew_(self, fact: Committed, bodies: Bodies) -> None:
+        if fact.sums_anew:
+            self._remembered().reset_()
+        for term in fact.sums_anew:
+            self._add_(self._remembered(), term, bodies)
 
     def _mean(self, fact: Committed) -> Tensor:
         """The mean delta of a commit, in the scratch vector, from the memory sum as it is."""
-        mean = self._buffer.mean(fact.normaliser, out=self._scratch)
+        mean = self._buffer.mean(fact.normaliser, out=self._scratch[self._learnt])
         if self._memory is not None and fact.memory:
             for part, remembered in tiles(mean, self._memory.sum):
                 part.add_(remembered * fact.memory)
@@ -153,7 +201,7 @@ class GlobalModel:
 
     def _combined(self, fact: Committed, combination: Combination, bodies: Bodies) -> Tensor:
         """The mean delta of a robust rule, in the scratch vector."""
-        slots, out = _slots(combination, bodies), self._scratch
+        slots, out = _slots(combination, bodies), self._scratch[self._learnt]
         match combination.rule:
             case "mean":
                 return robust.mean_(out, slots, self.layout, normaliser=fact.normaliser)
@@ -170,18 +218,32 @@ class GlobalModel:
 
     def _remembered(self) -> Accumulator:
         if self._memory is None:
-            self._memory = Accumulator(self.layout.numel, device=self.params.device)
+            self._memory = Accumulator(self.layout.learnt_numel, device=self.params.device)
         return self._memory
 
-    def _catch_up_(self, gap: Tensor) -> Iterator[bytes]:
-        for frame in self._encode(gap, self._down_code):
+    def _catch_up_(self) -> Iterator[bytes]:
+        """Frames of the way from `hidden` to the params; `hidden` goes along as they are taken."""
+        gap, values = self._scratch, slice(0, self.layout.value_numel)
+        gap[values] = self.params[values]
+        torch.sub(self.params[self._learnt], self.hidden[self._learnt], out=gap[self._learnt])
+        for frame in self._encode(gap, self._down_code, changed=self._changed):
             # decoding an fp32 frame would give the gap, bit for bit
             exact = self._down_code is Code.FP32
             header = FrameHeader.parse(frame) if exact else decode_into_(gap, frame, self.layout)
             place = slice(header.start, header.stop)
-            self.hidden[place].add_(gap[place])
-            self._behind = header.stop < self.layout.numel
+            if header.start < self.layout.value_numel:
+                self.hidden[place] = gap[place]
+            else:
+                self.hidden[place].add_(gap[place])
+            self._behind = header.stop < self._last
             yield frame
+
+    @property
+    def _last(self) -> int:
+        """Where the last frame of a version's delta stops."""
+        if self.layout.learnt_numel:
+            return self.layout.numel
+        return self.layout.value_stop(self._changed[-1]) or 0
 
     def _check_caught_up(self) -> None:
         if self._behind:
@@ -189,8 +251,8 @@ class GlobalModel:
 
     @property
     def delta_frames(self) -> int:
-        """How many frames a commit has."""
-        return frame_count(self.layout, self._down_code, chunk_bytes=self._chunk_bytes)
+        """How many frames the last commit has."""
+        return frame_count(self.layout, self._down_code, chunk_bytes=self._chunk_bytes, changed=self._changed)
 
     @property
     def snapshot_frames(self) -> int:
@@ -226,10 +288,13 @@ class GlobalModel:
 
         The tensors of `state` become the model's own. Raises LayoutError when a vector is missing or does not fit.
         """
-        for name in ("params", "hidden", *([MEMORY] if MEMORY in state else [])):
+        numels = {"params": layout.numel, "hidden": layout.numel} | (
+            {MEMORY: layout.learnt_numel} if MEMORY in state else {}
+        )
+        for name, numel in numels.items():
             found = state.get(name)
-            if found is None or found.dtype != torch.float32 or found.shape != (layout.numel,):
-                raise LayoutError(f"the checkpoint has no {name!r} of {layout.numel} elements: it is of another job")
+            if found is None or found.dtype != torch.float32 or found.shape != (numel,):
+                raise LayoutError(f"the checkpoint has no {name!r} of {numel} elements: it is of another job")
         model = cls(
             layout,
             state["params"],
@@ -243,8 +308,8 @@ class GlobalModel:
         optimizer.load_state({name.removeprefix(prefix): t for name, t in state.items() if name.startswith(prefix)})
         return model
 
-    def _encode(self, flat: Tensor, code: Code) -> Iterator[bytes]:
-        return encode(flat, self.layout, code, chunk_bytes=self._chunk_bytes, seed=0, to_hidden=True)
+    def _encode(self, flat: Tensor, code: Code, *, changed: tuple[int, ...] | None = None) -> Iterator[bytes]:
+        return encode(flat, self.layout, code, chunk_bytes=self._chunk_bytes, seed=0, to_hidden=True, changed=changed)
 
 
 def _slots(combination: Combination, bodies: Bodies) -> list[robust.Slot]:
@@ -256,5 +321,6 @@ def _slots(combination: Combination, bodies: Bodies) -> list[robust.Slot]:
 
 
 def _norm(flat: Tensor) -> float:
-    """Euclidean norm, summed in float64: no finite float32 overflows there, so it is finite when every value is."""
-    return math.sqrt(sum(torch.linalg.vector_norm(part, dtype=torch.float64).item() ** 2 for (part,) in tiles(flat)))
+    """Euclidean norm, summed in float64: no finite float32 overflows there, so it is finite when every element is."""
+    squares = (torch.linalg.vector_norm(part, dtype=torch.float64).item() ** 2 for (part,) in tiles(flat))
+    return math.sqrt(sum(squares))

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fedbus.core.layout import Layout
 from fedbus.tensors import digest as digests
-from fedbus.tensors.codec import decode_all_
+from fedbus.tensors.codec import decode_all_, decode_change_
 
 
 class Replica:
@@ -37,4 +37,4 @@ class Replica:
 
     def apply_delta_(self, frames: Iterable[bytes | memoryview]) -> None:
         """Go one version forward by all frames of its delta; raises DecodeError."""
-        decode_all_(self.flat, frames, self.layout, add=True)
+        decode_change_(self.flat, frames, self.layout, add=True)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from fedbus.core.frames import FrameHeader
 from fedbus.core.layout import Layout
 from fedbus.errors import DecodeError
 from fedbus.tensors.codec import decode_frame
@@ -31,13 +32,13 @@ class Slot:
 
 
 class _Body:
-    """The elements of one body in order, decoded frame by frame as they are asked for."""
+    """What one body says of what is learnt, in order, decoded frame by frame as it is asked for."""
 
     def __init__(self, frames: Iterable[bytes | memoryview], layout: Layout) -> None:
-        self._frames = iter(frames)
+        self._frames = (f for f in frames if FrameHeader.parse(f).start >= layout.value_numel)
         self._layout = layout
         self._decoded = torch.empty(0)
-        self._start = 0
+        self._start = layout.value_numel
 
     def read(self, start: int, stop: int) -> Tensor:
         """Return the float32 elements [start, stop); each call goes on where the one before stopped."""
@@ -62,18 +63,18 @@ class _Body:
 
 
 def slabs(slots: Sequence[Slot], layout: Layout) -> Iterator[tuple[int, Tensor]]:
-    """Yield (start, float32 [K, slab]) over all elements: row i is slot i's delta from `start` on.
+    """Yield (start, float32 [K, slab]) over what is learnt: row i is slot i's delta from element `start` of it on.
 
     Each product is rounded to float32 before it is added, as in a fold. Raises DecodeError as decoding does.
     """
     readers = [[(factor, _Body(frames, layout)) for factor, frames in slot.bodies] for slot in slots]
-    for start in range(0, layout.numel, SLAB):
+    for start in range(layout.value_numel, layout.numel, SLAB):
         stop = min(start + SLAB, layout.numel)
         slab = torch.zeros(len(slots), stop - start)
         for row, bodies in zip(slab, readers, strict=True):
             for factor, body in bodies:
                 row.add_(body.read(start, stop) * factor)
-        yield start, slab
+        yield start - layout.value_numel, slab
 
 
 def gram(slots: Sequence[Slot], layout: Layout) -> list[list[float]]:
@@ -87,7 +88,7 @@ def gram(slots: Sequence[Slot], layout: Layout) -> list[list[float]]:
 
 
 def mean_(out: Tensor, slots: Sequence[Slot], layout: Layout, *, normaliser: float) -> Tensor:
-    """Write sum(slots) / normaliser to `out`, float32 [numel] on any device: 0 without slots.
+    """Write sum(slots) / normaliser to `out`, float32 [learnt_numel] on any device: 0 without slots.
 
     They are added in their order.
     """
@@ -109,13 +110,13 @@ def trimmed_mean_(out: Tensor, slots: Sequence[Slot], layout: Layout, *, trim: i
         raise ValueError(f"of {len(slots)} deltas none is left without {trim} at either end")
     for start, slab in slabs(slots, layout):
         total = torch.zeros(slab.shape[1])
-        for row in _ranked(slab)[trim : trim + left]:
+        for row in ranked(slab)[trim : trim + left]:
             total.add_(row)
         out[start : start + slab.shape[1]].copy_(total.div_(left))
     return out
 
 
-def _ranked(slab: Tensor) -> list[Tensor]:
+def ranked(slab: Tensor) -> list[Tensor]:
     """Return the rows of [K, slab] sorted coordinate by coordinate, lowest first.
 
     An odd-even transposition network: for the few rows of a buffer six times as fast as a sort along them.

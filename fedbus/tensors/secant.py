@@ -25,11 +25,10 @@ network dies; int4 takes 1.54.)
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fedbus.core.layout import Layout
 
@@ -62,12 +61,11 @@ class Distortion:
 class SecantProbe:
     """Compares each training of a site with the one before; keeps at most 2 x MOST_SAMPLES float32.
 
-    `trainable`: names of the tensors that training moves by gradients; running statistics would drown them.
+    Only what is learnt is looked at: running statistics would drown it.
     """
 
-    def __init__(self, layout: Layout, trainable: Collection[str]) -> None:
-        ranges = [layout.slices()[spec.name] for spec in layout.tensors if spec.name in trainable]
-        self._index = _sample(ranges)
+    def __init__(self, layout: Layout) -> None:
+        self._index = _sample(layout.value_numel, layout.numel)
         self._before: tuple[Tensor, Tensor] | None = None
 
     def measure(self, base: Tensor, delta: Tensor) -> tuple[float, float]:
@@ -86,10 +84,9 @@ class SecantProbe:
         return (travel, response) if known else (0.0, 0.0)
 
 
-def _sample(ranges: Collection[tuple[int, int]]) -> Tensor:
-    stride = _prime_from(-(-sum(stop - start for start, stop in ranges) // MOST_SAMPLES))
-    parts = [torch.arange(start, stop, stride) for start, stop in ranges]
-    return torch.cat(parts) if parts else torch.empty(0, dtype=torch.int64)
+def _sample(start: int, stop: int) -> Tensor:
+    stride = _prime_from(max(1, -(-(stop - start) // MOST_SAMPLES)))
+    return torch.arange(start, stop, stride)
 
 
 def _prime_from(number: int) -> int:
@@ -97,8 +94,3 @@ def _prime_from(number: int) -> int:
     while any(number % k == 0 for k in range(2, math.isqrt(number) + 1)):
         number += 1
     return number
-
-
-def trainable(model: nn.Module) -> frozenset[str]:
-    """Names of the params that training moves by gradients: not buffers, not what is frozen."""
-    return frozenset(name for name, param in model.named_parameters() if param.requires_grad)

@@ -30,7 +30,14 @@ def is_broken(error: BaseException) -> bool:
 
     Out of memory does not; an illegal access or a device-side assert does.
     """
-    return "CUDA error" in str(error) and not isinstance(error, torch.cuda.OutOfMemoryError)
+    return isinstance(error, RuntimeError) and not isinstance(error, torch.cuda.OutOfMemoryError) and _says_cuda(error)
+
+
+def _says_cuda(error: BaseException) -> bool:
+    try:
+        return "CUDA error" in str(error)
+    except Exception:  # noqa: BLE001 - an error of a task's own whose text cannot be had
+        return False
 
 
 def seed_everything(seed: int) -> None:

@@ -34,7 +34,7 @@ def read_frames(path: Path) -> list[memoryview]:
     Raises DecodeError for a file that is no row of frames (their checksums are not looked at), OSError when it is gone.
     """
     if path.stat().st_size == 0:
-        raise DecodeError(f"{path} is empty: expected frames")
+        raise DecodeError(f"{path.name} is empty: expected frames")
     with path.open("rb") as file:
         mapped = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
     return sorted(split_frames(mapped), key=lambda frame: FrameHeader.parse(frame).start)

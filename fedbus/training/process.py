@@ -5,7 +5,8 @@
 
 A daemon that is gone ends this process at once, even in a training step that never yields: the reader thread sees the
 stream end. A step that holds the interpreter's lock blocks that thread too; then the kernel kills us with our parent.
-Errors of a task are replies; the process lives on unless the CUDA context is broken.
+Errors of a task are replies; the process lives on unless the CUDA context is broken. What a reply says of an error is
+decided in `sayable`: its text stays at the site.
 """
 
 from __future__ import annotations
@@ -17,16 +18,17 @@ import signal
 import socket
 import sys
 import threading
-import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from pathlib import Path
 from queue import SimpleQueue
 
 import torch
 
-from fedbus.errors import DecodeError, FedbusError, LayoutError, ProtocolError
+from fedbus.errors import ContractError, DecodeError, LayoutError, ProtocolError
 from fedbus.training import protocol as p
 from fedbus.training.device import is_broken
+from fedbus.training.sayable import trouble_of
 from fedbus.training.session import Session
 
 PR_SET_PDEATHSIG = 1
@@ -70,6 +72,7 @@ class Trainer:
     def __init__(self, send: Callable[[p.Message], None]) -> None:
         self._send = send
         self._session: Session | None = None
+        self._data: Path | None = None
 
     def serve(self, inbox: Inbox) -> int:
         """Answer commands until Close, or until only a new process can go on; return the exit code."""
@@ -79,8 +82,8 @@ class Trainer:
                 return EXIT_DONE
             try:
                 reply = self._answer(command, cancel)
-            except Exception as exc:  # noqa: BLE001 - whatever a task raises is reported, and its process lives on
-                self._send(_failed(command, exc))
+            except (Exception, SystemExit) as exc:  # noqa: BLE001 - whatever a task raises is reported, it lives on
+                self._send(_failed(command, exc, self._data))
                 if is_broken(exc):
                     return EXIT_BROKEN
             else:
@@ -88,6 +91,7 @@ class Trainer:
 
     def _answer(self, command: p.Message, cancel: threading.Event) -> p.Reply:
         if isinstance(command, p.Open):
+            self._data = Path(command.data)
             self._session = Session(command)
             return self._session.opened()
         session = self._session
@@ -134,10 +138,12 @@ def _die_with_parent() -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
-def _failed(command: p.Message, error: Exception) -> p.Failed:
+def _failed(command: p.Message, error: BaseException, data: Path | None) -> p.Failed:
+    trouble = trouble_of(error, data=data)
     out_of_memory = isinstance(error, MemoryError | torch.cuda.OutOfMemoryError)
     return p.Failed(
-        error=str(error) if isinstance(error, FedbusError) else f"{type(error).__name__}: {error}",
-        traceback="".join(traceback.format_exception(error)),
-        fatal=isinstance(error, LayoutError) or (isinstance(command, p.Open) and not out_of_memory),
+        error=trouble.said,
+        traceback=trouble.traceback,
+        fatal=isinstance(error, ContractError | LayoutError) or (isinstance(command, p.Open) and not out_of_memory),
+        reference=trouble.reference,
     )

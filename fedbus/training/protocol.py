@@ -37,7 +37,8 @@ LENGTH = struct.Struct("<I")
 class Open:
     """Load the task and the site's data. `local` is the job's `local` section.
 
-    `up` is the code of its updates, `ratio` the share of elements that topk keeps.
+    `up` is the code of its updates, `ratio` the share of elements that topk keeps. `keep` names the tensors that stay
+    here, in the file `kept`. `words`: texts of the job's spec, which may stand in names of metrics.
     """
 
     job: str
@@ -54,13 +55,17 @@ class Open:
     threads: int = 1
     slowdown: float = 1.0
     step_delay_s: float = 0.0
+    keep: tuple[str, ...] = ()
+    kept: str = ""
+    words: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MakeInitial:
-    """Write the task's own fresh params, exact, as frames to `path`."""
+    """Write the task's own fresh params, exact, as frames to `path`; zeros when only their layout is asked for."""
 
     path: str
+    layout_only: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,10 +146,11 @@ class Loaded:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadFailed:
-    """The replica is empty now and needs a snapshot."""
+    """The replica is empty now and needs a snapshot. `reason` may leave the site, `detail` is for its log."""
 
     version: int
     reason: str
+    detail: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,7 +166,8 @@ class Progress:
 class Trained:
     """The delta from `base_version` is written; `frame_sizes` in bytes, in the order of the file.
 
-    travel, response: the secant of this training, see `fedbus.tensors.secant`.
+    travel, response: the secant of this training, see `fedbus.tensors.secant`. notes: for the site's own log only, what
+    was left out of the metrics and why.
     """
 
     base_version: int
@@ -171,6 +178,7 @@ class Trained:
     metrics: Mapping[str, float] = field(default_factory=dict)
     travel: float = 0.0
     response: float = 0.0
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,20 +191,30 @@ class Cancelled:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scored:
-    """Metrics of the loaded version on the site's test data."""
+    """Metrics of the loaded version on the site's test data; `notes` as in Trained.
+
+    not_finite: names of metrics that are NaN or infinite and not in `metrics`.
+    """
 
     version: int
     metrics: Mapping[str, float]
     num_examples: int
+    not_finite: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failed:
-    """The command was not done. `fatal`: asking again cannot help before a person has changed something."""
+    """The command was not done. `fatal`: asking again cannot help before a person has changed something.
+
+    `error` may leave the site (see `sayable`); `traceback` holds the whole text and is for the site's log, where
+    `reference` finds it.
+    """
 
     error: str
     traceback: str
     fatal: bool
+    reference: str = ""
 
 
 Command = Open | MakeInitial | Load | Train | Evaluate | Cancel | Close

@@ -18,7 +18,9 @@ import torch
 from torch import Tensor, nn
 
 from fedbus.core.jobspec import LocalSpec
-from fedbus.errors import TaskError
+from fedbus.errors import ContractError
+from fedbus.training.losses import Losses
+from fedbus.training.sayable import type_name
 
 PROGRESS_EVERY_S = 0.5
 
@@ -83,9 +85,7 @@ class Run:
         self._clock = clock
         self._sleep = sleep
         self._told_at = -math.inf
-        self._last_loss: Tensor | None = None
-        self._loss_sum = torch.zeros(())
-        self._losses = 0
+        self.losses = Losses()
 
     def steps(self, per_epoch: int) -> Iterator[int]:
         """Yield step numbers from 0 until the budget is spent; `per_epoch` steps are one pass over the data.
@@ -93,7 +93,8 @@ class Run:
         Raises TrainingCancelled when the run was cancelled, between two steps.
         """
         if per_epoch < 1:
-            raise TaskError(f"a run needs at least one step per epoch, got {per_epoch}: is the training set empty?")
+            text = f"a run needs at least one step per epoch, got {per_epoch}: is the training set empty?"
+            raise ContractError.of_job(text)
         total = self._total_steps(per_epoch)
         started = self._clock()
         while not self._spent(total, started):
@@ -134,16 +135,17 @@ class Run:
         """Return the context for the forward pass: bfloat16 when the job sets `local.autocast_bf16`, else nothing."""
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self._local.autocast_bf16)
 
-    def report(self, loss: Tensor) -> None:
-        """Take the scalar loss of this step, for progress and for the update's metrics; it stays on its device."""
-        self._last_loss = loss.detach()
-        self._loss_sum = self._loss_sum.to(self._last_loss.device) + self._last_loss
-        self._losses += 1
+    def report(self, loss: Tensor | float) -> None:
+        """Take the scalar loss of this step, for progress and for the update's metrics; it stays on its device.
+
+        Raises ContractError for what is not one number: a loss per example is reported as its mean.
+        """
+        self.losses.add(_scalar(loss))
 
     @property
     def mean_loss(self) -> float | None:
         """Mean of the reported losses; None when the task reported none."""
-        return float(self._loss_sum) / self._losses if self._losses else None
+        return self.losses.mean
 
     def _total_steps(self, per_epoch: int) -> int:
         if self._local.steps is not None:
@@ -166,4 +168,18 @@ class Run:
         if now - self._told_at < PROGRESS_EVERY_S:
             return
         self._told_at = now
-        self._progress(self.steps_done, total, None if self._last_loss is None else float(self._last_loss))
+        last = self.losses.last
+        self._progress(self.steps_done, total, None if last is None else float(last))
+
+
+def _scalar(loss: object) -> Tensor:
+    expected = "run.report() takes the loss of a step, one number such as loss.mean()"
+    try:
+        tensor = loss.detach() if isinstance(loss, Tensor) else torch.as_tensor(loss)
+    except (TypeError, ValueError, RuntimeError) as exc:
+        kind = type_name(type(loss))
+        raise ContractError(f"{expected}; got {kind}: {exc}", said=f"{expected}; got a value of type {kind}") from exc
+    if tensor.numel() != 1 or tensor.is_complex():
+        text = f"{expected}; got a tensor of shape {list(tensor.shape)} and type {tensor.dtype}"
+        raise ContractError.of_job(text)
+    return tensor.reshape(())

@@ -13,13 +13,11 @@ made and undone on the device, only they pass to the host.
 
 from __future__ import annotations
 
-import math
 import threading
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,20 +25,25 @@ from torch import Tensor
 from fedbus.core.frames import Code
 from fedbus.core.jobspec import LocalSpec
 from fedbus.core.layout import Layout, TensorSpec
-from fedbus.errors import DecodeError, LayoutError, ProtocolError, TaskError
+from fedbus.errors import DecodeError, LayoutError, ProtocolError
 from fedbus.tensors import codec
+from fedbus.tensors.codec import changed_values
 from fedbus.tensors.feedback import encode_update_
-from fedbus.tensors.params import flatten, layout_of, load_params_, unflatten
+from fedbus.tensors.params import flatten, layout_of, load_params_, staying, unflatten
 from fedbus.tensors.replica import Replica
-from fedbus.tensors.secant import Distortion, SecantProbe, trainable
-from fedbus.tensors.tiles import tiles
+from fedbus.tensors.secant import Distortion, SecantProbe
 from fedbus.training import protocol as p
+from fedbus.training.answers import Notebook, scoring_answer, training_answer
 from fedbus.training.device import pick_device, seed_everything
+from fedbus.training.finite import is_finite, not_finite_error
 from fedbus.training.frames_file import read_frames, write_frames
+from fedbus.training.kept import KeptTensors
+from fedbus.training.names import MetricNames
 from fedbus.training.registry import load_task
 from fedbus.training.residual_files import load_residual
 from fedbus.training.run import Pace, Run, TrainingCancelled
-from fedbus.training.task import Site, Task, TrainResult
+from fedbus.training.sayable import trouble_of
+from fedbus.training.task import Site, Task
 
 Progressed = Callable[[int, int, float | None], None]
 
@@ -69,10 +72,13 @@ class Session:
         self._flat_device = self._device if self._device.type == "cuda" else torch.device("cpu")
         seed_everything(opening.seed)
         self._task: Task = load_task(opening.task)(site)
+        self._names = MetricNames(type(self._task), opening.words)
+        self._notebook = Notebook()
         self._model = self._fresh_model()
-        self.layout = layout_of(self._model.state_dict())
+        self.layout = layout_of(self._model, keep=opening.keep)
+        self._kept = KeptTensors(Path(opening.kept), staying(self._model, keep=opening.keep)) if opening.keep else None
         self._replica = Replica(self.layout, device=self._flat_device)
-        self._secants = SecantProbe(self.layout, trainable(self._model))
+        self._secants = SecantProbe(self.layout)
         self._version: int | None = None
 
     def opened(self) -> p.Opened:
@@ -80,7 +86,9 @@ class Session:
 
     def make_initial(self, command: p.MakeInitial) -> p.Made:
         """Write the params of a fresh model under the job's seed, exactly."""
-        flat = flatten(self._fresh_model().state_dict(), self.layout, self._new_flat())
+        flat = self._new_flat().zero_()
+        if not command.layout_only:
+            flatten(self._fresh_model().state_dict(), self.layout, flat)
         frames = codec.encode(flat, self.layout, Code.FP32, chunk_bytes=self._chunk_bytes, seed=0)
         sizes = write_frames(Path(command.path), frames)
         return p.Made(layout=self.layout.to_dict(), frame_sizes=sizes, digest=self.layout.digest)
@@ -96,13 +104,14 @@ class Session:
             self._follow(command)
         except (DecodeError, OSError) as exc:
             self._version = None
-            return p.LoadFailed(version=command.version, reason=str(exc))
+            trouble = trouble_of(exc)
+            return p.LoadFailed(version=command.version, reason=trouble.said, detail=trouble.traceback)
         return p.Loaded(version=command.version)
 
     def train(self, command: p.Train, cancel: threading.Event, progress: Progressed) -> p.Trained | p.Cancelled:
         """Train from the loaded version and write the delta; nothing is written when `cancel` is set meanwhile.
 
-        Raises TaskError when the task reports no examples or leaves params that are not finite.
+        Raises ContractError for an answer that is none, TaskError for params that are not finite.
         """
         base_version = self._load_base()
         seed_everything(command.seed)
@@ -124,8 +133,10 @@ class Session:
         except TrainingCancelled:
             return p.Cancelled(base_version=base_version, steps=run.steps_done)
         seconds = time.monotonic() - started
-        num_examples, metrics = result_of(result, run)
-        delta = self._delta(run.steps_done)
+        num_examples, metrics = training_answer(result, run.losses, self._names.may_leave)
+        delta = self._delta(run)
+        if self._kept is not None:
+            self._kept.save()
         travel, response = self._secants.measure(self._replica.flat, delta)
         frame_sizes, distortion = self._write_update_(delta, command)
         return p.Trained(
@@ -134,20 +145,27 @@ class Session:
             num_examples=num_examples,
             steps=run.steps_done,
             seconds=seconds,
-            metrics=metrics,
+            metrics=metrics.values,
             travel=travel,
             response=distortion.counted(response),
+            notes=self._notebook.fresh(metrics.notes),
         )
 
     def evaluate(self, command: p.Evaluate) -> p.Scored:
-        """Score the loaded version; a metric that is not finite is left out, for it cannot be averaged."""
+        """Score the loaded version; ContractError for an answer that is none."""
         version = self._load_base()
         if version != command.version:
             raise ProtocolError(f"asked to score version {command.version}, version {version} is loaded: load it first")
         self._model.eval()
         with torch.no_grad():
-            scores = self._task.evaluate(self._model)
-        return p.Scored(version=version, metrics=finite_metrics(scores.metrics), num_examples=int(scores.num_examples))
+            num_examples, metrics = scoring_answer(self._task.evaluate(self._model), self._names.may_leave)
+        return p.Scored(
+            version=version,
+            metrics=metrics.values,
+            num_examples=num_examples,
+            not_finite=metrics.not_finite,
+            notes=self._notebook.fresh(metrics.notes),
+        )
 
     def _fresh_model(self) -> torch.nn.Module:
         seed_everything(self._seed)
@@ -171,7 +189,7 @@ class Session:
     def _load_base(self) -> int:
         if self._version is None:
             raise ProtocolError("no version is loaded: Load comes before Train and Evaluate")
-        load_params_(self._model, unflatten(self._replica.flat, self.layout))
+        load_params_(self._model, unflatten(self._replica.flat, self.layout), self.layout)
         return self._version
 
     def _anchor(self) -> Mapping[str, Tensor]:
@@ -187,7 +205,7 @@ class Session:
 
         Return the frames' sizes in bytes and the code's distortion. `delta` is of no use afterwards.
         """
-        target = delta
+        target, changed = delta, changed_values(delta, self._replica.flat, self.layout)
         if command.residual_after:
             target = load_residual(self.layout, command, device=self._flat_device).add_(delta)
         written = encode_update_(
@@ -198,16 +216,19 @@ class Session:
             seed=command.seed,
             chunk_bytes=self._chunk_bytes,
             ratio=self._ratio,
+            changed=changed,
         )
         if command.residual_after:
             write_frames(Path(command.residual_after), codec.encode(target, self.layout, Code.FP32, seed=0))
         return written
 
-    def _delta(self, steps: int) -> Tensor:
+    def _delta(self, run: Run) -> Tensor:
+        """What the update brings, float32 [numel]: values, and the delta of what is learnt."""
         delta = flatten(self._model.state_dict(), self.layout, self._new_flat())
-        delta.sub_(self._replica.flat)
-        if not all(bool(part.isfinite().all()) for (part,) in tiles(delta)):
-            raise TaskError(f"training diverged: params are not finite after {steps} steps; lower local.learning_rate")
+        learnt = slice(self.layout.value_numel, self.layout.numel)
+        delta[learnt].sub_(self._replica.flat[learnt])
+        if not is_finite(delta):
+            raise not_finite_error(delta, self._replica.flat, self.layout, run.losses, steps=run.steps_done)
         return delta
 
 
@@ -216,7 +237,8 @@ def check_same_layout(job: Layout, ours: Layout) -> None:
     if job.digest == ours.digest:
         return
     theirs, own = ({spec.name: spec for spec in layout.tensors} for layout in (job, ours))
-    names = [name for name in [*theirs, *(n for n in own if n not in theirs)] if theirs.get(name) != own.get(name)]
+    both = sorted({**own, **theirs}.values(), key=lambda spec: spec.is_value)  # weights tell more than statistics
+    names = [spec.name for spec in both if theirs.get(spec.name) != own.get(spec.name)]
     found = "; ".join(_difference(name, theirs.get(name), own.get(name)) for name in names[:3])
     rest = f"; and {len(names) - 3} more tensors" if len(names) > 3 else ""
     order = "" if names else "the same tensors stand in another order"
@@ -228,23 +250,17 @@ def _difference(name: str, job: TensorSpec | None, ours: TensorSpec | None) -> s
         have, make = (f"no {name}" if spec is None else f"{name} {_shape(spec)}" for spec in (job, ours))
     else:
         have, make = f"{name} {_shape(job)}", _shape(ours)
+        if have.endswith(make):
+            have, make = f"{name} {_role(job)}", _role(ours)
     return f"job's params have {have}, this site's task makes {make}"
+
+
+def _role(spec: TensorSpec) -> str:
+    """How a tensor travels, where two differ in nothing else."""
+    tied = f", one with {', '.join(spec.aliases)}" if spec.aliases else ""
+    return f"{spec.kind}{tied}"
 
 
 def _shape(spec: TensorSpec) -> str:
     dtype = "" if spec.dtype == "float32" else f" {spec.dtype}"
     return f"({','.join(map(str, spec.shape))}){dtype}"
-
-
-def result_of(result: TrainResult | int, run: Run) -> tuple[int, dict[str, float]]:
-    """Return (num_examples, metrics) of a training; the mean reported loss stands for metrics that are not given."""
-    if not isinstance(result, TrainResult):
-        result = TrainResult(num_examples=result)
-    if isinstance(result.num_examples, bool) or not isinstance(result.num_examples, int) or result.num_examples < 1:
-        raise TaskError(f"expected train() to return a number of examples >= 1, got {result.num_examples!r}")
-    loss = {} if run.mean_loss is None else {"loss": run.mean_loss}
-    return result.num_examples, finite_metrics({**loss, **result.metrics})
-
-
-def finite_metrics(metrics: Mapping[str, Any]) -> dict[str, float]:
-    return {name: value for name, raw in metrics.items() if math.isfinite(value := float(raw))}

@@ -9,10 +9,21 @@ per job. It says what the model is, how it is trained on this site's data, and h
 
 `train` and `evaluate` may be called any number of times and must keep nothing that depends on the params between calls:
 the next base differs, so optimizer state is made new in each `train`.
+
+    a count      everything that Python takes for an index: int, numpy integers, a tensor with one integer
+    a metric     everything that float() takes; a list or mapping of numbers becomes name/0, name/1 or name/key (at most
+                 64 in all). What is no number or not finite is left out and noted in the site's log
+    its name     leaves the site when its words stand in the task's own code or in the job's spec, or when the class
+                 declares it: metrics = ("mse",); see `names`
+    a wrong answer, such as a tuple from `train` or a dict from `evaluate`, is refused at once and not tried again: a
+                 tuple has no names, and every training library orders it otherwise
+
+What a task raises, prints or logs stays in the site's log; others are told an error's type and where it was raised.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +32,7 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
-from fedbus.errors import TaskError
+from fedbus.errors import ContractError
 from fedbus.training.run import Run
 
 
@@ -38,18 +49,22 @@ class Site:
     def settings(self, **defaults: Any) -> dict[str, Any]:
         """Return `defaults` with what the job's `task_config` sets instead.
 
-        Raises TaskError for a key that has no default and for a value of another type than its default (an integer may
-        stand for a float; a default of None takes anything).
+        Raises ContractError for a key that has no default and for a value of another type than its default (an integer
+        may stand for a float, which is finite; a default of None takes anything).
         """
         if unknown := sorted(self.config.keys() - defaults.keys()):
-            raise TaskError(f"expected task_config keys of {', '.join(defaults)}; got {', '.join(unknown)}")
+            text = f"expected task_config keys of {', '.join(defaults)}; got {', '.join(unknown)}"
+            raise ContractError.of_job(text)
         settings = {}
         for key, default in defaults.items():
             value = self.config.get(key, default)
             if isinstance(default, float) and type(value) is int:
                 value = float(value)
             if default is not None and type(value) is not type(default):
-                raise TaskError(f"expected task_config.{key} to be of type {type(default).__name__}, got {value!r}")
+                text = f"expected task_config.{key} to be of type {type(default).__name__}, got {value!r}"
+                raise ContractError.of_job(text)
+            if isinstance(value, float) and not math.isfinite(value):  # NaN passes every comparison with a bound
+                raise ContractError.of_job(f"expected task_config.{key} to be finite, got {value!r}")
             settings[key] = value
         return settings
 
@@ -66,7 +81,8 @@ class TrainResult:
 class Scores:
     """Metrics of a model on the site's test data, and the number of examples behind them.
 
-    A metric that cannot be computed (AUC of a single class) is left out: sites average what is there.
+    A metric that cannot be computed (AUC of a single class) is left out: sites average what is there. One that is not
+    finite is left out too, and its name is told.
     """
 
     metrics: Mapping[str, float]

@@ -5,8 +5,11 @@ Only what one message says by itself is checked here; how much of an update came
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from fedbus.bus.envelope import Envelope
-from fedbus.bus.mail import from_envelope
+from fedbus.bus.mail import check_key, from_envelope
+from fedbus.bus.topology import update_key
 from fedbus.core import wire
 from fedbus.core.messages import Chunk, UpdateId, UpdateManifest
 from fedbus.errors import DecodeError, ProtocolError
@@ -21,8 +24,16 @@ MAX_INITIAL_MANIFEST_BYTES = 1 << 20
 CHUNK_TYPE = wire.NAMES[Chunk]
 
 
-def admitted(envelope: Envelope, *, job: str, chunk_bytes: int) -> Chunk | UpdateManifest:
-    """Read a message of the queue of `job`. Raises ProtocolError, with what was expected and what came."""
+def admitted(
+    envelope: Envelope, *, job: str, chunk_bytes: int, takes_part: Callable[[str], bool]
+) -> Chunk | UpdateManifest:
+    """Read a message of the queue of `job`, of a site that takes part in it.
+
+    Raises ProtocolError, with what was expected and what came.
+    """
+    sender = envelope.user_id or ""
+    if sender and not takes_part(sender):  # before its bytes are looked at
+        raise ProtocolError(f"site {sender} takes no part in job {job}: it sends nothing before it has accepted")
     message = from_envelope(envelope)
     match message:
         case Chunk():
@@ -41,6 +52,7 @@ def admitted(envelope: Envelope, *, job: str, chunk_bytes: int) -> Chunk | Updat
             f"update {update_id} of job {message.job} came from login {envelope.user_id!r} on the queue of {job}:"
             " site, login and job must agree"
         )
+    check_key(envelope, update_key(job, site))
     return message
 
 

@@ -1,12 +1,20 @@
 """What the aggregator says: control messages to sites, events to watchers, log lines to its own operator.
 
-Saying never holds up folding: messages wait in a bounded queue and leave in order on the control connection.
+Saying never holds up folding: messages wait in bounded queues, each published in order on the control connection. There
+is one lane for each kind of message, so that none waits behind another kind:
+
+    orders     what a job tells its sites: offers, starts, receipts, the end. A site hears of one job in order
+    events     for watchers
+    answers    to a site that asks about what is over, or says again what was decided: at most MOST_ANSWERS wait for one
+               site, so that a site which asks without end takes none of another's
+    dead       what breaks the protocol, see `dead_letters`
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
 
 import structlog
@@ -18,10 +26,10 @@ from fedbus.bus.publisher import Publisher
 from fedbus.bus.topology import EVENTS
 from fedbus.core import events
 from fedbus.core import messages as m
-from fedbus.errors import PublishError
 from services.aggregator.dead_letters import DeadLetters
 
 WAITING_MESSAGES = 10_000
+MOST_ANSWERS = 200
 
 log = structlog.get_logger()
 
@@ -33,32 +41,45 @@ class Announcer:
         self._publisher = publisher
         self._dead = DeadLetters(dead)
         self._keep = keep
-        self._waiting: asyncio.Queue[Envelope] = asyncio.Queue(WAITING_MESSAGES)
+        self._orders: asyncio.Queue[Envelope] = asyncio.Queue(WAITING_MESSAGES)
+        self._events: asyncio.Queue[Envelope] = asyncio.Queue(WAITING_MESSAGES)
+        self._answers: asyncio.Queue[Envelope] = asyncio.Queue()
+        self._unanswered: Counter[str] = Counter()
 
     async def run(self) -> None:
         """Publish what waits, in order, for ever. A message nobody can take is logged, not fatal."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._dead.run(), name="dead letters")
-            group.create_task(self._say(), name="say")
+            for name, lane in (("orders", self._orders), ("events", self._events), ("answers", self._answers)):
+                group.create_task(self._say(lane), name=f"say {name}")
 
-    async def _say(self) -> None:
+    async def _say(self, lane: asyncio.Queue[Envelope]) -> None:
         while True:
-            envelope = await self._waiting.get()
+            envelope = await lane.get()
             try:
                 # the events always have their stream; a site that was never enrolled has no queue
                 await self._publisher.publish(envelope, mandatory=envelope.exchange == EVENTS)
-            except PublishError as exc:
+            except Exception as exc:  # noqa: BLE001 one message that cannot be said must not silence all
                 log.error("unsaid", type=envelope.type, key=envelope.routing_key, error=str(exc))
-            self._waiting.task_done()
+            self._unanswered[envelope.routing_key] -= lane is self._answers
+            lane.task_done()
 
     async def drained(self) -> None:
         """Wait until everything said so far was published."""
-        await self._waiting.join()
+        for lane in (self._orders, self._events, self._answers):
+            await lane.join()
         await self._dead.drained()
 
     async def tell(self, site: str | None, message: mail.ControlMessage) -> None:
         """Send a control message to one site, or to all."""
-        await self._waiting.put(mail.control(message, site=site))
+        await self._orders.put(mail.control(message, site=site))
+
+    def answer(self, site: str, message: mail.ControlMessage) -> None:
+        """Send a site what it asked for; let go while MOST_ANSWERS wait for it."""
+        envelope = mail.control(message, site=site)
+        if self._unanswered[envelope.routing_key] < MOST_ANSWERS:
+            self._unanswered[envelope.routing_key] += 1
+            self._answers.put_nowait(envelope)
 
     async def event(self, kind: str, job: str, text: str, *, site: str = events.NOBODY, **facts: object) -> None:
         """Publish an event and write the same as a log line."""
@@ -66,7 +87,7 @@ class Announcer:
         event = m.Event(at=time.time(), job=job, site=site, kind=kind, text=text, facts=facts)
         if kind in events.INCIDENTS:
             await self._keep(event)
-        await self._waiting.put(mail.event(event))
+        await self._events.put(mail.event(event))
 
     async def refuse(self, delivery: Delivery, reason: str) -> None:
         """Keep a message that breaks the protocol where people can look at it, with the reason in a header."""
@@ -74,8 +95,10 @@ class Announcer:
 
 
 _WARNINGS = {
+    events.JOB_TROUBLE,
     events.SITE_LOST,
     events.SITE_DECLINED,
+    events.SITE_LIMITED,
     events.SITE_RESYNC,
     events.TRAINER_TROUBLE,
     events.UPDATE_REFUSED,

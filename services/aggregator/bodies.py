@@ -15,13 +15,13 @@ from services.aggregator import history
 
 def put_away(job: str, folded: Sequence[str], *, ledger: Ledger, spool: Spool) -> None:
     """Two checkpoints cover these folded updates."""
-    ledger.forget_chunks(spool.put_away(job, folded))
+    ledger.forget_chunks(job, spool.put_away(job, folded))
 
 
 def delete(job: str, update_ids: Sequence[str], *, ledger: Ledger, spool: Spool) -> None:
     """These updates were refused, or held the initial params."""
     spool.remove(job, update_ids)
-    ledger.forget_chunks(update_ids)
+    ledger.forget_chunks(job, update_ids)
 
 
 def clear(job: str, *, ledger: Ledger, spool: Spool) -> None:

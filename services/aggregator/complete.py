@@ -37,15 +37,20 @@ class Complete:
         self._most = most
         self._room = asyncio.Event()
         self._room.set()
+        self._nudged = False
 
     def put_nowait(self, item: Item) -> None:
+        if item is None:
+            if self._nudged:
+                return  # whoever takes the one that waits looks at everything
+            self._nudged = True
         self._count(item, 1)
         self._items.put_nowait(item)
 
     def next_delta(self) -> UpdateManifest | None:
         """The next item if it is an update to be folded, None otherwise; nudges before it are dropped."""
         while self._first is None and not self._items.empty():
-            self._first = self._items.get_nowait()
+            self._first = self._taken(self._items.get_nowait())
         if not isinstance(self._first, UpdateManifest) or self._first.kind != "delta":
             return None
         manifest, self._first = self._first, None
@@ -55,13 +60,18 @@ class Complete:
     async def get(self) -> Item:
         if self._first is not None:
             return self.get_nowait()
-        item = await self._items.get()
+        item = self._taken(await self._items.get())
         self._count(item, -1)
         return item
 
     def get_nowait(self) -> Item:
-        item, self._first = (self._items.get_nowait() if self._first is None else self._first), None
+        item = self._first if self._first is not None else self._taken(self._items.get_nowait())
+        self._first = None
         self._count(item, -1)
+        return item
+
+    def _taken(self, item: Item) -> Item:
+        self._nudged = self._nudged and item is not None
         return item
 
     def empty(self) -> bool:

@@ -82,7 +82,7 @@ class Aggregator:
         self._ledger = stack.enter_context(Ledger(state / "ledger.sqlite3"))
         self._spool = Spool(state / "spool", keep_updates=settings.keep_updates)
         store = stack.enter_context(Worker("store", self._disk))
-        compute = stack.enter_context(Worker("compute", self._disk))
+        questions = stack.enter_context(Worker("questions", self._disk))
         self._control = await stack.enter_async_context(
             Session(
                 url,
@@ -108,7 +108,7 @@ class Aggregator:
             ledger=self._ledger,
             store=store,
             disk=self._disk,
-            compute=compute,
+            compute=questions,
             announcer=self._announcer,
             membership=self._membership,
             score_timeout_s=settings.score_timeout_s,

@@ -3,7 +3,8 @@
 They have a lane and a connection of their own: what a broken or hostile site sends must not stand before receipts and
 events, nor fill the memory. Nobody waits for this lane, for whoever waited would let all that came behind wait too: of
 a sender whose messages wait already in too many bytes, and of all when the broker takes none (an alarm), the rest is
-let go and only counted. A sender is named in the log once a second, with how many it sent and how many were let go.
+let go and only counted. Of a long body the first KEPT_BYTES are kept. A sender is named in the log once a second, with
+how many it sent and how many were let go.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ MESSAGE_BYTES = 1 << 10  # what a message costs beside its body
 AT_ONCE = 8
 LOG_S = 1.0
 REASON_BYTES = 500
+KEPT_BYTES = 1 << 20
 
 log = structlog.get_logger()
 
@@ -57,7 +59,7 @@ class DeadLetters:
         """Keep a message, or let it go when too many wait."""
         envelope = delivery.envelope
         sender, size = envelope.user_id or "", _size(envelope)
-        # one that is alone is kept, however large
+        # of each sender one is kept, whatever the others have waiting
         kept = not self._waiting_bytes[sender] or (
             self._waiting_bytes[sender] + size <= SENDER_BYTES and self._waiting_bytes.total() + size <= ROOM_BYTES
         )
@@ -96,7 +98,7 @@ class DeadLetters:
 
 
 def _size(envelope: Envelope) -> int:
-    return len(envelope.body) + MESSAGE_BYTES
+    return min(len(envelope.body), KEPT_BYTES) + MESSAGE_BYTES
 
 
 def _dead(envelope: Envelope, reason: str) -> Envelope:
@@ -104,7 +106,7 @@ def _dead(envelope: Envelope, reason: str) -> Envelope:
         exchange=DEAD,
         routing_key=dead_key(envelope.exchange),
         type=envelope.type,
-        body=envelope.body,
+        body=envelope.body[:KEPT_BYTES],
         message_id=envelope.message_id or "none",
         content_type=envelope.content_type,
         headers={

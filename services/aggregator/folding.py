@@ -28,6 +28,7 @@ from services.aggregator import history, receipts
 from services.aggregator.model_keeper import ModelKeeper, Outgoing
 from services.aggregator.model_log import DELTA, SNAPSHOT, ModelLogWriter
 from services.aggregator.tools import Tools
+from services.aggregator.trouble import body_errors
 
 
 class Folding:
@@ -72,7 +73,7 @@ class Folding:
             verdict = await self._inspect(manifest, update_id)
         match verdict:
             case Duplicate():
-                await receipts.repeat(manifest.update_id, self._tools)
+                await receipts.repeat(self._job, manifest.update_id, self._tools)
             case Folded():
                 self._in_scratch = verdict
                 self._unsettled.append((verdict, manifest))
@@ -117,6 +118,8 @@ class Folding:
             inspection = await self._tools.compute(self._fold_and_inspect, manifest.update_id)
         except DecodeError as exc:
             return self._aggregation.refuse(update_id, reason=f"body: {exc}")
+        if inspection.problem:
+            return self._aggregation.refuse(update_id, reason=f"body: {inspection.problem}")
         arrival = Arrival(
             update_id=update_id,
             base_version=manifest.base_version,
@@ -125,13 +128,15 @@ class Folding:
             travel=max(0.0, manifest.travel),
             response=manifest.response,
             steps=manifest.steps,
+            values_norm=inspection.values_norm,
         )
         return self._aggregation.receive(arrival, now=time.monotonic())
 
     def _fold_and_inspect(self, update_id: str) -> Inspection:
         """One way to the compute thread and back for an update, not two."""
         self._fold_scratch()
-        return self._keeper.inspect(update_id)
+        with body_errors():
+            return self._keeper.inspect(update_id)
 
     def _fold_scratch(self) -> None:
         if self._in_scratch is not None:

@@ -1,7 +1,8 @@
 """Where submitters are served: job specs, aborts and queries from `fedbus.jobs`, see `requests` for what they say.
 
 A request is acknowledged after its answer was given; a job is in the ledger before it is accepted. A request that comes
-twice is answered twice and done once: the message id of a submit names its job.
+twice is answered twice and done once: the message id of a submit names its job. What cannot be answered for one job, or
+goes wrong in one request, stops no other; a login that asks more than ASK_RATE times a second is told so instead.
 """
 
 from __future__ import annotations
@@ -11,21 +12,30 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import structlog
+
 from fedbus.bus import topology as t
 from fedbus.bus.connection import Session
 from fedbus.bus.consumer import Consumer, Delivery
+from fedbus.bus.envelope import Envelope
 from fedbus.bus.publisher import Publisher
 from fedbus.bus.rpc import reply
 from fedbus.core import events, wire
+from fedbus.core.limits import MOST_NAME, plain
 from fedbus.core.messages import JobState
 from fedbus.core.spec_text import MAX_TEXT_BYTES
-from fedbus.errors import JobSpecError, Problem
+from fedbus.errors import JobSpecError, Problem, StoreError
 from fedbus.store.ledger import JobRow
 from services.aggregator import requests, views
+from services.aggregator.allowance import Allowance
 from services.aggregator.job_runner import JobRunner
 from services.aggregator.tools import Tools
+from services.aggregator.trouble import words
 
 REQUESTS_PREFETCH = 8
+ASK_RATE, ASK_BURST = 20.0, 200.0
+
+log = structlog.get_logger()
 
 
 class FrontDesk:
@@ -38,37 +48,61 @@ class FrontDesk:
         runners: Mapping[str, JobRunner],
         start_job: Callable[[JobRow], None],
         publisher: Publisher,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._tools = tools
         self._runners = runners
         self._start_job = start_job
         self._publisher = publisher
+        self._clock = clock
+        self._asking = Allowance(rate=ASK_RATE, burst=ASK_BURST)
 
     async def serve(self, session: Session) -> None:
         """Answer requests for ever."""
         async with Consumer(session, t.JOBS, prefetch=REQUESTS_PREFETCH, most_bytes=MAX_TEXT_BYTES) as deliveries:
             async for delivery in deliveries:
-                try:
-                    answer = await self._answer(delivery)
-                except JobSpecError as exc:
-                    answer = requests.rejected(*exc.problems)
+                answer = await self.answer(delivery)
                 await reply(self._publisher, delivery.envelope, wire.to_json(answer), type="answer")
                 await delivery.ack()
 
+    async def answer(self, delivery: Delivery) -> dict[str, Any]:
+        """What is to be answered, whatever was asked."""
+        try:
+            return await self._answer(delivery)
+        except JobSpecError as exc:
+            return requests.rejected(*exc.problems)
+        except Exception as exc:
+            log.exception("request", key=delivery.envelope.routing_key)
+            message = f"the aggregator could not do it: {words(exc)}; its log says more"
+            return requests.rejected(Problem(path="", message=message))
+
     async def _answer(self, delivery: Delivery) -> dict[str, Any]:
         envelope = delivery.envelope
-        if not envelope.user_id:
-            message = "set the AMQP property user_id to your login: fedbus keeps who submitted what"
-            return requests.rejected(Problem(path="user_id", message=message))
+        if (problem := self._problem(envelope)) is not None:
+            return requests.rejected(problem)
         match envelope.routing_key.split("."):
             case ["submit", _]:
                 return await self._submit(delivery)
             case ["abort", job]:
-                return self._abort(job, requests.body_of(envelope).get("reason"), envelope.user_id)
+                return self._abort(job, requests.body_of(envelope).get("reason"), envelope.user_id or "")
             case ["query"]:
                 return await self._query(requests.body_of(envelope))
-        message = f"expected submit.<user>, abort.<job> or query, got {envelope.routing_key!r}"
-        return requests.rejected(Problem(path="routing key", message=message))
+            case _:
+                message = f"expected submit.<user>, abort.<job> or query, got {envelope.routing_key!r}"
+                return requests.rejected(Problem(path="routing key", message=message))
+
+    def _problem(self, envelope: Envelope) -> Problem | None:
+        """Why a request is not looked at."""
+        if not envelope.user_id:
+            message = "set the AMQP property user_id to your login: fedbus keeps who submitted what"
+            return Problem(path="user_id", message=message)
+        if envelope.copied:
+            message = "leave out the headers CC and BCC: a request goes where its one key says"
+            return Problem(path="headers", message=message)
+        if not self._asking.take(envelope.user_id, now=self._clock()):
+            message = f"login {envelope.user_id} asks too much: at most {ASK_RATE:g} requests a second are answered"
+            return Problem(path="", message=message)
+        return None
 
     async def _submit(self, delivery: Delivery) -> dict[str, Any]:
         spec, envelope = requests.spec_of(delivery.envelope), delivery.envelope
@@ -83,8 +117,9 @@ class FrontDesk:
             state=str(JobState.SUBMITTED),
             at=time.time(),
         )
-        rows = await self._tools.store(self._tools.ledger.jobs)
-        row = next(r for r in rows if r.job == job)
+        row = await self._tools.store(self._tools.ledger.job, job)
+        if row is None:
+            raise StoreError(f"job {job} is not in the ledger, where it was just written")
         if row.spec != spec.to_dict():
             message = f"{message_id!r} was used before, for {job} with another spec: give each submit its own id"
             return requests.rejected(Problem(path="message_id", message=message))
@@ -100,20 +135,30 @@ class FrontDesk:
             running = ", ".join(sorted(self._runners)) or "none"
             message = f"no running job {job!r}; running jobs: {running}"
             return requests.rejected(Problem(path="job", message=message))
-        runner.abort(f"aborted by {user}" + (f": {reason}" if reason else ""))
+        runner.abort(f"aborted by {user}" + (f": {plain(str(reason))}" if reason else ""))
         return {"aborted": {"job": job}}
 
     async def _query(self, body: Any) -> dict[str, Any]:
         what, wanted = body.get("what", "jobs"), body.get("job")
         if what == "sites":
             return {"sites": [views.site_line(view) for view in self._tools.membership.views()]}
-        rows = await self._tools.store(self._tools.ledger.jobs)
+        read = self._tools.compute  # beside the writes, which must not wait for who looks on
+        rows = await read(self._tools.ledger.jobs)
         if what == "jobs":
-            return {"jobs": [views.job_line(row, self._runners.get(row.job), self._tools.membership) for row in rows]}
+            return {"jobs": [self._line(row) for row in rows]}
         row = next((r for r in rows if r.job == wanted), None)
         if what != "job" or row is None:
             known = ", ".join(r.job for r in rows[-5:]) or "none"
-            message = f"no job {wanted!r}; newest jobs: {known}" if what == "job" else f"no query {what!r}"
-            return requests.rejected(Problem(path=str(what), message=message))
-        went_wrong = await self._tools.store(views.went_wrong, self._tools.ledger, row.job)
+            said = plain(repr(wanted if what == "job" else what), MOST_NAME)
+            message = f"no job {said}; newest jobs: {known}" if what == "job" else f"no query {said}"
+            return requests.rejected(Problem(path=plain(str(what), MOST_NAME), message=message))
+        went_wrong = await read(views.went_wrong, self._tools.ledger, row.job)
         return {"job": views.job_detail(row, self._runners.get(row.job), self._tools.membership, went_wrong)}
+
+    def _line(self, row: JobRow) -> dict[str, Any]:
+        """One job of the list; one that cannot be shown must not hide the others."""
+        try:
+            return views.job_line(row, self._runners.get(row.job), self._tools.membership)
+        except Exception as exc:
+            log.exception("job-not-shown", job=row.job)
+            return views.job_line(row, None, self._tools.membership) | {"says": f"cannot be shown: {words(exc)}"}

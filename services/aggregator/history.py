@@ -12,6 +12,8 @@ from fedbus.errors import StoreError
 from fedbus.store import ledger
 
 FOLDED, REFUSED, COMMITTED = "folded", "refused", "committed"
+_TERMS = ("corrections", "values", "sums_anew")
+"""Fields of a commit that are terms."""
 
 
 def to_row(fact: Fact) -> tuple[str, Mapping[str, Any]]:
@@ -23,7 +25,9 @@ def to_row(fact: Fact) -> tuple[str, Mapping[str, Any]]:
             return REFUSED, {"update_id": str(fact.update_id), "reason": fact.reason}
         case Committed():
             ids = {"update_ids": [str(u) for u in fact.update_ids]}
-            terms = _terms_of("corrections", fact.corrections)
+            terms: dict[str, Any] = {}
+            for name in _TERMS:
+                terms |= _terms_of(name, getattr(fact, name))
             return COMMITTED, _flat(fact) | ids | terms | _combination_row(fact.combination)
 
 
@@ -69,11 +73,10 @@ def from_row(row: ledger.Fact) -> Fact:
             case "refused":
                 return Refused(**body | {"update_id": UpdateId.parse(body["update_id"])})
             case "committed":
-                ids, corrections = map(UpdateId.parse, body["update_ids"]), _terms(body.get("corrections", ()))
+                ids = tuple(map(UpdateId.parse, body["update_ids"]))
+                terms = {name: _terms(body.get(name, ())) for name in _TERMS}
                 combination = _combination(body.get("combination"))
-                return Committed(
-                    **body | {"update_ids": tuple(ids), "corrections": corrections, "combination": combination}
-                )
+                return Committed(**body | terms | {"update_ids": ids, "combination": combination})
     except (KeyError, TypeError, ValueError) as exc:
         raise StoreError(f"fact {row.seq} of the ledger cannot be read: {exc}") from exc
     raise StoreError(f"fact {row.seq} of the ledger is of unknown kind {row.kind!r}: upgrade fedbus")

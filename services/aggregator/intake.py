@@ -59,7 +59,7 @@ class Intake:
 
     `refuse(delivery, reason)` dead-letters; `repeat(update_id)` is told of decided updates that come again;
     `ask_again(update_id)` of those whose site is to send everything once more; `dropped(site, text)` of uploads that
-    nobody goes on with. `most_bytes` says how large an update can be.
+    nobody goes on with. `most_bytes` says how large an update can be, `takes_part(site)` whose updates are looked at.
     """
 
     def __init__(
@@ -68,6 +68,7 @@ class Intake:
         *,
         chunk_bytes: int,
         most_bytes: Callable[[], int],
+        takes_part: Callable[[str], bool],
         ledger: Ledger,
         spool: Spool,
         store: Worker,
@@ -82,6 +83,7 @@ class Intake:
     ) -> None:
         self._job = job
         self._chunk_bytes = chunk_bytes
+        self._takes_part = takes_part
         self._ledger = ledger
         self._spool = spool
         self._store = store
@@ -113,7 +115,9 @@ class Intake:
             manifest = parse_manifest(text)
             manifests[manifest.update_id] = manifest
         for update_id in states.keys() - self._done:
-            lengths = {index: length for index, _, length in await self._store(self._ledger.chunks, update_id)}
+            lengths = {
+                index: length for index, _, length in await self._store(self._ledger.chunks, self._job, update_id)
+            }
             self._uploads.restore(update_id, lengths, manifest=manifests.get(update_id), now=self._clock())
         for text in await self._store(self._ledger.manifests, self._job, SPOOLED):
             self._complete.put_nowait(parse_manifest(text))
@@ -163,7 +167,9 @@ class Intake:
         repeated: set[str] = set()
         for delivery in batch:
             try:
-                message = admitted(delivery.envelope, job=self._job, chunk_bytes=self._chunk_bytes)
+                message = admitted(
+                    delivery.envelope, job=self._job, chunk_bytes=self._chunk_bytes, takes_part=self._takes_part
+                )
                 if update_id_of(message) not in self._done:
                     new += [message] if self._uploads.add(message, now=now) else []
                 elif isinstance(message, UpdateManifest):
@@ -203,13 +209,13 @@ class Intake:
         done = self._uploads.complete()
         if not done:
             return
-        await self._store(self._ledger.mark_spooled, done, at=time.time())
+        await self._store(self._ledger.mark_spooled, self._job, done, at=time.time())
         self._reached(Point.COMPLETE)
         for update_id in done:
             upload = self._uploads.pop(update_id)
             self._done.add(update_id)
             if upload.manifest is not None:
-                reason = upload.excess or self._too_many(upload.site)
+                reason = upload.problem or self._too_many(upload.site)
                 self._complete.put_nowait(
                     Unwanted(manifest=upload.manifest, reason=reason) if reason else upload.manifest
                 )
@@ -253,7 +259,7 @@ class Intake:
 
     def _forget(self, update_id: str) -> None:
         # in this order: bytes without rows are removed at the next start, rows without bytes would be read
-        self._ledger.forget_updates([update_id])
+        self._ledger.forget_updates(self._job, [update_id])
         self._spool.remove(self._job, [update_id])
 
 

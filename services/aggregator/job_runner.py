@@ -14,13 +14,16 @@ from datetime import timedelta
 from fedbus.core import events
 from fedbus.core import messages as m
 from fedbus.core.aggregation import Aggregation
+from fedbus.core.agreement import Agreement, agreement
 from fedbus.core.facts import Refused
 from fedbus.core.job import Job
 from fedbus.core.jobspec import JobSpec
 from fedbus.core.layout import Layout
 from fedbus.core.status_text import span
+from fedbus.core.strategies import counted
 from fedbus.runtime.faults import Point
 from fedbus.store.ledger import JobRow
+from fedbus.store.ledger_schema import ANYBODY
 from services.aggregator import history, receipts
 from services.aggregator.complete import Complete, Item, Unwanted
 from services.aggregator.folding import Folding
@@ -29,12 +32,18 @@ from services.aggregator.model_keeper import ModelKeeper
 from services.aggregator.model_log import ModelLogWriter
 from services.aggregator.pacing import Pacing
 from services.aggregator.result import result_of
+from services.aggregator.resyncs import Resyncs
 from services.aggregator.tools import Tools
 from services.aggregator.uploads import Receiving
 
 LOOK_AGAIN_S = 1.0
 # After a restart the sites answer the roll call first: a job that was about to end would end without their scores.
 SITES_RETURN = timedelta(seconds=5)
+
+# Opening a task takes seconds, loading its data perhaps minutes. Sites of an older release never say their layout:
+# where none has said one, the job waits for less.
+LAYOUTS_WAIT = timedelta(minutes=2)
+FIRST_LAYOUT_WAIT = timedelta(seconds=20)
 
 # Receipts wait for the last of the updates that are decided together.
 MOST_TOGETHER = timedelta(seconds=0.1)
@@ -53,6 +62,7 @@ class JobRunner:
         tools: Tools,
         open_log: OpenLog,
         sites_return: timedelta = SITES_RETURN,
+        layouts_wait: timedelta = LAYOUTS_WAIT,
     ) -> None:
         self.row = row
         self.job = row.job
@@ -72,9 +82,17 @@ class JobRunner:
         self._initial = InitialParams(
             self.job, self.spec, life=self.life, keeper=keeper, tools=tools, adopted=self._adopted
         )
-        self._abort: str | None = None
+        self._participants: set[str] = set()
+        self._broken: Exception | None = None
+        self._resyncs = Resyncs()
+        self.aborting: str | None = None
+        """Why a person ends the job; None when nobody does."""
         self._over: str | None = None
         self._sites_return_s = sites_return.total_seconds()
+        self._layouts: dict[str, str] = {}
+        self._layouts_wait_s = layouts_wait.total_seconds()
+        self._asked_layouts_at: float | None = None
+        self._told_differences = ""
         self._finish_from = 0.0
         self._scores_until = 0.0
         self._written_at = 0.0
@@ -89,7 +107,8 @@ class JobRunner:
         self._nudge()
 
     def site_started_anew(self, site: str) -> None:
-        """A site has forgotten what it was asked."""
+        """A site has forgotten what it was asked; its task may be another one now."""
+        self._layouts.pop(site, None)
         self._initial.site_started_anew(site)
 
     def active(self) -> frozenset[str]:
@@ -99,15 +118,29 @@ class JobRunner:
     async def on_answer(self, answer: m.OfferAnswer) -> None:
         """A site accepts or declines."""
         known = answer.site in self.life.accepted_sites
+        if answer.layout:
+            self._layouts[answer.site] = answer.layout
         if not answer.accepted:
-            if self.life.declined(answer.site, answer.reason):
+            before = self.life.declined_sites.get(answer.site)
+            if self.life.declined(answer.site, answer.reason) and before != answer.reason:
                 text = f"{answer.site} declined: {answer.reason}"
                 await self._event(events.SITE_DECLINED, text, site=answer.site)
         elif self.life.accepted(answer.site) or known:
             if not known:
+                await self._enrol(answer.site)
                 await self._event(events.SITE_ACCEPTED, f"{answer.site} takes part", site=answer.site)
             await self.welcome(answer.site)
         self.sites_changed()
+
+    async def _enrol(self, site: str) -> None:
+        """Durable before the site is told to begin: what it sends must count after any restart."""
+        if site not in self._participants:
+            await self._tools.store(self._tools.ledger.add_participant, self.job, site, at=time.time())
+            self._participants.add(site)
+
+    def takes_part(self, site: str) -> bool:
+        """Whether the site has ever accepted the job, so that its updates are looked at."""
+        return site in self._participants or ANYBODY in self._participants
 
     async def welcome(self, site: str) -> None:
         """Tell a site that the model log is there to follow, if it is; ask again for a score that it owes."""
@@ -122,10 +155,16 @@ class JobRunner:
         return m.JobStarted(job=self.job, session=self._tools.session, log=self._stream)
 
     async def on_score(self, score: m.ScoreAnswer) -> None:
-        """A site scored a version; one that does not exist would pass for the newest from now on and is ignored."""
+        """A site scored a version. One that does not exist would pass for the newest from now on, and is ignored.
+
+        So is a score that does not count: nobody is told of it.
+        """
         if score.version > self.aggregation.version:
             return
-        self.life.scored(version=score.version, site=score.site, metrics=score.metrics, num_examples=score.num_examples)
+        if not self.life.scored(
+            version=score.version, site=score.site, metrics=score.metrics, num_examples=score.num_examples
+        ):
+            return
         metrics = ", ".join(f"{name} {value:.3f}" for name, value in score.metrics.items()) or "no metric"
         await self._event(
             events.VERSION_SCORED,
@@ -139,16 +178,21 @@ class JobRunner:
         self._nudge()
 
     async def on_resync(self, request: m.ResyncRequest) -> None:
-        """A site cannot follow the model log: the newest version is published once more, as a snapshot."""
-        await self._event(
-            events.SITE_RESYNC, f"{request.site} asks for a snapshot: {request.reason}", site=request.site
-        )
-        if self._folding is not None:
-            self._folding.snapshot_wanted = True
+        """A site of the job cannot follow the model log: soon the newest version comes as a snapshot, for all."""
+        if request.site not in self.active():
+            return
+        if self._resyncs.ask(request.site, now=time.monotonic()):
+            text = f"{request.site} asks for a snapshot: {request.reason}"
+            await self._event(events.SITE_RESYNC, text, site=request.site)
+        for site, times in self._resyncs.to_tell(now=time.monotonic()).items():
+            text = f"{site} asks for snapshots again and again: {counted(times, 'request')} not met"
+            await self._event(events.SITE_LIMITED, text, site=site)
         self._nudge()
 
     async def on_trouble(self, trouble: m.TrainerTrouble) -> None:
-        """A trainer died; the site tries again, or gives the job up."""
+        """A trainer of a site of the job died; the site tries again, or gives the job up."""
+        if not self.takes_part(trouble.site):
+            return
         text = f"{trouble.site}: {trouble.error}" + ("; the site gives up" if trouble.fatal else "; it tries again")
         await self._event(
             events.TRAINER_TROUBLE, text, site=trouble.site, restarts=trouble.restarts, fatal=trouble.fatal
@@ -157,9 +201,14 @@ class JobRunner:
             self.life.declined(trouble.site, trouble.error)
         self.sites_changed()
 
+    def broke(self, exc: Exception) -> None:
+        """Something that was told to the job from outside went wrong in it: its own task is to end with that."""
+        self._broken = exc
+        self._nudge()
+
     def abort(self, reason: str) -> None:
         """A person ends the job."""
-        self._abort = reason
+        self.aborting = reason
         self._nudge()
 
     @property
@@ -185,6 +234,7 @@ class JobRunner:
     async def open(self) -> None:
         """Take the job up where the ledger says it is."""
         now = time.monotonic()
+        self._participants |= await self._tools.store(self._tools.ledger.participants, self.job)
         self._written_at = await self._tools.store(self._tools.ledger.last_sign_of_life, self.job)
         if self.row.layout is not None:
             self._folding = await self._make_folding(Layout.from_dict(self.row.layout))
@@ -229,7 +279,7 @@ class JobRunner:
 
     async def _take(self, manifest: m.UpdateManifest) -> None:
         if manifest.kind == "initial":
-            if not await self._initial.take(manifest, too_late=self._folding is not None):
+            if not await self._initial.take(manifest, self.agreement(), too_late=self._folding is not None):
                 self.sites_changed()
         elif self._folding is None or self._over is not None or self.life.state is not m.JobState.RUNNING:
             await self._refuse(
@@ -262,9 +312,13 @@ class JobRunner:
             await self._tools.compute(self._keeper.drop, manifest.update_id)
 
     async def _step(self) -> None:
-        if self._abort is not None:
-            self.life.aborted(self._abort, now=time.monotonic())
+        if self._broken is not None:
+            raise self._broken
+        if self.aborting is not None:
+            self.life.aborted(self.aborting, now=time.monotonic())
             return await self._say_ended({})
+        if self._folding is not None and self._resyncs.due(now=time.monotonic()):
+            self._folding.snapshot_wanted = True
         if self.life.state is m.JobState.WAITING:
             await self._start_if_possible()
         if self.life.state is m.JobState.RUNNING and self._folding is not None:
@@ -290,13 +344,49 @@ class JobRunner:
 
     # -------------------------------------------------------------- start
 
+    def agreement(self) -> Agreement:
+        """Which model the sites make that are there."""
+        return agreement(self._layouts, self.active(), waits=self._waits_for_layouts)
+
+    @property
+    def _waits_for_layouts(self) -> bool:
+        """Whether sites that have not opened their task yet still have the time to."""
+        limit_s = self._layouts_wait_s if self._layouts else FIRST_LAYOUT_WAIT.total_seconds()
+        since = self._asked_layouts_at
+        return since is None or time.monotonic() - since < min(limit_s, self._layouts_wait_s)
+
+    def waits_to_start_for(self) -> str:
+        """What keeps the job from starting, in words."""
+        active = self.active()
+        says = self.agreement().says if self.life.can_start(active) else ""
+        return f"waiting for sites: {says}" if says else self.life.waiting_for(active)
+
     async def _start_if_possible(self) -> None:
-        if self._folding is None:
-            await self._initial.see_to(self.active())
+        await self._initial.check_file()
         if self.life.state.ended:
-            await self._say_ended({})
-        elif self._folding is not None and self.life.can_start(self.active()):
+            return await self._say_ended({})
+        if not self.life.can_start(self.active()):
+            return None
+        if self._asked_layouts_at is None:
+            self._asked_layouts_at = time.monotonic()
+        found = self.agreement()
+        await self._tell_differences(found)
+        if self._folding is None:
+            await self._initial.see_to(found, active=self.active())
+        elif self.life.can_start(self._agreeing(self._folding.layout.digest)):
             await self._start(self._folding)
+        return None
+
+    def _agreeing(self, digest: str) -> frozenset[str]:
+        """Active sites whose task makes the job's model; those that do not say count once they had the time to."""
+        assumed = "" if self._waits_for_layouts else digest
+        return frozenset(site for site in self.active() if self._layouts.get(site, assumed) == digest)
+
+    async def _tell_differences(self, found: Agreement) -> None:
+        differ = len({self._layouts[site] for site in self.active() if site in self._layouts}) > 1
+        if differ and found.says != self._told_differences:
+            self._told_differences = found.says
+            await self._event(events.JOB_WAITING, found.says)
 
     async def _start(self, folding: Folding) -> None:
         await folding.publish_first()

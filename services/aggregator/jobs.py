@@ -1,16 +1,21 @@
 """Every job that has not ended at this aggregator: opened after a start, run, closed when it has ended.
 
-job ...    one intake and one runner per job, see `intake` and `job_runner`
+job ...    one intake, one runner and one thread for tensors per job, see `intake` and `job_runner`; what goes wrong in
+           one job is that job's trouble, see `trouble`
 close ...  a job that has ended: see `closing`; also when a kill came between its end and that
 """
 
 from __future__ import annotations
 
 import asyncio
+import secrets
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+
+import structlog
 
 from fedbus.bus import topology as t
 from fedbus.bus.connection import Session
@@ -21,9 +26,10 @@ from fedbus.core import events
 from fedbus.core import messages as m
 from fedbus.core.jobspec import MOST_CHUNK_BYTES, JobSpec
 from fedbus.core.layout import Layout
-from fedbus.errors import FedbusError
+from fedbus.errors import BusError, FedbusError, StoreError
 from fedbus.store.files import make_folder
 from fedbus.store.ledger import JobRow
+from fedbus.store.ledger_schema import ANYBODY
 from fedbus.store.spool import Spool
 from services.aggregator import receipts
 from services.aggregator.closing import Closing
@@ -34,10 +40,16 @@ from services.aggregator.model_keeper import ModelKeeper
 from services.aggregator.model_log import ModelLogWriter, stream_of
 from services.aggregator.settings import AggregatorSettings
 from services.aggregator.tools import Tools
+from services.aggregator.trouble import Troubles, everybodys, words
 from services.aggregator.uploads import most_bytes
+from services.aggregator.workers import Worker
 
 # A queue or stream younger than this is lost when a RabbitMQ 3.10 node is killed, confirmed messages included.
 SETTLE = timedelta(seconds=1)
+
+ENDED = frozenset(str(state) for state in m.JobState if state.ended)
+
+log = structlog.get_logger()
 
 
 class Jobs:
@@ -74,7 +86,7 @@ class Jobs:
         """Take up what the ledger holds, and ask the sites who is there."""
         rows = await self._tools.store(self._tools.ledger.jobs)
         for row in rows:
-            if not m.JobState(row.state).ended:
+            if row.state not in ENDED:
                 await self._start_or_fail(row)
             elif self._spool.holds(row.job):
                 self._group.create_task(self._close_again(row), name=f"close {row.job}")
@@ -84,8 +96,8 @@ class Jobs:
         """A job that this release cannot read must not keep the others from going on."""
         try:
             self.start(row)
-        except FedbusError as exc:
-            await self._fail(row.job, str(exc))
+        except Exception as exc:  # noqa: BLE001 it is said as the reason
+            await self._fail(row.job, words(exc))
 
     async def _fail(self, job: str, reason: str) -> None:
         state = str(m.JobState.FAILED)
@@ -96,18 +108,69 @@ class Jobs:
         """Run a job in a task of its own. Raises JobSpecError when this release cannot read its spec."""
         if row.job in self._runners:
             return  # a submit that came again after a restart may be quicker than `open_all`
+        compute = Worker(f"compute {row.job}", self._tools.disk)
+        self._runners[row.job] = self._runner(row, replace(self._tools, compute=compute))
+        self._group.create_task(self._lead(row.job, compute), name=f"job {row.job}")
+
+    def _runner(self, row: JobRow, tools: Tools) -> JobRunner:
         keeper = ModelKeeper(
             row.job,
             JobSpec.parse(row.spec),
-            ledger=self._tools.ledger,
+            ledger=tools.ledger,
             spool=self._spool,
             folder=make_folder(self._state_dir / "jobs" / row.job),
             params_dir=self._params_dir,
-            reached=self._tools.reached,
+            reached=tools.reached,
         )
-        runner = JobRunner(row, keeper=keeper, tools=self._tools, open_log=self._open_log)
-        self._runners[row.job] = runner
-        self._group.create_task(self._run_job(runner), name=f"job {row.job}")
+        return JobRunner(row, keeper=keeper, tools=tools, open_log=self._open_log)
+
+    async def _lead(self, job: str, compute: Worker) -> None:
+        """Whatever goes wrong in a job is its own trouble: it is taken up again, and at last has failed."""
+        troubles = Troubles()
+        with compute:
+            while True:
+                runner = self._runners[job]
+                try:
+                    return await self._run_job(runner)
+                except Exception as exc:
+                    if everybodys(exc):
+                        raise
+                    pause_s = troubles.pause_s((runner.aggregation.version, runner.aggregation.updates))
+                    log.exception("job-trouble", job=job)
+                    if await self._given_up(job, words(exc), pause_s):
+                        return None
+                await asyncio.sleep(pause_s or 0.0)
+                await compute(_nothing)  # what the runner had begun is done
+                await self._take_up_again(job, compute)
+
+    async def _given_up(self, job: str, reason: str, pause_s: float | None) -> bool:
+        """Whether a job in which something went wrong is not taken up again: it has ended, or has now failed."""
+        row = await self._tools.store(self._tools.ledger.job, job)
+        if row is None or m.JobState(row.state).ended:
+            self._runners.pop(job, None)  # the next start closes it
+            return True
+        if pause_s is not None:
+            text = f"something went wrong in the aggregator: {reason}; the job is taken up again in {pause_s:g} s"
+            await self._tools.announcer.event(events.JOB_TROUBLE, job, text)
+            return False
+        self._runners.pop(job, None)
+        await self._fail(job, f"again and again something went wrong in the aggregator: {reason}")
+        for site in await self._tools.store(self._tools.ledger.participants, job):
+            if site != ANYBODY:
+                ended = m.JobEnded(job=job, state=m.JobState.FAILED, reason=reason)
+                await self._tools.announcer.tell(site, ended)
+        return True
+
+    async def _take_up_again(self, job: str, compute: Worker) -> None:
+        """As after a restart of the process; a new session makes the sites send again what awaits its receipt."""
+        row = await self._tools.store(self._tools.ledger.job, job)
+        if row is None:
+            raise StoreError(f"job {job} is gone from the ledger")
+        before = self._runners[job]
+        tools = replace(self._tools, compute=compute, session=secrets.token_hex(8))
+        self._runners[job] = runner = self._runner(row, tools)
+        if before.aborting is not None:
+            runner.abort(before.aborting)
 
     async def _run_job(self, runner: JobRunner) -> None:
         job = runner.job
@@ -115,11 +178,13 @@ class Jobs:
         try:
             await runner.open()
         except FedbusError as exc:
+            if isinstance(exc, BusError):
+                raise
             # its facts and checkpoints stay as they are, for people to look at
             del self._runners[job]
             await self._fail(job, str(exc))
             return
-        intake = self._intake(job, runner.spec.chunk_bytes, runner.complete, layout=lambda: runner.layout)
+        intake = self._intake(runner)
         await intake.restore()
         runner.receiving = intake.receiving
         for view in self._tools.membership.views():
@@ -136,12 +201,27 @@ class Jobs:
 
     async def _close_again(self, row: JobRow) -> None:
         """A kill came between the job's end and its closing, perhaps before anybody was told of the end."""
+        try:
+            await self._close(row)
+        except Exception as exc:
+            if everybodys(exc):
+                raise
+            log.exception("job-not-closed", job=row.job, text="its queue and bodies stay until the next start")
+
+    async def _close(self, row: JobRow) -> None:
         text = f"{row.state}: {row.reason}"
         await self._tools.announcer.event(events.JOB_ENDED, row.job, text, state=row.state, result=row.result or {})
         complete = Complete()
         closing = self._closing(row.job, lambda: m.JobState(row.state))
         if await exists(self._control, t.updates_queue(row.job)):
-            intake = self._intake(row.job, MOST_CHUNK_BYTES, complete, layout=lambda: None)
+            sites = await self._tools.store(self._tools.ledger.participants, row.job)
+            intake = self._intake_of(
+                row.job,
+                MOST_CHUNK_BYTES,
+                complete,
+                layout=lambda: None,
+                takes_part=lambda site: site in sites or ANYBODY in sites,
+            )
             await intake.restore()
             async with asyncio.TaskGroup() as group:
                 receive = group.create_task(self._receive(intake, row.job), name=f"close {row.job} intake")
@@ -149,7 +229,24 @@ class Jobs:
                 receive.cancel()
         await closing.clear()
 
-    def _intake(self, job: str, chunk_bytes: int, complete: Complete, *, layout: Callable[[], Layout | None]) -> Intake:
+    def _intake(self, runner: JobRunner) -> Intake:
+        return self._intake_of(
+            runner.job,
+            runner.spec.chunk_bytes,
+            runner.complete,
+            layout=lambda: runner.layout,
+            takes_part=runner.takes_part,
+        )
+
+    def _intake_of(
+        self,
+        job: str,
+        chunk_bytes: int,
+        complete: Complete,
+        *,
+        layout: Callable[[], Layout | None],
+        takes_part: Callable[[str], bool],
+    ) -> Intake:
         tools = self._tools
 
         async def ask_again(update_id: str) -> None:
@@ -163,11 +260,12 @@ class Jobs:
             job,
             chunk_bytes=chunk_bytes,
             most_bytes=lambda: most_bytes(layout()),
+            takes_part=takes_part,
             ledger=tools.ledger,
             spool=self._spool,
             store=tools.store,
             refuse=tools.announcer.refuse,
-            repeat=lambda update_id: receipts.repeat(update_id, tools),
+            repeat=lambda update_id: receipts.repeat(job, update_id, tools),
             ask_again=ask_again,
             dropped=dropped,
             complete=complete,
@@ -197,3 +295,7 @@ class Jobs:
         """Offer a job to a site, unless its spec names others."""
         if runner.spec.sites is None or site in runner.spec.sites:
             await self._tools.announcer.tell(site, m.JobOffer(job=runner.job, spec=runner.spec.to_dict()))
+
+
+def _nothing() -> None:
+    """Done when all that was handed to a worker before is."""

@@ -32,11 +32,9 @@ from fedbus.tensors.global_model import GlobalModel, Inspection
 from fedbus.tensors.server_optimizer import make_server_optimizer
 from fedbus.tensors.tiles import tiles
 from services.aggregator import bodies
-from services.aggregator.params_file import read_params, write_params
-
-# Params hardly shrink on the wire. A layout that claims far more than came would cost memory that nobody has sent.
-MOST_INFLATED = 100
-ALWAYS_ADOPTED_BYTES = 64 << 20
+from services.aggregator.params_file import check_readable, read_params, write_params
+from services.aggregator.room import available_bytes, check_room
+from services.aggregator.trouble import body_errors
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,33 +85,48 @@ class ModelKeeper:
 
     def frames(self, update_id: str) -> Iterator[bytes]:
         """The spooled frames of an update, by index."""
-        return self._spool.frames(self._job, update_id, self._ledger.chunks(update_id))
+        return self._spool.frames(self._job, update_id, self._ledger.chunks(self._job, update_id))
 
     def _bodies(self, update_id: UpdateId) -> Iterator[bytes]:
         return self.frames(str(update_id))
 
     def adopt_initial(self, manifest: UpdateManifest) -> Layout:
         """Take a site's initial params as version 0. Raises DecodeError or LayoutError when they are not usable."""
-        layout = Layout.from_dict(manifest.layout or {})
-        if layout.digest != manifest.layout_digest:
-            raise LayoutError(f"initial params: layout digest {layout.digest}, announced {manifest.layout_digest}")
-        came_bytes = sum(length for _, _, length in self._ledger.chunks(manifest.update_id))
-        if 4 * layout.numel > max(ALWAYS_ADOPTED_BYTES, MOST_INFLATED * came_bytes):
-            raise LayoutError(f"initial params: {came_bytes} bytes came for a layout of {layout.numel} elements")
-        self._model = None  # what a start that met a full disk has left
+        layout = self._announced(manifest)
         flat = torch.empty(layout.numel)
-        decode_all_(flat, self.frames(manifest.update_id), layout)
+        with body_errors():
+            decode_all_(flat, self.frames(manifest.update_id), layout)
         self.start(layout, flat)
         return layout
 
-    def start_from_file(self, name: str) -> Layout:
-        """Take the params of a safetensors file in the params folder as version 0; LayoutError when it is unusable."""
-        self._model = None
+    def adopt_file(self, manifest: UpdateManifest, name: str) -> Layout:
+        """Take a safetensors file of the params folder as version 0, in the layout that a site's task makes.
+
+        The file knows neither what is learnt nor which names are one tensor. Raises LayoutError, which says why it is
+        not usable.
+        """
+        layout = self._announced(manifest)
         try:
-            layout, flat = read_params(self._params_dir / name)
+            flat = read_params(self._params_dir / name, layout, extra=bool(self._spec.keep))
+        except StoreError as exc:
+            raise LayoutError(f"initial_params: {exc}") from exc
+        self.start(layout, flat)
+        return layout
+
+    def check_file(self, name: str) -> None:
+        """Raise LayoutError when the params folder has no such safetensors file."""
+        try:
+            check_readable(self._params_dir / name)
         except StoreError as exc:
             raise LayoutError(f"initial_params: {exc}; put the file there or correct the job") from exc
-        self.start(layout, flat)
+
+    def _announced(self, manifest: UpdateManifest) -> Layout:
+        """The layout that a site says its task makes."""
+        layout = Layout.from_dict(manifest.layout or {})
+        if layout.digest != manifest.layout_digest:
+            raise LayoutError(f"initial params: layout digest {layout.digest}, announced {manifest.layout_digest}")
+        self._model = None  # what a start that met a full disk has left
+        check_room(layout, available_bytes=available_bytes())
         return layout
 
     def start(self, layout: Layout, flat: torch.Tensor) -> None:
@@ -182,7 +195,8 @@ class ModelKeeper:
 
     def _no_longer_needed(self) -> list[str]:
         """Updates that no later fact can refer to, from now on no more counted as not covered."""
-        last = isinstance(self._spec.strategy, AutoSpec)
+        # a later version takes the values of every site's last update, see `core.values`
+        last = isinstance(self._spec.strategy, AutoSpec) or self.model.layout.value_numel > 0
         needed = set(map(str, self._memory.needed(last=last)))
         done = [update for update in self._not_covered if update not in needed]
         self._not_covered = [update for update in self._not_covered if update in needed]

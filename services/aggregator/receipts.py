@@ -37,9 +37,12 @@ async def tell(given: Sequence[Receipt], tools: Tools) -> None:
         await tools.announcer.tell(UpdateId.parse(receipt.update_id).site, receipt)
 
 
-async def repeat(update_id: str, tools: Tools) -> None:
-    """An update came again, so its site has lost the receipt. One that is not decided yet gets its receipt later."""
-    found = await tools.store(tools.ledger.receipt, update_id)
+async def repeat(job: str, update_id: str, tools: Tools) -> None:
+    """An update came again, so its site has lost the receipt. One that is not decided yet gets its receipt later.
+
+    Neither what is written nor what is told for the first time waits for it.
+    """
+    found = await tools.compute(tools.ledger.receipt, job, update_id)
     if found is not None:
         receipt = Receipt(**{**found, "outcome": Outcome(found["outcome"])})
-        await tools.announcer.tell(UpdateId.parse(update_id).site, receipt)
+        tools.announcer.answer(UpdateId.parse(update_id).site, receipt)

@@ -39,7 +39,7 @@ def body_of(envelope: Envelope) -> Mapping[str, Any]:
     if not envelope.body.strip():
         return {}
     try:
-        data = json.loads(envelope.body)
+        data = json.loads(envelope.body, object_pairs_hook=wire.distinct)
         wire.to_json(data)  # Python also reads NaN and half surrogates, which nobody could be told again
     except (ValueError, RecursionError) as exc:
         raise JobSpecError([Problem(path="", message=f"the body is not JSON: {exc}")]) from exc

@@ -1,53 +1,103 @@
 """What sites say, and their leases: membership first, then the runners of the jobs concerned.
 
-A site that is silent for too long is lost: its jobs stop counting on it. A job that stands still says why.
+A site that is silent for too long is lost: its jobs stop counting on it. A job that stands still says why. What one
+site can set off is bounded, see `allowance`: what goes beyond is put off, the newest of its kind, and done later.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import structlog
 
 from fedbus.bus import mail
 from fedbus.bus import topology as t
 from fedbus.bus.connection import Session
-from fedbus.bus.consumer import Consumer
+from fedbus.bus.consumer import Consumer, Delivery
 from fedbus.core import events
 from fedbus.core import messages as m
 from fedbus.core.membership import Heard, Joined, SiteView
 from fedbus.core.status_text import span
-from fedbus.errors import ProtocolError
+from fedbus.core.strategies import counted
+from fedbus.errors import BusError, ProtocolError, StoreError
+from services.aggregator import allowance as cost
 from services.aggregator import views
 from services.aggregator.jobs import Jobs
+from services.aggregator.put_off import PutOff
 from services.aggregator.stalls import Stalls
 from services.aggregator.tools import Tools
+from services.aggregator.trouble import jobs_own, words
 
 SITES_PREFETCH = 64
 LEASE_CHECK_S = 0.5
+# A site that works for jobs which are over says so with every status.
+SAY_OVER_S = 5.0
+WELCOME = 3 * cost.EVENT
+
+log = structlog.get_logger()
+
+Answer = m.OfferAnswer | m.ScoreAnswer | m.ResyncRequest | m.TrainerTrouble
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turn:
+    """A site came or went. `kind`, `text`: of the event, if it is one. `anew`: it has forgotten what it was asked."""
+
+    kind: str = ""
+    text: str = ""
+    anew: bool = False
+    offer: bool = False
+
+    def after(self, before: Turn | None) -> Turn:
+        """What is left to do when `before` was not done yet."""
+        if before is None:
+            return self
+        said = self if self.kind else before
+        return replace(self, kind=said.kind, text=said.text, anew=self.anew or before.anew)
 
 
 class SiteDesk:
-    """`fedbus.sites`, from the aggregator's side."""
+    """`fedbus.sites`, from the aggregator's side. `clock` gives seconds that never fall."""
 
-    def __init__(self, *, tools: Tools, jobs: Jobs) -> None:
+    def __init__(self, *, tools: Tools, jobs: Jobs, clock: Callable[[], float] = time.monotonic) -> None:
         self._tools = tools
         self._jobs = jobs
+        self._clock = clock
         self._announcer = tools.announcer
         self._membership = tools.membership
         self._stalls = Stalls()
+        self._reading = cost.Allowance(rate=cost.READ_RATE, burst=cost.READ_BURST)
+        self._work = cost.Allowance(rate=cost.WORK_RATE, burst=cost.WORK_BURST)
+        self._put_off: PutOff[Turn | Answer] = PutOff()
+        self._said_over_at: dict[str, float] = {}
 
     async def serve(self, session: Session) -> None:
         most_bytes = mail.MAX_SITE_MESSAGE_BYTES
         async with Consumer(session, t.SITES, prefetch=SITES_PREFETCH, most_bytes=most_bytes) as deliveries:
             async for delivery in deliveries:
-                try:
-                    await self._hear(mail.from_login(delivery.envelope))
-                except ProtocolError as exc:
-                    await self._announcer.refuse(delivery, str(exc))
+                await self.take(delivery)
                 await delivery.ack()
 
+    async def take(self, delivery: Delivery) -> None:
+        """Take in one message, whatever it is."""
+        login = delivery.envelope.user_id
+        if login and not self._reading.take(login, now=self._clock()):
+            return
+        try:
+            await self._hear(mail.from_login(delivery.envelope))
+        except ProtocolError as exc:
+            await self._announcer.refuse(delivery, str(exc))
+        except (StoreError, BusError):
+            raise
+        except Exception as exc:
+            log.exception("site-message", site=login, type=delivery.envelope.type)
+            await self._announcer.refuse(delivery, f"the aggregator could not take it in: {words(exc)}")
+
     async def _hear(self, message: mail.SiteMessage) -> None:
-        now = time.monotonic()
+        now = self._clock()
         match message:
             case m.Join():
                 before = self._membership.get(message.site)
@@ -57,96 +107,169 @@ class SiteDesk:
                 await self._on_status(message, self._membership.status(message, now=now), before)
             case m.Leave():
                 if self._membership.left(message, now=now) is Heard.RENEWED:
-                    await self._site_event(events.SITE_LEFT, message.site, f"{message.site} left: {message.reason}")
-                    self._sites_changed()
+                    text = f"{message.site} left: {message.reason}"
+                    await self._turn(message.site, Turn(kind=events.SITE_LEFT, text=text))
             case m.OfferAnswer() | m.ScoreAnswer() | m.ResyncRequest() | m.TrainerTrouble():
                 await self._on_answer(message)
 
+    # -------------------------------------------------------------- sites that come and go
+
     async def _on_join(self, join: m.Join, meant: Joined, before: SiteView | None) -> None:
-        if meant is Joined.OLD_SESSION:
-            return
+        site = join.site
         match meant:
-            case Joined.NEW:
-                text = f"{join.site} joined ({join.device}, fedbus {join.fedbus_version})"
-                await self._site_event(events.SITE_JOINED, join.site, text)
-            case Joined.RETURNED:
-                await self._site_event(events.SITE_RETURNED, join.site, f"{join.site} {_back(before)}")
-            case Joined.REPLACED:
-                text = f"{join.site} joined anew while it was online: its daemon was restarted, or a second one runs"
-                await self._site_event(events.SITE_RETURNED, join.site, text)
+            case Joined.OLD_SESSION:
+                return
             case Joined.AGAIN:
-                pass
+                turn = Turn(offer=True)
+            case Joined.NEW:
+                text = f"{site} joined ({join.device}, fedbus {join.fedbus_version})"
+                turn = Turn(kind=events.SITE_JOINED, text=text, anew=True, offer=True)
+            case Joined.RETURNED:
+                turn = Turn(kind=events.SITE_RETURNED, text=f"{site} {self._back(before)}", anew=True, offer=True)
+            case Joined.REPLACED:
+                text = f"{site} joined anew while it was online: its daemon was restarted, or a second one runs"
+                turn = Turn(kind=events.SITE_RETURNED, text=text, anew=True, offer=True)
+        await self._turn(site, turn)
+
+    async def _turn(self, site: str, turn: Turn) -> None:
+        before = self._put_off.get(site, Turn)
+        turn = turn.after(before if isinstance(before, Turn) else None)
+        if before is None and self._work.take(site, self._cost(turn), now=self._clock()):
+            await self._do_turn(site, turn)
+        else:
+            self._put_off.put(site, Turn, turn)
+
+    def _cost(self, what: Turn | Answer) -> float:
+        match what:
+            case Turn(kind=kind, offer=offer):
+                said = cost.KEPT if kind in events.INCIDENTS else cost.EVENT
+                return max(1, len(self._jobs.runners)) * (said + cost.EVENT * offer)
+            case m.OfferAnswer():
+                return cost.EVENT + WELCOME
+            case m.TrainerTrouble():
+                return cost.KEPT
+            case m.ScoreAnswer() | m.ResyncRequest():
+                return cost.EVENT
+
+    async def _do_turn(self, site: str, turn: Turn) -> None:
+        if turn.kind:
+            await self._site_event(turn.kind, site, turn.text)
         for runner in list(self._jobs.runners.values()):
-            if meant is not Joined.AGAIN:
-                runner.site_started_anew(join.site)
-            await self._jobs.offer(runner, join.site)
+            with jobs_own(runner):
+                if turn.anew:
+                    runner.site_started_anew(site)
+                if turn.offer:
+                    await self._jobs.offer(runner, site)
         self._sites_changed()
+
+    # -------------------------------------------------------------- what they do
 
     async def _on_status(self, status: m.SiteStatus, heard: Heard, before: SiteView | None) -> None:
         if heard is Heard.UNKNOWN_SITE:
-            return await self._announcer.tell(status.site, m.RollCall(session=self._tools.session))
+            return self._announcer.answer(status.site, m.RollCall(session=self._tools.session))
         if heard is Heard.UNKNOWN_AGAIN:
             return None
         if heard is Heard.BACK:
-            await self._site_event(events.SITE_RETURNED, status.site, f"{status.site} {_back(before)}")
-            self._sites_changed()
+            text = f"{status.site} {self._back(before)}"
+            await self._turn(status.site, Turn(kind=events.SITE_RETURNED, text=text))
+        over = []
         for activity in status.jobs:
             runner = self._jobs.runners.get(activity.job)
             if runner is None:
-                await self._say_over(status.site, activity.job)
-            elif activity.version < 0 and status.site in runner.life.accepted_sites:
-                await runner.welcome(status.site)
-        return None
+                over.append(activity.job)
+            elif activity.version < 0 and status.site in runner.life.accepted_sites and self._may_welcome(status.site):
+                with jobs_own(runner):
+                    await runner.welcome(status.site)
+        return await self._say_over(status.site, over)
 
-    async def _say_over(self, site: str, job: str) -> None:
-        """A site still works for a job that has ended, or that this aggregator never had."""
-        rows = await self._tools.store(self._tools.ledger.jobs)
-        row = next((r for r in rows if r.job == job), None)
-        if row is None:
-            reason = "this aggregator does not know the job"
-            await self._announcer.tell(site, m.JobEnded(job=job, state=m.JobState.ABORTED, reason=reason))
-        elif m.JobState(row.state).ended:
-            await self._announcer.tell(site, m.JobEnded(job=job, state=m.JobState(row.state), reason=row.reason))
+    def _may_welcome(self, site: str) -> bool:
+        return self._work.take(site, WELCOME, now=self._clock())  # else its next status asks again
 
-    async def _on_answer(self, message: m.OfferAnswer | m.ScoreAnswer | m.ResyncRequest | m.TrainerTrouble) -> None:
+    async def _say_over(self, site: str, jobs: Sequence[str]) -> None:
+        """A site still works for jobs that have ended, or that this aggregator never had."""
+        now = self._clock()
+        if not jobs or now - self._said_over_at.get(site, -SAY_OVER_S) < SAY_OVER_S:
+            return
+        self._said_over_at[site] = now
+        known = await self._tools.compute(self._tools.ledger.endings, jobs)
+        for job in jobs:
+            state, reason = known.get(job, (str(m.JobState.ABORTED), "this aggregator does not know the job"))
+            if m.JobState(state).ended:
+                self._announcer.answer(site, m.JobEnded(job=job, state=m.JobState(state), reason=reason))
+
+    async def _on_answer(self, message: Answer) -> None:
+        key = type(message), message.job
+        if message.job not in self._jobs.runners:
+            return
+        waits = self._put_off.get(message.site, key) is not None
+        if not waits and self._work.take(message.site, self._cost(message), now=self._clock()):
+            await self._do_answer(message)
+        else:
+            self._put_off.put(message.site, key, message)
+
+    async def _do_answer(self, message: Answer) -> None:
         runner = self._jobs.runners.get(message.job)
         if runner is None:
             return
-        match message:
-            case m.OfferAnswer():
-                await runner.on_answer(message)
-            case m.ScoreAnswer():
-                await runner.on_score(message)
-            case m.ResyncRequest():
-                await runner.on_resync(message)
-            case m.TrainerTrouble():
-                await runner.on_trouble(message)
+        with jobs_own(runner):
+            match message:
+                case m.OfferAnswer():
+                    await runner.on_answer(message)
+                case m.ScoreAnswer():
+                    await runner.on_score(message)
+                case m.ResyncRequest():
+                    await runner.on_resync(message)
+                case m.TrainerTrouble():
+                    await runner.on_trouble(message)
+
+    # -------------------------------------------------------------- now and then
 
     async def watch_leases(self) -> None:
         while True:
             await asyncio.sleep(LEASE_CHECK_S)
-            lost = self._membership.expire(now=time.monotonic())
-            for site in lost:
-                view = self._membership.get(site)
-                reason = view.reason if view else "its lease ran out"
-                await self._site_event(events.SITE_LOST, site, f"{site} is lost: {reason}")
-            if lost:
-                self._sites_changed()
-            for runner in list(self._jobs.runners.values()):
-                if self._stalls.should_tell(runner.job, runner.progress, now=time.monotonic()):
-                    text = views.says(runner, self._membership)
-                    await self._announcer.event(events.JOB_WAITING, runner.job, text)
+            await self.look_around()
+
+    async def look_around(self) -> None:
+        """See who is lost, do what was put off, say which jobs stand still and who says too much."""
+        now = self._clock()
+        for site in self._membership.expire(now=now):
+            view = self._membership.get(site)
+            reason = view.reason if view else "its lease ran out"
+            self._sites_changed()
+            await self._turn(site, Turn(kind=events.SITE_LOST, text=f"{site} is lost: {reason}"))
+        await self._do_what_was_put_off()
+        for runner in list(self._jobs.runners.values()):
+            with jobs_own(runner):
+                if self._stalls.should_tell(runner.job, runner.progress, now=now):
+                    await self._announcer.event(events.JOB_WAITING, runner.job, views.says(runner, self._membership))
+        for what, over in (("not read", self._reading), ("put off", self._work)):
+            for site, times in over.to_tell(now=now).items():
+                text = f"{site} says more than one site may: {counted(times, 'message')} {what}"
+                await self._announcer.event(events.SITE_LIMITED, events.NOBODY, text, site=site, messages=times)
+
+    async def _do_what_was_put_off(self) -> None:
+        done = True
+        while done:
+            done = False
+            for site, key, what in self._put_off.oldest():
+                try:
+                    if self._work.take(site, self._cost(what), now=self._clock(), counted=False):
+                        self._put_off.drop(site, key)
+                        done = True
+                        await (self._do_turn(site, what) if isinstance(what, Turn) else self._do_answer(what))
+                except ProtocolError as exc:
+                    log.warning("site-message", site=site, error=str(exc))
 
     def _sites_changed(self) -> None:
         for runner in self._jobs.runners.values():
-            runner.sites_changed()
+            with jobs_own(runner):
+                runner.sites_changed()
 
     async def _site_event(self, kind: str, site: str, text: str) -> None:
         """An event of a site belongs to every running job, or to none."""
         for job in list(self._jobs.runners) or [events.NOBODY]:
             await self._announcer.event(kind, job, text, site=site)
 
-
-def _back(before: SiteView | None) -> str:
-    """How long a site was away: from when it was last heard of."""
-    return "is back" if before is None else f"is back after {span(time.monotonic() - before.last_heard_at)}"
+    def _back(self, before: SiteView | None) -> str:
+        """How long a site was away: from when it was last heard of."""
+        return "is back" if before is None else f"is back after {span(self._clock() - before.last_heard_at)}"

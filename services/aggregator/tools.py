@@ -13,7 +13,10 @@ from services.aggregator.workers import Disk, Worker
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tools:
-    """Shared by all jobs; durations in seconds. `session` differs for each process of the aggregator."""
+    """Shared by all jobs; durations in seconds. `session` differs for each process of the aggregator.
+
+    compute: of a job, the thread of its tensors; outside of the jobs, the one that reads what people ask for.
+    """
 
     session: str
     ledger: Ledger

@@ -5,7 +5,9 @@
     stale      nothing came for so long that the bytes are dropped. Safe: when the site goes on, its manifest arrives,
                chunks are missing, and it is asked for all of it
     crowding   one site has begun more updates than a site can need
-    excess     more came than an update of this job can have: it is refused as soon as its manifest is there
+    excess     more came than an update of this job can have, or than itself says: it is refused as soon as its manifest
+               is there
+    problem    why an update that is complete is not what its manifest says, or says what cannot be
 
 Times are seconds on one clock. Memory: one entry per update that is not complete, at most 2 MAX_PARTIALS per site.
 """
@@ -27,11 +29,22 @@ RESEND_AFTER_S = 5.0
 RESEND_MOST_S = 300.0
 MIB = 1 << 20
 MOST_BYTES_UNKNOWN = 64 << 30
+# More steps, seconds or travel (squared length) than that no training has.
+MOST_CLAIMED = 10**12
 
 
 def most_bytes(layout: Layout | None) -> int:
     """Bytes that an update can have: exact fp32 and a quarter more. Before the layout is known 64 GiB."""
     return MOST_BYTES_UNKNOWN if layout is None else 5 * layout.numel + MIB
+
+
+def claim_against(manifest: UpdateManifest) -> str:
+    """What a manifest says of its making that cannot be; empty when all of it can."""
+    claims = {"steps": manifest.steps, "train_s": manifest.train_s, "travel": manifest.travel}
+    for what, value in claims.items():
+        if not 0 <= value <= MOST_CLAIMED:
+            return f"{what} must be 0 to {MOST_CLAIMED}, got {value:g}"
+    return ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +84,22 @@ class Upload:
         # more chunks than announced make an update that is refused, not one that its site awaits for ever
         return self.manifest is not None and (bool(self.excess) or self.chunks >= self.manifest.frames)
 
+    def differs(self, count: int) -> str:
+        """Why this cannot be the number of its chunks; empty when nobody said another."""
+        if self.count in (0, count):
+            return ""
+        return f"update {self.update_id} is said to have {self.count} chunks, and {count}: each of them says the same"
+
+    @property
+    def problem(self) -> str:
+        """Why it is refused unread; empty when there is no reason."""
+        if self.excess or self.manifest is None:
+            return self.excess
+        said = self.manifest.body_bytes
+        if said != self.body_bytes:
+            return f"update {self.update_id} has {said} bytes by its manifest, {self.body_bytes} bytes came"
+        return claim_against(self.manifest)
+
     def touch(self, now: float) -> None:
         self.touched_at = now
         self.pause_s = RESEND_AFTER_S
@@ -102,10 +131,11 @@ class Uploads:
 
     def _add_chunk(self, chunk: Chunk, now: float) -> bool:
         upload = self._touched(chunk.transfer, now)
-        if upload.excess or upload.have >> chunk.index & 1:
+        differs = upload.differs(chunk.count)
+        if upload.excess or (upload.have >> chunk.index & 1 and not differs):
             return False
         frames, body_bytes = upload.chunks + 1, upload.body_bytes + len(chunk.body)
-        upload.excess = self._excess(chunk.transfer, frames, body_bytes)
+        upload.excess = differs or self._excess(chunk.transfer, frames, body_bytes)
         if upload.excess:
             raise ProtocolError(upload.excess)
         upload.have |= 1 << chunk.index
@@ -118,6 +148,7 @@ class Uploads:
         if upload.manifest is not None:
             return False
         upload.manifest = manifest
+        upload.excess = upload.excess or upload.differs(manifest.frames)
         upload.count = manifest.frames
         upload.excess = upload.excess or self._excess(manifest.update_id, manifest.frames, manifest.body_bytes)
         return True

@@ -70,7 +70,7 @@ def says(runner: JobRunner, membership: Membership) -> str:
         return f"paused, nothing is lost: {runner.paused}"
     match runner.life.state:
         case JobState.WAITING:
-            what = runner.life.waiting_for(membership.online(now=now))
+            what = runner.waits_to_start_for()
         case JobState.RUNNING:
             what = runner.aggregation.waiting_for() + _given_up(runner)
         case JobState.FINISHING:

@@ -1,7 +1,7 @@
-"""Two threads of the aggregator: one that writes durable files, one that computes with tensors.
+"""Threads of the aggregator: one that writes durable files, one for each job that computes with its tensors.
 
-The event loop only moves messages; fsync and torch never block it. One thread each, so that the ledger and a job's
-global model have one user at a time and every job's folds happen in the order they were decided.
+The event loop only moves messages; fsync and torch never block it. One thread each, so that a job's global model has
+one user at a time and its folds happen in the order they were decided; a job that computes for long holds up no other.
 
 A full disk is waited out: what could not be written is tried again until there is room. Nothing is acknowledged
 meanwhile, so the broker holds what comes, and nothing crashes that would only fail again after a restart.

@@ -25,7 +25,7 @@ from fedbus.core.layout import Layout
 from fedbus.core.memory import Memory
 from fedbus.core.messages import UpdateId
 from fedbus.store.state_reader import StateReader
-from fedbus.tensors.codec import decode_all_
+from fedbus.tensors.codec import decode_change_
 from fedbus.tensors.tiles import tiles
 from services.replay.replay import Recording, Told, nothing, read_delta
 
@@ -71,7 +71,8 @@ class Contributions:
                     into.add_(part, alpha=share * scales[update_id.site])
 
     def _decode_(self, frames: Iterator[bytes]) -> None:
-        decode_all_(self._delta, frames, self._recording.layout)
+        decode_change_(self._delta, frames, self._recording.layout)
+        self._delta[: self._recording.layout.value_numel] = 0.0  # values are no contribution to a sum
 
 
 def applied(recording: Recording) -> dict[UpdateId, float]:

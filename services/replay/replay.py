@@ -14,7 +14,7 @@ processor or another release of torch may round otherwise.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TypeVar, assert_never
@@ -23,7 +23,7 @@ import torch
 
 from fedbus.core import robust
 from fedbus.core.aggregation import Aggregation
-from fedbus.core.facts import Committed, Fact, Folded, Refused
+from fedbus.core.facts import Committed, Fact, Folded, Refused, Term
 from fedbus.core.frames import Code
 from fedbus.core.jobspec import JobSpec
 from fedbus.core.layout import Layout
@@ -207,8 +207,14 @@ class Replay:
     def _left_of(self, fact: Committed) -> Committed:
         """The commit without the sites that are left out: as it was recorded, when none are."""
         entries = tuple(self._buffer)
-        corrections = tuple(t for t in fact.corrections if t.update_id.site not in self._without)
-        left = replace(fact, update_ids=tuple(e.update_id for e in entries), corrections=corrections)
+        corrections = self._of_the_others(fact.corrections)
+        left = replace(
+            fact,
+            update_ids=tuple(e.update_id for e in entries),
+            corrections=corrections,
+            values=self._of_the_others(fact.values),
+            sums_anew=self._of_the_others(fact.sums_anew),
+        )
         if not entries or not self._without or not (fact.remembers or len(entries) < len(fact.update_ids)):
             return left
         if fact.combination is not None:
@@ -221,6 +227,9 @@ class Replay:
         normaliser, memory = self._strategy.coefficients(view, forgotten=forgotten)
         return replace(left, normaliser=normaliser, memory=memory)
 
+    def _of_the_others(self, terms: Iterable[Term]) -> tuple[Term, ...]:
+        return tuple(term for term in terms if term.update_id.site not in self._without)
+
     def _commit(self, fact: Committed) -> None:
         self._buffer = []
         self._memory.apply(fact)
@@ -230,7 +239,8 @@ class Replay:
             self._owed = fact.corrections
             return
         self._owed = ()
-        with damage_named(self._state, self._recording.job, [term.update_id for term in fact.corrections]):
+        read = (*fact.corrections, *fact.values, *fact.sums_anew)
+        with damage_named(self._state, self._recording.job, [term.update_id for term in read]):
             frames = self.model.commit_(fact, self._bodies)
         for _ in frames:
             pass  # the model goes as far as its frames are taken
@@ -245,7 +255,7 @@ def read_delta(state: StateReader, job: str, update_id: UpdateId, decode: Callab
 def frames_of(state: StateReader, job: str, update_id: UpdateId) -> Iterator[bytes]:
     """The frames of an update, wherever they lie now."""
     name = str(update_id)
-    return state.bodies.frames(job, name, state.ledger.chunks(name))
+    return state.bodies.frames(job, name, state.ledger.chunks(job, name))
 
 
 @contextmanager

@@ -1,4 +1,7 @@
-"""What a job asks of the trainer, and what the trainer's replies become on the bus: translation, no decisions."""
+"""What a job asks of the trainer, and what the trainer's replies become on the bus: translation, no decisions.
+
+Free text leaves a site only through this module, and only as `Sayable`.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +14,17 @@ from fedbus.core.frames import DEFAULT_RATIO
 from fedbus.core.jobspec import JobSpec
 from fedbus.store.residuals import Source
 from fedbus.training import protocol as p
+from fedbus.training.names import texts_in
+from fedbus.training.sayable import Sayable
 from services.site.model_files import Held
 from services.site.settings import SiteSettings
 
 
 def opening(job: str, spec: JobSpec, settings: SiteSettings) -> p.Open:
-    """The first command: the job's task on this site's data."""
+    """The first command: the job's task on this site's data.
+
+    What the job keeps here lies outside its folder: it outlives the job, for nobody else has it.
+    """
     content = spec.to_dict()
     return p.Open(
         job=job,
@@ -33,6 +41,9 @@ def opening(job: str, spec: JobSpec, settings: SiteSettings) -> p.Open:
         threads=settings.threads,
         slowdown=settings.slowdown,
         step_delay_s=settings.step_delay_s,
+        words=tuple(dict.fromkeys(texts_in(content))),
+        keep=spec.keep,
+        kept=str(settings.state_dir.resolve() / "kept" / f"{job}.safetensors"),
     )
 
 
@@ -63,6 +74,11 @@ def train(path: Path, *, seed: int, steps: int | None, residual: Source | None) 
         residual_before=str(residual.before),
         residual_after=str(residual.after),
     )
+
+
+def accepting(job: str, site: str, layout_digest: str) -> m.OfferAnswer:
+    """The site takes part; the digest, of the params that its task makes, is empty until the task is open."""
+    return m.OfferAnswer(site=site, job=job, accepted=True, layout=layout_digest)
 
 
 def initial_manifest(job: str, update_id: m.UpdateId, made: p.Made) -> m.UpdateManifest:
@@ -101,13 +117,36 @@ def delta_manifest(job: str, update_id: m.UpdateId, trained: p.Trained, *, layou
 
 def score_answer(job: str, site: str, scored: p.Scored) -> m.ScoreAnswer:
     """A site's score of a version."""
+    metrics = _finite(scored.metrics)
+    lost = tuple(name for name in scored.metrics if name not in metrics)
     return m.ScoreAnswer(
         site=site,
         job=job,
         version=scored.version,
-        metrics=_finite(scored.metrics),
+        metrics=metrics,
         num_examples=scored.num_examples,
+        not_finite=(*scored.not_finite, *lost),
     )
+
+
+def no_score(job: str, site: str, version: int, why: Sayable) -> m.ScoreAnswer:
+    """A site cannot score a version; nobody waits for it."""
+    return m.ScoreAnswer(site=site, job=job, version=version, metrics={}, num_examples=0, failed=why)
+
+
+def resync(job: str, site: str, why: Sayable) -> m.ResyncRequest:
+    """A site asks for a snapshot."""
+    return m.ResyncRequest(site=site, job=job, reason=why)
+
+
+def trouble(job: str, site: str, why: Sayable, *, restarts: int, fatal: bool) -> m.TrainerTrouble:
+    """A trainer died or failed."""
+    return m.TrainerTrouble(site=site, job=job, error=why, restarts=restarts, fatal=fatal)
+
+
+def activity(job: str, doing: str, *, detail: Sayable | None = None) -> m.JobActivity:
+    """What a site does for a job; `doing` is a phrase of the daemon's own."""
+    return m.JobActivity(job=job, activity=doing, version=-1, detail=detail or "")
 
 
 def _finite(metrics: Mapping[str, float]) -> dict[str, float]:

@@ -28,6 +28,7 @@ from fedbus.bus.model_log import ModelLogReader
 from fedbus.bus.publisher import Publisher
 from fedbus.bus.url import BrokerUrl
 from fedbus.core import messages as m
+from fedbus.core.limits import MOST_ACTIVITIES
 from fedbus.core.policy import Accept, Decline, SitePolicy
 from fedbus.errors import DataError, ProtocolError, SettingsError
 from fedbus.runtime.faults import fault_hook
@@ -35,6 +36,7 @@ from fedbus.runtime.lifecycle import until_stopped
 from fedbus.store.files import make_folder
 from fedbus.store.lock import StateLock
 from fedbus.training.registry import task_names
+from services.site import assignment
 from services.site.job_worker import JobWorker, discard_files, left_over
 from services.site.settings import SiteSettings
 from services.site.trainer import start_trainer
@@ -151,12 +153,13 @@ class Site:
     async def _report(self) -> None:
         while True:
             await asyncio.sleep(self._settings.status_interval_s)
+            done = (*(worker.activity for worker in self._workers.values()), *self._left_over())
             await self._say(
                 m.SiteStatus(
                     site=self._name,
                     session=self._session_id,
                     lease_s=self._settings.lease_s,
-                    jobs=(*(worker.activity for worker in self._workers.values()), *self._left_over()),
+                    jobs=done[:MOST_ACTIVITIES],  # no more are read; of what is left over the rest is told later
                 )
             )
 
@@ -213,7 +216,7 @@ class Site:
                     self._workers[offer.job] = worker
                     self._group.create_task(self._work(offer.job, worker), name=offer.job)
                 log.info("accepted", job=offer.job, task=spec.task)
-                await self._say(m.OfferAnswer(site=self._name, job=offer.job, accepted=True))
+                await self._say(assignment.accepting(offer.job, self._name, self._workers[offer.job].layout_digest))
             case Decline(reason=reason):
                 log.warning("declined", job=offer.job, reason=reason)
                 await self._say(m.OfferAnswer(site=self._name, job=offer.job, accepted=False, reason=reason))

@@ -31,6 +31,8 @@ from fedbus.errors import DecodeError, DiskFullError, NoSuchQueueError, Protocol
 from fedbus.runtime.faults import Point, Reached, nothing
 from fedbus.store.files import make_folder
 from fedbus.store.outbox import Entry, Outbox
+from fedbus.training.sayable import Sayable
+from services.site import assignment
 from services.site.model_files import ModelFiles, Step
 from services.site.settings import SiteSettings
 from services.site.trainer import start_trainer
@@ -87,6 +89,11 @@ class JobWorker:
         )
 
     @property
+    def layout_digest(self) -> str:
+        """Of the params that the task makes here; empty until it is open."""
+        return self._loop.layout_digest
+
+    @property
     def activity(self) -> m.JobActivity:
         """What the site does for this job right now."""
         return self._loop.activity
@@ -111,7 +118,7 @@ class JobWorker:
                     self._aggregator = session
                     self._send_again()
             case m.InitialParamsRequest():
-                await self._loop.make_initial()
+                await self._loop.make_initial(message)
             case m.Receipt():
                 await self._receipt(message)
             case m.StepBudget(steps=steps):
@@ -221,9 +228,9 @@ class JobWorker:
                     self._files.remember(offset)
                     log.info("version-held", job=self._job, version=message.version)
                 elif step is Step.GAP:
-                    reason = f"version {message.version} does not follow what is held"
+                    reason = Sayable(f"version {message.version} does not follow what is held")
                     log.warning("resync", job=self._job, reason=reason)
-                    await self._say(m.ResyncRequest(site=self._site, job=self._job, reason=reason))
+                    await self._say(assignment.resync(self._job, self._site, reason))
                 for receipt in message.receipts:
                     if receipt.update_id.partition(":")[0] == self._site:
                         await self._receipt(receipt)
@@ -293,9 +300,10 @@ def _folder(settings: SiteSettings, job: str) -> Path:
 
 
 def left_over(settings: SiteSettings, *, but: Collection[str]) -> list[str]:
-    """Jobs of which there are files here, `but` those that are being worked for."""
+    """Jobs of which there are files here, `but` those that are being worked for; no other folder is told of."""
     folder = settings.state_dir / "jobs"
-    return sorted(path.name for path in folder.iterdir() if path.name not in but) if folder.is_dir() else []
+    found = [path.name for path in folder.iterdir() if (path / "outbox").is_dir()] if folder.is_dir() else []
+    return sorted(name for name in found if m.NAME.fullmatch(name) and name not in but)
 
 
 def discard_files(settings: SiteSettings, job: str) -> None:

@@ -18,7 +18,9 @@ class SiteSettings(DaemonSettings):
     """`[site]` in the TOML file; durations in seconds.
 
     `tasks` limits what jobs may run here (all installed tasks when it is not given). `slowdown` makes training that
-    many times slower and `step_delay_s` adds a pause to each step: for demonstrations and tests.
+    many times slower and `step_delay_s` adds a pause to each step: for demonstrations and tests. `score_limit_s` is how
+    long the scores at the end of a job may take; it should be below the aggregator's `score_timeout_s`, so that a task
+    which never comes back is said and not waited for.
     """
 
     table: ClassVar[str] = "site"
@@ -40,6 +42,7 @@ class SiteSettings(DaemonSettings):
     threads: Annotated[int, Field(ge=1)] = 1
     max_in_flight: Annotated[int, Field(ge=1)] = 1
     status_interval_s: Annotated[float, Field(gt=0)] = 10.0
+    score_limit_s: Annotated[float, Field(gt=0)] = 50.0
     slowdown: Annotated[float, Field(ge=1)] = 1.0
     step_delay_s: Annotated[float, Field(ge=0)] = 0.0
 

@@ -2,6 +2,9 @@
 
 The daemon never waits for torch: a training step that never yields, an out-of-memory kill or a CUDA error happen in
 the child, while heartbeats and downloads go on here. A child that dies is an error of the current question.
+
+Between the two stands a guardian (see `fedbus.training.guardian`): it ends all that a task has started together with
+the trainer, also when this daemon is killed, and hands on a bounded part of what a task prints, which is logged here.
 """
 
 from __future__ import annotations
@@ -9,6 +12,8 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
+import struct
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable
@@ -20,27 +25,40 @@ from typing import Any, Protocol
 import structlog
 
 from fedbus.errors import DecodeError, TaskError
+from fedbus.training import output
 from fedbus.training import protocol as p
+from fedbus.training.sayable import Sayable, sayable
 
 START_LIMIT = timedelta(seconds=120)
 CLOSE_GRACE = timedelta(seconds=2)
 CANCEL_GRACE = timedelta(seconds=10)
+KILL_GRACE = timedelta(seconds=10)  # longer than a guardian waits for what it has killed
+PEER = struct.Struct("3i")
 
 log = structlog.get_logger()
 Progressed = Callable[[p.Progress], None]
 
 
 class TrainerDiedError(TaskError):
-    """The trainer process ended while it was needed."""
+    """The trainer process ended while it was needed; `said` may leave the site, for it is written here."""
+
+    @property
+    def said(self) -> Sayable:
+        return Sayable(str(self))
 
 
 class TrainerFailedError(TaskError):
-    """The trainer answered that it could not do what was asked. `fatal`: asking again cannot help."""
+    """The trainer answered that it could not do what was asked. `fatal`: asking again cannot help.
+
+    `said` may leave the site. `traceback` holds the whole text, for the log, where `reference` finds it.
+    """
 
     def __init__(self, failed: p.Failed) -> None:
         super().__init__(failed.error)
+        self.said = sayable(failed.error)
         self.fatal = failed.fatal
         self.traceback = failed.traceback
+        self.reference = failed.reference
 
 
 class Trainer(Protocol):
@@ -73,10 +91,11 @@ class TrainerProcess:
         self._on_progress = on_progress
         self._cancel_grace_s = cancel_grace.total_seconds()
         self._limit: asyncio.Timeout | None = None
+        self._pid = _peer(writer) or process.pid
 
     @property
     def pid(self) -> int:
-        return self._process.pid
+        return self._pid
 
     async def ask(self, command: p.Command) -> p.Reply:
         """Send a command and return its reply; TrainerDiedError, or TrainerFailedError with what went wrong."""
@@ -126,7 +145,7 @@ class TrainerProcess:
 async def start_trainer(
     on_progress: Progressed, *, threads: int, cancel_grace: timedelta = CANCEL_GRACE
 ) -> AsyncIterator[Trainer]:
-    """Start a trainer process; it is ended when the context is left, by force if need be."""
+    """Start a trainer process; it is ended when the context is left, by force if need be, with all that it started."""
     connected: asyncio.Future[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = (
         asyncio.get_running_loop().create_future()
     )
@@ -143,15 +162,23 @@ async def start_trainer(
             sys.executable,
             "-P",  # modules of the folder that the daemon was started in are not imported
             "-m",
+            "fedbus.training.guardian",
+            sys.executable,
+            "-P",
+            "-u",  # the last words of a process that is killed are not lost in a buffer
+            "-m",
             "fedbus.training",
             "--socket",
             str(path),
-            stdin=asyncio.subprocess.DEVNULL,
+            stdin=asyncio.subprocess.PIPE,  # the lifeline: its end is closed when we end, in whatever way
+            stdout=asyncio.subprocess.PIPE,
             env=_environment(threads),
             start_new_session=True,
         )
+        helpers = [asyncio.create_task(_log_output(process), name=f"output of trainer {process.pid}")]
         try:
             reader, writer = await _first(connected, process)
+            helpers.append(asyncio.create_task(_hang_up(process, writer), name=f"end of trainer {process.pid}"))
             with closing(writer):
                 yield TrainerProcess(process, reader, writer, on_progress, cancel_grace)
                 with suppress(ConnectionError):
@@ -162,6 +189,7 @@ async def start_trainer(
         finally:
             server.close()
             await _end(process)
+            await asyncio.gather(*helpers)
 
 
 def _environment(threads: int) -> dict[str, str]:
@@ -189,17 +217,53 @@ async def _first(
     )
 
 
+async def _hang_up(process: asyncio.subprocess.Process, writer: asyncio.StreamWriter) -> None:
+    """End the stream when the trainer has ended: processes that it forked may hold its end of the socket open."""
+    await process.wait()
+    writer.transport.abort()
+
+
+async def _log_output(process: asyncio.subprocess.Process) -> None:
+    """Log what the task prints, as far as the guardian hands it on."""
+    if process.stdout is None:
+        return
+    async for line in process.stdout:
+        text = "".join(
+            c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in line[1:-1].decode(errors="replace")
+        )
+        if line.startswith(output.SAID):
+            log.warning("task-output-lost", text=text)
+        else:
+            log.info("task-output", line=text)
+
+
 async def _end(process: asyncio.subprocess.Process) -> None:
     """Wait for the child, a short while when it was asked to close; then by force."""
-    try:
-        async with asyncio.timeout(CLOSE_GRACE.total_seconds()):
-            await process.wait()
-    except TimeoutError:
-        _kill(process)
-        await process.wait()
+    for grace, force in ((CLOSE_GRACE, _kill), (KILL_GRACE, _kill_guardian)):
+        try:
+            async with asyncio.timeout(grace.total_seconds()):
+                await process.wait()
+                return
+        except TimeoutError:
+            force(process)
+    await process.wait()
 
 
 def _kill(process: asyncio.subprocess.Process) -> None:
+    """Let go of the lifeline: the guardian kills the trainer and what it started."""
+    if process.stdin is not None:
+        process.stdin.close()
+
+
+def _kill_guardian(process: asyncio.subprocess.Process) -> None:
     if process.returncode is None:
         with suppress(ProcessLookupError):
             process.kill()
+
+
+def _peer(writer: asyncio.StreamWriter) -> int:
+    """The process at the other end of a Unix socket; 0 where the system does not say."""
+    if sys.platform != "linux":
+        return 0
+    sock = writer.get_extra_info("socket")
+    return int(PEER.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, PEER.size))[0])

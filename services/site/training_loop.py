@@ -2,7 +2,8 @@
 
 The loop does one duty at a time: make initial params, score a version, train. It wakes when something changed (a new
 version, a receipt, a request) and says in `activity` what it does or waits for. A trainer that dies is replaced after a
-pause; after MAX_FAILURES in a row, or when the task says that a person must act, the site gives the job up.
+pause; after MAX_FAILURES in a row, or when a person must act, the site gives the job up. A score that cannot be made is
+said at once and costs nothing else; what others are told of an error is `Sayable`, its text stands in the log here.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import asyncio
 import dataclasses
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
+from datetime import timedelta
 from enum import Enum, auto
 from typing import TypeVar
 
@@ -23,20 +25,24 @@ from fedbus.errors import DiskFullError
 from fedbus.store.outbox import Outbox
 from fedbus.store.residuals import Source
 from fedbus.training import protocol as p
+from fedbus.training.sayable import Sayable, sayable
 from services.site import assignment
 from services.site.model_files import Held, ModelFiles
+from services.site.score_duty import ScoreDuty
 from services.site.settings import SiteSettings
 from services.site.trainer import Trainer, TrainerDiedError, TrainerFailedError, start_trainer
+from services.site.trouble_log import log_notes, log_trouble
 
 MAX_FAILURES = 5
 FIRST_PAUSE_S = 1.0
 LONGEST_PAUSE_S = 30.0
-LONGEST_ERROR = 2000
+STOP_GRACE = timedelta(seconds=10)
 
 log = structlog.get_logger()
 R = TypeVar("R", p.Opened, p.Made, p.Scored)
 StartTrainer = Callable[..., AbstractAsyncContextManager[Trainer]]
-Say = Callable[[m.ScoreAnswer | m.ResyncRequest | m.TrainerTrouble], Awaitable[None]]
+Say = Callable[[m.OfferAnswer | m.ScoreAnswer | m.ResyncRequest | m.TrainerTrouble], Awaitable[None]]
+NO_ROOM = Sayable("there is no room in the state folder of the site")
 
 
 class _Duty(Enum):
@@ -61,6 +67,7 @@ class TrainingLoop:
         on_update: Callable[[m.UpdateId], None],
         start: StartTrainer = start_trainer,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        stop_grace: timedelta = STOP_GRACE,
     ) -> None:
         self._job = job
         self._spec = spec
@@ -71,12 +78,14 @@ class TrainingLoop:
         self._on_update = on_update
         self._start = start
         self._sleep = sleep
+        self._stop_grace_s = stop_grace.total_seconds()
         self._wait_for_new_version = isinstance(spec.strategy, SyncSpec)
         self._changed = asyncio.Condition()
         self._trainer: Trainer | None = None
         self._layout_digest = ""
-        self._initial_wanted = False
-        self._score_wanted: int | None = None
+        self._initial_wanted: m.InitialParamsRequest | None = None
+        self._score = ScoreDuty(settings.score_limit_s)
+        self._limit: asyncio.Timeout | None = None
         self._training_is_over = False
         self._steps: int | None = None
         self._oldest_base = 0
@@ -85,9 +94,8 @@ class TrainingLoop:
         self._stopping = False
         # what an earlier daemon trained from counts too: a synchronous site trains once from each version
         self._trained_from = max((e.manifest["base_version"] for e in outbox.entries()), default=-1)
-        self._scored = -1
         self._failures = 0
-        self._said = m.JobActivity(job=job, activity="starting", version=-1)
+        self._said = assignment.activity(job, "starting")
 
     # what others say to it
 
@@ -96,15 +104,24 @@ class TrainingLoop:
         async with self._changed:
             self._changed.notify_all()
 
-    async def make_initial(self) -> None:
-        """Make the job's first params."""
-        self._initial_wanted = True
+    @property
+    def layout_digest(self) -> str:
+        """Of the params that the task makes here; empty until it is open."""
+        return self._layout_digest
+
+    async def make_initial(self, request: m.InitialParamsRequest) -> None:
+        """Make the job's first params, or only say their layout."""
+        self._initial_wanted = request
         await self.wake()
 
     async def score(self, version: int) -> None:
-        """Score `version` as soon as it is held; training that runs is cancelled, and none begins any more."""
-        self._score_wanted = version
+        """Score `version` as soon as it is held; training that runs is cancelled, and none begins any more.
+
+        What is not done in the site's `score_limit_s` is given up: the trainer is killed, and that is said.
+        """
+        self._score.ask(version, now=asyncio.get_running_loop().time())
         self._training_is_over = True
+        self._end_by(self._score.by)
         await self._interrupt()
 
     def set_steps(self, steps: int) -> None:
@@ -126,9 +143,14 @@ class TrainingLoop:
         await self.wake()
 
     async def stop(self) -> None:
-        """The job is over."""
+        """The job is over; a task that does not come back to hear of it loses its trainer."""
         self._stopping = True
+        self._end_by(asyncio.get_running_loop().time() + self._stop_grace_s)
         await self._interrupt()
+
+    def _end_by(self, when: float | None) -> None:
+        if self._limit is not None and not self._limit.expired():
+            self._limit.reschedule(when)
 
     async def _interrupt(self) -> None:
         if self._trainer is not None:
@@ -143,8 +165,8 @@ class TrainingLoop:
         version = -1 if self._files.held is None else self._files.held.version
         return dataclasses.replace(self._said, version=version)
 
-    def _now(self, activity: str, *, detail: str = "") -> None:
-        self._said = m.JobActivity(job=self._job, activity=activity, version=-1, detail=detail)
+    def _now(self, activity: str, *, detail: Sayable | None = None) -> None:
+        self._said = assignment.activity(self._job, activity, detail=detail)
 
     def _on_progress(self, progress: p.Progress) -> None:
         self._said = dataclasses.replace(self._said, step=progress.step, steps=progress.steps)
@@ -152,8 +174,8 @@ class TrainingLoop:
     def _why_idle(self) -> str:
         if self._files.held is None:
             return "waiting for the model"
-        if self._score_wanted is not None:
-            return f"waiting for version {self._score_wanted}"
+        if self._score.wanted is not None:
+            return f"waiting for version {self._score.wanted}"
         if self._training_is_over:
             return "waiting for the end of the job"
         if self._files.held.version < self._oldest_base:
@@ -166,10 +188,9 @@ class TrainingLoop:
 
     async def run(self) -> None:
         """Serve until `stop`; returns early when the job cannot be trained here."""
-        while not self._stopping:
+        while not await self._nothing_to_do():
             try:
-                async with self._start(self._on_progress, threads=self._settings.threads) as trainer:
-                    await self._serve(trainer)
+                await self._with_a_trainer()
             except (TrainerDiedError, TrainerFailedError) as exc:
                 if self._stopping or await self._give_up(exc):
                     return
@@ -177,11 +198,34 @@ class TrainingLoop:
                 await self._wait_for_room(exc)
             finally:
                 self._trainer = None
+                self._limit = None
+
+    async def _nothing_to_do(self) -> bool:
+        """Wait while training is over and no score is asked for; True when the job is over."""
+        async with self._changed:
+            while not self._stopping and self._training_is_over and self._score.wanted is None:
+                self._now(self._why_idle())
+                await self._changed.wait()
+        return self._stopping
+
+    async def _with_a_trainer(self) -> None:
+        try:
+            with structlog.contextvars.bound_contextvars(job=self._job):  # for the lines of what the task prints
+                async with (
+                    asyncio.timeout_at(self._score.by) as self._limit,
+                    self._start(self._on_progress, threads=self._settings.threads) as trainer,
+                ):
+                    await self._serve(trainer)
+        except TimeoutError:
+            if self._limit is None or not self._limit.expired():
+                raise
+            if self._score.wanted is not None and not self._stopping:
+                await self._no_score(self._score.wanted, Sayable(f"not scored within {self._score.limit_s:g} s"))
 
     async def _wait_for_room(self, exc: DiskFullError) -> None:
         """The outbox cannot be written. Whoever makes room need not restart anything."""
         log.error("disk-full", job=self._job, error=str(exc), retry_s=LONGEST_PAUSE_S)
-        self._now("waiting for room on the disk", detail=str(exc)[:LONGEST_ERROR])
+        self._now("waiting for room on the disk", detail=NO_ROOM)
         await self._sleep(LONGEST_PAUSE_S)
 
     async def _give_up(self, exc: TrainerDiedError | TrainerFailedError) -> bool:
@@ -189,17 +233,10 @@ class TrainingLoop:
         self._failures += 1
         fatal = (isinstance(exc, TrainerFailedError) and exc.fatal) or self._failures >= MAX_FAILURES
         pause_s = min(FIRST_PAUSE_S * 2 ** (self._failures - 1), LONGEST_PAUSE_S)
-        log.error(
-            "trainer-trouble", job=self._job, error=str(exc), failures=self._failures, fatal=fatal, retry_s=pause_s
-        )
-        if isinstance(exc, TrainerFailedError):
-            log.debug("trainer-traceback", job=self._job, traceback=exc.traceback)
-        said = str(exc)[:LONGEST_ERROR]  # all of it is in the log line above
-        self._now("gave up" if fatal else "restarting the trainer", detail=said)
-        trouble = m.TrainerTrouble(
-            site=self._settings.site_name, job=self._job, error=said, restarts=self._failures, fatal=fatal
-        )
-        await self._say(trouble)
+        log_trouble("trainer-trouble", self._job, exc, failures=self._failures, fatal=fatal, retry_s=pause_s)
+        self._now("gave up" if fatal else "restarting the trainer", detail=exc.said)
+        site, restarts = self._settings.site_name, self._failures
+        await self._say(assignment.trouble(self._job, site, exc.said, restarts=restarts, fatal=fatal))
         if not fatal:
             await self._sleep(pause_s)
         return fatal
@@ -208,20 +245,20 @@ class TrainingLoop:
         self._now("loading data")
         opened = await _expect(p.Opened, trainer, assignment.opening(self._job, self._spec, self._settings))
         log.info("trainer-ready", job=self._job, pid=trainer.pid, device=opened.device, numel=opened.numel)
-        self._layout_digest = opened.layout_digest
+        if self._layout_digest != opened.layout_digest:
+            self._layout_digest = opened.layout_digest
+            await self._say(assignment.accepting(self._job, self._settings.site_name, opened.layout_digest))
         self._trainer = trainer
         loaded: Held | None = None
         while (duty := await self._next_duty()) is not _Duty.STOP:
-            if duty is _Duty.MAKE_INITIAL:
-                await self._make_initial(trainer)
+            if duty is _Duty.MAKE_INITIAL and self._initial_wanted is not None:
+                await self._make_initial(trainer, self._initial_wanted)
                 continue
             loaded = await self._load(trainer, loaded)
             if loaded is None:
                 continue
-            if self._score_wanted is not None:
-                await self._score(trainer, loaded.version)
-                # another one may have been asked for meanwhile
-                self._score_wanted = None if self._score_wanted <= loaded.version else self._score_wanted
+            if self._score.wanted is not None:
+                await self._evaluate(trainer, loaded.version)
             else:
                 await self._train(trainer, loaded)
 
@@ -236,23 +273,24 @@ class TrainingLoop:
         held = self._files.held
         if self._stopping:
             return _Duty.STOP
-        if self._initial_wanted:
+        if self._initial_wanted is not None:
             return _Duty.MAKE_INITIAL
         if held is None:
             return None
-        if self._score_wanted is not None:
-            return _Duty.SCORE if held.version >= self._score_wanted else None
+        if self._score.wanted is not None:
+            return _Duty.SCORE if held.version >= self._score.wanted else None
         if self._training_is_over or held.version < self._oldest_base:
             return None
         fresh = held.version > self._trained_from or not self._wait_for_new_version
         return _Duty.TRAIN if fresh and len(self._outbox.waiting) < self._settings.max_in_flight else None
 
-    async def _make_initial(self, trainer: Trainer) -> None:
+    async def _make_initial(self, trainer: Trainer, wanted: m.InitialParamsRequest) -> None:
         self._now("making initial params")
         update_id = self._outbox.next_id()
-        made = await _expect(p.Made, trainer, p.MakeInitial(path=str(self._outbox.frames_path(update_id))))
+        command = p.MakeInitial(path=str(self._outbox.frames_path(update_id)), layout_only=wanted.layout_only)
+        made = await _expect(p.Made, trainer, command)
         self._put(assignment.initial_manifest(self._job, update_id, made), made.frame_sizes)
-        self._initial_wanted = False  # only now: a trainer that died over it is asked again
+        self._initial_wanted = None  # only now: a trainer that died over it is asked again
 
     async def _load(self, trainer: Trainer, loaded: Held | None) -> Held | None:
         """Bring the trainer to the newest version; None when a snapshot had to be asked for."""
@@ -265,25 +303,49 @@ class TrainingLoop:
         match reply:
             case p.Loaded():
                 return held
-            case p.LoadFailed(reason=reason):
+            case p.LoadFailed(reason=reason, detail=detail):
                 # the trainer is empty now; a fresher snapshot may have come meanwhile, otherwise ask for one
                 if loaded is None and self._files.held is held:
                     self._files.drop_held()
-                    log.warning("resync", job=self._job, reason=reason)
-                    await self._say(m.ResyncRequest(site=self._settings.site_name, job=self._job, reason=reason))
+                    log.warning("resync", job=self._job, reason=reason, detail=detail)
+                    await self._say(assignment.resync(self._job, self._settings.site_name, sayable(reason)))
                 return None
         raise TrainerDiedError(f"the trainer answered {type(reply).__name__} to Load")
 
-    async def _score(self, trainer: Trainer, version: int) -> None:
+    async def _evaluate(self, trainer: Trainer, version: int) -> None:
+        """Score a version, or say that it cannot be scored; a task whose answer is none is not asked again."""
         self._now("scoring")
-        scored = await _expect(p.Scored, trainer, p.Evaluate(version=version))
-        self._scored = version
+        if self._score.cannot is not None:
+            return await self._no_score(version, self._score.cannot)
+        try:
+            scored = await _expect(p.Scored, trainer, p.Evaluate(version=version))
+        except TrainerFailedError as exc:
+            log_trouble("score-failed", self._job, exc, version=version)
+            self._score.cannot = exc.said if exc.fatal else None
+            return await self._no_score(version, exc.said)
+        except TrainerDiedError as exc:
+            if not self._stopping:
+                await self._no_score(version, exc.said)
+            raise
+        log_notes(self._job, scored.notes)
+        self._was_scored(version)
         await self._say(assignment.score_answer(self._job, self._settings.site_name, scored))
+        return None
+
+    async def _no_score(self, version: int, why: Sayable) -> None:
+        log.warning("score-failed", job=self._job, version=version, text=why)
+        self._was_scored(version)
+        await self._say(assignment.no_score(self._job, self._settings.site_name, version, why))
+
+    def _was_scored(self, version: int) -> None:
+        self._score.done(version)
+        if not self._stopping:
+            self._end_by(self._score.by)
 
     async def _train(self, trainer: Trainer, base: Held) -> None:
-        if self._spec.local.evaluate and base.version > self._scored:
-            await self._score(trainer, base.version)
-        if self._stopping or self._score_wanted is not None or base.version < self._oldest_base:
+        if self._spec.local.evaluate and base.version > self._score.newest:
+            await self._evaluate(trainer, base.version)
+        if self._stopping or self._score.wanted is not None or base.version < self._oldest_base:
             return
         self._now("training")
         update_id = self._outbox.next_id()
@@ -302,6 +364,7 @@ class TrainingLoop:
             case p.Trained():
                 self._failures = 0
                 self._trained_from = base.version
+                log_notes(self._job, reply.notes)
                 manifest = assignment.delta_manifest(self._job, update_id, reply, layout_digest=self._layout_digest)
                 self._put(manifest, reply.frame_sizes, residual)
                 self._forgets_residual = self._forgets_residual and not fresh

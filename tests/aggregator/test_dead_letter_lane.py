@@ -11,7 +11,7 @@ from typing import Any
 from structlog.testing import capture_logs
 
 from fedbus.bus.envelope import Envelope
-from services.aggregator.dead_letters import ROOM_BYTES, SENDER_BYTES, DeadLetters
+from services.aggregator.dead_letters import KEPT_BYTES, ROOM_BYTES, SENDER_BYTES, DeadLetters
 
 MIB = 1 << 20
 
@@ -108,14 +108,14 @@ async def test_all_senders_together_do_not_fill_the_memory_either() -> None:
     assert sum(len(e.body) for e in broker.published) <= ROOM_BYTES + 20 * MIB
 
 
-async def test_a_message_larger_than_the_room_is_kept_too_and_makes_room_again() -> None:
+async def test_of_a_message_larger_than_the_room_the_beginning_is_kept_and_there_is_room_again() -> None:
     broker = Broker()
     broker.no_alarm.set()
     async with lane(broker) as letters:
-        for _ in range(3):
-            refuse(letters, Delivery.of(bytes(SENDER_BYTES)))
+        for _ in range(5):
+            refuse(letters, Delivery.of(bytes(ROOM_BYTES)))
             await letters.drained()
-    assert len(broker.published) == 3
+    assert [len(envelope.body) for envelope in broker.published] == [KEPT_BYTES] * 5
 
 
 async def test_a_sender_is_named_in_the_log_once_a_second_with_the_number_of_its_messages() -> None:

@@ -95,6 +95,7 @@ class Desk:
     def __init__(self, folder: Path, store: Store | FullDisk | None = None) -> None:
         self.now = 1000.0
         self.most_bytes = 1 << 30
+        self.strangers: set[str] = set()
         self.ledger = Ledger(folder / "ledger.sqlite3")
         self.spool = Spool(folder / "spool")
         self.store = store or Store()
@@ -108,6 +109,7 @@ class Desk:
             JOB,
             chunk_bytes=CHUNK_BYTES,
             most_bytes=lambda: self.most_bytes,
+            takes_part=lambda site: site not in self.strangers,
             ledger=self.ledger,
             spool=self.spool,
             store=self.store,  # type: ignore[arg-type]
@@ -181,7 +183,7 @@ class Desk:
         return {upload.update_id: upload.chunks for upload in self.intake.receiving()}
 
     def body(self, update_id: str) -> list[bytes]:
-        return list(self.spool.frames(JOB, update_id, self.ledger.chunks(update_id)))
+        return list(self.spool.frames(JOB, update_id, self.ledger.chunks(JOB, update_id)))
 
 
 @asynccontextmanager
@@ -252,7 +254,7 @@ async def test_everything_is_acknowledged_exactly_once_and_only_when_it_is_recor
     async with opened(tmp_path) as desk:
         await desk.take(deliveries)
         assert [d.acked for d in deliveries] == [1, 1, 1, 1]
-        assert len(desk.ledger.chunks(UPDATE)) == 3
+        assert len(desk.ledger.chunks(JOB, UPDATE)) == 3
 
 
 async def test_what_arrives_together_is_written_together(tmp_path: Path) -> None:
@@ -288,7 +290,72 @@ async def test_an_update_that_comes_again_changes_nothing_and_its_site_is_told(t
 async def test_more_chunks_than_announced_do_not_leave_a_site_waiting_for_ever(tmp_path: Path) -> None:
     async with opened(tmp_path) as desk:
         await desk.take(update(frames=2))
-        assert desk.completed() == [UPDATE]
+        assert desk.unwanted() == {
+            UPDATE: f"update {UPDATE} is said to have 3 chunks, and 2: each of them says the same"
+        }
+
+
+@pytest.mark.parametrize(
+    ("claim", "says"),
+    [
+        ({"body_bytes": 1}, "1 bytes by its manifest, 144 bytes came"),
+        ({"body_bytes": -1}, "-1 bytes by its manifest, 144 bytes came"),
+        ({"frames": 1}, "is said to have 3 chunks, and 1"),
+        ({"frames": 4}, "is said to have 3 chunks, and 4"),
+        ({"steps": -1}, "steps must be 0 to 1000000000000, got -1"),
+        ({"steps": 2**62}, "steps must be"),
+        ({"train_s": -0.5}, "train_s must be 0 to 1000000000000, got -0.5"),
+        ({"train_s": 1e300}, "train_s must be"),
+        ({"travel": -1.0}, "travel must be"),
+    ],
+    ids=str,
+)
+async def test_an_update_that_is_not_what_its_manifest_says_is_refused_with_a_receipt(
+    tmp_path: Path, claim: dict[str, Any], says: str
+) -> None:
+    async with opened(tmp_path) as desk:
+        await desk.take(update(**claim))
+        assert says in desk.unwanted()[UPDATE]
+        await desk.take(update(2))
+        assert desk.completed() == ["mercy:0123abcd:2"]
+
+
+async def test_chunks_that_do_not_agree_on_how_many_there_are_make_no_update(tmp_path: Path) -> None:
+    async with opened(tmp_path) as desk:
+        first, second, third, manifest = update()
+        message = mail.from_envelope(second.envelope)
+        assert isinstance(message, m.Chunk)
+        other = Delivery(mail.from_trainer(dataclasses.replace(message, count=7), site="mercy"), "mercy")
+        await desk.take([first, other, third, manifest])
+        assert [delivery for delivery, _ in desk.refused] == [other]
+        assert "is said to have 3 chunks, and 7" in desk.unwanted()[UPDATE]
+
+
+async def test_an_update_of_a_site_that_takes_no_part_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    async with opened(tmp_path) as desk:
+        desk.strangers.add("mercy")
+        await desk.take([*update(), *update(1, "ucsf")])
+        assert {reason for _, reason in desk.refused} == {
+            "site mercy takes no part in job heart: it sends nothing before it has accepted"
+        }
+        assert desk.completed() == ["ucsf:0123abcd:1"]
+        assert not desk.spool.path(JOB, UPDATE).exists()
+
+
+COPIES = [({"copied": True}, "has a header CC"), ({"routing_key": "lungs.mercy"}, "its own is 'heart.mercy'")]
+
+
+@pytest.mark.parametrize(("copy", "says"), COPIES, ids=["CC", "BCC"])
+async def test_a_copy_of_a_message_that_was_sent_elsewhere_is_refused(
+    tmp_path: Path, copy: dict[str, Any], says: str
+) -> None:
+    async with opened(tmp_path) as desk:
+        *_, manifest = update()
+        copied = Delivery(dataclasses.replace(manifest.envelope, **copy), "mercy")
+        await desk.take([copied, *update(2)])
+        ((_, reason),) = desk.refused
+        assert says in reason
+        assert desk.completed() == ["mercy:0123abcd:2"]
 
 
 # ------------------------------------------------------------------ what is refused
@@ -315,7 +382,7 @@ REFUSED: list[tuple[str, Delivery, str]] = [
     ("no frames", update(frames=0)[-1], "with 0 frames: expected"),
     ("too many frames", update(frames=2**40)[-1], "1 to 1048576 frames"),
     ("unknown kind", update(kind="gift")[-1], "of kind 'gift'"),
-    ("a long manifest", update(layout_digest="1" * 70_000)[-1], "expected at most 65536"),
+    ("a long manifest", update(layout={"tensors": ["1" * 70_000]})[-1], "expected at most 65536"),
     ("garbage", Delivery(dataclasses.replace(update()[-1].envelope, body=b"{"), "mercy"), "Invalid JSON"),
     (
         "another message",
@@ -417,7 +484,7 @@ async def test_an_upload_that_stopped_is_dropped_and_nothing_is_lost_when_its_si
         # then nothing of the update is left, and that is said
         assert desk.chunks() == {}
         assert desk.ledger.update_states(JOB) == {}
-        assert desk.ledger.chunks(UPDATE) == []
+        assert desk.ledger.chunks(JOB, UPDATE) == []
         assert not desk.spool.path(JOB, UPDATE).exists()
         assert desk.dropped == [
             f"mercy: 2 of 3 chunks of update {UPDATE} came, then nothing for 60 min: dropped; the site sends it again"
@@ -454,7 +521,7 @@ async def test_an_update_that_was_confirmed_is_asked_for_even_when_its_bytes_wer
 async def test_bytes_whose_rows_were_dropped_before_a_kill_are_removed_at_the_next_start(tmp_path: Path) -> None:
     async with opened(tmp_path) as desk:
         await desk.take([*update(1)[:1], *update(2)[:1]])
-        desk.ledger.forget_updates([UPDATE])
+        desk.ledger.forget_updates(JOB, [UPDATE])
     async with opened(tmp_path) as desk:
         assert not desk.spool.path(JOB, UPDATE).exists()
         assert desk.chunks() == {"mercy:0123abcd:2": 1}

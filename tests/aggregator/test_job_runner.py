@@ -23,7 +23,7 @@ from fedbus.store.spool import Spool
 from fedbus.tensors import codec
 from services.aggregator import views
 from services.aggregator.complete import Unwanted
-from services.aggregator.job_runner import JobRunner
+from services.aggregator.job_runner import LAYOUTS_WAIT, JobRunner
 from services.aggregator.model_keeper import ModelKeeper
 from services.aggregator.tools import Tools
 
@@ -36,10 +36,15 @@ class Log:
 
     stream = "fedbus.models.heart.0a"
 
+    def __init__(self) -> None:
+        self.snapshots: list[int] = []
+
     def wants_snapshot(self, version: int) -> bool:
         return False
 
     async def send(self, version: int, part: str, frames: Iterator[bytes], **facts: Any) -> m.Part:
+        if part == "snapshot":
+            self.snapshots.append(version)
         return m.Part(frames=sum(1 for _ in frames), body_bytes=0)
 
     async def finish(self, version: int, **parts: Any) -> int:
@@ -71,7 +76,7 @@ async def at_once(function: Callable[..., Any], *args: Any, **kwargs: Any) -> An
 class House:
     """One life of the aggregator with one job; a new House in the same folder is the aggregator restarted."""
 
-    def __init__(self, folder: Path, **spec: Any) -> None:
+    def __init__(self, folder: Path, *, layouts_wait: timedelta = LAYOUTS_WAIT, **spec: Any) -> None:
         job = {
             "name": "heart",
             "task": "t",
@@ -83,6 +88,7 @@ class House:
         self.spool = Spool(folder / "spool")
         self.membership = Membership()
         self.announcer = Announcer()
+        self.log = Log()
         self.ledger.add_job("heart", parsed.to_dict(), message_id="m1", submitted_by="ana", state="submitted", at=1.0)
         (row,) = self.ledger.jobs()
         self.keeper = ModelKeeper(
@@ -98,20 +104,28 @@ class House:
             score_timeout_s=5.0,
             checkpoint_interval_s=0.0,
         )
-        self.runner = JobRunner(row, keeper=self.keeper, tools=tools, open_log=self.open_log, sites_return=RETURN)
+        self.runner = JobRunner(
+            row,
+            keeper=self.keeper,
+            tools=tools,
+            open_log=self.open_log,
+            sites_return=RETURN,
+            layouts_wait=layouts_wait,
+        )
 
     async def open_log(self, *_: object) -> Any:
-        return Log()
+        return self.log
 
     @property
     def row(self) -> Any:
         (row,) = self.ledger.jobs()
         return row
 
-    async def accepts(self, site: str) -> None:
+    async def accepts(self, site: str, *, layout: str = LAYOUT.digest) -> None:
+        """A site takes part, and says which model its task makes."""
         join = m.Join(site=site, session="s", tasks=("t",), fedbus_version="0.1.0")
         self.membership.joined(join, now=time.monotonic())
-        await self.runner.on_answer(m.OfferAnswer(site=site, job="heart", accepted=True))
+        await self.runner.on_answer(m.OfferAnswer(site=site, job="heart", accepted=True, layout=layout))
 
     async def scores(self, site: str, version: int, auc: float) -> None:
         answer = m.ScoreAnswer(site=site, job="heart", version=version, metrics={"auc": auc}, num_examples=9)
@@ -363,7 +377,7 @@ async def test_a_liar_is_named_and_a_restart_gives_the_same_bits(tmp_path: Path)
     sites = ("mercy", "ucsf", "va", "cleveland", "hungary")
     for site in sites:
         await house.accepts(site)
-    house.makes_initial("mercy", torch.zeros(LAYOUT.numel))
+    house.makes_initial("cleveland", torch.zeros(LAYOUT.numel))
     await house.runs(has_state(house, m.JobState.RUNNING))
     # when one sends the contrary of the others
     for index, site in enumerate(sites):
@@ -403,3 +417,93 @@ async def test_a_slow_site_of_a_time_boxed_job_is_told_to_make_fewer_steps(tmp_p
     house.announcer.told.clear()
     await house.runner.on_answer(m.OfferAnswer(site="ucsf", job="heart", accepted=True))
     assert m.StepBudget(job="heart", steps=25) in [message for site, message in house.announcer.told]
+
+
+async def test_the_first_by_alphabet_does_not_define_the_model_against_two_others(tmp_path: Path) -> None:
+    # given three sites, of which the first makes another model
+    house = House(tmp_path, min_sites=2)
+    await house.runner.open()
+    await house.accepts("alpha", layout="7c1a55e500000000")
+    for site in ("mercy", "ucsf"):
+        await house.accepts(site)
+    # when the job looks for its initial params
+    await house.runs(lambda: bool(house.announcer.asked(m.InitialParamsRequest)))
+    # then one of the two is asked, and people are told who differs from whom
+    assert house.announcer.asked(m.InitialParamsRequest) == ["mercy"]
+    assert f"sites make different models: mercy, ucsf ({LAYOUT.digest[:8]}) against alpha (7c1a55e5)" in [
+        text for _, text in house.announcer.events
+    ]
+    # and what the other one makes is refused
+    house.makes_initial("alpha", torch.zeros(LAYOUT.numel))
+    house.makes_initial("mercy", torch.zeros(LAYOUT.numel))
+    await house.runs(has_state(house, m.JobState.RUNNING))
+    assert ("update-refused", "initial params of alpha refused: site mercy was asked for them, not alpha") in (
+        house.announcer.events
+    )
+
+
+async def test_a_job_whose_two_sites_make_different_models_does_not_start_and_says_who_differs(tmp_path: Path) -> None:
+    house = House(tmp_path, min_sites=2)
+    await house.runner.open()
+    await house.accepts("alpha", layout="7c1a55e500000000")
+    await house.accepts("mercy")
+    await house.runs(lambda: any("different models" in text for _, text in house.announcer.events))
+    assert house.announcer.asked(m.InitialParamsRequest) == []
+    assert "alpha (7c1a55e5) against mercy" in views.says(house.runner, house.membership)
+
+
+async def test_a_site_that_is_repaired_may_say_another_model(tmp_path: Path) -> None:
+    house = House(tmp_path, min_sites=2)
+    await house.runner.open()
+    await house.accepts("alpha", layout="7c1a55e500000000")
+    await house.accepts("mercy")
+    house.runner.site_started_anew("alpha")
+    await house.accepts("alpha")
+    await house.runs(lambda: bool(house.announcer.asked(m.InitialParamsRequest)))
+
+
+async def test_sites_of_an_older_release_which_never_say_their_model_may_train(tmp_path: Path) -> None:
+    house = House(tmp_path, layouts_wait=timedelta(0))
+    await house.runner.open()
+    await house.accepts("mercy", layout="")
+    house.makes_initial("mercy", torch.zeros(LAYOUT.numel))
+    await house.runs(has_state(house, m.JobState.RUNNING))
+
+
+async def test_a_snapshot_is_made_for_the_sites_of_the_job_once_however_many_ask(tmp_path: Path) -> None:
+    # given a running job of two sites, one of which is gone
+    house = House(tmp_path)
+    await house.runner.open()
+    for site in ("mercy", "ucsf"):
+        await house.accepts(site)
+    house.makes_initial("mercy", torch.zeros(LAYOUT.numel))
+    await house.runs(has_state(house, m.JobState.RUNNING))
+    house.membership.left(m.Leave(site="ucsf", session="s"), now=time.monotonic())
+    house.log.snapshots.clear()
+    # when a site that takes no part, and the one that is gone, ask for snapshots
+    for site in ("mallory", "ucsf"):
+        for _ in range(100):
+            await house.runner.on_resync(m.ResyncRequest(site=site, job="heart", reason="lost"))
+    sent = house.sends("mercy", 1)
+    await house.runs(lambda: house.ledger.receipt("heart", sent) is not None)
+    # then none is made, and nobody is told
+    assert house.log.snapshots == []
+    assert events.SITE_RESYNC not in dict(house.announcer.events)
+    # and when a site of the job asks, again and again
+    for _ in range(100):
+        await house.runner.on_resync(m.ResyncRequest(site="mercy", job="heart", reason="lost"))
+    sent = house.sends("mercy", 2)
+    await house.runs(lambda: house.ledger.receipt("heart", sent) is not None)
+    # then one is made
+    assert len(house.log.snapshots) == 1
+    assert [kind for kind, _ in house.announcer.events].count(events.SITE_RESYNC) == 1
+
+
+async def test_who_accepted_is_kept_and_counts_after_a_restart(tmp_path: Path) -> None:
+    house = House(tmp_path)
+    await house.runner.open()
+    await house.accepts("mercy")
+    again = House(tmp_path)
+    await again.runner.open()
+    assert again.runner.takes_part("mercy")
+    assert not again.runner.takes_part("mallory")

@@ -94,7 +94,7 @@ class Life:
         """Update `number`, the same in every life."""
         update_id = UpdateId(site="mercy", incarnation="0123abcd", sequence=number)
         delta = torch.randn(LAYOUT.numel, generator=torch.Generator().manual_seed(number))
-        if not self.ledger.chunks(str(update_id)):
+        if not self.ledger.chunks("heart", str(update_id)):
             self.put(str(update_id), list(codec.encode(delta, LAYOUT, Code.FP16, chunk_bytes=CHUNK_BYTES, seed=number)))
         return update_id
 
@@ -279,8 +279,8 @@ def test_bodies_stay_until_two_checkpoints_cover_them(life: Life) -> None:
     for number in range(8, 16):
         life.step(number)
     assert life.bodies() == [8, 10, 12, 13]
-    assert life.ledger.chunks("mercy:0123abcd:0") == []
-    assert life.ledger.chunks("mercy:0123abcd:8") != []
+    assert life.ledger.chunks("heart", "mercy:0123abcd:0") == []
+    assert life.ledger.chunks("heart", "mercy:0123abcd:8") != []
 
 
 def test_bodies_that_a_kill_left_behind_leave_with_the_next_checkpoint(tmp_path: Path) -> None:
@@ -302,15 +302,15 @@ def test_a_refused_body_leaves_at_once(life: Life) -> None:
     update_id = life.arrives(3)
     life.keeper.drop(str(update_id))
     assert life.bodies() == []
-    assert life.ledger.chunks(str(update_id)) == []
+    assert life.ledger.chunks("heart", str(update_id)) == []
 
 
 # ------------------------------------------------------------------ the first params
 
 
-def initial(life: Life, flat: torch.Tensor, **changes: Any) -> UpdateManifest:
+def initial(life: Life, flat: torch.Tensor, own: Layout = LAYOUT, **changes: Any) -> UpdateManifest:
     update_id = "mercy:0123abcd:0"
-    frames = list(codec.encode(flat, LAYOUT, Code.FP32, chunk_bytes=CHUNK_BYTES, seed=0))
+    frames = list(codec.encode(flat, own, Code.FP32, chunk_bytes=CHUNK_BYTES, seed=0))
     life.put(update_id, frames)
     manifest = UpdateManifest(
         job="heart",
@@ -360,11 +360,21 @@ def test_initial_params_that_do_not_fit_their_layout_are_refused(
         _ = life.keeper.model
 
 
-def test_a_layout_that_claims_far_more_than_came_costs_no_memory(life: Life) -> None:
+def test_a_layout_that_claims_more_than_this_machine_has_costs_no_memory(life: Life) -> None:
     claimed = Layout.of([TensorSpec(name="w", shape=(10**11,), dtype="float32")])
     manifest = initial(life, torch.zeros(LAYOUT.numel), layout=claimed.to_dict(), layout_digest=claimed.digest)
-    with pytest.raises(LayoutError, match=r"bytes came for a layout of 100000000000 elements"):
+    with pytest.raises(LayoutError, match=r"of 100,000,000,000 elements needs 1862\.6 GiB of memory at the aggregator"):
         life.keeper.adopt_initial(manifest)
+
+
+def test_a_large_model_that_is_all_zeros_is_a_model(tmp_path: Path) -> None:
+    """A fresh head, LoRA's B: it takes next to nothing on the wire."""
+    zeros = Layout.of([TensorSpec(name="w", shape=(20 << 20,), dtype="float32")])
+    life = Life(tmp_path, spec())
+    changes = {"layout": zeros.to_dict(), "layout_digest": zeros.digest}
+    manifest = dataclasses.replace(initial(life, torch.zeros(zeros.numel), zeros), **changes)
+    assert manifest.body_bytes < zeros.numel // 100
+    assert life.keeper.adopt_initial(manifest) == zeros
 
 
 def test_initial_params_that_are_not_finite_are_refused(life: Life) -> None:
@@ -374,10 +384,11 @@ def test_initial_params_that_are_not_finite_are_refused(life: Life) -> None:
         life.keeper.adopt_initial(initial(life, flat))
 
 
-def test_a_file_becomes_version_0(life: Life) -> None:
+def test_a_file_becomes_version_0_in_the_layout_of_the_task(life: Life) -> None:
     params = {"weight": torch.randn(40, 50), "bias": torch.randn(5).half(), "steps": torch.tensor(3)}
     save_file(params, life.params_dir / "pretrained.safetensors")
-    assert life.keeper.start_from_file("pretrained.safetensors") == LAYOUT
+    manifest = initial(life, torch.zeros(LAYOUT.numel))
+    assert life.keeper.adopt_file(manifest, "pretrained.safetensors") == LAYOUT
     assert torch.equal(life.keeper.model.params[5:], params["weight"].reshape(-1))
 
 
@@ -387,7 +398,7 @@ def test_a_file_that_cannot_be_used_is_named_with_what_to_do(life: Life, content
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(LayoutError, match=rf"cannot read {path}: .*put the file there or correct the job"):
-        life.keeper.start_from_file(path.name)
+        life.keeper.check_file(path.name)
 
 
 # ------------------------------------------------------------------ the result

@@ -152,12 +152,13 @@ def test_a_whole_life_costs_the_copies_that_are_named(tmp_path: Path, kind: str,
 
 def test_so_does_a_start_from_a_file(tmp_path: Path) -> None:
     aggregator = Aggregator(tmp_path)
-    numel = LAYOUT.numel // 2
-    save_file({"w": torch.ones(numel), "half": torch.ones(numel).half()}, tmp_path / "params" / "first.safetensors")
+    params = {spec.name: torch.ones(spec.shape).half() for spec in LAYOUT.tensors}
+    save_file(params, tmp_path / "params" / "first.safetensors")
+    manifest = aggregator.put(torch.zeros(LAYOUT.numel), Code.FP32)
     keeper = aggregator.keeper()
 
     with growth() as found:
-        keeper.start_from_file("first.safetensors")
+        keeper.adopt_file(manifest, "first.safetensors")
 
     assert found.peak_bytes < MODEL_COPIES * MODEL_BYTES + BEYOND_BYTES
 

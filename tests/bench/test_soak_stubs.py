@@ -19,7 +19,7 @@ from services.site.trainer import TrainerDiedError
 def prepared(tmp_path: Path) -> PreparedUpdate:
     frames = tmp_path / "prepared"
     frames.write_bytes(b"frames")
-    return PreparedUpdate(frames=str(frames), frame_sizes=(6,), layout_digest="1a", numel=10)
+    return PreparedUpdate(frames=str(frames), frame_sizes=(6,), initial=str(frames), initial_sizes=(6,), numel=10)
 
 
 def trainer(update: PreparedUpdate, train_s: float) -> StubTrainer:
@@ -55,9 +55,16 @@ async def test_a_training_that_is_cancelled_leaves_nothing(prepared: PreparedUpd
     assert not (tmp_path / "1.frames").exists()
 
 
-async def test_it_does_not_pretend_to_make_params(prepared: PreparedUpdate) -> None:
-    with pytest.raises(TrainerDiedError, match="MakeInitial"):
-        await trainer(prepared, 1).ask(p.MakeInitial(path="x"))
+async def test_it_makes_the_prepared_params(prepared: PreparedUpdate, tmp_path: Path) -> None:
+    made = await trainer(prepared, 1).ask(p.MakeInitial(path=str(tmp_path / "0.frames")))
+    assert isinstance(made, p.Made)
+    assert (made.digest, made.frame_sizes) == (prepared.layout.digest, (6,))
+    assert (tmp_path / "0.frames").read_bytes() == b"frames"
+
+
+async def test_it_does_not_pretend_to_answer_what_no_trainer_is_asked(prepared: PreparedUpdate) -> None:
+    with pytest.raises(TrainerDiedError, match="Close"):
+        await trainer(prepared, 1).ask(p.Close())
 
 
 def test_a_plan_is_read_as_it_was_written_and_by_nobody_else(prepared: PreparedUpdate, tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ GOLDEN: list[tuple[wire.Message, str, bytes]] = [
     (
         m.OfferAnswer(site="mercy", job="heart", accepted=False, reason="task not allowed"),
         "offer-answer",
-        b'{"accepted":false,"job":"heart","reason":"task not allowed","site":"mercy"}',
+        b'{"accepted":false,"job":"heart","layout":"","reason":"task not allowed","site":"mercy"}',
     ),
     (
         m.ScoreAnswer(site="mercy", job="heart", version=3, metrics={"auc": 0.5}, num_examples=9),
@@ -59,7 +59,7 @@ GOLDEN: list[tuple[wire.Message, str, bytes]] = [
     ),
     (m.RollCall(session="a1"), "roll-call", b'{"session":"a1"}'),
     (m.JobOffer(job="heart", spec={"task": "digits"}), "offer", b'{"job":"heart","spec":{"task":"digits"}}'),
-    (m.InitialParamsRequest(job="heart"), "initial-params", b'{"job":"heart"}'),
+    (m.InitialParamsRequest(job="heart"), "initial-params", b'{"job":"heart","layout_only":false}'),
     (
         m.JobStarted(job="heart", session="0a", log="fedbus.models.heart.0b"),
         "job-started",
@@ -329,3 +329,98 @@ def test_messages_are_frozen_and_have_no_further_attributes() -> None:
         assert dataclasses.is_dataclass(cls)
         assert cls.__dataclass_params__.frozen  # type: ignore[attr-defined]
         assert "__slots__" in vars(cls)
+
+
+# ------------------------------------------------------------------ what a site says is bounded and means one thing
+
+STATUS = {"site": "mercy", "session": "s", "lease_s": 9.0, "jobs": []}
+MANIFEST = {
+    "job": "heart",
+    "update_id": UPDATE,
+    "kind": "delta",
+    "base_version": 0,
+    "num_examples": 1,
+    "layout_digest": "1a",
+    "frames": 1,
+    "body_bytes": 9,
+}
+ACTIVITY = {"job": "heart", "activity": "training", "version": 1}
+
+
+def read(name: str, body: dict[str, Any] | str) -> Any:
+    return wire.decode(name, HEADERS, (body if isinstance(body, str) else json.dumps(body)).encode())
+
+
+@pytest.mark.parametrize("key", ["base_version", "num_examples", "frames", "body_bytes", "steps", "train_s", "travel"])
+@pytest.mark.parametrize("value", ["10", True, None, [1], {}], ids=str)
+def test_a_number_that_is_none_is_refused(key: str, value: object) -> None:
+    with pytest.raises(DecodeError, match=key):
+        read("update", MANIFEST | {key: value})
+
+
+@pytest.mark.parametrize("value", [2**63, -(2**63) - 1, 10**300])
+def test_a_number_of_more_than_64_bits_is_refused(value: int) -> None:
+    with pytest.raises(DecodeError, match=r"num_examples|finite|Invalid JSON"):
+        read("update", MANIFEST | {"num_examples": value})
+
+
+def test_a_message_in_which_a_key_stands_twice_is_refused() -> None:
+    twice = json.dumps(MANIFEST)[:-1] + ',"num_examples":1000000}'
+    with pytest.raises(DecodeError, match="key 'num_examples' stands there twice"):
+        read("update", twice)
+    with pytest.raises(DecodeError, match="key 'loss' stands there twice"):
+        read("update", json.dumps(MANIFEST)[:-1] + ',"metrics":{"loss":1.0,"loss":2.0}}')
+
+
+@pytest.mark.parametrize(
+    ("name", "body", "text"),
+    [
+        ("leave", {"site": "mercy", "session": "s"}, "reason"),
+        ("offer-answer", {"site": "mercy", "job": "heart", "accepted": False}, "reason"),
+        ("resync", {"site": "mercy", "job": "heart"}, "reason"),
+        ("trainer-trouble", {"site": "mercy", "job": "heart", "restarts": 1}, "error"),
+        ("join", {"site": "mercy", "session": "s", "tasks": [], "fedbus_version": "1"}, "device"),
+    ],
+)
+def test_a_text_for_people_is_cut_and_holds_nothing_that_moves_a_terminal(
+    name: str, body: dict[str, Any], text: str
+) -> None:
+    said = getattr(read(name, body | {text: "\x1b[2J\u202eout of\nmemory" + "x" * 100_000}), text)
+    assert said.startswith("�[2J�out of memoryxx")
+    assert len(said) == 500
+
+
+def test_of_a_status_that_names_thousands_of_jobs_the_first_are_read() -> None:
+    jobs = [ACTIVITY | {"job": f"j{n}", "detail": "x" * 1000} for n in range(3000)]
+    status = read("status", STATUS | {"jobs": jobs})
+    assert [activity.job for activity in status.jobs] == [f"j{n}" for n in range(64)]
+    assert len(status.jobs[0].detail) == 500
+
+
+def test_of_a_score_with_too_many_metrics_or_names_too_long_the_rest_is_read() -> None:
+    score = {"site": "mercy", "job": "heart", "version": 1, "num_examples": 9}
+    metrics = {"x" * 65: 1.0, "auc\n": 1.0} | {f"m{n}": 1.0 for n in range(1000)}
+    assert list(read("score-answer", score | {"metrics": metrics}).metrics) == [f"m{n}" for n in range(256)]
+
+
+@pytest.mark.parametrize(
+    ("name", "body"),
+    [
+        ("leave", {"site": "mercy", "session": "s" * 65}),
+        ("leave", {"site": "mercy", "session": "s\n"}),
+        ("leave", {"site": "mercy\n", "session": "s"}),
+        ("status", STATUS | {"jobs": [ACTIVITY | {"job": "heart\n"}]}),
+        ("status", STATUS | {"jobs": [ACTIVITY | {"job": "../../etc"}]}),
+        ("update", MANIFEST | {"layout_digest": "1" * 65}),
+    ],
+    ids=str,
+)
+def test_a_name_that_none_of_ours_has_is_refused(name: str, body: dict[str, Any]) -> None:
+    with pytest.raises(DecodeError, match="must be"):
+        read(name, body)
+
+
+@pytest.mark.parametrize("text", [f"{UPDATE}\n", "mercy\n:0123abcd:7", "mercy:0123abcd\n:7", "mercy:0123ABCD:7"])
+def test_an_update_id_has_one_spelling(text: str) -> None:
+    with pytest.raises(ValueError, match=r"is not site|must be|malformed"):
+        m.UpdateId.parse(text)

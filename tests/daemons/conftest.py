@@ -156,8 +156,9 @@ class House:
     # processes
 
     def trainers(self, daemon: Daemon) -> list[psutil.Process]:
-        """Trainer processes of a site daemon."""
-        return psutil.Process(daemon.pid).children()
+        """Trainer processes of a site daemon; each is the child of a guardian."""
+        guardians = psutil.Process(daemon.pid).children()
+        return [trainer for guardian in guardians for trainer in guardian.children()[:1]]
 
     def wait_gone(self, process: psutil.Process) -> None:
         """Wait until a process has ended; a zombie has."""

@@ -9,10 +9,9 @@ import pytest
 from fedbus.bench.abuse import run
 from fedbus.bench.abuse.attack import Target, attack
 from fedbus.bench.abuse.cases import End
+from fedbus.bench.abuse.logins import site
 from fedbus.bench.figures import MIB
 from fedbus.bus import mail
-from fedbus.bus.connection import Session
-from fedbus.bus.publisher import Publisher
 from fedbus.core import messages as m
 from fedbus.core.facts import Folded, Refused
 
@@ -72,8 +71,9 @@ def test_what_a_site_was_told_is_safe_and_never_became_whole_is_refused_at_the_e
     )
 
     async def send():
-        async with Session(target.url("site-a"), name="site-a/test") as session:
-            await Publisher(session).publish(mail.from_trainer(manifest, site="site-a"))
+        async with site("site-a", target.url("site-a")) as by_hand:
+            await by_hand.take_part(target.job)
+            await by_hand.publisher.publish(mail.from_trainer(manifest, site="site-a"))
 
     asyncio.run(send())
     # when the job ends

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from datetime import timedelta
 
 import pika
 import pytest
 
+from fedbus.bench.abuse.logins import site
 from fedbus.bench.local import wait_until
 
 HEADERS = {"schema": 1}
@@ -32,6 +34,12 @@ def job(manned_house):
     manned_house.start_site("cleveland", step_delay_s=0.05)
     job = manned_house.submit(stop={"versions": 100_000})
     manned_house.committed(1)
+
+    async def accept():
+        async with site("hungary", manned_house.running.url("hungary")) as by_hand:
+            await by_hand.take_part(job)
+
+    asyncio.run(accept())
     return job
 
 

@@ -46,10 +46,11 @@ def update(house, job):
     return [mail.from_trainer(message, site="site-b") for message in messages]
 
 
-async def test_an_upload_that_stopped_is_dropped_asked_for_and_folded_when_its_site_goes_on(house, update):
+async def test_an_upload_that_stopped_is_dropped_asked_for_and_folded_when_its_site_goes_on(house, job, update):
     assert len(update) == 6
     async with asyncio.timeout(60), site("site-b", house.running.url("site-b")) as by_hand:
         # given a site that sends two chunks of an update and goes away
+        await by_hand.take_part(job)
         await by_hand.publisher.publish_many(update[:2])
         dropped = await asyncio.to_thread(house.aggregator.wait_for, "upload-dropped", site="site-b")
         assert dropped["text"].startswith(f"site-b: 2 of 5 chunks of update {UPDATE} came, then nothing for")

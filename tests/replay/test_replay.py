@@ -219,7 +219,9 @@ def test_an_aggregator_that_does_not_keep_any_more_leaves_what_was_kept(job: Job
     job.open(keep_updates=False)
     job.ends()
     assert set(kept) <= set(job.archived())
-    assert all(job.ledger.chunks(name.removesuffix(".frames").replace(".", ":")) for name in kept if "frames" in name)
+    assert all(
+        job.ledger.chunks("heart", name.removesuffix(".frames").replace(".", ":")) for name in kept if "frames" in name
+    )
 
 
 def test_a_refused_body_is_never_kept(job: Job) -> None:
@@ -232,7 +234,7 @@ def test_a_refused_body_is_never_kept(job: Job) -> None:
     job.ends()
     # then
     assert "mercy.0123abcd.99.frames" not in job.archived()
-    assert job.ledger.chunks(str(update_id)) == []
+    assert job.ledger.chunks("heart", str(update_id)) == []
     assert job.verdict().identical
 
 

@@ -113,6 +113,7 @@ def test_settings_cannot_be_changed() -> None:
     [
         ({"threads": 0}, "--threads, FEDBUS_THREADS or threads in [site]"),
         ({"site_name": "Mercy!"}, "--name, FEDBUS_SITE_NAME or site_name in [site]"),
+        ({"site_name": "mercy\n"}, "--name, FEDBUS_SITE_NAME or site_name in [site]"),
         ({"site_data": None}, "--data, FEDBUS_SITE_DATA or site_data in [site]"),
         ({"tasks": 3}, "--task, FEDBUS_TASKS or tasks in [site]"),
         ({"log_level": "loud"}, "--log-level, FEDBUS_LOG_LEVEL or log_level in [site]"),

@@ -82,6 +82,17 @@ def test_hospitals_bring_their_own_data(tmp_path: Path) -> None:
     assert sorted(facts["sites"]) == ["cleveland", "hungary", "switzerland", "va-long-beach"]
 
 
+def test_the_curve_counts_what_another_scanner_sees_also_of_shared_test_images(job: Path, tmp_path: Path) -> None:
+    other = tmp_path / "scanners.yaml"
+    keys = "{shared_test: true, scanner_sites: 1, scanner_scale: 0.2, scanner_shift: 0.7}"
+    other.write_text(JOB.replace("{shared_test: true}", keys))
+
+    alike, apart = (json.loads(run(path, "--sites", "3", "-o", "json").stdout)["points"][0] for path in (job, other))
+
+    assert alike["version"] == apart["version"] == 0  # the same params, before anybody has trained
+    assert alike["metrics"]["loss"] != apart["metrics"]["loss"]
+
+
 def test_data_folders_name_the_sites(job: Path, tmp_path: Path) -> None:
     for index, name in enumerate(("north", "south")):
         (tmp_path / "data" / name).mkdir(parents=True)

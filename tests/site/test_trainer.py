@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
+import subprocess
+import sys
 from datetime import timedelta
 from pathlib import Path
 
+import psutil
 import pytest
+import structlog
 import torch
 
 from fedbus.bench.local import wait_until
@@ -66,6 +72,98 @@ async def test_a_step_that_goes_on_after_cancel_costs_the_trainer_its_life(
             await training
         with pytest.raises(TrainerDiedError, match="SIGKILL"):
             await trainer.ask(p.Evaluate(version=0))
+
+
+def spawned(folder: Path) -> list[psutil.Process]:
+    """What the stub's training has started, once it has."""
+    wait_until((folder / "spawned").exists, within=LIMIT, what="the processes of the task")
+    return [psutil.Process(int(pid)) for pid in (folder / "spawned").read_text().split()]
+
+
+def wait_gone(processes: list[psutil.Process]) -> None:
+    def gone() -> bool:
+        return not any(each.is_running() and each.status() != psutil.STATUS_ZOMBIE for each in processes)
+
+    wait_until(gone, within=LIMIT, what="the end of what the task started")
+
+
+async def test_what_a_task_started_ends_with_its_trainer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # given a task that has started processes: plain, orphaned, forked and in a session of its own
+    monkeypatch.setenv("PYTHONPATH", str(STUB_TASKS))
+    async with start_trainer(lambda _: None, threads=1) as trainer:
+        await load_initial(trainer, tmp_path, "stub", {"mode": "spawn"})
+        await trainer.ask(p.Train(path=str(tmp_path / "delta"), seed=0))
+        processes = await asyncio.to_thread(spawned, tmp_path)
+        assert len(processes) == 4
+        assert all(process.is_running() for process in processes)
+    # when the trainer is told to close, then they are gone with it
+    wait_gone(processes)
+
+
+async def test_what_a_task_started_does_not_hide_that_its_trainer_was_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given a training in which a fork holds the trainer's socket open
+    monkeypatch.setenv("PYTHONPATH", str(STUB_TASKS))
+    async with start_trainer(lambda _: None, threads=1) as trainer:
+        await load_initial(trainer, tmp_path, "stub", {"mode": "spawn-block"})
+        training = asyncio.create_task(trainer.ask(p.Train(path=str(tmp_path / "delta"), seed=0)))
+        processes = await asyncio.to_thread(spawned, tmp_path)
+        # when the trainer is killed, as the kernel does when memory runs out
+        os.kill(trainer.pid, signal.SIGKILL)
+        # then the daemon hears of it, and nothing is left
+        async with asyncio.timeout(LIMIT.total_seconds()):
+            with pytest.raises(TrainerDiedError, match=f"the trainer process {trainer.pid} was killed by SIGKILL"):
+                await training
+        await asyncio.to_thread(wait_gone, processes)
+
+
+DAEMON = """
+import asyncio, sys
+from pathlib import Path
+from tests_of_trainer import load_initial
+from services.site.trainer import start_trainer
+from fedbus.training import protocol as p
+
+async def main():
+    folder = Path(sys.argv[1])
+    async with start_trainer(lambda _: None, threads=1) as trainer:
+        await load_initial(trainer, folder, "stub", {"mode": "spawn-block"})
+        await trainer.ask(p.Train(path=str(folder / "delta"), seed=0))
+
+asyncio.run(main())
+"""
+
+
+def test_what_a_task_started_ends_when_the_daemon_is_killed(tmp_path: Path) -> None:
+    # given a daemon in a training that has started processes
+    code = DAEMON.replace("tests_of_trainer", Path(__file__).stem)
+    path = os.pathsep.join([str(STUB_TASKS), str(Path(__file__).parent)])
+    daemon = subprocess.Popen([sys.executable, "-c", code, tmp_path], env=os.environ | {"PYTHONPATH": path})
+    processes = [*spawned(tmp_path), *psutil.Process(daemon.pid).children(recursive=True)]
+    # when it is killed without a word
+    daemon.kill()
+    daemon.wait()
+    # then trainer, guardian and all that they started are gone
+    wait_gone(processes)
+
+
+async def test_a_flood_of_output_keeps_neither_the_task_waiting_nor_the_log_growing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given a task that prints a million lines
+    monkeypatch.setenv("PYTHONPATH", str(STUB_TASKS))
+    with structlog.testing.capture_logs() as lines:
+        async with start_trainer(lambda _: None, threads=1) as trainer:
+            await load_initial(trainer, tmp_path, "stub", {"mode": "print"})
+            # when it trains, it is done
+            assert isinstance(await trainer.ask(p.Train(path=str(tmp_path / "delta"), seed=0)), p.Trained)
+    # then the log has its first lines and says how much it has not
+    kept = [line["line"] for line in lines if line["event"] == "task-output"]
+    assert kept[0] == "patient 0"
+    assert len(kept) < 1000
+    lost = [line["text"] for line in lines if line["event"] == "task-output-lost"]
+    assert sum(int(text.split()[0]) for text in lost) + len(kept) >= 1_000_000
 
 
 async def test_cancel_between_two_trainings_is_no_limit_for_the_next(tmp_path: Path) -> None:

@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import struct
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 
 from fedbus.core import messages as m
 from fedbus.core.frames import Code, build_frame
 from fedbus.core.jobspec import JobSpec
 from fedbus.core.seeds import training_seed
+from fedbus.errors import DiskFullError
 from fedbus.store.outbox import Outbox
 from fedbus.training import protocol as p
+from fedbus.training.sayable import LONGEST_SAID
 from services.site.model_files import ModelFiles
+from services.site.score_duty import ScoreDuty
 from services.site.settings import SiteSettings
 from services.site.trainer import TrainerDiedError, TrainerFailedError
-from services.site.training_loop import LONGEST_ERROR, TrainingLoop
+from services.site.training_loop import TrainingLoop
 
 LAYOUT = {"tensors": [["w", [10], "float32"]]}
 OPENED = p.Opened(device="cpu", layout_digest="1a", numel=10)
@@ -42,7 +48,9 @@ async def until(true: Callable[[], bool]) -> None:
 class Clinic:
     """A site's training loop between a scripted trainer and lists of what it said."""
 
-    def __init__(self, folder: Path, *, max_in_flight: int = 1, **spec: Any) -> None:
+    def __init__(
+        self, folder: Path, *, max_in_flight: int = 1, score_limit_s: float = 50, stop_grace_s: float = 10, **spec: Any
+    ) -> None:
         local = {"steps": 3, "batch_size": 8, "learning_rate": 0.1, "evaluate": False, **spec.pop("local", {})}
         job = {"name": "heart", "task": "t", "local": local, "stop": {"versions": 9}, **spec}
         self.files = ModelFiles(folder / "model")
@@ -50,12 +58,17 @@ class Clinic:
         self.asked: asyncio.Queue[p.Command] = asyncio.Queue()
         self.answers: asyncio.Queue[p.Reply | Exception] = asyncio.Queue()
         self.said: list[Any] = []
+        self.accepted: list[m.OfferAnswer] = []
         self.updates: list[m.UpdateId] = []
         self.pauses: list[float] = []
         self.cancels = 0
         self.starts = 0
+        self.ends = 0
+        self.said_while_pausing: list[m.JobActivity] = []
         self.pid = 1
-        settings = SiteSettings(site_name="mercy", site_data=folder, max_in_flight=max_in_flight)
+        settings = SiteSettings(
+            site_name="mercy", site_data=folder, max_in_flight=max_in_flight, score_limit_s=score_limit_s
+        )
         self.loop = TrainingLoop(
             "heart",
             JobSpec.parse(job),
@@ -66,6 +79,7 @@ class Clinic:
             on_update=self.updates.append,
             start=self.start,
             sleep=self.sleep,
+            stop_grace=timedelta(seconds=stop_grace_s),
         )
 
     # the trainer, as the loop sees it
@@ -74,7 +88,10 @@ class Clinic:
     async def start(self, on_progress: Callable[[p.Progress], None], *, threads: int) -> AsyncIterator[Clinic]:
         self.starts += 1
         self.on_progress = on_progress
-        yield self
+        try:
+            yield self
+        finally:
+            self.ends += 1
 
     async def ask(self, command: p.Command) -> p.Reply:
         self.asked.put_nowait(command)
@@ -89,10 +106,11 @@ class Clinic:
     # the rest of the site
 
     async def say(self, message: Any) -> None:
-        self.said.append(message)
+        (self.accepted if isinstance(message, m.OfferAnswer) else self.said).append(message)
 
     async def sleep(self, pause_s: float) -> None:
         self.pauses.append(pause_s)
+        self.said_while_pausing.append(self.loop.activity)
 
     async def hold(self, version: int, part: str = "snapshot") -> None:
         self.files.chunk(m.Chunk(job="heart", transfer=str(version), part=part, index=0, count=1, body=FRAME))
@@ -416,7 +434,7 @@ async def test_the_residual_goes_from_one_update_to_the_next_and_back_when_it_is
 async def test_initial_params_are_made_before_any_version_is_there(clinic: Clinic) -> None:
     async with running(clinic):
         await clinic.opens()
-        await clinic.loop.make_initial()
+        await clinic.loop.make_initial(m.InitialParamsRequest(job="heart"))
         made: p.MakeInitial = await clinic.expects(p.MakeInitial)
         write(made.path, b"params")
         clinic.answers.put_nowait(p.Made(layout=LAYOUT, frame_sizes=(6,), digest="1a"))
@@ -439,7 +457,9 @@ async def test_each_version_is_scored_before_it_is_trained_from_when_the_job_say
         clinic.trains(3)
         # the second update from the same version is not scored again
         await clinic.expects(p.Train)
-    assert clinic.said == [m.ScoreAnswer(site="mercy", job="heart", version=3, metrics={"auc": 0.7}, num_examples=9)]
+    (score,) = clinic.said
+    assert (score.version, score.metrics, score.num_examples) == (3, {"auc": 0.7}, 9)
+    assert score.not_finite == ("loss",)
 
 
 async def test_a_request_for_a_score_cancels_the_training_and_is_the_last_duty(clinic: Clinic) -> None:
@@ -562,13 +582,13 @@ async def test_an_error_as_long_as_a_book_is_told_in_short(clinic: Clinic) -> No
         async with asyncio.timeout(30):
             await task
     (trouble,) = clinic.said
-    assert len(trouble.error) == len(clinic.loop.activity.detail) == LONGEST_ERROR
+    assert len(trouble.error) == len(clinic.loop.activity.detail) == LONGEST_SAID
 
 
 async def test_initial_params_are_made_again_when_the_trainer_died_over_them(clinic: Clinic) -> None:
     async with running(clinic):
         await clinic.opens()
-        await clinic.loop.make_initial()
+        await clinic.loop.make_initial(m.InitialParamsRequest(job="heart"))
         await clinic.expects(p.MakeInitial)
         clinic.answers.put_nowait(TrainerDiedError("killed"))
         await clinic.opens()
@@ -608,6 +628,170 @@ async def test_deltas_that_fail_are_tried_from_the_snapshot_and_then_a_fresh_one
         await clinic.hold(1)
         load = await clinic.loads(1)
     assert load.snapshot is not None
+
+
+FAILED = p.Failed(error="KeyError in Ward.evaluate", traceback="KeyError: Mustermann", fatal=False, reference="1f")
+
+
+async def scored_next(clinic: Clinic) -> m.ScoreAnswer:
+    """The next thing that is said, which must be a score."""
+    await until(lambda: bool(clinic.said))
+    score = clinic.said.pop(0)
+    assert isinstance(score, m.ScoreAnswer)
+    return score
+
+
+async def test_a_version_that_cannot_be_scored_is_said_and_trained_from(tmp_path: Path) -> None:
+    clinic = Clinic(tmp_path, max_in_flight=2, local={"evaluate": True})
+    async with running(clinic):
+        await clinic.opens()
+        await clinic.hold(3)
+        await clinic.loads(3)
+        # when its evaluation fails
+        await clinic.expects(p.Evaluate)
+        clinic.answers.put_nowait(TrainerFailedError(FAILED))
+        # then that is told in the words that may leave, and the training goes on in the same trainer
+        await clinic.expects(p.Train)
+        clinic.trains(3)
+        await clinic.expects(p.Train)
+    score = await scored_next(clinic)
+    assert (score.version, score.metrics, score.failed) == (3, {}, "KeyError in Ward.evaluate")
+    assert (clinic.starts, clinic.said) == (1, [])
+
+
+async def test_a_final_score_that_fails_is_said_at_once(clinic: Clinic) -> None:
+    async with running(clinic):
+        await clinic.opens()
+        await clinic.hold(1)
+        await clinic.loads(1)
+        await clinic.expects(p.Train)
+        await clinic.loop.score(1)
+        clinic.answers.put_nowait(p.Cancelled(base_version=1, steps=2))
+        await clinic.expects(p.Evaluate)
+        clinic.answers.put_nowait(TrainerFailedError(FAILED))
+        await clinic.idle("waiting for the end of the job")
+    assert (await scored_next(clinic)).failed == "KeyError in Ward.evaluate"
+
+
+async def test_an_evaluation_that_kills_its_trainer_is_said_and_not_tried_again(tmp_path: Path) -> None:
+    clinic = Clinic(tmp_path, local={"evaluate": True})
+    async with running(clinic):
+        await clinic.opens()
+        await clinic.hold(3)
+        await clinic.loads(3)
+        await clinic.expects(p.Evaluate)
+        clinic.answers.put_nowait(TrainerDiedError("killed by SIGSEGV"))
+        assert (await scored_next(clinic)).failed == "killed by SIGSEGV"
+        # then the next trainer trains from this version without scoring it
+        await clinic.opens()
+        await clinic.loads(3)
+        await clinic.expects(p.Train)
+
+
+async def test_a_task_whose_score_is_none_is_not_asked_for_another(tmp_path: Path) -> None:
+    clinic = Clinic(tmp_path, max_in_flight=2, local={"evaluate": True})
+    async with running(clinic):
+        await clinic.opens()
+        await clinic.hold(3)
+        await clinic.loads(3)
+        await clinic.expects(p.Evaluate)
+        clinic.answers.put_nowait(TrainerFailedError(dataclasses.replace(FAILED, error="returned a dict", fatal=True)))
+        await clinic.expects(p.Train)
+        await clinic.hold(4, "delta")
+        clinic.trains(3)
+        # then the next version is not given to it
+        await clinic.loads(4)
+        await clinic.expects(p.Train)
+    assert [(score.version, score.failed) for score in clinic.said] == [(3, "returned a dict"), (4, "returned a dict")]
+
+
+async def test_an_evaluation_that_never_comes_back_is_given_up_in_time(tmp_path: Path) -> None:
+    clinic = Clinic(tmp_path, score_limit_s=0.01)
+    async with running(clinic):
+        await clinic.opens()
+        await clinic.hold(1)
+        await clinic.loads(1)
+        await clinic.expects(p.Train)
+        await clinic.loop.score(1)
+        clinic.answers.put_nowait(p.Cancelled(base_version=1, steps=2))
+        # when no answer comes, then that is said, the trainer goes, and no other is started for nothing
+        score = await scored_next(clinic)
+        assert (score.version, score.failed) == (1, "not scored within 0.01 s")
+        await until(lambda: clinic.loop.activity.activity == "waiting for the end of the job")
+    assert clinic.ends == clinic.starts == 1
+
+
+async def test_a_version_that_does_not_come_is_no_reason_to_wait_for_its_score(tmp_path: Path) -> None:
+    clinic = Clinic(tmp_path, score_limit_s=0.01)
+    async with running(clinic):
+        await clinic.opens()
+        await clinic.loop.score(7)
+        assert (await scored_next(clinic)).version == 7
+
+
+def test_asking_again_for_a_score_gives_no_more_time() -> None:
+    duty = ScoreDuty(limit_s=50.0)
+    duty.ask(3, now=0.0)
+    duty.ask(3, now=40.0)
+    assert duty.by == 50.0
+    duty.ask(4, now=45.0)
+    duty.done(3)
+    assert (duty.wanted, duty.by) == (4, 95.0)
+    duty.done(4)
+    assert (duty.wanted, duty.by, duty.newest) == (None, None, 4)
+
+
+async def test_a_job_that_ended_does_not_wait_for_an_evaluation(tmp_path: Path) -> None:
+    clinic = Clinic(tmp_path, local={"evaluate": True}, stop_grace_s=0.01)
+    async with running(clinic) as task:
+        await clinic.opens()
+        await clinic.hold(1)
+        await clinic.loads(1)
+        await clinic.expects(p.Evaluate)
+        await clinic.loop.stop()
+        async with asyncio.timeout(30):
+            await task
+    assert (clinic.ends, clinic.said) == (1, [])
+
+
+async def test_what_is_left_out_of_an_answer_is_said_in_the_log_and_nowhere_else(clinic: Clinic) -> None:
+    with structlog.testing.capture_logs() as lines:
+        async with running(clinic):
+            await clinic.opens()
+            await clinic.hold(0)
+            await clinic.loads(0)
+            await clinic.expects(p.Train)
+            clinic.answers.put_nowait(
+                p.Trained(base_version=0, frame_sizes=(), num_examples=1, steps=1, seconds=0.1, notes=("Mustermann",))
+            )
+            (update_id,) = await updates_of(clinic, 1)
+    assert [line["text"] for line in lines if line["event"] == "task-answer"] == ["Mustermann"]
+    entry = clinic.outbox.entry(update_id)
+    assert entry is not None
+    assert "Mustermann" not in str(entry.manifest)
+
+
+async def test_the_text_of_an_error_stands_in_the_log_under_its_reference(clinic: Clinic) -> None:
+    with structlog.testing.capture_logs() as lines:
+        async with running(clinic):
+            await clinic.expects(p.Open)
+            clinic.answers.put_nowait(TrainerFailedError(FAILED))
+            await clinic.opens()
+    (line,) = (line for line in lines if line["event"] == "trainer-trouble")
+    assert (line["log_level"], line["reference"], line["traceback"]) == ("error", "1f", "KeyError: Mustermann")
+    assert "Mustermann" not in f"{clinic.said} {clinic.loop.activity}"
+
+
+async def test_a_full_disk_is_told_without_the_names_of_folders(clinic: Clinic) -> None:
+    async with running(clinic):
+        await clinic.opens()
+        await clinic.hold(0)
+        await clinic.loads(0)
+        await clinic.expects(p.Train)
+        clinic.answers.put_nowait(DiskFullError("no room to write /data/Mustermann"))
+        await clinic.expects(p.Open)
+    (activity,) = clinic.said_while_pausing
+    assert activity.detail == "there is no room in the state folder of the site"
 
 
 async def test_an_answer_to_another_question_is_a_dead_trainer(clinic: Clinic) -> None:

@@ -102,12 +102,12 @@ def test_a_column_that_may_not_change_is_refused(ledger: Ledger) -> None:
 def test_a_chunk_that_came_twice_keeps_its_first_place(ledger: Ledger) -> None:
     ledger.record_arrivals([chunk(0, offset=0), chunk(1, offset=10)], [], at=1.0)
     ledger.record_arrivals([chunk(1, offset=500)], [], at=2.0)
-    assert ledger.chunks(UPDATE) == [(0, 0, 10), (1, 10, 10)]
+    assert ledger.chunks("heart", UPDATE) == [(0, 0, 10), (1, 10, 10)]
 
 
 def test_chunks_are_listed_by_index_whatever_order_they_came_in(ledger: Ledger) -> None:
     ledger.record_arrivals([chunk(2, offset=0), chunk(0, offset=10), chunk(1, offset=20)], [], at=1.0)
-    assert [index for index, _, _ in ledger.chunks(UPDATE)] == [0, 1, 2]
+    assert [index for index, _, _ in ledger.chunks("heart", UPDATE)] == [0, 1, 2]
 
 
 def test_a_manifest_that_came_twice_keeps_its_first_text(ledger: Ledger) -> None:
@@ -119,7 +119,7 @@ def test_a_manifest_that_came_twice_keeps_its_first_text(ledger: Ledger) -> None
 def test_an_update_goes_from_receiving_to_spooled_to_decided(ledger: Ledger) -> None:
     ledger.record_arrivals([chunk(0)], [(UPDATE, "heart", "mercy", "text")], at=1.0)
     assert ledger.update_states("heart") == {UPDATE: RECEIVING}
-    ledger.mark_spooled([UPDATE], at=2.0)
+    ledger.mark_spooled("heart", [UPDATE], at=2.0)
     assert ledger.update_states("heart") == {UPDATE: SPOOLED}
     ledger.record_facts("heart", [("folded", {})], decided={UPDATE: {}}, at=3.0)
     assert ledger.update_states("heart") == {UPDATE: DECIDED}
@@ -129,32 +129,32 @@ def test_an_update_goes_from_receiving_to_spooled_to_decided(ledger: Ledger) -> 
 def test_a_decided_update_is_never_spooled_or_received_again(ledger: Ledger) -> None:
     ledger.record_arrivals([chunk(0)], [(UPDATE, "heart", "mercy", "text")], at=1.0)
     ledger.record_facts("heart", [], decided={UPDATE: {}}, at=2.0)
-    ledger.mark_spooled([UPDATE], at=3.0)
+    ledger.mark_spooled("heart", [UPDATE], at=3.0)
     ledger.record_arrivals([chunk(0)], [(UPDATE, "heart", "mercy", "text")], at=4.0)
     assert ledger.update_states("heart") == {UPDATE: DECIDED}
 
 
 def test_a_decided_update_keeps_its_receipt(ledger: Ledger) -> None:
     ledger.record_arrivals([chunk(0)], [], at=1.0)
-    assert ledger.receipt(UPDATE) is None
+    assert ledger.receipt("heart", UPDATE) is None
     ledger.record_facts("heart", [], decided={UPDATE: {"outcome": "refused", "reason": "stale"}}, at=2.0)
-    assert ledger.receipt(UPDATE) == {"outcome": "refused", "reason": "stale"}
-    assert ledger.receipt("mercy:0123abcd:9") is None
+    assert ledger.receipt("heart", UPDATE) == {"outcome": "refused", "reason": "stale"}
+    assert ledger.receipt("heart", "mercy:0123abcd:9") is None
 
 
 def test_complete_updates_wait_in_the_order_in_which_they_became_complete(ledger: Ledger) -> None:
     for number in (1, 2, 3):
         ledger.record_arrivals([], [(f"mercy:0123abcd:{number}", "heart", "mercy", f"text {number}")], at=1.0)
-    ledger.mark_spooled(["mercy:0123abcd:3"], at=2.0)
-    ledger.mark_spooled(["mercy:0123abcd:1", "mercy:0123abcd:2"], at=3.0)
+    ledger.mark_spooled("heart", ["mercy:0123abcd:3"], at=2.0)
+    ledger.mark_spooled("heart", ["mercy:0123abcd:1", "mercy:0123abcd:2"], at=3.0)
     assert ledger.manifests("heart", SPOOLED) == ["text 3", "text 1", "text 2"]
 
 
 def test_the_places_of_bodies_that_are_gone_are_forgotten(ledger: Ledger) -> None:
     ledger.record_arrivals([chunk(0), chunk(0, "mercy:0123abcd:2")], [], at=1.0)
-    ledger.forget_chunks([UPDATE])
-    assert ledger.chunks(UPDATE) == []
-    assert len(ledger.chunks("mercy:0123abcd:2")) == 1
+    ledger.forget_chunks("heart", [UPDATE])
+    assert ledger.chunks("heart", UPDATE) == []
+    assert len(ledger.chunks("heart", "mercy:0123abcd:2")) == 1
 
 
 # ------------------------------------------------------------------ facts and versions
@@ -165,13 +165,13 @@ def test_of_an_incomplete_update_that_is_forgotten_only_the_manifest_stays(ledge
     begun, lacking, whole = UPDATE, "mercy:0123abcd:2", "mercy:0123abcd:3"
     chunks = [chunk(0, update_id) for update_id in (begun, lacking, whole)]
     ledger.record_arrivals(chunks, [(u, "heart", "mercy", "{}") for u in (lacking, whole)], at=1.0)
-    ledger.mark_spooled([whole], at=2.0)
+    ledger.mark_spooled("heart", [whole], at=2.0)
     # when all are to be forgotten
-    ledger.forget_updates([begun, lacking, whole])
+    ledger.forget_updates("heart", [begun, lacking, whole])
     # then the first was never there, the second has nothing but its manifest, and the third is not touched
     assert ledger.update_states("heart") == {lacking: RECEIVING, whole: SPOOLED}
     assert ledger.manifests("heart", RECEIVING) == ["{}"]
-    assert [len(ledger.chunks(u)) for u in (begun, lacking, whole)] == [0, 0, 1]
+    assert [len(ledger.chunks("heart", u)) for u in (begun, lacking, whole)] == [0, 0, 1]
 
 
 def test_facts_come_in_the_order_they_were_recorded_with_rising_numbers(ledger: Ledger) -> None:
@@ -212,8 +212,8 @@ def test_the_chunks_of_a_job_that_ended_are_forgotten_and_those_of_others_stay(l
     other = ChunkRow(update_id="mercy:0123abcd:2", job="lungs", site="mercy", index=0, offset=0, length=1)
     ledger.record_arrivals([chunk(0), other], [], at=1.0)
     ledger.forget_job_chunks("heart")
-    assert ledger.chunks(UPDATE) == []
-    assert len(ledger.chunks("mercy:0123abcd:2")) == 1
+    assert ledger.chunks("heart", UPDATE) == []
+    assert len(ledger.chunks("lungs", "mercy:0123abcd:2")) == 1
 
 
 def test_an_error_in_the_middle_leaves_nothing_of_the_call(ledger: Ledger) -> None:
@@ -275,7 +275,7 @@ def test_a_ledger_of_another_release_is_refused_and_left_as_it_is(path: Path) ->
         other.execute("PRAGMA user_version=9")
     other.close()
     before = path.read_bytes()
-    with pytest.raises(StoreError, match="has schema 9, this release reads 1: upgrade fedbus"):
+    with pytest.raises(StoreError, match="has schema 9, this release reads 1 and 2: upgrade fedbus"):
         Ledger(path)
     assert path.read_bytes() == before
 
@@ -312,3 +312,45 @@ def test_two_threads_write_without_losing_anything(ledger: Ledger) -> None:
         facts = ledger.facts(job)
         assert [fact.body["n"] for fact in facts] == [n for n in range(40) for _ in range(2)]
         assert all(b.seq == a.seq + 1 for a, b in zip(facts[::2], facts[1::2], strict=True))
+
+
+# ------------------------------------------------------------------ one id in two jobs
+
+
+def test_an_update_id_in_two_jobs_is_two_updates(ledger: Ledger) -> None:
+    # given an update of one job, and chunk and manifest of the same id in another
+    other = ChunkRow(update_id=UPDATE, job="lungs", site="mercy", index=1, offset=99, length=3)
+    ledger.record_arrivals([chunk(0)], [(UPDATE, "heart", "mercy", "of heart")], at=1.0)
+    ledger.record_arrivals([other], [(UPDATE, "lungs", "mercy", "of lungs")], at=1.0)
+    # when one is decided and its body is dropped
+    ledger.mark_spooled("lungs", [UPDATE], at=2.0)
+    ledger.record_facts("lungs", [], decided={UPDATE: {"outcome": "refused"}}, at=2.0)
+    ledger.forget_chunks("lungs", [UPDATE])
+    # then nothing of the other one has changed
+    assert ledger.chunks("heart", UPDATE) == [(0, 0, 10)]
+    assert ledger.chunks("lungs", UPDATE) == []
+    assert (ledger.update_states("heart"), ledger.receipt("heart", UPDATE)) == ({UPDATE: RECEIVING}, None)
+    assert ledger.receipt("lungs", UPDATE) == {"outcome": "refused"}
+    ledger.forget_updates("lungs", [UPDATE])
+    ledger.forget_job_chunks("lungs")
+    assert ledger.manifests("heart", RECEIVING) == ["of heart"]
+    assert ledger.chunks("heart", UPDATE) == [(0, 0, 10)]
+
+
+def test_a_job_is_found_by_its_id_and_the_endings_of_many_at_once(ledger: Ledger) -> None:
+    submit(ledger)
+    ledger.set_job("heart", state="finished", reason="version 3 of 3 is there")
+    row = ledger.job("heart")
+    assert row is not None
+    assert (row.job, row.state) == ("heart", "finished")
+    assert ledger.job("lungs") is None
+    assert ledger.endings(["lungs", "heart"]) == {"heart": ("finished", "version 3 of 3 is there")}
+
+
+def test_who_accepted_a_job_is_kept_for_each_job(ledger: Ledger, path: Path) -> None:
+    for _ in range(2):
+        ledger.add_participant("heart", "mercy", at=1.0)
+    ledger.add_participant("lungs", "ucsf", at=1.0)
+    with Ledger(path) as again:
+        assert again.participants("heart") == {"mercy"}
+        assert again.participants("brain") == frozenset()

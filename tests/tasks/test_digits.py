@@ -59,13 +59,32 @@ def test_the_share_of_a_site_comes_from_its_folder_before_the_job(tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    "text", ['{"index": 4, "sites": 4}', '{"index": 0}', "[]", "not json", '{"index": "0", "sites": 2}']
+    "text",
+    [
+        '{"index": 4, "sites": 4}',
+        '{"index": 0}',
+        "[]",
+        "not json",
+        '{"index": "0", "sites": 2}',
+        '{"index": false, "sites": 2}',
+    ],
 )
 def test_a_wrong_share_says_what_was_expected(text: str, tmp_path: Path) -> None:
     (tmp_path / "digits.json").write_text(text)
 
     with pytest.raises(DataError, match="expected"):
         Digits(site_of(tmp_path))
+
+
+def test_a_share_saved_by_a_windows_editor_is_read(tmp_path: Path) -> None:
+    (tmp_path / "digits.json").write_text('{"index": 0, "sites": 2}', encoding="utf-8-sig")
+
+    assert Digits(site_of(tmp_path))
+
+
+def test_a_site_that_the_job_names_twice_has_no_share(tmp_path: Path) -> None:
+    with pytest.raises(TaskError, match="name each site once"):
+        Digits(site_of(tmp_path, sites=["site-a", "site-b", "site-a"]))
 
 
 def test_a_site_without_a_share_is_told_what_to_write(tmp_path: Path) -> None:
@@ -79,23 +98,59 @@ def test_a_wrong_task_config_is_refused(config: dict[str, object], tmp_path: Pat
         Digits(site_of(tmp_path, **config))
 
 
-def test_without_scikit_learn_the_error_says_what_to_install(tmp_path: Path) -> None:
-    (tmp_path / "digits.json").write_text('{"index": 0, "sites": 2}')
-    (tmp_path / "sklearn.py").write_text("raise ImportError('none here')")
+def said_with_another_scikit_learn(folder: Path, module: str, text: str) -> str:
+    """What the task says in a process of its own, in which `module` is `text` instead of scikit-learn."""
+    (folder / "digits.json").write_text('{"index": 0, "sites": 2}')
+    path = folder / module
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text)
     program = (
-        f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
+        f"import sys; sys.path.insert(0, {str(folder)!r})\n"
         "import torch; from pathlib import Path\n"
         "from fedbus.tasks.digits import Digits; from fedbus.training.task import Site\n"
-        f"Digits(Site(name='a', data=Path({str(tmp_path)!r}), config={{}}, seed=0, device=torch.device('cpu')))\n"
+        f"Digits(Site(name='a', data=Path({str(folder)!r}), config={{}}, seed=0, device=torch.device('cpu')))\n"
     )
 
-    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False).stderr
+    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False).stderr
+
+
+def test_without_scikit_learn_the_error_says_what_to_install(tmp_path: Path) -> None:
+    said = said_with_another_scikit_learn(tmp_path, "sklearn.py", "raise ImportError('none here')")
 
     assert "DataError" in said
     assert "pip install fedbus[digits]" in said
 
 
-@pytest.mark.parametrize("hidden", [[0], ["64"], "64", 64, [64.0]])
+@pytest.mark.parametrize(
+    ("data", "target", "message"),
+    [
+        ("full((20, 64), 0.5)", "arange(20) % 10", "the brightest of 20 images is 0.5: were they scaled before"),
+        ("full((20, 64), 255)", "arange(20) % 10", "expected pixels from 0 to 16, got 255 to 255"),
+        ("eye(64) * 16", "arange(64) % 11", "expected labels from 0 to 9, got 0 to 10"),
+        ("eye(49) * 16", "arange(49) % 10", "expected images of 64 pixels"),
+    ],
+)
+def test_digits_that_are_none_are_refused(data: str, target: str, message: str, tmp_path: Path) -> None:
+    module = (
+        "from types import SimpleNamespace\nfrom numpy import arange, eye, full\n"
+        f"def load_digits(): return SimpleNamespace(data={data}, target={target})\n"
+    )
+    (tmp_path / "sklearn").mkdir()
+    (tmp_path / "sklearn" / "__init__.py").touch()
+
+    said = said_with_another_scikit_learn(tmp_path, "sklearn/datasets.py", module)
+
+    assert "DataError" in said
+    assert message in said
+
+
+@pytest.mark.parametrize("config", [{"network": "resnet"}, {"network": None}, {"network": "cnn", "hidden": [8]}])
+def test_a_network_that_is_none_is_refused(config: dict[str, object], tmp_path: Path) -> None:
+    with pytest.raises(TaskError, match="network"):
+        Digits(site_of(tmp_path, sites=["site-a"], **config))
+
+
+@pytest.mark.parametrize("hidden", [[10**9], [0], ["64"], "64", 64, [64.0]])
 def test_widths_that_are_none_are_refused(hidden: object, tmp_path: Path) -> None:
     with pytest.raises(TaskError, match="hidden"):
         Digits(site_of(tmp_path, hidden=hidden))

@@ -83,7 +83,43 @@ def test_a_file_that_is_something_else_is_refused(content: bytes, tmp_path: Path
         FashionMnist(site_of(tmp_path))
 
 
-@pytest.mark.parametrize("config", [{"images": 0}, {"images": 60_001}, {"momentum": 1.0}])
+def write_files(folder: Path, pixels: bytes, labels: bytes) -> None:
+    (folder / IMAGES).write_bytes(gzip.compress(struct.pack(">4I", 0x803, 60_000, 28, 28) + pixels))
+    (folder / LABELS).write_bytes(gzip.compress(struct.pack(">2I", 0x801, 60_000) + labels))
+
+
+GOOD_PIXELS, GOOD_LABELS = bytes(range(256)) * 307, bytes(range(10)) * 10
+
+
+@pytest.mark.parametrize(
+    ("pixels", "labels", "message"),
+    [
+        (bytes(value % 2 for value in GOOD_PIXELS), GOOD_LABELS, "the brightest of 100 images is 1: were they scaled"),
+        (bytes(len(GOOD_PIXELS)), GOOD_LABELS, "are they empty"),
+        (GOOD_PIXELS, bytes(range(1, 11)) * 10, "expected labels from 0 to 9, got 1 to 10: do the labels begin at 1"),
+    ],
+)
+def test_files_of_the_right_form_with_other_data_are_refused(
+    pixels: bytes, labels: bytes, message: str, tmp_path: Path
+) -> None:
+    write_files(tmp_path, pixels, labels)
+
+    with pytest.raises(DataError, match=message):
+        FashionMnist(site_of(tmp_path, images=100, sites=["a"]))
+
+
+@pytest.mark.parametrize("damaged_at", [40, -6], ids=["in the images", "in the checksum"])
+def test_a_damaged_file_is_refused(damaged_at: int, tmp_path: Path) -> None:
+    write_files(tmp_path, GOOD_PIXELS, GOOD_LABELS)
+    content = bytearray((tmp_path / IMAGES).read_bytes())
+    content[damaged_at] ^= 0xFF
+    (tmp_path / IMAGES).write_bytes(content)
+
+    with pytest.raises(DataError, match="cannot be read"):
+        FashionMnist(site_of(tmp_path, images=90, sites=["a"]))
+
+
+@pytest.mark.parametrize("config", [{"network": "resnet"}, {"images": 0}, {"images": 60_001}, {"momentum": 1.0}])
 def test_a_wrong_task_config_is_refused(config: dict[str, object], tmp_path: Path) -> None:
     with pytest.raises(TaskError, match="task_config"):
         FashionMnist(site_of(tmp_path, **config))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from fedbus.errors import TaskError
+from fedbus.errors import DataError, TaskError
 from fedbus.tasks.shares import DEFAULTS, Sharing, class_scores
 
 LABELS = np.repeat(np.arange(10), 200)
@@ -51,11 +51,29 @@ def test_another_split_seed_gives_another_split() -> None:
 
 @pytest.mark.parametrize(
     "keys",
-    [{"rare_classes": "789"}, {"rare_classes": [7.5]}, {"rare_sites": 2}, {"rare_sites": -1}, {"split_seed": -1}],
+    [
+        {"rare_classes": "789"},
+        {"rare_classes": [7.5]},
+        {"rare_sites": 2},
+        {"rare_sites": -1},
+        {"split_seed": -1},
+        {"alpha": float("nan")},
+        {"alpha": float("inf")},
+    ],
 )
 def test_keys_that_make_no_sense_are_refused(keys: dict[str, object]) -> None:
     with pytest.raises(TaskError, match="task_config"):
         sharing(**keys)
+
+
+def test_rare_classes_that_nobody_has_are_named() -> None:
+    with pytest.raises(TaskError, match=r"rare_classes that are in the data, \[17, 18\] are not"):
+        sharing(rare_classes=[7, 18, 17]).split(LABELS, index=0, sites=3)
+
+
+def test_more_sites_than_the_rows_are_enough_for_are_refused_at_once() -> None:
+    with pytest.raises(DataError, match=r"no split of 2000 rows gives 1000000000 sites 10 each: take fewer sites"):
+        sharing(alpha=1.0).split(LABELS, index=0, sites=10**9)
 
 
 def test_rare_sites_must_leave_others() -> None:

@@ -17,6 +17,7 @@ import pytest
 import torch
 
 from fedbus.core.jobspec import LocalSpec
+from fedbus.errors import TaskError
 from fedbus.tasks.digits import Digits
 from fedbus.tasks.fashion_mnist import IMAGES, LABELS, FashionMnist
 from fedbus.tasks.heart_disease import HeartDisease, write_site_data
@@ -63,6 +64,10 @@ TASKS: dict[str, tuple[Callable[[], Any], Callable[[Path], object], dict[str, An
     "digits": (lambda: Digits, write_share, {}),
     "digits-deep": (lambda: Digits, write_share, {"hidden": [16, 16]}),
     "fashion_mnist": (lambda: FashionMnist, write_garments, {"images": 100, "alpha": 10.0}),
+    "digits-cnn": (lambda: Digits, write_share, {"network": "cnn"}),
+    "digits-bn_cnn": (lambda: Digits, write_share, {"network": "bn_cnn"}),
+    "fashion_mnist-mlp": (lambda: FashionMnist, write_garments, {"images": 100, "alpha": 10.0, "network": "mlp"}),
+    "fashion_mnist-bn_cnn": (lambda: FashionMnist, write_garments, {"images": 100, "alpha": 10.0, "network": "bn_cnn"}),
     "synthetic": (lambda: Synthetic, lambda folder: None, {"numel": 5000, "tensors": 3}),
     "example": (example_task, write_patients, {}),
 }
@@ -113,7 +118,7 @@ def test_the_same_seed_gives_the_same_training(task: Task) -> None:
 
 
 def test_evaluate_gives_finite_metrics_and_changes_nothing(task: Task) -> None:
-    model = fresh(task)
+    model = fresh(task).eval()  # as a session sets it before it asks for scores
     before = flat(model).clone()
 
     with torch.no_grad():
@@ -153,3 +158,9 @@ def test_bf16_autocast_trains_fp32_params(name: str, tmp_path: Path) -> None:
 
 def test_the_example_has_at_most_25_lines_of_code() -> None:
     assert sum(bool(line.strip()) for line in EXAMPLE.read_text().splitlines()) <= 25
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_number_in_task_config_that_is_not_finite_is_refused(value: float, tmp_path: Path) -> None:
+    with pytest.raises(TaskError, match=r"task_config\.step_s to be finite"):
+        Synthetic(Site(name="site-a", data=tmp_path, config={"step_s": value}, seed=3, device=torch.device("cpu")))

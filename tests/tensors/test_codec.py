@@ -15,8 +15,8 @@ from fedbus.core.layout import Layout, TensorSpec
 from fedbus.errors import DecodeError, LayoutError
 from fedbus.tensors.blocks import BLOCK, TILE
 from fedbus.tensors.codec import (
-    decode_add_,
     decode_all_,
+    decode_fold_,
     decode_fold_all_,
     decode_frame,
     decode_into_,
@@ -295,14 +295,14 @@ def test_encode_does_not_touch_its_input() -> None:
 
 
 @pytest.mark.parametrize("code", Code)
-def test_decode_add_adds_what_decode_into_writes(code: Code) -> None:
+def test_decode_fold_adds_what_decode_into_writes(code: Code) -> None:
     layout = layout_of_sizes(9000)
     base = normal(9000, seed=5)
     frames = list(encode(normal(9000), layout, code, chunk_bytes=1 << 14, seed=0))
     decoded, added = torch.empty(9000), base.clone()
 
     for frame in frames:
-        assert decode_into_(decoded, frame, layout) == decode_add_(added, memoryview(frame), layout)
+        assert decode_into_(decoded, frame, layout) == decode_fold_(added, memoryview(frame), layout, 1.0)
         header, values = decode_frame(frame, layout)
         assert same_bits(values, decoded[header.start : header.stop])
 

@@ -17,7 +17,7 @@ from fedbus.core.frames import HEADER_BYTES, MAX_COUNT, Code, FrameHeader, build
 from fedbus.core.layout import Layout, TensorSpec
 from fedbus.errors import DecodeError
 from fedbus.tensors.blocks import BLOCK, Recipe, Workspace
-from fedbus.tensors.codec import decode_add_, decode_into_, encode
+from fedbus.tensors.codec import decode_fold_, decode_into_, encode
 from fedbus.tensors.codes import CODERS
 
 VALUES = [1.0, -2.0, 0.15625, 0.0, 3.3, -1e-3]
@@ -119,7 +119,7 @@ def decodes(frame: bytes) -> bool:
         except DecodeError:
             assert not out.any(), "a refused frame must leave the vector alone"
             with pytest.raises(DecodeError):
-                decode_add_(out, frame, LAYOUT)
+                decode_fold_(out, frame, LAYOUT, 1.0)
             return False
     return True
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import nn
 
-from fedbus.core.layout import Layout, TensorSpec
-from fedbus.tensors.secant import LEAST_SENT, MOST_SAMPLES, Distortion, SecantProbe, trainable
+from fedbus.core.layout import Kind, Layout, TensorSpec
+from fedbus.tensors.secant import LEAST_SENT, MOST_SAMPLES, Distortion, SecantProbe
 
 
 def layout(*names: str, numel: int = 50) -> Layout:
@@ -24,7 +23,7 @@ def trained(base: torch.Tensor, curvature: torch.Tensor, *, lr: float = 0.1, ste
 
 def test_on_a_quadratic_it_is_what_training_answers_per_distance() -> None:
     model = layout("w")
-    probe = SecantProbe(model, {"w"})
+    probe = SecantProbe(model)
     curvature = torch.full((50,), 2.0)
     first, second = torch.randn(50), torch.randn(50)
     assert probe.measure(first, trained(first, curvature)) == (0.0, 0.0)
@@ -34,7 +33,7 @@ def test_on_a_quadratic_it_is_what_training_answers_per_distance() -> None:
 
 
 def test_it_is_that_of_the_direction_the_model_went() -> None:
-    probe = SecantProbe(layout("w"), {"w"})
+    probe = SecantProbe(layout("w"))
     curvature = torch.cat([torch.full((25,), 0.1), torch.full((25,), 5.0)])
     base, flat_way = torch.randn(50), torch.cat([torch.ones(25), torch.zeros(25)])
     probe.measure(base, trained(base, curvature))
@@ -43,7 +42,7 @@ def test_it_is_that_of_the_direction_the_model_went() -> None:
 
 
 def test_a_model_that_has_not_moved_and_sums_that_are_not_finite_say_nothing() -> None:
-    probe = SecantProbe(layout("w"), {"w"})
+    probe = SecantProbe(layout("w"))
     base = torch.randn(50)
     for delta in (torch.randn(50), torch.randn(50), torch.full((50,), torch.inf)):
         assert probe.measure(base, delta) == (0.0, 0.0)
@@ -51,18 +50,16 @@ def test_a_model_that_has_not_moved_and_sums_that_are_not_finite_say_nothing() -
 
 
 def test_buffers_and_frozen_params_do_not_count() -> None:
-    model = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Linear(4, 1))
-    model[2].weight.requires_grad_(False)
-    assert trainable(model) == {"0.weight", "0.bias", "1.weight", "1.bias", "2.bias"}
-    probe = SecantProbe(layout("a", "b"), {"a"})
+    frozen = TensorSpec(name="b", shape=(50,), dtype="float32", kind=Kind.FROZEN)
+    probe = SecantProbe(Layout.of([frozen, *layout("a").tensors]))
     probe.measure(torch.zeros(100), torch.zeros(100))
-    moved = torch.cat([torch.ones(50), torch.full((50,), 1000.0)])
+    moved = torch.cat([torch.full((50,), 1000.0), torch.ones(50)])
     assert probe.measure(moved, -0.5 * moved) == pytest.approx((50.0, 25.0))
 
 
 def test_of_a_large_model_a_sample_gives_nearly_the_same() -> None:
     numel = 3 * MOST_SAMPLES
-    probe = SecantProbe(layout("w", numel=numel), {"w"})
+    probe = SecantProbe(layout("w", numel=numel))
     curvature = torch.rand(numel) * 3
     base, other = torch.randn(numel), torch.randn(numel)
     probe.measure(base, trained(base, curvature))

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from fedbus.core.frames import Code
-from fedbus.core.layout import Layout
+from fedbus.core.layout import Kind, Layout
 from fedbus.errors import DataError, LayoutError, ProtocolError, TaskError
 from fedbus.tensors import codec
 from fedbus.tensors.digest import digest
@@ -38,7 +38,7 @@ def ignore(step: int, steps: int, loss: float | None) -> None:
 
 
 class Model:
-    """The aggregator's side of one job: version 0 as a snapshot, each next one as a delta of ones."""
+    """The aggregator's side of one job: version 0 as a snapshot, then deltas of ones and values of one."""
 
     def __init__(self, session: Session, folder: Path) -> None:
         self.folder = folder
@@ -49,13 +49,13 @@ class Model:
 
     def read(self, path: Path) -> torch.Tensor:
         flat = torch.zeros(self.layout.numel)
-        codec.decode_all_(flat, read_frames(path), self.layout)
+        codec.decode_change_(flat, read_frames(path), self.layout)
         return flat
 
     def commit(self) -> str:
         self.version += 1
         delta = torch.ones(self.layout.numel)
-        self.flat = self.flat + delta
+        self.flat = torch.cat([delta[: self.layout.value_numel], (self.flat + delta)[self.layout.value_numel :]])
         path = self.folder / f"v{self.version}"
         write_frames(path, codec.encode(delta, self.layout, Code.FP32, seed=0))
         return str(path)
@@ -141,7 +141,9 @@ def test_metrics_are_finite_and_hold_the_reported_loss(session: Session, model: 
     session.load(model.load())
 
     assert train(session, tmp_path / "update").metrics == {"loss": 1.25, "fine": 1.0}
-    assert session.evaluate(p.Evaluate(version=0)).metrics.keys() == {"mean"}
+    scored = session.evaluate(p.Evaluate(version=0))
+    assert scored.metrics.keys() == {"mean"}
+    assert scored.not_finite == ("auc",)
 
 
 def test_every_training_starts_from_the_loaded_version(session: Session, model: Model, tmp_path: Path) -> None:
@@ -238,8 +240,18 @@ def test_a_tensor_that_only_one_side_has_is_named(model: Model) -> None:
 
 
 def test_another_order_is_an_error(model: Model) -> None:
+    *rest, first, second = model.layout.tensors
+
     with pytest.raises(LayoutError, match="another order"):
-        check_same_layout(Layout(tensors=model.layout.tensors[::-1]), model.layout)
+        check_same_layout(Layout(tensors=(*rest, second, first)), model.layout)
+
+
+def test_a_tensor_that_is_frozen_at_one_side_only_is_named(model: Model) -> None:
+    *rest, last = model.layout.tensors
+    frozen = Layout.of([*rest, dataclasses.replace(last, kind=Kind.FROZEN)])
+
+    with pytest.raises(LayoutError, match=r"job's params have 1\.weight learnt, this site's task makes frozen"):
+        check_same_layout(model.layout, frozen)
 
 
 def test_a_layout_that_is_none_is_refused(session: Session, model: Model) -> None:

@@ -46,7 +46,7 @@ class Bench:
 
     def read(self, name: str) -> Tensor:
         flat = torch.zeros(self.layout.numel)
-        codec.decode_all_(flat, read_frames(self.folder / name), self.layout)
+        codec.decode_change_(flat, read_frames(self.folder / name), self.layout)
         return flat
 
     def train(self, name: str, *, seed: int = 1, add: tuple[str, ...] = (), subtract: tuple[str, ...] = ()) -> Tensor:

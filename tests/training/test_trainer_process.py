@@ -171,9 +171,49 @@ def test_errors_of_a_task_are_reported_and_the_process_lives_on(start: Callable[
     in_train = daemon.ask(p.Train(path=str(daemon.folder / "update"), seed=1))
     in_evaluate = daemon.ask(p.Evaluate(version=0))
 
-    assert (in_train.error, in_train.fatal) == ("the scanner is on fire", False)
+    assert in_train.error.startswith("TaskError in Stub.train, stub_tasks.py line ")
+    assert in_train.error.endswith(f"its text is in this site's log, reference {in_train.reference}")
     assert 'raise TaskError("the scanner is on fire")' in in_train.traceback
-    assert (in_evaluate.error, in_evaluate.fatal) == ("ValueError: no slices", False)
+    assert in_evaluate.error.startswith("ValueError in Stub.evaluate, stub_tasks.py line ")
+    assert "ValueError: no slices" in in_evaluate.traceback
+    assert not in_train.fatal
+    assert not in_evaluate.fatal
+
+
+def test_a_task_that_leaves_the_program_is_an_error_as_any_other(start: Callable[[], Daemon]) -> None:
+    daemon = start()
+    daemon.open(task_config={"mode": "exit"})
+    daemon.load_initial()
+
+    failed = daemon.ask(p.Evaluate(version=0))
+
+    assert failed.error.startswith("SystemExit in Stub.evaluate, stub_tasks.py line ")
+    assert isinstance(daemon.ask(p.Train(path=str(daemon.folder / "update"), seed=1)), p.Trained)
+
+
+@pytest.mark.parametrize(("mode", "count"), [("numpy", 7), ("tensor", 7)])
+def test_everything_that_counts_is_a_number_of_examples(start: Callable[[], Daemon], mode: str, count: int) -> None:
+    daemon = start()
+    daemon.open(task_config={"mode": mode})
+    daemon.load_initial()
+
+    trained = daemon.ask(p.Train(path=str(daemon.folder / "update"), seed=1))
+
+    assert trained.num_examples == count
+
+
+def test_an_answer_that_is_none_is_fatal_at_once(start: Callable[[], Daemon]) -> None:
+    daemon = start()
+    daemon.open(task_config={"mode": "tuple"})
+    daemon.load_initial()
+
+    in_train = daemon.ask(p.Train(path=str(daemon.folder / "update"), seed=1))
+    in_evaluate = daemon.ask(p.Evaluate(version=0))
+
+    assert in_train.fatal
+    assert "train() returned a tuple of 2: expected a number of examples >= 1, or TrainResult(" in in_train.error
+    assert in_evaluate.fatal
+    assert "evaluate() returned a tuple of 3: expected Scores(" in in_evaluate.error
 
 
 def test_what_cannot_be_opened_is_fatal_and_said_plainly(start: Callable[[], Daemon]) -> None:
@@ -186,9 +226,21 @@ def test_what_cannot_be_opened_is_fatal_and_said_plainly(start: Callable[[], Dae
     assert unknown.fatal
     assert "task 'kidney' is not installed here; installed tasks: " in unknown.error
     assert empty.fatal
-    assert "expected heart_disease.csv in" in empty.error
+    assert empty.error.startswith("DataError in read_patients, heart_disease_data.py line ")
+    assert "expected heart_disease.csv in" in empty.traceback
     assert "the first command is Open, got Evaluate" in nothing_open.error
     assert not nothing_open.fatal
+
+
+def test_what_a_task_finds_in_the_data_is_in_the_sites_log(
+    start: Callable[[], Daemon], capfd: pytest.CaptureFixture[str]
+) -> None:
+    daemon = start()
+    write_site_data(daemon.folder, "cleveland")
+
+    daemon.open("heart_disease")
+
+    assert "heart_disease.csv: chol: 303 values, 0 missing; from 126 to 564 mg/dL, median 241" in capfd.readouterr().err
 
 
 def test_another_layout_is_fatal(start: Callable[[], Daemon]) -> None:

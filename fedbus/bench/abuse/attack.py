@@ -81,6 +81,8 @@ async def attack(target: Target, *, abuser: str, good: str, abuses: int, duplica
             bad = await stack.enter_async_context(site(abuser, target.url(abuser)))
             fine = await stack.enter_async_context(site(good, target.url(good)))
             dead = await stack.enter_async_context(dead_letters(target.url("aggregator")))
+            for login in (bad, fine):
+                await login.take_part(target.job)
             made = Attack(target, bad=bad, fine=fine, dead=dead, ledger=ledger, seed=seed)
             return await made.run(abuses, duplicates)
 
@@ -112,8 +114,6 @@ class Attack:
     async def run(self, abuses: int, duplicates: int) -> Outcome:
         outcome = self.outcome
         warm = min(abuses, len(self._cases.kinds) + abuses // 10)
-        for site_ in (self._fine, self._bad):
-            await site_.take_part(self._target.job)
         async with asyncio.TaskGroup() as group:
             staying = group.create_task(self._fine.stay(self._target.job), name="good site stays")
             group.create_task(self._work(), name="good updates")

@@ -25,14 +25,14 @@ class Site:
         self.name = name
         self.session = session
         self.session_id = secrets.token_hex(8)
-        self.started: set[str] = set()
-        """Jobs that it may send updates for."""
         self.publisher = Publisher(session)
         self.receipts: dict[str, m.Receipt] = {}
         self.asked_again: list[str] = []
         """Updates that the aggregator misses chunks of."""
         self.repeated = 0
         """Receipts that came again."""
+        self.started: set[str] = set()
+        """Jobs whose model log this site may follow."""
         self._came = asyncio.Event()
 
     async def listen(self) -> None:
@@ -43,10 +43,10 @@ class Site:
                 if isinstance(message, m.Receipt):
                     self.repeated += message.update_id in self.receipts
                     self.receipts[message.update_id] = message
-                elif isinstance(message, m.ResendRequest):
-                    self.asked_again.append(message.update_id)
                 elif isinstance(message, m.JobStarted):
                     self.started.add(message.job)
+                elif isinstance(message, m.ResendRequest):
+                    self.asked_again.append(message.update_id)
                 self._came.set()
                 await delivery.ack()
 

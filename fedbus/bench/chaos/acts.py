@@ -168,7 +168,7 @@ def _some(receipts: list[Receipt], rng: random.Random) -> list[Receipt]:
 
 
 def _trainer(daemon: Daemon) -> ProcessId | None:
-    return next(iter(daemon.children()), None)
+    return next(iter(daemon.trainers()), None)
 
 
 def _cut_and_resume(link: Proxy) -> None:

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from fedbus.errors import SettingsError
 from fedbus.simulation import Presence
+from fedbus.tasks.scanners import same_tests
 
 RARE: Mapping[str, Any] = {"rare_classes": [7, 8, 9], "rare_sites": 3}
 ATTACKERS = (1, 6)
@@ -61,7 +62,7 @@ class Scenario:
     @property
     def shares_test(self) -> bool:
         """Whether all sites score the same images, so that one of them is enough."""
-        return bool(self.task_config.get("shared_test", False))
+        return same_tests(self.task_config)
 
     def good(self, value: float) -> bool:
         """Whether a value of the metric reaches the target."""

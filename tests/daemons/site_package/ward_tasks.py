@@ -34,3 +34,54 @@ class Ward:
 
     def evaluate(self, model: nn.Module) -> Scores:
         return Scores(metrics={"width": float(self._width)}, num_examples=3)
+
+
+class Network(nn.Module):
+    """What public networks have beside plain weights: running statistics, a tied head, frozen params, extra state."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.frozen = nn.Linear(6, 6)
+        self.frozen.requires_grad_(False)
+        self.norm = nn.BatchNorm1d(6)
+        self.weight = nn.Linear(6, 6)
+        self.head = nn.Linear(6, 6)
+        self.head.weight = self.weight.weight
+        self.calls = 0
+
+    def get_extra_state(self) -> dict[str, int]:
+        return {"calls": self.calls}
+
+    def set_extra_state(self, state: dict[str, int]) -> None:
+        self.calls = state["calls"]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(torch.tanh(self.weight(self.norm(self.frozen(x)))))
+
+
+class PublicNetwork:
+    """Trains `Network` on random numbers, of another size at each site."""
+
+    def __init__(self, site: Site) -> None:
+        self._scale = 1.0 + sum(map(ord, site.name)) % 7
+
+    def model(self) -> nn.Module:
+        return Network()
+
+    def _loss(self, model: nn.Module) -> torch.Tensor:
+        x = self._scale * torch.randn(16, 6)
+        return (model(x) - x.sign()).square().mean()
+
+    def train(self, model: nn.Module, run: Run) -> int:
+        learnt = [param for param in model.parameters() if param.requires_grad]
+        for _ in run.steps(per_epoch=1):
+            for param in learnt:
+                param.grad = None
+            self._loss(model).backward()
+            with torch.no_grad():
+                for param in learnt:
+                    param.sub_(run.learning_rate * param.grad)
+        return 16
+
+    def evaluate(self, model: nn.Module) -> Scores:
+        return Scores(metrics={"loss": float(self._loss(model))}, num_examples=16)

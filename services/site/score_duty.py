@@ -1,0 +1,32 @@
+"""What a site owes in scores: which version was asked for, until when, and what became of it. Decisions, no I/O."""
+
+from __future__ import annotations
+
+from fedbus.training.sayable import Sayable
+
+
+class ScoreDuty:
+    """`wanted` is the version that is asked for at the end of a job; None when none is owed.
+
+    by: when it is given up, in the event loop's seconds. newest: the newest version that was scored or given up.
+    cannot: why no version can be scored here; None as long as it may be tried.
+    """
+
+    def __init__(self, limit_s: float) -> None:
+        self.limit_s = limit_s
+        self.wanted: int | None = None
+        self.by: float | None = None
+        self.newest = -1
+        self.cannot: Sayable | None = None
+
+    def ask(self, version: int, *, now: float) -> None:
+        """A version is asked for; asking again gives no more time."""
+        if version != self.wanted:
+            self.by = now + self.limit_s
+        self.wanted = version
+
+    def done(self, version: int) -> None:
+        """A version was scored or given up; a newer one may have been asked for meanwhile."""
+        self.newest = max(self.newest, version)
+        if self.wanted is not None and self.wanted <= version:
+            self.wanted = self.by = None

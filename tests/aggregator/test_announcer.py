@@ -1,0 +1,110 @@
+"""What the aggregator says goes out in lanes: a receipt never waits behind events, answers or what cannot be said."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fedbus.bus.envelope import Envelope
+from fedbus.core import events
+from fedbus.core import messages as m
+from services.aggregator.announcer import MOST_ANSWERS, Announcer
+
+RECEIPT = m.Receipt(job="heart", update_id="mercy:0123abcd:1", outcome=m.Outcome.FOLDED)
+
+
+def over(job: str) -> m.JobEnded:
+    return m.JobEnded(job=job, state=m.JobState.FINISHED, reason="")
+
+
+class Broker:
+    """Takes what is published; of messages of the types that are `held` it confirms none."""
+
+    def __init__(self, *held: str) -> None:
+        self.held = set(held)
+        self.error: Exception | None = None
+        self.published: list[str] = []
+        self.came = asyncio.Event()
+
+    async def publish(self, envelope: Envelope, *, mandatory: bool = True) -> None:
+        if envelope.type in self.held:
+            await asyncio.Event().wait()
+        if self.error is not None:
+            error, self.error = self.error, None
+            raise error
+        self.published.append(f"{envelope.type} {envelope.routing_key}")
+        self.came.set()
+
+    async def has(self, number: int) -> list[str]:
+        async with asyncio.timeout(10):
+            while len(self.published) < number:
+                self.came.clear()
+                await self.came.wait()
+        return self.published
+
+
+@asynccontextmanager
+async def announcing(broker: Broker) -> AsyncIterator[Announcer]:
+    announcer = Announcer(broker, dead=broker, keep=kept)  # type: ignore[arg-type]
+    running = asyncio.create_task(announcer.run())
+    try:
+        yield announcer
+        assert not running.done()
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+
+async def kept(event: m.Event) -> None:
+    pass
+
+
+async def test_a_receipt_waits_behind_no_event() -> None:
+    broker = Broker("event")
+    async with announcing(broker) as announcer:
+        for n in range(1000):
+            await announcer.event(events.VERSION_SCORED, "heart", f"{n}", site="evil")
+        await announcer.tell("mercy", RECEIPT)
+        assert await broker.has(1) == ["receipt site.mercy"]
+
+
+async def test_a_receipt_waits_behind_no_answer() -> None:
+    broker = Broker("job-ended")
+    async with announcing(broker) as announcer:
+        for n in range(1000):
+            announcer.answer("evil", over(f"j{n}"))
+        await announcer.tell("mercy", RECEIPT)
+        assert await broker.has(1) == ["receipt site.mercy"]
+
+
+async def test_a_site_that_asks_without_end_gets_so_many_answers_and_takes_none_of_anothers() -> None:
+    broker = Broker()
+    async with announcing(broker) as announcer:
+        for n in range(10 * MOST_ANSWERS):
+            announcer.answer("evil", over(f"j{n}"))
+        announcer.answer("mercy", RECEIPT)
+        await announcer.drained()
+        assert broker.published == ["job-ended site.evil"] * MOST_ANSWERS + ["receipt site.mercy"]
+        # and it is answered again
+        announcer.answer("evil", over("again"))
+        await broker.has(MOST_ANSWERS + 2)
+
+
+async def test_what_a_site_is_told_of_a_job_comes_in_order() -> None:
+    broker = Broker()
+    async with announcing(broker) as announcer:
+        await announcer.tell("mercy", m.JobStarted(job="heart", session="s"))
+        await announcer.tell("mercy", RECEIPT)
+        await announcer.tell("mercy", over("heart"))
+        await announcer.drained()
+    assert [said.split()[0] for said in broker.published] == ["job-started", "receipt", "job-ended"]
+
+
+async def test_a_message_that_cannot_be_said_does_not_silence_the_others() -> None:
+    broker = Broker()
+    broker.error = RuntimeError("injected")
+    async with announcing(broker) as announcer:
+        await announcer.tell("mercy", over("heart"))
+        await announcer.tell("mercy", RECEIPT)
+        assert await broker.has(1) == ["receipt site.mercy"]

@@ -1,0 +1,150 @@
+"""What submitters ask is answered, and what goes wrong in one request or one job stops no other."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fedbus.bus.envelope import Envelope
+from fedbus.core.membership import Membership
+from fedbus.store.ledger import JobRow, Ledger
+from services.aggregator.front_desk import ASK_BURST, FrontDesk
+from services.aggregator.tools import Tools
+
+SPEC = {
+    "name": "heart",
+    "task": "t",
+    "local": {"steps": 1, "batch_size": 1, "learning_rate": 0.1},
+    "stop": {"versions": 9},
+}
+
+
+class Announcer:
+    async def event(self, kind: str, job: str, text: str, **facts: object) -> None:
+        pass
+
+
+class Broken:
+    """A runner of which nothing can be asked."""
+
+    aborted = ""
+
+    @property
+    def life(self) -> Any:
+        raise RuntimeError("injected")
+
+    def abort(self, reason: str) -> None:
+        self.aborted = reason
+
+
+class Delivery:
+    def __init__(self, key: str, body: Any, *, user: str | None = "ana", copied: bool = False) -> None:
+        raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+        self.envelope = Envelope(
+            exchange="fedbus.jobs", routing_key=key, type="", body=raw, message_id="m1", user_id=user, copied=copied
+        )
+
+
+class Desk:
+    """A front desk over a real ledger, with one job whose runner is broken."""
+
+    def __init__(self, folder: Path) -> None:
+        self.now = 0.0
+        self.broken = Broken()
+        self.start_error: Exception | None = None
+        self.ledger = Ledger(folder / "ledger.sqlite3")
+        for job in ("lungs", "brain"):
+            self.ledger.add_job(job, SPEC, message_id=job, submitted_by="ana", state="running", at=1.0)
+        tools = Tools(
+            session="s",
+            ledger=self.ledger,
+            store=at_once,  # type: ignore[arg-type]
+            compute=at_once,  # type: ignore[arg-type]
+            announcer=Announcer(),  # type: ignore[arg-type]
+            membership=Membership(),
+            score_timeout_s=5.0,
+            checkpoint_interval_s=0.0,
+        )
+        self.desk = FrontDesk(
+            tools=tools,
+            runners={"lungs": self.broken},  # type: ignore[dict-item]
+            start_job=self.start,
+            publisher=None,  # type: ignore[arg-type]
+            clock=lambda: self.now,
+        )
+
+    def start(self, row: JobRow) -> None:
+        if self.start_error is not None:
+            raise self.start_error
+
+    async def asks(self, key: str, body: Any, **properties: Any) -> Any:
+        return await self.desk.answer(Delivery(key, body, **properties))  # type: ignore[arg-type]
+
+
+async def at_once(function: Any, *args: Any, **kwargs: Any) -> Any:
+    return function(*args, **kwargs)
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Iterator[Desk]:
+    desk = Desk(tmp_path)
+    with desk.ledger:
+        yield desk
+
+
+async def test_a_job_that_cannot_be_shown_does_not_hide_the_others(desk: Desk) -> None:
+    lines = (await desk.asks("query", {"what": "jobs"}))["jobs"]
+    assert {line["job"]: line["says"] for line in lines} == {
+        "lungs": "cannot be shown: RuntimeError: injected",
+        "brain": "",
+    }
+
+
+async def test_a_request_in_which_something_goes_wrong_is_answered_and_so_is_the_next(desk: Desk) -> None:
+    desk.start_error = RuntimeError("injected")
+    (error,) = (await desk.asks("submit.ana", SPEC))["rejected"]["errors"]
+    assert error["message"] == "the aggregator could not do it: RuntimeError: injected; its log says more"
+    assert "sites" in await desk.asks("query", {"what": "sites"})
+
+
+async def test_a_login_that_asks_without_end_is_told_and_others_are_answered(desk: Desk) -> None:
+    answers = [await desk.asks("query", {"what": "sites"}) for _ in range(int(ASK_BURST) + 1)]
+    assert "sites" in answers[-2]
+    assert "login ana asks too much" in answers[-1]["rejected"]["errors"][0]["message"]
+    assert "sites" in await desk.asks("query", {"what": "sites"}, user="eve")
+    desk.now += 1.0
+    assert "sites" in await desk.asks("query", {"what": "sites"})
+
+
+async def test_the_reason_of_an_abort_is_cut_and_can_be_shown(desk: Desk) -> None:
+    await desk.asks("abort.lungs", {"reason": "\x1b[2J" + "x" * 10_000})
+    assert desk.broken.aborted.startswith("aborted by ana: �[2Jxx")
+    assert len(desk.broken.aborted) < 600
+
+
+@pytest.mark.parametrize(
+    ("key", "body", "properties", "path"),
+    [
+        ("query\n", {}, {}, "routing key"),
+        ("query", {}, {"copied": True}, "headers"),
+        ("query", {}, {"user": None}, "user_id"),
+        ("submit.ana", json.dumps(SPEC)[:-1].encode() + b',"name":"other"}', {}, ""),
+        ("submit.ana", SPEC | {"name": "heart\n"}, {}, "name"),
+        ("submit.ana", SPEC | {"task": "t\n"}, {}, "task"),
+        ("submit.ana", SPEC | {"sites": ["mercy\n"]}, {}, "sites.0"),
+        ("submit.ana", SPEC | {"stop": {"target": {"metric": "auc\n", "at_least": 0.5}}}, {}, "stop.target.metric"),
+        ("submit.ana", SPEC | {"seed": "7"}, {}, "seed"),
+        ("abort.lungs\n", {}, {}, "job"),
+    ],
+    ids=lambda value: repr(value)[:40],
+)
+async def test_what_is_not_quite_a_request_is_rejected(
+    desk: Desk, key: str, body: Any, properties: dict[str, Any], path: str
+) -> None:
+    answer = await desk.asks(key, body, **properties)
+    assert [error["path"] for error in answer["rejected"]["errors"]] == [path]
+    assert desk.broken.aborted == ""
