@@ -14,7 +14,7 @@ import random
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Self
 
@@ -50,7 +50,7 @@ class PreparedUpdate:
 class StubPlan:
     """What one process is to run: broker URLs by site, and trainings of `train_s` seconds, half more or less."""
 
-    urls: dict[str, str]
+    urls: dict[str, str] = field(repr=False)
     folder: str
     update: PreparedUpdate
     train_s: float

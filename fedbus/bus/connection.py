@@ -205,7 +205,7 @@ class Session:
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
                 return await Link.open(
-                    self.url.full,
+                    self.url,
                     name=self.name,
                     heartbeat_s=int(HEARTBEAT.total_seconds()),
                     answer_s=self._answer_s,
@@ -215,7 +215,7 @@ class Session:
             raise UnreachableError(self._unreachable(f"no answer within {CONNECT_TIMEOUT_S:.0f} s")) from exc
         except ProbableAuthenticationError as exc:
             raise LoginError(
-                f"the broker at {self.url.host}:{self.url.port} refused user {self.url.user!r} ({self.url}): wrong "
+                f"the broker at {self.url.address} refused user {self.url.user!r} ({self.url}): wrong "
                 "user or password; correct the broker URL (FEDBUS_BROKER_URL), or have the user created on the broker"
             ) from exc
         except AuthenticationError as exc:
@@ -225,7 +225,7 @@ class Session:
                 raise UnreachableError(self._unreachable("something answers that does not speak AMQP 0-9-1")) from exc
             # aiormq does not keep what the broker said here; a refused virtual host is the usual reason.
             raise LoginError(
-                f"the broker at {self.url.host}:{self.url.port} accepted user {self.url.user!r} but not virtual host "
+                f"the broker at {self.url.address} accepted user {self.url.user!r} but not virtual host "
                 f"{self.url.vhost!r} ({self.url}): it does not exist, the user has no permission in it, or has "
                 "too many connections; the broker's log says which"
             ) from exc
@@ -239,7 +239,7 @@ class Session:
     def _unreachable(self, why: str) -> str:
         plain = "; this port speaks no TLS: use amqp://, or the broker's TLS port" if "WRONG_VERSION" in why else ""
         return (
-            f"no RabbitMQ answers at {self.url.host}:{self.url.port} ({why}{plain}); start it (`fedbus broker start`) "
+            f"no RabbitMQ answers at {self.url.address} ({why}{plain}); start it (`fedbus broker start`) "
             f"or correct the broker URL {self.url} (FEDBUS_BROKER_URL)"
         )
 

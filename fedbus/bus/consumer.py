@@ -2,7 +2,7 @@
 
 The broker's callback only hands off into an inbox; work done inside it would be cancelled with the channel. What lies
 in the inbox of a lost channel is dropped, because the broker delivers it again. The inbox needs no bound of its own:
-the broker never has more than `prefetch` deliveries unacked.
+the broker never has more than `prefetch` deliveries unacked, each at most as long as its reader takes.
 """
 
 from __future__ import annotations
@@ -18,9 +18,11 @@ import structlog
 from aio_pika.abc import AbstractIncomingMessage
 from pamqp.common import Arguments
 
+from fedbus.bus.bounded import MostBytes
 from fedbus.bus.connection import HEARTBEAT, QUICK, Session
 from fedbus.bus.envelope import Envelope
 from fedbus.bus.link import Channel
+from fedbus.bus.topology import MAX_MESSAGE_BYTES
 from fedbus.bus.translate import from_amqp, translated
 from fedbus.errors import ConnectionLostError, NameTakenError
 
@@ -78,7 +80,14 @@ class Attachment:
 
     @classmethod
     async def open(
-        cls, session: Session, queue: str, *, prefetch: int, exclusive: bool = False, arguments: Arguments = None
+        cls,
+        session: Session,
+        queue: str,
+        *,
+        prefetch: int,
+        exclusive: bool = False,
+        arguments: Arguments = None,
+        most_bytes: MostBytes | None = None,
     ) -> Attachment:
         """Consume `queue` on a new channel.
 
@@ -95,6 +104,7 @@ class Attachment:
                 on_delivery=attachment._inbox.put_nowait,
                 on_lost=attachment._lose,
                 arguments=arguments,
+                most_bytes=most_bytes,
             )
             # Two may have counted zero at the same moment: then both withdraw, and their jittered pauses part them.
             if exclusive and await channel.consumers(queue) > 1:
@@ -127,6 +137,8 @@ class Consumer:
     than the grace (5 s at the start, 3.5 heartbeats after a loss, when it may be our own half-open connection).
     Quorum queues ignore AMQP's exclusive flag (seen on 3.10), so consumers are counted before and after attaching.
     Iteration raises NoSuchQueueError and LoginError when the queue is not there or may not be read.
+    Memory is `prefetch` times `most_bytes` (a number, or one by the message's type); a delivery that is longer comes
+    without its body and says so, see `Envelope.refused_bytes`.
     """
 
     def __init__(
@@ -135,6 +147,7 @@ class Consumer:
         queue: str,
         *,
         prefetch: int,
+        most_bytes: int | MostBytes = MAX_MESSAGE_BYTES,
         exclusive: bool = False,
         grace_at_start: timedelta = NAME_GRACE_AT_START,
         grace_after_loss: timedelta = NAME_GRACE_AFTER_LOSS,
@@ -142,6 +155,7 @@ class Consumer:
         self._session = session
         self._queue = queue
         self._prefetch = prefetch
+        self._most_bytes: MostBytes = (lambda _: most_bytes) if isinstance(most_bytes, int) else most_bytes
         self._exclusive = exclusive
         self._grace = grace_at_start
         self._grace_after_loss = grace_after_loss
@@ -185,7 +199,11 @@ class Consumer:
         while True:
             try:
                 return await Attachment.open(
-                    self._session, self._queue, prefetch=self._prefetch, exclusive=self._exclusive
+                    self._session,
+                    self._queue,
+                    prefetch=self._prefetch,
+                    exclusive=self._exclusive,
+                    most_bytes=self._most_bytes,
                 )
             except NameTakenError as exc:
                 # the grace is for the other one to go, not for a broker that is away to come back

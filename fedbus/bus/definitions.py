@@ -34,6 +34,8 @@ VHOST = "fedbus"
 # The broker's `$` also matches before a newline at the end, so that `site-a.join\n` passed for `site-a.join`.
 END = r"(?!\n)$"
 NOTHING = f"^{END}"
+# A daemon has three connections and some channels on each; those of a cut line stay for three heartbeats.
+SITE_LIMITS = {"max-connections": 64, "max-channels": 256}
 
 
 class Role(StrEnum):
@@ -81,13 +83,13 @@ def grant(login: Login) -> Grant:
             configure=NOTHING,
             write=rf"^fedbus\.jobs{END}",
             read=rf"^fedbus\.events{END}",
-            keys={topology.JOBS: rf"^(submit\.{name}|abort\..+|query){END}", topology.EVENTS: NOTHING},
+            keys={topology.JOBS: rf"^(submit\.{name}|abort\.[a-z0-9-]+|query){END}", topology.EVENTS: NOTHING},
         )
     kinds = "|".join(topology.SiteKind)
     return Grant(
         configure=NOTHING,
         write=rf"^fedbus\.(sites|updates){END}",
-        read=rf"^fedbus\.(site\.{name}|models\..+){END}",
+        read=rf"^fedbus\.(site\.{name}|models\.[a-z0-9.-]+){END}",
         keys={topology.SITES: rf"^{name}\.({kinds}){END}", topology.UPDATES: rf"^[a-z0-9-]+\.{name}{END}"},
     )
 
@@ -113,6 +115,7 @@ def definitions(logins: Sequence[Login], *, vhosts: Sequence[str] = (VHOST,)) ->
     return {
         "vhosts": [{"name": vhost} for vhost in vhosts],
         **users(logins, vhosts=vhosts),
+        "policies": [_policy(policy, vhost) for vhost in vhosts for policy in topology.POLICIES],
         "permissions": [_permission(login, vhost) for vhost in vhosts for login in logins],
         "exchanges": [
             {"name": x.name, "vhost": vhost, "type": x.kind, **_DURABLE, "internal": False, "arguments": {}}
@@ -149,6 +152,7 @@ def users(logins: Sequence[Login], *, vhosts: Sequence[str]) -> dict[str, Any]:
                 "hashing_algorithm": "rabbit_password_hashing_sha256",
                 # Matters only where the management plugin is on: its web page can then publish a job.
                 "tags": ["management"] if login.role is Role.SUBMITTER else [],
+                "limits": SITE_LIMITS if login.role is Role.SITE else {},
             }
             for login in logins
         ],
@@ -162,6 +166,17 @@ def users(logins: Sequence[Login], *, vhosts: Sequence[str]) -> dict[str, Any]:
 
 
 _DURABLE = {"durable": True, "auto_delete": False}
+
+
+def _policy(policy: topology.PolicySpec, vhost: str) -> dict[str, Any]:
+    return {
+        "vhost": vhost,
+        "name": policy.name,
+        "pattern": policy.pattern,
+        "apply-to": "queues",
+        "priority": 1,
+        "definition": {"max-length-bytes": policy.max_bytes},
+    }
 
 
 def _permission(login: Login, vhost: str) -> dict[str, str]:

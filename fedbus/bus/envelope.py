@@ -18,7 +18,8 @@ class Envelope:
     Incoming: anything may be missing when the sender was no fedbus program; text is then "", `user_id` None. Headers
     of other types are left out. `redelivered` says that somebody may have seen it before. `copied`: its sender asked
     the broker to route it under further keys too (header CC), for which the broker checks no permission.
-    `expiration` is how long the broker keeps the message.
+    `expiration` is how long the broker keeps the message. `refused_bytes` is the length of a body that was longer than
+    its reader takes and is not here; 0 for one that is.
     """
 
     exchange: str
@@ -34,3 +35,4 @@ class Envelope:
     expiration: timedelta | None = None
     redelivered: bool = False
     copied: bool = False
+    refused_bytes: int = 0

@@ -10,17 +10,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import aio_pika
-from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractExchange, AbstractIncomingMessage
+from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractExchange, AbstractIncomingMessage, SSLOptions
 from aiormq.abc import AbstractChannel as RawChannel
 from aiormq.abc import AbstractConnection as RawConnection
 from pamqp.common import Arguments
 
+from fedbus.bus.bounded import MostBytes, bound_bodies
 from fedbus.bus.envelope import Envelope
 from fedbus.bus.translate import reason, to_amqp, translated
 from fedbus.bus.transport import Connection, Transport
+from fedbus.bus.url import BrokerUrl
 from fedbus.errors import BusError, ConnectionLostError
 
 # The slowest uplink that still counts as alive: a publish gets the time for all bytes before it on top of `answer_s`.
@@ -62,11 +64,21 @@ class Link:
 
     @classmethod
     async def open(
-        cls, url: str, *, name: str, heartbeat_s: int, answer_s: float, on_blocked: Callable[[Link], None]
+        cls, url: BrokerUrl, *, name: str, heartbeat_s: int, answer_s: float, on_blocked: Callable[[Link], None]
     ) -> Link:
         """Connect and log in. Raises what aio_pika raises; the caller sets the time limit."""
+        # by its parts: another parser may see another host in the same text
         connecting = aio_pika.connect(
-            url, client_properties={"connection_name": name}, heartbeat=heartbeat_s, connection_class=Connection
+            host=url.host,
+            port=url.port,
+            login=url.user,
+            password=url.password,
+            virtualhost=url.vhost,
+            ssl=url.tls,
+            ssl_options=cast(SSLOptions, dict(url.options)),  # they become the query of a URL of its own
+            client_properties={"connection_name": name},
+            heartbeat=heartbeat_s,
+            connection_class=Connection,
         )
         connection = await connecting
         if connection.transport is None:
@@ -237,12 +249,17 @@ class Channel:
         on_lost: Callable[[], None],
         no_ack: bool = False,
         arguments: Arguments = None,
+        most_bytes: MostBytes | None = None,
     ) -> None:
         """Start a consumer. `on_delivery` must only hand off: aiormq cancels its task when the channel closes.
+
+        Bodies longer than `most_bytes` says for their type are not kept, see `bounded`.
 
         `on_lost` is called when channel or link are gone, or the broker ended the consumer (its queue was deleted).
         """
         what = f"consume {queue}"
+        if most_bytes is not None:
+            bound_bodies(self._raw, most_bytes)
         if prefetch:
             await self._link.rpc(what, self._channel.set_qos(prefetch_count=prefetch))
 

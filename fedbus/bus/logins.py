@@ -1,17 +1,20 @@
 """Login files: `<name>.url`, mode 0600, holding one AMQP URL with its password.
 
-What lives here: making logins, keeping passwords from one start to the next, writing files nobody else reads.
+What lives here: making logins, keeping passwords from one start to the next until one is renewed or a login removed,
+writing files nobody else reads. What the broker knows of them is `node`'s and `definitions`' business.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from fedbus.bus.definitions import STAFF, VHOST, Login
-from fedbus.errors import NodeError
+from fedbus.bus.url import PORTS, BrokerUrl, host_and_port
+from fedbus.core.messages import check_name
+from fedbus.errors import NodeError, SettingsError
 
 
 class LoginFolder:
@@ -28,36 +31,67 @@ class LoginFolder:
 
     def url(self, name: str, *, vhost: str = VHOST) -> str:
         """AMQP URL of a login, password included."""
-        try:
-            return self.path(name).read_text().strip().rpartition("/")[0] + f"/{vhost}"
-        except OSError as exc:
-            raise NodeError(f"there is no login {name!r} in {self.folder}: `fedbus broker add-site {name}`") from exc
+        return replace(self._read(name), vhost=vhost).with_password()
 
-    def write(self, sites: Sequence[str], *, address: str) -> list[Login]:
+    def write(self, sites: Sequence[str], *, address: str, renew: Collection[str] = ()) -> list[Login]:
         """Write the files of aggregator, submitter, all known and these sites, with URLs at `address` (host:port).
 
-        Passwords that exist are kept, the others are made.
+        Passwords that exist are kept but for those to `renew`; the others are made.
         """
         for name in sites:
             if name in STAFF:
                 raise NodeError(f"a site cannot be named {name!r}: that is the login of the {name}")
-        staff = [str(name) for name in STAFF]
+        host, port = _place(address)
         try:
-            logins = [self._login(name) for name in dict.fromkeys([*staff, *self.names(), *sites])]
+            names = dict.fromkeys([*map(str, STAFF), *self.names(), *sites])
+            logins = [Login(name=name) if name in renew else self._login(name) for name in names]
         except ValueError as exc:
             raise NodeError(str(exc)) from exc
         for login in logins:
-            write_private(self.path(login.name), f"amqp://{login.name}:{login.password}@{address}/{VHOST}\n")
+            url = BrokerUrl(scheme="amqp", user=login.name, password=login.password, host=host, port=port, vhost=VHOST)
+            write_private(self.path(login.name), f"{url.with_password()}\n")
         return logins
 
+    def remove(self, site: str) -> None:
+        """Delete the login file of a site; one that is not there is no error."""
+        self.check_site(site)
+        try:
+            self.path(site).unlink(missing_ok=True)
+        except OSError as exc:
+            raise unwritable(self.folder, exc) from exc
+
+    def check_site(self, name: str) -> None:
+        """NodeError when this cannot be a site's login."""
+        try:
+            check_name("login", name)
+        except ValueError as exc:
+            raise NodeError(str(exc)) from exc
+        if name in STAFF:
+            raise NodeError(
+                f"{name!r} is the login of the {name}, not of a site: it cannot be removed; `fedbus broker rotate "
+                f"{name}` gives it a new password"
+            )
+
     def _login(self, name: str) -> Login:
+        return Login(name=name, password=self._read(name).password) if self.path(name).exists() else Login(name=name)
+
+    def _read(self, name: str) -> BrokerUrl:
         path = self.path(name)
-        if not path.exists():
-            return Login(name=name)
-        password = urlsplit(path.read_text().strip()).password
-        if not password:
-            raise NodeError(f"{path} holds no AMQP URL with a password: delete it to get a new login")
-        return Login(name=name, password=password)
+        try:
+            return BrokerUrl.parse(path.read_text())
+        except FileNotFoundError as exc:
+            raise NodeError(f"there is no login {name!r} in {self.folder}: `fedbus broker add-site {name}`") from exc
+        except OSError as exc:
+            raise NodeError(f"{path} cannot be read: {exc.strerror}; run as its owner") from exc
+        except SettingsError as exc:
+            raise NodeError(f"{path} is no login file: {exc}; delete it to get a new login") from exc
+
+
+def _place(address: str) -> tuple[str, int]:
+    try:
+        return host_and_port(address, PORTS["amqp"])
+    except ValueError as exc:
+        raise NodeError(f"address {address!r} {exc}; expected HOST:PORT such as broker.example.org:5672") from exc
 
 
 def write_private(path: Path, text: str, mode: int = 0o600) -> None:

@@ -127,6 +127,10 @@ def from_envelope(envelope: Envelope) -> wire.Message:
         raise ProtocolError(f"message {envelope.type!r} has no user_id: every fedbus message carries its login")
     if envelope.copied:
         raise ProtocolError(f"message {envelope.type!r} has a header CC: a message goes where its one key says")
+    if envelope.refused_bytes:
+        raise ProtocolError(
+            f"message {envelope.type!r} has {envelope.refused_bytes} bytes, more than may come here: it was not kept"
+        )
     return wire.decode(envelope.type, envelope.headers, envelope.body)
 
 
@@ -135,10 +139,9 @@ def from_login(envelope: Envelope) -> SiteMessage:
 
     Raises ProtocolError, also for more than MAX_SITE_MESSAGE_BYTES.
     """
-    if len(envelope.body) > MAX_SITE_MESSAGE_BYTES:
-        raise ProtocolError(
-            f"message {envelope.type!r} has {len(envelope.body)} bytes: a site says at most {MAX_SITE_MESSAGE_BYTES}"
-        )
+    size = envelope.refused_bytes or len(envelope.body)
+    if size > MAX_SITE_MESSAGE_BYTES:
+        raise ProtocolError(f"message {envelope.type!r} has {size} bytes: a site says at most {MAX_SITE_MESSAGE_BYTES}")
     message = from_envelope(envelope)
     if not isinstance(message, SiteMessage):
         raise DecodeError(f"message {envelope.type!r} does not belong on {t.SITES}")

@@ -28,7 +28,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from fedbus.bus.definitions import VHOST, definitions, users
+from fedbus.bus import enrolment
+from fedbus.bus.definitions import VHOST, definitions
 from fedbus.bus.logins import LoginFolder, unwritable, write_private
 from fedbus.bus.node_environment import Ports, config_files, environment, find_rabbitmq
 from fedbus.bus.node_process import POLL_S, ProcessId, answers, port_is_free, spawn
@@ -162,26 +163,42 @@ class PrivateNode:
     def add_site(self, name: str) -> Path:
         """Enrol a site on the running node; returns its login file. Does nothing new for a site that is there."""
         with self._locked():
-            logins = self.logins.write([name], address=self._running().ports.address)
-            # Topic permissions before the login may enter the virtual host.
-            self._import("users.json", users(logins, vhosts=(VHOST,)))
-            self._import("definitions.json", definitions(logins))
+            enrolment.add(self, name, address=self._running().ports.address)
+            return self.logins.path(name)
+
+    def remove_site(self, name: str) -> None:
+        """Take a site's login, connections and queue away from the running node."""
+        with self._locked():
+            enrolment.remove(self, name, address=self._running().ports.address)
+
+    def rotate(self, name: str) -> Path:
+        """Give a login of the running node another password and close its connections; returns its login file."""
+        with self._locked():
+            enrolment.rotate(self, name, address=self._running().ports.address)
             return self.logins.path(name)
 
     def add_vhosts(self, vhosts: Sequence[str]) -> None:
         """More federations on the running node, with the logins it has; about 0.1 s each. For tests."""
         with self._locked():
             logins = self.logins.write([], address=self._running().ports.address)
-            self._import("vhosts.json", definitions(logins, vhosts=vhosts))
+            self.import_definitions("vhosts.json", definitions(logins, vhosts=vhosts))
 
-    def _import(self, file: str, content: dict[str, Any]) -> None:
+    def import_definitions(self, file: str, content: dict[str, Any]) -> None:
+        """Let the running broker take definitions in; they stay in `file`."""
         write_private(self.base / file, json.dumps(content))
         self.ctl("import_definitions", str(self.base / file))
+
+    def keep_definitions(self, content: dict[str, Any]) -> None:
+        """What the broker takes in when it starts."""
+        write_private(self.base / "definitions.json", json.dumps(content))
 
     def _running(self) -> Record:
         record = self._record()
         if record is None or record.broker is None or not record.broker.alive:
-            raise NodeError(f"no node runs in {self.base}: start it with `fedbus broker start`")
+            raise NodeError(
+                f"no node runs in {self.base}, and only a running one takes this: start it with `fedbus broker start`, "
+                "then give this command again"
+            )
         return record
 
     def ctl(self, *arguments: str, timeout: timedelta = timedelta(seconds=60)) -> str:
@@ -213,7 +230,7 @@ class PrivateNode:
         cookie = self.base / "home" / ".erlang.cookie"
         if not cookie.exists():
             write_private(cookie, secrets.token_hex(16), 0o400)
-        write_private(self.base / "definitions.json", json.dumps(definitions(logins)))
+        self.keep_definitions(definitions(logins))
         for name, text in config_files(self.base, ports).items():
             write_private(self.base / name, text)
 

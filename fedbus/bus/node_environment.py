@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedbus.bus.node_process import free_port
+from fedbus.bus.topology import MAX_MESSAGE_BYTES
 from fedbus.errors import NodeError
 
 NODE_NAME = "fedbus@localhost"  # each node has its own epmd, so the name need not differ
@@ -20,8 +21,8 @@ DEBIAN_BIN = Path("/usr/lib/rabbitmq/bin")  # not /usr/sbin: those scripts switc
 CONF = """\
 listeners.tcp.1 = 127.0.0.1:{port}
 load_definitions = {base}/definitions.json
-# What RabbitMQ 4 allows by default: nothing larger is ever relied on.
-max_message_size = 16777216
+# A chunk of 8 MiB and what stands around it: nothing larger is ever sent.
+max_message_size = {max_message_bytes}
 log.console = false
 log.file.level = info
 """
@@ -63,7 +64,7 @@ def find_rabbitmq(places: Sequence[Path] = (DEBIAN_BIN,)) -> Path:
 def config_files(base: Path, ports: Ports) -> dict[str, str]:
     """Name and text of the configuration files; the empty one hides /etc/rabbitmq/rabbitmq-env.conf."""
     return {
-        "rabbitmq.conf": CONF.format(port=ports.amqp, base=base),
+        "rabbitmq.conf": CONF.format(port=ports.amqp, base=base, max_message_bytes=MAX_MESSAGE_BYTES),
         "enabled_plugins": "[].\n",
         "env.conf": "",
     }

@@ -7,7 +7,7 @@ definitions.json and logins, the aggregator declares the queues of a job from it
     fedbus.jobs      submit.<user> abort.<job> query   fedbus.jobs              submitter → aggregator
     fedbus.sites     <site>.join|status|leave|answer   fedbus.sites             site → aggregator
     fedbus.updates   <job>.<site>                      fedbus.updates.<job>     site → aggregator
-    fedbus.models    <job>                             fedbus.models.<job>      aggregator → every site (stream)
+    fedbus.models    <job>                             fedbus.models.<job>.<s>  aggregator → sites of the job (stream)
     fedbus.control   all  site.<site>  job.<job>       fedbus.site.<site>       aggregator → site
     fedbus.events    <job>.<site>.<kind>               fedbus.events            aggregator → watchers (stream)
     fedbus.dead      <origin>                          fedbus.dead              whatever was refused
@@ -19,13 +19,14 @@ RabbitMQ 4 drops after 20 deliveries when it is not.
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
 from types import MappingProxyType
 
-from fedbus.core.messages import check_name
+from fedbus.core.messages import NAME, check_name
 
 JOBS = "fedbus.jobs"
 SITES = "fedbus.sites"
@@ -42,6 +43,8 @@ CONTROL_TTL = timedelta(hours=1)
 JOB_DELIVERIES = 20
 UNLIMITED_DELIVERIES = 1_000_000
 UPDATES_BACKLOG_BYTES = 1 << 30
+# The broker takes nothing longer: a chunk has at most 8 MiB, and what stands around it.
+MAX_MESSAGE_BYTES = 9 << 20
 MB = 1_000_000
 
 
@@ -107,8 +110,27 @@ def updates_queue(job: str) -> str:
     return f"{UPDATES}.{check_name('job', job)}"
 
 
-def models_stream(job: str) -> str:
-    return f"{MODELS}.{check_name('job', job)}"
+def models_stream(job: str, secret: str = "") -> str:
+    """Name of a job's model log; without a secret that of earlier releases, which everybody can guess.
+
+    Any site may read every `fedbus.models.*`: permissions are made with the login, before there are jobs. So a name
+    that nobody can guess, told to the sites of the job only, is what keeps the others out. It is no more than that:
+    it holds until the bodies themselves are sealed.
+    """
+    name = f"{MODELS}.{check_name('job', job)}"
+    return f"{name}.{check_name('secret', secret)}" if secret else name
+
+
+def new_models_stream(job: str) -> str:
+    """A name for a model log, drawn anew each time: 128 bits that are in no other name."""
+    return models_stream(job, secrets.token_hex(16))
+
+
+def is_models_stream(name: str, job: str) -> bool:
+    """Whether this can be the name of the model log of `job`."""
+    return name == models_stream(job) or (
+        name.startswith(f"{models_stream(job)}.") and NAME.fullmatch(name[len(models_stream(job)) + 1 :]) is not None
+    )
 
 
 def site_queue(site: str) -> str:
@@ -223,6 +245,26 @@ FEDERATION = Topology(
 """What every federation has before any site or job exists."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicySpec:
+    """How many bytes may wait in the queues whose names match.
+
+    A policy and not an argument of the queue: one that exists cannot be declared again with another argument.
+    """
+
+    name: str
+    pattern: str
+    max_bytes: int
+
+
+POLICIES = (
+    PolicySpec(name="fedbus-sites", pattern=r"^fedbus\.sites$", max_bytes=256 * MB),
+    PolicySpec(name="fedbus-jobs", pattern=r"^fedbus\.jobs$", max_bytes=256 * MB),
+    PolicySpec(name="fedbus-site", pattern=r"^fedbus\.site\.", max_bytes=64 * MB),
+)
+"""Bounds in bytes of what is otherwise bounded by the number of messages."""
+
+
 def site_topology(site: str) -> Topology:
     """The control queue of one site, made when the site is enrolled. Control messages expire after CONTROL_TTL."""
     queue = QueueSpec(
@@ -291,15 +333,18 @@ class ModelLogSize:
         object.__setattr__(self, "retention_bytes", max(2 * period, 4 * self.snapshot_bytes) + 2 * segment)
 
 
-def job_models(job: str, size: ModelLogSize) -> Topology:
-    """The model log of one job: a stream, because one publish then serves every site, early or late."""
-    stream = QueueSpec(
-        name=models_stream(job),
+def job_models(job: str, size: ModelLogSize, *, stream: str = "") -> Topology:
+    """The model log of one job: a stream, because one publish then serves every site, early or late.
+
+    `stream` is its name; "" for that of earlier releases.
+    """
+    log = QueueSpec(
+        name=stream or models_stream(job),
         arguments={
             "x-queue-type": "stream",
             "x-max-length-bytes": size.retention_bytes,
             "x-stream-max-segment-size-bytes": size.segment_bytes,
         },
     )
-    binding = BindingSpec(exchange=MODELS, key=models_key(job), queue=stream.name)
-    return Topology(queues=(stream,), bindings=(binding,))
+    binding = BindingSpec(exchange=MODELS, key=models_key(job), queue=log.name)
+    return Topology(queues=(log,), bindings=(binding,))

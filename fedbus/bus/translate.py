@@ -33,6 +33,7 @@ from aio_pika.exceptions import (
 from aio_pika.exceptions import PublishError as ReturnedError
 from aiormq.exceptions import ChannelAccessRefused
 
+from fedbus.bus.bounded import REFUSED_BYTES
 from fedbus.bus.envelope import Envelope
 from fedbus.errors import BusError, ConnectionLostError, LoginError, NoSuchQueueError, PublishError, UnroutableError
 
@@ -124,6 +125,7 @@ def to_amqp(envelope: Envelope, user_id: str) -> Message:
 def from_amqp(message: AbstractIncomingMessage) -> Envelope:
     """What arrived, body not copied."""
     expiration = message.expiration
+    refused_bytes = message.headers.get(REFUSED_BYTES, 0)
     return Envelope(
         exchange=message.exchange or "",
         routing_key=message.routing_key or "",
@@ -131,11 +133,16 @@ def from_amqp(message: AbstractIncomingMessage) -> Envelope:
         body=message.body,
         message_id=message.message_id or "",
         content_type=message.content_type or "",
-        headers={key: value for key, value in message.headers.items() if isinstance(value, str | int)},
+        headers={
+            key: value
+            for key, value in message.headers.items()
+            if isinstance(value, str | int) and key != REFUSED_BYTES
+        },
         user_id=message.user_id,
         reply_to=message.reply_to,
         correlation_id=message.correlation_id,
         expiration=timedelta(seconds=expiration) if isinstance(expiration, int | float) else None,
         redelivered=bool(message.redelivered),
         copied=not COPY_HEADERS.isdisjoint(message.headers),
+        refused_bytes=refused_bytes if isinstance(refused_bytes, int) and not message.body else 0,
     )

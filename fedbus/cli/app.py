@@ -19,6 +19,7 @@ from fedbus.cli.chaos import chaos
 from fedbus.cli.replay import replay
 from fedbus.cli.simulate import simulate
 from fedbus.errors import FedbusError, JobSpecError, SettingsError
+from fedbus.runtime.printable import printable, printable_lines
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -162,10 +163,10 @@ def main() -> None:
     except JobSpecError as exc:
         print("fedbus: the job spec was refused:", file=sys.stderr)
         for problem in exc.problems:
-            print(f"  {problem.path or 'job spec'}: {problem.message}", file=sys.stderr)
+            print(f"  {printable(problem.path or 'job spec')}: {printable_lines(problem.message)}", file=sys.stderr)
         sys.exit(1)
     except FedbusError as exc:
-        print(f"fedbus: {exc}", file=sys.stderr)
+        print(f"fedbus: {printable_lines(exc)}", file=sys.stderr)
         sys.exit(2 if isinstance(exc, SettingsError) else 1)
     except KeyboardInterrupt:
         sys.exit(130)

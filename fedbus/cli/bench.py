@@ -190,12 +190,13 @@ def print_rows(rows: list[dict[str, Any]], output: Output) -> None:
 
         typer.echo(json.dumps(rows, indent=1))
         return
-    from rich.console import Console
     from rich.table import Table
+
+    from fedbus.runtime.terminal import Terminal
 
     table = Table("case", "value", "unit", "goal", "met")
     for row in rows:
         met = {True: "yes", False: "no", None: ""}[row["met"]]
         goal = "" if row["goal"] is None else f"{row['goal']:g}"
         table.add_row(row["case"], f"{row['value']:.4g}", row["unit"], goal, met)
-    Console().print(table)
+    Terminal().print(table)

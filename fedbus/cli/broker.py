@@ -88,31 +88,57 @@ def add_site(
 
 
 @broker_app.command()
+def remove_site(name: Annotated[str, typer.Argument(help="Name of the site.")], folder: Folder = None) -> None:
+    """Take a site's login away: its password opens nothing from now on, its connections are closed at once.
+
+    Its queue goes with what waits in it. Nobody else is disturbed. `add-site` enrols it again, with another password.
+    """
+    _node(folder).remove_site(name)
+    typer.echo(f"{name} is removed: its login, its connections and its queue.")
+
+
+@broker_app.command()
+def rotate(
+    name: Annotated[str, typer.Argument(help="A login: a site's name, aggregator or submitter.")], folder: Folder = None
+) -> None:
+    """Give a login another password: the old one opens nothing from now on, its connections are closed at once.
+
+    Its queue and what waits in it stay. Nobody else is disturbed. Restart the login's daemon with the new URL.
+    """
+    path = _node(folder).rotate(name)
+    typer.echo(f"{name:<16} {path}")
+    typer.echo(f"The old password of {name} opens nothing any more: restart its daemon with the URL in this file.")
+
+
+@broker_app.command()
 def definitions(
     folder: Annotated[Path, typer.Argument(help="Folder to write to; passwords already there are kept.")],
     address: Annotated[str, typer.Option(metavar="HOST:PORT", help="Where the daemons reach the broker.")],
-    site: Sites = None,
+    site: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--site", metavar="NAME", help="Once per site: all of them. One left out loses its login. None: as before."
+        ),
+    ] = None,
+    rotate: Annotated[
+        list[str] | None, typer.Option("--rotate", metavar="NAME", help="A login that gets another password.")
+    ] = None,
 ) -> None:
     """Write definitions.json and logins for a RabbitMQ that runs elsewhere: in compose, Kubernetes or a data centre.
 
     Load it with `load_definitions` in rabbitmq.conf or `rabbitmqctl import_definitions`. Each `env/NAME.env` holds the
     FEDBUS_BROKER_URL of one login: give every machine only its own.
     """
-    import json
+    from fedbus.bus.definitions_folder import write_folder
 
-    from fedbus.bus import definitions as bus
-    from fedbus.bus.logins import LoginFolder, write_private
-
-    folder = folder.absolute()
-    logins = LoginFolder(folder / "logins")
-    content = bus.definitions(logins.write(site or [], address=address))
-    # Readable by the broker's own user; it holds salted hashes, no passwords.
-    write_private(folder / "definitions.json", json.dumps(content, indent=1) + "\n", 0o644)
-    typer.echo(f"definitions      {folder / 'definitions.json'}")
-    for name in logins.names():
-        path = folder / "env" / f"{name}.env"
-        write_private(path, f"FEDBUS_BROKER_URL={logins.url(name)}\n")
+    written = write_folder(folder.absolute(), site or [], address=address, renew=rotate or [])
+    typer.echo(f"definitions      {written.definitions}")
+    for name, path in written.env.items():
         typer.echo(f"{name:<16} {path}")
+    for name in written.left_out:
+        typer.echo(f"{name:<16} left out: its login is deleted here")
+    if commands := written.at_the_broker():
+        typer.echo("A broker that runs already still knows what was: at the broker, run\n  " + "\n  ".join(commands))
 
 
 def _node(folder: Path | None) -> PrivateNode:

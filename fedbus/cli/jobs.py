@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from fedbus.cli.broker import Output
+from fedbus.runtime.printable import printable
 
 if TYPE_CHECKING:
     from fedbus.core.messages import Event
@@ -44,7 +45,7 @@ def submit(
 
     async def run(client: Client) -> int:
         job = await client.submit(parsed)
-        typer.echo(job)
+        typer.echo(printable(job))
         return await _watch(client, job) if follow else 0
 
     raise typer.Exit(_with_client(run, broker_url))
@@ -96,7 +97,7 @@ def abort(
 ) -> None:
     """End a running job."""
     _with_client(lambda client: client.abort(job, reason), broker_url)
-    typer.echo(f"{job} is being aborted")
+    typer.echo(f"{printable(job)} is being aborted")
 
 
 def _with_client(work: Callable[[Client], Awaitable[R]], broker_url: str | None) -> R:
@@ -119,13 +120,14 @@ def _with_client(work: Callable[[Client], Awaitable[R]], broker_url: str | None)
 async def _watch(client: Client, job: str, *, as_json: bool = False) -> int:
     detail: dict[str, Any] = await client.job(job)
     async for event in client.events(job, since=detail["submitted_at"]):
-        _print_event(event, as_json=as_json)
+        print_event(event, as_json=as_json)
         if event.kind == "job-ended":
             return 0 if event.facts.get("state") == "finished" else 1
     return 1
 
 
-def _print_event(event: Event, *, as_json: bool) -> None:
+def print_event(event: Event, *, as_json: bool) -> None:
+    """Print one event as a line, for people or as JSON."""
     import dataclasses
     from datetime import datetime
 
@@ -133,4 +135,4 @@ def _print_event(event: Event, *, as_json: bool) -> None:
         typer.echo(json.dumps(dataclasses.asdict(event)))
     else:
         at = datetime.fromtimestamp(event.at).astimezone()
-        typer.echo(f"{at:%H:%M:%S}  {event.kind:<18} {event.text}")
+        typer.echo(f"{at:%H:%M:%S}  {printable(event.kind):<18} {printable(event.text)}")

@@ -133,14 +133,14 @@ def _write(done: Replay, out: Path, job: str, **metadata: str) -> None:
 @contextmanager
 def _counted(job: str) -> Iterator[Told]:
     """Count on the terminal what was read so far; nothing when standard error is no terminal."""
-    from rich.console import Console
+    from fedbus.runtime.terminal import Terminal, said
 
     count = 0
-    with Console(stderr=True).status(f"{job}: reading the ledger") as status:
+    with Terminal(stderr=True).status(said(f"{job}: reading the ledger")) as status:
 
         def told() -> None:
             nonlocal count
             count += 1
-            status.update(f"{job}: {count} bodies read")
+            status.update(said(f"{job}: {count} bodies read"))
 
         yield told

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fedbus.core.strategies import counted
+from fedbus.runtime.terminal import said
 
 
 def verdict_table(row: dict[str, Any]) -> RenderableType:
@@ -29,8 +30,8 @@ def verdicts_table(rows: list[dict[str, Any]]) -> RenderableType:
     width = max(len(row["job"]) for row in rows)
     for row in rows:
         numbers = "" if row["failed"] else f"versions {row['from_version']} to {row['to_version']}, {_cost(row)}"
-        parts.append(Text(f"{row['job']:<{width}}  {numbers}".rstrip()))
-        parts.append(Padding(Text(row["says"]), (0, 0, 0, 4), expand=False))
+        parts.append(said(f"{row['job']:<{width}}  {numbers}".rstrip()))
+        parts.append(Padding(said(row["says"]), (0, 0, 0, 4), expand=False))
     return Group(*parts)
 
 
@@ -55,14 +56,16 @@ def left_out_tables(row: dict[str, Any]) -> list[RenderableType]:
     note = f"First order: what the others sent later began from versions with {names} in them."
     if row["gone"]:
         note += f" What {names} sent{since} stays in: those bodies are gone (`fedbus aggregator --keep-updates`)."
-    return [facts, Text(), _sites(row), Text(), _groups(row), Text(), Text(note)]
+    return [facts, Text(), _sites(row), Text(), _groups(row), Text(), said(note)]
 
 
 def _sites(row: dict[str, Any]) -> Table:
     table = _table("site", "updates", "contribution", "cosine to the others", "")
     for share in row["sites"]:
         left_out = "left out" if share["left_out"] else ""
-        table.add_row(share["site"], str(share["updates"]), f"{share['norm']:.4g}", _cosine(share["cosine"]), left_out)
+        table.add_row(
+            said(share["site"]), str(share["updates"]), f"{share['norm']:.4g}", _cosine(share["cosine"]), left_out
+        )
     return table
 
 
@@ -71,7 +74,7 @@ def _groups(row: dict[str, Any]) -> Table:
     for group in row["groups"]:
         part = f"{group['difference'] / group['moved']:.0%}" if group["moved"] else ""
         table.add_row(
-            group["group"],
+            said(group["group"]),
             f"{group['elements']:,}",
             f"{group['moved']:.4g}",
             f"{group['difference']:.4g}",
@@ -88,7 +91,7 @@ def _cosine(cosine: float | None) -> str:
 def _grid(*rows: tuple[str, object]) -> Table:
     table = Table.grid(padding=(0, 2))
     for name, value in rows:
-        table.add_row(name, str(value))
+        table.add_row(said(name), said(value))
     return table
 
 

@@ -144,14 +144,14 @@ def _times(option: str, given: Sequence[str], names: Sequence[str]) -> Mapping[s
 @contextmanager
 def _progress(name: str) -> Iterator[Callable[[Point], None]]:
     """Say on the terminal how far it is; nothing when standard error is no terminal."""
-    from rich.console import Console
+    from fedbus.runtime.terminal import Terminal, said
 
-    with Console(stderr=True).status(f"{name}: loading data") as status:
+    with Terminal(stderr=True).status(said(f"{name}: loading data")) as status:
 
         def told(point: Point) -> None:
             metrics = ", ".join(f"{key} {value:.3f}" for key, value in list(point.metrics.items())[:SHOWN_METRICS])
             text = f"{name}: virtual second {point.t:.0f}, version {point.version}, {point.updates} updates; {metrics}"
-            status.update(text)
+            status.update(said(text))
 
         yield told
 

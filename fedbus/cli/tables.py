@@ -5,17 +5,19 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
 from fedbus.core.status_text import span
+from fedbus.runtime.printable import printable
+from fedbus.runtime.terminal import Terminal, said
 
 
 def print_tables(*tables: RenderableType) -> None:
     """Print to standard output, plain when it is no terminal."""
-    console = Console(highlight=False)
+    console = Terminal()
     for table in tables:
         console.print(table)
 
@@ -25,16 +27,16 @@ def jobs_table(rows: list[dict[str, Any]]) -> RenderableType:
     if not rows:
         return Text("no jobs yet: publish one with `fedbus submit JOB.yaml`")
     columns = ("job", "task", "state", "version", "updates")
-    cells = [columns, *(tuple(_cell(row[name]) for name in columns) for row in rows)]
+    cells = [columns, *(tuple(said(row[name]).plain for name in columns) for row in rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     head, *lines = (
         Text("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()) for line in cells
     )
     head.stylize("bold")
     # What a job says may be long: who declined and why. It gets the whole width, below its job.
-    texts = (f"{row['says']}\n{row['rule']}" if row.get("rule") else row["says"] for row in rows)
-    said = (Padding(Text(text), (0, 0, 0, 4), expand=False) for text in texts)
-    return Group(head, *(part for pair in zip(lines, said, strict=True) for part in pair))
+    texts = ([row["says"], row["rule"]] if row.get("rule") else [row["says"]] for row in rows)
+    below = (Padding(Text("\n".join(map(printable, text))), (0, 0, 0, 4), expand=False) for text in texts)
+    return Group(head, *(part for pair in zip(lines, below, strict=True) for part in pair))
 
 
 def sites_table(rows: list[dict[str, Any]]) -> RenderableType:
@@ -44,9 +46,7 @@ def sites_table(rows: list[dict[str, Any]]) -> RenderableType:
     table = _table("site", "state", "since", "heard", "device", "does")
     for row in rows:
         does = "; ".join(f"{job}: {_activity(a)}" for job, a in row["jobs"].items()) or row["reason"] or "idle"
-        table.add_row(
-            row["site"], row["state"], span(row["since_s"]), f"{span(row['heard_s'])} ago", row["device"], does
-        )
+        _add(table, row["site"], row["state"], span(row["since_s"]), f"{span(row['heard_s'])} ago", row["device"], does)
     return table
 
 
@@ -54,19 +54,19 @@ def job_tables(detail: dict[str, Any]) -> list[RenderableType]:
     """Everything about one job."""
     facts = Table.grid(padding=(0, 2))
     for name in ("job", "task", "state", "says", "version", "updates", "submitted_by"):
-        facts.add_row(name.replace("_", " "), _cell(detail[name]))
+        _add(facts, name.replace("_", " "), detail[name])
     if detail.get("rule"):
-        facts.add_row("rule", detail["rule"])
+        _add(facts, "rule", detail["rule"])
     for name in ("submitted_at", "started_at", "ended_at"):
         if detail[name]:
-            facts.add_row(name.replace("_", " "), f"{datetime.fromtimestamp(detail[name]).astimezone():%F %T}")
+            _add(facts, name.replace("_", " "), f"{datetime.fromtimestamp(detail[name]).astimezone():%F %T}")
     result = detail.get("result") or {}
     for name in ("reason", "exported"):
         if result.get(name):
-            facts.add_row(name, str(result[name]))
+            _add(facts, name, result[name])
     if best := result.get("best"):
         value = f"version {best['version']}, {best['metric']} {best['value']:.4g}: {best['exported']}"
-        facts.add_row("best", value)
+        _add(facts, "best", value)
     return [facts, *_site_tables(detail, result.get("scores", {})), *_under_way_and_wrong(detail)]
 
 
@@ -77,21 +77,22 @@ def _site_tables(detail: dict[str, Any], scores: dict[str, Any]) -> list[Rendera
         table = _table("site", "state", "does", "updates", "refused", "mean staleness", *metrics)
         for site, numbers in detail["sites"].items():
             score = scores.get(site, {})
-            table.add_row(
+            _add(
+                table,
                 site,
-                _cell(numbers.get("state")),
-                _cell(numbers.get("activity")),
-                _cell(numbers["updates"]),
-                _cell(numbers["refused"]),
+                numbers.get("state"),
+                numbers.get("activity"),
+                numbers["updates"],
+                numbers["refused"],
                 f"{numbers['mean_staleness']:.1f}",
                 *(_metric(score, name) for name in metrics),
             )
         tables.append(table)
     for site, score in scores.items():
         if score.get("failed"):
-            tables.append(Text(f"{site} could not score the last version: {score['failed']}"))
+            tables.append(said(f"{site} could not score the last version: {score['failed']}"))
     for site, reason in (detail.get("declined") or {}).items():
-        tables.append(Text(f"declined by {site}: {reason}"))
+        tables.append(said(f"declined by {site}: {reason}"))
     return tables
 
 
@@ -101,17 +102,17 @@ def _under_way_and_wrong(detail: dict[str, Any]) -> list[RenderableType]:
         table = _table("uploading", "chunks", "last one", "update")
         for upload in detail["receiving"]:
             chunks = f"{upload['chunks']} of {upload['count'] or '?'}"
-            table.add_row(upload["site"], chunks, f"{span(upload['age_s'])} ago", upload["update_id"])
+            _add(table, upload["site"], chunks, f"{span(upload['age_s'])} ago", upload["update_id"])
         tables.append(table)
     if detail["refusals"]:
         table = _table("refused", "because")
         for refusal in detail["refusals"]:
-            table.add_row(_cell(refusal["updates"]), refusal["reason"])
+            _add(table, refusal["updates"], refusal["reason"])
         tables.append(table)
     if detail["incidents"]:
         table = _table("when", "what went wrong, and right again")
         for incident in detail["incidents"]:
-            table.add_row(f"{datetime.fromtimestamp(incident['at']).astimezone():%m-%d %H:%M:%S}", incident["text"])
+            _add(table, f"{datetime.fromtimestamp(incident['at']).astimezone():%m-%d %H:%M:%S}", incident["text"])
         tables.append(table)
     return tables
 
@@ -131,9 +132,9 @@ def _activity(activity: dict[str, Any]) -> str:
 def _table(*columns: str) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
-        table.add_column(column, overflow="fold")
+        table.add_column(said(column), overflow="fold")
     return table
 
 
-def _cell(value: object) -> str:
-    return "" if value is None else str(value)
+def _add(table: Table, *cells: object) -> None:
+    table.add_row(*map(said, cells))

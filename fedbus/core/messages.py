@@ -207,10 +207,13 @@ class JobStarted:
     """The job's model log exists; a site that has accepted follows it from now on.
 
     A site that sees a new `session` of the aggregator sends again whatever still awaits its receipt.
+    log: the stream's name, told to the sites of the job only; "" for the one that follows from the job, as the
+    aggregators of earlier releases have it.
     """
 
     job: str
     session: str
+    log: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable
 import structlog
 
 from fedbus.errors import FedbusError, SettingsError
+from fedbus.runtime.printable import printable_lines
 
 log = structlog.get_logger()
 
@@ -43,7 +44,7 @@ def run_daemon(main: Callable[[asyncio.Event], Awaitable[None]]) -> int:
 
 
 def _explain(error: FedbusError) -> int:
-    print(f"fedbus: {error}", file=sys.stderr)
+    print(f"fedbus: {printable_lines(error)}", file=sys.stderr)
     return 2 if isinstance(error, SettingsError) else 1
 
 

@@ -1,12 +1,19 @@
-"""Log lines: for people on a terminal, JSON otherwise; one canonical line per update and per commit."""
+"""Log lines: for people on a terminal, JSON otherwise; one canonical line per update and per commit.
+
+A traceback shows no local variables, for one of them may be a password; and a terminal gets nothing that moves its
+cursor, whoever said it.
+"""
 
 from __future__ import annotations
 
 import logging
 import sys
-from typing import Literal
+import traceback
+from typing import Any, Literal, TextIO
 
 import structlog
+
+from fedbus.runtime.printable import printable, printable_lines
 
 
 def configure_logging(level: str = "info", style: Literal["auto", "json", "console"] = "auto") -> None:
@@ -18,11 +25,13 @@ def configure_logging(level: str = "info", style: Literal["auto", "json", "conso
         structlog.processors.TimeStamper(fmt="%H:%M:%S" if console else "iso", utc=not console),
     ]
     last: structlog.typing.Processor = (
-        structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+        structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=_traceback)
         if console
         else structlog.processors.JSONRenderer(sort_keys=True)
     )
-    shaping: list[structlog.typing.Processor] = [_brief] if console else [structlog.processors.format_exc_info]
+    shaping: list[structlog.typing.Processor] = (
+        [_brief, _printable] if console else [structlog.processors.format_exc_info]
+    )
     structlog.configure(
         processors=[*shared, *shaping, last],
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
@@ -43,6 +52,27 @@ def _brief(_: object, __: str, record: structlog.typing.EventDict) -> structlog.
     """Of a line that says in words what its numbers mean, the words; JSON has the numbers too."""
     kept = ("timestamp", "level", "event", "job", "text", "error", "exc_info", "logger")
     return {key: record[key] for key in kept if key in record} if "text" in record else record
+
+
+def _printable(_: object, __: str, record: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """Everything but errors as text of one line; `_traceback` sees to those."""
+    return {printable(key): _shown(key, value) for key, value in record.items()}
+
+
+def _shown(key: str, value: Any) -> Any:
+    match value:
+        case _ if key in ("exc_info", "_record", "_from_structlog"):
+            return value
+        case str() if key == "exception":  # somebody has made text of it already
+            return printable_lines(value)
+        case bool() | int() | float() | None:
+            return value
+        case _:
+            return printable(value)
+
+
+def _traceback(out: TextIO, exc_info: structlog.typing.ExcInfo) -> None:
+    out.write("\n" + printable_lines("".join(traceback.format_exception(*exc_info)).rstrip()))
 
 
 def _named(_: object, __: str, record: structlog.typing.EventDict) -> structlog.typing.EventDict:

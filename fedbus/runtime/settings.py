@@ -85,7 +85,9 @@ def _toml_table(cls: type[DaemonSettings]) -> dict[str, Any]:
         raise SettingsError(f"FEDBUS_CONFIG={path}: not valid TOML: {exc}") from exc
     own = data.pop(cls.table, {})
     if not isinstance(own, dict):
-        raise SettingsError(f"FEDBUS_CONFIG={path}: {cls.table} must be a table, [{cls.table}], got {own!r}")
+        raise SettingsError(
+            f"FEDBUS_CONFIG={path}: {cls.table} must be a table, [{cls.table}], got {type(own).__name__}"
+        )
     shared = {key: value for key, value in data.items() if not isinstance(value, dict)}
     return shared | own
 

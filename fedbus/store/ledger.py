@@ -318,6 +318,17 @@ class Ledger:
         row = self._rows("SELECT COALESCE(MAX(version), -1) FROM versions WHERE job = ?", (job,))[0]
         return int(row[0])
 
+    def name_model_log(self, job: str, stream: str) -> str:
+        """Keep the name of a job's model log, unless it has one; returns the name that it has."""
+        with self._transaction() as db:
+            db.execute("INSERT OR IGNORE INTO model_logs VALUES (?,?)", (job, stream))
+        return self.model_log(job) or stream
+
+    def model_log(self, job: str) -> str | None:
+        """The name of a job's model log; None when none was kept, as in ledgers of earlier releases."""
+        rows = self._rows("SELECT stream FROM model_logs WHERE job = ?", (job,))
+        return str(rows[0][0]) if rows else None
+
     # what people ask about
 
     def add_incident(self, job: str, kind: str, text: str, *, at: float) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from fedbus.bus.envelope import Envelope
 from fedbus.bus.mail import check_key, from_envelope
 from fedbus.bus.topology import update_key
+from fedbus.core import wire
 from fedbus.core.messages import Chunk, UpdateId, UpdateManifest
 from fedbus.errors import DecodeError, ProtocolError
 from services.aggregator.uploads import MAX_FRAMES
@@ -18,6 +19,9 @@ FRAME_SLACK_BYTES = 1 << 16
 KINDS = ("delta", "initial")
 # Only that of initial params brings a layout. What a manifest says is kept, told in events and named in refusals.
 MAX_MANIFEST_BYTES = 1 << 16
+MAX_INITIAL_MANIFEST_BYTES = 1 << 20
+"""A layout takes about 80 bytes for each tensor."""
+CHUNK_TYPE = wire.NAMES[Chunk]
 
 
 def admitted(
@@ -50,6 +54,11 @@ def admitted(
         )
     check_key(envelope, update_key(job, site))
     return message
+
+
+def longest_message(type_name: str, *, chunk_bytes: int) -> int:
+    """The longest body of a message of this type that is taken; one that is longer is refused without being kept."""
+    return chunk_bytes + FRAME_SLACK_BYTES if type_name == CHUNK_TYPE else MAX_INITIAL_MANIFEST_BYTES
 
 
 def update_id_of(message: Chunk | UpdateManifest) -> str:

@@ -38,11 +38,11 @@ Lane = asyncio.Queue[Envelope | asyncio.Event]
 
 
 class Announcer:
-    """Run `run` as a task; everything else only queues. `keep` makes incidents durable."""
+    """Run `run` as a task; everything else only queues. `keep` makes incidents durable, `dead` what is refused."""
 
-    def __init__(self, publisher: Publisher, *, keep: Callable[[m.Event], Awaitable[None]]) -> None:
+    def __init__(self, publisher: Publisher, *, dead: Publisher, keep: Callable[[m.Event], Awaitable[None]]) -> None:
         self._publisher = publisher
-        self._dead = DeadLetters(publisher)
+        self._dead = DeadLetters(dead)
         self._keep = keep
         self._orders: Lane = asyncio.Queue(WAITING_MESSAGES)
         self._events: Lane = asyncio.Queue(WAITING_MESSAGES)
@@ -97,7 +97,7 @@ class Announcer:
 
     async def refuse(self, delivery: Delivery, reason: str) -> None:
         """Keep a message that breaks the protocol where people can look at it, with the reason in a header."""
-        await self._dead.refuse(delivery, reason)
+        self._dead.refuse(delivery, reason)
 
 
 _WARNINGS = {

@@ -26,6 +26,7 @@ from fedbus.store.spool import Spool
 from services.aggregator import bodies, history, receipts
 from services.aggregator.complete import Complete, Unwanted
 from services.aggregator.intake import Intake
+from services.aggregator.model_log import stream_of
 from services.aggregator.tools import Tools
 
 # What was routed before the unbinding is in the queue within milliseconds.
@@ -74,5 +75,6 @@ class Closing:
     async def clear(self) -> None:
         """Nothing of an ended job is needed any more but its facts, its checkpoints and its export."""
         await delete_queue(self._session, t.updates_queue(self._job))
-        await delete_queue(self._session, t.models_stream(self._job))
+        for stream in {await stream_of(self._job, self._tools), t.models_stream(self._job)}:
+            await delete_queue(self._session, stream)
         await self._tools.store(bodies.clear, self._job, ledger=self._tools.ledger, spool=self._spool)

@@ -98,8 +98,11 @@ class Aggregator:
         self._bulk_out = await stack.enter_async_context(
             Session(url, name="aggregator/models", retry_login=True, follows=self._control)
         )
+        dead = await stack.enter_async_context(
+            Session(url, name="aggregator/dead", retry_login=True, follows=self._control)
+        )
         self._publisher = Publisher(self._control)
-        self._announcer = Announcer(self._publisher, keep=self._keep)
+        self._announcer = Announcer(self._publisher, dead=Publisher(dead), keep=self._keep)
         self._tools = Tools(
             session=self._session_id,
             ledger=self._ledger,

@@ -1,10 +1,10 @@
 """Messages that break the protocol, kept in `fedbus.dead` where people can look at them, with the reason in a header.
 
-They have a lane of their own: what a broken or hostile site sends must not stand before receipts and events, nor fill
-the memory. What waits is bounded in bytes, so a flood is slowed down to what the broker takes. When the broker takes
-nothing for PATIENCE (an alarm), the body is given up and only the log line stays: keeping what is broken must not keep
-the aggregator from what is good. Of a long body the first KEPT_BYTES are kept. A sender is named in the log once a
-second, with the number of its messages.
+They have a lane and a connection of their own: what a broken or hostile site sends must not stand before receipts and
+events, nor fill the memory. Nobody waits for this lane, for whoever waited would let all that came behind wait too: of
+a sender whose messages wait already in too many bytes, and of all when the broker takes none (an alarm), the rest is
+let go and only counted. Of a long body the first KEPT_BYTES are kept. A sender is named in the log once a second, with
+how many it sent and how many were let go.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable
-from datetime import timedelta
 
 import structlog
 
@@ -24,9 +23,9 @@ from fedbus.bus.topology import DEAD, dead_key
 from fedbus.errors import PublishError
 
 ROOM_BYTES = 16 << 20
+SENDER_BYTES = 4 << 20
 MESSAGE_BYTES = 1 << 10  # what a message costs beside its body
 AT_ONCE = 8
-PATIENCE = timedelta(seconds=5)
 LOG_S = 1.0
 REASON_BYTES = 500
 KEPT_BYTES = 1 << 20
@@ -35,22 +34,13 @@ log = structlog.get_logger()
 
 
 class DeadLetters:
-    """Run `run` as a task."""
+    """Run `run` as a task. The publisher's connection carries nothing else."""
 
-    def __init__(
-        self,
-        publisher: Publisher,
-        *,
-        patience: timedelta = PATIENCE,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
+    def __init__(self, publisher: Publisher, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._publisher = publisher
-        self._patience_s = patience.total_seconds()
         self._clock = clock
-        self._waiting: asyncio.Queue[Envelope] = asyncio.Queue()
-        self._waiting_bytes = 0
-        self._left = asyncio.Condition()
-        self._stuck = False
+        self._waiting: asyncio.Queue[tuple[str, Envelope]] = asyncio.Queue()
+        self._waiting_bytes: Counter[str] = Counter()
         self._told_at: dict[str, float] = {}
         self._untold: Counter[str] = Counter()
         self._let_go: Counter[str] = Counter()
@@ -65,33 +55,30 @@ class DeadLetters:
         """Wait until everything was published."""
         await self._waiting.join()
 
-    async def refuse(self, delivery: Delivery, reason: str) -> None:
-        """Keep a message; waits while too many wait."""
+    def refuse(self, delivery: Delivery, reason: str) -> None:
+        """Keep a message, or let it go when too many wait."""
         envelope = delivery.envelope
-        size = _size(envelope)
-        try:
-            async with asyncio.timeout(0 if self._stuck else self._patience_s), self._left:
-                await self._left.wait_for(lambda: not self._waiting_bytes or self._waiting_bytes + size <= ROOM_BYTES)
-        except TimeoutError:
-            self._stuck = True
-            self._log(envelope, reason, kept=False)
-            return
-        self._log(envelope, reason, kept=True)
-        self._waiting_bytes += size
-        self._waiting.put_nowait(_dead(envelope, reason))
+        sender, size = envelope.user_id or "", _size(envelope)
+        # of each sender one is kept, whatever the others have waiting
+        kept = not self._waiting_bytes[sender] or (
+            self._waiting_bytes[sender] + size <= SENDER_BYTES and self._waiting_bytes.total() + size <= ROOM_BYTES
+        )
+        self._log(envelope, reason, kept=kept)
+        if kept:
+            self._waiting_bytes[sender] += size
+            self._waiting.put_nowait((sender, _dead(envelope, reason)))
 
     async def _publish(self) -> None:
         while True:
-            envelope = await self._waiting.get()
+            sender, envelope = await self._waiting.get()
             try:
                 await self._publisher.publish(envelope, mandatory=False)
             except PublishError as exc:
                 log.error("unsaid", type=envelope.type, key=envelope.routing_key, error=str(exc))
-            self._stuck = False
-            self._waiting_bytes -= _size(envelope)
+            self._waiting_bytes[sender] -= _size(envelope)
+            if not self._waiting_bytes[sender]:
+                del self._waiting_bytes[sender]
             self._waiting.task_done()
-            async with self._left:
-                self._left.notify_all()
 
     def _log(self, envelope: Envelope, reason: str, *, kept: bool) -> None:
         sender, now = envelope.user_id or "", self._clock()

@@ -23,6 +23,7 @@ from fedbus.bus.rpc import reply
 from fedbus.core import events, wire
 from fedbus.core.limits import MOST_NAME, plain
 from fedbus.core.messages import JobState
+from fedbus.core.spec_text import MAX_TEXT_BYTES
 from fedbus.errors import JobSpecError, Problem, StoreError
 from fedbus.store.ledger import JobRow
 from services.aggregator import requests, views
@@ -58,7 +59,7 @@ class FrontDesk:
 
     async def serve(self, session: Session) -> None:
         """Answer requests for ever."""
-        async with Consumer(session, t.JOBS, prefetch=REQUESTS_PREFETCH) as deliveries:
+        async with Consumer(session, t.JOBS, prefetch=REQUESTS_PREFETCH, most_bytes=MAX_TEXT_BYTES) as deliveries:
             async for delivery in deliveries:
                 answer = await self.answer(delivery)
                 await reply(self._publisher, delivery.envelope, wire.to_json(answer), type="answer")

@@ -17,6 +17,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
 from datetime import timedelta
+from functools import partial
 
 import structlog
 
@@ -28,7 +29,7 @@ from fedbus.errors import DecodeError, ProtocolError
 from fedbus.runtime.faults import Point, Reached, nothing
 from fedbus.store.ledger import RECEIVING, SPOOLED, Ledger
 from fedbus.store.spool import Spool
-from services.aggregator.admission import admitted, update_id_of
+from services.aggregator.admission import admitted, longest_message, update_id_of
 from services.aggregator.complete import Complete, Unwanted
 from services.aggregator.uploads import MAX_PARTIALS, MIB, Receiving, Upload, Uploads
 from services.aggregator.workers import Worker
@@ -100,6 +101,7 @@ class Intake:
         self._clock = clock
         self._reached = reached
         self.prefetch = prefetch(chunk_bytes)
+        self.most_message_bytes = partial(longest_message, chunk_bytes=chunk_bytes)
         self.busy = False
         """Whether deliveries are being written that are neither acknowledged nor complete."""
 

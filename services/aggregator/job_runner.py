@@ -79,6 +79,7 @@ class JobRunner:
         self._open_log = open_log
         self._pacing = Pacing(self.job, self.spec, tools.announcer)
         self._folding: Folding | None = None
+        self._stream = ""
         self._initial = InitialParams(
             self.job, self.spec, life=self.life, keeper=keeper, tools=tools, adopted=self._adopted
         )
@@ -145,11 +146,14 @@ class JobRunner:
     async def welcome(self, site: str) -> None:
         """Tell a site that the model log is there to follow, if it is; ask again for a score that it owes."""
         if self.life.state in (m.JobState.RUNNING, m.JobState.FINISHING):
-            await self._tools.announcer.tell(site, m.JobStarted(job=self.job, session=self._tools.session))
+            await self._tools.announcer.tell(site, self._started())
             await self._pacing.remind(site)
         for version, owing in self.life.missing_scores():
             if owing == site:  # it was started anew since it was asked
                 await self._tools.announcer.tell(site, m.ScoreRequest(job=self.job, version=version))
+
+    def _started(self) -> m.JobStarted:
+        return m.JobStarted(job=self.job, session=self._tools.session, log=self._stream)
 
     async def on_score(self, score: m.ScoreAnswer) -> None:
         """A site scored a version, or could not."""
@@ -389,6 +393,7 @@ class JobRunner:
 
     async def _make_folding(self, layout: Layout) -> Folding:
         log = await self._open_log(self.spec, self.job, layout)
+        self._stream = log.stream
         return Folding(
             self.job, self.spec, layout, aggregation=self.aggregation, keeper=self._keeper, log=log, tools=self._tools
         )

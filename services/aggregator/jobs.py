@@ -37,7 +37,7 @@ from services.aggregator.complete import Complete
 from services.aggregator.intake import Intake
 from services.aggregator.job_runner import JobRunner
 from services.aggregator.model_keeper import ModelKeeper
-from services.aggregator.model_log import ModelLogWriter
+from services.aggregator.model_log import ModelLogWriter, stream_of
 from services.aggregator.settings import AggregatorSettings
 from services.aggregator.tools import Tools
 from services.aggregator.trouble import Troubles, everybodys, words
@@ -277,15 +277,19 @@ class Jobs:
         return Closing(job, state=state, tools=self._tools, spool=self._spool, session=self._control)
 
     async def _receive(self, intake: Intake, job: str) -> None:
-        async with Consumer(self._bulk_in, t.updates_queue(job), prefetch=intake.prefetch) as deliveries:
+        consumer = Consumer(
+            self._bulk_in, t.updates_queue(job), prefetch=intake.prefetch, most_bytes=intake.most_message_bytes
+        )
+        async with consumer as deliveries:
             await intake.run(deliveries)
 
     async def _open_log(self, spec: JobSpec, job: str, layout: Layout) -> ModelLogWriter:
-        settled = await exists(self._control, t.models_stream(job))
-        await declare(self._control, t.job_models(job, ModelLogWriter.size(spec, layout)))
+        stream = await stream_of(job, self._tools)
+        settled = await exists(self._control, stream)
+        await declare(self._control, t.job_models(job, ModelLogWriter.size(spec, layout), stream=stream))
         if not settled:
             await asyncio.sleep(SETTLE.total_seconds())
-        return ModelLogWriter(job, spec, layout, Publisher(self._bulk_out), reached=self._tools.reached)
+        return ModelLogWriter(job, spec, layout, Publisher(self._bulk_out), stream=stream, reached=self._tools.reached)
 
     async def offer(self, runner: JobRunner, site: str) -> None:
         """Offer a job to a site, unless its spec names others."""

@@ -18,11 +18,12 @@ from typing import Any
 from fedbus.bus import mail
 from fedbus.bus.envelope import Envelope
 from fedbus.bus.publisher import Publisher
-from fedbus.bus.topology import ModelLogSize
+from fedbus.bus.topology import ModelLogSize, models_stream, new_models_stream
 from fedbus.core.jobspec import JobSpec
 from fedbus.core.layout import Layout
 from fedbus.core.messages import Chunk, Part, Receipt, VersionManifest
 from fedbus.runtime.faults import Point, Reached, nothing
+from services.aggregator.tools import Tools
 from services.aggregator.workers import Worker
 
 # Fills a line of 1 Gbit/s at 60 ms. Twice as much was no faster here, and memory is what is scarce beside torch.
@@ -34,12 +35,34 @@ DELTA, SNAPSHOT = "delta", "snapshot"
 MOST_RECEIPTS = 1000
 
 
+async def stream_of(job: str, tools: Tools) -> str:
+    """The name of a job's model log: the one that the ledger keeps, else a new one that it keeps from now on.
+
+    A job that an earlier release has begun keeps the name that its sites know.
+    """
+    kept = await tools.store(tools.ledger.model_log, job)
+    if kept is not None:
+        return str(kept)
+    begun = await tools.store(tools.ledger.last_published, job) >= 0
+    name = models_stream(job) if begun else new_models_stream(job)
+    return str(await tools.store(tools.ledger.name_model_log, job, name))
+
+
 class ModelLogWriter:
     """Publishes versions of one job."""
 
     def __init__(
-        self, job: str, spec: JobSpec, layout: Layout, publisher: Publisher, *, reached: Reached = nothing
+        self,
+        job: str,
+        spec: JobSpec,
+        layout: Layout,
+        publisher: Publisher,
+        *,
+        stream: str = "",
+        reached: Reached = nothing,
     ) -> None:
+        self.stream = stream
+        """Its name, to be told to the sites of the job only; "" for that of earlier releases."""
         self._job = job
         self._layout: dict[str, Any] = layout.to_dict()
         self._publisher = publisher

@@ -32,11 +32,12 @@ def rejected(*problems: Problem) -> dict[str, Any]:
 
 def body_of(envelope: Envelope) -> Mapping[str, Any]:
     """The JSON object of a request; an empty body is an empty object. Raises JobSpecError otherwise."""
+    size = envelope.refused_bytes or len(envelope.body)
+    if size > MAX_TEXT_BYTES:
+        message = f"the body has {size} bytes, at most {MAX_TEXT_BYTES} are read"
+        raise JobSpecError([Problem(path="", message=message)])
     if not envelope.body.strip():
         return {}
-    if len(envelope.body) > MAX_TEXT_BYTES:
-        message = f"the body has {len(envelope.body)} bytes, at most {MAX_TEXT_BYTES} are read"
-        raise JobSpecError([Problem(path="", message=message)])
     try:
         data = json.loads(envelope.body, object_pairs_hook=wire.distinct)
         wire.to_json(data)  # Python also reads NaN and half surrogates, which nobody could be told again

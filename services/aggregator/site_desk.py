@@ -75,7 +75,8 @@ class SiteDesk:
         self._said_over_at: dict[str, float] = {}
 
     async def serve(self, session: Session) -> None:
-        async with Consumer(session, t.SITES, prefetch=SITES_PREFETCH) as deliveries:
+        most_bytes = mail.MAX_SITE_MESSAGE_BYTES
+        async with Consumer(session, t.SITES, prefetch=SITES_PREFETCH, most_bytes=most_bytes) as deliveries:
             async for delivery in deliveries:
                 await self.take(delivery)
                 await delivery.ack()

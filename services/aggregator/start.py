@@ -7,6 +7,7 @@ import sys
 from fedbus.errors import SettingsError
 from fedbus.runtime.lifecycle import run_daemon
 from fedbus.runtime.logging import configure_logging
+from fedbus.runtime.printable import printable_lines
 from services.aggregator.settings import AggregatorSettings
 
 
@@ -15,7 +16,7 @@ def start(**flags: object) -> int:
     try:
         settings = AggregatorSettings.load(**flags)
     except SettingsError as exc:
-        print(f"fedbus aggregator: {exc}", file=sys.stderr)
+        print(f"fedbus aggregator: {printable_lines(exc)}", file=sys.stderr)
         return 2
     configure_logging(settings.log_level, settings.log_format)
     from services.aggregator.daemon import run_aggregator

@@ -9,6 +9,7 @@ from pathlib import Path
 from fedbus.core.jobspec import JobSpec
 from fedbus.errors import FedbusError
 from fedbus.runtime.logging import configure_logging
+from fedbus.runtime.printable import printable, printable_lines
 from services.publisher.client import Client
 from services.publisher.settings import PublisherSettings
 
@@ -17,7 +18,7 @@ async def submit(specs: list[JobSpec], settings: PublisherSettings) -> None:
     """Submit each job and print its id."""
     async with Client(settings) as client:
         for spec in specs:
-            print(await client.submit(spec))
+            print(printable(await client.submit(spec)))
 
 
 def main(paths: list[str]) -> int:
@@ -30,7 +31,7 @@ def main(paths: list[str]) -> int:
         configure_logging("error", settings.log_format)
         asyncio.run(submit([JobSpec.parse_yaml(Path(path).read_text()) for path in paths], settings))
     except (FedbusError, OSError, UnicodeDecodeError) as exc:
-        print(f"services.publisher: {exc}", file=sys.stderr)
+        print(f"services.publisher: {printable_lines(exc)}", file=sys.stderr)
         return 1
     return 0
 

@@ -14,6 +14,7 @@ import asyncio
 import secrets
 from contextlib import AsyncExitStack
 from datetime import timedelta
+from functools import partial
 from typing import Any, Self
 
 import structlog
@@ -212,7 +213,7 @@ class Site:
                         offer.job,
                         spec,
                         settings=self._settings,
-                        reader=ModelLogReader(self._bulk_in, t.models_stream(offer.job)),
+                        reader=partial(ModelLogReader, self._bulk_in),
                         uploads=Publisher(self._bulk_out),
                         say=self._say,
                         start=self._start,

@@ -20,6 +20,7 @@ from time import perf_counter
 import structlog
 
 from fedbus.bus import mail
+from fedbus.bus import topology as t
 from fedbus.bus.envelope import Envelope
 from fedbus.bus.model_log import ModelLogReader, Start
 from fedbus.bus.publisher import Publisher
@@ -46,7 +47,7 @@ log = structlog.get_logger()
 
 
 class JobWorker:
-    """State of one job at the site. `say` sends a message to the aggregator."""
+    """State of one job at the site. `reader` reads the stream of a name, `say` sends a message to the aggregator."""
 
     def __init__(
         self,
@@ -54,7 +55,7 @@ class JobWorker:
         spec: JobSpec,
         *,
         settings: SiteSettings,
-        reader: ModelLogReader,
+        reader: Callable[[str], ModelLogReader],
         uploads: Publisher,
         say: Say,
         start: StartTrainer = start_trainer,
@@ -63,7 +64,7 @@ class JobWorker:
     ) -> None:
         self._job = job
         self._site = settings.site_name
-        self._reader = reader
+        self._reader_of = reader
         self._uploads = uploads
         self._say = say
         self._reached = reached
@@ -73,7 +74,7 @@ class JobWorker:
         self._files = ModelFiles(self._folder / "model")
         self._unsent: asyncio.Queue[m.UpdateId] = asyncio.Queue()
         self._in_hand: set[m.UpdateId] = set()
-        self._started = asyncio.Event()
+        self._started: asyncio.Future[ModelLogReader] = asyncio.get_running_loop().create_future()
         self._aggregator = ""
         self.ended = False
         self._loop = TrainingLoop(
@@ -111,8 +112,8 @@ class JobWorker:
     async def on_control(self, message: mail.ControlMessage) -> None:
         """Take a control message about this job."""
         match message:
-            case m.JobStarted(session=session):
-                self._started.set()
+            case m.JobStarted(session=session, log=stream):
+                self._start(stream)
                 if session != self._aggregator:
                     self._aggregator = session
                     self._send_again()
@@ -134,6 +135,14 @@ class JobWorker:
                 await self._loop.stop()
             case m.RollCall() | m.JobOffer():
                 pass
+
+    def _start(self, stream: str) -> None:
+        """Follow the model log of this name from now on; "" is how earlier releases say the one of the job's name."""
+        stream = stream or t.models_stream(self._job)
+        if not t.is_models_stream(stream, self._job):
+            raise ProtocolError(f"the job's start names {stream!r}, which is no model log of job {self._job}")
+        if not self._started.done():
+            self._started.set_result(self._reader_of(stream))
 
     def _on_update(self, update_id: m.UpdateId) -> None:
         self._reached(Point.SITE_COMMITTED)
@@ -168,9 +177,9 @@ class JobWorker:
         await self._loop.wake()
 
     async def _follow(self) -> None:
-        await self._started.wait()
+        reader = await self._started
         try:
-            async for record in self._reader.follow(await self._where_to_begin()):
+            async for record in reader.follow(await self._where_to_begin(reader)):
                 try:
                     await self._when_there_is_room(mail.from_envelope(record.envelope), record.offset)
                 except ProtocolError as exc:
@@ -178,12 +187,12 @@ class JobWorker:
         except NoSuchQueueError:
             log.info("model-log-gone", job=self._job, text="the job has ended; waiting to be told how")
 
-    async def _where_to_begin(self) -> Start:
+    async def _where_to_begin(self, reader: ModelLogReader) -> Start:
         """After what an earlier process held, or a little before the newest snapshot: whichever is later in the log.
 
         What comes after the later one is a part of what comes after the other, so that is what costs fewer bytes.
         """
-        newest = await self._reader.newest()
+        newest = await reader.newest()
         manifest = None if newest is None else mail.from_envelope(newest.envelope)
         if not isinstance(manifest, m.VersionManifest) or manifest.snapshot_version < 0:
             self._files.forget()

@@ -46,7 +46,7 @@ class Broker:
 
 @asynccontextmanager
 async def announcing(broker: Broker) -> AsyncIterator[Announcer]:
-    announcer = Announcer(broker, keep=kept)  # type: ignore[arg-type]
+    announcer = Announcer(broker, dead=broker, keep=kept)  # type: ignore[arg-type]
     running = asyncio.create_task(announcer.run())
     try:
         yield announcer

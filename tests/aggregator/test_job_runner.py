@@ -35,6 +35,8 @@ RETURN = timedelta(seconds=1)
 class Log:
     """A model log that nobody reads."""
 
+    stream = "fedbus.models.heart.0a"
+
     def __init__(self) -> None:
         self.snapshots: list[int] = []
 
@@ -245,6 +247,7 @@ async def test_a_site_that_is_restarted_while_the_job_ends_is_asked_for_its_scor
         await house.accepts(site)
     # then both may follow the model log, and the one that owes its score is asked
     assert sorted(house.announcer.asked(m.JobStarted)) == ["mercy", "ucsf"]
+    assert {message.log for _, message in house.announcer.told if isinstance(message, m.JobStarted)} == {Log.stream}
     assert house.announcer.asked(m.ScoreRequest) == ["mercy"]
 
 

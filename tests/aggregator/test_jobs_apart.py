@@ -181,7 +181,7 @@ async def work(folder: Path, vhost: Any, stack: AsyncExitStack, ready: asyncio.F
         store=store,
         compute=store,
         disk=disk,
-        announcer=Announcer(Publisher(control), keep=nobody_keeps),
+        announcer=Announcer(Publisher(control), dead=Publisher(control), keep=nobody_keeps),
         membership=Membership(),
         score_timeout_s=5.0,
         checkpoint_interval_s=5.0,

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
+import sqlite3
 from collections.abc import AsyncIterable, Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +15,7 @@ from fedbus.bus.envelope import Envelope
 from fedbus.core import messages as m
 from fedbus.core.jobspec import JobSpec
 from fedbus.core.layout import Layout, TensorSpec
+from fedbus.store.ledger import Ledger
 from services.aggregator.model_log import (
     DELTA,
     IN_FLIGHT_BYTES,
@@ -20,6 +24,7 @@ from services.aggregator.model_log import (
     REPLAY_MODELS,
     SNAPSHOT,
     ModelLogWriter,
+    stream_of,
 )
 
 LAYOUT = Layout.of([TensorSpec(name="w", shape=(100,), dtype="float32")])
@@ -197,3 +202,42 @@ async def test_the_stream_is_large_enough_for_a_snapshot_and_all_that_follows_it
             longest, current = max(longest, current), 0
     segments = 2 * size.segment_bytes
     assert 2 * longest <= size.retention_bytes - segments
+
+
+# ------------------------------------------------------------------ its name
+
+
+class Tools:
+    """A ledger, and the thread that works on it."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self.ledger = ledger
+        self.store = at_once
+
+
+async def name_of(job: str, path: Path) -> str:
+    """The name that an aggregator gives the log after it was started anew."""
+    with Ledger(path) as ledger:
+        return await stream_of(job, Tools(ledger))  # type: ignore[arg-type]
+
+
+async def test_nobody_can_guess_the_name_of_a_log_and_a_restart_finds_it_again(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite3"
+    names = [await name_of(job, path) for job in ("heart", "heart", "lung")]
+    assert names[0] == names[1]
+    secrets = [
+        name.removeprefix(f"fedbus.models.{job}.") for name, job in zip(names[1:], ("heart", "lung"), strict=True)
+    ]
+    assert all(re.fullmatch(r"[0-9a-f]{32}", secret) for secret in secrets)
+    assert secrets[0] != secrets[1]
+
+
+async def test_a_job_that_an_earlier_release_has_begun_keeps_the_name_that_its_sites_know(tmp_path: Path) -> None:
+    # given a ledger of an earlier release, which has no table of names, and a job with a version in its log
+    path = tmp_path / "ledger.sqlite3"
+    with Ledger(path) as ledger:
+        ledger.mark_published("heart", 0, at=1.0)
+    with sqlite3.connect(path) as db:
+        db.execute("DROP TABLE model_logs")
+    # then its log keeps its name, also after the next restart
+    assert [await name_of("heart", path) for _ in range(2)] == ["fedbus.models.heart"] * 2

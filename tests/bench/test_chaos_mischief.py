@@ -83,7 +83,7 @@ async def test_records_of_the_model_log_come_again(vhost: Any) -> None:
         await declare(session, job_models(JOB, ModelLogSize(snapshot_bytes=5, delta_bytes=5, snapshot_every=1)))
         await Publisher(session).publish_many(map(mail.to_model_log, chunks))
         # when
-        assert await mischief.repeat_versions(url, JOB, rng=random.Random(1)) == 5
+        assert await mischief.repeat_versions(url, JOB, models_stream(JOB), rng=random.Random(1)) == 5
         # then
         log = ModelLogReader(session, models_stream(JOB)).follow("first")
         came = [mail.from_envelope((await anext(log)).envelope) for _ in range(10)]

@@ -125,6 +125,7 @@ SITE_REFUSALS: dict[str, Act] = {
     "send an update under its own key and a newline": publish(topology.UPDATES, "job-1.site-a\n"),
     "send an update to a job and a newline": publish(topology.UPDATES, "job-1\n.site-a"),
     "declare a queue named by a newline": lambda channel: channel.queue_declare("\n", durable=True),
+    "declare an exchange named by a newline": lambda channel: channel.exchange_declare("\n", "topic"),
     "send an update as another site": publish(topology.UPDATES, "job-1.site-b"),
     "send an update with another site's name before its own": publish(topology.UPDATES, "job-1.site-b.site-a"),
     "publish through the default exchange": publish("", topology.site_queue("site-b")),
@@ -172,6 +173,34 @@ def test_the_broker_refuses_a_site_to_sign_as_another(as_login):
 def test_a_site_cannot_empty_the_model_log_that_it_reads(vhost_with_job):
     with channel_of(vhost_with_job, "site-a") as site, pytest.raises((ConnectionClosedByBroker, ChannelClosedByBroker)):
         site.queue_purge(topology.models_stream("job-1"))
+
+
+@pytest.mark.parametrize("exchange", ["site", "submitter"])
+def test_nobody_sends_more_than_a_chunk_and_what_stands_around_it(as_login, exchange):
+    login, key = {
+        "site": ("site-a", (topology.SITES, "site-a.join")),
+        "submitter": ("submitter", (topology.JOBS, topology.QUERY_KEY)),
+    }[exchange]
+    with as_login(login) as channel:
+        channel.basic_publish(*key, bytes(topology.MAX_MESSAGE_BYTES), mandatory=True)
+        with pytest.raises(ChannelClosedByBroker, match="larger than configured max size"):
+            channel.basic_publish(*key, bytes(topology.MAX_MESSAGE_BYTES + 1), mandatory=True)
+
+
+def test_what_waits_in_a_queue_is_bounded_in_bytes(vhost):
+    # given the policies of the definitions
+    found = vhost.node.ctl("list_queues", "-p", vhost.vhost, "name", "policy")
+    policies = dict(line.split("\t") for line in found.splitlines())
+    # then every queue that others fill and that has no bound of its own has one by policy
+    bounds = {policy.name: policy.max_bytes for policy in topology.POLICIES}
+    for queue in (topology.SITES, topology.JOBS, topology.site_queue("site-a")):
+        assert 0 < bounds[policies[queue]] <= 256 * topology.MB
+
+
+def test_a_site_cannot_open_connections_without_end(vhost):
+    users = vhost.node.ctl("list_user_limits", "--user", "site-a")
+    assert '"max-connections":64' in users
+    assert '"max-channels":256' in users
 
 
 def test_a_wrong_password_is_refused(vhost):
@@ -222,6 +251,7 @@ def test_the_submitter_watches_the_events(as_login):
 
 
 SUBMITTER_REFUSALS: dict[str, Act] = {
+    "declare a queue named by a newline": lambda channel: channel.queue_declare("\n", durable=True),
     "submit as somebody else": publish(topology.JOBS, topology.submit_key("site-a")),
     "submit under a key and a newline": publish(topology.JOBS, topology.submit_key("submitter") + "\n"),
     "abort under a key and a newline": publish(topology.JOBS, topology.abort_key("job-1") + "\n"),

@@ -79,6 +79,13 @@ def test_a_name_that_would_bend_a_key_is_refused(name):
             make(name)
 
 
+def test_the_name_of_a_model_log_is_another_each_time_and_of_one_job_only():
+    names = [topology.new_models_stream("heart") for _ in range(2)]
+    assert names[0] != names[1]
+    assert all(topology.is_models_stream(name, "heart") for name in [*names, topology.models_stream("heart")])
+    assert not any(topology.is_models_stream(name, job) for name in names for job in ("hear", "heart-2", "lung"))
+
+
 @pytest.mark.parametrize(
     ("snapshot_bytes", "segment_bytes"),
     [(10_000, 16 * MB), (16 * MB, 16 * MB), (50 * MB, 50 * MB), (2000 * MB, 500 * MB)],

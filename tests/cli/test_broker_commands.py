@@ -61,3 +61,57 @@ def test_definitions_written_again_keep_the_passwords(fedbus_broker, tmp_path):
     before = (tmp_path / "env" / "mercy.env").read_text()
     fedbus_broker(*arguments, "--site", "ucsf")
     assert (tmp_path / "env" / "mercy.env").read_text() == before
+
+
+def test_definitions_for_fewer_sites_take_the_login_of_the_one_left_out(fedbus_broker, tmp_path):
+    # given definitions for two sites
+    first = ("definitions", str(tmp_path), "--address", "broker:5672", "--site", "mercy")
+    fedbus_broker(*first, "--site", "ucsf")
+    kept = (tmp_path / "env" / "mercy.env").read_text()
+    # when they are written for one
+    said = fedbus_broker(*first)
+    # then nothing of the other is left, and it is said what the broker must be told
+    content = json.loads((tmp_path / "definitions.json").read_text())
+    assert "ucsf" not in json.dumps(content)
+    assert not list(tmp_path.rglob("ucsf*"))
+    assert (tmp_path / "env" / "mercy.env").read_text() == kept
+    assert "rabbitmqctl delete_user ucsf" in said
+    assert "rabbitmqctl delete_queue fedbus.site.ucsf -p fedbus" in said
+
+
+def test_definitions_without_a_site_keep_those_that_are_there(fedbus_broker, tmp_path):
+    arguments = ("definitions", str(tmp_path), "--address", "broker:5672")
+    fedbus_broker(*arguments, "--site", "mercy")
+    before = (tmp_path / "env" / "mercy.env").read_text()
+    said = fedbus_broker(*arguments)
+    assert (tmp_path / "env" / "mercy.env").read_text() == before
+    assert "rabbitmqctl" not in said
+
+
+def test_definitions_give_one_login_another_password(fedbus_broker, tmp_path):
+    arguments = ("definitions", str(tmp_path), "--address", "broker:5672")
+    fedbus_broker(*arguments, "--site", "mercy", "--site", "ucsf")
+    before = {path.stem: path.read_text() for path in (tmp_path / "env").iterdir()}
+    said = fedbus_broker(*arguments, "--rotate", "mercy")
+    after = {path.stem: path.read_text() for path in (tmp_path / "env").iterdir()}
+    assert {name for name, url in after.items() if url != before[name]} == {"mercy"}
+    assert "rabbitmqctl close_all_user_connections mercy rotated" in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("--address", "broker:5672", "--rotate", "nobody"), "there is no login nobody"),
+        (("--address", "broker:port"), "expected HOST:PORT"),
+        (("--address", "amqp://broker"), "expected HOST:PORT"),
+    ],
+)
+def test_definitions_say_what_is_wrong(tmp_path, arguments, says):
+    result = CliRunner().invoke(broker_app, ["definitions", str(tmp_path), *arguments])
+    assert says in str(result.exception)
+
+
+@pytest.mark.parametrize("command", ["remove-site", "rotate"])
+def test_a_node_that_does_not_run_is_to_be_started_first(tmp_path, command):
+    result = CliRunner().invoke(broker_app, [command, "mercy", "--dir", str(tmp_path)])
+    assert "start it with `fedbus broker start`, then give this command again" in str(result.exception)

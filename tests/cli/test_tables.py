@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 from rich.console import Console
 
-from fedbus.cli.tables import job_tables, jobs_table
+from fedbus.cli import jobs
+from fedbus.cli.tables import job_tables, jobs_table, print_tables, sites_table
+from fedbus.core.messages import Event
 
 RULE = "calibrated: the slowest site, va, takes 9.7x the fastest, measured over 12 sites"
 JOB: dict[str, Any] = {
@@ -67,3 +70,63 @@ def test_best_version_and_what_is_not_finite_are_shown_and_sites_that_sent_nothi
     (ucsf,) = [line for line in text.splitlines() if line.startswith("ucsf ") and "could" not in line]
     assert ucsf.split() == ["ucsf", "0", "0", "0.0"]
     assert "ucsf could not score the last version: no test data" in text
+
+
+# ------------------------------------------------------------------ what sites and others say
+
+HOSTILE = "\x1b[2J\r\n\u202e[red]:smile:"
+SHOWN = r"\x1b[2J\r\n\u202e[red]:smile:"
+
+
+def hostile_job() -> dict[str, Any]:
+    """A job in which every text comes from somebody who wants to write elsewhere on the screen."""
+    numbers = {"state": HOSTILE, "activity": HOSTILE, "updates": 1, "refused": 0, "mean_staleness": 0.0}
+    score = {HOSTILE: {"metrics": {HOSTILE: 0.5}}}
+    texts = dict.fromkeys(("job", "task", "state", "says", "rule", "submitted_by"), HOSTILE)
+    upload = {"site": HOSTILE, "chunks": 1, "count": 2, "age_s": 1.0, "update_id": HOSTILE}
+    return {
+        **JOB,
+        **texts,
+        "sites": {HOSTILE: numbers},
+        "declined": {HOSTILE: HOSTILE},
+        "receiving": [upload],
+        "refusals": [{"updates": 1, "reason": HOSTILE}],
+        "incidents": [{"at": 1.0, "kind": "x", "text": HOSTILE}],
+        "result": {"reason": HOSTILE, "exported": HOSTILE, "scores": score},
+    }
+
+
+def hostile_site() -> dict[str, Any]:
+    activity = {"activity": HOSTILE, "version": 1, "step": 1, "steps": 2, "detail": HOSTILE}
+    texts = dict.fromkeys(("site", "state", "reason", "device", "fedbus_version"), HOSTILE)
+    return {**texts, "since_s": 1.0, "heard_s": 1.0, "tasks": [HOSTILE], "jobs": {HOSTILE: activity}}
+
+
+@pytest.mark.parametrize(
+    ("tables", "times"),
+    [
+        (lambda: job_tables(hostile_job()), 18),
+        (lambda: [jobs_table([hostile_job()])], 5),
+        (lambda: [sites_table([hostile_site()])], 6),
+    ],
+    ids=["show", "jobs", "sites"],
+)
+def test_no_text_of_anybody_moves_the_cursor(tables: Any, times: int, capsys: Any, monkeypatch: Any) -> None:
+    monkeypatch.setenv("COLUMNS", "1000")
+    print_tables(*tables())
+    out = capsys.readouterr().out
+    assert out.count(SHOWN) >= times
+    assert all(line.isprintable() for line in out.split("\n"))
+
+
+def test_an_event_is_one_line_of_text_and_as_json_stays_what_it_was(capsys: Any) -> None:
+    event = Event(at=0.0, job=HOSTILE, site=HOSTILE, kind=HOSTILE, text=HOSTILE, facts={"x": HOSTILE})
+    jobs.print_event(event, as_json=False)
+    line = capsys.readouterr().out
+    assert line.count("\n") == 1
+    assert line[:-1].isprintable()
+    assert line.count(SHOWN) == 2
+    jobs.print_event(event, as_json=True)
+    line = capsys.readouterr().out
+    assert line[:-1].isprintable()
+    assert json.loads(line)["text"] == HOSTILE

@@ -60,7 +60,11 @@ GOLDEN: list[tuple[wire.Message, str, bytes]] = [
     (m.RollCall(session="a1"), "roll-call", b'{"session":"a1"}'),
     (m.JobOffer(job="heart", spec={"task": "digits"}), "offer", b'{"job":"heart","spec":{"task":"digits"}}'),
     (m.InitialParamsRequest(job="heart"), "initial-params", b'{"job":"heart","layout_only":false}'),
-    (m.JobStarted(job="heart", session="0a"), "job-started", b'{"job":"heart","session":"0a"}'),
+    (
+        m.JobStarted(job="heart", session="0a", log="fedbus.models.heart.0b"),
+        "job-started",
+        b'{"job":"heart","log":"fedbus.models.heart.0b","session":"0a"}',
+    ),
     (
         m.Receipt(job="heart", update_id=UPDATE, outcome=m.Outcome.FOLDED, staleness=300, rebase=240),
         "receipt",
@@ -165,6 +169,8 @@ def test_unknown_keys_are_ignored(name: str) -> None:
 
 def test_a_key_with_a_default_may_be_missing() -> None:
     assert wire.decode("leave", HEADERS, b'{"site":"mercy","session":"s1"}') == m.Leave(site="mercy", session="s1")
+    started = wire.decode("job-started", HEADERS, b'{"job":"heart","session":"0a"}')
+    assert started == m.JobStarted(job="heart", session="0a", log="")
 
 
 @pytest.mark.parametrize("schema", [None, 0, 2, "1", True, b"1"])

@@ -134,6 +134,13 @@ class House:
         with Ledger(self.folder / "aggregator" / "ledger.sqlite3") as ledger:
             return [history.from_row(row) for row in ledger.facts(job)]
 
+    def model_log(self, job: str) -> str:
+        """The name of the job's model log, which only its sites are told."""
+        with Ledger(self.folder / "aggregator" / "ledger.sqlite3") as ledger:
+            name = ledger.model_log(job)
+            assert name is not None
+            return name
+
     def folded(self, job: str) -> list[Folded]:
         return [fact for fact in self.facts(job) if isinstance(fact, Folded)]
 

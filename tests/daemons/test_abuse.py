@@ -24,9 +24,11 @@ def target(house):
     house.start_aggregator()
     house.start_site("cleveland")
     job = house.submit(**run.SPEC)
-    house.committed(1)
+    other = house.submit(**run.SPEC | {"name": "other", "sites": ["cleveland"]})
+    for name in (job, other):
+        house.aggregator.wait_for("version-committed", job=name)
     ledger = house.folder / "aggregator" / "ledger.sqlite3"
-    return Target(job=job, url=house.running.url, ledger=ledger, pid=house.aggregator.pid)
+    return Target(job=job, other_job=other, url=house.running.url, ledger=ledger, pid=house.aggregator.pid)
 
 
 def test_a_site_that_sends_anything_at_all_harms_nobody(house, target):

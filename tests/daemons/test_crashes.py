@@ -13,7 +13,7 @@ from fedbus.bench.local import wait_until
 from fedbus.bus import mail
 from fedbus.bus.connection import Session
 from fedbus.bus.model_log import ModelLogReader
-from fedbus.bus.topology import models_stream, updates_queue
+from fedbus.bus.topology import updates_queue
 from fedbus.core.messages import VersionManifest
 from fedbus.errors import NoSuchQueueError
 from fedbus.store.ledger import Ledger
@@ -30,7 +30,7 @@ def model_log(house):
         found = []
         async with Session(house.running.url("aggregator"), name="test") as session:
             try:
-                async for record in ModelLogReader(session, models_stream(job)).follow("first"):
+                async for record in ModelLogReader(session, house.model_log(job)).follow("first"):
                     message = mail.from_envelope(record.envelope)
                     if isinstance(message, VersionManifest):
                         found.append((message.version, message.digest))

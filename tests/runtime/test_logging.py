@@ -67,3 +67,41 @@ def test_console_is_for_people_and_not_coloured_in_a_file() -> None:
     assert "task died" in text
     assert "\x1b" not in text
     assert "not shown" not in text
+
+
+# ------------------------------------------------------------------ what others say, and what nobody may see
+
+HOSTILE_PROGRAM = """
+import logging, sys, structlog
+from fedbus.runtime.logging import configure_logging
+configure_logging("info", sys.argv[1])
+log = structlog.get_logger()
+hostile = "\\x1b[2J\\r\\n\\u202eall is well"
+
+def connect(url):
+    raise ValueError(hostile)
+
+log.warning(hostile, site=hostile, text_of=hostile, listed=[hostile], facts={hostile: hostile}, number=0.5)
+log.info("said", text=hostile, **{"job": hostile})
+logging.getLogger("asyncio").error("%s", hostile)
+try:
+    connect("amqp://mercy:open-sesame@hub/")
+except ValueError:
+    log.exception("broken", text=hostile)
+    logging.getLogger("asyncio").exception("task died")
+"""
+
+
+@pytest.mark.parametrize("style", ["console", "json"])
+def test_no_log_line_moves_the_cursor_or_shows_a_local_variable(style: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", HOSTILE_PROGRAM, style], capture_output=True, text=True, check=True, timeout=30
+    )
+    shown = done.stderr.split("\n")
+    assert all(line.isprintable() for line in shown)
+    assert not any(line.startswith("all is well") for line in shown)
+    assert "ValueError" in done.stderr
+    # the program's own source line has it; no value of a variable may
+    assert done.stderr.count("open-sesame") == 0
+    if style == "json":
+        assert json.loads(shown[0])["site"] == "\x1b[2J\r\n\u202eall is well"

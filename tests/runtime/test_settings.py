@@ -160,7 +160,7 @@ def test_an_unknown_key_in_the_file_is_an_error(toml: Path) -> None:
     [
         (b"threads = = 2", "not valid TOML"),
         (b"\xff\xfe", "not valid TOML"),
-        (b"site = 3", "site must be a table, [site], got 3"),
+        (b"site = 'amqp://a:secret@b/'", "site must be a table, [site], got str"),
     ],
 )
 def test_a_broken_file_is_named(toml: Path, content: bytes, says: str) -> None:

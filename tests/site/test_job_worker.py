@@ -20,7 +20,7 @@ from fedbus.bus.model_log import Record
 from fedbus.core import messages as m
 from fedbus.core.frames import Code, build_frame
 from fedbus.core.jobspec import JobSpec
-from fedbus.errors import UnroutableError
+from fedbus.errors import ProtocolError, UnroutableError
 from fedbus.store.outbox import Outbox
 from fedbus.training import protocol as p
 from services.site import assignment
@@ -51,6 +51,11 @@ class Broker:
         self.followed_from: list[object] = []
         self.refusals = 0
         self.pauses: list[float] = []
+        self.streams: list[str] = []
+
+    def reader_of(self, stream: str) -> Broker:
+        self.streams.append(stream)
+        return self
 
     async def newest(self) -> Record | None:
         return None if self.newest_manifest is None else Record(envelope=self.newest_manifest, offset=99)
@@ -147,7 +152,7 @@ async def working(folder: Path, broker: Broker) -> AsyncIterator[JobWorker]:
         "heart",
         SPEC,
         settings=settings,
-        reader=broker,  # type: ignore[arg-type]
+        reader=broker.reader_of,  # type: ignore[arg-type]
         uploads=broker,  # type: ignore[arg-type]
         say=broker.say,
         start=start_deaf,
@@ -315,3 +320,28 @@ async def test_versions_that_are_lost_may_have_named_a_receipt_so_the_update_is_
         await until(lambda: len(broker.published) == 4)
     assert [type(said) for said in broker.said] == [m.ResyncRequest]
     assert broker.published[:2] == broker.published[2:]
+
+
+@pytest.mark.parametrize(
+    ("log", "stream"),
+    [("fedbus.models.heart.0a1b", "fedbus.models.heart.0a1b"), ("", "fedbus.models.heart")],
+    ids=["its secret name", "an aggregator of an earlier release"],
+)
+async def test_the_model_log_that_the_start_names_is_followed(tmp_path: Path, log: str, stream: str) -> None:
+    broker = Broker()
+    async with working(tmp_path, broker) as worker:
+        for session in ("first", "second"):
+            await worker.on_control(m.JobStarted(job="heart", session=session, log=log))
+        await until(lambda: bool(broker.followed_from))
+    assert broker.streams == [stream]
+
+
+@pytest.mark.parametrize(
+    "log", ["fedbus.models.lung.0a1b", "fedbus.models.hearts", "fedbus.site.ucsf", "fedbus.models"]
+)
+async def test_a_start_that_names_anything_but_a_log_of_its_job_is_refused(tmp_path: Path, log: str) -> None:
+    broker = Broker()
+    async with working(tmp_path, broker) as worker:
+        with pytest.raises(ProtocolError, match="no model log of job heart"):
+            await worker.on_control(m.JobStarted(job="heart", session="first", log=log))
+    assert broker.streams == []

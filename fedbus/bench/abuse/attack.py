@@ -31,14 +31,19 @@ from fedbus.store.state_reader import LedgerReader
 WINDOW = 64
 LOOK_S = 0.05
 STALLED = timedelta(seconds=60)
+QUIET = timedelta(seconds=5)
 CHUNK_BYTES = 256 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """The job that is attacked. `ledger` is the file of the aggregator `pid`; `url` gives the broker's URLs."""
+    """The job that is attacked. `ledger` is the file of the aggregator `pid`; `url` gives the broker's URLs.
+
+    `other_job` is one that the attacker takes no part in.
+    """
 
     job: str
+    other_job: str
     url: Callable[[str], str]
     ledger: Path
     pid: int
@@ -50,6 +55,8 @@ class Outcome:
 
     sent: Counter[End] = field(default_factory=Counter)
     unaccounted: list[str] = field(default_factory=list)
+    let_go: int = 0
+    """Abuses that should lie in `fedbus.dead` and do not: the aggregator's log must have counted them."""
     dropped: int = 0
     refused_unfinished: int = 0
     awaited: int = 0
@@ -92,7 +99,13 @@ class Attack:
         row = next(row for row in ledger.jobs() if row.job == target.job)
         self._layout = Layout.from_dict(row.layout or {})
         self._cases = Abuser(
-            target.job, self._layout, site=bad.name, other=fine.name, chunk_bytes=CHUNK_BYTES, seed=seed
+            target.job,
+            self._layout,
+            site=bad,
+            other=fine.name,
+            other_job=target.other_job,
+            chunk_bytes=CHUNK_BYTES,
+            seed=seed,
         )
         self._sent: dict[str, Case] = {}
         self._over = asyncio.Event()
@@ -102,6 +115,7 @@ class Attack:
         outcome = self.outcome
         warm = min(abuses, len(self._cases.kinds) + abuses // 10)
         async with asyncio.TaskGroup() as group:
+            staying = group.create_task(self._fine.stay(self._target.job), name="good site stays")
             group.create_task(self._work(), name="good updates")
             await self._abuse(warm)
             outcome.resident_before, outcome.peak_before = self._memory()
@@ -112,6 +126,7 @@ class Attack:
             await self._repeat(duplicates)
             outcome.duplicates_s = time.monotonic() - began
             self._over.set()
+            staying.cancel()
         outcome.resident_after, outcome.peak_after = self._memory()
         self._count()
         return outcome
@@ -151,6 +166,7 @@ class Attack:
 
         await self._bad.publisher.publish_many(envelopes(), window=WINDOW)
         await self._until(lambda: not self._open(), "abuses are neither dead nor refused")
+        await self._until_let_go()
 
     async def _repeat(self, number: int) -> None:
         """The manifest and the chunks of one good update that was decided, again and again."""
@@ -171,7 +187,7 @@ class Attack:
     def _open(self) -> list[Case]:
         """Abuses that have not ended as they must."""
         self._sent = {ident: case for ident, case in self._sent.items() if not self._ended(case)}
-        return [case for case in self._sent.values() if case.end is not End.UNFINISHED]
+        return [case for case in self._sent.values() if case.end not in (End.UNFINISHED, End.DEAD)]
 
     def _ended(self, case: Case) -> bool:
         match case.end:
@@ -180,8 +196,27 @@ class Attack:
             case End.REFUSED:
                 receipt = self._bad.receipts.get(case.ident)
                 return receipt is not None and receipt.outcome is m.Outcome.REFUSED and bool(receipt.reason)
+            case End.DECIDED:
+                return bool(self._dead.reasons.get(case.ident)) or case.ident in self._bad.receipts
+            case End.TAKEN:
+                return True
             case End.UNFINISHED:
                 return False
+
+    async def _until_let_go(self) -> None:
+        """Wait for what should be dead until no more comes: of a flood the aggregator keeps only so much."""
+        seen, since = -1, time.monotonic()
+        while self._dead_awaited() and time.monotonic() - since < QUIET.total_seconds():
+            await asyncio.sleep(LOOK_S)
+            if len(self._dead.reasons) != seen:
+                seen, since = len(self._dead.reasons), time.monotonic()
+        for case in self._dead_awaited():
+            del self._sent[case.ident]
+            self.outcome.let_go += 1
+
+    def _dead_awaited(self) -> list[Case]:
+        self._open()
+        return [case for case in self._sent.values() if case.end is End.DEAD]
 
     async def _until(self, done: Callable[[], bool], what: str) -> None:
         """Wait until it is so; FedbusError when nothing has moved for STALLED."""

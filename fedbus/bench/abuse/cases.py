@@ -1,10 +1,12 @@
-"""What a broken or hostile site may send on the updates queue, drawn at random from a seed.
+"""What a broken or hostile site may send, drawn at random from a seed; `said` has what goes to `fedbus.sites`.
 
 Every case says how it must end:
 
     dead         the message breaks the protocol: it lies in `fedbus.dead` with the reason
     refused      an update that came whole and cannot be folded: refused on record, its site gets a receipt
     unfinished   an update that was begun and never finished: dropped, refused on record, or still awaited
+    decided      an update that is strange and well-formed: dead, or decided with a receipt, one way or the other
+    taken        well-formed words: no end of their own, they must cost the others nothing
 """
 
 from __future__ import annotations
@@ -21,6 +23,8 @@ from typing import Any
 import torch
 import zstandard
 
+from fedbus.bench.abuse.logins import Site
+from fedbus.bench.abuse.said import said
 from fedbus.bus import mail
 from fedbus.bus.envelope import Envelope, Headers
 from fedbus.core import messages as m
@@ -30,6 +34,7 @@ from fedbus.core.layout import Layout
 from fedbus.tensors import codec
 
 BOMB_BYTES = 1 << 30
+MOST_BODY_BYTES = 8 << 20
 CHUNK_SLACK_BYTES = 1 << 16
 
 
@@ -37,6 +42,8 @@ class End(StrEnum):
     DEAD = "dead"
     REFUSED = "refused"
     UNFINISHED = "unfinished"
+    DECIDED = "decided"
+    TAKEN = "taken"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,15 +57,21 @@ class Case:
 
 
 class Abuser:
-    """Draws cases for a running job; `site` is the login that publishes them, `other` one that it is not."""
+    """Draws cases for a running job; `site` is the login that publishes them, `other` one that it is not.
 
-    def __init__(self, job: str, layout: Layout, *, site: str, other: str, chunk_bytes: int, seed: int) -> None:
+    `other_job` runs too, and the site takes no part in it.
+    """
+
+    def __init__(
+        self, job: str, layout: Layout, *, site: Site, other: str, other_job: str, chunk_bytes: int, seed: int
+    ) -> None:
         self._job = job
+        self._other_job = other_job
         self._layout = layout
-        self._site = site
+        self._site = site.name
         self._other = other
         self._chunk_bytes = chunk_bytes
-        self._random = random.Random(seed)
+        self._random = rng = random.Random(seed)
         self._drawn = 0
         self._good = frames(layout, seed=seed)
         self._bombs = bombs(layout)
@@ -66,6 +79,11 @@ class Abuser:
             *((what, End.DEAD, self._dead(make)) for what, make in self._messages().items()),
             *((what, End.REFUSED, self._whole(make)) for what, make in self._bodies().items()),
             *((what, End.REFUSED, self._announced(keys)) for what, keys in self._manifests().items()),
+            *((what, End.DECIDED, make) for what, make in self._strange().items()),
+            *(
+                (what, End.TAKEN, make)
+                for what, make in said(job, other_job, site=site.name, session=site.session_id, rng=rng).items()
+            ),
             ("a chunk and nothing more", End.UNFINISHED, lambda: (self._chunk(),)),
             ("a manifest and nothing more", End.UNFINISHED, lambda: (self._manifest(),)),
         ]
@@ -89,7 +107,7 @@ class Abuser:
         return f"{self._site}:0badc0de:{self._drawn}"
 
     def _chunk(self, body: bytes | None = None, **keys: Any) -> Envelope:
-        whole = {"job": self._job, "transfer": self._id, "part": "update", "index": 0, "count": 1}
+        whole: dict[str, Any] = {"job": self._job, "transfer": self._id, "part": "update", "index": 0, "count": 1}
         body = self._good[0] if body is None else body
         return mail.from_trainer(m.Chunk(**{**whole, "body": body, **keys}), site=self._site)
 
@@ -97,7 +115,7 @@ class Abuser:
         return mail.from_trainer(self._said(**keys), site=self._site)
 
     def _said(self, **keys: Any) -> m.UpdateManifest:
-        return manifest_of(self._job, self._id, self._layout, self._good, **keys)
+        return manifest_of(keys.pop("job", self._job), self._id, self._layout, self._good, **keys)
 
     def _raw(self, type_name: str, body: bytes, headers: Headers) -> Envelope:
         return dataclasses.replace(self._manifest(), type=type_name, body=body, headers=headers)
@@ -159,7 +177,36 @@ class Abuser:
             "deep nesting": lambda: self._raw("update", b"[" * 100_000, known),
             "a long manifest": lambda: self._json(layout_digest="1" * 70_000),
             "a list as text": lambda: self._json(kind=["delta"]),
+            "a chunk of 8 MiB": lambda: self._chunk(bytes(MOST_BODY_BYTES)),
+            "a manifest of 8 MiB": lambda: self._raw("update", bytes(MOST_BODY_BYTES), known),
+            "a copy for another job": lambda: self._raw("gossip", b"", {**known, **self._copies("CC")}),
+            "a hidden copy for another job": lambda: self._raw("gossip", b"", {**known, **self._copies("BCC")}),
             "another message": lambda: self._raw("join", b'{"site":"x"}', known),
+        }
+
+    def _copies(self, header: str) -> dict[str, Any]:
+        """A header that lets the broker route a message by other keys, too."""
+        return {header: [f"{self._other_job}.{self._site}", f"{self._job}.{self._other}"]}
+
+    # -------------------------------------------------------------- what is decided, one way or the other
+
+    def _strange(self) -> dict[str, Callable[[], tuple[Envelope, ...]]]:
+        other = self._other_job
+        zeros = frames(self._layout, seed=0, every=0.0)[0]
+        huge = frames(self._layout, seed=0, every=1e9)[0]
+        return {
+            "an update of zeros": lambda: (self._chunk(zeros), self._manifest()),
+            "all elements 1e9, with 10^12 examples": lambda: (self._chunk(huge), self._manifest(num_examples=10**12)),
+            "an update for a job that it takes no part in": lambda: (
+                self._chunk(job=other),
+                self._manifest(job=other),
+            ),
+            "one update id in two jobs": lambda: (
+                self._chunk(),
+                self._manifest(),
+                self._chunk(job=other),
+                self._manifest(job=other),
+            ),
         }
 
     # -------------------------------------------------------------- what is refused
@@ -197,12 +244,19 @@ class Abuser:
 
 
 def frames(
-    layout: Layout, *, seed: int, value: float | None = None, chunk_bytes: int = codec.DEFAULT_CHUNK_BYTES
+    layout: Layout,
+    *,
+    seed: int,
+    value: float | None = None,
+    every: float | None = None,
+    chunk_bytes: int = codec.DEFAULT_CHUNK_BYTES,
 ) -> list[bytes]:
-    """An update of small random deltas, one of them `value` when given."""
+    """An update of small random deltas, one of them `value` or all of them `every` when given."""
     delta = torch.randn(layout.numel, generator=torch.Generator().manual_seed(seed)) * 1e-3
     if value is not None:
         delta[-1] = value
+    if every is not None:
+        delta[:] = every
     return list(codec.encode(delta, layout, Code.FP32, seed=seed, chunk_bytes=chunk_bytes))
 
 

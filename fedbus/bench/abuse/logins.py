@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
@@ -14,14 +15,16 @@ from fedbus.bus.publisher import Publisher
 from fedbus.core import messages as m
 
 PREFETCH = 64
+LEASE_S = 10.0
 
 
 class Site:
-    """A site that publishes what it is told to and remembers its receipts."""
+    """A site that takes part in jobs, publishes what it is told to and remembers its receipts."""
 
     def __init__(self, name: str, session: Session) -> None:
         self.name = name
         self.session = session
+        self.session_id = secrets.token_hex(8)
         self.publisher = Publisher(session)
         self.receipts: dict[str, m.Receipt] = {}
         self.asked_again: list[str] = []
@@ -48,9 +51,19 @@ class Site:
                 await delivery.ack()
 
     async def take_part(self, job: str) -> None:
-        """Accept a running job, and wait until the aggregator has taken that in: nothing is taken of others."""
-        await self.publisher.publish(mail.from_site(m.OfferAnswer(site=self.name, job=job, accepted=True)))
+        """Join, accept a job that runs, and wait until its start is told."""
+        join = m.Join(site=self.name, session=self.session_id, tasks=("synthetic",), fedbus_version="0.1.0")
+        for message in (join, m.OfferAnswer(site=self.name, job=job, accepted=True)):
+            await self.publisher.publish(mail.from_site(message))
         await self._until(lambda: job in self.started)
+
+    async def stay(self, job: str) -> None:
+        """Renew the lease, for ever, as a site does."""
+        does = (m.JobActivity(job=job, activity="training", version=0),)
+        while True:
+            status = m.SiteStatus(site=self.name, session=self.session_id, lease_s=LEASE_S, jobs=does)
+            await self.publisher.publish(mail.from_site(status))
+            await asyncio.sleep(LEASE_S / 10)
 
     async def receipt(self, update_id: str) -> m.Receipt:
         """Wait for the receipt of an update."""

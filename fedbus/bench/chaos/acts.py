@@ -24,8 +24,10 @@ from fedbus.bench.chaos.proxy import Backstage, Proxy
 from fedbus.bench.chaos.stage import Stage
 from fedbus.bench.local import Daemon
 from fedbus.bus.node_process import ProcessId
+from fedbus.bus.topology import models_stream
 from fedbus.core.messages import Receipt
 from fedbus.errors import FedbusError
+from fedbus.store.state_reader import StateReader
 
 SLOW_BYTES_PER_S = 200_000.0
 TICK_S = 0.1
@@ -149,11 +151,16 @@ class Player:
                 outbox = federation.folder / "sites" / name / "jobs" / self._job / "outbox"
                 work = mischief.repeat_updates(url, outbox, self._job, name, rng=rng)
             case Act.REPEAT_VERSIONS:
-                work = mischief.repeat_versions(url, self._job, rng=rng)
+                work = mischief.repeat_versions(url, self._job, self._stream(), rng=rng)
             case _:
                 logs = [d for d in federation.daemons if d.name == AGGREGATOR]
                 work = mischief.repeat_receipts(url, _some(receipts_in(logs, self._job), rng), rng=rng)
         self._mischief.append((done, self._backstage.begin(work)))
+
+    def _stream(self) -> str:
+        """The name of the model log, as the aggregator's ledger has it."""
+        with StateReader(self._stage.federation.folder / AGGREGATOR) as state:
+            return state.ledger.model_log(self._job) or models_stream(self._job)
 
 
 def _some(receipts: list[Receipt], rng: random.Random) -> list[Receipt]:

@@ -23,7 +23,7 @@ from fedbus.bus.connection import Session
 from fedbus.bus.envelope import Envelope, Headers
 from fedbus.bus.model_log import ModelLogReader
 from fedbus.bus.publisher import Publisher
-from fedbus.bus.topology import MODELS, models_key, models_stream
+from fedbus.bus.topology import MODELS, models_key
 from fedbus.core import messages as m
 
 TIMES = 2
@@ -70,17 +70,17 @@ def _update(record: Path, job: str, site: str) -> Iterator[Envelope]:
         yield mail.from_trainer(chunk, site=site)
 
 
-async def repeat_versions(url: str, job: str, *, rng: random.Random) -> int:
-    """Publish the newest records of the model log again, shuffled; returns how many."""
+async def repeat_versions(url: str, job: str, stream: str, *, rng: random.Random) -> int:
+    """Publish the newest records of the model log `stream` again, shuffled; returns how many."""
     async with Session(url, name="mischief", retry_login=True) as session, asyncio.timeout(LIMIT_S):
-        records = await _newest(session, job)
+        records = await _newest(session, job, stream)
         await _publish(Publisher(session), rng.sample(records, len(records)))
         return len(records)
 
 
-async def _newest(session: Session, job: str) -> list[Envelope]:
+async def _newest(session: Session, job: str, stream: str) -> list[Envelope]:
     found: list[Envelope] = []
-    reader = ModelLogReader(session, models_stream(job))
+    reader = ModelLogReader(session, stream)
     async with aclosing(reader.follow(datetime.fromtimestamp(time.time(), UTC) - RECENT)) as records:
         while len(found) < MOST_RECORDS:
             try:

@@ -11,9 +11,11 @@ import socket
 import threading
 from collections.abc import Coroutine
 from concurrent.futures import Future
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self, TypeVar
-from urllib.parse import urlsplit
+
+from fedbus.bus.url import BrokerUrl
 
 T = TypeVar("T")
 
@@ -24,8 +26,8 @@ class Proxy:
     """Passes connections on to the broker of an AMQP URL. Use it in one event loop: `up` first, `close` at the end."""
 
     def __init__(self, broker: str) -> None:
-        target = urlsplit(broker)
-        self._target = (target.hostname, target.port)
+        target = BrokerUrl.parse(broker)
+        self._target = (target.host, target.port)
         self._writers: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._gates: set[asyncio.Event] = set()
@@ -43,7 +45,7 @@ class Proxy:
 
     def url(self, url: str) -> str:
         """The same URL through this link."""
-        return url.replace(f":{urlsplit(url).port}/", f":{self.port}/")
+        return replace(BrokerUrl.parse(url), host="127.0.0.1", port=self.port).with_password()
 
     def cut(self) -> None:
         """Break every connection at once; new ones are welcome."""

@@ -23,8 +23,6 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from fedbus.bench.demo.baselines import Baselines
 from fedbus.bench.demo.job import Cohort, demo_job, hand_out, job_text
 from fedbus.bench.demo.play import Play
@@ -36,6 +34,7 @@ from fedbus.bench.local import LocalFederation
 from fedbus.bus.node_environment import find_rabbitmq
 from fedbus.errors import FedbusError, NodeError, SettingsError
 from fedbus.runtime.logging import configure_logging
+from fedbus.runtime.terminal import Terminal
 from fedbus.tasks.heart_disease_data import HOSPITALS
 
 LOGIN_MARK = "{login}"
@@ -48,7 +47,7 @@ def run_demo(*, json_file: Path | None = None, keep: Path | None = None) -> int:
     configure_logging("error")
     check_writable(json_file)
     url_for = broker_elsewhere(os.environ)
-    console = Console(highlight=False)
+    console = Terminal()
     try:
         with Interrupts() as interrupts, workspace(keep) as folder:
             facts = _run(folder, console, interrupts, url_for)
@@ -63,7 +62,7 @@ def run_demo(*, json_file: Path | None = None, keep: Path | None = None) -> int:
     return 0
 
 
-def _run(folder: Path, console: Console, interrupts: Interrupts, url_for: UrlFor | None) -> dict[str, Any]:
+def _run(folder: Path, console: Terminal, interrupts: Interrupts, url_for: UrlFor | None) -> dict[str, Any]:
     spec = demo_job()
     story = Story(prepare(folder), versions=spec.stop.versions or 0, tell=plain_lines(console))
     try:

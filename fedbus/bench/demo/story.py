@@ -13,6 +13,7 @@ from typing import Any
 from fedbus.bench.demo.job import Cohort
 from fedbus.core import events
 from fedbus.core.messages import Event, UpdateId
+from fedbus.runtime.printable import printable
 
 
 @dataclass(slots=True, kw_only=True)
@@ -81,17 +82,18 @@ class Story:
 
     def say(self, text: str) -> None:
         """Add a sentence."""
+        text = printable(text)
         self.sentences.append((self.seconds, text))
         self._tell(self.seconds, text)
 
     def look(self, detail: Mapping[str, Any]) -> None:
         """Take in what the aggregator answers about the job: why it waits, what every site does."""
-        self.says = str(detail["says"]).partition(";")[0]
+        self.says = printable(detail["says"]).partition(";")[0]
         for name, found in detail["sites"].items():
             if name in self.sites and self.sites[name].state == "here" and found.get("activity"):
                 version = found.get("version")
                 on_version = found["activity"] == "training" and version is not None and version >= 0
-                self.sites[name].does = f"training on version {version}" if on_version else found["activity"]
+                self.sites[name].does = f"training on version {version}" if on_version else printable(found["activity"])
 
     def take(self, event: Event) -> None:
         """Take in one event."""

@@ -18,13 +18,14 @@ import socket
 import threading
 import time
 from contextlib import AbstractContextManager, ExitStack, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Self
-from urllib.parse import urlsplit
 
 from fedbus.bench.chaos.proxy import Backstage, Proxy
 from fedbus.bench.slow_link.line import Line, LineSpec
 from fedbus.bench.slow_link.namespace import Namespace, open_tun
+from fedbus.bus.url import BrokerUrl
 from fedbus.errors import NodeError
 
 LARGEST_PACKET = 1 << 16
@@ -98,8 +99,7 @@ class SlowLink:
         backstage.wait(door.up(listening=listening))
         self._stack.callback(lambda: backstage.wait(door.close()))
         host, port = listening.getsockname()
-        parts = urlsplit(url)
-        return parts._replace(netloc=f"{parts.netloc.rpartition('@')[0]}@{host}:{port}").geturl()
+        return replace(BrokerUrl.parse(url), host=host, port=port).with_password()
 
     def cut(self) -> None:
         """Nothing passes any more, and nobody is told."""

@@ -49,12 +49,13 @@ def _data(row: Summary, others: dict[str, Summary]) -> dict[str, Any]:
 
 def print_table(rows: Sequence[Summary]) -> None:
     """Print one table per setting."""
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console()
+    from fedbus.runtime.terminal import Terminal
+
+    console = Terminal()
     if not console.is_terminal:
-        console = Console(width=WIDTH)
+        console = Terminal(width=WIDTH)
     for setting in dict.fromkeys(row.setting for row in rows):
         scenario = SCENARIOS[setting.scenario]
         sign = ">=" if scenario.better == "higher" else "<="
