@@ -64,6 +64,7 @@ class Aggregation:
         self._strategy = strategy_of(spec)
         self._seen: SeenIds = set() if seen is None else seen
         self._active: frozenset[str] = frozenset()
+        self._idle: frozenset[str] = frozenset()
         self._version = 0
         self._updates = 0
         self._entries: tuple[Folded, ...] = ()
@@ -204,6 +205,13 @@ class Aggregation:
             self.restart_timers(now=now)
         self._active = frozenset(sites)
 
+    def set_idle(self, site: str) -> None:
+        """Say that a site sends nothing before the next version, for its update was refused. Not a fact.
+
+        Where sites wait for each new version, to wait for it would be to wait for each other.
+        """
+        self._idle |= {site}
+
     def restart_timers(self, *, now: float) -> None:
         """Let deadlines run from `now`: when training begins, and after a replay, whose clock was another one."""
         self._began_at = now
@@ -287,6 +295,7 @@ class Aggregation:
         self._last_step = fact.step
         self._version = fact.version
         self._entries = ()
+        self._idle = frozenset()
         self._first_at = None
         self._began_at = fact.at
 
@@ -434,4 +443,5 @@ class Aggregation:
             stats=self._stats,
             memory=self._memory,
             rule=self._rule,
+            idle=self._idle,
         )

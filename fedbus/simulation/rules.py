@@ -154,6 +154,8 @@ class Production:
                 self._model.fold_(verdict, self._bodies)
                 self._kept[verdict.update_id] = update.frames
             case Refused() | Duplicate():
+                if self.wait_for_new_version:
+                    self._core.set_idle(update.update_id.site)
                 return self._refused(verdict)
         return verdict
 

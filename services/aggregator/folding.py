@@ -151,6 +151,8 @@ class Folding:
 
     async def refused(self, verdict: Refused, manifest: m.UpdateManifest) -> None:
         """Make a refusal durable and known."""
+        if self._aggregation.wait_for_new_version:
+            self._aggregation.set_idle(verdict.update_id.site)
         await self._record(verdict)
         await self._tools.compute(self._keeper.drop, manifest.update_id)
         site, reason = verdict.update_id.site, verdict.reason

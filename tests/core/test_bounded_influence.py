@@ -267,3 +267,20 @@ def test_a_site_that_sends_far_more_often_than_the_others_is_folded_so_often_and
     assert len({fact.reason for fact in facts if isinstance(fact, Refused)}) == 1
     # and a site that comes back with three at once is not meant
     assert all(isinstance(job.sends("va", 1.0, after_s=s), Folded) for s in (60.0, 0.001, 0.001))
+
+
+@pytest.mark.parametrize("k", [None, 4])
+def test_a_synchronous_version_does_not_wait_for_a_site_whose_update_was_refused(k: int | None) -> None:
+    # given a site whose update is refused, and which then waits for the next version
+    job = Job(keys={"strategy": {"kind": "sync", "k": k}})
+    assert isinstance(job.sends(LIAR, math.inf), Refused)
+    job.aggregation.set_idle(LIAR)
+    # when all others have sent theirs
+    job.honest_round()
+    # then the version is made at once
+    assert job.aggregation.version == 1
+    # and in the next one it is waited for again
+    job.honest_round()
+    assert job.aggregation.version == 1
+    job.sends(LIAR, 1.0)
+    assert job.aggregation.version == 2

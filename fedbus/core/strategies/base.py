@@ -46,7 +46,7 @@ class Buffer:
 
     entries: folded since the last commit, in order. active: sites that train for the job now. first_at: when the
     first entry was folded. began_at: when the current version, `version`, began. stats: numbers of each site. rule: the
-    one that weighed the entries.
+    one that weighed the entries. idle: sites that send nothing before the next version.
     """
 
     entries: tuple[Folded, ...]
@@ -57,6 +57,7 @@ class Buffer:
     stats: Mapping[str, SiteStats] = field(default_factory=dict)
     memory: Memory = field(default_factory=Memory)
     rule: str = ""
+    idle: frozenset[str] = frozenset()
 
     @property
     def sites(self) -> frozenset[str]:
