@@ -2,7 +2,7 @@
 
 A request is acknowledged after its answer was given; a job is in the ledger before it is accepted. A request that comes
 twice is answered twice and done once: the message id of a submit names its job. What cannot be answered for one job, or
-goes wrong in one request, stops no other; a login that asks more than ASK_RATE times a second is told so instead.
+goes wrong in one request, stops no other; a login that asks for more work than ASK_RATE allows is told so instead.
 """
 
 from __future__ import annotations
@@ -33,7 +33,11 @@ from services.aggregator.tools import Tools
 from services.aggregator.trouble import words
 
 REQUESTS_PREFETCH = 8
-ASK_RATE, ASK_BURST = 20.0, 200.0
+# A script that asks again as soon as it is answered asks some hundred times a second. A submit makes queues; a list of
+# jobs is read whole.
+ASK_RATE, ASK_BURST = 500.0, 2000.0
+SUBMIT_COST = 20.0
+COST_OF_A_JOB = 0.02
 
 log = structlog.get_logger()
 
@@ -56,6 +60,7 @@ class FrontDesk:
         self._publisher = publisher
         self._clock = clock
         self._asking = Allowance(rate=ASK_RATE, burst=ASK_BURST)
+        self._listed = 0
 
     async def serve(self, session: Session) -> None:
         """Answer requests for ever."""
@@ -99,10 +104,14 @@ class FrontDesk:
         if envelope.copied:
             message = "leave out the headers CC and BCC: a request goes where its one key says"
             return Problem(path="headers", message=message)
-        if not self._asking.take(envelope.user_id, now=self._clock()):
-            message = f"login {envelope.user_id} asks too much: at most {ASK_RATE:g} requests a second are answered"
+        if not self._asking.take(envelope.user_id, self._cost(envelope), now=self._clock()):
+            message = f"login {envelope.user_id} asks too much at once: ask again in a second, and less often"
             return Problem(path="", message=message)
         return None
+
+    def _cost(self, envelope: Envelope) -> float:
+        submits = envelope.routing_key.startswith("submit.")
+        return SUBMIT_COST if submits else 1.0 + COST_OF_A_JOB * self._listed
 
     async def _submit(self, delivery: Delivery) -> dict[str, Any]:
         spec, envelope = requests.spec_of(delivery.envelope), delivery.envelope
@@ -144,6 +153,7 @@ class FrontDesk:
             return {"sites": [views.site_line(view) for view in self._tools.membership.views()]}
         read = self._tools.compute  # beside the writes, which must not wait for who looks on
         rows = await read(self._tools.ledger.jobs)
+        self._listed = len(rows)
         if what == "jobs":
             return {"jobs": [self._line(row) for row in rows]}
         row = next((r for r in rows if r.job == wanted), None)

@@ -114,7 +114,7 @@ async def test_a_request_in_which_something_goes_wrong_is_answered_and_so_is_the
 async def test_a_login_that_asks_without_end_is_told_and_others_are_answered(desk: Desk) -> None:
     answers = [await desk.asks("query", {"what": "sites"}) for _ in range(int(ASK_BURST) + 1)]
     assert "sites" in answers[-2]
-    assert "login ana asks too much" in answers[-1]["rejected"]["errors"][0]["message"]
+    assert "login ana asks too much at once" in answers[-1]["rejected"]["errors"][0]["message"]
     assert "sites" in await desk.asks("query", {"what": "sites"}, user="eve")
     desk.now += 1.0
     assert "sites" in await desk.asks("query", {"what": "sites"})
