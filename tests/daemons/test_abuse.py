@@ -48,7 +48,8 @@ def test_a_site_that_sends_anything_at_all_harms_nobody(house, target):
     assert outcome.not_folded == []
     folded = [fact for fact in house.facts(target.job) if isinstance(fact, Folded)]
     assert sum(fact.update_id.site == "site-b" for fact in folded) == outcome.good
-    assert {fact.update_id.site for fact in folded} == {"cleveland", "site-b"}
+    # (what the abuser sent within the bounds of a site's first updates counts as any site's does)
+    assert {fact.update_id.site for fact in folded} - {"site-a"} == {"cleveland", "site-b"}
     # and duplicates were answered now and then, not every time
     assert 0 < outcome.receipts_repeated < DUPLICATES / 20
     # and the aggregator is the one it was, and no larger
