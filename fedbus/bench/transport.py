@@ -15,7 +15,6 @@ import statistics
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
-from functools import partial
 from pathlib import Path
 
 from fedbus.bench.figures import MIB, Logged, Row, lines_of, peak_bytes, row, time_of
@@ -137,16 +136,10 @@ def transfer_times(aggregator: Logged, sites: Sequence[Logged]) -> Iterator[floa
 
 
 def _peaks(federation: LocalFederation) -> dict[str, float]:
-    """Peak resident memory in bytes, by process; a trainer is the child of its site."""
+    """Peak resident memory in bytes, by process."""
     aggregator, *sites = federation.daemons
     processes = {"aggregator": aggregator.pid, "RabbitMQ": federation.node.status().pid}
     for site in sites:
-        what = f"the trainer of {site.name}"
-        (trainer,) = wait_until(partial(_children, site.pid), within=timedelta(seconds=5), what=what)
-        processes |= {f"daemon {site.name}": site.pid, f"trainer {site.name}": trainer}
+        (trainer,) = wait_until(site.trainers, within=timedelta(seconds=5), what=f"the trainer of {site.name}")
+        processes |= {f"daemon {site.name}": site.pid, f"trainer {site.name}": trainer.pid}
     return {name: peak_bytes(pid) for name, pid in processes.items() if pid is not None}
-
-
-def _children(pid: int) -> list[int]:
-    text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
-    return [int(child) for child in text.split()]
