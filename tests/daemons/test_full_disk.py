@@ -87,4 +87,6 @@ def test_full_disk_of_a_site_pauses_that_site_only_until_there_is_room(house, sm
     )
     house.ask(lambda client: client.abort(job, None))
     aggregator.wait_for("job-ended", job=job)
-    assert house.terminate(small) == 0  # before its disk is taken away
+    # and drops the job's files, before its disk is taken away
+    files = small_disk / "site" / "jobs" / job
+    wait_until(lambda: not files.exists(), within=SOON, what="the end of the job's files")
