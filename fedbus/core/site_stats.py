@@ -18,6 +18,10 @@ KEEP_SECANT = 0.6
 """The same for travel and response: a secant of the way gone lately."""
 MOST_SECANT = 4.0
 """A training that does not swing says at most 1; one that swings says more, and how much more is soon all the same."""
+SILENT = 4
+"""What a site sent is forgotten once SILENT * N versions were made without it, unless it always takes so long."""
+OVERDUE = 2.0
+"""It takes so long when it has not been silent for OVERDUE of its own periods."""
 ENOUGH = 3
 """So many norms make a median that may clip."""
 MAX_NORM = 1e12
@@ -66,6 +70,12 @@ class SiteStats:
     def secant(self) -> float | None:
         """Return response / travel in [0, MOST_SECANT]: how much less it asks for per distance that the model came."""
         return min(max(self.response / self.travel, 0.0), MOST_SECANT) if self.travel > 0.0 else None
+
+    def is_overdue(self, *, now: float) -> bool:
+        """Whether its last update is longer ago than OVERDUE of its periods; without a measured period it always is."""
+        if self.last_at is None or self.period_s is None:
+            return True
+        return not 0.0 <= now - self.last_at < OVERDUE * self.period_s
 
     def staleness_with(self, staleness: int) -> float:
         """Return the running mean as it will be when an update of this staleness is counted in."""

@@ -22,10 +22,9 @@ from statistics import median
 from fedbus.core.facts import Folded, Term
 from fedbus.core.guards import OTHERS
 from fedbus.core.peers import fewest_examples
-from fedbus.core.site_stats import SiteStats
+from fedbus.core.site_stats import SILENT, SiteStats
 from fedbus.core.strategies.base import examples_weight
 
-SILENT = 4
 OUTLIER = 4.0
 
 
@@ -62,8 +61,7 @@ def _silent(fold: Folded, stats: SiteStats | None, sites: int, version: int, now
     """Whether so much went on without a site that what it knew is of no use any more."""
     if version - (fold.base_version + fold.staleness) < SILENT * sites:
         return False
-    period_s = None if stats is None else stats.period_s
-    return period_s is None or not 0.0 <= now - fold.at < 2.0 * period_s
+    return stats is None or stats.is_overdue(now=now)
 
 
 def _trust(norm: float, others: list[float]) -> float:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from fedbus.core.facts import Term
 from fedbus.core.memory import Slot
+from fedbus.core.site_stats import SILENT
 from fedbus.core.strategies.base import (
     Buffer,
     Evidence,
@@ -19,11 +20,6 @@ from fedbus.core.strategies.base import (
     flush_at,
     flush_reason,
 )
-
-SILENT = 4
-"""A site that was silent for SILENT * N versions is forgotten, unless it always takes so long."""
-OVERDUE = 2.0
-"""It takes so long when it has not been silent for OVERDUE of its own periods."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,11 +93,9 @@ class Calibrated:
 
 
 def _overdue(site: str, buffer: Buffer) -> bool:
-    """Whether a site has been silent for longer than ever a slow one is; without a measured period it has."""
+    """Whether a site has been silent for longer than ever a slow one is."""
     stats = buffer.stats.get(site)
-    if stats is None or stats.last_at is None or stats.period_s is None or not buffer.entries:
-        return True
-    return not 0.0 <= buffer.entries[-1].at - stats.last_at < OVERDUE * stats.period_s
+    return stats is None or not buffer.entries or stats.is_overdue(now=buffer.entries[-1].at)
 
 
 def _coefficients(known: Mapping[str, Slot], slots: Mapping[str, Slot]) -> tuple[float, float]:
