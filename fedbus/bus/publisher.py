@@ -5,7 +5,8 @@ receiver's duty. A broker that refuses a message closes the channel, and every u
 error; a refused message is therefore tried once more alone on a channel of its own before it counts as refused.
 
 A broker that was restarted takes connections before its streams are back (half a second on 3.10), and returns what is
-for them as unroutable: on a link that is younger than `routes_return` that is no reason to give up.
+for them as unroutable: on a link that is younger than `routes_return` that is no reason to give up. Updates of a site
+never do: it may be held off for a while, and goes on where it was.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ log = structlog.get_logger("fedbus.bus")
 # 16 x 1 MiB fill a line of 1 Gbit/s at 40 ms; more only costs memory.
 WINDOW = 16
 ROUTES_RETURN = timedelta(seconds=15)
+TOLD_FROM_S = 2.0
 
 
 class Publisher:
@@ -54,8 +56,10 @@ class Publisher:
             except UnroutableError as exc:
                 if self._session.link_age_s > self._routes_return_s:
                     raise
-                log.debug("publish again", message_id=envelope.message_id, reason=str(exc))
-                await asyncio.sleep(next(quick_pauses))
+                pause = next(quick_pauses)
+                say = log.debug if pause < TOLD_FROM_S else log.warning
+                say("publish waits", message_id=envelope.message_id, reason=str(exc), pause_s=round(pause, 1))
+                await asyncio.sleep(pause)
             except NotTakenError as exc:
                 pause = next(pauses)
                 log.warning("publish waits", message_id=envelope.message_id, reason=str(exc), pause_s=round(pause, 1))

@@ -290,9 +290,10 @@ def participation(job: str, site: str) -> BindingSpec:
 
 
 def job_updates(job: str, *, max_backlog_bytes: int = UPDATES_BACKLOG_BYTES) -> Topology:
-    """The updates queue of one job; above `max_backlog_bytes` unread bytes publishes are refused (back-pressure).
+    """The updates queue of one job; what comes in is bound site by site, see `updates_from`.
 
-    It bounds the backlog, not the size of an update: the aggregator acks chunks as soon as they are spooled.
+    Above `max_backlog_bytes` unread bytes publishes are refused (back-pressure). That bounds the backlog, not the size
+    of an update: the aggregator acks chunks as soon as they are spooled.
     """
     queue = QueueSpec(
         name=updates_queue(job),
@@ -305,8 +306,17 @@ def job_updates(job: str, *, max_backlog_bytes: int = UPDATES_BACKLOG_BYTES) -> 
             **_dead_letters_to(updates_queue(job)),
         },
     )
-    binding = BindingSpec(exchange=UPDATES, key=f"{job}.*", queue=queue.name)
-    return Topology(queues=(queue,), bindings=(binding,))
+    return Topology(queues=(queue,))
+
+
+def updates_from(job: str, site: str) -> BindingSpec:
+    """Brings the updates of `site` into the queue of `job`; the aggregator binds it when the site has accepted."""
+    return BindingSpec(exchange=UPDATES, key=update_key(job, site), queue=updates_queue(job))
+
+
+def updates_from_anybody(job: str) -> BindingSpec:
+    """What earlier releases bound for every job."""
+    return BindingSpec(exchange=UPDATES, key=f"{check_name('job', job)}.*", queue=updates_queue(job))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

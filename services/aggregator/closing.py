@@ -3,7 +3,7 @@
 A site counts an update as safe once the broker has confirmed it, so a confirmed update is never thrown away together
 with the queue: it is decided like any other, and its site can be told.
 
-    unbind   from now on the broker returns a publish to its site instead of confirming it
+    close    from now on the broker returns a publish to its site instead of confirming it
     drain    every complete update is refused, with a receipt, until the queue is empty and stays so
     clear    queue, model log and bodies are deleted
 
@@ -18,18 +18,19 @@ from datetime import timedelta
 
 from fedbus.bus import topology as t
 from fedbus.bus.connection import Session
-from fedbus.bus.declare import delete_queue, ready_messages, unbind
+from fedbus.bus.declare import delete_queue, ready_messages
 from fedbus.core import events
 from fedbus.core import messages as m
 from fedbus.core.facts import Refused
 from fedbus.store.spool import Spool
 from services.aggregator import bodies, history, receipts
 from services.aggregator.complete import Complete, Unwanted
+from services.aggregator.entrance import Entrance
 from services.aggregator.intake import Intake
 from services.aggregator.model_log import stream_of
 from services.aggregator.tools import Tools
 
-# What was routed before the unbinding is in the queue within milliseconds.
+# What was routed before the entrance was closed is in the queue within milliseconds.
 QUIET = timedelta(seconds=1)
 
 
@@ -37,17 +38,25 @@ class Closing:
     """Closing of one job that has ended; `state` says how."""
 
     def __init__(
-        self, job: str, *, state: Callable[[], m.JobState], tools: Tools, spool: Spool, session: Session
+        self,
+        job: str,
+        *,
+        state: Callable[[], m.JobState],
+        entrance: Entrance,
+        tools: Tools,
+        spool: Spool,
+        session: Session,
     ) -> None:
         self._job = job
         self._state = state
+        self._entrance = entrance
         self._tools = tools
         self._spool = spool
         self._session = session
 
     async def drain(self, complete: Complete, intake: Intake) -> None:
         """Refuse what comes into `complete` until the updates queue, which `intake` works off, is empty for QUIET."""
-        await unbind(self._session, t.job_updates(self._job))
+        await self._entrance.close()
         while True:
             try:
                 async with asyncio.timeout(QUIET.total_seconds()):

@@ -47,6 +47,7 @@ log = structlog.get_logger()
 Refuse = Callable[[Delivery, str], Awaitable[None]]
 TellId = Callable[[str], Awaitable[None]]
 TellDropped = Callable[[str, str], Awaitable[None]]
+TellUseless = Callable[[str, int, int], None]
 
 
 def prefetch(chunk_bytes: int) -> int:
@@ -59,7 +60,8 @@ class Intake:
 
     `refuse(delivery, reason)` dead-letters; `repeat(update_id)` is told of decided updates that come again;
     `ask_again(update_id)` of those whose site is to send everything once more; `dropped(site, text)` of uploads that
-    nobody goes on with. `most_bytes` says how large an update can be, `takes_part(site)` whose updates are looked at.
+    nobody goes on with; `useless(login, messages, bytes)` of what came and brings nothing. `most_bytes` says how large
+    an update can be, `takes_part(site)` whose updates are looked at.
     """
 
     def __init__(
@@ -76,6 +78,7 @@ class Intake:
         repeat: TellId,
         ask_again: TellId,
         dropped: TellDropped,
+        useless: TellUseless,
         complete: Complete,
         partial_ttl: timedelta = PARTIAL_TTL,
         clock: Callable[[], float] = time.monotonic,
@@ -91,6 +94,7 @@ class Intake:
         self._repeat = repeat
         self._ask_again = ask_again
         self._dropped = dropped
+        self._useless = useless
         self._uploads = Uploads(chunk_bytes=chunk_bytes, most_bytes=most_bytes)
         self._done: set[str] = set()
         self._repeated: dict[str, float] = {}
@@ -166,16 +170,23 @@ class Intake:
         new: list[Chunk | UpdateManifest] = []
         repeated: set[str] = set()
         for delivery in batch:
+            envelope = delivery.envelope
+            useless = False
             try:
-                message = admitted(
-                    delivery.envelope, job=self._job, chunk_bytes=self._chunk_bytes, takes_part=self._takes_part
-                )
-                if update_id_of(message) not in self._done:
-                    new += [message] if self._uploads.add(message, now=now) else []
-                elif isinstance(message, UpdateManifest):
-                    repeated.add(message.update_id)
+                message = admitted(envelope, job=self._job, chunk_bytes=self._chunk_bytes, takes_part=self._takes_part)
+                update_id = update_id_of(message)
+                if update_id in self._done:
+                    useless = True
+                    repeated |= {update_id} if isinstance(message, UpdateManifest) else set()
+                elif self._uploads.add(message, now=now):
+                    new.append(message)
+                else:
+                    useless = self._uploads.repeats(update_id)
             except ProtocolError as exc:
+                useless = True
                 await self._refuse(delivery, str(exc))
+            if useless:
+                self._useless(envelope.user_id or "", 1, len(envelope.body) + envelope.refused_bytes)
         await self._say_again(repeated, now)
         await self._keep(new)
         await self._complete_updates()
@@ -216,6 +227,8 @@ class Intake:
             self._done.add(update_id)
             if upload.manifest is not None:
                 reason = upload.problem or self._too_many(upload.site)
+                if reason:
+                    self._useless(upload.site, upload.chunks + 1, upload.body_bytes)
                 self._complete.put_nowait(
                     Unwanted(manifest=upload.manifest, reason=reason) if reason else upload.manifest
                 )

@@ -26,6 +26,7 @@ from fedbus.store.ledger import JobRow
 from fedbus.store.ledger_schema import ANYBODY
 from services.aggregator import history, receipts
 from services.aggregator.complete import Complete, Item, Unwanted
+from services.aggregator.entrance import Entrance
 from services.aggregator.folding import Folding
 from services.aggregator.initial_params import InitialParams
 from services.aggregator.model_keeper import ModelKeeper
@@ -53,7 +54,7 @@ OpenLog = Callable[[JobSpec, str, Layout], Awaitable[ModelLogWriter]]
 
 
 class JobRunner:
-    """State of one job. `open_log` declares the job's model log and returns its writer."""
+    """State of one job. `open_log` declares the job's model log and returns its writer; `entrance` lets sites in."""
 
     def __init__(
         self,
@@ -62,6 +63,7 @@ class JobRunner:
         keeper: ModelKeeper,
         tools: Tools,
         open_log: OpenLog,
+        entrance: Entrance,
         sites_return: timedelta = SITES_RETURN,
         layouts_wait: timedelta = LAYOUTS_WAIT,
     ) -> None:
@@ -72,6 +74,7 @@ class JobRunner:
         self.life.offered(now=time.monotonic())  # a site that joins while the job is being opened may answer at once
         self.aggregation = Aggregation(self.spec, now=time.monotonic())
         self.complete = Complete()
+        self.entrance = entrance
         self.receiving: Callable[[], tuple[Receiving, ...]] = tuple
         """Uploads under way, as the intake sees them."""
         self._keeper = keeper
@@ -138,6 +141,7 @@ class JobRunner:
         if site not in self._participants:
             await self._tools.store(self._tools.ledger.add_participant, self.job, site, at=time.time())
             self._participants.add(site)
+        await self.entrance.open({site})
 
     def takes_part(self, site: str) -> bool:
         """Whether the site has ever accepted the job, so that its updates are looked at."""

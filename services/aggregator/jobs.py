@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -34,7 +34,8 @@ from fedbus.store.spool import Spool
 from services.aggregator import receipts
 from services.aggregator.closing import Closing
 from services.aggregator.complete import Complete
-from services.aggregator.intake import Intake
+from services.aggregator.entrance import Entrance
+from services.aggregator.intake import Intake, TellUseless
 from services.aggregator.job_runner import JobRunner
 from services.aggregator.model_keeper import ModelKeeper
 from services.aggregator.model_log import ModelLogWriter, stream_of
@@ -122,7 +123,14 @@ class Jobs:
             params_dir=self._params_dir,
             reached=tools.reached,
         )
-        return JobRunner(row, keeper=keeper, tools=tools, open_log=self._open_log)
+        entrance = self._entrance(row.job)
+        return JobRunner(row, keeper=keeper, tools=tools, open_log=self._open_log, entrance=entrance)
+
+    def _entrance(self, job: str, sites: Iterable[str] = ()) -> Entrance:
+        async def held_off(site: str, text: str) -> None:
+            await self._tools.announcer.event(events.SITE_LIMITED, job, text, site=site)
+
+        return Entrance(job, session=self._control, held_off=held_off, sites=sites)
 
     async def _lead(self, job: str, compute: Worker) -> None:
         """Whatever goes wrong in a job is its own trouble: it is taken up again, and at last has failed."""
@@ -184,17 +192,20 @@ class Jobs:
             del self._runners[job]
             await self._fail(job, str(exc))
             return
+        await runner.entrance.open(await self._tools.store(self._tools.ledger.participants, job))
         intake = self._intake(runner)
         await intake.restore()
         runner.receiving = intake.receiving
         for view in self._tools.membership.views():
             await self.offer(runner, view.name)
-        closing = self._closing(job, lambda: runner.life.state)
+        closing = self._closing(job, lambda: runner.life.state, runner.entrance)
         async with asyncio.TaskGroup() as group:
             receive = group.create_task(self._receive(intake, job), name=f"job {job} intake")
+            letting_in = group.create_task(runner.entrance.run(), name=f"job {job} entrance")
             await runner.serve()
             await self._tools.announcer.drained()
             del self._runners[job]
+            letting_in.cancel()
             await closing.drain(runner.complete, intake)
             receive.cancel()
         await closing.clear()
@@ -212,15 +223,16 @@ class Jobs:
         text = f"{row.state}: {row.reason}"
         await self._tools.announcer.event(events.JOB_ENDED, row.job, text, state=row.state, result=row.result or {})
         complete = Complete()
-        closing = self._closing(row.job, lambda: m.JobState(row.state))
+        sites = await self._tools.store(self._tools.ledger.participants, row.job)
+        closing = self._closing(row.job, lambda: m.JobState(row.state), self._entrance(row.job, sites))
         if await exists(self._control, t.updates_queue(row.job)):
-            sites = await self._tools.store(self._tools.ledger.participants, row.job)
             intake = self._intake_of(
                 row.job,
                 MOST_CHUNK_BYTES,
                 complete,
                 layout=lambda: None,
                 takes_part=lambda site: site in sites or ANYBODY in sites,
+                useless=lambda site, messages, size_bytes: None,
             )
             await intake.restore()
             async with asyncio.TaskGroup() as group:
@@ -236,6 +248,7 @@ class Jobs:
             runner.complete,
             layout=lambda: runner.layout,
             takes_part=runner.takes_part,
+            useless=runner.entrance.useless,
         )
 
     def _intake_of(
@@ -246,6 +259,7 @@ class Jobs:
         *,
         layout: Callable[[], Layout | None],
         takes_part: Callable[[str], bool],
+        useless: TellUseless,
     ) -> Intake:
         tools = self._tools
 
@@ -268,13 +282,14 @@ class Jobs:
             repeat=lambda update_id: receipts.repeat(job, update_id, tools),
             ask_again=ask_again,
             dropped=dropped,
+            useless=useless,
             complete=complete,
             partial_ttl=self._partial_ttl,
             reached=tools.reached,
         )
 
-    def _closing(self, job: str, state: Callable[[], m.JobState]) -> Closing:
-        return Closing(job, state=state, tools=self._tools, spool=self._spool, session=self._control)
+    def _closing(self, job: str, state: Callable[[], m.JobState], entrance: Entrance) -> Closing:
+        return Closing(job, state=state, entrance=entrance, tools=self._tools, spool=self._spool, session=self._control)
 
     async def _receive(self, intake: Intake, job: str) -> None:
         consumer = Consumer(

@@ -7,6 +7,7 @@
     crowding   one site has begun more updates than a site can need
     excess     more came than an update of this job can have, or than itself says: it is refused as soon as its manifest
                is there
+    copies     chunks that came again: a site whose link broke sends everything once more, so that many are no trouble
     problem    why an update that is complete is not what its manifest says, or says what cannot be
 
 Times are seconds on one clock. Memory: one entry per update that is not complete, at most 2 MAX_PARTIALS per site.
@@ -74,10 +75,16 @@ class Upload:
     count: int = 0
     manifest: UpdateManifest | None = None
     excess: str = ""
+    copies: int = 0
 
     @property
     def chunks(self) -> int:
         return self.have.bit_count()
+
+    @property
+    def repeats(self) -> bool:
+        """Whether more came again than one more sending explains."""
+        return self.copies > self.chunks + 1
 
     @property
     def complete(self) -> bool:
@@ -133,6 +140,7 @@ class Uploads:
         upload = self._touched(chunk.transfer, now)
         differs = upload.differs(chunk.count)
         if upload.excess or (upload.have >> chunk.index & 1 and not differs):
+            upload.copies += 1
             return False
         frames, body_bytes = upload.chunks + 1, upload.body_bytes + len(chunk.body)
         upload.excess = differs or self._excess(chunk.transfer, frames, body_bytes)
@@ -146,6 +154,7 @@ class Uploads:
     def _add_manifest(self, manifest: UpdateManifest, now: float) -> bool:
         upload = self._touched(manifest.update_id, now)
         if upload.manifest is not None:
+            upload.copies += 1
             return False
         upload.manifest = manifest
         upload.excess = upload.excess or upload.differs(manifest.frames)
@@ -191,6 +200,10 @@ class Uploads:
     def unfinished(self) -> list[UpdateManifest]:
         """Manifests of the updates that miss chunks."""
         return [upload.manifest for upload in self._by_id.values() if upload.manifest is not None]
+
+    def repeats(self, update_id: str) -> bool:
+        """Whether more of an update came again than one more sending explains."""
+        return self._by_id[update_id].repeats
 
     def pop(self, update_id: str) -> Upload:
         return self._by_id.pop(update_id)

@@ -214,7 +214,7 @@ class Site:
                         spec,
                         settings=self._settings,
                         reader=partial(ModelLogReader, self._bulk_in),
-                        uploads=Publisher(self._bulk_out),
+                        uploads=Publisher(self._bulk_out, routes_return=timedelta.max),
                         say=self._say,
                         start=self._start,
                         reached=self._reached,

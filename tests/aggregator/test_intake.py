@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import tempfile
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -103,6 +104,7 @@ class Desk:
         self.repeated: list[str] = []
         self.asked: list[str] = []
         self.dropped: list[str] = []
+        self.useless: Counter[str] = Counter()
         self.complete = Complete()
         self.deliveries: asyncio.Queue[Delivery] = asyncio.Queue()
         self.intake = Intake(
@@ -117,6 +119,7 @@ class Desk:
             repeat=self.repeat,
             ask_again=self.ask_again,
             dropped=self.drop,
+            useless=lambda login, messages, size_bytes: self.useless.update({login: messages}),
             complete=self.complete,
             partial_ttl=timedelta(hours=1),
             clock=lambda: self.now,
@@ -285,6 +288,26 @@ async def test_an_update_that_comes_again_changes_nothing_and_its_site_is_told(t
         assert desk.completed() == []
         assert desk.repeated == [UPDATE]
         assert desk.spool.path(JOB, UPDATE).stat().st_size == before
+
+
+async def test_copies_beyond_one_more_sending_and_what_breaks_the_protocol_are_told_as_useless(tmp_path: Path) -> None:
+    async with opened(tmp_path) as desk:
+        # given an update without its manifest, whose site sends all of it once more after a loss of its link
+        *chunks, manifest = update()
+        await desk.take(chunks)
+        await desk.take(again_from(chunks))
+        assert desk.useless == {}
+        # when it sends chunks again and again, then the whole update after it was complete, then a broken message
+        await desk.take(again_from(chunks * 3))
+        copies = desk.useless["mercy"]
+        await desk.take([manifest])
+        await desk.take(update())
+        again = desk.useless["mercy"]
+        await desk.take([Delivery(dataclasses.replace(manifest.envelope, type="gossip"), "mercy")])
+        # then all of that brought nothing
+        assert copies >= 2 * len(chunks)
+        assert again == copies + len(update())
+        assert desk.useless["mercy"] == again + 1
 
 
 async def test_more_chunks_than_announced_do_not_leave_a_site_waiting_for_ever(tmp_path: Path) -> None:

@@ -52,6 +52,13 @@ class Log:
         return 0
 
 
+class WideOpen:
+    """The entrance of a job that nobody floods."""
+
+    async def open(self, sites: object) -> None:
+        pass
+
+
 class Announcer:
     """Keeps what the aggregator says."""
 
@@ -110,6 +117,7 @@ class House:
             keeper=self.keeper,
             tools=tools,
             open_log=self.open_log,
+            entrance=WideOpen(),  # type: ignore[arg-type]
             sites_return=RETURN,
             layouts_wait=layouts_wait,
         )

@@ -31,6 +31,13 @@ SPEC = {
 }
 
 
+class WideOpen:
+    """The entrance of a job that nobody floods."""
+
+    async def open(self, sites: object) -> None:
+        pass
+
+
 class Announcer:
     """Counts what the aggregator says."""
 
@@ -113,7 +120,7 @@ class Desk:
         assert row is not None
         spool = Spool(folder / "spool")
         keeper = ModelKeeper(job, spec, ledger=self.ledger, spool=spool, folder=folder / job, params_dir=folder)
-        return JobRunner(row, keeper=keeper, tools=self.tools, open_log=no_log)
+        return JobRunner(row, keeper=keeper, tools=self.tools, open_log=no_log, entrance=WideOpen())  # type: ignore[arg-type]
 
     async def says(self, *messages: mail.SiteMessage) -> None:
         for message in messages:

@@ -17,7 +17,16 @@ from fedbus.bus.declare import declare
 from fedbus.bus.envelope import Envelope
 from fedbus.bus.model_log import ModelLogReader
 from fedbus.bus.publisher import Publisher
-from fedbus.bus.topology import ModelLogSize, job_models, job_updates, models_stream, site_queue, updates_queue
+from fedbus.bus.topology import (
+    ModelLogSize,
+    Topology,
+    job_models,
+    job_updates,
+    models_stream,
+    site_queue,
+    updates_from,
+    updates_queue,
+)
 from fedbus.core import messages as m
 from fedbus.store.outbox import Outbox
 
@@ -54,7 +63,7 @@ async def test_updates_come_twice_with_the_manifest_first(vhost: Any, outbox: Ou
     # given
     aggregator = vhost.url("aggregator")
     async with Session(aggregator, name="declare") as session:
-        await declare(session, job_updates(JOB))
+        await declare(session, job_updates(JOB) + Topology(bindings=(updates_from(JOB, "site-a"),)))
     # when
     url = vhost.url("site-a")
     sent = await mischief.repeat_updates(url, tmp_path / "outbox", JOB, "site-a", rng=random.Random(1))

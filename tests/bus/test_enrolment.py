@@ -59,7 +59,10 @@ async def uploading(node: PrivateNode, site: str) -> AsyncIterator[list[str]]:
     told: list[str] = []
     confirmed = asyncio.Event()
     async with control_of(node) as aggregator:
-        await declare(aggregator, t.job_updates("undisturbed"))
+        await declare(
+            aggregator,
+            t.job_updates("undisturbed") + t.Topology(bindings=(t.updates_from("undisturbed", site),)),
+        )
         async with Session(
             node.url(site), name=f"{site}/test", on_state=lambda state, _: told.append(state)
         ) as session:

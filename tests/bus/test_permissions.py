@@ -51,6 +51,7 @@ def declare_job(as_login, job: str = "job-1") -> None:
     """What the aggregator does when a job starts."""
     log = topology.ModelLogSize(snapshot_bytes=1 << 20, delta_bytes=1 << 19, snapshot_every=10)
     wanted = topology.job_updates(job) + topology.job_models(job, log)
+    wanted += topology.Topology(bindings=tuple(topology.updates_from(job, site) for site in ("site-a", "site-b")))
     with as_login("aggregator") as channel:
         for queue in wanted.queues:
             channel.queue_declare(queue.name, durable=True, arguments=dict(queue.arguments))

@@ -14,9 +14,8 @@ from fedbus.bus.definitions import Login, Role, definitions, grant, password_has
 from fedbus.bus.topology import MB, ModelLogSize, QueueSpec, SiteKind, Topology
 
 SMALL = ModelLogSize(snapshot_bytes=10_000, delta_bytes=5_000, snapshot_every=10)
-WHOLE: Topology = (
-    topology.FEDERATION + topology.site_topology("site-a") + topology.job_updates("j") + topology.job_models("j", SMALL)
-)
+UPDATES = topology.job_updates("j") + topology.Topology(bindings=(topology.updates_from("j", "site-a"),))
+WHOLE: Topology = topology.FEDERATION + topology.site_topology("site-a") + UPDATES + topology.job_models("j", SMALL)
 STREAM_ONLY = {"x-queue-type", "x-max-age", "x-max-length-bytes", "x-stream-max-segment-size-bytes"}
 STAFF = [Login(name="aggregator"), Login(name="submitter")]
 

@@ -1,4 +1,4 @@
-"""One attack on a running job: abuses, good updates of another site between them, duplicates of one; then the counts.
+"""One attack on a running job: abuses and copies of one update, good updates of another site meanwhile; the counts.
 
 Every abuse must end as its case says, every good update must be folded, and the aggregator must be the process that it
 was and not have grown.
@@ -20,11 +20,13 @@ from fedbus.bench.abuse.logins import Dead, Site, dead_letters, site
 from fedbus.bench.figures import peak_bytes, resident_bytes
 from fedbus.bus import mail
 from fedbus.bus import topology as t
+from fedbus.bus.connection import Session
 from fedbus.bus.declare import ready_messages
 from fedbus.bus.envelope import Envelope
+from fedbus.bus.publisher import Publisher
 from fedbus.core import messages as m
 from fedbus.core.layout import Layout
-from fedbus.errors import FedbusError
+from fedbus.errors import FedbusError, UnroutableError
 from fedbus.store.ledger import DECIDED, Ledger
 from fedbus.store.state_reader import LedgerReader
 
@@ -67,6 +69,8 @@ class Outcome:
     receipt_s: list[float] = field(default_factory=list)
     duplicates: int = 0
     duplicates_s: float = 0.0
+    returned: int = 0
+    """Messages that the broker did not take: the attacker was held off, or takes no part in their job."""
     receipts_repeated: int = 0
     resident_before: float = 0.0
     resident_after: float = 0.0
@@ -85,6 +89,25 @@ async def attack(target: Target, *, abuser: str, good: str, abuses: int, duplica
                 await login.take_part(target.job)
             made = Attack(target, bad=bad, fine=fine, dead=dead, ledger=ledger, seed=seed)
             return await made.run(abuses, duplicates)
+
+
+class Attacker(Publisher):
+    """Publishes on, whatever the broker returns; with `insists(envelope)` until it takes the message."""
+
+    def __init__(self, session: Session, insists: Callable[[Envelope], bool]) -> None:
+        super().__init__(session, routes_return=timedelta(0))
+        self._insists = insists
+        self.returned = 0
+
+    async def publish(self, envelope: Envelope, *, mandatory: bool = True) -> None:
+        while True:
+            try:
+                return await super().publish(envelope, mandatory=mandatory)
+            except UnroutableError:
+                self.returned += 1
+                if not self._insists(envelope):
+                    return None
+            await asyncio.sleep(LOOK_S)
 
 
 class Attack:
@@ -142,18 +165,18 @@ class Attack:
             update_id = f"{self._fine.name}:0600d000:{self.outcome.good}"
             self.outcome.good += 1
             began = time.monotonic()
-            await self._fine.publisher.publish_many(self._good_update(update_id, seed=self.outcome.good))
+            await self._fine.publisher.publish_many(self._good_update(update_id, self._fine, seed=self.outcome.good))
             receipt = await self._fine.receipt(update_id)
             self.outcome.receipt_s.append(time.monotonic() - began)
             if receipt.outcome is not m.Outcome.FOLDED:
                 self.outcome.not_folded.append(f"{update_id}: {receipt.reason}")
 
-    def _good_update(self, update_id: str, *, seed: int) -> Iterator[Envelope]:
+    def _good_update(self, update_id: str, by: Site, *, seed: int) -> Iterator[Envelope]:
         job, bodies = self._target.job, frames(self._layout, seed=seed)
         for index, body in enumerate(bodies):
             chunk = m.Chunk(job=job, transfer=update_id, part="update", index=index, count=len(bodies), body=body)
-            yield mail.from_trainer(chunk, site=self._fine.name)
-        yield mail.from_trainer(manifest_of(job, update_id, self._layout, bodies), site=self._fine.name)
+            yield mail.from_trainer(chunk, site=by.name)
+        yield mail.from_trainer(manifest_of(job, update_id, self._layout, bodies), site=by.name)
 
     async def _abuse(self, number: int) -> None:
         async def envelopes() -> AsyncIterator[Envelope]:
@@ -164,23 +187,29 @@ class Attack:
                 for envelope in case.envelopes:
                     yield envelope
 
-        await self._bad.publisher.publish_many(envelopes(), window=WINDOW)
+        others = t.update_key(self._target.other_job, self._bad.name)
+        attacker = Attacker(self._bad.session, lambda envelope: envelope.routing_key != others)
+        await attacker.publish_many(envelopes(), window=WINDOW)
+        self.outcome.returned += attacker.returned
         await self._until(lambda: not self._open(), "abuses are neither dead nor refused")
         await self._until_let_go()
 
     async def _repeat(self, number: int) -> None:
-        """The manifest and the chunks of one good update that was decided, again and again."""
-        update_id = f"{self._fine.name}:0600d000:0"
-        update = list(self._good_update(update_id, seed=1))
-        await self._fine.receipt(update_id)
+        """The manifest and the chunks of one update of the attacker that was decided, again and again."""
+        update_id = f"{self._bad.name}:0600d000:0"
+        update = list(self._good_update(update_id, self._bad, seed=1))
+        await Attacker(self._bad.session, lambda envelope: True).publish_many(update)
+        await self._bad.receipt(update_id)
         again = (update[n % len(update)] for n in range(number))
-        before = self._fine.repeated
-        await self._fine.publisher.publish_many(again, window=WINDOW)
+        before = self._bad.repeated
+        attacker = Attacker(self._bad.session, lambda envelope: False)
+        await attacker.publish_many(again, window=WINDOW)
+        self.outcome.returned += attacker.returned
         queue = t.updates_queue(self._target.job)
         while await ready_messages(self._fine.session, queue):  # noqa: ASYNC110 the broker tells only when asked
             await asyncio.sleep(LOOK_S)
         self.outcome.duplicates = number
-        self.outcome.receipts_repeated = self._fine.repeated - before
+        self.outcome.receipts_repeated = self._bad.repeated - before
 
     # -------------------------------------------------------------- what came of it
 

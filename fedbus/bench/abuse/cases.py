@@ -6,7 +6,7 @@ Every case says how it must end:
     refused      an update that came whole and cannot be folded: refused on record, its site gets a receipt
     unfinished   an update that was begun and never finished: dropped, refused on record, or still awaited
     decided      an update that is strange and well-formed: dead, or decided with a receipt, one way or the other
-    taken        well-formed words: no end of their own, they must cost the others nothing
+    taken        well-formed words: no end of their own, they must cost the others nothing; or returned by the broker
 """
 
 from __future__ import annotations
@@ -80,6 +80,11 @@ class Abuser:
             *((what, End.REFUSED, self._whole(make)) for what, make in self._bodies().items()),
             *((what, End.REFUSED, self._announced(keys)) for what, keys in self._manifests().items()),
             *((what, End.DECIDED, make) for what, make in self._strange().items()),
+            (
+                "an update for a job that it takes no part in",
+                End.TAKEN,
+                lambda: (self._chunk(job=other_job), self._manifest(job=other_job)),
+            ),
             *(
                 (what, End.TAKEN, make)
                 for what, make in said(job, other_job, site=site.name, session=site.session_id, rng=rng).items()
@@ -197,10 +202,6 @@ class Abuser:
         return {
             "an update of zeros": lambda: (self._chunk(zeros), self._manifest()),
             "all elements 1e9, with 10^12 examples": lambda: (self._chunk(huge), self._manifest(num_examples=10**12)),
-            "an update for a job that it takes no part in": lambda: (
-                self._chunk(job=other),
-                self._manifest(job=other),
-            ),
             "one update id in two jobs": lambda: (
                 self._chunk(),
                 self._manifest(),

@@ -83,6 +83,7 @@ def rows_of(outcome: Outcome) -> list[Row]:
         row("updates begun and never finished: still awaited", outcome.awaited, "", 16),
         row("abuses with another end", len(outcome.unaccounted), "", 0),
         row("abuses taken per second", measured / outcome.abuse_s, "1/s"),
+        row("messages that the broker returned", outcome.returned, ""),
         row("good updates between them", outcome.good, ""),
         row("good updates that were not folded", len(outcome.not_folded), "", 0),
         row("good update published → receipt, median", statistics.median(outcome.receipt_s), "s"),
@@ -90,8 +91,8 @@ def rows_of(outcome: Outcome) -> list[Row]:
     ]
     if outcome.duplicates:
         found += [
-            row("duplicates of one update", outcome.duplicates, ""),
-            row("duplicates taken per second", outcome.duplicates / outcome.duplicates_s, "1/s"),
+            row("copies of one update", outcome.duplicates, ""),
+            row("copies sent and gone per second", outcome.duplicates / outcome.duplicates_s, "1/s"),
             row("receipts repeated for them", outcome.receipts_repeated, ""),
         ]
     return [
