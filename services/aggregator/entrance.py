@@ -23,9 +23,9 @@ from fedbus.errors import NoSuchQueueError
 from fedbus.store.ledger_schema import ANYBODY
 from services.aggregator.allowance import Allowance
 
-# What costs the aggregator a few tenths of a second; a site whose link broke resends less than that.
-USELESS_RATE, USELESS_BURST = 100.0, 1000.0
-BYTES_A_MESSAGE = 4 << 20
+# What costs the aggregator a few tenths of a second. A site whose link broke may resend more: it goes on 5 s later.
+USELESS_RATE, USELESS_BURST = 50.0, 300.0
+BYTES_A_MESSAGE = 1 << 20
 HELD_OFF_S = 5.0
 LOOK_S = 1.0
 

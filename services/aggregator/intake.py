@@ -41,6 +41,8 @@ PARTIAL_TTL = timedelta(hours=1)
 SWEEP_S = 1.0
 REPEAT_S = 1.0
 CROWDED_S = 60.0
+# A message that breaks the protocol counts as so many copies: it is kept for people, and no site of ours sends it.
+BROKEN = 4
 
 log = structlog.get_logger()
 
@@ -171,22 +173,22 @@ class Intake:
         repeated: set[str] = set()
         for delivery in batch:
             envelope = delivery.envelope
-            useless = False
+            useless = 0
             try:
                 message = admitted(envelope, job=self._job, chunk_bytes=self._chunk_bytes, takes_part=self._takes_part)
                 update_id = update_id_of(message)
                 if update_id in self._done:
-                    useless = True
+                    useless = 1
                     repeated |= {update_id} if isinstance(message, UpdateManifest) else set()
                 elif self._uploads.add(message, now=now):
                     new.append(message)
                 else:
-                    useless = self._uploads.repeats(update_id)
+                    useless = int(self._uploads.repeats(update_id))
             except ProtocolError as exc:
-                useless = True
+                useless = BROKEN
                 await self._refuse(delivery, str(exc))
             if useless:
-                self._useless(envelope.user_id or "", 1, len(envelope.body) + envelope.refused_bytes)
+                self._useless(envelope.user_id or "", useless, len(envelope.body) + envelope.refused_bytes)
         await self._say_again(repeated, now)
         await self._keep(new)
         await self._complete_updates()

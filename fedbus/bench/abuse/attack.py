@@ -7,6 +7,7 @@ was and not have grown.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -32,6 +33,7 @@ from fedbus.store.state_reader import LedgerReader
 
 WINDOW = 64
 LOOK_S = 0.05
+TRAINS_S = 0.05
 STALLED = timedelta(seconds=60)
 QUIET = timedelta(seconds=5)
 CHUNK_BYTES = 256 * 1024
@@ -160,7 +162,7 @@ class Attack:
     # -------------------------------------------------------------- what is sent
 
     async def _work(self) -> None:
-        """One good update after another, each when the receipt of the one before has come, as a site does."""
+        """One good update after another: the receipt of the one before has come, and a short training is over."""
         while not self._over.is_set():
             update_id = f"{self._fine.name}:0600d000:{self.outcome.good}"
             self.outcome.good += 1
@@ -170,6 +172,7 @@ class Attack:
             self.outcome.receipt_s.append(time.monotonic() - began)
             if receipt.outcome is not m.Outcome.FOLDED:
                 self.outcome.not_folded.append(f"{update_id}: {receipt.reason}")
+            await asyncio.sleep(TRAINS_S)
 
     def _good_update(self, update_id: str, by: Site, *, seed: int) -> Iterator[Envelope]:
         job, bodies = self._target.job, frames(self._layout, seed=seed)
@@ -200,7 +203,8 @@ class Attack:
         update = list(self._good_update(update_id, self._bad, seed=1))
         await Attacker(self._bad.session, lambda envelope: True).publish_many(update)
         await self._bad.receipt(update_id)
-        again = (update[n % len(update)] for n in range(number))
+        # aiormq tells returned messages apart by their ids
+        again = (dataclasses.replace(update[n % len(update)], message_id=f"copy-{n}") for n in range(number))
         before = self._bad.repeated
         attacker = Attacker(self._bad.session, lambda envelope: False)
         await attacker.publish_many(again, window=WINDOW)

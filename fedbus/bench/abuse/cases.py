@@ -83,7 +83,7 @@ class Abuser:
             (
                 "an update for a job that it takes no part in",
                 End.TAKEN,
-                lambda: (self._chunk(job=other_job), self._manifest(job=other_job)),
+                self._for_the_other_job,
             ),
             *(
                 (what, End.TAKEN, make)
@@ -121,6 +121,11 @@ class Abuser:
 
     def _said(self, **keys: Any) -> m.UpdateManifest:
         return manifest_of(keys.pop("job", self._job), self._id, self._layout, self._good, **keys)
+
+    def _for_the_other_job(self) -> tuple[Envelope, ...]:
+        """The same update, of the job that the site takes no part in; aiormq tells what is returned by message ids."""
+        both = self._chunk(job=self._other_job), self._manifest(job=self._other_job)
+        return tuple(dataclasses.replace(it, message_id=f"{it.message_id}/{self._other_job}") for it in both)
 
     def _raw(self, type_name: str, body: bytes, headers: Headers) -> Envelope:
         return dataclasses.replace(self._manifest(), type=type_name, body=body, headers=headers)
@@ -196,7 +201,6 @@ class Abuser:
     # -------------------------------------------------------------- what is decided, one way or the other
 
     def _strange(self) -> dict[str, Callable[[], tuple[Envelope, ...]]]:
-        other = self._other_job
         zeros = frames(self._layout, seed=0, every=0.0)[0]
         huge = frames(self._layout, seed=0, every=1e9)[0]
         return {
@@ -205,8 +209,7 @@ class Abuser:
             "one update id in two jobs": lambda: (
                 self._chunk(),
                 self._manifest(),
-                self._chunk(job=other),
-                self._manifest(job=other),
+                *self._for_the_other_job(),
             ),
         }
 
