@@ -176,13 +176,14 @@ StalenessSpec = Annotated[
 class ServerOptimizerSpec(Spec):
     """The optimizer that takes the pseudo-gradient at every commit (Reddi et al. 2021, arXiv 2003.00295).
 
-    `lr` not given: 'auto' for plain, which is 1.0 times a step that the core decides (see `server_step`; with fedasync,
-    sync and the textbook's buffered always 1); 0.1 for momentum, 0.01 for Adam, Yogi and FADAS, which bring the size of
-    a step themselves. `tau_c`: FADAS shortens the step of a buffer with an update that is staler, in versions.
+    `lr` not given: 'auto' for plain and momentum, a step that the core decides (see `server_step`; with fedasync, sync
+    and the textbook's buffered always 1) times 1.0 or 1 - momentum, so that both go equally far; 0.01 for Adam, Yogi
+    and FADAS, which bring the size of a step themselves. `tau_c`: FADAS shortens the step of a buffer with an update
+    that is staler, in versions.
     """
 
     LR: ClassVar[Mapping[str, float | str]] = MappingProxyType(
-        {"plain": "auto", "momentum": 0.1, "adam": 0.01, "yogi": 0.01, "fadas": 0.01}
+        {"plain": "auto", "momentum": "auto", "adam": 0.01, "yogi": 0.01, "fadas": 0.01}
     )
 
     kind: Literal["plain", "momentum", "adam", "yogi", "fadas"] = "plain"
@@ -202,15 +203,22 @@ class ServerOptimizerSpec(Spec):
         return data
 
     @model_validator(mode="after")
-    def _auto_is_plain(self) -> Self:
-        if self.lr == "auto" and self.kind != "plain":
-            raise ValueError(f"lr: auto is for kind: plain; give {self.kind} a number, or leave lr out")
+    def _auto_is_linear(self) -> Self:
+        if self.lr == "auto" and self.kind not in ("plain", "momentum"):
+            raise ValueError(f"lr: auto is for kind: plain and momentum; give {self.kind} a number, or leave lr out")
         return self
 
     @property
     def base_lr(self) -> float:
-        """The lr that every step begins from; 1.0 for 'auto'."""
-        return 1.0 if self.lr == "auto" else self.lr
+        """The lr that every step begins from; for 'auto' the one with which a mean delta moves the params by itself."""
+        if self.lr != "auto":
+            return self.lr
+        return 1.0 - self.heavy_ball
+
+    @property
+    def heavy_ball(self) -> float:
+        """How much of the last step the next one has; 0.0 where there is none."""
+        return self.momentum if self.kind == "momentum" else 0.0
 
 
 class UpSpec(Spec):

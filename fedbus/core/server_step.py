@@ -4,7 +4,7 @@ What lives here: the one place where the step is decided, from numbers that fact
 mean delta is made of (see `strategies`), the optimizer's own arithmetic (see `tensors.server_optimizer`).
 
     lr: auto    eta = MARGIN / sum over sites of p_i a_i / m(s_i);   BEGIN * K / N before anything is known
-                m(s) = 2 sin(pi / (4 s + 2))
+                m(s) = 2 sin(pi / (4 s + 2)); with momentum see `stable_below`
 
 a_i: the site's secant (see `tensors.secant`), how much less it asks for per distance that the model came; >= 0.
 s_i: its running staleness. p_i: its share, n^p over the sum. K: buffer aimed at; N: active sites.
@@ -82,19 +82,25 @@ def step_of(
     shares = {
         site: examples_weight(count, power=power, fewest=fewest, most_ratio=ratio) for site, count in counts.items()
     }
-    return server_step(size=size, sites=sites, shares=shares, before=before)
+    momentum = spec.server_optimizer.heavy_ball
+    return server_step(size=size, sites=sites, shares=shares, before=before, momentum=momentum)
 
 
 def server_step(
-    *, size: int, sites: Mapping[str, SiteStats], shares: Mapping[str, float], before: float | None
+    *,
+    size: int,
+    sites: Mapping[str, SiteStats],
+    shares: Mapping[str, float],
+    before: float | None,
+    momentum: float = 0.0,
 ) -> float:
     """Return the step of a commit, > 0.
 
     size: K. sites: numbers of the N active ones. shares: their p_i up to a factor, of those that have sent something.
-    before: the step of the last commit; None for the first.
+    before: the step of the last commit; None for the first. momentum: the heavy ball's, in [0, 1).
     """
     old = BEGIN * min(1.0, size / max(1, len(sites))) if before is None else before
-    load = loop_load({site: sites[site] for site in shares}, shares)
+    load = loop_load({site: sites[site] for site in shares}, shares, momentum=momentum)
     if load is None:
         return old
     measured = sum(stats.secant is not None for stats in sites.values()) / len(sites)
@@ -102,7 +108,7 @@ def server_step(
     return min(max(MARGIN / max(load, FLAT), old * SHRINK, LEAST), old * grow, MOST)
 
 
-def loop_load(sites: Mapping[str, SiteStats], shares: Mapping[str, float]) -> float | None:
+def loop_load(sites: Mapping[str, SiteStats], shares: Mapping[str, float], *, momentum: float = 0.0) -> float | None:
     """Return sum p_i a_i / m(s_i): at a step of 1 over this, the loop begins to swing. None: no site has a secant yet.
 
     A site that has none counts with the mean of the others.
@@ -116,7 +122,7 @@ def loop_load(sites: Mapping[str, SiteStats], shares: Mapping[str, float]) -> fl
     return math.fsum(
         _bounded(
             [
-                shares[site] / total * known.get(site, mean) / stable_below(stats.running_staleness or 0.0)
+                shares[site] / total * known.get(site, mean) / stable_below(stats.running_staleness or 0.0, momentum)
                 for site, stats in sites.items()
             ]
         )
@@ -129,9 +135,22 @@ def _bounded(parts: Sequence[float]) -> list[float]:
     return [min(part, MOST_OF_LOAD * (whole - part)) for part in parts] if len(parts) > 2 else list(parts)
 
 
-def stable_below(staleness: float) -> float:
-    """Return m(s), the gain below which a loop with a delay of `staleness` versions is stable: 2 at 0, 1 at 1."""
-    return 2.0 * math.sin(math.pi / (4.0 * staleness + 2.0))
+def stable_below(staleness: float, momentum: float = 0.0) -> float:
+    """Return m(s), the gain below which a loop with a delay of `staleness` versions is stable: 2 at 0, 1 at 1.
+
+    With a heavy ball (m = b m + d, x += (1 - b) m) the loop is (z - 1)(z - b) + g (1 - b) z^(1 - s) = 0: d is smoothed
+    before it moves the model, which delays it more. On the edge z = exp(i w), with w the least angle at which what
+    comes back is turned by half a circle: s w + w / 2 + arg(1 - b exp(-i w)) = pi / 2. Then g is what makes its size 1.
+    """
+    if not momentum:
+        return 2.0 * math.sin(math.pi / (4.0 * staleness + 2.0))
+    low, high = 0.0, math.pi
+    for _ in range(60):
+        w = (low + high) / 2.0
+        turned = (staleness + 0.5) * w + math.atan2(momentum * math.sin(w), 1.0 - momentum * math.cos(w))
+        low, high = (w, high) if turned < math.pi / 2.0 else (low, w)
+    filtered = math.sqrt(1.0 - 2.0 * momentum * math.cos(low) + momentum * momentum)
+    return 2.0 * math.sin(low / 2.0) * filtered / (1.0 - momentum)
 
 
 def delay_adaptive(most_stale: int, *, tau_c: int) -> float:

@@ -31,12 +31,14 @@ def test_before_any_secant_the_step_is_below_what_fedavg_makes_of_as_many_update
     assert server_step(size=4, sites=sites, shares=alike(sites), before=first) == first
 
 
-def test_the_delayed_loop_is_stable_just_below_its_limit_and_not_above() -> None:
+@pytest.mark.parametrize("momentum", [0.0, 0.5, 0.9])
+def test_the_delayed_loop_is_stable_just_below_its_limit_and_not_above(momentum: float) -> None:
     for delay in (0, 1, 3, 10):
         for factor, stable in ((0.98, True), (1.02, False)):
-            gain, x = factor * stable_below(delay), [1.0] * (delay + 1)
+            gain, x, ball = factor * stable_below(delay, momentum), [1.0] * (delay + 1), 0.0
             for _ in range(5000):
-                x.append(x[-1] - gain * x[-1 - delay])
+                ball = momentum * ball + x[-1 - delay]
+                x.append(x[-1] - gain * (1.0 - momentum) * ball)
             assert (max(map(abs, x[-50:])) < 1.0) is stable
 
 

@@ -357,7 +357,7 @@ def by_hand(spec: JobSpec, commits: list[tuple[int, list[tuple[torch.Tensor, flo
     return model
 
 
-@pytest.mark.parametrize("keys", [{}, {"server_optimizer": {"kind": "momentum"}, "codec": {"down": "int8"}}])
+@pytest.mark.parametrize("keys", [{}, {"server_optimizer": {"kind": "momentum", "lr": 0.1}, "codec": {"down": "int8"}}])
 def test_two_sites_without_one_are_the_commits_of_the_other(tmp_path: Path, keys: dict[str, Any]) -> None:
     job = Job(tmp_path / "state", **keys).begin()
     commits = []
