@@ -145,6 +145,22 @@ def site(
     raise typer.Exit(code)
 
 
+@app.command()
+def retry(
+    name: Annotated[str, typer.Argument(help="Name of a site whose daemon runs on this machine.")],
+    state_dir: Annotated[
+        Path | None, typer.Option(help="Its state folder.", show_default="$FEDBUS_HOME/sites/NAME")
+    ] = None,
+) -> None:
+    """Let a site daemon on this machine try at once what failed, and what it had given up.
+
+    For when you have mended something: mounted the folder, freed the GPU, installed the package.
+    """
+    from services.site.start import try_now
+
+    typer.echo(try_now(name, state_dir))
+
+
 app.command()(jobs.submit)
 app.command("jobs")(jobs.list_jobs)
 app.command()(jobs.show)

@@ -98,6 +98,10 @@ class JobWorker:
         """What the site does for this job right now."""
         return self._loop.activity
 
+    def try_now(self) -> None:
+        """A person has changed something: what waits for its next try is tried at once."""
+        self._loop.try_now()
+
     async def run(self) -> None:
         """Work until the job ends, or until it cannot be trained here."""
         async with asyncio.TaskGroup() as group:

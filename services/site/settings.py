@@ -21,7 +21,8 @@ class SiteSettings(DaemonSettings):
     promise to make every version of updates of so many sites at least; `min_batch_size`: only jobs whose local batches
     are as large. `slowdown` makes training that many times slower and `step_delay_s` adds a pause to each step: for
     demonstrations and tests. `score_limit_s` is how long the scores at the end of a job may take; it should be below
-    the aggregator's `score_timeout_s`, so that a task which never comes back is said and not waited for.
+    the aggregator's `score_timeout_s`, so that a task which never comes back is said and not waited for. `patience_s`
+    is how long a job whose trainer fails again and again is tried before the site gives it up.
     """
 
     table: ClassVar[str] = "site"
@@ -32,6 +33,7 @@ class SiteSettings(DaemonSettings):
             "site_state_dir": "--state-dir",
             "tasks": "--task",
             "score_limit_s": None,
+            "patience_s": None,
             "fault": None,
         }
     )
@@ -47,6 +49,7 @@ class SiteSettings(DaemonSettings):
     max_in_flight: Annotated[int, Field(ge=1)] = 1
     status_interval_s: Annotated[float, Field(gt=0)] = 10.0
     score_limit_s: Annotated[float, Field(gt=0)] = 50.0
+    patience_s: Annotated[float, Field(ge=0)] = 3600.0
     slowdown: Annotated[float, Field(ge=1)] = 1.0
     step_delay_s: Annotated[float, Field(ge=0)] = 0.0
 

@@ -1,9 +1,13 @@
 """What the site trains, when: the newest version → trainer → outbox, again and again, until the job ends.
 
 The loop does one duty at a time: make initial params, score a version, train. It wakes when something changed (a new
-version, a receipt, a request) and says in `activity` what it does or waits for. A trainer that dies is replaced after a
-pause; after MAX_FAILURES in a row, or when a person must act, the site gives the job up. A score that cannot be made is
-said at once and costs nothing else; what others are told of an error is `Sayable`, its text stands in the log here.
+version, a receipt, a request) and says in `activity` what it does or waits for.
+
+A trainer that dies or fails is replaced after a pause that grows: what may pass (a folder that is mounted later, a GPU
+that others use) is tried again for the site's `patience_s`, and at once when a person says so (`try_now`). Then, or
+when fedbus itself knows that trying again cannot help, the site gives the job up. What ends because we cancelled it is
+no failure. A score that cannot be made is said at once and costs nothing else; what others are told of an error is
+`Sayable`, its text stands in the log here.
 """
 
 from __future__ import annotations
@@ -33,9 +37,11 @@ from services.site.settings import SiteSettings
 from services.site.trainer import Trainer, TrainerDiedError, TrainerFailedError, start_trainer
 from services.site.trouble_log import log_notes, log_trouble
 
-MAX_FAILURES = 5
+FEWEST_FAILURES = 5
+"""Below that no site gives up, however short its patience is."""
 FIRST_PAUSE_S = 1.0
-LONGEST_PAUSE_S = 30.0
+LONGEST_PAUSE_S = 60.0
+NO_ROOM_PAUSE_S = 30.0
 STOP_GRACE = timedelta(seconds=10)
 
 log = structlog.get_logger()
@@ -95,6 +101,8 @@ class TrainingLoop:
         # what an earlier daemon trained from counts too: a synchronous site trains once from each version
         self._trained_from = max((e.manifest["base_version"] for e in outbox.entries()), default=-1)
         self._failures = 0
+        self._failing_since = 0.0
+        self._pausing: asyncio.Task[None] | None = None
         self._said = assignment.activity(job, "starting")
 
     # what others say to it
@@ -121,6 +129,7 @@ class TrainingLoop:
         """
         self._score.ask(version, now=asyncio.get_running_loop().time())
         self._training_is_over = True
+        self._end_pause()
         self._end_by(self._score.by)
         await self._interrupt()
 
@@ -142,11 +151,21 @@ class TrainingLoop:
             await self._trainer.cancel()
         await self.wake()
 
+    def try_now(self) -> None:
+        """A person has changed something: do not wait for the next try, and have patience anew."""
+        self._failures = 0
+        self._end_pause()
+
     async def stop(self) -> None:
         """The job is over; a task that does not come back to hear of it loses its trainer."""
         self._stopping = True
+        self._end_pause()
         self._end_by(asyncio.get_running_loop().time() + self._stop_grace_s)
         await self._interrupt()
+
+    def _end_pause(self) -> None:
+        if self._pausing is not None:
+            self._pausing.cancel()
 
     def _end_by(self, when: float | None) -> None:
         if self._limit is not None and not self._limit.expired():
@@ -224,22 +243,39 @@ class TrainingLoop:
 
     async def _wait_for_room(self, exc: DiskFullError) -> None:
         """The outbox cannot be written. Whoever makes room need not restart anything."""
-        log.error("disk-full", job=self._job, error=str(exc), retry_s=LONGEST_PAUSE_S)
+        log.error("disk-full", job=self._job, error=str(exc), retry_s=NO_ROOM_PAUSE_S)
         self._now("waiting for room on the disk", detail=NO_ROOM)
-        await self._sleep(LONGEST_PAUSE_S)
+        await self._pause(NO_ROOM_PAUSE_S)
 
     async def _give_up(self, exc: TrainerDiedError | TrainerFailedError) -> bool:
-        """Report the trouble and pause; True when trying again is useless."""
+        """Report the trouble and pause; True when the site tries no more."""
+        if isinstance(exc, TrainerDiedError) and exc.after_cancel:
+            log.warning("trainer-ended", job=self._job, text=f"{exc}; another one is started")
+            return False
+        now = asyncio.get_running_loop().time()
+        self._failing_since = self._failing_since if self._failures else now
         self._failures += 1
-        fatal = (isinstance(exc, TrainerFailedError) and exc.fatal) or self._failures >= MAX_FAILURES
-        pause_s = min(FIRST_PAUSE_S * 2 ** (self._failures - 1), LONGEST_PAUSE_S)
+        patience_is_over = now - self._failing_since >= self._settings.patience_s
+        fatal = (isinstance(exc, TrainerFailedError) and exc.fatal) or (
+            self._failures >= FEWEST_FAILURES and patience_is_over
+        )
+        pause_s = min(FIRST_PAUSE_S * 2 ** min(self._failures - 1, 10), LONGEST_PAUSE_S)
         log_trouble("trainer-trouble", self._job, exc, failures=self._failures, fatal=fatal, retry_s=pause_s)
         self._now("gave up" if fatal else "restarting the trainer", detail=exc.said)
         site, restarts = self._settings.site_name, self._failures
         await self._say(assignment.trouble(self._job, site, exc.said, restarts=restarts, fatal=fatal))
         if not fatal:
-            await self._sleep(pause_s)
+            await self._pause(pause_s)
         return fatal
+
+    async def _pause(self, pause_s: float) -> None:
+        """Sleep, unless there is a reason to try at once: `try_now`, `score` or `stop`."""
+        self._pausing = asyncio.ensure_future(self._sleep(pause_s))
+        try:
+            await asyncio.wait({self._pausing})
+        finally:
+            self._end_pause()
+            self._pausing = None
 
     async def _serve(self, trainer: Trainer) -> None:
         self._now("loading data")
