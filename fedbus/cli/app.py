@@ -115,6 +115,7 @@ def site(
         int | None, typer.Option(help="Only jobs that make every version of updates of so many sites.")
     ] = None,
     min_batch_size: Annotated[int | None, typer.Option(help="Only jobs whose local batches are as large.")] = None,
+    max_jobs: Annotated[int | None, typer.Option(help="Jobs trained at once. Default: one per GPU, or one.")] = None,
     max_in_flight: Annotated[int | None, typer.Option(help="Updates that may await their receipt.")] = None,
     status_interval_s: Annotated[float | None, typer.Option(help="Seconds between two status messages.")] = None,
     slowdown: Annotated[float | None, typer.Option(help="Train so many times slower (demonstrations).")] = None,
@@ -135,6 +136,7 @@ def site(
         threads=threads,
         min_contributors=min_contributors,
         min_batch_size=min_batch_size,
+        max_jobs=max_jobs,
         max_in_flight=max_in_flight,
         status_interval_s=status_interval_s,
         slowdown=slowdown,

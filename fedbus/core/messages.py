@@ -185,10 +185,14 @@ class RollCall:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobOffer:
-    """A job is offered to a site. `spec` is the validated job spec as JSON-able data."""
+    """A job is offered to a site. `spec` is the validated job spec as JSON-able data.
+
+    submitter: the login that submitted it, so that a site can be fair; "" from an earlier release.
+    """
 
     job: str
     spec: Mapping[str, Any]
+    submitter: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

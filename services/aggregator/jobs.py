@@ -309,7 +309,8 @@ class Jobs:
     async def offer(self, runner: JobRunner, site: str) -> None:
         """Offer a job to a site, unless its spec names others."""
         if runner.spec.sites is None or site in runner.spec.sites:
-            await self._tools.announcer.tell(site, m.JobOffer(job=runner.job, spec=runner.spec.to_offer()))
+            offer = m.JobOffer(job=runner.job, spec=runner.spec.to_offer(), submitter=runner.row.submitted_by)
+            await self._tools.announcer.tell(site, offer)
 
 
 def _nothing() -> None:

@@ -43,6 +43,7 @@ from fedbus.training.registry import task_names
 from fedbus.training.sayable import Sayable, type_name
 from services.site import assignment
 from services.site.job_worker import JobWorker, discard_files, left_over
+from services.site.places import Places, default_places
 from services.site.settings import SiteSettings
 from services.site.trainer import start_trainer
 from services.site.training_loop import StartTrainer
@@ -80,6 +81,7 @@ class Site:
         self._stack = AsyncExitStack()
         self._workers: dict[str, JobWorker] = {}
         self._troubles: Counter[str] = Counter()
+        self._places = Places(settings.max_jobs or default_places(settings.device))
         self._reached = fault_hook(settings.fault)
         installed = frozenset(task_names())
         unknown = sorted(set(settings.tasks or ()) - installed)
@@ -223,16 +225,16 @@ class Site:
         match decision:
             case Accept(spec=spec):
                 log.info("accepted", job=offer.job, task=spec.task)
-                await self._take_up(offer.job, spec)
+                await self._take_up(offer.job, spec, offer.submitter)
             case Decline(reason=reason):
                 log.warning("declined", job=offer.job, reason=reason)
                 await self._say(m.OfferAnswer(site=self._name, job=offer.job, accepted=False, reason=reason))
 
-    async def _take_up(self, job: str, spec: JobSpec) -> None:
+    async def _take_up(self, job: str, spec: JobSpec, submitter: str) -> None:
         """Work for a job, if that is not being done, and say so."""
         if job not in self._workers:
             try:
-                self._begin(job, spec)
+                self._begin(job, spec, submitter)
             except StoreError as exc:
                 log.exception("job-not-begun", job=job)
                 reason = Sayable(f"the site's state folder cannot be used ({type_name(type(exc))})")
@@ -240,7 +242,7 @@ class Site:
                 return
         await self._say(assignment.accepting(job, self._name, self._workers[job].layout_digest))
 
-    def _begin(self, job: str, spec: JobSpec) -> None:
+    def _begin(self, job: str, spec: JobSpec, submitter: str) -> None:
         worker = JobWorker(
             job,
             spec,
@@ -249,24 +251,27 @@ class Site:
             uploads=Publisher(self._bulk_out, routes_return=timedelta.max),
             say=self._say,
             start=self._start,
+            places=self._places,
+            submitter=submitter,
             reached=self._reached,
         )
         self._workers[job] = worker
-        self._group.create_task(self._work(job, spec, worker), name=job)
+        self._group.create_task(self._work(worker, job, spec, submitter), name=job)
 
-    async def _work(self, job: str, spec: JobSpec, worker: JobWorker) -> None:
+    async def _work(self, worker: JobWorker, job: str, spec: JobSpec, submitter: str) -> None:
         try:
             await worker.run()
         except Exception as exc:
             if not _is_the_jobs_own(exc):
                 raise
-            await self._after_trouble(job, spec, exc)
+            await self._after_trouble(job, exc)
+            await self._take_up(job, spec, submitter)
         else:
             del self._workers[job]
             if worker.ended:
                 discard_files(self._settings, job)
 
-    async def _after_trouble(self, job: str, spec: JobSpec, exc: Exception) -> None:
+    async def _after_trouble(self, job: str, exc: Exception) -> None:
         """Whatever goes wrong here in one job must not end the work for the others; it is taken up again."""
         self._troubles[job] += 1
         pause_s = min(2.0 ** self._troubles[job], LONGEST_PAUSE_S)
@@ -279,7 +284,6 @@ class Site:
         await self._say(assignment.trouble(job, self._name, said, restarts=self._troubles[job], fatal=True))
         await asyncio.sleep(pause_s)
         del self._workers[job]
-        await self._take_up(job, spec)
 
 
 def _is_the_jobs_own(exc: BaseException) -> bool:

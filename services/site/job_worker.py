@@ -34,6 +34,7 @@ from fedbus.store.outbox import Entry, Outbox
 from fedbus.training.sayable import Sayable
 from services.site import assignment
 from services.site.model_files import ModelFiles, Step
+from services.site.places import Places
 from services.site.settings import SiteSettings
 from services.site.trainer import start_trainer
 from services.site.training_loop import Say, StartTrainer, TrainingLoop
@@ -59,6 +60,8 @@ class JobWorker:
         uploads: Publisher,
         say: Say,
         start: StartTrainer = start_trainer,
+        places: Places | None = None,
+        submitter: str = "",
         reached: Reached = nothing,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
@@ -86,6 +89,8 @@ class JobWorker:
             say=say,
             on_update=self._on_update,
             start=start,
+            places=places,
+            submitter=submitter,
         )
 
     @property

@@ -22,7 +22,8 @@ class SiteSettings(DaemonSettings):
     are as large. `slowdown` makes training that many times slower and `step_delay_s` adds a pause to each step: for
     demonstrations and tests. `score_limit_s` is how long the scores at the end of a job may take; it should be below
     the aggregator's `score_timeout_s`, so that a task which never comes back is said and not waited for. `patience_s`
-    is how long a job whose trainer fails again and again is tried before the site gives it up.
+    is how long a job whose trainer fails again and again is tried before the site gives it up. `max_jobs` are trained
+    at once (one for each GPU, or one, when it is not given); others wait for their turn.
     """
 
     table: ClassVar[str] = "site"
@@ -46,6 +47,7 @@ class SiteSettings(DaemonSettings):
     threads: Annotated[int, Field(ge=1)] = 1
     min_contributors: Annotated[int, Field(ge=1)] = 1
     min_batch_size: Annotated[int, Field(ge=1)] = 1
+    max_jobs: Annotated[int, Field(ge=1)] | None = None
     max_in_flight: Annotated[int, Field(ge=1)] = 1
     status_interval_s: Annotated[float, Field(gt=0)] = 10.0
     score_limit_s: Annotated[float, Field(gt=0)] = 50.0

@@ -58,7 +58,11 @@ GOLDEN: list[tuple[wire.Message, str, bytes]] = [
         b'{"error":"killed","fatal":false,"job":"heart","restarts":2,"site":"mercy"}',
     ),
     (m.RollCall(session="a1"), "roll-call", b'{"session":"a1"}'),
-    (m.JobOffer(job="heart", spec={"task": "digits"}), "offer", b'{"job":"heart","spec":{"task":"digits"}}'),
+    (
+        m.JobOffer(job="heart", spec={"task": "digits"}),
+        "offer",
+        b'{"job":"heart","spec":{"task":"digits"},"submitter":""}',
+    ),
     (m.InitialParamsRequest(job="heart"), "initial-params", b'{"job":"heart","layout_only":false}'),
     (
         m.JobStarted(job="heart", session="0a", log="fedbus.models.heart.0b"),

@@ -22,7 +22,9 @@ from fedbus.errors import DiskFullError
 from fedbus.store.outbox import Outbox
 from fedbus.training import protocol as p
 from fedbus.training.sayable import LONGEST_SAID
+from services.site import training_loop
 from services.site.model_files import ModelFiles
+from services.site.places import Places
 from services.site.score_duty import ScoreDuty
 from services.site.settings import SiteSettings
 from services.site.trainer import TrainerDiedError, TrainerFailedError
@@ -70,6 +72,7 @@ class Clinic:
         self.pauses: list[float] = []
         self.sleeps = asyncio.Event()
         self.sleeps.set()
+        self.places = Places(1)
         self.cancels = 0
         self.starts = 0
         self.ends = 0
@@ -91,6 +94,7 @@ class Clinic:
             say=self.say,
             on_update=self.updates.append,
             start=self.start,
+            places=self.places,
             sleep=self.sleep,
             stop_grace=timedelta(seconds=stop_grace_s),
         )
@@ -596,6 +600,46 @@ async def test_a_trainer_that_we_killed_after_our_own_cancel_has_not_failed(tmp_
         await clinic.idle("waiting for the model")
     assert clinic.said == []
     assert clinic.pauses == []
+
+
+async def test_a_job_waits_for_its_turn_and_says_so(clinic: Clinic) -> None:
+    others = [clinic.places.ask(job, priority=1, submitter="bo") for job in ("one", "two")]
+    async with running(clinic):
+        await clinic.idle("queued")
+        assert clinic.loop.activity.detail == "1 before it"
+        assert clinic.starts == 0
+        for other in others:
+            clinic.places.leave(other)
+        await clinic.opens()
+        await clinic.idle("waiting for the model")
+
+
+async def test_a_job_that_has_no_version_gives_its_place_to_others_after_a_while(
+    clinic: Clinic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training_loop, "YIELD_AFTER_S", (0.01, 0.02))
+    async with running(clinic):
+        await clinic.opens()
+        other = clinic.places.ask("other", priority=0, submitter="bo")
+        await until(other.turn.done)
+        await clinic.idle("queued")
+        assert clinic.ends == 1
+        clinic.places.leave(other)
+        await clinic.opens()
+
+
+async def test_a_queued_job_is_not_scored_and_ends_at_once(clinic: Clinic) -> None:
+    other = clinic.places.ask("other", priority=0, submitter="bo")
+    async with running(clinic) as task:
+        await clinic.idle("queued")
+        await clinic.loop.score(3)
+        await until(lambda: bool(clinic.said))
+        assert "still queued" in clinic.said[0].failed
+        await clinic.loop.stop()
+        async with asyncio.timeout(30):
+            await task
+    assert clinic.starts == 0
+    assert not other.turn.cancelled()
 
 
 async def test_a_training_that_succeeds_makes_earlier_failures_forgotten(tmp_path: Path) -> None:
