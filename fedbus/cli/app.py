@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from fedbus.cli import jobs
+from fedbus.cli import forget, jobs
 from fedbus.cli.bench_compare import bench_app
 from fedbus.cli.broker import broker_app
 from fedbus.cli.chaos import chaos
@@ -164,6 +164,8 @@ def retry(
 
 
 app.command()(jobs.submit)
+app.command()(forget.rm)
+app.command()(forget.prune)
 app.command("jobs")(jobs.list_jobs)
 app.command()(jobs.show)
 app.command("sites")(jobs.list_sites)

@@ -7,7 +7,7 @@ What lives here: the vocabulary of the protocol. What may not: bytes (see `wire`
                                          TrainerTrouble
     site               fedbus.updates    chunks of an update, then UpdateManifest
     aggregator         fedbus.control    RollCall, JobOffer, InitialParamsRequest, JobStarted, Receipt, StepBudget,
-                                         ResendRequest, ScoreRequest, JobEnded
+                                         ResendRequest, ScoreRequest, JobEnded, JobForgotten
     aggregator         fedbus.models     chunks of a version, then VersionManifest
     aggregator         fedbus.events     Event
     submitter          fedbus.jobs       job spec, Abort, Query (plain JSON, any AMQP client)
@@ -282,6 +282,13 @@ class JobEnded:
     job: str
     state: JobState
     reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobForgotten:
+    """The job is over and deleted at the aggregator; what a site has kept for it is of no use to anybody."""
+
+    job: str
 
 
 # ------------------------------------------------------------------ tensors: updates up, versions down

@@ -24,6 +24,8 @@ class AggregatorSettings(DaemonSettings):
             "checkpoint_interval_s": None,
             "partial_timeout_s": None,
             "threads": None,
+            "forget_after_days": None,
+            "keep_bytes": None,
             "fault": None,
         }
     )
@@ -37,6 +39,11 @@ class AggregatorSettings(DaemonSettings):
     threads: Annotated[int, Field(ge=1)] = 1
     keep_updates: bool = False
     """Keep every folded update in STATE_DIR/archive, for `fedbus replay` from version 0: disk that only grows."""
+
+    forget_after_days: Annotated[float, Field(gt=0)] | None = None
+    """Jobs that ended so long ago are forgotten, as by `fedbus rm`; never when it is not given."""
+    keep_bytes: Annotated[int, Field(ge=0)] | None = None
+    """Above so many bytes of ended jobs the oldest of them are forgotten; no limit when it is not given."""
 
     @property
     def initial_params_dir(self) -> Path:

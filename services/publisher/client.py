@@ -63,6 +63,16 @@ class Client:
         """End a running job. Raises RefusedError when there is none of that id."""
         await self._ask(t.abort_key(job), {"reason": reason} if reason else {}, type="abort")
 
+    async def forget(self, job: str) -> int:
+        """Delete a job that has ended; the bytes that its files had. Raises RefusedError when it has not ended."""
+        answer = await self._ask(t.abort_key(job), {"forget": True}, type="forget")
+        return int(answer["forgotten"]["disk_bytes"])
+
+    async def ended(self) -> list[dict[str, Any]]:
+        """Jobs that can be forgotten, the one that ended first, first: job, state, ended_at, disk_bytes."""
+        answer = await self._ask(t.QUERY_KEY, {"what": "ended"}, type="query")
+        return list(answer["ended"])
+
     async def jobs(self) -> list[dict[str, Any]]:
         """All jobs, oldest first."""
         answer = await self._ask(t.QUERY_KEY, {"what": "jobs"}, type="query")

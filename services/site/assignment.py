@@ -44,8 +44,13 @@ def opening(job: str, spec: JobSpec, settings: SiteSettings, *, place: int) -> p
         step_delay_s=settings.step_delay_s,
         words=tuple(dict.fromkeys(texts_in(content))),
         keep=spec.keep,
-        kept=str(settings.state_dir.resolve() / "kept" / f"{job}.safetensors"),
+        kept=str(kept_file(settings, job)),
     )
+
+
+def kept_file(settings: SiteSettings, job: str) -> Path:
+    """Where the tensors are that a job keeps here."""
+    return settings.state_dir.resolve() / "kept" / f"{job}.safetensors"
 
 
 def load(held: Held, *, since: int | None) -> p.Load:

@@ -219,6 +219,9 @@ class Site:
             case m.JobEnded(job=job):
                 # it ended while this site was away or had given it up
                 discard_files(self._settings, job)
+            case m.JobForgotten(job=job) if job not in self._workers:
+                discard_files(self._settings, job)
+                assignment.kept_file(self._settings, job).unlink(missing_ok=True)
 
     async def _answer(self, offer: m.JobOffer) -> None:
         decision = self._policy.decide_offer(offer.spec)

@@ -86,6 +86,7 @@ GOLDEN: list[tuple[wire.Message, str, bytes]] = [
         "job-ended",
         b'{"job":"heart","reason":"enough","state":"aborted"}',
     ),
+    (m.JobForgotten(job="heart"), "job-forgotten", b'{"job":"heart"}'),
     (
         m.UpdateManifest(
             job="heart",
