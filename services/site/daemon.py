@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import time
 from contextlib import AsyncExitStack
 from datetime import timedelta
 from functools import partial
@@ -166,6 +167,7 @@ class Site:
                     session=self._session_id,
                     lease_s=self._settings.lease_s,
                     jobs=done[:MOST_ACTIVITIES],  # no more are read; of what is left over the rest is told later
+                    said_at=time.time(),
                 )
             )
 
