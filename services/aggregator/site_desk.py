@@ -118,7 +118,8 @@ class SiteDesk:
                 await self._on_join(message, self._membership.joined(message, now=now), before)
             case m.SiteStatus():
                 before = self._membership.get(message.site)
-                await self._on_status(message, self._heard_status(message, now=now), before)
+                heard = self._membership.status(message, now=now, epoch_s=self._wall())
+                await self._on_status(message, heard, before)
             case m.Leave():
                 if self._membership.left(message, now=now) is Heard.RENEWED:
                     text = f"{message.site} left: {message.reason}"
@@ -196,9 +197,6 @@ class SiteDesk:
                 with jobs_own(runner):
                     await runner.welcome(status.site)
         return await self._say_over(status.site, over)
-
-    def _heard_status(self, status: m.SiteStatus, *, now: float) -> Heard:
-        return self._membership.status(status, now=now, epoch_s=self._wall())
 
     async def _look_at_clock(self, site: str) -> None:
         """Say once that a site's clock is wrong: what it logs is then hard to set beside what others log."""
