@@ -159,7 +159,7 @@ def with_client(work: Callable[[Client], Awaitable[R]], broker_url: str | None) 
 
 async def _watch(client: Client, job: str, *, as_json: bool = False) -> int:
     detail: dict[str, Any] = await client.job(job)
-    async for event in client.events(job, since=detail["submitted_at"]):
+    async for event in client.events(job, submitted_at=detail["submitted_at"]):
         print_event(event, as_json=as_json)
         if event.kind == "job-ended":
             return 0 if event.facts.get("state") == "finished" else 1

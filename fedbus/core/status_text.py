@@ -38,6 +38,11 @@ def _place(site: SiteView, *, job: str, now: float) -> tuple[str, str]:
     return activity.activity, f"{site.name} ({', '.join(notes)})" if notes else site.name
 
 
+def clock_words(ahead_s: float) -> str:
+    """Say how far a clock is off: '40 s ahead of', '14 min behind'."""
+    return f"{span(abs(ahead_s))} {'ahead of' if ahead_s > 0.0 else 'behind'}"
+
+
 def span(seconds: float) -> str:
     """Say a duration in its largest fitting unit: '40 s', '14 min', '3 h', '2 d'."""
     seconds = max(0.0, seconds)

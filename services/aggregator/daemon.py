@@ -129,7 +129,7 @@ class Aggregator:
 
     async def _work(self) -> None:
         await self._control.ready()
-        await declare(self._control, t.FEDERATION)
+        await self._declare()
         await self._warn_of_another()
         log.info("aggregator-ready", broker=str(self._control.url), state_dir=str(self._settings.state_dir))
         async with asyncio.TaskGroup() as group:
@@ -161,12 +161,15 @@ class Aggregator:
             sites = SiteDesk(tools=self._tools, jobs=jobs)
             self._disk.told = lambda text: group.create_task(self._disk_has_room(jobs, text))
             group.create_task(self._announcer.run(), name="announce")
-            group.create_task(self._broker_watch.run(jobs, self._announcer), name="broker watch")
+            group.create_task(self._broker_watch.run(jobs, self._announcer, declare=self._declare), name="broker watch")
             group.create_task(jobs.open_all(), name="open jobs")
             group.create_task(requests.serve(self._control), name="requests")
             group.create_task(sites.serve(self._control), name="sites")
             group.create_task(sites.watch_leases(), name="leases")
             group.create_task(forgetting.run(), name="forgetting")
+
+    async def _declare(self) -> None:
+        await declare(self._control, t.FEDERATION)
 
     async def _keep(self, event: m.Event) -> None:
         keep = self._tools.ledger.add_incident

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import signal
+import time
 from collections import Counter
 from contextlib import AsyncExitStack
 from datetime import timedelta
@@ -182,6 +183,7 @@ class Site:
                     session=self._session_id,
                     lease_s=self._settings.lease_s,
                     jobs=done[:MOST_ACTIVITIES],  # no more are read; of what is left over the rest is told later
+                    said_at=time.time(),
                 )
             )
 
