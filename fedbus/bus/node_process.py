@@ -32,12 +32,16 @@ class ProcessId:
 
     @classmethod
     def of(cls, pid: int) -> ProcessId | None:
-        """The live process with this pid, None when there is none (a zombie counts as none)."""
+        """The live process with this pid, None when there is none.
+
+        A zombie counts as none, once its last thread is gone: until then a process that is killed holds its ports.
+        """
         try:
             fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
         except OSError:
             return None
-        return None if fields[0] in "ZX" else cls(pid=pid, started=int(fields[19]))
+        threads = int(fields[17])
+        return None if fields[0] in "ZX" and threads <= 1 else cls(pid=pid, started=int(fields[19]))
 
     @property
     def alive(self) -> bool:

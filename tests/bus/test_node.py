@@ -152,6 +152,26 @@ def test_a_stale_record_whose_pid_belongs_to_somebody_else_kills_nobody(tmp_path
     assert ran is False
 
 
+def test_a_process_lives_as_long_as_one_of_its_threads():
+    """A broker that is killed holds its port until then, and a start right after found it in use."""
+    # given a process whose first thread has ended
+    code = (
+        "import ctypes, sys, threading; threading.Thread(target=sys.stdin.read).start(); print('on', flush=True);"
+        "ctypes.CDLL(None).pthread_exit(None)"
+    )
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "on\n"
+        while psutil.Process(process.pid).status() != psutil.STATUS_ZOMBIE:
+            pass
+        # then it lives until the other one has
+        found = ProcessId.of(process.pid)
+        assert found is not None
+        assert found.alive
+        process.stdin.close()
+        assert found.wait(SOON)
+
+
 # ------------------------------------------------------------------ what can go wrong
 
 
