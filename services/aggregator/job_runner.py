@@ -481,7 +481,7 @@ class JobRunner:
         await self._tools.store(self._tools.ledger.set_job, self.job, result=result)
         await self._set_state(state, reason=reason, ended_at=time.time())
         self._tools.reached(Point.ENDED)
-        for site in sorted(self.life.accepted_sites):
+        for site in sorted(self.life.participants):
             await self._tools.announcer.tell(site, m.JobEnded(job=self.job, state=state, reason=reason))
         await self._event(events.JOB_ENDED, f"{state}: {reason}", state=str(state), result=result)
 

@@ -11,12 +11,11 @@ What is the case stands in `core.prospects` and `core.job`.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 
 from fedbus.core import events
 from fedbus.core import prospects as core
 from fedbus.core.job import Job
-from fedbus.core.jobspec import JobSpec
 from fedbus.core.messages import JobState
 from fedbus.core.status_text import span
 from fedbus.errors import BusError
@@ -25,6 +24,7 @@ from services.aggregator.tools import Tools
 
 # Enrolling a site is a person's work.
 LOOK_FOR_SITES_S = 5.0
+MOST_ASKED_FOR = 16
 
 
 class Prospects:
@@ -40,14 +40,15 @@ class Prospects:
         self._nobody_left = ""
         self._left: frozenset[str] = frozenset()
         self._nobody_since = now
-        self._unknown = ""
+        self._doubtful: Collection[str] = life.spec.sites or ()
+        self._unknown: Mapping[str, str] = {}
         self._look_at = now
         self._told: set[str] = set()
 
     @property
     def says(self) -> str:
         """What is waited for and may never come; empty when nothing is."""
-        return "; ".join(filter(None, (self._life.waits_for_metrics, self._unknown)))
+        return "; ".join(filter(None, (self._life.waits_for_metrics, *self._unknown.values())))
 
     @property
     def nobody_left(self) -> str:
@@ -62,10 +63,11 @@ class Prospects:
         now = time.monotonic()
         if now >= self._look_at:
             self._look_at = now + LOOK_FOR_SITES_S
-            self._unknown = "; ".join(await unknown_sites(self._life.spec, self._tools))
+            self._unknown = await unknown_sites(self._doubtful, self._tools)
+            self._doubtful = self._unknown.keys()
         self._see_who_is_left(now)
         await self._tell("metrics", self._life.waits_for_metrics)
-        await self._tell("sites", self._unknown)
+        await self._tell("sites", "; ".join(self._unknown.values()))
         await self._tell("nobody", self.nobody_left)
         return self._life.cannot_end() or self._nobody_came(now) or self._never_started(now)
 
@@ -98,14 +100,14 @@ class Prospects:
         return f"not started within its wall time of {self._life.spec.stop.wall_time_s:g} s: {self._waits_for()}"
 
 
-async def unknown_sites(spec: JobSpec, tools: Tools) -> list[str]:
-    """Say of each site that a job names, and that neither joined nor is enrolled, which one may be meant."""
+async def unknown_sites(named: Collection[str], tools: Tools) -> dict[str, str]:
+    """Say of each site that is neither here nor enrolled which one may be meant; MOST_ASKED_FOR are looked up."""
     here = {view.name for view in tools.membership.views()}
-    never_here = [site for site in spec.sites or () if site not in here]
-    if not never_here:
-        return []
+    not_here = [site for site in named if site not in here][:MOST_ASKED_FOR]
+    if not not_here:
+        return {}
     known = (await tools.compute(tools.ledger.sites) | here) - {ANYBODY}
-    return [core.unknown_site(site, known) for site in never_here if not await _enrolled(site, tools)]
+    return {site: core.unknown_site(site, known) for site in not_here if not await _enrolled(site, tools)}
 
 
 async def _enrolled(site: str, tools: Tools) -> bool:
