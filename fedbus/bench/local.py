@@ -193,6 +193,7 @@ class LocalFederation:
             "site_name": name,
             "site_data": data,
             "site_state_dir": self.folder / "sites" / name,
+            "max_jobs": 8,
         }
         return self._start(name, "services.site", settings | env)
 

@@ -12,6 +12,8 @@ The aggregator writes to the default exchange because that is where replies to a
 routing key to a login without topic permission, so a login gets its topic permissions before it may enter a virtual
 host. Topic *read* permission guards bindings: without it the submitter, who may write to the exchange `fedbus.jobs`
 and so to the queue of the same name, could bind that queue to the events it reads.
+Bindings of streams are not in here, the aggregator declares them whenever it starts: RabbitMQ 4 takes definitions in at
+every boot before its streams are there, and one binding of a stream ends each boot but the first.
 Not refused by any broker: a login may ask for the message count of every queue (passive declare).
 """
 
@@ -112,6 +114,7 @@ def federation_topology(logins: Sequence[Login]) -> Topology:
 def definitions(logins: Sequence[Login], *, vhosts: Sequence[str] = (VHOST,)) -> dict[str, Any]:
     """The whole definitions.json as JSON-able data; every virtual host gets the same logins, queues and bindings."""
     bus = federation_topology(logins)
+    streams = {q.name for q in bus.queues if q.arguments["x-queue-type"] == "stream"}
     return {
         "vhosts": [{"name": vhost} for vhost in vhosts],
         **users(logins, vhosts=vhosts),
@@ -138,6 +141,7 @@ def definitions(logins: Sequence[Login], *, vhosts: Sequence[str] = (VHOST,)) ->
             }
             for vhost in vhosts
             for b in bus.bindings
+            if b.queue not in streams
         ],
     }
 

@@ -33,6 +33,7 @@ ControlMessage = (
     | m.ResendRequest
     | m.ScoreRequest
     | m.JobEnded
+    | m.JobForgotten
 )
 
 

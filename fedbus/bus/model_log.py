@@ -1,18 +1,19 @@
 """Reading a RabbitMQ stream: the model log of a job, or the events. What a record means is decided above.
 
-Offsets are not contiguous and are stored, never computed. A reader that retention has overtaken loses records without
-an error, so the layer above checks versions and digests. Acks are only flow control: each record is acked when the
-caller asks for the next one. The broker sends whole stored chunks, so up to `prefetch` records plus one window of the
-publisher lie in memory.
+A place in a stream is an offset. The broker would also find one by time, but by its own clock, which nobody else has.
+Offsets are not contiguous: the broker takes some for itself (one a segment, seen on 3.10 and 4.0), so a computed one is
+looked at before it is used. A reader that retention has overtaken loses records without an error, so the layer above
+checks versions and digests. Acks are only flow control: each record is acked when the caller asks for the next one. The
+broker sends whole stored chunks, so up to `prefetch` records plus one window of the publisher lie in memory.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Literal
 
 import structlog
@@ -24,9 +25,8 @@ from fedbus.errors import ConnectionLostError
 
 log = structlog.get_logger("fedbus.bus")
 
-# Where to begin: the oldest record, the newest stored chunk, only what comes from now on, everything since a time
-# (one second coarse, may begin earlier), or a stored offset.
-Start = Literal["first", "last", "next"] | datetime | int
+# Where to begin: the oldest record, the newest stored chunk, or an offset (the oldest record when that is gone).
+Start = Literal["first", "last"] | int
 
 PREFETCH = 4
 MANIFEST_TYPE = "version"
@@ -57,7 +57,6 @@ class ModelLogReader:
         read.
         """
         pauses = QUICK.pauses()
-        began = datetime.now(UTC)
         while True:
             attachment = None
             try:
@@ -74,9 +73,6 @@ class ModelLogReader:
                     await delivery.ack()
             except ConnectionLostError as exc:
                 log.debug("follow again", stream=self._stream, start=str(start), reason=str(exc))
-                if start == "next":
-                    # Nothing came yet: what was published during the outage is still new.
-                    start = began - timedelta(seconds=1)
                 await asyncio.sleep(next(pauses))
             finally:
                 if attachment is not None:
@@ -103,6 +99,24 @@ class ModelLogReader:
             if record.offset >= last.offset:
                 break
         return newest
+
+    async def back_to(self, is_before: Callable[[Envelope], bool], *, newest: int, records: int) -> Start:
+        """Where to begin so that nothing is missed of what follows the newest record that `is_before`.
+
+        Looks `records` before the offset `newest`, then twice as far, and so on; each look costs one stored chunk.
+        "first" when the log has no such record, or not any more.
+        """
+        look = ModelLogReader(self._session, self._stream, prefetch=1)
+        seen = -1
+        while (offset := newest - records) > 0:
+            async with aclosing(look.follow(offset)) as found:
+                record = await anext(found)
+            if is_before(record.envelope):
+                return record.offset
+            if record.offset == seen:  # the oldest one that is there
+                break
+            seen, records = record.offset, 2 * records
+        return "first"
 
     async def _until_quiet(self, start: Start, quiet: timedelta) -> AsyncGenerator[Record, None]:
         async with aclosing(self.follow(start)) as records:

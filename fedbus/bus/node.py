@@ -75,11 +75,15 @@ class NodeStatus:
 
 
 class PrivateNode:
-    """The node in folder `base`, running or not. Every method raises NodeError with what to do."""
+    """The node in folder `base`, running or not. Every method raises NodeError with what to do.
 
-    def __init__(self, base: Path) -> None:
+    `programs` is the folder of rabbitmq-server and rabbitmqctl; without it those of this machine are found.
+    """
+
+    def __init__(self, base: Path, *, programs: Path | None = None) -> None:
         self.base = base.absolute()
         self.logins = LoginFolder(self.base / "logins")
+        self._programs = programs
 
     # -------------------------------------------------------------- life
 
@@ -97,7 +101,7 @@ class PrivateNode:
         a free one. With `die_with_parent` both processes are killed when this process ends (main thread only), else
         they live until `stop`.
         """
-        programs = find_rabbitmq()
+        programs = self._programs or find_rabbitmq()
         with self._locked():
             last = self._record()
             wish = port or (last.ports.amqp if last else None)
@@ -206,7 +210,7 @@ class PrivateNode:
         record = self._record()
         if record is None:
             raise NodeError(f"no node was ever started in {self.base}")
-        command = [str(find_rabbitmq() / "rabbitmqctl"), "-q", *arguments]
+        command = [str((self._programs or find_rabbitmq()) / "rabbitmqctl"), "-q", *arguments]
         try:
             done = subprocess.run(
                 command,

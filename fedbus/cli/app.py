@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from fedbus.cli import jobs
+from fedbus.cli import forget, jobs
 from fedbus.cli.bench_compare import bench_app
 from fedbus.cli.broker import broker_app
 from fedbus.cli.chaos import chaos
@@ -115,6 +115,7 @@ def site(
         int | None, typer.Option(help="Only jobs that make every version of updates of so many sites.")
     ] = None,
     min_batch_size: Annotated[int | None, typer.Option(help="Only jobs whose local batches are as large.")] = None,
+    max_jobs: Annotated[int | None, typer.Option(help="Jobs trained at once. Default: one per GPU, or one.")] = None,
     max_in_flight: Annotated[int | None, typer.Option(help="Updates that may await their receipt.")] = None,
     status_interval_s: Annotated[float | None, typer.Option(help="Seconds between two status messages.")] = None,
     slowdown: Annotated[float | None, typer.Option(help="Train so many times slower (demonstrations).")] = None,
@@ -135,6 +136,7 @@ def site(
         threads=threads,
         min_contributors=min_contributors,
         min_batch_size=min_batch_size,
+        max_jobs=max_jobs,
         max_in_flight=max_in_flight,
         status_interval_s=status_interval_s,
         slowdown=slowdown,
@@ -145,7 +147,25 @@ def site(
     raise typer.Exit(code)
 
 
+@app.command()
+def retry(
+    name: Annotated[str, typer.Argument(help="Name of a site whose daemon runs on this machine.")],
+    state_dir: Annotated[
+        Path | None, typer.Option(help="Its state folder.", show_default="$FEDBUS_HOME/sites/NAME")
+    ] = None,
+) -> None:
+    """Let a site daemon on this machine try at once what failed, and what it had given up.
+
+    For when you have mended something: mounted the folder, freed the GPU, installed the package.
+    """
+    from services.site.start import try_now
+
+    typer.echo(try_now(name, state_dir))
+
+
 app.command()(jobs.submit)
+app.command()(forget.rm)
+app.command()(forget.prune)
 app.command("jobs")(jobs.list_jobs)
 app.command()(jobs.show)
 app.command("sites")(jobs.list_sites)

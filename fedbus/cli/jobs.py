@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from services.publisher.client import Client
 
 R = TypeVar("R")
+WAITING = ("submitted", "waiting")
 
 Format = Annotated[Output, typer.Option("--output", "-o", help="How to print.")]
 BrokerUrl = Annotated[
@@ -48,12 +49,24 @@ def submit(
         typer.echo(printable(job))
         return await _watch(client, job) if follow else 0
 
-    raise typer.Exit(_with_client(run, broker_url))
+    raise typer.Exit(with_client(run, broker_url))
 
 
-def list_jobs(output: Format = Output.TEXT, broker_url: BrokerUrl = None) -> None:
-    """List all jobs and why they wait."""
-    rows = _with_client(lambda client: client.jobs(), broker_url)
+def list_jobs(
+    state: Annotated[
+        list[str] | None,
+        typer.Option("--state", help="Only jobs in this state, such as running; once per state.", show_default="all"),
+    ] = None,
+    last: Annotated[
+        int | None, typer.Option("--last", min=1, help="Only so many, the newest.", show_default="all")
+    ] = None,
+    output: Format = Output.TEXT,
+    broker_url: BrokerUrl = None,
+) -> None:
+    """List the jobs and why they wait, oldest first."""
+    wanted = _states(state)
+    rows = [row for row in with_client(lambda client: client.jobs(), broker_url) if row["state"] in wanted]
+    rows = rows[-last:] if last is not None else rows
     if output is Output.JSON:
         typer.echo(json.dumps(rows, indent=1))
     else:
@@ -62,9 +75,20 @@ def list_jobs(output: Format = Output.TEXT, broker_url: BrokerUrl = None) -> Non
         print_tables(jobs_table(rows))
 
 
+def _states(words: Sequence[str] | None) -> frozenset[str]:
+    """The states that are meant, each by its first word; all when none is given."""
+    from fedbus.core.messages import JobState
+    from fedbus.errors import SettingsError
+
+    known = {str(state).split()[0]: str(state) for state in JobState}
+    if unknown := sorted(set(words or ()) - set(known)):
+        raise SettingsError(f"--state: expected one of {', '.join(known)}, got {', '.join(unknown)}")
+    return frozenset(known[word] for word in words or known)
+
+
 def show(job: JobId, output: Format = Output.TEXT, broker_url: BrokerUrl = None) -> None:
     """Show one job: its state, sites, scores and result."""
-    detail = _with_client(lambda client: client.job(job), broker_url)
+    detail = with_client(lambda client: client.job(job), broker_url)
     if output is Output.JSON:
         typer.echo(json.dumps(detail, indent=1))
     else:
@@ -75,7 +99,7 @@ def show(job: JobId, output: Format = Output.TEXT, broker_url: BrokerUrl = None)
 
 def list_sites(output: Format = Output.TEXT, broker_url: BrokerUrl = None) -> None:
     """List the sites: who is where, what they do, since when they are silent."""
-    rows = _with_client(lambda client: client.sites(), broker_url)
+    rows = with_client(lambda client: client.sites(), broker_url)
     if output is Output.JSON:
         typer.echo(json.dumps(rows, indent=1))
     else:
@@ -87,20 +111,36 @@ def list_sites(output: Format = Output.TEXT, broker_url: BrokerUrl = None) -> No
 def watch(job: JobId, output: Format = Output.TEXT, broker_url: BrokerUrl = None) -> None:
     """Show what happens in a job until it ends; exit code 0 when it finished, 1 otherwise."""
     as_json = output is Output.JSON
-    raise typer.Exit(_with_client(lambda client: _watch(client, job, as_json=as_json), broker_url))
+    raise typer.Exit(with_client(lambda client: _watch(client, job, as_json=as_json), broker_url))
 
 
 def abort(
-    job: JobId,
+    job: Annotated[str | None, typer.Argument(help="Id of the job, as `fedbus jobs` shows it.")] = None,
+    all_waiting: Annotated[bool, typer.Option("--all-waiting", help="Every job that has not begun.")] = False,
     reason: Annotated[str | None, typer.Option(help="Kept with the job and told to the sites.")] = None,
     broker_url: BrokerUrl = None,
 ) -> None:
-    """End a running job."""
-    _with_client(lambda client: client.abort(job, reason), broker_url)
-    typer.echo(f"{printable(job)} is being aborted")
+    """End a job that runs or waits; what it has learnt is exported."""
+    from fedbus.errors import SettingsError
+
+    if (job is None) is not all_waiting:
+        raise SettingsError("give the id of a job, or --all-waiting")
+
+    async def run(client: Client) -> list[str]:
+        jobs = [row["job"] for row in await client.jobs() if row["state"] in _states(WAITING)] if job is None else [job]
+        for one in jobs:
+            await client.abort(one, reason)
+        return jobs
+
+    aborted = with_client(run, broker_url)
+    for one in aborted:
+        typer.echo(f"{printable(one)} is being aborted")
+    if not aborted:
+        typer.echo("no job waits")
 
 
-def _with_client(work: Callable[[Client], Awaitable[R]], broker_url: str | None) -> R:
+def with_client(work: Callable[[Client], Awaitable[R]], broker_url: str | None) -> R:
+    """Connect as submitter, ask what `work` asks, and return what it returns."""
     import asyncio
 
     from fedbus.runtime.logging import configure_logging
@@ -119,7 +159,7 @@ def _with_client(work: Callable[[Client], Awaitable[R]], broker_url: str | None)
 
 async def _watch(client: Client, job: str, *, as_json: bool = False) -> int:
     detail: dict[str, Any] = await client.job(job)
-    async for event in client.events(job, since=detail["submitted_at"]):
+    async for event in client.events(job, submitted_at=detail["submitted_at"]):
         print_event(event, as_json=as_json)
         if event.kind == "job-ended":
             return 0 if event.facts.get("state") == "finished" else 1

@@ -10,7 +10,8 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from fedbus.core.status_text import span
+from fedbus.core.skew import MUCH_S
+from fedbus.core.status_text import clock_words, span
 from fedbus.runtime.printable import printable
 from fedbus.runtime.terminal import Terminal, said
 
@@ -46,6 +47,8 @@ def sites_table(rows: list[dict[str, Any]]) -> RenderableType:
     table = _table("site", "state", "since", "heard", "device", "does")
     for row in rows:
         does = "; ".join(f"{job}: {_activity(a)}" for job, a in row["jobs"].items()) or row["reason"] or "idle"
+        ahead_s = row.get("clock_ahead_s") or 0.0
+        does += f"; its clock is {clock_words(ahead_s)} the aggregator's" if abs(ahead_s) > MUCH_S else ""
         _add(table, row["site"], row["state"], span(row["since_s"]), f"{span(row['heard_s'])} ago", row["device"], does)
     return table
 

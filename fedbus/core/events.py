@@ -25,6 +25,7 @@ SITE_ACCEPTED: Final = "site-accepted"
 SITE_DECLINED: Final = "site-declined"
 SITE_LIMITED: Final = "site-limited"
 SITE_RESYNC: Final = "site-resync"
+SITE_CLOCK: Final = "site-clock"
 TRAINER_TROUBLE: Final = "trainer-trouble"
 SITE_STANDS_OUT: Final = "site-stands-out"
 

@@ -14,6 +14,7 @@ A complete example; `task`, `local`, `stop` and `name` are required, all other k
     min_sites: 1                     # the job starts when so many sites have accepted, and pauses with fewer
     min_contributors: 1              # every version comes from so many distinct sites: a promise to each of them
     sites: null                      # only these sites are asked; null asks everybody
+    priority: 0                      # -100 to 100: whose turn it is at a site that trains other jobs
     initial_params: null             # a file in the aggregator's params folder; null: the first site makes them
     keep: []                         # tensors that stay at each site: patterns such as "head.*", or `batch_norm`
                                      # (FedBN: all of batch normalisation) or `buffers`
@@ -144,7 +145,7 @@ FrozenJson = Annotated[
 ]
 
 
-_NEW_KEYS: Mapping[str, Any] = MappingProxyType({"keep": [], "min_contributors": 1})
+_NEW_KEYS: Mapping[str, Any] = MappingProxyType({"keep": [], "min_contributors": 1, "priority": 0})
 """Keys that the release before does not know, with what it does."""
 
 
@@ -158,6 +159,7 @@ class JobSpec(Spec):
     min_sites: Annotated[int, Field(ge=1, le=10**6)] = 1
     min_contributors: Annotated[int, Field(ge=1, le=10**6)] = 1
     sites: Sites | None = None
+    priority: Annotated[int, Field(ge=-100, le=100)] = 0
     initial_params: str | None = None
     keep: Patterns = ()
     local: LocalSpec

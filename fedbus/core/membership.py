@@ -24,6 +24,7 @@ from enum import StrEnum
 from types import MappingProxyType
 
 from fedbus.core.messages import JobActivity, Join, Leave, SiteStatus
+from fedbus.core.skew import Skew
 
 FIRST_LEASE_S = 30.0
 """Lease from a Join until the first status, which brings the lease that the site wants."""
@@ -65,7 +66,10 @@ class Heard(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SiteView:
-    """One site as it is known. `since`: when the state began. `activities`: by job, from the newest status."""
+    """One site as it is known. `since`: when the state began. `activities`: by job, from the newest status.
+
+    skew: of its clock, in this session.
+    """
 
     name: str
     state: SiteState
@@ -78,6 +82,7 @@ class SiteView:
     last_heard_at: float
     lease_until: float
     reason: str = ""
+    skew: Skew = field(default_factory=Skew)
 
 
 class Membership:
@@ -113,11 +118,15 @@ class Membership:
             activities=old.activities if old is not None and again else MappingProxyType({}),
             last_heard_at=now,
             lease_until=max(now + FIRST_LEASE_S, old.lease_until if old is not None and again else now),
+            skew=old.skew if old is not None and again else Skew(),
         )
         return meant
 
-    def status(self, status: SiteStatus, *, now: float) -> Heard:
-        """Take in a status: renew the lease, note what the site does. BACK: the site was lost."""
+    def status(self, status: SiteStatus, *, now: float, epoch_s: float = 0.0) -> Heard:
+        """Take in a status: renew the lease, note what the site does. BACK: the site was lost.
+
+        `epoch_s` is the time of day at `now`, in seconds since the epoch; with 0 the site's clock is not looked at.
+        """
         heard = self._heard(status.site, status.session)
         if heard is Heard.UNKNOWN_SITE:
             return self._unknown(status.site, now=now)
@@ -134,6 +143,7 @@ class Membership:
             # max first: it turns a NaN from the wire into the minimum
             lease_until=now + min(max(MIN_LEASE_S, status.lease_s), MAX_LEASE_S),
             reason="",
+            skew=old.skew.after(status.said_at, now=epoch_s) if epoch_s else old.skew,
         )
         return Heard.BACK if back else Heard.RENEWED
 

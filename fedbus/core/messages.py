@@ -7,7 +7,7 @@ What lives here: the vocabulary of the protocol. What may not: bytes (see `wire`
                                          TrainerTrouble
     site               fedbus.updates    chunks of an update, then UpdateManifest
     aggregator         fedbus.control    RollCall, JobOffer, InitialParamsRequest, JobStarted, Receipt, StepBudget,
-                                         ResendRequest, ScoreRequest, JobEnded
+                                         ResendRequest, ScoreRequest, JobEnded, JobForgotten
     aggregator         fedbus.models     chunks of a version, then VersionManifest
     aggregator         fedbus.events     Event
     submitter          fedbus.jobs       job spec, Abort, Query (plain JSON, any AMQP client)
@@ -105,12 +105,16 @@ class JobActivity:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SiteStatus:
-    """Sent every status interval; renews the site's lease of `lease_s` seconds."""
+    """Sent every status interval; renews the site's lease of `lease_s` seconds.
+
+    said_at: seconds since the epoch by the site's clock, which is only told to people, see `skew`; 0: not said.
+    """
 
     site: str
     session: str
     lease_s: float
     jobs: tuple[JobActivity, ...] = ()
+    said_at: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,10 +189,14 @@ class RollCall:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobOffer:
-    """A job is offered to a site. `spec` is the validated job spec as JSON-able data."""
+    """A job is offered to a site. `spec` is the validated job spec as JSON-able data.
+
+    submitter: the login that submitted it, so that a site can be fair; "" from an earlier release.
+    """
 
     job: str
     spec: Mapping[str, Any]
+    submitter: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -280,6 +288,13 @@ class JobEnded:
     reason: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobForgotten:
+    """The job is over and deleted at the aggregator; what a site has kept for it is of no use to anybody."""
+
+    job: str
+
+
 # ------------------------------------------------------------------ tensors: updates up, versions down
 
 
@@ -334,8 +349,9 @@ class VersionManifest:
     """Commits one version in the model log; published alone, after its chunks were confirmed.
 
     `delta` leads from version - 1 to version, `snapshot` stands alone; at least one is there. `digest` is that of the
-    hidden params. `layout` is set whenever `snapshot` is. `snapshot_version` and `snapshot_at` (seconds since the
-    epoch, taken before its first chunk) say where a late joiner finds the newest snapshot.
+    hidden params. `layout` is set whenever `snapshot` is. `snapshot_version` and `snapshot_back` say where a late
+    joiner finds the newest snapshot: its first chunk was published so many records before this manifest; 0: not said.
+    `snapshot_at` (seconds since the epoch, of the aggregator's clock) is what sites of earlier releases go by.
     """
 
     job: str
@@ -345,6 +361,7 @@ class VersionManifest:
     snapshot: Part | None
     snapshot_version: int
     snapshot_at: float
+    snapshot_back: int = 0
     receipts: tuple[Receipt, ...] = ()
     layout: Mapping[str, Any] | None = None
 

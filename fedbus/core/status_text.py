@@ -44,6 +44,11 @@ def in_words(names: Sequence[str]) -> str:
     return f"{', '.join(first)} and {last}" if first else last
 
 
+def clock_words(ahead_s: float) -> str:
+    """Say how far a clock is off: '40 s ahead of', '14 min behind'."""
+    return f"{span(abs(ahead_s))} {'ahead of' if ahead_s > 0.0 else 'behind'}"
+
+
 def span(seconds: float) -> str:
     """Say a duration in its largest fitting unit: '40 s', '14 min', '3 h', '2 d'."""
     seconds = max(0.0, seconds)

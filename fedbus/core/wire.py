@@ -48,6 +48,7 @@ Message = (
     | m.ResendRequest
     | m.ScoreRequest
     | m.JobEnded
+    | m.JobForgotten
     | m.Chunk
     | m.UpdateManifest
     | m.VersionManifest
@@ -71,6 +72,7 @@ TYPES: dict[str, type[Message]] = {
     "resend": m.ResendRequest,
     "score": m.ScoreRequest,
     "job-ended": m.JobEnded,
+    "job-forgotten": m.JobForgotten,
     "chunk": m.Chunk,
     "update": m.UpdateManifest,
     "version": m.VersionManifest,

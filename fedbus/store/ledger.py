@@ -13,7 +13,7 @@ import shutil
 import sqlite3
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -180,6 +180,19 @@ class Ledger:
         return {
             str(job): (str(state), str(reason)) for job, state, reason in self._rows(query, (json.dumps(list(jobs)),))
         }
+
+    def forget_job(self, job: str) -> None:
+        """Delete every row of a job, and give the room back to the disk when much of the file is empty."""
+        with self._transaction() as db:
+            for table in schema.TABLES_OF_A_JOB:
+                db.execute(f"DELETE FROM {table} WHERE job = ?", (job,))  # noqa: S608 our own names
+        with self._lock, suppress(sqlite3.Error):  # no room, say: what is empty is used again anyway
+            empty, pages = (
+                self._db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("freelist_count", "page_count")
+            )
+            if 2 * empty > pages:
+                self._db.execute("VACUUM")
+                self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def add_participant(self, job: str, site: str, *, at: float) -> None:
         """A site has accepted a job: what it sends for it counts from now on, whatever is restarted."""

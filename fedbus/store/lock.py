@@ -51,3 +51,17 @@ class StateLock:
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def holder_of(folder: Path) -> int | None:
+    """The process that holds the lock of a state folder; None when nobody does."""
+    try:
+        with (folder / "lock").open() as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                text = file.read().strip()
+                return int(text) if text.isdecimal() else None
+    except FileNotFoundError:
+        pass
+    return None

@@ -171,9 +171,13 @@ class Spool(Bodies):
             except OSError:  # not every file system has links
                 shutil.copyfile(checkpoint, beside)
 
+    def folder(self, job: str) -> Path:
+        """Where the bodies of a job lie that are needed to go on."""
+        return self._folder / job
+
     def holds(self, job: str) -> bool:
         """Whether bodies of this job were ever spooled here and not dropped with the job."""
-        return (self._folder / job).is_dir()
+        return self.folder(job).is_dir()
 
     def remove_job(self, job: str) -> None:
         """Drop all bodies of a job that has ended."""

@@ -1,4 +1,4 @@
-"""`python -m fedbus.training --socket PATH`: the trainer process of a site daemon.
+"""`python -m fedbus.training --socket NUMBER`: the trainer process of a site daemon.
 
 What a task logs goes to stderr, which is the site's log: of `fedbus` all from info on, of others from warning on.
 """

@@ -1,4 +1,4 @@
-"""`python -m fedbus.training.guardian COMMAND...`: the parent of a trainer, there so that nothing of it is left behind.
+"""`python -m fedbus.training.guardian SOCKET COMMAND...`: a trainer's parent, so that nothing of it is left behind.
 
     site daemon ── lifeline (stdin) ──▶ guardian ──▶ trainer ──▶ whatever a task starts, in sessions of its own too
                 ◀── lines (stdout) ───            ◀── stdout and stderr of all of them
@@ -6,6 +6,7 @@
 The guardian adopts what loses its parent below it. When the trainer has ended, the lifeline is closed (by the daemon,
 or by the kernel when the daemon was killed) or SIGTERM comes, it kills all that is left, and ends as the trainer ended.
 It reads the output without pause, so that no task waits for it, and passes on what `output` lets through.
+SOCKET is the number of the trainer's socket, which only the trainer keeps open.
 Without torch, on Linux; where the kernel knows no adoption, the trainer's own session is killed.
 """
 
@@ -34,7 +35,7 @@ PAUSE_S = 0.005
 class Guardian:
     """Owns the trainer's process and the pipe with its output."""
 
-    def __init__(self, command: Sequence[str], wake: int) -> None:
+    def __init__(self, socket: int, command: Sequence[str], wake: int) -> None:
         self._wake = wake
         self._printed, write_end = os.pipe()
         os.set_blocking(self._printed, False)
@@ -42,6 +43,7 @@ class Guardian:
         self._trainer = _spawn(command, write_end)
         self._status: int | None = None
         os.close(write_end)
+        os.close(socket)
 
     def watch(self) -> None:
         """Return when the trainer has ended or is to end."""
@@ -109,8 +111,8 @@ class Guardian:
                 return
 
 
-def main(command: Sequence[str]) -> int:
-    """Guard the process of `command` until it has ended; ends as it did."""
+def main(arguments: Sequence[str]) -> int:
+    """Guard the process of the command until it has ended; ends as it did."""
     _adopt()
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGPIPE):
         signal.signal(number, signal.SIG_IGN)
@@ -120,7 +122,8 @@ def main(command: Sequence[str]) -> int:
     signal.set_wakeup_fd(woken, warn_on_full_buffer=False)
     for number in (signal.SIGCHLD, signal.SIGTERM):
         signal.signal(number, lambda *_: None)
-    guardian = Guardian(command, wake)
+    socket, *command = arguments
+    guardian = Guardian(int(socket), command, wake)
     guardian.watch()
     return _end_like(guardian.end_all())
 

@@ -1,4 +1,4 @@
-"""The trainer process: commands come in on the daemon's Unix socket, replies go out.
+"""The trainer process: commands come in on the socket that it was started with, replies go out.
 
     reader thread   receives; Cancel and the end of the stream take effect at once, also while a task trains
     main thread     does everything else in the order it came
@@ -22,8 +22,6 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from queue import SimpleQueue
-
-import torch
 
 from fedbus.errors import ContractError, DecodeError, LayoutError, ProtocolError
 from fedbus.training import protocol as p
@@ -83,7 +81,7 @@ class Trainer:
             try:
                 reply = self._answer(command, cancel)
             except (Exception, SystemExit) as exc:  # noqa: BLE001 - whatever a task raises is reported, it lives on
-                self._send(_failed(command, exc, self._data))
+                self._send(_failed(exc, self._data))
                 if is_broken(exc):
                     return EXIT_BROKEN
             else:
@@ -109,7 +107,7 @@ class Trainer:
             case p.Cancel() | p.Close():
                 raise AssertionError(f"{type(command).__name__} is not answered here")
             case _:
-                raise ProtocolError(f"expected a command, got the reply {type(command).__name__}")
+                raise ProtocolError(f"expected a command, got {type(command).__name__}")
 
     def _tell(self, step: int, steps: int, loss: float | None) -> None:
         with suppress(OSError):  # the reader thread ends the process; a task shall not see this error
@@ -119,16 +117,17 @@ class Trainer:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Connect to the site daemon and serve it; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m fedbus.training", description="Started by a site daemon.")
-    parser.add_argument("--socket", required=True, metavar="PATH", help="the daemon's Unix socket")
-    path = parser.parse_args(arguments).socket
+    parser.add_argument("--socket", required=True, type=int, metavar="NUMBER", help="the open socket to the daemon")
+    number = parser.parse_args(arguments).socket
     _die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole terminal; the daemon decides when we end
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)  # closed by the end of the process: it says that we ended
-    sock.connect(path)
+    sock = socket.socket(fileno=number)  # closed by the end of the process: it says that we ended
+    sock.set_inheritable(False)
     # _exit and not exit: the main thread may be inside a step that never yields
     inbox = Inbox(sock, leave=os._exit)
     threading.Thread(target=inbox.read_for_ever, name="reader", daemon=True).start()
     with suppress(ConnectionError):
+        p.send_message(sock, p.Hello(pid=os.getpid()))
         return Trainer(lambda message: p.send_message(sock, message)).serve(inbox)
     return EXIT_DONE
 
@@ -138,12 +137,12 @@ def _die_with_parent() -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
-def _failed(command: p.Message, error: BaseException, data: Path | None) -> p.Failed:
+def _failed(error: BaseException, data: Path | None) -> p.Failed:
+    """Only what fedbus itself knows to be final is: a folder may be mounted later, a GPU be free again."""
     trouble = trouble_of(error, data=data)
-    out_of_memory = isinstance(error, MemoryError | torch.cuda.OutOfMemoryError)
     return p.Failed(
         error=trouble.said,
         traceback=trouble.traceback,
-        fatal=isinstance(error, ContractError | LayoutError) or (isinstance(command, p.Open) and not out_of_memory),
+        fatal=isinstance(error, ContractError | LayoutError),
         reference=trouble.reference,
     )

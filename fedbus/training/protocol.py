@@ -1,8 +1,9 @@
-"""What the site daemon and its trainer process say to each other, and how it stands on their Unix socket.
+"""What the site daemon and its trainer process say to each other, and how it stands on their socket.
 
 What lives here: the messages, their bytes, reading and writing them on asyncio streams (daemon) and on a blocking
 socket (trainer). What may not: torch, for the daemon imports this; tensors, which pass as files of frames.
 
+    trainer → daemon   Hello                                              once, before it is asked anything
     daemon → trainer   Open, MakeInitial, Load, Train, Evaluate, Close    done in order, each answered by one reply
                        Cancel                                             at once: every Train sent before it ends
     trainer → daemon   Open: Opened | MakeInitial: Made | Load: Loaded or LoadFailed | Train: Trained or Cancelled
@@ -120,6 +121,13 @@ class Close:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Hello:
+    """The trainer has started, as process `pid`."""
+
+    pid: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Opened:
     """The task is ready. `numel` counts the elements of its params."""
 
@@ -219,7 +227,7 @@ class Failed:
 
 Command = Open | MakeInitial | Load | Train | Evaluate | Cancel | Close
 Reply = Opened | Made | Loaded | LoadFailed | Progress | Trained | Cancelled | Scored | Failed
-Message = Command | Reply
+Message = Command | Reply | Hello
 
 TYPES: dict[str, type[Message]] = {
     "open": Open,
@@ -229,6 +237,7 @@ TYPES: dict[str, type[Message]] = {
     "evaluate": Evaluate,
     "cancel": Cancel,
     "close": Close,
+    "hello": Hello,
     "opened": Opened,
     "made": Made,
     "loaded": Loaded,

@@ -13,6 +13,7 @@ made and undone on the device, only they pass to the host.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -34,7 +35,7 @@ from fedbus.tensors.replica import Replica
 from fedbus.tensors.secant import Distortion, SecantProbe
 from fedbus.training import protocol as p
 from fedbus.training.answers import Notebook, scoring_answer, training_answer
-from fedbus.training.device import pick_device, seed_everything
+from fedbus.training.device import is_broken, pick_device, seed_everything
 from fedbus.training.finite import is_finite, not_finite_error
 from fedbus.training.frames_file import read_frames, write_frames
 from fedbus.training.kept import KeptTensors
@@ -46,6 +47,7 @@ from fedbus.training.sayable import trouble_of
 from fedbus.training.task import Site, Task
 
 Progressed = Callable[[int, int, float | None], None]
+log = logging.getLogger(__name__)
 
 
 class Session:
@@ -131,6 +133,12 @@ class Session:
         try:
             result = self._task.train(self._model, run)
         except TrainingCancelled:
+            return p.Cancelled(base_version=base_version, steps=run.steps_done)
+        except Exception as exc:
+            if not cancel.is_set() or is_broken(exc):
+                raise
+            # a task may close its data or its workers when it is told to end, and trip over that
+            log.warning("ended by an error after it was cancelled: %s", trouble_of(exc).traceback)
             return p.Cancelled(base_version=base_version, steps=run.steps_done)
         seconds = time.monotonic() - started
         num_examples, metrics = training_answer(result, run.losses, self._names.may_leave)

@@ -107,6 +107,7 @@ _WARNINGS = {
     events.SITE_DECLINED,
     events.SITE_LIMITED,
     events.SITE_RESYNC,
+    events.SITE_CLOCK,
     events.TRAINER_TROUBLE,
     events.SITE_STANDS_OUT,
     events.SCORE_NOT_FINITE,

@@ -1,13 +1,15 @@
 """What the broker did to this aggregator, said to the people who watch its jobs: outages, and alarms that block.
 
 The session itself keeps the link up and logs every change at once. While the link is down or blocked nothing can be
-published, so the events come when it is over, with how long it took.
+published, so the events come when it is over, with how long it took. Before they come, what every federation has is
+declared again: the broker may have come back with an empty disk.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
 
 from fedbus.bus.connection import LinkState
 from fedbus.core import events
@@ -49,9 +51,11 @@ class BrokerWatch:
             self._over.put_nowait((events.BROKER_UNBLOCKED, text))
         self._down_since = self._blocked_since = None
 
-    async def run(self, jobs: Jobs, announcer: Announcer) -> None:
-        """Tell every running job, for ever."""
+    async def run(self, jobs: Jobs, announcer: Announcer, *, declare: Callable[[], Awaitable[None]]) -> None:
+        """Tell every running job, for ever; `declare` brings back what a broker with an empty disk lacks."""
         while True:
             kind, text = await self._over.get()
+            if kind == events.BROKER_BACK:
+                await declare()
             for job in list(jobs.runners) or [events.NOBODY]:
                 await announcer.event(kind, job, text)

@@ -35,6 +35,7 @@ from fedbus.store.lock import StateLock
 from fedbus.store.spool import Spool
 from services.aggregator.announcer import Announcer
 from services.aggregator.broker_watch import BrokerWatch
+from services.aggregator.forgetting import Forgetting
 from services.aggregator.front_desk import FrontDesk
 from services.aggregator.jobs import Jobs
 from services.aggregator.settings import LOGIN, AggregatorSettings
@@ -130,7 +131,7 @@ class Aggregator:
 
     async def _work(self) -> None:
         await self._control.ready()
-        await declare(self._control, t.FEDERATION)
+        await self._declare()
         await self._warn_of_another()
         log.info("aggregator-ready", broker=str(self._control.url), state_dir=str(self._settings.state_dir))
         async with asyncio.TaskGroup() as group:
@@ -143,17 +144,34 @@ class Aggregator:
                 bulk_out=self._bulk_out,
                 group=group,
             )
+            forgetting = Forgetting(
+                tools=self._tools,
+                spool=self._spool,
+                session=self._control,
+                state_dir=self._settings.state_dir,
+                is_open=jobs.is_open,
+                keep_days=self._settings.forget_after_days,
+                keep_bytes=self._settings.keep_bytes,
+            )
             requests = FrontDesk(
-                tools=self._tools, runners=jobs.runners, start_job=jobs.start, publisher=self._publisher
+                tools=self._tools,
+                runners=jobs.runners,
+                start_job=jobs.start,
+                forgetting=forgetting,
+                publisher=self._publisher,
             )
             sites = SiteDesk(tools=self._tools, jobs=jobs)
             self._disk.told = lambda text: group.create_task(self._disk_has_room(jobs, text))
             group.create_task(self._announcer.run(), name="announce")
-            group.create_task(self._broker_watch.run(jobs, self._announcer), name="broker watch")
+            group.create_task(self._broker_watch.run(jobs, self._announcer, declare=self._declare), name="broker watch")
             group.create_task(jobs.open_all(), name="open jobs")
             group.create_task(requests.serve(self._control), name="requests")
             group.create_task(sites.serve(self._control), name="sites")
             group.create_task(sites.watch_leases(), name="leases")
+            group.create_task(forgetting.run(), name="forgetting")
+
+    async def _declare(self) -> None:
+        await declare(self._control, t.FEDERATION)
 
     async def _keep(self, event: m.Event) -> None:
         keep = self._tools.ledger.add_incident

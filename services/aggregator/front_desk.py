@@ -7,6 +7,7 @@ goes wrong in one request, stops no other; a login that asks for more work than 
 
 from __future__ import annotations
 
+import dataclasses
 import secrets
 import time
 from collections.abc import Callable, Mapping
@@ -28,6 +29,7 @@ from fedbus.errors import JobSpecError, Problem, StoreError
 from fedbus.store.ledger import JobRow
 from services.aggregator import requests, views
 from services.aggregator.allowance import Allowance
+from services.aggregator.forgetting import Forgetting, NotOverError
 from services.aggregator.job_runner import JobRunner
 from services.aggregator.prospects import unknown_sites
 from services.aggregator.tools import Tools
@@ -52,12 +54,14 @@ class FrontDesk:
         tools: Tools,
         runners: Mapping[str, JobRunner],
         start_job: Callable[[JobRow], None],
+        forgetting: Forgetting,
         publisher: Publisher,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._tools = tools
         self._runners = runners
         self._start_job = start_job
+        self._forgetting = forgetting
         self._publisher = publisher
         self._clock = clock
         self._asking = Allowance(rate=ASK_RATE, burst=ASK_BURST)
@@ -77,6 +81,8 @@ class FrontDesk:
             return await self._answer(delivery)
         except JobSpecError as exc:
             return requests.rejected(*exc.problems)
+        except NotOverError as exc:
+            return requests.rejected(Problem(path="job", message=str(exc)))
         except Exception as exc:
             log.exception("request", key=delivery.envelope.routing_key)
             message = f"the aggregator could not do it: {words(exc)}; its log says more"
@@ -89,6 +95,8 @@ class FrontDesk:
         match envelope.routing_key.split("."):
             case ["submit", _]:
                 return await self._submit(delivery)
+            case ["abort", job] if requests.body_of(envelope).get("forget") is True:
+                return {"forgotten": {"job": job, "disk_bytes": await self._forgetting.forget(job)}}
             case ["abort", job]:
                 return self._abort(job, requests.body_of(envelope).get("reason"), envelope.user_id or "")
             case ["query"]:
@@ -153,6 +161,8 @@ class FrontDesk:
         what, wanted = body.get("what", "jobs"), body.get("job")
         if what == "sites":
             return {"sites": [views.site_line(view) for view in self._tools.membership.views()]}
+        if what == "ended":
+            return {"ended": [dataclasses.asdict(one) for one in await self._forgetting.ended()]}
         read = self._tools.compute  # beside the writes, which must not wait for who looks on
         rows = await read(self._tools.ledger.jobs)
         self._listed = len(rows)

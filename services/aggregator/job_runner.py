@@ -195,6 +195,7 @@ class JobRunner:
         )
         if trouble.fatal:
             self.life.declined(trouble.site, trouble.error)
+            self.site_started_anew(trouble.site)  # if it comes back, then without what it was asked
         self.sites_changed()
 
     def broke(self, exc: Exception) -> None:

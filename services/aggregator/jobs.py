@@ -76,12 +76,17 @@ class Jobs:
         self._bulk_in = bulk_in
         self._bulk_out = bulk_out
         self._runners: dict[str, JobRunner] = {}
+        self._closing_now: set[str] = set()
         self._group = group
 
     @property
     def runners(self) -> Mapping[str, JobRunner]:
         """The jobs that have not ended."""
         return self._runners
+
+    def is_open(self, job: str) -> bool:
+        """Whether the job runs, or is being closed."""
+        return job in self._runners or job in self._closing_now
 
     async def open_all(self) -> None:
         """Take up what the ledger holds, and ask the sites who is there."""
@@ -212,20 +217,25 @@ class Jobs:
             letting_in = group.create_task(runner.entrance.run(), name=f"job {job} entrance")
             await runner.serve()
             await self._tools.announcer.drained()
+            self._closing_now.add(job)
             del self._runners[job]
             letting_in.cancel()
             await closing.drain(runner.complete, intake)
             receive.cancel()
         await closing.clear()
+        self._closing_now.discard(job)
 
     async def _close_again(self, row: JobRow) -> None:
         """A kill came between the job's end and its closing, perhaps before anybody was told of the end."""
+        self._closing_now.add(row.job)
         try:
             await self._close(row)
         except Exception as exc:
             if everybodys(exc):
                 raise
             log.exception("job-not-closed", job=row.job, text="its queue and bodies stay until the next start")
+        finally:
+            self._closing_now.discard(row.job)
 
     async def _close(self, row: JobRow) -> None:
         text = f"{row.state}: {row.reason}"
@@ -317,7 +327,8 @@ class Jobs:
     async def offer(self, runner: JobRunner, site: str) -> None:
         """Offer a job to a site, unless its spec names others."""
         if runner.spec.sites is None or site in runner.spec.sites:
-            await self._tools.announcer.tell(site, m.JobOffer(job=runner.job, spec=runner.spec.to_offer()))
+            offer = m.JobOffer(job=runner.job, spec=runner.spec.to_offer(), submitter=runner.row.submitted_by)
+            await self._tools.announcer.tell(site, offer)
 
 
 def _nothing() -> None:

@@ -73,6 +73,7 @@ class ModelLogWriter:
         self._snapshot_bytes = 4 * layout.numel
         self._snapshot_version = -1
         self._snapshot_at = 0.0
+        self._snapshot_back = 0
 
     @staticmethod
     def size(spec: JobSpec, layout: Layout) -> ModelLogSize:
@@ -100,8 +101,10 @@ class ModelLogWriter:
             body_bytes += await self._publisher.publish_many(chunks, window=self._window)
         if part == SNAPSHOT:
             self._snapshot_version, self._snapshot_at, self._since_bytes = version, began_at, 0
+            self._snapshot_back = sent
         else:
             self._since_bytes += body_bytes
+            self._snapshot_back += sent
         return Part(frames=sent, body_bytes=body_bytes)
 
     def _chunks(self, version: int, part: str, batch: deque[bytes], first: int, count: int) -> Iterator[Envelope]:
@@ -132,11 +135,13 @@ class ModelLogWriter:
             snapshot=snapshot,
             snapshot_version=self._snapshot_version,
             snapshot_at=self._snapshot_at,
+            snapshot_back=self._snapshot_back if self._snapshot_version >= 0 else 0,
             receipts=receipts[-MOST_RECEIPTS:],
             layout=self._layout if snapshot is not None else None,
         )
         self._reached(Point.BEFORE_MANIFEST)
         await self._publisher.publish(mail.to_model_log(manifest))
+        self._snapshot_back += 1
         return sum(part.body_bytes for part in (delta, snapshot) if part is not None)
 
 

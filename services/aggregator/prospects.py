@@ -3,7 +3,7 @@
     metrics    a target or patience on what no site reports: the job has failed when nothing else can end it
     sites      one that the spec names and the broker does not know: waited for, it may be enrolled later
     nobody     too few sites have not declined or given up: the job has failed after `nobody_left_s`, unless one comes
-    wall time  a job that has not started by then has failed
+    wall time  a job that has not started by then has failed; it runs anew while sites have no place for the job
 
 What is the case stands in `core.prospects` and `core.job`.
 """
@@ -25,6 +25,8 @@ from services.aggregator.tools import Tools
 # Enrolling a site is a person's work.
 LOOK_FOR_SITES_S = 5.0
 MOST_ASKED_FOR = 16
+IN_LINE = "queued"
+"""What a site says that it does for a job which waits for a place there."""
 
 
 class Prospects:
@@ -94,10 +96,18 @@ class Prospects:
 
     def _never_started(self, now: float) -> str:
         at_least = self._opened_at + self._tools.nobody_left_s
+        if self._is_in_line():
+            self._submitted_at = now
         until = self._life.waits_until(submitted=self._submitted_at, at_least=at_least)
         if self._life.state is not JobState.WAITING or until is None or now < until:
             return ""
         return f"not started within its wall time of {self._life.spec.stop.wall_time_s:g} s: {self._waits_for()}"
+
+    def _is_in_line(self) -> bool:
+        """Whether a site would begin, and other jobs have all its places: those end, so this wait has an end, too."""
+        views = (self._tools.membership.get(site) for site in self._life.accepted_sites)
+        found = (view.activities.get(self._job) for view in views if view is not None)
+        return any(activity is not None and activity.activity == IN_LINE for activity in found)
 
 
 async def unknown_sites(named: Collection[str], tools: Tools) -> dict[str, str]:

@@ -3,6 +3,8 @@
     key on fedbus.jobs   body                               answer
     submit.<user>        a job spec                         {"accepted": {"job": ..., "notes": [...]}}
     abort.<job>          {"reason": "..."} or empty         {"aborted": {"job": ...}}
+    abort.<job>          {"forget": true}                   {"forgotten": {"job": ..., "disk_bytes": ...}}
+    query                {"what": "ended"}                  {"ended": [{"job", "state", "ended_at", "disk_bytes"}]}
     query                {"what": "jobs" | "sites"}         {"jobs": [...]} or {"sites": [...]}
     query                {"what": "job", "job": "..."}      {"job": {...}}
     any of these         what cannot be met                 {"rejected": {"errors": [{"path", "message"}]}}

@@ -7,6 +7,7 @@ site can set off is bounded, see `allowance`: what goes beyond is put off, the n
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -20,7 +21,7 @@ from fedbus.bus.consumer import Consumer, Delivery
 from fedbus.core import events
 from fedbus.core import messages as m
 from fedbus.core.membership import Heard, Joined, SiteView
-from fedbus.core.status_text import span
+from fedbus.core.status_text import clock_words, span
 from fedbus.core.strategies import counted
 from fedbus.errors import BusError, ProtocolError, StoreError
 from services.aggregator import allowance as cost
@@ -35,6 +36,7 @@ SITES_PREFETCH = 64
 LEASE_CHECK_S = 0.5
 # A site that works for jobs which are over says so with every status.
 SAY_OVER_S = 5.0
+CLOCK_AGAIN_S = 3600.0
 WELCOME = 3 * cost.EVENT
 
 log = structlog.get_logger()
@@ -60,12 +62,23 @@ class Turn:
 
 
 class SiteDesk:
-    """`fedbus.sites`, from the aggregator's side. `clock` gives seconds that never fall."""
+    """`fedbus.sites`, from the aggregator's side.
 
-    def __init__(self, *, tools: Tools, jobs: Jobs, clock: Callable[[], float] = time.monotonic) -> None:
+    `clock` gives seconds that never fall, `wall` those since the epoch.
+    """
+
+    def __init__(
+        self,
+        *,
+        tools: Tools,
+        jobs: Jobs,
+        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
         self._tools = tools
         self._jobs = jobs
         self._clock = clock
+        self._wall = wall
         self._announcer = tools.announcer
         self._membership = tools.membership
         self._stalls = Stalls()
@@ -73,6 +86,7 @@ class SiteDesk:
         self._work = cost.Allowance(rate=cost.WORK_RATE, burst=cost.WORK_BURST)
         self._put_off: PutOff[Turn | Answer] = PutOff()
         self._said_over_at: dict[str, float] = {}
+        self._said_clock_at: dict[str, float] = {}
 
     async def serve(self, session: Session) -> None:
         most_bytes = mail.MAX_SITE_MESSAGE_BYTES
@@ -104,7 +118,8 @@ class SiteDesk:
                 await self._on_join(message, self._membership.joined(message, now=now), before)
             case m.SiteStatus():
                 before = self._membership.get(message.site)
-                await self._on_status(message, self._membership.status(message, now=now), before)
+                heard = self._membership.status(message, now=now, epoch_s=self._wall())
+                await self._on_status(message, heard, before)
             case m.Leave():
                 if self._membership.left(message, now=now) is Heard.RENEWED:
                     text = f"{message.site} left: {message.reason}"
@@ -172,6 +187,7 @@ class SiteDesk:
         if heard is Heard.BACK:
             text = f"{status.site} {self._back(before)}"
             await self._turn(status.site, Turn(kind=events.SITE_RETURNED, text=text))
+        await self._look_at_clock(status.site)
         over = []
         for activity in status.jobs:
             runner = self._jobs.runners.get(activity.job)
@@ -181,6 +197,18 @@ class SiteDesk:
                 with jobs_own(runner):
                     await runner.welcome(status.site)
         return await self._say_over(status.site, over)
+
+    async def _look_at_clock(self, site: str) -> None:
+        """Say once that a site's clock is wrong: what it logs is then hard to set beside what others log."""
+        view, now = self._membership.get(site), self._clock()
+        wrong_s = None if view is None else view.skew.much_s
+        if wrong_s is None or now - self._said_clock_at.get(site, -math.inf) < CLOCK_AGAIN_S:
+            return
+        self._said_clock_at[site] = now
+        text = (
+            f"{site}: its clock is {clock_words(wrong_s)} the aggregator's; only times in logs and lists suffer from it"
+        )
+        await self._site_event(events.SITE_CLOCK, site, text)
 
     def _may_welcome(self, site: str) -> bool:
         return self._work.take(site, WELCOME, now=self._clock())  # else its next status asks again

@@ -33,7 +33,7 @@ class Tools:
     membership: Membership
     score_timeout_s: float
     checkpoint_interval_s: float
-    nobody_left_s: float = 60.0
+    nobody_left_s: float = 90.0
     enrolled: Callable[[str], Awaitable[bool]] = everybody
     disk: Disk = field(default_factory=Disk)
     reached: Reached = nothing

@@ -120,7 +120,7 @@ def _given_up(runner: JobRunner) -> str:
 
 
 def site_line(view: SiteView) -> dict[str, Any]:
-    """One site in a list; `since_s` and `heard_s` are seconds ago."""
+    """One site in a list; `since_s` and `heard_s` are seconds ago; `clock_ahead_s`: of our clock, None: not known."""
     now = time.monotonic()
     return {
         "site": view.name,
@@ -128,6 +128,7 @@ def site_line(view: SiteView) -> dict[str, Any]:
         "since_s": round(now - view.since, 1),
         "heard_s": round(now - view.last_heard_at, 1),
         "reason": view.reason,
+        "clock_ahead_s": None if view.skew.ahead_s is None else round(view.skew.ahead_s, 1),
         "device": view.device,
         "fedbus_version": view.fedbus_version,
         "tasks": list(view.tasks),

@@ -7,15 +7,17 @@ do the same (see `services.aggregator.requests`).
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, aclosing
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any, Self
 
 from fedbus.bus import mail
 from fedbus.bus import topology as t
 from fedbus.bus.connection import Session
-from fedbus.bus.model_log import ModelLogReader
+from fedbus.bus.envelope import Envelope
+from fedbus.bus.model_log import ModelLogReader, Start
 from fedbus.bus.rpc import request
 from fedbus.core.jobspec import JobSpec
 from fedbus.core.messages import Event
@@ -23,6 +25,9 @@ from fedbus.errors import FedbusError, JobSpecError, NoAnswerError, Problem, Pro
 from services.publisher.settings import LOGIN, PublisherSettings
 
 EVENTS_PREFETCH = 64
+EVENT_TYPE = "event"
+# The aggregator's clock may have been set back by as much since then.
+EARLIER_S = 60.0
 
 
 class RefusedError(FedbusError):
@@ -66,6 +71,16 @@ class Client:
         """End a running job. Raises RefusedError when there is none of that id."""
         await self._ask(t.abort_key(job), {"reason": reason} if reason else {}, type="abort")
 
+    async def forget(self, job: str) -> int:
+        """Delete a job that has ended; the bytes that its files had. Raises RefusedError when it has not ended."""
+        answer = await self._ask(t.abort_key(job), {"forget": True}, type="forget")
+        return int(answer["forgotten"]["disk_bytes"])
+
+    async def ended(self) -> list[dict[str, Any]]:
+        """Jobs that can be forgotten, the one that ended first, first: job, state, ended_at, disk_bytes."""
+        answer = await self._ask(t.QUERY_KEY, {"what": "ended"}, type="query")
+        return list(answer["ended"])
+
     async def jobs(self) -> list[dict[str, Any]]:
         """All jobs, oldest first."""
         answer = await self._ask(t.QUERY_KEY, {"what": "jobs"}, type="query")
@@ -81,18 +96,25 @@ class Client:
         answer = await self._ask(t.QUERY_KEY, {"what": "sites"}, type="query")
         return list(answer["sites"])
 
-    async def events(self, job: str, *, since: float) -> AsyncIterator[Event]:
-        """Events of a job from `since` (seconds since the epoch) on, for ever, also over an outage of the broker."""
+    async def events(self, job: str, *, submitted_at: float) -> AsyncIterator[Event]:
+        """Events of a job from its submission on, for ever, also over an outage of the broker.
+
+        `submitted_at` is what the aggregator says of the job: a time of the same clock as those of the events.
+        """
         self._session.give_up_after = None
-        start = datetime.fromtimestamp(since - 1, UTC)
         reader = ModelLogReader(self._session, t.EVENTS, prefetch=EVENTS_PREFETCH)
+        newest = await reader.newest(kind=EVENT_TYPE)
+        start: Start = "first"
+        if newest is not None:
+            start = await reader.back_to(
+                lambda record: _said_at(record) < submitted_at - EARLIER_S,
+                newest=newest.offset,
+                records=EVENTS_PREFETCH,
+            )
         async with aclosing(reader.follow(start)) as records:
             async for record in records:
-                try:
-                    event = mail.from_envelope(record.envelope)
-                except ProtocolError:
-                    continue
-                if isinstance(event, Event) and event.job == job and event.at >= since:
+                event = _event(record.envelope)
+                if event is not None and event.job == job:
                     yield event
 
     async def _ask(self, key: str, body: Mapping[str, Any], *, type: str) -> dict[str, Any]:
@@ -105,3 +127,18 @@ class Client:
                 raise JobSpecError(problems)
             raise RefusedError("; ".join(p.message for p in problems))
         return content
+
+
+def _event(record: Envelope) -> Event | None:
+    """What a record says; None for one that is no event of this release."""
+    try:
+        event = mail.from_envelope(record)
+    except ProtocolError:
+        return None
+    return event if isinstance(event, Event) else None
+
+
+def _said_at(record: Envelope) -> float:
+    """When the aggregator said it; nothing says that a record which cannot be read is old."""
+    event = _event(record)
+    return math.inf if event is None else event.at

@@ -17,11 +17,12 @@ from fedbus.training import protocol as p
 from fedbus.training.names import texts_in
 from fedbus.training.sayable import Sayable
 from services.site.model_files import Held
+from services.site.places import device_of
 from services.site.settings import SiteSettings
 
 
-def opening(job: str, spec: JobSpec, settings: SiteSettings) -> p.Open:
-    """The first command: the job's task on this site's data.
+def opening(job: str, spec: JobSpec, settings: SiteSettings, *, place: int) -> p.Open:
+    """The first command: the job's task on this site's data, on the device of its place.
 
     What the job keeps here lies outside its folder: it outlives the job, for nobody else has it.
     """
@@ -37,14 +38,19 @@ def opening(job: str, spec: JobSpec, settings: SiteSettings) -> p.Open:
         up=spec.codec.up.kind,
         ratio=spec.codec.up.ratio or DEFAULT_RATIO,
         chunk_bytes=content["chunk_bytes"],
-        device=settings.device,
+        device=device_of(settings.device, place),
         threads=settings.threads,
         slowdown=settings.slowdown,
         step_delay_s=settings.step_delay_s,
         words=tuple(dict.fromkeys(texts_in(content))),
         keep=spec.keep,
-        kept=str(settings.state_dir.resolve() / "kept" / f"{job}.safetensors"),
+        kept=str(kept_file(settings, job)),
     )
+
+
+def kept_file(settings: SiteSettings, job: str) -> Path:
+    """Where the tensors are that a job keeps here."""
+    return settings.state_dir.resolve() / "kept" / f"{job}.safetensors"
 
 
 def load(held: Held, *, since: int | None) -> p.Load:

@@ -2,7 +2,8 @@
 
     control    fedbus.site.<name> → offers are answered, messages about a job go to its worker
     status     every status interval: what is done for each job; renews the lease
-    job ...    one worker per accepted job, see `job_worker`
+    job ...    one worker per accepted job, see `job_worker`; what goes wrong in one is that job's trouble
+    SIGUSR1    `fedbus retry`: what failed is tried now, what was given up is offered again
 
 Stop order: the trainers end, then Leave is published (nobody waits for this site from then on), then the connections
 close. Updates that await their receipt stay in the outbox and are sent again after the next start.
@@ -12,6 +13,9 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import signal
+import time
+from collections import Counter
 from contextlib import AsyncExitStack
 from datetime import timedelta
 from functools import partial
@@ -28,22 +32,26 @@ from fedbus.bus.model_log import ModelLogReader
 from fedbus.bus.publisher import Publisher
 from fedbus.bus.url import BrokerUrl
 from fedbus.core import messages as m
+from fedbus.core.jobspec import JobSpec
 from fedbus.core.limits import MOST_ACTIVITIES
 from fedbus.core.policy import Accept, Decline, SitePolicy
-from fedbus.errors import DataError, ProtocolError, SettingsError
+from fedbus.errors import BusError, DataError, ProtocolError, SettingsError, StoreError
 from fedbus.runtime.faults import fault_hook
 from fedbus.runtime.lifecycle import until_stopped
 from fedbus.store.files import make_folder
 from fedbus.store.lock import StateLock
 from fedbus.training.registry import task_names
+from fedbus.training.sayable import Sayable, type_name
 from services.site import assignment
 from services.site.job_worker import JobWorker, discard_files, left_over
+from services.site.places import Places, default_places
 from services.site.settings import SiteSettings
 from services.site.trainer import start_trainer
 from services.site.training_loop import StartTrainer
 
 CONTROL_PREFETCH = 8
 LEAVE_LIMIT = timedelta(seconds=3)
+LONGEST_PAUSE_S = 60.0
 
 log = structlog.get_logger()
 
@@ -73,6 +81,8 @@ class Site:
         self._session_id = secrets.token_hex(8)
         self._stack = AsyncExitStack()
         self._workers: dict[str, JobWorker] = {}
+        self._troubles: Counter[str] = Counter()
+        self._places = Places(settings.max_jobs or default_places(settings.device))
         self._reached = fault_hook(settings.fault)
         installed = frozenset(task_names())
         unknown = sorted(set(settings.tasks or ()) - installed)
@@ -131,7 +141,14 @@ class Site:
             await self._join()
             log.info("site-ready", site=self._name, broker=str(self._control.url), tasks=list(self._policy.tasks))
             group.create_task(self._report(), name="status")
+            asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, self._try_now)
             await self._obey(deliveries)
+
+    def _try_now(self) -> None:
+        log.info("try-now", text="what failed is tried at once; jobs that were given up are offered again")
+        for worker in self._workers.values():
+            worker.try_now()
+        self._group.create_task(self._join(), name="join again")
 
     async def _leave(self) -> None:
         try:
@@ -166,6 +183,7 @@ class Site:
                     session=self._session_id,
                     lease_s=self._settings.lease_s,
                     jobs=done[:MOST_ACTIVITIES],  # no more are read; of what is left over the rest is told later
+                    said_at=time.time(),
                 )
             )
 
@@ -203,34 +221,78 @@ class Site:
             case m.JobEnded(job=job):
                 # it ended while this site was away or had given it up
                 discard_files(self._settings, job)
+            case m.JobForgotten(job=job) if job not in self._workers:
+                discard_files(self._settings, job)
+                assignment.kept_file(self._settings, job).unlink(missing_ok=True)
 
     async def _answer(self, offer: m.JobOffer) -> None:
         decision = self._policy.decide_offer(offer.spec)
         match decision:
             case Accept(spec=spec):
-                if offer.job not in self._workers:
-                    worker = JobWorker(
-                        offer.job,
-                        spec,
-                        settings=self._settings,
-                        reader=partial(ModelLogReader, self._bulk_in),
-                        uploads=Publisher(self._bulk_out, routes_return=timedelta.max),
-                        say=self._say,
-                        start=self._start,
-                        reached=self._reached,
-                    )
-                    self._workers[offer.job] = worker
-                    self._group.create_task(self._work(offer.job, worker), name=offer.job)
                 log.info("accepted", job=offer.job, task=spec.task)
-                await self._say(assignment.accepting(offer.job, self._name, self._workers[offer.job].layout_digest))
+                await self._take_up(offer.job, spec, offer.submitter)
             case Decline(reason=reason):
                 log.warning("declined", job=offer.job, reason=reason)
                 await self._say(m.OfferAnswer(site=self._name, job=offer.job, accepted=False, reason=reason))
 
-    async def _work(self, job: str, worker: JobWorker) -> None:
+    async def _take_up(self, job: str, spec: JobSpec, submitter: str) -> None:
+        """Work for a job, if that is not being done, and say so."""
+        if job not in self._workers:
+            try:
+                self._begin(job, spec, submitter)
+            except StoreError as exc:
+                log.exception("job-not-begun", job=job)
+                reason = Sayable(f"the site's state folder cannot be used ({type_name(type(exc))})")
+                await self._say(m.OfferAnswer(site=self._name, job=job, accepted=False, reason=reason))
+                return
+        await self._say(assignment.accepting(job, self._name, self._workers[job].layout_digest))
+
+    def _begin(self, job: str, spec: JobSpec, submitter: str) -> None:
+        worker = JobWorker(
+            job,
+            spec,
+            settings=self._settings,
+            reader=partial(ModelLogReader, self._bulk_in),
+            uploads=Publisher(self._bulk_out, routes_return=timedelta.max),
+            say=self._say,
+            start=self._start,
+            places=self._places,
+            submitter=submitter,
+            reached=self._reached,
+        )
+        self._workers[job] = worker
+        self._group.create_task(self._work(worker, job, spec, submitter), name=job)
+
+    async def _work(self, worker: JobWorker, job: str, spec: JobSpec, submitter: str) -> None:
         try:
             await worker.run()
-        finally:
+        except Exception as exc:
+            if not _is_the_jobs_own(exc):
+                raise
+            await self._after_trouble(job, exc)
+            await self._take_up(job, spec, submitter)
+        else:
             del self._workers[job]
-        if worker.ended:
-            discard_files(self._settings, job)
+            if worker.ended:
+                discard_files(self._settings, job)
+
+    async def _after_trouble(self, job: str, exc: Exception) -> None:
+        """Whatever goes wrong here in one job must not end the work for the others; it is taken up again."""
+        self._troubles[job] += 1
+        pause_s = min(2.0 ** self._troubles[job], LONGEST_PAUSE_S)
+        log.exception("job-trouble", job=job, retry_s=pause_s)
+        said = Sayable(
+            f"something went wrong in the site's daemon ({type_name(type(exc))}), its log has the text;"
+            f" the job is taken up again in {pause_s:g} s"
+        )
+        # fatal: what it was asked is lost with the worker
+        await self._say(assignment.trouble(job, self._name, said, restarts=self._troubles[job], fatal=True))
+        await asyncio.sleep(pause_s)
+        del self._workers[job]
+
+
+def _is_the_jobs_own(exc: BaseException) -> bool:
+    """Whether other jobs can go on: not when the broker cannot be used."""
+    if isinstance(exc, BaseExceptionGroup):
+        return all(_is_the_jobs_own(one) for one in exc.exceptions)
+    return isinstance(exc, Exception) and not isinstance(exc, BusError)

@@ -13,7 +13,8 @@ from __future__ import annotations
 import asyncio
 import shutil
 from collections.abc import Awaitable, Callable, Collection, Iterator
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from time import perf_counter
 
@@ -32,14 +33,15 @@ from fedbus.runtime.faults import Point, Reached, nothing
 from fedbus.store.files import make_folder
 from fedbus.store.outbox import Entry, Outbox
 from fedbus.training.sayable import Sayable
-from services.site import assignment
+from services.site import assignment, model_wanted
+from services.site.log_place import before_snapshot
 from services.site.model_files import ModelFiles, Step
+from services.site.model_wanted import ModelWanted
+from services.site.places import Places
 from services.site.settings import SiteSettings
 from services.site.trainer import start_trainer
 from services.site.training_loop import Say, StartTrainer, TrainingLoop
 
-# Streams keep times in whole seconds, and the clocks of aggregator and broker differ a little.
-STREAM_TIME_SLACK_S = 5
 NO_ROOM_PAUSE_S = 2.0
 UNSENT_PAUSE_S = 10.0
 
@@ -59,8 +61,11 @@ class JobWorker:
         uploads: Publisher,
         say: Say,
         start: StartTrainer = start_trainer,
+        places: Places | None = None,
+        submitter: str = "",
         reached: Reached = nothing,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        patience: timedelta = model_wanted.FIRST,
     ) -> None:
         self._job = job
         self._site = settings.site_name
@@ -75,6 +80,9 @@ class JobWorker:
         self._unsent: asyncio.Queue[m.UpdateId] = asyncio.Queue()
         self._in_hand: set[m.UpdateId] = set()
         self._started: asyncio.Future[ModelLogReader] = asyncio.get_running_loop().create_future()
+        self._wanted = ModelWanted(
+            job, holds=lambda: self._files.held is not None, ask=self._ask_for_snapshot, first=patience
+        )
         self._aggregator = ""
         self.ended = False
         self._loop = TrainingLoop(
@@ -86,6 +94,8 @@ class JobWorker:
             say=say,
             on_update=self._on_update,
             start=start,
+            places=places,
+            submitter=submitter,
         )
 
     @property
@@ -96,7 +106,12 @@ class JobWorker:
     @property
     def activity(self) -> m.JobActivity:
         """What the site does for this job right now."""
-        return self._loop.activity
+        activity, wanted = self._loop.activity, self._wanted.says
+        return activity if wanted is None else replace(activity, detail=wanted)
+
+    def try_now(self) -> None:
+        """A person has changed something: what waits for its next try is tried at once."""
+        self._loop.try_now()
 
     async def run(self) -> None:
         """Work until the job ends, or until it cannot be trained here."""
@@ -104,6 +119,7 @@ class JobWorker:
             helpers = [
                 group.create_task(self._follow(), name=f"follow {self._job}"),
                 group.create_task(self._upload(), name=f"upload {self._job}"),
+                group.create_task(self._watch(), name=f"watch {self._job}"),
             ]
             await self._loop.run()
             for task in helpers:
@@ -187,25 +203,36 @@ class JobWorker:
         except NoSuchQueueError:
             log.info("model-log-gone", job=self._job, text="the job has ended; waiting to be told how")
 
+    async def _watch(self) -> None:
+        await self._started
+        await self._wanted.watch()
+
+    async def _ask_for_snapshot(self, reason: Sayable) -> None:
+        await self._say(assignment.resync(self._job, self._site, reason))
+
     async def _where_to_begin(self, reader: ModelLogReader) -> Start:
-        """After what an earlier process held, or a little before the newest snapshot: whichever is later in the log.
+        """After what an earlier process held, or before the newest snapshot: whichever is later in the log.
 
         What comes after the later one is a part of what comes after the other, so that is what costs fewer bytes.
         """
         newest = await reader.newest()
         manifest = None if newest is None else mail.from_envelope(newest.envelope)
-        if not isinstance(manifest, m.VersionManifest) or manifest.snapshot_version < 0:
+        if newest is None or not isinstance(manifest, m.VersionManifest) or manifest.snapshot_version < 0:
             self._files.forget()
             return "first"
         kept = self._files.kept
-        if kept is not None and manifest.snapshot_version <= kept.held.version <= manifest.version:
+        if (
+            kept is not None
+            and kept.offset <= newest.offset
+            and manifest.snapshot_version <= kept.held.version <= manifest.version
+        ):
             log.info("model-resumed", job=self._job, version=kept.held.version, newest=manifest.version)
             self._files.resume(kept, newest=manifest.version)
             await self._loop.wake()
             return kept.offset + 1
         self._files.forget()
         self._files.skip_below(manifest.snapshot_version)
-        return datetime.fromtimestamp(manifest.snapshot_at - STREAM_TIME_SLACK_S, UTC)
+        return await before_snapshot(reader, manifest, offset=newest.offset)
 
     async def _when_there_is_room(self, message: wire.Message, offset: int) -> None:
         """A full disk is waited out: the record is not acknowledged meanwhile."""
@@ -217,6 +244,7 @@ class JobWorker:
                 await asyncio.sleep(NO_ROOM_PAUSE_S)
 
     async def _take(self, message: wire.Message, offset: int) -> None:
+        self._wanted.record_came()
         match message:
             case m.Chunk():
                 self._files.chunk(message)
@@ -230,7 +258,7 @@ class JobWorker:
                 elif step is Step.GAP:
                     reason = Sayable(f"version {message.version} does not follow what is held")
                     log.warning("resync", job=self._job, reason=reason)
-                    await self._say(assignment.resync(self._job, self._site, reason))
+                    await self._ask_for_snapshot(reason)
                 for receipt in message.receipts:
                     if receipt.update_id.partition(":")[0] == self._site:
                         await self._receipt(receipt)

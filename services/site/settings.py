@@ -21,7 +21,9 @@ class SiteSettings(DaemonSettings):
     promise to make every version of updates of so many sites at least; `min_batch_size`: only jobs whose local batches
     are as large. `slowdown` makes training that many times slower and `step_delay_s` adds a pause to each step: for
     demonstrations and tests. `score_limit_s` is how long the scores at the end of a job may take; it should be below
-    the aggregator's `score_timeout_s`, so that a task which never comes back is said and not waited for.
+    the aggregator's `score_timeout_s`, so that a task which never comes back is said and not waited for. `patience_s`
+    is how long a job whose trainer fails again and again is tried before the site gives it up. `max_jobs` are trained
+    at once (one for each GPU, or one, when it is not given); others wait for their turn.
     """
 
     table: ClassVar[str] = "site"
@@ -32,6 +34,7 @@ class SiteSettings(DaemonSettings):
             "site_state_dir": "--state-dir",
             "tasks": "--task",
             "score_limit_s": None,
+            "patience_s": None,
             "fault": None,
         }
     )
@@ -44,9 +47,11 @@ class SiteSettings(DaemonSettings):
     threads: Annotated[int, Field(ge=1)] = 1
     min_contributors: Annotated[int, Field(ge=1)] = 1
     min_batch_size: Annotated[int, Field(ge=1)] = 1
+    max_jobs: Annotated[int, Field(ge=1)] | None = None
     max_in_flight: Annotated[int, Field(ge=1)] = 1
     status_interval_s: Annotated[float, Field(gt=0)] = 10.0
     score_limit_s: Annotated[float, Field(gt=0)] = 50.0
+    patience_s: Annotated[float, Field(ge=0)] = 3600.0
     slowdown: Annotated[float, Field(ge=1)] = 1.0
     step_delay_s: Annotated[float, Field(ge=0)] = 0.0
 

@@ -10,17 +10,15 @@ the trainer, also when this daemon is killed, and hands on a bounded part of wha
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
 import socket
-import struct
 import sys
-import tempfile
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, closing, suppress
 from datetime import timedelta
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import structlog
 
@@ -33,14 +31,20 @@ START_LIMIT = timedelta(seconds=120)
 CLOSE_GRACE = timedelta(seconds=2)
 CANCEL_GRACE = timedelta(seconds=10)
 KILL_GRACE = timedelta(seconds=10)  # longer than a guardian waits for what it has killed
-PEER = struct.Struct("3i")
 
 log = structlog.get_logger()
 Progressed = Callable[[p.Progress], None]
 
 
 class TrainerDiedError(TaskError):
-    """The trainer process ended while it was needed; `said` may leave the site, for it is written here."""
+    """The trainer process ended while it was needed; `said` may leave the site, for it is written here.
+
+    `after_cancel`: we had cancelled what it did, so that this is no failure of the task.
+    """
+
+    def __init__(self, words: str, *, after_cancel: bool = False) -> None:
+        super().__init__(words)
+        self.after_cancel = after_cancel
 
     @property
     def said(self) -> Sayable:
@@ -82,6 +86,8 @@ class TrainerProcess:
         process: asyncio.subprocess.Process,
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
+        *,
+        pid: int,
         on_progress: Progressed,
         cancel_grace: timedelta,
     ) -> None:
@@ -91,7 +97,7 @@ class TrainerProcess:
         self._on_progress = on_progress
         self._cancel_grace_s = cancel_grace.total_seconds()
         self._limit: asyncio.Timeout | None = None
-        self._pid = _peer(writer) or process.pid
+        self._pid = pid
 
     @property
     def pid(self) -> int:
@@ -109,16 +115,17 @@ class TrainerProcess:
         except TimeoutError as exc:
             _kill(self._process)
             words = f"the trainer was killed: its step went on for {self._cancel_grace_s:g} s after it was cancelled"
-            raise TrainerDiedError(words) from exc
+            raise TrainerDiedError(words, after_cancel=True) from exc
         except (EOFError, ConnectionError, DecodeError) as exc:
-            raise TrainerDiedError(await self._how_it_ended()) from exc
+            cancelled = limit.when() is not None
+            raise TrainerDiedError(await self._how_it_ended(), after_cancel=cancelled) from exc
         finally:
             self._limit = None
         match reply:
             case p.Failed():
                 raise TrainerFailedError(reply)
-            case p.Open() | p.MakeInitial() | p.Load() | p.Train() | p.Evaluate() | p.Cancel() | p.Close():
-                raise TrainerDiedError(f"the trainer answered with the command {type(reply).__name__}")
+            case p.Open() | p.MakeInitial() | p.Load() | p.Train() | p.Evaluate() | p.Cancel() | p.Close() | p.Hello():
+                raise TrainerDiedError(f"the trainer answered with {type(reply).__name__}")
         return reply
 
     async def cancel(self) -> None:
@@ -129,10 +136,8 @@ class TrainerProcess:
             await p.write_message(self._writer, p.Cancel())
 
     async def _how_it_ended(self) -> str:
-        try:
-            async with asyncio.timeout(CLOSE_GRACE.total_seconds()):
-                code = await self._process.wait()
-        except TimeoutError:
+        code = await _exit_code(self._process)
+        if code is None:
             return "the trainer closed its socket but still runs"
         if code < 0:
             name = signal.Signals(-code).name
@@ -145,51 +150,66 @@ class TrainerProcess:
 async def start_trainer(
     on_progress: Progressed, *, threads: int, cancel_grace: timedelta = CANCEL_GRACE
 ) -> AsyncIterator[Trainer]:
-    """Start a trainer process; it is ended when the context is left, by force if need be, with all that it started."""
-    connected: asyncio.Future[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = (
-        asyncio.get_running_loop().create_future()
-    )
+    """Start a trainer process; it is ended when the context is left, by force if need be, with all that it started.
 
-    def on_connect(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if not connected.done():
-            connected.set_result((reader, writer))
+    Raises TrainerDiedError when it does not start, whatever the reason: the next try may succeed.
+    """
+    try:
+        process, ours = await _spawned(threads)
+    except OSError as exc:
+        words = f"the trainer could not be started: {_kind(exc)}; see the site's log"
+        log.error("trainer-not-started", program=sys.executable, error=str(exc))
+        raise TrainerDiedError(words) from exc
+    helpers = [asyncio.create_task(_log_output(process), name=f"output of trainer {process.pid}")]
+    try:
+        reader, writer = await asyncio.open_unix_connection(sock=ours)
+        helpers.append(asyncio.create_task(_hang_up(process, writer), name=f"end of trainer {process.pid}"))
+        with closing(writer):
+            pid = await _hello(reader, process)
+            yield TrainerProcess(process, reader, writer, pid=pid, on_progress=on_progress, cancel_grace=cancel_grace)
+            with suppress(ConnectionError):
+                await p.write_message(writer, p.Close())
+    except BaseException:
+        _kill(process)
+        raise
+    finally:
+        await _end(process)
+        await asyncio.gather(*helpers)
 
-    # a socket's path may have 108 bytes at most: the state folder's may be longer
-    with tempfile.TemporaryDirectory(prefix="fedbus-") as folder:
-        path = Path(folder) / "trainer.sock"
-        server = await asyncio.start_unix_server(on_connect, path)
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-P",  # modules of the folder that the daemon was started in are not imported
-            "-m",
-            "fedbus.training.guardian",
-            sys.executable,
-            "-P",
-            "-u",  # the last words of a process that is killed are not lost in a buffer
-            "-m",
-            "fedbus.training",
-            "--socket",
-            str(path),
-            stdin=asyncio.subprocess.PIPE,  # the lifeline: its end is closed when we end, in whatever way
-            stdout=asyncio.subprocess.PIPE,
-            env=_environment(threads),
-            start_new_session=True,
-        )
-        helpers = [asyncio.create_task(_log_output(process), name=f"output of trainer {process.pid}")]
-        try:
-            reader, writer = await _first(connected, process)
-            helpers.append(asyncio.create_task(_hang_up(process, writer), name=f"end of trainer {process.pid}"))
-            with closing(writer):
-                yield TrainerProcess(process, reader, writer, on_progress, cancel_grace)
-                with suppress(ConnectionError):
-                    await p.write_message(writer, p.Close())
-        except BaseException:
-            _kill(process)
-            raise
-        finally:
-            server.close()
-            await _end(process)
-            await asyncio.gather(*helpers)
+
+async def _spawned(threads: int) -> tuple[asyncio.subprocess.Process, socket.socket]:
+    """The guardian's process, and our end of the trainer's socket."""
+    ours, theirs = socket.socketpair()  # it has no path: none that is too long, none that a full disk lacks
+    try:
+        with theirs:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-P",  # modules of the folder that the daemon was started in are not imported
+                "-m",
+                "fedbus.training.guardian",
+                str(theirs.fileno()),
+                sys.executable,
+                "-P",
+                "-u",  # the last words of a process that is killed are not lost in a buffer
+                "-m",
+                "fedbus.training",
+                "--socket",
+                str(theirs.fileno()),
+                stdin=asyncio.subprocess.PIPE,  # the lifeline: its end is closed when we end, in whatever way
+                stdout=asyncio.subprocess.PIPE,
+                env=_environment(threads),
+                start_new_session=True,
+                pass_fds=(theirs.fileno(),),
+            )
+    except BaseException:
+        ours.close()
+        raise
+    return process, ours
+
+
+def _kind(exc: OSError) -> str:
+    """What the system says, without the names of files."""
+    return f"{type(exc).__name__} ({errno.errorcode.get(exc.errno or 0, 'no number')})"
 
 
 def _environment(threads: int) -> dict[str, str]:
@@ -198,23 +218,32 @@ def _environment(threads: int) -> dict[str, str]:
     return ours | {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
 
 
-async def _first(
-    connected: asyncio.Future[tuple[asyncio.StreamReader, asyncio.StreamWriter]], process: asyncio.subprocess.Process
-) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """Wait until the child connects; TrainerDiedError when it ends first or takes too long."""
-    ended = asyncio.create_task(process.wait(), name=f"trainer {process.pid} ends")
-    waited: set[asyncio.Future[Any]] = {connected, ended}
+async def _hello(reader: asyncio.StreamReader, process: asyncio.subprocess.Process) -> int:
+    """Wait until the trainer has started, and return its process id; TrainerDiedError when it ends or takes too long.
+
+    It ends with its guardian, see `_hang_up`.
+    """
     try:
-        await asyncio.wait(waited, timeout=START_LIMIT.total_seconds(), return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        ended.cancel()
-    if connected.done():
-        return connected.result()
-    raise TrainerDiedError(
-        f"the trainer process {process.pid} did not start"
-        + (f": exit code {process.returncode}" if process.returncode is not None else " in time")
-        + "; is fedbus installed with torch in this environment?"
-    )
+        async with asyncio.timeout(START_LIMIT.total_seconds()):
+            hello = await p.read_message(reader)
+    except (TimeoutError, EOFError, ConnectionError, DecodeError) as exc:
+        code = await _exit_code(process)
+        how = "in time" if code is None else f"exit code {code}" if code >= 0 else signal.Signals(-code).name
+        raise TrainerDiedError(
+            f"the trainer process {process.pid} did not start ({how});"
+            " is fedbus installed with torch in this environment?"
+        ) from exc
+    if not isinstance(hello, p.Hello):
+        raise TrainerDiedError(f"the trainer process {process.pid} began with {type(hello).__name__} instead of Hello")
+    return hello.pid
+
+
+async def _exit_code(process: asyncio.subprocess.Process) -> int | None:
+    """How a process ended whose stream has ended; None when it still runs."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(CLOSE_GRACE.total_seconds()):
+            return await process.wait()
+    return None
 
 
 async def _hang_up(process: asyncio.subprocess.Process, writer: asyncio.StreamWriter) -> None:
@@ -259,11 +288,3 @@ def _kill_guardian(process: asyncio.subprocess.Process) -> None:
     if process.returncode is None:
         with suppress(ProcessLookupError):
             process.kill()
-
-
-def _peer(writer: asyncio.StreamWriter) -> int:
-    """The process at the other end of a Unix socket; 0 where the system does not say."""
-    if sys.platform != "linux":
-        return 0
-    sock = writer.get_extra_info("socket")
-    return int(PEER.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, PEER.size))[0])

@@ -1,15 +1,20 @@
 """What the site trains, when: the newest version → trainer → outbox, again and again, until the job ends.
 
 The loop does one duty at a time: make initial params, score a version, train. It wakes when something changed (a new
-version, a receipt, a request) and says in `activity` what it does or waits for. A trainer that dies is replaced after a
-pause; after MAX_FAILURES in a row, or when a person must act, the site gives the job up. A score that cannot be made is
-said at once and costs nothing else; what others are told of an error is `Sayable`, its text stands in the log here.
+version, a receipt, a request) and says in `activity` what it does or waits for.
+
+A trainer that dies or fails is replaced after a pause that grows: what may pass (a folder that is mounted later, a GPU
+that others use) is tried again for the site's `patience_s`, and at once when a person says so (`try_now`). Then, or
+when fedbus itself knows that trying again cannot help, the site gives the job up. What ends because we cancelled it is
+no failure. A score that cannot be made is said at once and costs nothing else; what others are told of an error is
+`Sayable`, its text stands in the log here. No more jobs have a trainer at once than the site has `places`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import dataclasses
+import random
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
@@ -28,32 +33,43 @@ from fedbus.training import protocol as p
 from fedbus.training.sayable import Sayable, sayable
 from services.site import assignment
 from services.site.model_files import Held, ModelFiles
+from services.site.places import Places, Waiting
 from services.site.score_duty import ScoreDuty
 from services.site.settings import SiteSettings
 from services.site.trainer import Trainer, TrainerDiedError, TrainerFailedError, start_trainer
 from services.site.trouble_log import log_notes, log_trouble
 
-MAX_FAILURES = 5
+FEWEST_FAILURES = 5
+"""Below that no site gives up, however short its patience is."""
 FIRST_PAUSE_S = 1.0
-LONGEST_PAUSE_S = 30.0
+LONGEST_PAUSE_S = 60.0
+NO_ROOM_PAUSE_S = 30.0
 STOP_GRACE = timedelta(seconds=10)
 
 log = structlog.get_logger()
 R = TypeVar("R", p.Opened, p.Made, p.Scored)
 StartTrainer = Callable[..., AbstractAsyncContextManager[Trainer]]
 Say = Callable[[m.OfferAnswer | m.ScoreAnswer | m.ResyncRequest | m.TrainerTrouble], Awaitable[None]]
+QUEUED = "queued"
+STILL_QUEUED = Sayable("the site trains other jobs, this one is still queued")
+# Two jobs that wait for each other's sites do not give way at the same moment again and again.
+YIELD_AFTER_S = 20.0, 40.0
 NO_ROOM = Sayable("there is no room in the state folder of the site")
 
 
 class _Duty(Enum):
     STOP = auto()
+    YIELD = auto()
     MAKE_INITIAL = auto()
     SCORE = auto()
     TRAIN = auto()
 
 
 class TrainingLoop:
-    """Training for one job. `on_update` is told of every update that was put into the outbox."""
+    """Training for one job of `submitter`, when it has one of the site's `places`.
+
+    `on_update` is told of every update that was put into the outbox.
+    """
 
     def __init__(
         self,
@@ -66,6 +82,8 @@ class TrainingLoop:
         say: Say,
         on_update: Callable[[m.UpdateId], None],
         start: StartTrainer = start_trainer,
+        places: Places | None = None,
+        submitter: str = "",
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         stop_grace: timedelta = STOP_GRACE,
     ) -> None:
@@ -77,6 +95,10 @@ class TrainingLoop:
         self._say = say
         self._on_update = on_update
         self._start = start
+        self._places = places or Places(1)
+        self._submitter = submitter
+        self._waiting: Waiting | None = None
+        self._yielded = False
         self._sleep = sleep
         self._stop_grace_s = stop_grace.total_seconds()
         self._wait_for_new_version = isinstance(spec.strategy, SyncSpec)
@@ -95,6 +117,8 @@ class TrainingLoop:
         # what an earlier daemon trained from counts too: a synchronous site trains once from each version
         self._trained_from = max((e.manifest["base_version"] for e in outbox.entries()), default=-1)
         self._failures = 0
+        self._failing_since = 0.0
+        self._pausing: asyncio.Task[None] | None = None
         self._said = assignment.activity(job, "starting")
 
     # what others say to it
@@ -121,6 +145,7 @@ class TrainingLoop:
         """
         self._score.ask(version, now=asyncio.get_running_loop().time())
         self._training_is_over = True
+        self._end_pause()
         self._end_by(self._score.by)
         await self._interrupt()
 
@@ -142,11 +167,23 @@ class TrainingLoop:
             await self._trainer.cancel()
         await self.wake()
 
+    def try_now(self) -> None:
+        """A person has changed something: do not wait for the next try, and have patience anew."""
+        self._failures = 0
+        self._end_pause()
+
     async def stop(self) -> None:
         """The job is over; a task that does not come back to hear of it loses its trainer."""
         self._stopping = True
+        self._end_pause()
         self._end_by(asyncio.get_running_loop().time() + self._stop_grace_s)
         await self._interrupt()
+
+    def _end_pause(self) -> None:
+        if self._pausing is not None:
+            self._pausing.cancel()
+        if self._waiting is not None and not self._waiting.turn.done():
+            self._waiting.turn.cancel()
 
     def _end_by(self, when: float | None) -> None:
         if self._limit is not None and not self._limit.expired():
@@ -163,7 +200,10 @@ class TrainingLoop:
     def activity(self) -> m.JobActivity:
         """What is being done right now."""
         version = -1 if self._files.held is None else self._files.held.version
-        return dataclasses.replace(self._said, version=version)
+        said = self._said
+        if said.activity == QUEUED and (before := self._places.before(self._job)):
+            said = assignment.activity(self._job, QUEUED, detail=Sayable(f"{before} before it"))
+        return dataclasses.replace(said, version=version)
 
     def _now(self, activity: str, *, detail: Sayable | None = None) -> None:
         self._said = assignment.activity(self._job, activity, detail=detail)
@@ -209,13 +249,37 @@ class TrainingLoop:
         return self._stopping
 
     async def _with_a_trainer(self) -> None:
+        """Wait for a place, start a trainer there and serve the job with it."""
+        self._waiting = self._places.ask(
+            self._job, priority=self._spec.priority, submitter=self._submitter, yielded=self._yielded
+        )
+        try:
+            if await self._has_its_turn(self._waiting):
+                self._yielded = False
+                await self._in_place(self._waiting.turn.result())
+        finally:
+            self._places.leave(self._waiting)
+            self._waiting = None
+
+    async def _has_its_turn(self, waiting: Waiting) -> bool:
+        """Wait for the turn; False when something else is to be done first."""
+        if not waiting.turn.done():
+            if self._score.wanted is not None:
+                await self._no_score(self._score.wanted, STILL_QUEUED)
+                return False
+            self._now(QUEUED)
+            log.info("queued", job=self._job, before=self._places.before(self._job))
+            await asyncio.wait({waiting.turn})
+        return not waiting.turn.cancelled()
+
+    async def _in_place(self, place: int) -> None:
         try:
             with structlog.contextvars.bound_contextvars(job=self._job):  # for the lines of what the task prints
                 async with (
                     asyncio.timeout_at(self._score.by) as self._limit,
                     self._start(self._on_progress, threads=self._settings.threads) as trainer,
                 ):
-                    await self._serve(trainer)
+                    await self._serve(trainer, place)
         except TimeoutError:
             if self._limit is None or not self._limit.expired():
                 raise
@@ -224,33 +288,51 @@ class TrainingLoop:
 
     async def _wait_for_room(self, exc: DiskFullError) -> None:
         """The outbox cannot be written. Whoever makes room need not restart anything."""
-        log.error("disk-full", job=self._job, error=str(exc), retry_s=LONGEST_PAUSE_S)
+        log.error("disk-full", job=self._job, error=str(exc), retry_s=NO_ROOM_PAUSE_S)
         self._now("waiting for room on the disk", detail=NO_ROOM)
-        await self._sleep(LONGEST_PAUSE_S)
+        await self._pause(NO_ROOM_PAUSE_S)
 
     async def _give_up(self, exc: TrainerDiedError | TrainerFailedError) -> bool:
-        """Report the trouble and pause; True when trying again is useless."""
+        """Report the trouble and pause; True when the site tries no more."""
+        if isinstance(exc, TrainerDiedError) and exc.after_cancel:
+            log.warning("trainer-ended", job=self._job, text=f"{exc}; another one is started")
+            return False
+        now = asyncio.get_running_loop().time()
+        self._failing_since = self._failing_since if self._failures else now
         self._failures += 1
-        fatal = (isinstance(exc, TrainerFailedError) and exc.fatal) or self._failures >= MAX_FAILURES
-        pause_s = min(FIRST_PAUSE_S * 2 ** (self._failures - 1), LONGEST_PAUSE_S)
+        patience_is_over = now - self._failing_since >= self._settings.patience_s
+        fatal = (isinstance(exc, TrainerFailedError) and exc.fatal) or (
+            self._failures >= FEWEST_FAILURES and patience_is_over
+        )
+        pause_s = min(FIRST_PAUSE_S * 2 ** min(self._failures - 1, 10), LONGEST_PAUSE_S)
         log_trouble("trainer-trouble", self._job, exc, failures=self._failures, fatal=fatal, retry_s=pause_s)
         self._now("gave up" if fatal else "restarting the trainer", detail=exc.said)
         site, restarts = self._settings.site_name, self._failures
         await self._say(assignment.trouble(self._job, site, exc.said, restarts=restarts, fatal=fatal))
         if not fatal:
-            await self._sleep(pause_s)
+            await self._pause(pause_s)
         return fatal
 
-    async def _serve(self, trainer: Trainer) -> None:
+    async def _pause(self, pause_s: float) -> None:
+        """Sleep, unless there is a reason to try at once: `try_now`, `score` or `stop`."""
+        self._pausing = asyncio.ensure_future(self._sleep(pause_s))
+        try:
+            await asyncio.wait({self._pausing})
+        finally:
+            self._end_pause()
+            self._pausing = None
+
+    async def _serve(self, trainer: Trainer, place: int) -> None:
         self._now("loading data")
-        opened = await _expect(p.Opened, trainer, assignment.opening(self._job, self._spec, self._settings))
+        command = assignment.opening(self._job, self._spec, self._settings, place=place)
+        opened = await _expect(p.Opened, trainer, command)
         log.info("trainer-ready", job=self._job, pid=trainer.pid, device=opened.device, numel=opened.numel)
         if self._layout_digest != opened.layout_digest:
             self._layout_digest = opened.layout_digest
             await self._say(assignment.accepting(self._job, self._settings.site_name, opened.layout_digest))
         self._trainer = trainer
         loaded: Held | None = None
-        while (duty := await self._next_duty()) is not _Duty.STOP:
+        while (duty := await self._next_duty()) not in (_Duty.STOP, _Duty.YIELD):
             if duty is _Duty.MAKE_INITIAL and self._initial_wanted is not None:
                 await self._make_initial(trainer, self._initial_wanted)
                 continue
@@ -263,11 +345,19 @@ class TrainingLoop:
                 await self._train(trainer, loaded)
 
     async def _next_duty(self) -> _Duty:
-        async with self._changed:
-            while (duty := self._duty()) is None:
-                self._now(self._why_idle())
-                await self._changed.wait()
-        return duty
+        while True:
+            limit_s = random.uniform(*YIELD_AFTER_S) if self._files.held is None else None
+            try:
+                async with asyncio.timeout(limit_s), self._changed:
+                    while (duty := self._duty()) is None:
+                        self._now(self._why_idle())
+                        await self._changed.wait()
+                return duty
+            except TimeoutError:
+                if self._places.wanted and self._files.held is None:
+                    log.info("place-yielded", job=self._job, text="no version yet; other jobs wait for a place")
+                    self._yielded = True
+                    return _Duty.YIELD
 
     def _duty(self) -> _Duty | None:
         held = self._files.held

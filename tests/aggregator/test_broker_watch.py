@@ -23,9 +23,13 @@ class Said(asyncio.Queue[tuple[str, str, str]]):
         await self.put((kind, job, text))
 
 
+async def nothing() -> None:
+    pass
+
+
 async def told(watch: BrokerWatch, *jobs: str, times: int) -> list[tuple[str, str, str]]:
     said, fakes = Said(), FakeJobs(dict.fromkeys(jobs))
-    task = asyncio.create_task(watch.run(fakes, said))  # type: ignore[arg-type]
+    task = asyncio.create_task(watch.run(fakes, said, declare=nothing))  # type: ignore[arg-type]
     found: list[Any] = [await said.get() for _ in range(times)]
     task.cancel()
     return found

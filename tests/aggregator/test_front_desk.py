@@ -74,6 +74,7 @@ class Desk:
             tools=tools,
             runners={"lungs": self.broken},  # type: ignore[dict-item]
             start_job=self.start,
+            forgetting=None,  # type: ignore[arg-type]
             publisher=None,  # type: ignore[arg-type]
             clock=lambda: self.now,
         )

@@ -878,6 +878,28 @@ async def test_a_job_that_never_starts_ends_by_its_wall_time(tmp_path: Path, sit
     assert house.row.result["exported"] == ""
 
 
+async def test_a_job_whose_sites_have_no_place_for_it_yet_waits_beyond_its_wall_time(tmp_path: Path) -> None:
+    # given a site that says that other jobs have all its places
+    house = House(tmp_path, nobody_left_s=0.3, stop={"wall_time_s": 0.1})
+    await house.runner.open()
+    await house.accepts("mercy", layout="")
+
+    def says(activity: str) -> None:
+        doing = m.JobActivity(job="heart", activity=activity, version=-1)
+        house.membership.status(
+            m.SiteStatus(site="mercy", session="s", lease_s=60.0, jobs=(doing,)), now=time.monotonic()
+        )
+
+    says("queued")
+    long_after = time.monotonic() + 0.8
+    await house.runs(lambda: time.monotonic() > long_after)
+    assert house.row.state == "waiting for sites"
+    # when it has a place, and yet nothing comes of it
+    says("loading data")
+    await house.runs(has_state(house, m.JobState.FAILED))
+    assert house.row.reason.startswith("not started within its wall time of 0.1 s: ")
+
+
 async def test_an_aborted_job_leaves_its_newest_and_its_best_version_and_what_its_sites_measured(
     tmp_path: Path,
 ) -> None:

@@ -119,6 +119,20 @@ async def test_a_manifest_says_where_the_newest_snapshot_is_and_carries_the_layo
     assert 0 < first.snapshot_at == second.snapshot_at
 
 
+async def test_a_manifest_says_how_many_records_back_its_snapshot_begins() -> None:
+    publisher = Publisher()
+    log = writer(publisher)
+    for version in range(6):
+        await publish(log, version, snapshot=version in (1, 4))
+    records = publisher.messages()
+    for place, manifest in enumerate(records):
+        if isinstance(manifest, m.VersionManifest) and manifest.version > 0:
+            first = records[place - manifest.snapshot_back]
+            assert (first.part, first.index, int(first.transfer)) == ("snapshot", 0, manifest.snapshot_version)
+        elif isinstance(manifest, m.VersionManifest):
+            assert manifest.snapshot_back == 0
+
+
 async def test_receipts_travel_with_the_version() -> None:
     publisher = Publisher()
     receipt = m.Receipt(job="heart", update_id="mercy:0123abcd:1", outcome=m.Outcome.FOLDED)

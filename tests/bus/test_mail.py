@@ -49,6 +49,7 @@ CONTROL: list[mail.ControlMessage] = [
     m.ResendRequest(job="heart", update_id=UPDATE),
     m.ScoreRequest(job="heart", version=1),
     m.JobEnded(job="heart", state=m.JobState.FINISHED, reason="done"),
+    m.JobForgotten(job="heart"),
 ]
 
 

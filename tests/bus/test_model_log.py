@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import aclosing
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import pytest
 
+from fedbus.bus.declare import declare
 from fedbus.bus.model_log import ModelLogReader
 from fedbus.bus.publisher import Publisher
+from fedbus.bus.topology import QueueSpec, Topology
 from fedbus.errors import LoginError, NoSuchQueueError
 
 SOON = timedelta(seconds=1.5)
@@ -60,19 +62,6 @@ async def test_stored_offset_goes_on_in_another_process(open_session, publisher,
     assert after[0].offset > before[-1].offset
 
 
-async def test_next_skips_what_is_there_already(open_session, publisher, stream, envelope):
-    session = await open_session()
-    await publisher.publish(envelope(stream, b"old"))
-
-    async with aclosing(ModelLogReader(session, stream).follow("next")) as records:
-        first = asyncio.ensure_future(anext(records))
-        async with asyncio.timeout(20):
-            while not first.done():  # one that was published before the reader was there is old, too
-                await publisher.publish(envelope(stream, b"new"))
-                await asyncio.wait({first}, timeout=0.2)
-        assert first.result().envelope.body == b"new"
-
-
 async def test_unread_records_stay_at_the_broker(proxied, proxy, publisher, stream, envelope):
     await publisher.publish_many((envelope(stream, bytes(100_000)) for _ in range(30)), window=1)
 
@@ -88,7 +77,6 @@ async def test_unread_records_stay_at_the_broker(proxied, proxy, publisher, stre
 async def test_late_joiner_finds_the_newest_manifest_and_its_version(open_session, publisher, stream, envelope):
     session = await open_session()
     for version in range(4):
-        began = datetime.now(UTC)
         await publish_version(publisher, stream, envelope, version)
     log = ModelLogReader(session, stream)
 
@@ -96,11 +84,49 @@ async def test_late_joiner_finds_the_newest_manifest_and_its_version(open_sessio
 
     assert newest is not None
     assert newest.envelope.body == b"3"
-    async with aclosing(log.follow(began - timedelta(seconds=1))) as records:
-        seen = {(await take(records, 1))[0].envelope.body for _ in range(6)}
-        while b"3" not in seen:
-            seen.add((await take(records, 1))[0].envelope.body)
-    assert {b"3/%d" % number for number in range(5)} <= seen
+    start = await log.back_to(lambda record: record.body < b"3", newest=newest.offset, records=1)
+    async with aclosing(log.follow(start)) as records:
+        seen = [(await take(records, 1))[0].envelope.body]
+        while seen[-1] != b"3":
+            seen += [record.envelope.body for record in await take(records, 1)]
+    assert seen[-7:] == [b"2", *(b"3/%d" % number for number in range(5)), b"3"]
+    assert len(seen) < 12
+
+
+@pytest.mark.parametrize("records", [1, 3, 1000])
+async def test_a_place_is_never_too_late_however_far_back_one_looks_first(
+    open_session, publisher, stream, envelope, records
+):
+    session = await open_session()
+    await publisher.publish_many(envelope(stream, b"%d" % number) for number in range(100))
+    log = ModelLogReader(session, stream)
+    newest = await log.newest(kind="chunk", wait=SOON)
+
+    start = await log.back_to(lambda record: int(record.body) < 40, newest=newest.offset, records=records)
+
+    async with aclosing(log.follow(start)) as found:
+        assert int((await take(found, 1))[0].envelope.body) < 40
+
+
+async def test_a_place_that_retention_took_away_is_the_oldest_record_that_is_left(open_session, publisher, envelope):
+    # given a stream whose head is gone
+    session = await open_session()
+    arguments = {
+        "x-queue-type": "stream",
+        "x-max-length-bytes": 4_000_000,
+        "x-stream-max-segment-size-bytes": 1_000_000,
+    }
+    await declare(session, Topology(queues=(QueueSpec(name="fedbus.test.short", arguments=arguments),)))
+    await publisher.publish_many((envelope("fedbus.test.short", b"%08d" % n * 12_500) for n in range(100)), window=8)
+    log = ModelLogReader(session, "fedbus.test.short")
+    newest = await log.newest(kind="chunk", wait=SOON)
+    async with aclosing(log.follow("first")) as found:
+        oldest = (await take(found, 1))[0].offset
+    assert oldest > 10
+
+    async with asyncio.timeout(20):
+        assert await log.back_to(lambda record: False, newest=newest.offset, records=1) == "first"
+        assert await log.back_to(lambda record: False, newest=newest.offset, records=newest.offset - 5) == "first"
 
 
 async def test_newest_manifest_is_found_behind_chunks_whose_writer_died(open_session, publisher, stream, envelope):

@@ -245,6 +245,7 @@ def test_the_submitter_gets_its_answer_by_direct_reply_to(as_login):
 
 def test_the_submitter_watches_the_events(as_login):
     with as_login("aggregator") as aggregator:
+        aggregator.queue_bind(topology.EVENTS, topology.EVENTS, "#")
         publish(topology.EVENTS, topology.event_key("job-1", "", "committed"))(aggregator)
     with as_login("submitter") as submitter:
         key, _, _ = receive(submitter, topology.EVENTS, **{"x-stream-offset": "first"})

@@ -131,6 +131,15 @@ def test_the_name_of_a_login_says_its_role(name, role):
     assert Login(name=name).role is role
 
 
+def test_no_definition_binds_a_stream():
+    """RabbitMQ 4 would not start a second time."""
+    found = definitions([*STAFF, Login(name="mercy")])
+    streams = {q["name"] for q in found["queues"] if q["arguments"]["x-queue-type"] == "stream"}
+    bound = {b["destination"] for b in found["bindings"]}
+    assert streams == {topology.EVENTS}
+    assert bound == {q["name"] for q in found["queues"]} - streams
+
+
 def test_only_sites_get_a_control_queue():
     queues = {q["name"] for q in definitions([*STAFF, Login(name="mercy")])["queues"]}
     assert {name for name in queues if name.startswith("fedbus.site.")} == {"fedbus.site.mercy"}

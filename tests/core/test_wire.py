@@ -31,10 +31,11 @@ GOLDEN: list[tuple[wire.Message, str, bytes]] = [
             session="s1",
             lease_s=30.0,
             jobs=(m.JobActivity(job="heart", activity="training", version=3, step=4, steps=40),),
+            said_at=1700000000.5,
         ),
         "status",
         b'{"jobs":[{"activity":"training","detail":"","job":"heart","step":4,"steps":40,"version":3}],'
-        b'"lease_s":30.0,"session":"s1","site":"mercy"}',
+        b'"lease_s":30.0,"said_at":1700000000.5,"session":"s1","site":"mercy"}',
     ),
     (m.Leave(site="mercy", session="s1"), "leave", b'{"reason":"stopped","session":"s1","site":"mercy"}'),
     (
@@ -58,7 +59,11 @@ GOLDEN: list[tuple[wire.Message, str, bytes]] = [
         b'{"error":"killed","fatal":false,"job":"heart","restarts":2,"site":"mercy"}',
     ),
     (m.RollCall(session="a1"), "roll-call", b'{"session":"a1"}'),
-    (m.JobOffer(job="heart", spec={"task": "digits"}), "offer", b'{"job":"heart","spec":{"task":"digits"}}'),
+    (
+        m.JobOffer(job="heart", spec={"task": "digits"}),
+        "offer",
+        b'{"job":"heart","spec":{"task":"digits"},"submitter":""}',
+    ),
     (m.InitialParamsRequest(job="heart"), "initial-params", b'{"job":"heart","layout_only":false}'),
     (
         m.JobStarted(job="heart", session="0a", log="fedbus.models.heart.0b"),
@@ -82,6 +87,7 @@ GOLDEN: list[tuple[wire.Message, str, bytes]] = [
         "job-ended",
         b'{"job":"heart","reason":"enough","state":"aborted"}',
     ),
+    (m.JobForgotten(job="heart"), "job-forgotten", b'{"job":"heart"}'),
     (
         m.UpdateManifest(
             job="heart",
@@ -112,6 +118,7 @@ GOLDEN: list[tuple[wire.Message, str, bytes]] = [
             snapshot=None,
             snapshot_version=0,
             snapshot_at=1700000000.5,
+            snapshot_back=7,
             receipts=(m.Receipt(job="heart", update_id=UPDATE, outcome=m.Outcome.REFUSED, reason="stale"),),
             layout=LAYOUT,
         ),
@@ -119,7 +126,8 @@ GOLDEN: list[tuple[wire.Message, str, bytes]] = [
         b'{"delta":{"body_bytes":20,"frames":1},"digest":"cd","job":"heart",'
         b'"layout":{"tensors":[["bias",[2],"float32"]]},'
         b'"receipts":[{"job":"heart","outcome":"refused","reason":"stale","rebase":null,"staleness":0,'
-        b'"update_id":"mercy:0123abcd:7"}],"snapshot":null,"snapshot_at":1700000000.5,"snapshot_version":0,"version":4}',
+        b'"update_id":"mercy:0123abcd:7"}],"snapshot":null,"snapshot_at":1700000000.5,"snapshot_back":7,'
+        b'"snapshot_version":0,"version":4}',
     ),
     (
         m.Event(at=1.5, job="heart", site="-", kind="job-running", text="Größe", facts={"n": [1, None, True]}),

@@ -7,7 +7,7 @@ import dataclasses
 import struct
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
+from datetime import timedelta
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,7 @@ class Broker:
         self.line_is_up.set()
         self.newest_manifest: Envelope | None = None
         self.followed_from: list[object] = []
+        self.looked_back: list[int] = []
         self.refusals = 0
         self.pauses: list[float] = []
         self.streams: list[str] = []
@@ -64,6 +65,11 @@ class Broker:
         self.followed_from.append(start)
         for offset in count(10):
             yield Record(envelope=await self.log.get(), offset=offset)
+
+    async def back_to(self, is_before: Callable[[Envelope], bool], *, newest: int, records: int) -> int:
+        assert newest == 99
+        self.looked_back.append(records)
+        return 70
 
     async def publish_many(self, envelopes: Any) -> None:
         await self.line_is_up.wait()
@@ -82,7 +88,7 @@ class Broker:
         self.pauses.append(seconds)
 
     def has(self, version: int, *, snapshot_version: int) -> None:
-        """What the newest manifest of the log says; its snapshot is of second 1000."""
+        """What the newest manifest of the log says; its snapshot begins 16 records before it."""
         manifest = m.VersionManifest(
             job="heart",
             version=version,
@@ -91,6 +97,7 @@ class Broker:
             snapshot=None,
             snapshot_version=snapshot_version,
             snapshot_at=1000.0,
+            snapshot_back=16,
         )
         self.newest_manifest = dataclasses.replace(mail.to_model_log(manifest), user_id="aggregator")
 
@@ -139,7 +146,7 @@ async def idle() -> None:
 
 
 @asynccontextmanager
-async def working(folder: Path, broker: Broker) -> AsyncIterator[JobWorker]:
+async def working(folder: Path, broker: Broker, **settings_of_it: Any) -> AsyncIterator[JobWorker]:
     """A worker whose outbox holds an update of an earlier process."""
     settings = SiteSettings(site_name="mercy", site_data=folder, site_state_dir=folder)
     outbox = Outbox(folder / "jobs" / "heart" / "outbox", "mercy")
@@ -157,6 +164,7 @@ async def working(folder: Path, broker: Broker) -> AsyncIterator[JobWorker]:
         say=broker.say,
         start=start_deaf,
         sleep=broker.pause,
+        **settings_of_it,
     )
     task = asyncio.create_task(worker.run())
     try:
@@ -254,10 +262,11 @@ async def test_a_site_that_comes_back_with_the_newest_version_goes_on_at_once(tm
 
 
 @pytest.mark.parametrize(
-    ("newest", "snapshot_version"), [pytest.param(9, 5, id="newer snapshot"), pytest.param(1, 0, id="another log")]
+    ("newest", "snapshot_version", "start"),
+    [pytest.param(9, 5, 70, id="newer snapshot"), pytest.param(1, 0, "first", id="another log")],
 )
 async def test_a_site_that_comes_back_takes_the_snapshot_when_that_is_later_in_the_log(
-    tmp_path: Path, newest: int, snapshot_version: int
+    tmp_path: Path, newest: int, snapshot_version: int, start: object
 ) -> None:
     await has_followed_to_version_2(tmp_path)
     broker = Broker()
@@ -265,9 +274,40 @@ async def test_a_site_that_comes_back_takes_the_snapshot_when_that_is_later_in_t
     async with working(tmp_path, broker) as worker:
         await worker.on_control(m.JobStarted(job="heart", session="first"))
         await until(lambda: bool(broker.followed_from))
-        assert broker.followed_from == [datetime.fromtimestamp(995, UTC)]
+        assert broker.followed_from == [start]
+        assert broker.looked_back == ([] if start == "first" else [22])
         assert held(tmp_path) == []
         assert worker.activity.version == -1
+
+
+async def test_a_site_to_which_nothing_comes_asks_for_a_snapshot_and_says_so(tmp_path: Path) -> None:
+    # given a model log that holds nothing a site can begin with
+    broker = Broker()
+    async with working(tmp_path, broker, patience=timedelta(milliseconds=20)) as worker:
+        await worker.on_control(m.JobStarted(job="heart", session="first"))
+        # when nothing comes, then it asks, and again when that led to nothing
+        await until(lambda: len(broker.said) == 2)
+        assert [type(said) for said in broker.said] == [m.ResyncRequest] * 2
+        assert "no version is held" in broker.said[0].reason
+        assert "asked for a snapshot" in worker.activity.detail
+        # and when the snapshot is there, that is over
+        broker.version(3, "snapshot")
+        await until(lambda: worker.activity.version == 3)
+        assert worker.activity.detail == ""
+
+
+async def test_a_site_to_which_a_large_model_comes_slowly_asks_for_nothing(tmp_path: Path) -> None:
+    broker = Broker()
+    patience = timedelta(milliseconds=100)
+    async with working(tmp_path, broker, patience=patience) as worker:
+        await worker.on_control(m.JobStarted(job="heart", session="first"))
+        await until(lambda: bool(broker.followed_from))
+        # when a chunk comes now and then, for three times as long as it would wait for nothing
+        chunk = m.Chunk(job="heart", transfer="0", part="snapshot", index=0, count=9, body=FRAME)
+        for _ in range(30):
+            broker.log.put_nowait(dataclasses.replace(mail.to_model_log(chunk), user_id="aggregator"))
+            await asyncio.sleep(0.01)
+    assert broker.said == []
 
 
 @pytest.mark.parametrize(("outcome", "residual"), [(m.Outcome.FOLDED, ["after"]), (m.Outcome.REFUSED, [])])

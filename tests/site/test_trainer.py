@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from datetime import timedelta
 from pathlib import Path
 
@@ -175,3 +176,40 @@ async def test_cancel_between_two_trainings_is_no_limit_for_the_next(tmp_path: P
         reply = await trainer.ask(p.Train(path=str(tmp_path / "delta"), seed=0))
         # then it does
         assert isinstance(reply, p.Trained)
+
+
+async def test_a_trainer_starts_whatever_the_folder_for_temporary_files_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given a folder whose name is longer than that of a socket may be, and which is not there
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setenv("TMPDIR", str(tmp_path / ("x" * 121)))
+    async with start_trainer(lambda _: None, threads=1) as trainer:
+        await load_initial(trainer, tmp_path, "synthetic", {"numel": 64})
+        assert psutil.pid_exists(trainer.pid)
+
+
+@pytest.mark.parametrize("mode", [0o644, None], ids=["not executable", "not there"])
+async def test_an_interpreter_that_cannot_be_started_is_trouble_of_the_trainer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: int | None
+) -> None:
+    python = tmp_path / "python"
+    if mode is not None:
+        python.touch(mode)
+    monkeypatch.setattr(sys, "executable", str(python))
+    with pytest.raises(TrainerDiedError, match=r"could not be started: \w+Error \(E\w+\)") as caught:
+        async with start_trainer(lambda _: None, threads=1):
+            pass
+    assert str(tmp_path) not in caught.value.said
+
+
+async def test_an_interpreter_without_fedbus_is_trouble_of_the_trainer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\nexit 3\n")
+    python.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(python))
+    with pytest.raises(TrainerDiedError, match=r"did not start \(exit code 3\)"):
+        async with start_trainer(lambda _: None, threads=1):
+            pass

@@ -22,7 +22,9 @@ from fedbus.errors import DiskFullError
 from fedbus.store.outbox import Outbox
 from fedbus.training import protocol as p
 from fedbus.training.sayable import LONGEST_SAID
+from services.site import training_loop
 from services.site.model_files import ModelFiles
+from services.site.places import Places
 from services.site.score_duty import ScoreDuty
 from services.site.settings import SiteSettings
 from services.site.trainer import TrainerDiedError, TrainerFailedError
@@ -49,7 +51,14 @@ class Clinic:
     """A site's training loop between a scripted trainer and lists of what it said."""
 
     def __init__(
-        self, folder: Path, *, max_in_flight: int = 1, score_limit_s: float = 50, stop_grace_s: float = 10, **spec: Any
+        self,
+        folder: Path,
+        *,
+        max_in_flight: int = 1,
+        score_limit_s: float = 50,
+        stop_grace_s: float = 10,
+        patience_s: float = 0,
+        **spec: Any,
     ) -> None:
         local = {"steps": 3, "batch_size": 8, "learning_rate": 0.1, "evaluate": False, **spec.pop("local", {})}
         job = {"name": "heart", "task": "t", "local": local, "stop": {"versions": 9}, **spec}
@@ -61,13 +70,20 @@ class Clinic:
         self.accepted: list[m.OfferAnswer] = []
         self.updates: list[m.UpdateId] = []
         self.pauses: list[float] = []
+        self.sleeps = asyncio.Event()
+        self.sleeps.set()
+        self.places = Places(1)
         self.cancels = 0
         self.starts = 0
         self.ends = 0
         self.said_while_pausing: list[m.JobActivity] = []
         self.pid = 1
         settings = SiteSettings(
-            site_name="mercy", site_data=folder, max_in_flight=max_in_flight, score_limit_s=score_limit_s
+            site_name="mercy",
+            site_data=folder,
+            max_in_flight=max_in_flight,
+            score_limit_s=score_limit_s,
+            patience_s=patience_s,
         )
         self.loop = TrainingLoop(
             "heart",
@@ -78,6 +94,7 @@ class Clinic:
             say=self.say,
             on_update=self.updates.append,
             start=self.start,
+            places=self.places,
             sleep=self.sleep,
             stop_grace=timedelta(seconds=stop_grace_s),
         )
@@ -111,6 +128,7 @@ class Clinic:
     async def sleep(self, pause_s: float) -> None:
         self.pauses.append(pause_s)
         self.said_while_pausing.append(self.loop.activity)
+        await self.sleeps.wait()
 
     async def hold(self, version: int, part: str = "snapshot") -> None:
         self.files.chunk(m.Chunk(job="heart", transfer=str(version), part=part, index=0, count=1, body=FRAME))
@@ -546,6 +564,82 @@ async def test_a_trainer_that_dies_is_replaced_after_a_growing_pause(clinic: Cli
     assert clinic.pauses == [1.0, 2.0, 4.0, 8.0]
     assert [(t.restarts, t.fatal) for t in clinic.said] == [(1, False), (2, False), (3, False), (4, False), (5, True)]
     assert clinic.loop.activity.activity == "gave up"
+
+
+async def test_what_may_pass_is_tried_for_as_long_as_the_site_has_patience(tmp_path: Path) -> None:
+    clinic = Clinic(tmp_path, patience_s=3600.0)
+    async with running(clinic):
+        for _ in range(12):
+            await clinic.expects(p.Open)
+            clinic.answers.put_nowait(TrainerFailedError(p.Failed(error="no folder", traceback="", fatal=False)))
+        await clinic.opens()
+        await clinic.idle("waiting for the model")
+    assert [t.fatal for t in clinic.said] == [False] * 12
+    assert clinic.pauses == [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, *[60.0] * 6]
+
+
+async def test_a_person_who_mended_something_does_not_wait_for_the_next_try(tmp_path: Path) -> None:
+    clinic = Clinic(tmp_path, patience_s=3600.0)
+    clinic.sleeps = asyncio.Event()  # as long as this is not set
+    async with running(clinic):
+        await clinic.expects(p.Open)
+        clinic.answers.put_nowait(TrainerDiedError("the GPU is busy"))
+        await clinic.idle("restarting the trainer")
+        clinic.loop.try_now()
+        await clinic.opens()
+        await clinic.idle("waiting for the model")
+
+
+async def test_a_trainer_that_we_killed_after_our_own_cancel_has_not_failed(tmp_path: Path) -> None:
+    clinic = Clinic(tmp_path)
+    async with running(clinic):
+        for _ in range(8):
+            await clinic.expects(p.Open)
+            clinic.answers.put_nowait(TrainerDiedError("killed", after_cancel=True))
+        await clinic.opens()
+        await clinic.idle("waiting for the model")
+    assert clinic.said == []
+    assert clinic.pauses == []
+
+
+async def test_a_job_waits_for_its_turn_and_says_so(clinic: Clinic) -> None:
+    others = [clinic.places.ask(job, priority=1, submitter="bo") for job in ("one", "two")]
+    async with running(clinic):
+        await clinic.idle("queued")
+        assert clinic.loop.activity.detail == "1 before it"
+        assert clinic.starts == 0
+        for other in others:
+            clinic.places.leave(other)
+        await clinic.opens()
+        await clinic.idle("waiting for the model")
+
+
+async def test_a_job_that_has_no_version_gives_its_place_to_others_after_a_while(
+    clinic: Clinic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training_loop, "YIELD_AFTER_S", (0.01, 0.02))
+    async with running(clinic):
+        await clinic.opens()
+        other = clinic.places.ask("other", priority=0, submitter="bo")
+        await until(other.turn.done)
+        await clinic.idle("queued")
+        assert clinic.ends == 1
+        clinic.places.leave(other)
+        await clinic.opens()
+
+
+async def test_a_queued_job_is_not_scored_and_ends_at_once(clinic: Clinic) -> None:
+    other = clinic.places.ask("other", priority=0, submitter="bo")
+    async with running(clinic) as task:
+        await clinic.idle("queued")
+        await clinic.loop.score(3)
+        await until(lambda: bool(clinic.said))
+        assert "still queued" in clinic.said[0].failed
+        await clinic.loop.stop()
+        async with asyncio.timeout(30):
+            await task
+    assert clinic.starts == 0
+    assert not other.turn.cancelled()
 
 
 async def test_a_training_that_succeeds_makes_earlier_failures_forgotten(tmp_path: Path) -> None:

@@ -38,6 +38,7 @@ MESSAGES: list[p.Message] = [
     p.Evaluate(version=3),
     p.Cancel(),
     p.Close(),
+    p.Hello(pid=4711),
     p.Opened(device="cpu", layout_digest="cd", numel=6),
     p.Made(layout={"tensors": []}, frame_sizes=(24, 48), digest="cd"),
     p.Loaded(version=3),

@@ -10,24 +10,22 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from fedbus.bus import mail
 from fedbus.bus.connection import Session
 from fedbus.bus.envelope import Envelope, Headers
-from fedbus.bus.model_log import ModelLogReader
+from fedbus.bus.model_log import ModelLogReader, Start
 from fedbus.bus.publisher import Publisher
 from fedbus.bus.topology import MODELS, models_key
 from fedbus.core import messages as m
 
 TIMES = 2
-RECENT = timedelta(seconds=3)
 QUIET_S = 0.5
 MOST_RECORDS = 64
 LIMIT_S = 15.0
@@ -81,7 +79,9 @@ async def repeat_versions(url: str, job: str, stream: str, *, rng: random.Random
 async def _newest(session: Session, job: str, stream: str) -> list[Envelope]:
     found: list[Envelope] = []
     reader = ModelLogReader(session, stream)
-    async with aclosing(reader.follow(datetime.fromtimestamp(time.time(), UTC) - RECENT)) as records:
+    newest = await reader.newest(wait=timedelta(seconds=QUIET_S))
+    start: Start = "first" if newest is None else max(0, newest.offset - MOST_RECORDS)
+    async with aclosing(reader.follow(start)) as records:
         while len(found) < MOST_RECORDS:
             try:
                 async with asyncio.timeout(QUIET_S):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from datetime import timedelta
 from pathlib import Path
 
@@ -69,19 +68,19 @@ class Play:
         self._story.aggregator = "up"
         settings = PublisherSettings.load(broker_url=self._federation.url(LOGIN), timeout_s=ANSWER_WITHIN_S)
         async with Client(settings) as client:
-            submitted_at = time.time()
             job = await client.submit(spec)
+            submitted_at = float((await client.job(job))["submitted_at"])
             async with asyncio.TaskGroup() as group:
                 others = [
                     group.create_task(self._look(client, job), name="look"),
                     group.create_task(self._come_and_go(), name="come and go"),
                 ]
-                await self._follow(client, job, since=submitted_at)
+                await self._follow(client, job, submitted_at=submitted_at)
                 for task in others:
                     task.cancel()
 
-    async def _follow(self, client: Client, job: str, *, since: float) -> None:
-        async for event in client.events(job, since=since):
+    async def _follow(self, client: Client, job: str, *, submitted_at: float) -> None:
+        async for event in client.events(job, submitted_at=submitted_at):
             self._story.take(event)
             async with self._moved:
                 self._moved.notify_all()

@@ -26,8 +26,8 @@ class Stub:
     task_config.mode: "" | "error" (train raises) | "nan" | "none" (no examples) | "block" (a step that never yields)
     | "hold" (the same, holding the interpreter's lock) | "numpy" | "tensor" (counts of these types) | "tuple" (answers
     that are none) | "spawn", "spawn-block" (starts processes that outlive it, pids in the file `spawned`; and blocks)
-    | "print" (a million lines) | "exit" (evaluate leaves the program). Those that block make the file `in-step` among
-    the data.
+    | "print" (a million lines) | "exit" (evaluate leaves the program) | "trips" (over being cancelled). Those that
+    block make the file `in-step` among the data.
     """
 
     def __init__(self, site: Site) -> None:
@@ -43,16 +43,24 @@ class Stub:
     def train(self, model: nn.Module, run: Run) -> Any:
         if self._mode == "error":
             raise TaskError("the scanner is on fire")
+        try:
+            self._steps(model, run)
+        except BaseException as exc:
+            if self._mode == "trips":
+                raise RuntimeError("the loader's workers were shut down") from exc
+            raise
+        other = {"numpy": np.int64(7), "tensor": torch.tensor(7), "tuple": (7, {"loss": 1.0})}
+        if self._mode in other:
+            return other[self._mode]
+        return TrainResult(num_examples=0 if self._mode == "none" else 7, metrics={"odd": float("nan"), "fine": 1.0})
+
+    def _steps(self, model: nn.Module, run: Run) -> None:
         for _ in run.steps(per_epoch=10):
             with torch.no_grad():
                 for param in model.parameters():
                     param.add_(float("nan") if self._mode == "nan" else self._step)
             run.report(torch.tensor(1.25))
             self._block()
-        other = {"numpy": np.int64(7), "tensor": torch.tensor(7), "tuple": (7, {"loss": 1.0})}
-        if self._mode in other:
-            return other[self._mode]
-        return TrainResult(num_examples=0 if self._mode == "none" else 7, metrics={"odd": float("nan"), "fine": 1.0})
 
     def evaluate(self, model: nn.Module) -> Any:
         if self._mode == "error":
