@@ -104,7 +104,7 @@ class JobRunner:
         self._told_differences = ""
         self.opened = False
         """Whether the job was taken up where the ledger says it is."""
-        self._was_at = 0
+        self._was_at: int | None = None
         self._finish_from = 0.0
         self._scores_until = 0.0
         self._written_at = 0.0
@@ -214,9 +214,11 @@ class JobRunner:
         return None if self._folding is None else self._folding.layout
 
     @property
-    def version(self) -> int:
-        """The newest version; while the job is taken up after a restart, the one that was published last."""
-        return max(self._was_at, self.aggregation.version)
+    def version(self) -> int | None:
+        """The newest version; while the job is taken up after a restart, the one published last; None: unknown."""
+        if self.opened or self.row.started_at is None:
+            return self.aggregation.version
+        return self._was_at
 
     @property
     def progress(self) -> tuple[m.JobState, int, int]:
@@ -258,7 +260,7 @@ class JobRunner:
         now = time.monotonic()
         self._participants |= await self._tools.store(self._tools.ledger.participants, self.job)
         self._written_at = await self._tools.store(self._tools.ledger.last_sign_of_life, self.job)
-        self._was_at = max(0, await self._tools.store(self._tools.ledger.last_published, self.job))
+        self._was_at = await self._tools.store(self._tools.ledger.last_published, self.job)
         for site in self._participants - {ANYBODY}:
             self.life.took_part(site)
         if self.row.layout is not None:

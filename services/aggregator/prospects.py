@@ -116,7 +116,7 @@ async def unknown_sites(named: Collection[str], tools: Tools) -> dict[str, str]:
     not_here = [site for site in named if site not in here][:MOST_ASKED_FOR]
     if not not_here:
         return {}
-    known = (await tools.compute(tools.ledger.sites) | here) - {ANYBODY}
+    known = (await tools.compute(tools.ledger.sites) | here) - {ANYBODY, *named}
     return {site: core.unknown_site(site, known) for site in not_here if not await _enrolled(site, tools)}
 
 

@@ -102,7 +102,8 @@ def _resuming(runner: JobRunner) -> str:
     if runner.row.started_at is None or runner.life.state.ended or runner.active():
         return ""
     if not runner.opened:
-        return f"resuming at version {runner.version}: bringing its model back from disk"
+        at = "" if runner.version is None else f" at version {runner.version}"
+        return f"resuming{at}: bringing its model back from disk"
     away = _not_back(runner)
     return f"resuming at version {runner.version}: waiting for {in_words(away)} to come back" if away else ""
 
