@@ -45,7 +45,7 @@ def submit(
     parsed = JobSpec.parse_yaml(text)
 
     async def run(client: Client) -> int:
-        job = await client.submit(parsed)
+        job = await client.submit(parsed, note=lambda text: typer.echo(f"note: {printable(text)}", err=True))
         typer.echo(printable(job))
         return await _watch(client, job) if follow else 0
 

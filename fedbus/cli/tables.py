@@ -56,6 +56,8 @@ def sites_table(rows: list[dict[str, Any]]) -> RenderableType:
 def job_tables(detail: dict[str, Any]) -> list[RenderableType]:
     """Everything about one job."""
     facts = Table.grid(padding=(0, 2))
+    facts.add_column()
+    facts.add_column(overflow="fold")  # the path of an export is of no use when its end is cut off
     for name in ("job", "task", "state", "says", "version", "updates", "submitted_by"):
         _add(facts, name.replace("_", " "), detail[name])
     if detail.get("rule"):
@@ -77,7 +79,8 @@ def _site_tables(detail: dict[str, Any], scores: dict[str, Any]) -> list[Rendera
     tables: list[RenderableType] = []
     if detail["sites"]:
         metrics = sorted({n for s in scores.values() for n in (*s["metrics"], *s.get("not_finite", ()))})
-        table = _table("site", "state", "does", "updates", "refused", "mean staleness", *metrics)
+        older = ["scored version"] if any("version" in score for score in scores.values()) else []
+        table = _table("site", "state", "does", "updates", "refused", "mean staleness", *older, *metrics)
         for site, numbers in detail["sites"].items():
             score = scores.get(site, {})
             _add(
@@ -88,6 +91,7 @@ def _site_tables(detail: dict[str, Any], scores: dict[str, Any]) -> list[Rendera
                 numbers["updates"],
                 numbers["refused"],
                 f"{numbers['mean_staleness']:.1f}",
+                *([score.get("version", detail["version"])] if older and score.get("metrics") else [None] * len(older)),
                 *(_metric(score, name) for name in metrics),
             )
         tables.append(table)

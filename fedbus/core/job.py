@@ -16,7 +16,9 @@ job: those that come too late are no error, they return False.
 
 Stop rules, in the order in which they are asked: versions, updates, wall_time_s (since `started`), target, patience.
 Target and patience look at the mean of `scores`, over at least max(min_sites, half of the active sites) sites.
-While a version has no finite loss somewhere it reaches no target, and is no improvement.
+While a version has no finite loss somewhere it reaches no target, and is no improvement. A job that only target or
+patience could end, on metrics that no site reports, cannot end by itself, see `cannot_end`.
+A job with a wall time that has not started ends as well, see `waits_until`.
 """
 
 from __future__ import annotations
@@ -26,7 +28,9 @@ from typing import Literal
 
 from fedbus.core.jobspec import JobSpec, PatienceSpec, TargetSpec
 from fedbus.core.messages import JobState
+from fedbus.core.prospects import Reported, rules_of, watched_metrics
 from fedbus.core.scores import Score, Scores, Trend
+from fedbus.core.strategies import counted
 from fedbus.errors import ProtocolError
 
 _NEXT: Mapping[str, tuple[JobState, JobState]] = {
@@ -55,6 +59,8 @@ class Job:
         self._active: frozenset[str] = frozenset()
         self._scores = Scores()
         self._trend = Trend(ranking_of(spec)[1])
+        self._reported = Reported(watched_metrics(spec))
+        self._last_scores: dict[str, Score] = {}
         self._finals: dict[tuple[int, str], Score] = {}
         self._cannot_score: dict[tuple[int, str], str] = {}
         self._final_versions: frozenset[int] = frozenset()
@@ -209,11 +215,13 @@ class Job:
         """
         score = Score.of(version=version, metrics=metrics, num_examples=num_examples, not_finite=not_finite)
         if self._state is JobState.FINISHING and version in self._final_versions and site in self._active:
-            self._finals[version, site] = score
+            self._finals[version, site] = self._last_scores[site] = score
             self._cannot_score.pop((version, site), None)
             return True
         if self._state is not JobState.RUNNING or site not in self._active or not self._scores.add(site, score):
             return False
+        self._last_scores[site] = score
+        self._reported.add(site, score)
         mean = self.ranking_mean
         if mean is not None or self.broken:
             self._trend.add(version, mean)
@@ -234,6 +242,11 @@ class Job:
     def final_scores(self, version: int) -> dict[str, Score]:
         """Return what each site measured of a version while the job was finishing."""
         return {site: score for (scored, site), score in sorted(self._finals.items()) if scored == version}
+
+    @property
+    def last_scores(self) -> Mapping[str, Score]:
+        """What each site measured last, also of those that are gone."""
+        return dict(sorted(self._last_scores.items()))
 
     def failed_scores(self, version: int) -> dict[str, str]:
         """Return why sites could not score a version while the job was finishing."""
@@ -258,6 +271,36 @@ class Job:
         if stop.wall_time_s is not None and now - self._started_at >= stop.wall_time_s:
             return f"the wall time of {stop.wall_time_s:g} s is over"
         return self._target_reached(stop.target) or self._patience_over(stop.patience)
+
+    @property
+    def waits_for_metrics(self) -> str:
+        """Say which stop rules of a running job wait for metrics that no site reports, or too few; empty: none."""
+        if self._state is not JobState.RUNNING:
+            return ""
+        watched, missing, quorum = watched_metrics(self.spec), self._reported.missing, self._quorum()
+        too_few = (
+            f"{rules_of(watched, metric)} for metric {metric!r} of at least {counted(quorum, 'site')}"
+            for metric in sorted({*watched.values()} - {*missing.values()})
+            if self._scores.lacks_reporters(metric, quorum=quorum)
+        )
+        return "; ".join(filter(None, (self._reported.says(), *too_few)))
+
+    def cannot_end(self) -> str | None:
+        """Say why no stop rule of a running job can ever be reached; None while one may, or not enough is known."""
+        stop = self.spec.stop
+        by_count = (stop.versions, stop.updates, stop.wall_time_s)
+        if any(limit is not None for limit in by_count) or self._reported.missing != watched_metrics(self.spec):
+            return None
+        enough = self._state is JobState.RUNNING and self._reported.enough(self._active)
+        return f"{self._reported.says()}; nothing else ends the job" if enough else None
+
+    def waits_until(self, *, submitted: float, at_least: float) -> float | None:
+        """Return when a job that has not started by then has failed: its wall time after it was submitted.
+
+        But not before `at_least`: sites need a while to come. None without a wall time.
+        """
+        limit = self.spec.stop.wall_time_s
+        return None if limit is None else max(submitted + limit, at_least)
 
     def wall_time_ends_at(self) -> float | None:
         """Return when to ask `stop_reason` again though nothing came; None without a wall time or when not running."""

@@ -259,6 +259,15 @@ class JobSpec(Spec):
                 assert_never(self.strategy)
 
     @model_validator(mode="after")
+    def _something_ends_it(self) -> Self:
+        stop = self.stop
+        if not self.local.evaluate and {stop.versions, stop.updates, stop.wall_time_s} == {None}:
+            raise SpecValueError(
+                "local.evaluate", "is false, and only scores could end this job; leave it out, or give stop.versions"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _discounts(self) -> Self:
         if isinstance(self.strategy, AutoSpec | CalibratedSpec) and self.staleness != PolynomialSpec():
             raise SpecValueError(

@@ -105,6 +105,10 @@ class Scores:
         found = self._reported(metric)
         return mean_of(found) if found and len(found) >= quorum else None
 
+    def lacks_reporters(self, metric: str, *, quorum: int) -> bool:
+        """Whether enough sites have a score, and too few of them one with this metric, for its mean to exist."""
+        return len(self._newest) >= quorum > len(self._reported(metric))
+
     def means_without_one(self, metric: str) -> list[float]:
         """Return the mean once more without each site in turn; none below three sites that report the metric."""
         found = self._reported(metric)

@@ -5,7 +5,7 @@ What lives here: pure functions from views to text. What may not: anything that 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from fedbus.core.membership import SiteState, SiteView
 
@@ -36,6 +36,12 @@ def _place(site: SiteView, *, job: str, now: float) -> tuple[str, str]:
     notes = [f"step {activity.step}/{activity.steps}"] if activity.steps > 0 else []
     notes += [activity.detail] if activity.detail else []
     return activity.activity, f"{site.name} ({', '.join(notes)})" if notes else site.name
+
+
+def in_words(names: Sequence[str]) -> str:
+    """Return 'alpha', 'alpha and beta', 'alpha, beta and gamma'."""
+    *first, last = names
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def clock_words(ahead_s: float) -> str:

@@ -203,6 +203,10 @@ class Ledger:
         """Sites that have ever accepted a job; `ledger_schema.ANYBODY` when a release that kept none began it."""
         return frozenset(str(site) for (site,) in self._rows("SELECT site FROM participants WHERE job = ?", (job,)))
 
+    def sites(self) -> frozenset[str]:
+        """Sites that have ever accepted any job."""
+        return frozenset(str(site) for (site,) in self._rows("SELECT DISTINCT site FROM participants"))
+
     # updates and their chunks
 
     def record_arrivals(

@@ -21,7 +21,7 @@ import structlog
 
 from fedbus.bus import topology as t
 from fedbus.bus.connection import Backoff, Session
-from fedbus.bus.declare import declare
+from fedbus.bus.declare import declare, exists
 from fedbus.bus.publisher import Publisher
 from fedbus.core import events
 from fedbus.core import messages as m
@@ -114,6 +114,8 @@ class Aggregator:
             membership=self._membership,
             score_timeout_s=settings.score_timeout_s,
             checkpoint_interval_s=settings.checkpoint_interval_s,
+            nobody_left_s=settings.nobody_left_s,
+            enrolled=lambda site: exists(self._control, t.site_queue(site)),
             reached=self._reached,
         )
         return self

@@ -31,6 +31,7 @@ from services.aggregator import requests, views
 from services.aggregator.allowance import Allowance
 from services.aggregator.forgetting import Forgetting, NotOverError
 from services.aggregator.job_runner import JobRunner
+from services.aggregator.prospects import unknown_sites
 from services.aggregator.tools import Tools
 from services.aggregator.trouble import words
 
@@ -144,7 +145,8 @@ class FrontDesk:
             self._start_job(row)
             text = f"{envelope.user_id} submitted task {spec.task}"
             await self._tools.announcer.event(events.JOB_SUBMITTED, job, text)
-        return {"accepted": {"job": job}}
+        notes = list((await unknown_sites(spec.sites or (), self._tools)).values())
+        return {"accepted": {"job": job} | ({"notes": notes} if notes else {})}
 
     def _abort(self, job: str, reason: object, user: str) -> dict[str, Any]:
         runner = self._runners.get(job)

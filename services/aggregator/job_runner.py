@@ -32,7 +32,7 @@ from services.aggregator.initial_params import InitialParams
 from services.aggregator.model_keeper import ModelKeeper
 from services.aggregator.model_log import ModelLogWriter
 from services.aggregator.pacing import Pacing
-from services.aggregator.result import result_of
+from services.aggregator.prospects import Prospects
 from services.aggregator.resyncs import Resyncs
 from services.aggregator.scoring import Scoring
 from services.aggregator.tools import Tools
@@ -90,12 +90,21 @@ class JobRunner:
         self._broken: Exception | None = None
         self._resyncs = Resyncs()
         self._scoring = Scoring(self.job, life=self.life, aggregation=self.aggregation, keeper=keeper, tools=tools)
+        self._prospects = Prospects(
+            self.job, life=self.life, tools=tools, submitted_at=row.submitted_at, waits_for=self.waits_to_start_for
+        )
         self.aborting: str | None = None
         """Why a person ends the job; None when nobody does."""
-        self._over: str | None = None
+        self.failing: str | None = None
+        """Why the aggregator gives the job up; None while it does not."""
+        self.over: str | None = None
+        """The stop rule that a running job has reached; None before."""
         self._sites_return_s = sites_return.total_seconds()
         self._layouts = Layouts(wait_s=layouts_wait.total_seconds(), first_wait_s=FIRST_LAYOUT_WAIT.total_seconds())
         self._told_differences = ""
+        self.opened = False
+        """Whether the job was taken up where the ledger says it is."""
+        self._was_at: int | None = None
         self._finish_from = 0.0
         self._scores_until = 0.0
         self._written_at = 0.0
@@ -205,6 +214,13 @@ class JobRunner:
         return None if self._folding is None else self._folding.layout
 
     @property
+    def version(self) -> int | None:
+        """The newest version; while the job is taken up after a restart, the one published last; None: unknown."""
+        if self.opened or self.row.started_at is None:
+            return self.aggregation.version
+        return self._was_at
+
+    @property
     def progress(self) -> tuple[m.JobState, int, int]:
         """Changes whenever the job moves."""
         return self.life.state, self.aggregation.version, self.aggregation.updates
@@ -217,8 +233,18 @@ class JobRunner:
     @property
     def waits_for_sites(self) -> bool:
         """Whether the job runs and nothing is decided, for too few of its sites are there: what comes waits."""
-        running = self.life.state is m.JobState.RUNNING and self._over is None
+        running = self.life.state is m.JobState.RUNNING and self.over is None
         return running and bool(self.aggregation.too_few)
+
+    @property
+    def waits_in_vain(self) -> str:
+        """What the job waits for and may never get; empty when nothing is."""
+        return self._prospects.says if self.over is None else ""
+
+    @property
+    def nobody_left(self) -> str:
+        """Why the job will fail unless a site comes; empty while enough are left."""
+        return self._prospects.nobody_left if self.over is None else ""
 
     def _nudge(self) -> None:
         self.complete.put_nowait(None)
@@ -227,9 +253,14 @@ class JobRunner:
 
     async def open(self) -> None:
         """Take the job up where the ledger says it is."""
+        await self._take_up()
+        self.opened = True
+
+    async def _take_up(self) -> None:
         now = time.monotonic()
         self._participants |= await self._tools.store(self._tools.ledger.participants, self.job)
         self._written_at = await self._tools.store(self._tools.ledger.last_sign_of_life, self.job)
+        self._was_at = await self._tools.store(self._tools.ledger.last_published, self.job)
         for site in self._participants - {ANYBODY}:
             self.life.took_part(site)
         if self.row.layout is not None:
@@ -238,7 +269,7 @@ class JobRunner:
         if self.row.started_at is None:
             return await self._set_state(m.JobState.WAITING)
         self.life.started(now=now - max(0.0, time.time() - self.row.started_at))
-        self._over = self.row.reason if self.row.state == m.JobState.FINISHING else None
+        self.over = self.row.reason if self.row.state == m.JobState.FINISHING else None
         self._finish_from = time.monotonic() + self._sites_return_s
         return await self._event(events.JOB_CONTINUES, await self._continues())
 
@@ -278,10 +309,8 @@ class JobRunner:
             agreed = self._layouts.agreement(self.active(), now=time.monotonic())
             if not await self._initial.take(manifest, agreed, too_late=self._folding is not None):
                 self.sites_changed()
-        elif self._folding is None or self._over is not None or self.life.state is not m.JobState.RUNNING:
-            await self._refuse(
-                manifest, f"the job is {self.life.state if self._over is None else m.JobState.FINISHING}"
-            )
+        elif self._folding is None or self.over is not None or self.life.state is not m.JobState.RUNNING:
+            await self._refuse(manifest, f"the job is {self.life.state if self.over is None else m.JobState.FINISHING}")
         else:
             await self._take_together(self._folding, manifest)
 
@@ -309,11 +338,28 @@ class JobRunner:
             await self._tools.compute(self._keeper.drop, manifest.update_id)
 
     async def _step(self) -> None:
+        """Do what is due; a job that has ended by that leaves what it has."""
         if self._broken is not None:
             raise self._broken
+        await self._end_if_it_must()
+        if not self.life.state.ended:
+            await self._advance()
+        scored = self.life.state is m.JobState.FINISHING and self._scores_are_in()
+        if scored or self.life.state.ended:
+            await self._end()
+
+    async def _end_if_it_must(self) -> None:
+        """A person ends the job, or it waits for what never comes. A job that has a reason to finish does that."""
+        if self.life.state.ended:
+            return
         if self.aborting is not None:
             self.life.aborted(self.aborting, now=time.monotonic())
-            return await self._end_without_export()
+        elif self.failing is not None:
+            self.life.failed(self.failing, now=time.monotonic())
+        elif self.over is None and (in_vain := await self._prospects.look()):
+            self.life.failed(in_vain, now=time.monotonic())
+
+    async def _advance(self) -> None:
         if self._folding is not None and self._resyncs.due(now=time.monotonic()):
             self._folding.snapshot_wanted = True
         if self.life.state is m.JobState.WAITING:
@@ -322,24 +368,22 @@ class JobRunner:
             await self._step_running(self._folding)
         if self.life.state is m.JobState.FINISHING and self._folding is not None:
             await self._folding.snapshot_if_wanted()
-            await self._conclude_if_possible()
-        return None
 
     async def _step_running(self, folding: Folding) -> None:
         await self._say_pause()
         # right after a restart no site has come back yet: a buffer must not be committed for their absence
-        if self._over is None and self.aggregation.active and self.aggregation.commit_due(now=time.monotonic()):
+        if self.over is None and self.aggregation.active and self.aggregation.commit_due(now=time.monotonic()):
             await folding.commit()
         await folding.tell()
         await folding.snapshot_if_wanted()
         await self._scoring.keep_version()
         now = time.monotonic()
-        if self._over is None:
-            self._over = self.life.stop_reason(
+        if self.over is None:
+            self.over = self.life.stop_reason(
                 version=self.aggregation.version, updates=self.aggregation.updates, now=now
             )
-        if self._over is not None and now >= self._finish_from:
-            await self._finish(folding, self._over)
+        if self.over is not None and now >= self._finish_from:
+            await self._finish(folding, self.over)
 
     async def _say_pause(self) -> None:
         """The job pauses, or goes on. Not right after a restart, when no site has come back yet."""
@@ -350,7 +394,7 @@ class JobRunner:
         if paused:
             text = f"paused: {self.aggregation.too_few}; updates that come wait, nothing is lost"
             await self._event(events.JOB_PAUSED, text)
-        elif self._over is None:
+        elif self.over is None:
             await self._event(events.JOB_RESUMED, f"goes on: {', '.join(sorted(self.active()))} are there")
 
     # -------------------------------------------------------------- start
@@ -365,17 +409,17 @@ class JobRunner:
     async def _start_if_possible(self) -> None:
         await self._initial.check_file()
         if self.life.state.ended:
-            return await self._end_without_export()
+            return
         active, now = self.active(), time.monotonic()
         if not self.life.can_start(active):
-            return None
+            return
         found = self._layouts.agreement(active, now=now)
         await self._tell_differences(found)
         if self._folding is None:
             await self._initial.see_to(found, active=active)
         elif self.life.can_start(self._layouts.agreeing(self._folding.layout.digest, active, now=now)):
             await self._start(self._folding)
-        return None
+        return
 
     async def _tell_differences(self, found: Agreement) -> None:
         if self._layouts.differ(self.active()) and found.says != self._told_differences:
@@ -427,27 +471,20 @@ class JobRunner:
         text = f"the last {updates} became no version, for {self.aggregation.kept_back}"
         return reason if "became no version" in reason else f"{reason}; {text}"
 
-    async def _conclude_if_possible(self) -> None:
-        if self.life.missing_scores() and time.monotonic() < self._scores_until:
-            return
-        outcome = await self._scoring.conclude()
-        self.life.concluded(failed=outcome.failed, note=outcome.note, now=time.monotonic())
-        result = {**outcome.result, "reason": self.life.reason}
-        await self._tools.store(self._tools.ledger.set_job, self.job, result=result)
-        await self._say_ended(result)
+    def _scores_are_in(self) -> bool:
+        return not self.life.missing_scores() or time.monotonic() >= self._scores_until
 
-    async def _end_without_export(self) -> None:
-        """An aborted job, or one that failed, has a result as well: how far it came, and with whom."""
-        await self._scoring.drop()
-        result = result_of(self.life, self.aggregation, exported="")
-        await self._tools.store(self._tools.ledger.set_job, self.job, result=result)
-        await self._say_ended(result)
-
-    async def _say_ended(self, result: dict[str, object]) -> None:
+    async def _end(self) -> None:
+        """However a job ends, it leaves its last version and its best, what was measured of them, and who gave what."""
+        outcome = await self._scoring.conclude(has_params=self._folding is not None)
+        if not self.life.state.ended:
+            self.life.concluded(failed=outcome.failed, note=outcome.note, now=time.monotonic())
         state, reason = self.life.state, self.life.reason
+        result = {**outcome.result, "reason": reason}
+        await self._tools.store(self._tools.ledger.set_job, self.job, result=result)
         await self._set_state(state, reason=reason, ended_at=time.time())
         self._tools.reached(Point.ENDED)
-        for site in sorted(self.life.accepted_sites):
+        for site in sorted(self.life.participants):
             await self._tools.announcer.tell(site, m.JobEnded(job=self.job, state=state, reason=reason))
         await self._event(events.JOB_ENDED, f"{state}: {reason}", state=str(state), result=result)
 

@@ -150,27 +150,34 @@ class Jobs:
                         raise
                     pause_s = troubles.pause_s((runner.aggregation.version, runner.aggregation.updates))
                     log.exception("job-trouble", job=job)
-                    if await self._given_up(job, words(exc), pause_s):
+                    if await self._given_up(runner, words(exc), pause_s):
                         return None
                 await asyncio.sleep(pause_s or 0.0)
                 await compute(_nothing)  # what the runner had begun is done
                 await self._take_up_again(job, compute)
 
-    async def _given_up(self, job: str, reason: str, pause_s: float | None) -> bool:
-        """Whether a job in which something went wrong is not taken up again: it has ended, or has now failed."""
+    async def _given_up(self, runner: JobRunner, reason: str, pause_s: float | None) -> bool:
+        """Whether a job in which something went wrong is not taken up again: it has ended, or has now failed.
+
+        One that is given up is taken up once more, only to end: what it has is exported.
+        """
+        job = runner.job
         row = await self._tools.store(self._tools.ledger.job, job)
         if row is None or m.JobState(row.state).ended:
             self._runners.pop(job, None)  # the next start closes it
             return True
-        if pause_s is not None:
+        if runner.failing is None and pause_s is None:
+            runner.failing = f"again and again something went wrong in the aggregator: {reason}"
+            return False
+        if runner.failing is None:
             text = f"something went wrong in the aggregator: {reason}; the job is taken up again in {pause_s:g} s"
             await self._tools.announcer.event(events.JOB_TROUBLE, job, text)
             return False
         self._runners.pop(job, None)
-        await self._fail(job, f"again and again something went wrong in the aggregator: {reason}")
+        await self._fail(job, runner.failing)
         for site in await self._tools.store(self._tools.ledger.participants, job):
             if site != ANYBODY:
-                ended = m.JobEnded(job=job, state=m.JobState.FAILED, reason=reason)
+                ended = m.JobEnded(job=job, state=m.JobState.FAILED, reason=runner.failing)
                 await self._tools.announcer.tell(site, ended)
         return True
 
@@ -182,6 +189,7 @@ class Jobs:
         before = self._runners[job]
         tools = replace(self._tools, compute=compute, session=secrets.token_hex(8))
         self._runners[job] = runner = self._runner(row, tools)
+        runner.failing = before.failing
         if before.aborting is not None:
             runner.abort(before.aborting)
 

@@ -1,13 +1,15 @@
 """What submitters ask: a job spec, an abort, a query; each is answered in JSON when it names a `reply_to`.
 
     key on fedbus.jobs   body                               answer
-    submit.<user>        a job spec                         {"accepted": {"job": ...}}
+    submit.<user>        a job spec                         {"accepted": {"job": ..., "notes": [...]}}
     abort.<job>          {"reason": "..."} or empty         {"aborted": {"job": ...}}
     abort.<job>          {"forget": true}                   {"forgotten": {"job": ..., "disk_bytes": ...}}
     query                {"what": "ended"}                  {"ended": [{"job", "state", "ended_at", "disk_bytes"}]}
     query                {"what": "jobs" | "sites"}         {"jobs": [...]} or {"sites": [...]}
     query                {"what": "job", "job": "..."}      {"job": {...}}
     any of these         what cannot be met                 {"rejected": {"errors": [{"path", "message"}]}}
+
+`notes`, which may be absent, are sentences about what the job will wait for, such as a site that nobody enrolled.
 
 Any AMQP client can send these: no header and no type of fedbus is needed, only JSON and `user_id` (which the broker
 checks; most clients set it when asked).

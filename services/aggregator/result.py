@@ -1,4 +1,4 @@
-"""The result of a finished job, as it is kept in the ledger and shown: JSON-able data."""
+"""The result of a job that has ended, however it did, as it is kept in the ledger and shown: JSON-able data."""
 
 from __future__ import annotations
 
@@ -13,8 +13,14 @@ from services.aggregator.best import Best
 def result_of(
     life: Job, aggregation: Aggregation, *, exported: str, best: Mapping[str, object] | None = None
 ) -> dict[str, object]:
-    """What is kept of a finished job; `exported` is the file with the last version's params, `best` see `best_of`."""
+    """What is kept of a job; `exported` is the file with the last version's params, `best` see `best_of`.
+
+    Where a job has ended without asking for scores of its last version, those stand here that each site gave last.
+    """
     version = aggregation.version
+    scores = life.final_scores(version)
+    if life.state.ended:
+        scores = {**life.last_scores, **scores}
     return {
         "reason": life.reason,
         "version": aggregation.version,
@@ -22,7 +28,7 @@ def result_of(
         "rule": aggregation.chosen,
         "exported": exported,
         "best": None if best is None else dict(best),
-        "scores": {site: _score(score) for site, score in life.final_scores(version).items()}
+        "scores": {site: _score(score, version) for site, score in scores.items()}
         | {
             site: {"metrics": {}, "num_examples": 0, "failed": why} for site, why in life.failed_scores(version).items()
         },
@@ -63,8 +69,10 @@ def why_failed(life: Job, version: int, best: Mapping[str, object] | None) -> st
     return f"{text}; the best finite version, {best['version']}, is exported ({life.reason})"
 
 
-def _score(score: Score) -> dict[str, object]:
-    told = {"metrics": dict(score.metrics), "num_examples": score.num_examples}
+def _score(score: Score, last: int) -> dict[str, object]:
+    told: dict[str, object] = {"metrics": dict(score.metrics), "num_examples": score.num_examples}
+    if score.version != last:
+        told["version"] = score.version
     return told | ({"not_finite": list(score.not_finite)} if score.not_finite else {})
 
 

@@ -75,10 +75,13 @@ class Scoring:
         if self._life.spec.local.evaluate and self._best.wants(version):
             await self._tools.compute(self._best.keep, version, self._keeper.write)
 
-    async def conclude(self) -> Outcome:
-        """Export the last version; what the job leaves behind, of which nothing else stays on disk."""
+    async def conclude(self, *, has_params: bool = True) -> Outcome:
+        """Export the last version; what the job leaves behind, of which nothing else stays on disk.
+
+        has_params: whether there is any version, which a job that never started may lack.
+        """
         version, life = self._aggregation.version, self._life
-        exported = str(await self._tools.compute(self._keeper.export))
+        exported = str(await self._tools.compute(self._keeper.export)) if has_params else ""
         kept = self._best.best
         best = best_of(life, version, kept, exported=exported)
         failed = why_failed(life, version, best)
@@ -90,10 +93,6 @@ class Scoring:
         broken = broken_at(life, version)
         note = f"version {version} scores NaN or infinity at {', '.join(broken)}" if broken and not failed else ""
         return Outcome(result=result, failed=failed, note=note)
-
-    async def drop(self) -> None:
-        """The job has ended without an export."""
-        await self._tools.compute(self._best.close, keep=None)
 
     async def _cannot(self, score: m.ScoreAnswer) -> None:
         reason = score.failed[:MOST_REASON]

@@ -36,6 +36,8 @@ class AggregatorSettings(DaemonSettings):
     checkpoint_interval_s: Annotated[float, Field(ge=0)] = 5.0
     partial_timeout_s: Annotated[float, Field(gt=0)] = 3600.0
     """After so long without a new chunk what came of an update is dropped; its site sends it again when it is back."""
+    nobody_left_s: Annotated[float, Field(gt=0)] = 90.0
+    """After so long with too few sites that have not declined a job has failed. Every job waits for sites as long."""
     threads: Annotated[int, Field(ge=1)] = 1
     keep_updates: bool = False
     """Keep every folded update in STATE_DIR/archive, for `fedbus replay` from version 0: disk that only grows."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from fedbus.core.membership import Membership
@@ -11,11 +12,17 @@ from services.aggregator.announcer import Announcer
 from services.aggregator.workers import Disk, Worker
 
 
+async def everybody(site: str) -> bool:
+    """Every site is enrolled."""
+    return True
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tools:
     """Shared by all jobs; durations in seconds. `session` differs for each process of the aggregator.
 
     compute: of a job, the thread of its tensors; outside of the jobs, the one that reads what people ask for.
+    enrolled: whether the broker has a queue for a site.
     """
 
     session: str
@@ -26,5 +33,7 @@ class Tools:
     membership: Membership
     score_timeout_s: float
     checkpoint_interval_s: float
+    nobody_left_s: float = 90.0
+    enrolled: Callable[[str], Awaitable[bool]] = everybody
     disk: Disk = field(default_factory=Disk)
     reached: Reached = nothing

@@ -8,7 +8,7 @@ from typing import Any
 
 from fedbus.core.membership import Membership, SiteView
 from fedbus.core.messages import JobState
-from fedbus.core.status_text import waiting_sentence
+from fedbus.core.status_text import in_words, waiting_sentence
 from fedbus.store.ledger import JobRow, Ledger
 from services.aggregator.job_runner import JobRunner
 from services.aggregator.result import site_numbers
@@ -24,8 +24,8 @@ def job_line(row: JobRow, runner: JobRunner | None, membership: Membership) -> d
         "job": row.job,
         "name": row.spec.get("name"),
         "task": row.spec.get("task"),
-        "state": str(runner.life.state) if runner else row.state,
-        "version": runner.aggregation.version if runner else result.get("version"),
+        "state": str(_state(runner)) if runner else row.state,
+        "version": runner.version if runner else result.get("version"),
         "updates": runner.aggregation.updates if runner else result.get("updates"),
         "says": says(runner, membership) if runner else row.reason,
         "rule": runner.aggregation.chosen if runner else result.get("rule"),
@@ -70,19 +70,47 @@ def says(runner: JobRunner, membership: Membership) -> str:
     now = time.monotonic()
     if runner.paused:
         return f"paused, nothing is lost: {runner.paused}"
+    if resuming := _resuming(runner):
+        return resuming
     match runner.life.state:
         case JobState.WAITING:
-            what = runner.waits_to_start_for()
+            what = runner.nobody_left or runner.waits_to_start_for()
         case JobState.RUNNING:
-            what = "; ".join(filter(None, (runner.aggregation.waiting_for(), not_finite_text(runner.life))))
-            what += _given_up(runner)
+            what = runner.nobody_left or runner.aggregation.waiting_for() + _given_up(runner)
         case JobState.FINISHING:
             missing = ", ".join(site for _, site in runner.life.missing_scores()) or "nobody"
             what = f"{runner.life.reason}; waiting for scores of {missing}"
         case _:
             return runner.life.reason
+    away = _not_back(runner)
+    not_back = f"not back since the aggregator started: {', '.join(away)}" if away else ""
+    what = "; ".join(filter(None, (runner.waits_in_vain, what, not_finite_text(runner.life), not_back)))
     views = [v for v in membership.views() if v.name in runner.life.accepted_sites]
     return waiting_sentence(what, views, job=runner.job, now=now)
+
+
+def _state(runner: JobRunner) -> JobState:
+    """The job's state; while it is taken up after a restart, the one it was in."""
+    life = runner.life.state
+    if not runner.opened and runner.row.started_at is not None:
+        return JobState(runner.row.state)
+    return JobState.FINISHING if runner.over is not None and life is JobState.RUNNING else life
+
+
+def _resuming(runner: JobRunner) -> str:
+    """After a restart, where a job that had begun is taken up and whom it waits for; empty once a site is back."""
+    if runner.row.started_at is None or runner.life.state.ended or runner.active():
+        return ""
+    if not runner.opened:
+        at = "" if runner.version is None else f" at version {runner.version}"
+        return f"resuming{at}: bringing its model back from disk"
+    away = _not_back(runner)
+    return f"resuming at version {runner.version}: waiting for {in_words(away)} to come back" if away else ""
+
+
+def _not_back(runner: JobRunner) -> list[str]:
+    """Sites that took part before the aggregator was started and have not come back since."""
+    return sorted(runner.life.participants - runner.life.accepted_sites - runner.life.declined_sites.keys())
 
 
 def _given_up(runner: JobRunner) -> str:

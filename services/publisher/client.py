@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, aclosing
 from datetime import timedelta
 from typing import Any, Self
@@ -50,9 +50,10 @@ class Client:
     async def __aexit__(self, *exc: Any) -> bool | None:
         return await self._stack.__aexit__(*exc)
 
-    async def submit(self, spec: JobSpec) -> str:
-        """Submit a job and return its id. Raises JobSpecError when the aggregator refuses it.
+    async def submit(self, spec: JobSpec, *, note: Callable[[str], object] = lambda text: None) -> str:
+        """Submit a job and return its id; `note` is called with what the aggregator remarks on it.
 
+        Raises JobSpecError when the aggregator refuses the job.
         NoAnswerError when nobody answers in time: the spec then waits in its queue.
         """
         try:
@@ -62,6 +63,8 @@ class Client:
                 raise
             waits = "the spec waits on the broker and is taken when an aggregator starts; do not submit it again"
             raise NoAnswerError(f"{exc} {waits}") from exc
+        for text in answer["accepted"].get("notes", ()):
+            note(str(text))
         return str(answer["accepted"]["job"])
 
     async def abort(self, job: str, reason: str | None) -> None:

@@ -68,6 +68,7 @@ class Desk:
             membership=Membership(),
             score_timeout_s=5.0,
             checkpoint_interval_s=0.0,
+            enrolled=is_enrolled,
         )
         self.desk = FrontDesk(
             tools=tools,
@@ -84,6 +85,10 @@ class Desk:
 
     async def asks(self, key: str, body: Any, **properties: Any) -> Any:
         return await self.desk.answer(Delivery(key, body, **properties))  # type: ignore[arg-type]
+
+
+async def is_enrolled(site: str) -> bool:
+    return site in {"mercy", "ucsf"}
 
 
 async def at_once(function: Any, *args: Any, **kwargs: Any) -> Any:
@@ -110,6 +115,12 @@ async def test_a_request_in_which_something_goes_wrong_is_answered_and_so_is_the
     (error,) = (await desk.asks("submit.ana", SPEC))["rejected"]["errors"]
     assert error["message"] == "the aggregator could not do it: RuntimeError: injected; its log says more"
     assert "sites" in await desk.asks("query", {"what": "sites"})
+
+
+async def test_a_submit_is_told_of_sites_that_nobody_enrolled(desk: Desk) -> None:
+    desk.ledger.add_participant("brain", "ucsf", at=1.0)
+    accepted = (await desk.asks("submit.ana", SPEC | {"sites": ["mercy", "uscf"]}))["accepted"]
+    assert accepted["notes"] == ["site uscf is not enrolled at the broker: nearest 'ucsf'"]
 
 
 async def test_a_login_that_asks_without_end_is_told_and_others_are_answered(desk: Desk) -> None:

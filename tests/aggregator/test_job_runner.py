@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from services.aggregator import views
 from services.aggregator.complete import Unwanted
 from services.aggregator.job_runner import LAYOUTS_WAIT, JobRunner
 from services.aggregator.model_keeper import ModelKeeper
-from services.aggregator.params_file import read_params
+from services.aggregator.params_file import read_params, write_params
 from services.aggregator.tools import Tools
 
 LAYOUT = Layout.of([TensorSpec(name="w", shape=(10,), dtype="float32")])
@@ -84,7 +84,15 @@ async def at_once(function: Callable[..., Any], *args: Any, **kwargs: Any) -> An
 class House:
     """One life of the aggregator with one job; a new House in the same folder is the aggregator restarted."""
 
-    def __init__(self, folder: Path, *, layouts_wait: timedelta = LAYOUTS_WAIT, **spec: Any) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        layouts_wait: timedelta = LAYOUTS_WAIT,
+        nobody_left_s: float = 60.0,
+        enrolled: Collection[str] | None = None,
+        **spec: Any,
+    ) -> None:
         job = {
             "name": "heart",
             "task": "t",
@@ -102,6 +110,10 @@ class House:
         self.keeper = ModelKeeper(
             "heart", parsed, ledger=self.ledger, spool=self.spool, folder=folder / "job", params_dir=folder
         )
+
+        async def is_enrolled(site: str) -> bool:
+            return enrolled is None or site in enrolled
+
         tools = Tools(
             session="s",
             ledger=self.ledger,
@@ -111,6 +123,8 @@ class House:
             membership=self.membership,
             score_timeout_s=5.0,
             checkpoint_interval_s=0.0,
+            nobody_left_s=nobody_left_s,
+            enrolled=is_enrolled,
         )
         self.runner = JobRunner(
             row,
@@ -135,6 +149,24 @@ class House:
         join = m.Join(site=site, session="s", tasks=("t",), fedbus_version="0.1.0")
         self.membership.joined(join, now=time.monotonic())
         await self.runner.on_answer(m.OfferAnswer(site=site, job="heart", accepted=True, layout=layout))
+
+    async def declines(self, site: str, reason: str) -> None:
+        """A site is there and takes no part."""
+        join = m.Join(site=site, session="s", tasks=("t",), fedbus_version="0.1.0")
+        self.membership.joined(join, now=time.monotonic())
+        await self.runner.on_answer(m.OfferAnswer(site=site, job="heart", accepted=False, reason=reason))
+
+    async def trains(self, *sites: str) -> None:
+        """The job is open and runs with these sites."""
+        await self.runner.open()
+        for site in sites:
+            await self.accepts(site)
+        self.makes_initial(min(sites), torch.zeros(LAYOUT.numel))
+        await self.runs(has_state(self, m.JobState.RUNNING))
+
+    @property
+    def says(self) -> str:
+        return views.says(self.runner, self.membership)
 
     async def scores(self, site: str, version: int, auc: float) -> None:
         answer = m.ScoreAnswer(site=site, job="heart", version=version, metrics={"auc": auc}, num_examples=9)
@@ -747,3 +779,191 @@ async def test_the_first_update_of_a_stolen_login_does_not_ruin_the_params_for_g
             "va: it says that it has 1000000000000 examples; they count as 10000, 100 times what the median of the "
             "other sites has",
         ]
+
+
+# ------------------------------------------------------------------ what is waited for in vain, and what is left of it
+
+PLAIN_BUFFER = {"strategy": {"kind": "buffered", "buffer": 1}, "server_optimizer": {"kind": "plain", "lr": 1.0}}
+
+
+async def test_a_job_whose_target_no_site_reports_says_so_and_fails_with_its_newest_version_exported(
+    tmp_path: Path,
+) -> None:
+    # given a job that ends by nothing but a metric which its sites spell differently
+    house = House(tmp_path, stop={"target": {"metric": "AUC", "at_least": 0.5}}, **PLAIN_BUFFER)
+    await house.trains("mercy", "ucsf")
+    # when the first score comes
+    await house.scores("mercy", 0, 0.9)
+    in_vain = "the stop rule target waits for metric 'AUC', sites report auc: nearest 'auc'"
+    await house.runs(lambda: (events.JOB_WAITING, in_vain) in house.announcer.events)
+    # then everybody may read it, and the job goes on until all have scored a few
+    assert house.says.startswith(in_vain)
+    for version in range(1, 4):
+        house.sends("mercy", version)
+        await house.runs(lambda version=version: house.runner.aggregation.version == version)
+        assert house.row.state == "running"
+        for site in ("mercy", "ucsf"):
+            await house.scores(site, version, 0.9)
+    await house.runs(has_state(house, m.JobState.FAILED))
+    # and then it has failed with that reason, and leaves what it has
+    assert house.row.reason == f"{in_vain}; nothing else ends the job"
+    result = house.row.result
+    assert read_params(Path(result["exported"]), LAYOUT).tolist() == pytest.approx([0.3] * LAYOUT.numel)
+    assert result["scores"]["ucsf"] == {"metrics": {"auc": 0.9}, "num_examples": 9}
+
+
+async def test_a_site_that_is_not_enrolled_is_named_with_the_nearest_and_waited_for(tmp_path: Path) -> None:
+    # given a job that names a site which nobody has enrolled, and one that is not there yet
+    house = House(tmp_path, sites=["mercy", "uscf", "va"], min_sites=2, enrolled={"mercy", "ucsf", "va"})
+    await house.runner.open()
+    await house.accepts("mercy")
+    house.membership.joined(
+        m.Join(site="ucsf", session="s", tasks=("t",), fedbus_version="0.1.0"), now=time.monotonic()
+    )
+    # when it waits
+    unknown = "site uscf is not enrolled at the broker: nearest 'ucsf'"
+    await house.runs(lambda: (events.JOB_WAITING, unknown) in house.announcer.events)
+    # then it says so as long as it waits
+    assert house.says.startswith(f"{unknown}; waiting for sites: 1 of 2 accepted")
+    assert house.row.state == "waiting for sites"
+
+
+async def test_a_job_that_every_site_has_declined_says_so_at_once_and_fails_with_the_reasons(tmp_path: Path) -> None:
+    house = House(tmp_path, nobody_left_s=0.3)
+    await house.runner.open()
+    await house.declines("mercy", "no task t here")
+    await house.declines("ucsf", "the disk is full")
+    left = "no site is left to take part: mercy: no task t here; ucsf: the disk is full"
+    await house.runs(has_state(house, m.JobState.FAILED))
+    assert (events.JOB_WAITING, f"{left}; the job fails in 0 s unless a site comes") in house.announcer.events
+    assert house.row.reason == left
+
+
+async def test_a_job_that_its_last_site_gives_up_fails_and_leaves_its_newest_version(tmp_path: Path) -> None:
+    house = House(tmp_path, nobody_left_s=0.2, **STOPS_AT_3)
+    await house.trains("mercy")
+    house.sends("mercy", 1)
+    await house.runs(lambda: house.runner.aggregation.version == 1)
+    trouble = m.TrainerTrouble(site="mercy", job="heart", error="CUDA is broken", restarts=5, fatal=True)
+    await house.runner.on_trouble(trouble)
+    await house.runs(has_state(house, m.JobState.FAILED))
+    assert house.row.reason == "no site is left to take part: mercy: CUDA is broken"
+    assert read_params(Path(house.row.result["exported"]), LAYOUT).tolist() == pytest.approx([0.1] * LAYOUT.numel)
+
+
+async def test_a_site_that_tries_again_in_time_is_enough(tmp_path: Path) -> None:
+    # given a job that its one site has declined
+    house = House(tmp_path, nobody_left_s=30.0)
+    await house.runner.open()
+    await house.declines("mercy", "no task t here")
+    await house.runs(lambda: "no site is left" in house.says)
+    # when somebody mends that site
+    await house.accepts("mercy")
+    house.makes_initial("mercy", torch.zeros(LAYOUT.numel))
+    # then the job runs, and says nothing of it any more
+    await house.runs(has_state(house, m.JobState.RUNNING))
+    assert "is left" not in house.says
+
+
+@pytest.mark.parametrize("sites", [[], ["mercy"]], ids=["nobody came", "one of two came"])
+async def test_a_job_that_never_starts_ends_by_its_wall_time(tmp_path: Path, sites: list[str]) -> None:
+    house = House(tmp_path, min_sites=2, nobody_left_s=0.3, stop={"wall_time_s": 0.1})
+    await house.runner.open()
+    for site in sites:
+        await house.accepts(site)
+    await house.runs(has_state(house, m.JobState.FAILED))
+    assert house.row.reason == (
+        f"not started within its wall time of 0.1 s: waiting for sites: {len(sites)} of 2 accepted"
+    )
+    assert house.row.result["exported"] == ""
+
+
+async def test_a_job_whose_sites_have_no_place_for_it_yet_waits_beyond_its_wall_time(tmp_path: Path) -> None:
+    # given a site that says that other jobs have all its places
+    house = House(tmp_path, nobody_left_s=0.3, stop={"wall_time_s": 0.1})
+    await house.runner.open()
+    await house.accepts("mercy", layout="")
+
+    def says(activity: str) -> None:
+        doing = m.JobActivity(job="heart", activity=activity, version=-1)
+        house.membership.status(
+            m.SiteStatus(site="mercy", session="s", lease_s=60.0, jobs=(doing,)), now=time.monotonic()
+        )
+
+    says("queued")
+    long_after = time.monotonic() + 0.8
+    await house.runs(lambda: time.monotonic() > long_after)
+    assert house.row.state == "waiting for sites"
+    # when it has a place, and yet nothing comes of it
+    says("loading data")
+    await house.runs(has_state(house, m.JobState.FAILED))
+    assert house.row.reason.startswith("not started within its wall time of 0.1 s: ")
+
+
+async def test_an_aborted_job_leaves_its_newest_and_its_best_version_and_what_its_sites_measured(
+    tmp_path: Path,
+) -> None:
+    # given a job whose version 1 was the best, and one of whose sites has left since
+    house = House(tmp_path, stop={"versions": 99}, **PLAIN_BUFFER)
+    await house.trains("mercy", "ucsf")
+    for version, loss in enumerate([0.9, 0.2, 0.4]):
+        if version:
+            house.sends("mercy", version)
+        kept = house.keeper.best_folder / f"v{version:08d}.safetensors"
+        await house.runs(kept.exists)
+        for site in ("mercy", "ucsf"):
+            await house.scores_loss(site, version, loss)
+    house.sends("mercy", 3)
+    await house.runs(lambda: house.runner.aggregation.version == 3)
+    await house.scores_loss("mercy", 3, 0.3)
+    leaves(house, "ucsf")
+    # when a person ends it
+    house.runner.abort("aborted by ana: seen enough")
+    await house.runs(has_state(house, m.JobState.ABORTED))
+    # then everything is there that a finished job leaves
+    result = house.row.result
+    assert (result["version"], result["updates"], result["reason"]) == (3, 3, "aborted by ana: seen enough")
+    assert read_params(Path(result["exported"]), LAYOUT).tolist() == pytest.approx([0.3] * LAYOUT.numel)
+    assert (result["best"]["version"], result["best"]["value"]) == (1, 0.2)
+    assert read_params(Path(result["best"]["exported"]), LAYOUT).tolist() == pytest.approx([0.1] * LAYOUT.numel)
+    # and of which version each score is
+    assert result["scores"]["mercy"] == {"metrics": {"loss": 0.3}, "num_examples": 9}
+    assert result["scores"]["ucsf"] == {"metrics": {"loss": 0.4}, "num_examples": 9, "version": 2}
+
+
+async def test_a_job_whose_params_file_does_not_fit_has_failed_on_record(tmp_path: Path) -> None:
+    house = House(tmp_path, initial_params="start.safetensors")
+    other = Layout.of([TensorSpec(name="v", shape=(3,), dtype="float32")])
+    write_params(tmp_path / "start.safetensors", torch.zeros(3), other, {}, durably=False)
+    await house.runner.open()
+    await house.accepts("mercy")
+    await house.runs(lambda: bool(house.announcer.asked(m.InitialParamsRequest)))
+    house.makes_initial("mercy", torch.zeros(LAYOUT.numel))
+    await house.runs(has_state(house, m.JobState.FAILED))
+    assert "start.safetensors" in house.row.reason
+    assert events.JOB_ENDED in dict(house.announcer.events)
+
+
+async def test_a_running_job_says_after_a_restart_that_it_is_resumed_and_whom_it_waits_for(tmp_path: Path) -> None:
+    # given a job of two sites at version 1, and an aggregator that is started anew
+    house = House(tmp_path, min_sites=2, **STOPS_AT_3)
+    await house.trains("mercy", "ucsf")
+    house.sends("mercy", 1)
+    await house.runs(lambda: house.runner.aggregation.version == 1)
+    house = House(tmp_path, min_sites=2, **STOPS_AT_3)
+    # when it has not even read its model
+    line = views.job_line(house.row, house.runner, house.membership)
+    assert (line["state"], line["version"]) == ("running", None)
+    assert line["says"] == "resuming: bringing its model back from disk"
+    # and when no site is back yet
+    await house.runner.open()
+    line = views.job_line(house.row, house.runner, house.membership)
+    assert (line["state"], line["version"]) == ("running", 1)
+    assert line["says"] == "resuming at version 1: waiting for mercy and ucsf to come back"
+    # and when one is
+    await house.accepts("mercy")
+    assert house.says.startswith("paused: 1 of 2 sites is there")
+    assert house.says.split("; ")[2] == "not back since the aggregator started: ucsf"
+    # then it says nothing of it any more when all are
+    await house.accepts("ucsf")
+    assert "back" not in house.says

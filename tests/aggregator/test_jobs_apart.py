@@ -32,6 +32,7 @@ from fedbus.store.spool import Spool
 from fedbus.tensors import codec
 from services.aggregator.announcer import Announcer
 from services.aggregator.jobs import Jobs
+from services.aggregator.params_file import read_params
 from services.aggregator.settings import AggregatorSettings
 from services.aggregator.tools import Tools
 from services.aggregator.workers import Disk, Worker
@@ -277,6 +278,27 @@ async def test_a_job_that_cannot_be_taken_up_has_failed_with_the_reason_and_the_
         assert row is not None
         assert "injected for good" in row.reason
         await house.goes_on(GOOD)
+
+
+async def test_a_job_that_is_given_up_leaves_the_version_that_it_had(tmp_path: Path, vhost: Any) -> None:
+    async with opened(tmp_path, vhost) as house:
+        # given a job at version 1
+        await house.begin(BAD)
+        await house.goes_on(BAD)
+        # when something goes wrong in it again and again
+        while house.state(BAD) != "failed":
+            runner = house.jobs.runners[BAD]
+            await until(lambda runner=runner: runner.life.state is m.JobState.RUNNING)
+            runner.broke(RuntimeError("injected"))
+            await until(lambda runner=runner: house.jobs.runners.get(BAD) is not runner)
+            await until(lambda: house.state(BAD) == "failed" or not house.jobs.runners[BAD].failing)
+        # then its version is there to be used
+        row = house.ledger.job(BAD)
+        assert row is not None
+        assert row.reason == "again and again something went wrong in the aggregator: RuntimeError: injected"
+        assert row.result is not None
+        assert row.result["version"] == 1
+        assert read_params(Path(row.result["exported"]), LAYOUT).shape == (LAYOUT.numel,)
 
 
 async def test_a_job_that_a_person_aborts_while_it_is_taken_up_again_is_aborted(tmp_path: Path, vhost: Any) -> None:

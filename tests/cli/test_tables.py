@@ -72,6 +72,18 @@ def test_best_version_and_what_is_not_finite_are_shown_and_sites_that_sent_nothi
     assert "ucsf could not score the last version: no test data" in text
 
 
+def test_a_job_that_was_ended_shows_of_which_version_each_score_is() -> None:
+    numbers = {"updates": 0, "refused": 0, "mean_staleness": 0.0}
+    scores = {
+        "mercy": {"metrics": {"loss": 0.25}, "num_examples": 9},
+        "ucsf": {"metrics": {"loss": 0.5}, "num_examples": 9, "version": 5},
+    }
+    sites = dict.fromkeys(("mercy", "ucsf", "va"), numbers)
+    lines = shown(*job_tables(JOB | {"result": {"scores": scores}, "sites": sites})).splitlines()
+    found = {words[0]: words[4:] for line in lines if (words := line.split()) and words[0] in sites}
+    assert found == {"mercy": ["7", "0.250"], "ucsf": ["5", "0.500"], "va": []}
+
+
 # ------------------------------------------------------------------ what sites and others say
 
 HOSTILE = "\x1b[2J\r\n\u202e[red]:smile:"

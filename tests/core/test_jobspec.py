@@ -104,6 +104,11 @@ def test_every_problem_is_reported_with_its_path() -> None:
     [
         ({"learningrate": 1}, "learningrate", "unknown key; known here: chunk_bytes, "),
         ({"seeds": 1}, "seeds", "unknown key; did you mean 'seed'?"),
+        (
+            {"local": LOCAL | {"evaluate": False}, "stop": {"target": {"metric": "auc", "at_least": 0.9}}},
+            "local.evaluate",
+            "is false, and only scores could end this job",
+        ),
         ({"steps": 1}, "steps", "unknown key here; it belongs at local.steps"),
         ({"local": LOCAL | {"batchsize": 1}}, "local.batchsize", "unknown key; did you mean 'batch_size'?"),
         (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
@@ -31,6 +32,15 @@ def test_aborted_job_stops_the_training_and_its_files_go(manned_house, aborted):
     wait_until(lambda: not files.exists(), within=timedelta(seconds=10), what="the end of the job's files")
     # and the job says who ended it and why
     assert manned_house.job(aborted)["says"] == "aborted by submitter: wrong data"
+
+
+def test_aborted_job_leaves_its_newest_version_and_fedbus_show_names_it(manned_house, aborted):
+    detail = manned_house.job(aborted)
+    assert detail["version"] >= 1
+    assert Path(detail["result"]["exported"]).is_file()
+    assert detail["sites"]["cleveland"]["updates"] >= 1
+    shown = manned_house.fedbus("show", aborted)
+    assert detail["result"]["exported"] in "".join(shown.out.split())
 
 
 def test_site_that_was_away_at_the_end_drops_its_files_when_it_is_back(manned_house, aborted):

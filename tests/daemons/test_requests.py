@@ -117,7 +117,10 @@ def test_task_that_no_site_has_leaves_the_job_waiting_with_the_reason(house):
     # when a job asks for a task that is not installed there
     job = house.submit(task="mri")
     house.aggregator.wait_for("site-declined", job=job)
-    # then the job waits and says who declined and why
+    # then the job waits and says who declined and why, and until when it waits
+    said = house.aggregator.wait_for("job-waiting", job=job)["text"]
+    assert said.startswith("no site is left to take part: cleveland: task 'mri' is not installed here")
+    assert said.endswith(" unless a site comes")
     row = house.job(job)
     assert row["state"] == JobState.WAITING
-    assert "0 of 1 accepted; declined: cleveland (task 'mri' is not installed here" in row["says"]
+    assert row["says"].startswith("no site is left to take part: cleveland: ")

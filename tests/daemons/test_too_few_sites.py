@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 QUICK = {"status_interval_s": 0.5, "step_delay_s": 0.02}
 
 
@@ -47,3 +49,19 @@ def test_every_version_comes_from_as_many_sites_as_the_job_promised(house):
     # and `fedbus show` lists both
     shown = house.fedbus("show", together, "-o", "json").json
     assert shown["sites"].keys() == {"cleveland", "hungary"}
+
+
+def test_watching_a_job_that_every_site_declines_ends_with_the_reasons(house):
+    # given a site that takes part only where every version comes from two sites
+    house.start_aggregator(nobody_left_s=0.5)
+    site = house.start_site("hungary", min_contributors=2, **QUICK)
+    site.wait_for("site-ready")
+    # when a job is watched that does not promise that, and that names a site by a name which nobody has
+    spec = house.spec(sites=["hungary", "clevelnd"], min_sites=2, stop={"versions": 2})
+    said = house.fedbus("submit", "-", "--watch", stdin=json.dumps(spec))
+    # then it is told of the name at once, and in the end of the reason
+    assert said.err == "note: site clevelnd is not enrolled at the broker\n"
+    assert said.code == 1
+    *_, last = said.out.splitlines()
+    assert "failed: only clevelnd of the 2 sites it needs is left to take part: hungary: " in last
+    assert last.endswith("set min_contributors: 2 in the job")
