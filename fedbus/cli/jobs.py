@@ -101,9 +101,8 @@ def abort(
 
 
 def _with_client(work: Callable[[Client], Awaitable[R]], broker_url: str | None) -> R:
-    import asyncio
-
     from fedbus.runtime.logging import configure_logging
+    from fedbus.runtime.process import run_async
     from services.publisher.client import Client
     from services.publisher.settings import PublisherSettings
 
@@ -114,7 +113,7 @@ def _with_client(work: Callable[[Client], Awaitable[R]], broker_url: str | None)
         async with Client(settings) as client:
             return await work(client)
 
-    return asyncio.run(run())
+    return run_async(run())
 
 
 async def _watch(client: Client, job: str, *, as_json: bool = False) -> int:

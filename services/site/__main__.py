@@ -1,7 +1,13 @@
 """`python -m services.site`: settings from FEDBUS_* and the TOML file."""
 
-import sys
+from fedbus.runtime.process import run_process
 
-from services.site.start import start
 
-sys.exit(start())
+def main() -> int:
+    """Run the daemon; imported here, so that Ctrl-C is heard from the first moment on."""
+    from services.site.start import start
+
+    return start()
+
+
+run_process(main)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from fedbus.cli import app
+from fedbus.cli import commands
 from fedbus.errors import SettingsError
 from fedbus.runtime.settings import DaemonSettings
 from services.aggregator.settings import AggregatorSettings
@@ -140,7 +140,9 @@ def test_a_setting_without_a_flag_does_not_name_one() -> None:
 
 
 @pytest.mark.parametrize(
-    ("daemon", "command"), [(SiteSettings, app.site), (AggregatorSettings, app.aggregator)], ids=["site", "aggregator"]
+    ("daemon", "command"),
+    [(SiteSettings, commands.site), (AggregatorSettings, commands.aggregator)],
+    ids=["site", "aggregator"],
 )
 def test_the_flags_that_errors_name_are_those_of_the_command(daemon: type[DaemonSettings], command: object) -> None:
     parameters = inspect.signature(command).parameters  # type: ignore[arg-type]

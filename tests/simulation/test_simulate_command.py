@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from fedbus.cli.app import app
+from fedbus.cli.commands import app
 from fedbus.errors import SettingsError
 
 JOB = """

@@ -1,0 +1,150 @@
+"""The commands of `fedbus`. Every import that costs time is inside its command, so that `--help` answers at once."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fedbus.cli import jobs
+from fedbus.cli.bench_compare import bench_app
+from fedbus.cli.broker import broker_app
+from fedbus.cli.chaos import chaos
+from fedbus.cli.replay import replay
+from fedbus.cli.simulate import simulate
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    help="Asynchronous federated learning over RabbitMQ. Start with `fedbus demo`.",
+    epilog="Settings: flags, FEDBUS_* environment, a TOML file named by FEDBUS_CONFIG.",
+)
+app.add_typer(broker_app, name="broker")
+app.add_typer(bench_app, name="bench")
+
+BrokerUrl = Annotated[
+    str | None, typer.Option("--broker-url", help="amqp(s)://user:password@host/vhost; better: FEDBUS_BROKER_URL.")
+]
+
+
+def show_version(wanted: bool) -> None:
+    """Print the version and leave."""
+    if wanted:
+        from fedbus import __version__
+
+        typer.echo(f"fedbus {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    config: Annotated[Path | None, typer.Option(help="TOML file with settings.", envvar="FEDBUS_CONFIG")] = None,
+    version: Annotated[
+        bool, typer.Option("--version", callback=show_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Settings that hold for every command."""
+    if config is not None:
+        os.environ["FEDBUS_CONFIG"] = str(config)
+
+
+@app.command()
+def demo(
+    json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the facts there too.")] = None,
+    keep: Annotated[Path | None, typer.Option(metavar="DIR", help="Keep state and logs in this folder.")] = None,
+) -> None:
+    """Train one model across four hospitals on this machine, with real processes and a real RabbitMQ."""
+    from fedbus.bench.demo.run import run_demo
+
+    raise typer.Exit(run_demo(json_file=json_file, keep=keep))
+
+
+@app.command()
+def aggregator(
+    state_dir: Annotated[
+        Path | None, typer.Option(help="Ledger, spool and checkpoints.", show_default="$FEDBUS_HOME/aggregator")
+    ] = None,
+    broker_url: BrokerUrl = None,
+    params_dir: Annotated[
+        Path | None, typer.Option(help="Where `initial_params` are found.", show_default="STATE_DIR/params")
+    ] = None,
+    keep_updates: Annotated[
+        bool | None, typer.Option("--keep-updates", help="Keep every folded update on disk, for `fedbus replay`.")
+    ] = None,
+    log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.")] = None,
+    log_format: Annotated[str | None, typer.Option(help="auto, json or console.")] = None,
+) -> None:
+    """Run the aggregator daemon until a signal."""
+    from services.aggregator.start import start
+
+    code = start(
+        state_dir=state_dir,
+        broker_url=broker_url,
+        params_dir=params_dir,
+        keep_updates=keep_updates,
+        log_level=log_level,
+        log_format=log_format,
+    )
+    raise typer.Exit(code)
+
+
+@app.command()
+def site(
+    name: Annotated[str | None, typer.Option(help="Name of the site: its login at the broker.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Folder with this site's data.")] = None,
+    state_dir: Annotated[
+        Path | None, typer.Option(help="Outbox and model files.", show_default="$FEDBUS_HOME/sites/NAME")
+    ] = None,
+    broker_url: BrokerUrl = None,
+    tasks: Annotated[
+        list[str] | None,
+        typer.Option("--task", help="A task that may run here; once per task. Default: all installed."),
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")] = None,
+    threads: Annotated[int | None, typer.Option(help="Torch threads of the trainer.")] = None,
+    min_contributors: Annotated[
+        int | None, typer.Option(help="Only jobs that make every version of updates of so many sites.")
+    ] = None,
+    min_batch_size: Annotated[int | None, typer.Option(help="Only jobs whose local batches are as large.")] = None,
+    max_in_flight: Annotated[int | None, typer.Option(help="Updates that may await their receipt.")] = None,
+    status_interval_s: Annotated[float | None, typer.Option(help="Seconds between two status messages.")] = None,
+    slowdown: Annotated[float | None, typer.Option(help="Train so many times slower (demonstrations).")] = None,
+    step_delay_s: Annotated[float | None, typer.Option(help="Pause after each step (demonstrations).")] = None,
+    log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.")] = None,
+    log_format: Annotated[str | None, typer.Option(help="auto, json or console.")] = None,
+) -> None:
+    """Run a site daemon until a signal."""
+    from services.site.start import start
+
+    code = start(
+        site_name=name,
+        site_data=data,
+        site_state_dir=state_dir,
+        broker_url=broker_url,
+        tasks=tuple(tasks) if tasks else None,
+        device=device,
+        threads=threads,
+        min_contributors=min_contributors,
+        min_batch_size=min_batch_size,
+        max_in_flight=max_in_flight,
+        status_interval_s=status_interval_s,
+        slowdown=slowdown,
+        step_delay_s=step_delay_s,
+        log_level=log_level,
+        log_format=log_format,
+    )
+    raise typer.Exit(code)
+
+
+app.command()(jobs.submit)
+app.command("jobs")(jobs.list_jobs)
+app.command()(jobs.show)
+app.command("sites")(jobs.list_sites)
+app.command()(jobs.watch)
+app.command()(jobs.abort)
+app.command()(replay)
+app.command()(simulate)
+app.command()(chaos)
