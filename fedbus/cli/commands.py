@@ -14,6 +14,7 @@ from fedbus.cli.broker import broker_app
 from fedbus.cli.chaos import chaos
 from fedbus.cli.replay import replay
 from fedbus.cli.simulate import simulate
+from services.names import check_names
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -49,6 +50,7 @@ def root(
     """Settings that hold for every command."""
     if config is not None:
         os.environ["FEDBUS_CONFIG"] = str(config)
+    check_names()
 
 
 @app.command()

@@ -6,7 +6,9 @@ from fedbus.runtime.process import run_process
 def main() -> int:
     """Run the daemon; imported here, so that Ctrl-C is heard from the first moment on."""
     from services.aggregator.start import start
+    from services.names import check_names
 
+    check_names()
     return start()
 
 

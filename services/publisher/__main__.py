@@ -29,6 +29,9 @@ def main() -> int:
     if len(sys.argv) == 1:
         print("usage: python -m services.publisher JOB.yaml ...", file=sys.stderr)
         return 2
+    from services.names import check_names
+
+    check_names()
     try:
         texts = [Path(path).read_text() for path in sys.argv[1:]]
     except (OSError, UnicodeDecodeError) as exc:

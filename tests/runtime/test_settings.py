@@ -225,3 +225,16 @@ def test_an_error_hides_the_values_that_led_to_it_also_in_its_chain() -> None:
         site(broker_url=[SECRET])
     assert caught.value.__cause__ is None
     assert caught.value.__suppress_context__
+
+
+def test_a_user_without_a_home_is_told_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("FEDBUS_HOME")
+    monkeypatch.setenv("HOME", "relative")
+    with pytest.raises(SettingsError, match="has no home, set FEDBUS_HOME"):
+        AggregatorSettings.load()
+
+
+@pytest.mark.parametrize("value", ["inf", "nan", "-1"])
+def test_seconds_are_a_number_above_zero(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FEDBUS_STATUS_INTERVAL_S", value)
+    assert "status_interval_s: input should be" in refused()
