@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from fedbus.cli import jobs
 from fedbus.cli.bench_compare import bench_app
@@ -23,8 +24,9 @@ app = typer.Typer(
     help="Asynchronous federated learning over RabbitMQ. Start with `fedbus demo`.",
     epilog="Settings: flags, FEDBUS_* environment, a TOML file named by FEDBUS_CONFIG.",
 )
+TRY = "Try and measure"
 app.add_typer(broker_app, name="broker")
-app.add_typer(bench_app, name="bench")
+app.add_typer(bench_app, name="bench", rich_help_panel=TRY)
 
 BrokerUrl = Annotated[
     str | None, typer.Option("--broker-url", help="amqp(s)://user:password@host/vhost; better: FEDBUS_BROKER_URL.")
@@ -53,7 +55,7 @@ def root(
     check_names()
 
 
-@app.command()
+@app.command(rich_help_panel=TRY)
 def demo(
     json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the facts there too.")] = None,
     keep: Annotated[Path | None, typer.Option(metavar="DIR", help="Keep state and logs in this folder.")] = None,
@@ -148,5 +150,21 @@ app.command("sites")(jobs.list_sites)
 app.command()(jobs.watch)
 app.command()(jobs.abort)
 app.command()(replay)
-app.command()(simulate)
-app.command()(chaos)
+app.command(rich_help_panel=TRY)(simulate)
+app.command(rich_help_panel=TRY)(chaos)
+
+
+class _Command(TyperCommand):
+    """A command whose help has no type behind a flag: `--watch` takes no <bool>."""
+
+    def get_params(self, ctx: Any) -> Any:
+        params = super().get_params(ctx)
+        for param in params:
+            if getattr(param, "is_flag", False):
+                param.metavar = ""
+        return params
+
+
+for _typer in (app, broker_app, bench_app):
+    for _info in _typer.registered_commands:
+        _info.cls = _Command

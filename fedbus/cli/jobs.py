@@ -134,4 +134,4 @@ def print_event(event: Event, *, as_json: bool) -> None:
         typer.echo(json.dumps(dataclasses.asdict(event)))
     else:
         at = datetime.fromtimestamp(event.at).astimezone()
-        typer.echo(f"{at:%H:%M:%S}  {printable(event.kind):<18} {printable(event.text)}")
+        typer.echo(f"{at:%H:%M:%S%z}  {printable(event.kind):<18} {printable(event.text)}")
