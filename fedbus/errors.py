@@ -21,7 +21,8 @@ FedbusError
 │   ├── NoAnswerError        a request got no reply in time
 │   └── PublishError         a publish was refused and would be refused again
 │       └── UnroutableError  no queue takes messages with this exchange and routing key
-└── NodeError            the private RabbitMQ node cannot be started or stopped
+├── NodeError            the private RabbitMQ node cannot be started or stopped
+└── OutputError          what a command prints cannot be written
 """
 
 from __future__ import annotations
@@ -143,3 +144,7 @@ class UnroutableError(PublishError):
 
 class NodeError(FedbusError):
     """The private RabbitMQ node cannot be started or stopped."""
+
+
+class OutputError(FedbusError):
+    """Standard output is full, closed or broken."""

@@ -141,9 +141,8 @@ def abort(
 
 def with_client(work: Callable[[Client], Awaitable[R]], broker_url: str | None) -> R:
     """Connect as submitter, ask what `work` asks, and return what it returns."""
-    import asyncio
-
     from fedbus.runtime.logging import configure_logging
+    from fedbus.runtime.process import run_async
     from services.publisher.client import Client
     from services.publisher.settings import PublisherSettings
 
@@ -154,7 +153,7 @@ def with_client(work: Callable[[Client], Awaitable[R]], broker_url: str | None) 
         async with Client(settings) as client:
             return await work(client)
 
-    return asyncio.run(run())
+    return run_async(run())
 
 
 async def _watch(client: Client, job: str, *, as_json: bool = False) -> int:
@@ -175,4 +174,4 @@ def print_event(event: Event, *, as_json: bool) -> None:
         typer.echo(json.dumps(dataclasses.asdict(event)))
     else:
         at = datetime.fromtimestamp(event.at).astimezone()
-        typer.echo(f"{at:%H:%M:%S}  {printable(event.kind):<18} {printable(event.text)}")
+        typer.echo(f"{at:%H:%M:%S%z}  {printable(event.kind):<18} {printable(event.text)}")

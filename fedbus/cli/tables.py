@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from datetime import datetime
 from typing import Any
 
+import typer
 from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.table import Table
@@ -15,12 +17,22 @@ from fedbus.core.status_text import clock_words, span
 from fedbus.runtime.printable import printable
 from fedbus.runtime.terminal import Terminal, said
 
+WIDE = 10_000
+"""Columns of what is no terminal: no line is as long."""
+
 
 def print_tables(*tables: RenderableType) -> None:
-    """Print to standard output, plain when it is no terminal."""
+    """Print to standard output; into a pipe or file whole lines, neither cut nor padded."""
     console = Terminal()
-    for table in tables:
-        console.print(table)
+    if console.is_terminal:
+        for table in tables:
+            console.print(table)
+        return
+    console = Terminal(width=None if "COLUMNS" in os.environ else WIDE)  # who sets it wants it
+    with console.capture() as captured:
+        for table in tables:
+            console.print(table)
+    typer.echo("\n".join(line.rstrip() for line in captured.get().splitlines()))
 
 
 def jobs_table(rows: list[dict[str, Any]]) -> RenderableType:
@@ -64,7 +76,7 @@ def job_tables(detail: dict[str, Any]) -> list[RenderableType]:
         _add(facts, "rule", detail["rule"])
     for name in ("submitted_at", "started_at", "ended_at"):
         if detail[name]:
-            _add(facts, name.replace("_", " "), f"{datetime.fromtimestamp(detail[name]).astimezone():%F %T}")
+            _add(facts, name.replace("_", " "), f"{datetime.fromtimestamp(detail[name]).astimezone():%F %T%z}")
     result = detail.get("result") or {}
     for name in ("reason", "exported"):
         if result.get(name):
@@ -119,7 +131,7 @@ def _under_way_and_wrong(detail: dict[str, Any]) -> list[RenderableType]:
     if detail["incidents"]:
         table = _table("when", "what went wrong, and right again")
         for incident in detail["incidents"]:
-            _add(table, f"{datetime.fromtimestamp(incident['at']).astimezone():%m-%d %H:%M:%S}", incident["text"])
+            _add(table, f"{datetime.fromtimestamp(incident['at']).astimezone():%m-%d %H:%M:%S%z}", incident["text"])
         tables.append(table)
     return tables
 

@@ -9,13 +9,16 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 
 import structlog
 
-from fedbus.errors import FedbusError, SettingsError
-from fedbus.runtime.printable import printable_lines
+from fedbus.errors import FedbusError
+from fedbus.runtime.process import INTERRUPTED, explain, leave
+from fedbus.runtime.streams import guard_daemon
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 log = structlog.get_logger()
 
@@ -26,10 +29,11 @@ def run_daemon(main: Callable[[asyncio.Event], Awaitable[None]]) -> int:
     async def run() -> None:
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in SIGNALS:
             loop.add_signal_handler(number, _on_signal, number, stop)
         await main(stop)
 
+    guard_daemon()
     try:
         asyncio.run(run())
     except BaseExceptionGroup as group:
@@ -37,23 +41,31 @@ def run_daemon(main: Callable[[asyncio.Event], Awaitable[None]]) -> int:
         expected = [e for e in leaves if isinstance(e, FedbusError)]
         if len(expected) < len(leaves):
             raise  # a bug among them: its trace must be seen
-        return max(_explain(error) for error in expected)
+        return max(explain(error) for error in expected)
     except FedbusError as error:
-        return _explain(error)
+        return explain(error)
     return 0
-
-
-def _explain(error: FedbusError) -> int:
-    print(f"fedbus: {printable_lines(error)}", file=sys.stderr)
-    return 2 if isinstance(error, SettingsError) else 1
 
 
 def _on_signal(number: int, stop: asyncio.Event) -> None:
     if stop.is_set():
         log.warning("second-signal", signal=signal.Signals(number).name, text="leaving at once")
-        os._exit(130)
+        os._exit(INTERRUPTED)
     log.info("stopping", signal=signal.Signals(number).name)
     stop.set()
+
+
+@contextmanager
+def leaving_at_once() -> Iterator[None]:
+    """While nothing is open and the event loop stands still, for a long import say, a signal ends the process."""
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    for number in SIGNALS:
+        signal.signal(number, leave)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:

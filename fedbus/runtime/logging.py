@@ -9,23 +9,26 @@ from __future__ import annotations
 import logging
 import sys
 import traceback
+from collections.abc import Sequence
 from typing import Any, Literal, TextIO
 
 import structlog
 
 from fedbus.runtime.printable import printable, printable_lines
+from fedbus.runtime.streams import guard_stderr, lost_words
 
 
 def configure_logging(level: str = "info", style: Literal["auto", "json", "console"] = "auto") -> None:
-    """Send structlog and the standard library's log records to stderr."""
+    """Send structlog and the standard library's log records to stderr; none of them ever fails, see `streams`."""
+    file = guard_stderr()
     console = style == "console" or (style == "auto" and sys.stderr.isatty())
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="%H:%M:%S" if console else "iso", utc=not console),
+        structlog.processors.TimeStamper(fmt="%H:%M:%S%z" if console else "iso", utc=not console),
     ]
     last: structlog.typing.Processor = (
-        structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=_traceback)
+        structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=0, exception_formatter=_traceback)
         if console
         else structlog.processors.JSONRenderer(sort_keys=True)
     )
@@ -35,9 +38,11 @@ def configure_logging(level: str = "info", style: Literal["auto", "json", "conso
     structlog.configure(
         processors=[*shared, *shaping, last],
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
+    if file:
+        file.words = _Lost([*shared, *shaping, last])
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=[_named, *shaping, last])
@@ -46,6 +51,19 @@ def configure_logging(level: str = "info", style: Literal["auto", "json", "conso
     # aiormq reports each refused frame as a warning of its own; the bus says the same in our words
     logging.getLogger("aiormq").setLevel(logging.CRITICAL)
     logging.getLogger("aio_pika").setLevel(logging.CRITICAL)
+
+
+class _Lost:
+    """Log lines that could not be written, as one line that can."""
+
+    def __init__(self, processors: Sequence[structlog.typing.Processor]) -> None:
+        self._processors = processors
+
+    def __call__(self, lines: int, why: str) -> str:
+        record: Any = {"event": "log-lines-lost", "lines": lines, "text": lost_words(lines, why)}
+        for processor in self._processors:
+            record = processor(None, "warning", record)
+        return str(record)
 
 
 def _brief(_: object, __: str, record: structlog.typing.EventDict) -> structlog.typing.EventDict:

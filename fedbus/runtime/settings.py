@@ -20,14 +20,30 @@ from fedbus.errors import SettingsError
 
 
 def default_home() -> Path:
-    """`$FEDBUS_HOME`, or `~/.fedbus`: the private broker, its logins and the daemons' state on one machine."""
-    return Path(os.environ.get("FEDBUS_HOME") or Path.home() / ".fedbus")
+    """`$FEDBUS_HOME`, or `~/.fedbus`: the private broker, its logins and the daemons' state on one machine.
+
+    Raises SettingsError for a user without a home, as containers have them.
+    """
+    if given := os.environ.get("FEDBUS_HOME"):
+        return Path(given)
+    try:
+        home = Path.home()
+    except RuntimeError:
+        home = Path()
+    if not home.is_absolute():
+        raise SettingsError(
+            f"no folder for logins and state: this user ({os.getuid()}) has no home, set FEDBUS_HOME to a folder that "
+            "lasts"
+        )
+    return home / ".fedbus"
 
 
 class DaemonSettings(BaseSettings):
     """What every daemon needs."""
 
-    model_config = SettingsConfigDict(env_prefix="FEDBUS_", frozen=True, extra="forbid", env_ignore_empty=True)
+    model_config = SettingsConfigDict(
+        env_prefix="FEDBUS_", frozen=True, extra="forbid", env_ignore_empty=True, allow_inf_nan=False
+    )
     table: ClassVar[str] = ""
     flags: ClassVar[Mapping[str, str | None]] = MappingProxyType({})
     """Command line flags that are not named like their field; None for a field that has none."""
@@ -73,23 +89,29 @@ class DaemonSettings(BaseSettings):
         )
 
 
-def _toml_table(cls: type[DaemonSettings]) -> dict[str, Any]:
+def read_toml() -> dict[str, Any]:
+    """The whole settings file, empty when none is named. Raises SettingsError."""
     path = os.environ.get("FEDBUS_CONFIG")
     if not path:
         return {}
     try:
-        data = tomllib.loads(Path(path).read_text())
+        return tomllib.loads(Path(path).read_text())
     except OSError as exc:
         raise SettingsError(f"FEDBUS_CONFIG={path}: cannot be read: {exc.strerror}") from exc
     except ValueError as exc:
         raise SettingsError(f"FEDBUS_CONFIG={path}: not valid TOML: {exc}") from exc
+
+
+def _toml_table(cls: type[DaemonSettings]) -> dict[str, Any]:
+    """What the file says to this daemon: its table, and of the keys above all tables those that it has."""
+    data = read_toml()
     own = data.pop(cls.table, {})
     if not isinstance(own, dict):
         raise SettingsError(
-            f"FEDBUS_CONFIG={path}: {cls.table} must be a table, [{cls.table}], got {type(own).__name__}"
+            f"FEDBUS_CONFIG={os.environ.get('FEDBUS_CONFIG')}: {cls.table} must be a table, [{cls.table}], "
+            f"got {type(own).__name__}"
         )
-    shared = {key: value for key, value in data.items() if not isinstance(value, dict)}
-    return shared | own
+    return {key: value for key, value in data.items() if key in cls.model_fields} | own
 
 
 def _problem(cls: type[DaemonSettings], error: Any) -> str:

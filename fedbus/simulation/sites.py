@@ -55,6 +55,8 @@ def site_names(spec: JobSpec, number: int | None, data: Path | None = None) -> l
         found, where = list(spec.sites), "sites in the job"
     elif spec.task == "heart_disease":
         found, where = list(HOSPITALS), "hospitals"
+    elif spec.task not in SHARED | NEEDS_NOTHING:
+        raise _needs_data(spec)
     else:
         if number is None or not 1 <= number <= MOST_SITES:
             raise SettingsError(f"--sites: expected 1 to {MOST_SITES} sites, got {number}")
@@ -73,7 +75,7 @@ def make_tasks(spec: JobSpec, names: Sequence[str], data: Path | None = None) ->
     if data is not None:
         return {name: _task(spec, name, config, data / name) for name in names}
     if spec.task not in SHARED | NEEDS_NOTHING | {"heart_disease"}:
-        raise SettingsError(f"task {spec.task!r} needs data: give --data DIR with one folder per site")
+        raise _needs_data(spec)
     with tempfile.TemporaryDirectory(prefix="fedbus-simulate-") as folder:
         root = Path(folder)
         if spec.task == "heart_disease":
@@ -96,6 +98,13 @@ def make_sites(
         SimulatedSite(name=name, task=tasks[name], delay=delay, presence=there.get(name, ALWAYS))
         for name, delay in zip(names, delays, strict=True)
     ]
+
+
+def _needs_data(spec: JobSpec) -> SettingsError:
+    return SettingsError(
+        f"task {spec.task!r} needs data: give --data DIR, a folder with one folder per site, named like the site "
+        "and with what its daemon would get as --data"
+    )
 
 
 def _task(spec: JobSpec, name: str, config: Mapping[str, object], folder: Path) -> Task:

@@ -2,38 +2,43 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from pathlib import Path
 
-from fedbus.core.jobspec import JobSpec
-from fedbus.errors import FedbusError
-from fedbus.runtime.logging import configure_logging
-from fedbus.runtime.printable import printable, printable_lines
-from services.publisher.client import Client
-from services.publisher.settings import PublisherSettings
+from fedbus.runtime.process import run_async, run_process
 
 
-async def submit(specs: list[JobSpec], settings: PublisherSettings) -> None:
+async def submit(texts: list[str]) -> None:
     """Submit each job and print its id."""
+    from fedbus.core.jobspec import JobSpec
+    from fedbus.runtime.logging import configure_logging
+    from fedbus.runtime.printable import printable
+    from services.publisher.client import Client
+    from services.publisher.settings import PublisherSettings
+
+    specs = [JobSpec.parse_yaml(text) for text in texts]
+    settings = PublisherSettings.load()
+    configure_logging("error", settings.log_format)
     async with Client(settings) as client:
         for spec in specs:
             print(printable(await client.submit(spec)))
 
 
-def main(paths: list[str]) -> int:
-    """Exit code 0 when all were accepted, 1 when one was not, 2 without a file."""
-    if not paths:
+def main() -> int:
+    """Exit code 0 when all were accepted, 1 when one was not, 2 without a file or with a wrong setting."""
+    if len(sys.argv) == 1:
         print("usage: python -m services.publisher JOB.yaml ...", file=sys.stderr)
         return 2
+    from services.names import check_names
+
+    check_names()
     try:
-        settings = PublisherSettings.load()
-        configure_logging("error", settings.log_format)
-        asyncio.run(submit([JobSpec.parse_yaml(Path(path).read_text()) for path in paths], settings))
-    except (FedbusError, OSError, UnicodeDecodeError) as exc:
-        print(f"services.publisher: {printable_lines(exc)}", file=sys.stderr)
+        texts = [Path(path).read_text() for path in sys.argv[1:]]
+    except (OSError, UnicodeDecodeError) as exc:
+        print(f"services.publisher: a job spec cannot be read: {exc}", file=sys.stderr)
         return 1
+    run_async(submit(texts))
     return 0
 
 
-sys.exit(main(sys.argv[1:]))
+run_process(main)

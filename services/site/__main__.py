@@ -1,7 +1,15 @@
 """`python -m services.site`: settings from FEDBUS_* and the TOML file."""
 
-import sys
+from fedbus.runtime.process import run_process
 
-from services.site.start import start
 
-sys.exit(start())
+def main() -> int:
+    """Run the daemon; imported here, so that Ctrl-C is heard from the first moment on."""
+    from services.names import check_names
+    from services.site.start import start
+
+    check_names()
+    return start()
+
+
+run_process(main)

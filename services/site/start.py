@@ -4,24 +4,18 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 from pathlib import Path
 
 from fedbus.errors import SettingsError
 from fedbus.runtime.lifecycle import run_daemon
 from fedbus.runtime.logging import configure_logging
-from fedbus.runtime.printable import printable_lines
 from fedbus.store.lock import holder_of
 from services.site.settings import SiteSettings
 
 
 def start(**flags: object) -> int:
-    """Run the site daemon until a signal; flags that are None were not given."""
-    try:
-        settings = SiteSettings.load(**flags)
-    except SettingsError as exc:
-        print(f"fedbus site: {printable_lines(exc)}", file=sys.stderr)
-        return 2
+    """Run the site daemon until a signal; flags that are None were not given. Raises SettingsError."""
+    settings = SiteSettings.load(**flags)
     configure_logging(settings.log_level, settings.log_format)
     from services.site.daemon import run_site
 

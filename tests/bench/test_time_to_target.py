@@ -20,7 +20,7 @@ from fedbus.bench.time_to_target.pool import Pool, Results
 from fedbus.bench.time_to_target.rules import RULES, VARIANTS
 from fedbus.bench.time_to_target.scenarios import ATTACK, LATE_AT_S, SCENARIOS, TROUBLES
 from fedbus.bench.time_to_target.table import as_data, markdown
-from fedbus.cli.app import app
+from fedbus.cli.commands import app
 from fedbus.core.frames import Code
 from fedbus.core.jobspec import JobSpec
 from fedbus.core.layout import Layout, TensorSpec

@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from fedbus.cli import replay_tables
-from fedbus.cli.app import app
+from fedbus.cli.commands import app
 from fedbus.cli.tables import print_tables
 from fedbus.errors import FedbusError, SettingsError, StoreError
 from fedbus.store.ledger import Ledger

@@ -20,7 +20,7 @@ def cpu_of_children_s() -> float:
 
 
 def test_help_imports_nothing_heavy():
-    code = "import sys, fedbus.cli.app; print(*sys.modules)"
+    code = "import sys, fedbus.cli.commands; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert not HEAVY & set(done.stdout.split())
 
@@ -39,3 +39,13 @@ def test_help_lists_the_commands_in_a_moment():
     assert cpu_of_children_s() - before < AT_MOST_CPU_S
     words = done.stdout.split()
     assert {"demo", "aggregator", "site", "submit", "jobs", "show", "sites", "watch", "abort", "broker"} <= set(words)
+
+
+def test_help_shows_no_type_for_a_flag_and_operators_commands_apart_from_trials():
+    program = Path(sys.executable).with_name("fedbus")
+    shown = [
+        subprocess.run([program, *words, "--help"], capture_output=True, text=True, timeout=60, check=True).stdout
+        for words in ([], ["submit"], ["bench", "time-to-target"])
+    ]
+    assert "<bool>" not in "".join(shown[1:])
+    assert shown[0].index(" broker ") < shown[0].index("Try and measure") < shown[0].index(" simulate ")

@@ -142,3 +142,12 @@ def test_an_event_is_one_line_of_text_and_as_json_stays_what_it_was(capsys: Any)
     line = capsys.readouterr().out
     assert line[:-1].isprintable()
     assert json.loads(line)["text"] == HOSTILE
+
+
+def test_into_a_pipe_no_line_is_cut_or_padded(capsys: Any, monkeypatch: Any) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    said = "it waits " * 50
+    print_tables(*job_tables(JOB | {"says": said}))
+    lines = capsys.readouterr().out.splitlines()
+    assert any(said.rstrip() in line for line in lines)
+    assert lines == [line.rstrip() for line in lines]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 
@@ -67,6 +68,10 @@ def test_console_is_for_people_and_not_coloured_in_a_file() -> None:
     assert "task died" in text
     assert "\x1b" not in text
     assert "not shown" not in text
+
+
+def test_for_people_a_line_begins_with_a_time_that_has_its_zone_and_comes_to_its_words_at_once() -> None:
+    assert re.match(r"\d\d:\d\d:\d\d[+-]\d{4} \[info +\] update-folded {1,2}job=heart", lines("info", "console")[0])
 
 
 # ------------------------------------------------------------------ what others say, and what nobody may see

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from fedbus.cli import app
+from fedbus.cli import commands
 from fedbus.errors import SettingsError
 from fedbus.runtime.settings import DaemonSettings
 from services.aggregator.settings import AggregatorSettings
@@ -140,7 +140,9 @@ def test_a_setting_without_a_flag_does_not_name_one() -> None:
 
 
 @pytest.mark.parametrize(
-    ("daemon", "command"), [(SiteSettings, app.site), (AggregatorSettings, app.aggregator)], ids=["site", "aggregator"]
+    ("daemon", "command"),
+    [(SiteSettings, commands.site), (AggregatorSettings, commands.aggregator)],
+    ids=["site", "aggregator"],
 )
 def test_the_flags_that_errors_name_are_those_of_the_command(daemon: type[DaemonSettings], command: object) -> None:
     parameters = inspect.signature(command).parameters  # type: ignore[arg-type]
@@ -223,3 +225,16 @@ def test_an_error_hides_the_values_that_led_to_it_also_in_its_chain() -> None:
         site(broker_url=[SECRET])
     assert caught.value.__cause__ is None
     assert caught.value.__suppress_context__
+
+
+def test_a_user_without_a_home_is_told_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("FEDBUS_HOME")
+    monkeypatch.setenv("HOME", "relative")
+    with pytest.raises(SettingsError, match="has no home, set FEDBUS_HOME"):
+        AggregatorSettings.load()
+
+
+@pytest.mark.parametrize("value", ["inf", "nan", "-1"])
+def test_seconds_are_a_number_above_zero(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FEDBUS_STATUS_INTERVAL_S", value)
+    assert "status_interval_s: input should be" in refused()

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from fedbus.cli.app import app
+from fedbus.cli.commands import app
 from fedbus.errors import SettingsError
 
 JOB = """
@@ -126,3 +126,13 @@ def test_what_cannot_be_done_is_said(options: tuple[str, ...], says: str, job: P
 
     assert isinstance(result.exception, SettingsError)
     assert says in str(result.exception)
+
+
+def test_a_task_of_ones_own_is_told_to_need_data(tmp_path: Path) -> None:
+    job = tmp_path / "job.yaml"
+    job.write_text(JOB.replace("digits", "ward").replace("{shared_test: true}", "{}"))
+
+    result = run(job, ok=False)
+
+    assert isinstance(result.exception, SettingsError)
+    assert "task 'ward' needs data: give --data DIR, a folder with one folder per site" in str(result.exception)

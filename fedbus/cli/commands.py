@@ -1,0 +1,190 @@
+"""The commands of `fedbus`. Every import that costs time is inside its command, so that `--help` answers at once."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand
+
+from fedbus.cli import forget, jobs
+from fedbus.cli.bench_compare import bench_app
+from fedbus.cli.broker import broker_app
+from fedbus.cli.chaos import chaos
+from fedbus.cli.replay import replay
+from fedbus.cli.simulate import simulate
+from services.names import check_names
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    help="Asynchronous federated learning over RabbitMQ. Start with `fedbus demo`.",
+    epilog="Settings: flags, FEDBUS_* environment, a TOML file named by FEDBUS_CONFIG.",
+)
+TRY = "Try and measure"
+app.add_typer(broker_app, name="broker")
+app.add_typer(bench_app, name="bench", rich_help_panel=TRY)
+
+BrokerUrl = Annotated[
+    str | None, typer.Option("--broker-url", help="amqp(s)://user:password@host/vhost; better: FEDBUS_BROKER_URL.")
+]
+
+
+def show_version(wanted: bool) -> None:
+    """Print the version and leave."""
+    if wanted:
+        from fedbus import __version__
+
+        typer.echo(f"fedbus {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    config: Annotated[Path | None, typer.Option(help="TOML file with settings.", envvar="FEDBUS_CONFIG")] = None,
+    version: Annotated[
+        bool, typer.Option("--version", callback=show_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Settings that hold for every command."""
+    if config is not None:
+        os.environ["FEDBUS_CONFIG"] = str(config)
+    check_names()
+
+
+@app.command(rich_help_panel=TRY)
+def demo(
+    json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the facts there too.")] = None,
+    keep: Annotated[Path | None, typer.Option(metavar="DIR", help="Keep state and logs in this folder.")] = None,
+) -> None:
+    """Train one model across four hospitals on this machine, with real processes and a real RabbitMQ."""
+    from fedbus.bench.demo.run import run_demo
+
+    raise typer.Exit(run_demo(json_file=json_file, keep=keep))
+
+
+@app.command()
+def aggregator(
+    state_dir: Annotated[
+        Path | None, typer.Option(help="Ledger, spool and checkpoints.", show_default="$FEDBUS_HOME/aggregator")
+    ] = None,
+    broker_url: BrokerUrl = None,
+    params_dir: Annotated[
+        Path | None, typer.Option(help="Where `initial_params` are found.", show_default="STATE_DIR/params")
+    ] = None,
+    keep_updates: Annotated[
+        bool | None, typer.Option("--keep-updates", help="Keep every folded update on disk, for `fedbus replay`.")
+    ] = None,
+    log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.")] = None,
+    log_format: Annotated[str | None, typer.Option(help="auto, json or console.")] = None,
+) -> None:
+    """Run the aggregator daemon until a signal."""
+    from services.aggregator.start import start
+
+    code = start(
+        state_dir=state_dir,
+        broker_url=broker_url,
+        params_dir=params_dir,
+        keep_updates=keep_updates,
+        log_level=log_level,
+        log_format=log_format,
+    )
+    raise typer.Exit(code)
+
+
+@app.command()
+def site(
+    name: Annotated[str | None, typer.Option(help="Name of the site: its login at the broker.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Folder with this site's data.")] = None,
+    state_dir: Annotated[
+        Path | None, typer.Option(help="Outbox and model files.", show_default="$FEDBUS_HOME/sites/NAME")
+    ] = None,
+    broker_url: BrokerUrl = None,
+    tasks: Annotated[
+        list[str] | None,
+        typer.Option("--task", help="A task that may run here; once per task. Default: all installed."),
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")] = None,
+    threads: Annotated[int | None, typer.Option(help="Torch threads of the trainer.")] = None,
+    min_contributors: Annotated[
+        int | None, typer.Option(help="Only jobs that make every version of updates of so many sites.")
+    ] = None,
+    min_batch_size: Annotated[int | None, typer.Option(help="Only jobs whose local batches are as large.")] = None,
+    max_jobs: Annotated[int | None, typer.Option(help="Jobs trained at once. Default: one per GPU, or one.")] = None,
+    max_in_flight: Annotated[int | None, typer.Option(help="Updates that may await their receipt.")] = None,
+    status_interval_s: Annotated[float | None, typer.Option(help="Seconds between two status messages.")] = None,
+    slowdown: Annotated[float | None, typer.Option(help="Train so many times slower (demonstrations).")] = None,
+    step_delay_s: Annotated[float | None, typer.Option(help="Pause after each step (demonstrations).")] = None,
+    log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.")] = None,
+    log_format: Annotated[str | None, typer.Option(help="auto, json or console.")] = None,
+) -> None:
+    """Run a site daemon until a signal."""
+    from services.site.start import start
+
+    code = start(
+        site_name=name,
+        site_data=data,
+        site_state_dir=state_dir,
+        broker_url=broker_url,
+        tasks=tuple(tasks) if tasks else None,
+        device=device,
+        threads=threads,
+        min_contributors=min_contributors,
+        min_batch_size=min_batch_size,
+        max_jobs=max_jobs,
+        max_in_flight=max_in_flight,
+        status_interval_s=status_interval_s,
+        slowdown=slowdown,
+        step_delay_s=step_delay_s,
+        log_level=log_level,
+        log_format=log_format,
+    )
+    raise typer.Exit(code)
+
+
+@app.command()
+def retry(
+    name: Annotated[str, typer.Argument(help="Name of a site whose daemon runs on this machine.")],
+    state_dir: Annotated[
+        Path | None, typer.Option(help="Its state folder.", show_default="$FEDBUS_HOME/sites/NAME")
+    ] = None,
+) -> None:
+    """Let a site daemon on this machine try at once what failed, and what it had given up.
+
+    For when you have mended something: mounted the folder, freed the GPU, installed the package.
+    """
+    from services.site.start import try_now
+
+    typer.echo(try_now(name, state_dir))
+
+
+app.command()(jobs.submit)
+app.command("jobs")(jobs.list_jobs)
+app.command()(jobs.show)
+app.command("sites")(jobs.list_sites)
+app.command()(jobs.watch)
+app.command()(jobs.abort)
+app.command()(forget.rm)
+app.command()(forget.prune)
+app.command()(replay)
+app.command(rich_help_panel=TRY)(simulate)
+app.command(rich_help_panel=TRY)(chaos)
+
+
+class _Command(TyperCommand):
+    """A command whose help has no type behind a flag: `--watch` takes no <bool>."""
+
+    def get_params(self, ctx: Any) -> Any:
+        params = super().get_params(ctx)
+        for param in params:
+            if getattr(param, "is_flag", False):
+                param.metavar = ""
+        return params
+
+
+for _typer in (app, broker_app, bench_app):
+    for _info in _typer.registered_commands:
+        _info.cls = _Command
