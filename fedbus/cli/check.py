@@ -17,9 +17,22 @@ if TYPE_CHECKING:
     from fedbus.core.spec_sites import Prospect
 
 
+def show_reference(wanted: bool) -> None:
+    """Print every key of a job spec and leave."""
+    if wanted:
+        from fedbus.core.spec_reference import as_text
+
+        typer.echo(as_text())
+        raise typer.Exit
+
+
 def check(
     spec: Annotated[Path, typer.Argument(metavar="JOB.yaml", help="Job spec; - reads standard input.")],
     sites: Annotated[bool, typer.Option("--sites", help="Ask the aggregator which sites could take the job.")] = False,
+    reference: Annotated[
+        bool,
+        typer.Option("--reference", callback=show_reference, is_eager=True, help="Print every key of a job spec."),
+    ] = False,
     broker_url: BrokerUrl = None,
 ) -> None:
     """Check a job spec without submitting it, and say what the job will be.

@@ -42,3 +42,16 @@ def test_every_error_is_said_with_its_path_and_nothing_else():
     assert (done.returncode, done.stdout) == (1, "")
     assert "  local.steps: " in done.stderr
     assert "  colour: unknown key" in done.stderr
+
+
+def test_the_reference_needs_no_job():
+    done = subprocess.run(
+        [Path(sys.executable).with_name("fedbus"), "check", "--reference"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert "local.batch_size: whole number from 1 to 10^6, required\n    Examples in one training step" in done.stdout

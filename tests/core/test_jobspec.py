@@ -214,6 +214,36 @@ def test_patience_in_short_watches_the_metric_of_the_target(target: object, metr
     assert (patience.versions, patience.metric, patience.better) == (7, metric, better)
 
 
+NUMBERS = {
+    "seed": {"seed": ...},
+    "max_staleness": {"max_staleness": ...},
+    "num_examples_ratio": {"num_examples_ratio": ...},
+    "clip_to_own_median": {"clip_to_own_median": ...},
+    "clip_to_buffer": {"clip_to_buffer": ...},
+    "local.steps": {"local": LOCAL | {"steps": ...}},
+    "local.learning_rate": {"local": LOCAL | {"learning_rate": ...}},
+    "local.proximal_mu": {"local": LOCAL | {"proximal_mu": ...}},
+    "local.seconds": {"local": {"seconds": ..., "batch_size": 1, "learning_rate": 1}},
+    "local.epochs": {"local": {"epochs": ..., "batch_size": 1, "learning_rate": 1}},
+    "strategy.deadline_s": {"strategy": {"kind": "sync", "deadline_s": ...}},
+    "strategy.flush_after_s": {"strategy": {"kind": "auto", "flush_after_s": ...}},
+    "server_optimizer.lr": {"server_optimizer": {"lr": ...}},
+    "server_optimizer.eps": {"server_optimizer": {"eps": ...}},
+    "stop.versions": {"stop": {"versions": ...}},
+    "stop.wall_time_s": {"stop": {"wall_time_s": ...}},
+    "stop.target.at_least": {"stop": {"target": {"metric": "auc", "at_least": ...}}},
+}
+
+
+@pytest.mark.parametrize("value", [1e300, -1e300, float("inf"), float("nan"), 10**400], ids=repr)
+@pytest.mark.parametrize(("path", "keys"), NUMBERS.items(), ids=list(NUMBERS))
+def test_a_number_that_makes_no_sense_is_refused_with_its_path(path, keys, value):
+    def filled(data):
+        return {k: filled(v) if isinstance(v, dict) else value if v is ... else v for k, v in data.items()}
+
+    assert list(problems(MINIMAL | filled(keys))) == [path]
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
