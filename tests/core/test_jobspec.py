@@ -102,10 +102,10 @@ def test_every_problem_is_reported_with_its_path() -> None:
 @pytest.mark.parametrize(
     ("changes", "path", "message"),
     [
-        ({"learningrate": 1}, "learningrate", "unknown key; known here: chunk_bytes, "),
+        ({"colour": 1}, "colour", "unknown key; known here: chunk_bytes, "),
         ({"seeds": 1}, "seeds", "unknown key; did you mean 'seed'?"),
         ({"steps": 1}, "steps", "unknown key here; it belongs at local.steps"),
-        ({"local": LOCAL | {"batchsize": 1}}, "local.batchsize", "unknown key; did you mean 'batch_size'?"),
+        ({"local": LOCAL | {"batch_siz": 1}}, "local.batch_siz", "unknown key; did you mean 'batch_size'?"),
         (
             {"strategy": {"kind": "sync", "mixing": 1}},
             "strategy.mixing",
@@ -172,7 +172,7 @@ def test_a_yaml_syntax_error_names_its_line() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["a: 2024-13-45", "!!python/object:os.system {}", "[" * 5000, "a: 1\na: 2", "\x00", "x" * 2_000_000]
+    "text", ["a: 2024-13-45", "!!python/object:os.system {}", "[" * 5000, "a: 1\n- 2", "\x00", "x" * 2_000_000]
 )
 def test_hostile_yaml_is_a_problem_and_no_crash(text: str) -> None:
     assert list(problems(text)) == [""]
@@ -212,6 +212,18 @@ def test_patience_in_short_watches_the_metric_of_the_target(target: object, metr
 
     assert patience is not None
     assert (patience.versions, patience.metric, patience.better) == (7, metric, better)
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("name: a\nname: b", {"name": "the key is given twice (in lines 1 and 2): leave one of them out"}),
+        ('{"local": {"steps": 1, "steps": 2}, "x": [{"y": 1, "y": 2}]}', ["local.steps", "x.0.y"]),
+        ("local:\n  steps: 1\n  'steps': 2", ["local.steps"]),
+    ],
+)
+def test_a_key_that_is_given_twice_is_refused_with_its_path(text, found):
+    assert (problems(text) if isinstance(found, dict) else list(problems(text))) == found
 
 
 NUMBERS = {
