@@ -5,7 +5,8 @@ What lives here: the keys of a job, their limits and defaults. What may not: wha
 use pydantic in the core: a spec comes from outside and is validated whole, so that its author sees every mistake at
 once, each with its path.
 
-A complete example; `task`, `local`, `stop` and `name` are required, all other keys have the defaults shown here:
+A complete example. Required are `name`, `task`, a rule in `stop`, and in `local` the budget, `batch_size` and
+`learning_rate`; all other keys have the defaults shown here:
 
     name: heart-4-hospitals          # 1 to 40 of a-z, 0-9 and '-'
     task: heart_disease              # a task that the sites have installed

@@ -39,7 +39,7 @@ _BY_MEANING = {
     " clients_per_round num_clients_per_round num_sampled_clients sample_size sampling_ratio",
     "strategy.buffer": "buffer_size buffer_k num_aggregations straggler_buffer concurrency_goal aggregation_goal",
     "strategy.deadline_s": "round_timeout deadline train_timeout straggler_timeout straggler_cutoff_time",
-    "strategy.mixing": "alpha mixing_rate fedasync_alpha",
+    "strategy.mixing": "mixing_rate fedasync_alpha",
     "staleness": "staleness_fn staleness_function staleness_weight staleness_func staleness_fn_kwargs",
     "max_staleness": "staleness_limit max_delay staleness_bound",
     "server_optimizer": "server_opt fedopt server_optim",

@@ -33,6 +33,8 @@ def test_the_documented_example_shows_the_real_defaults() -> None:
 
     minimal = documented.to_dict()
     required = {key: minimal[key] for key in ("name", "task", "stop", "local", "task_config")}
+    required["local"] = {key: minimal["local"][key] for key in ("steps", "batch_size", "learning_rate")}
+    required["stop"] = {"versions": minimal["stop"]["versions"]}
     assert JobSpec.parse(required) == documented
 
 
