@@ -13,6 +13,7 @@ from fedbus.cli import forget, jobs
 from fedbus.cli.bench_compare import bench_app
 from fedbus.cli.broker import broker_app
 from fedbus.cli.chaos import chaos
+from fedbus.cli.check import check
 from fedbus.cli.replay import replay
 from fedbus.cli.simulate import simulate
 from services.names import check_names
@@ -161,6 +162,7 @@ def retry(
     typer.echo(try_now(name, state_dir))
 
 
+app.command()(check)
 app.command()(jobs.submit)
 app.command("jobs")(jobs.list_jobs)
 app.command()(jobs.show)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from fedbus.cli.broker import Output
+from fedbus.cli.spec_file import read_spec_text
 from fedbus.runtime.printable import printable
 
 if TYPE_CHECKING:
@@ -34,14 +34,8 @@ def submit(
 ) -> None:
     """Publish a job spec and print the job's id."""
     from fedbus.core.jobspec import JobSpec
-    from fedbus.errors import SettingsError
 
-    try:
-        text = sys.stdin.read() if str(spec) == "-" else spec.read_text()
-    except OSError as exc:
-        raise SettingsError(f"cannot read job spec {spec}: {exc.strerror}") from exc
-    except UnicodeDecodeError as exc:
-        raise SettingsError(f"cannot read job spec {spec}: expected YAML in UTF-8, got other bytes ({exc})") from exc
+    text = read_spec_text(spec)
     parsed = JobSpec.parse_yaml(text)
 
     async def run(client: Client) -> int:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fedbus.cli.broker import Output
+from fedbus.cli.spec_file import read_spec_text
 
 if TYPE_CHECKING:
     from fedbus.core.jobspec import JobSpec
@@ -97,12 +98,8 @@ def simulate(
 
 def _read(job: Path) -> JobSpec:
     from fedbus.core.jobspec import JobSpec
-    from fedbus.errors import SettingsError
 
-    try:
-        return JobSpec.parse_yaml(job.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as exc:
-        raise SettingsError(f"{job}: cannot be read: {exc}") from exc
+    return JobSpec.parse_yaml(read_spec_text(job))
 
 
 def _presences(

@@ -5,7 +5,8 @@ What lives here: the keys of a job, their limits and defaults. What may not: wha
 use pydantic in the core: a spec comes from outside and is validated whole, so that its author sees every mistake at
 once, each with its path.
 
-A complete example; `task`, `local`, `stop` and `name` are required, all other keys have the defaults shown here:
+A complete example. Required are `name`, `task`, a rule in `stop`, and in `local` the budget, `batch_size` and
+`learning_rate`; all other keys have the defaults shown here:
 
     name: heart-4-hospitals          # 1 to 40 of a-z, 0-9 and '-'
     task: heart_disease              # a task that the sites have installed
@@ -153,29 +154,53 @@ class JobSpec(Spec):
     """One job. Build it with `parse` or `parse_yaml`, which report every problem; never mutated afterwards."""
 
     name: Name
+    """1 to 40 of a-z, 0-9 and -; the id of the job is this and eight hex digits."""
     task: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
+    """Name of a task that the sites have installed."""
     task_config: FrozenJson = Field(default_factory=lambda: MappingProxyType({}))
+    """Handed to the task as it stands; the task says what it knows."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    """Seed of the first params and of the order of the examples."""
     min_sites: Annotated[int, Field(ge=1, le=10**6)] = 1
+    """The job starts when so many sites have accepted, and pauses with fewer."""
     min_contributors: Annotated[int, Field(ge=1, le=10**6)] = 1
+    """Every version comes from at least so many sites."""
     sites: Sites | None = None
+    """Only these sites are asked, each named once; null asks every site."""
     priority: Annotated[int, Field(ge=-100, le=100)] = 0
+    """Whose turn it is at a site that trains several jobs; higher goes first."""
     initial_params: str | None = None
+    """A file in the aggregator's params folder; null lets a site make the first params."""
     keep: Patterns = ()
+    """Tensors that stay at each site: patterns such as head.*, or batch_norm, or buffers."""
     local: LocalSpec
+    """What a site does between two versions."""
     strategy: StrategySpec = AutoSpec()
+    """When updates become a version; `strategy: sync` in short."""
     staleness: StalenessSpec = PolynomialSpec()
-    max_staleness: Annotated[int, Field(ge=0)] | None = None
+    """How much less an update counts that is versions behind; not for auto and calibrated."""
+    max_staleness: Annotated[int, Field(ge=0, le=10**12)] | None = None
+    """Updates that are staler, in versions, are refused; null refuses none."""
     num_examples_power: Annotated[float, Field(ge=0, le=1)] = 0.5
-    num_examples_ratio: Annotated[float, Field(ge=1)] | None = 10.0
-    clip_to_own_median: Annotated[float, Field(ge=1)] | None = 2.0
-    clip_to_buffer: Annotated[float, Field(ge=1)] | None = None
+    """A site counts by its number of examples to this power."""
+    num_examples_ratio: Annotated[float, Field(ge=1, le=10**9)] | None = 10.0
+    """Auto, buffered, calibrated: a site counts at most so many times the one with the fewest; null: no limit."""
+    clip_to_own_median: Annotated[float, Field(ge=1, le=10**9)] | None = 2.0
+    """A delta is cut to so many times the site's own recent median length; null never cuts."""
+    clip_to_buffer: Annotated[float, Field(ge=1, le=10**9)] | None = None
+    """A delta is cut to so many times the median length of the other sites' deltas; null never cuts."""
     robust: Annotated[RobustSpec | None, BeforeValidator(kind_from_text)] = None
+    """A rule for sites that may lie; null is the weighted mean. `robust: median` in short."""
     server_optimizer: ServerOptimizerSpec = ServerOptimizerSpec()
+    """How a version is made of the mean of the updates; `server_optimizer: adam` in short."""
     codec: CodecSpec = CodecSpec()
+    """How numbers are coded on the wire."""
     chunk_bytes: Annotated[int, Field(ge=256 * KIB, le=MOST_CHUNK_BYTES)] = MIB
+    """Bytes of one message of an update or a version."""
     stop: StopSpec
+    """When the job ends: at least one rule; the first that is reached ends it."""
     snapshot_every: Count | None = None
+    """Versions between two whole models in the model log; null lets the aggregator decide."""
 
     @field_validator("initial_params")
     @classmethod

@@ -31,7 +31,10 @@ def kind_from_text(value: object) -> object:
 
 
 Metric = Annotated[str, Field(pattern=r"^[A-Za-z0-9_./-]{1,64}$")]
-Positive = Annotated[float, Field(gt=0)]
+# Every number has an upper bound, far above what makes sense, so that a slip of the pen is said and not tried out.
+Seconds = Annotated[float, Field(gt=0, le=10**8)]  # three years
+Positive = Annotated[float, Field(gt=0, le=10**6)]
+Value = Annotated[float, Field(ge=-(10**12), le=10**12)]
 Count = Annotated[int, Field(ge=1, le=10**12)]
 Code = Literal["fp32", "fp16", "bf16", "int8", "int4"]
 UpCode = Literal["fp32", "fp16", "bf16", "int8", "int4", "topk"]
@@ -40,7 +43,9 @@ UpCode = Literal["fp32", "fp16", "bf16", "int8", "int4", "topk"]
 class Spec(BaseModel):
     """Base of every section: frozen, strict (no text where a number belongs), unknown keys are errors."""
 
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(
+        frozen=True, strict=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
     @classmethod
     def check_given(cls, given: frozenset[str]) -> str | None:
@@ -62,14 +67,23 @@ class LocalSpec(Spec):
     """
 
     steps: Count | None = None
+    """Training steps (batches) between two versions; exactly one of steps, epochs and seconds is given."""
     epochs: Positive | None = None
-    seconds: Positive | None = None
+    """Passes over the site's own examples between two versions; may be a fraction."""
+    seconds: Seconds | None = None
+    """Seconds of training between two versions."""
     time_boxed: bool = False
+    """Slower sites make fewer steps, down to a fifth, so that all return alike; needs steps."""
     batch_size: Annotated[int, Field(ge=1, le=10**6)]
+    """Examples in one training step; a site may decline a small one."""
     learning_rate: Positive
-    proximal_mu: Annotated[float, Field(ge=0)] = 0.0
+    """Learning rate of the task's optimizer at each site."""
+    proximal_mu: Annotated[float, Field(ge=0, le=10**6)] = 0.0
+    """FedProx (arXiv 1812.06127): how strongly a site is held near the version it began with; 0 is off."""
     autocast_bf16: bool = False
+    """Train in bfloat16 where the device can."""
     evaluate: bool = True
+    """Every site scores the versions it receives on its own test data."""
 
     @classmethod
     def check_given(cls, given: frozenset[str]) -> str | None:
@@ -86,10 +100,15 @@ class BufferedSpec(Spec):
     """FedBuff: commit when `buffer` updates are folded. See `strategies.Buffered`."""
 
     kind: Literal["buffered"] = "buffered"
+    """FedBuff: whoever sends fills the buffer."""
     buffer: Annotated[int, Field(ge=1, le=10**6)] | None = None
-    flush_after_s: Positive | None = None
+    """Updates that make a version; null is a third of the N active sites, at least 2."""
+    flush_after_s: Seconds | None = None
+    """Make a version of what has come after so many seconds; null waits for the buffer."""
     normalise: Literal["weights", "buffer"] = "weights"
+    """Divide by the sum of the weights, or by the size of the buffer as the textbook's FedBuff does."""
     rate_correction: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """1 gives slow sites as much say as fast ones, 0 as much as they send."""
 
     @model_validator(mode="after")
     def _correction_needs_weights(self) -> Self:
@@ -104,31 +123,42 @@ class CalibratedSpec(Spec):
     """CA2FL: what a site sent last stands in for it until it sends again. See `strategies.Calibrated`."""
 
     kind: Literal["calibrated"] = "calibrated"
+    """CA2FL: what a site sent last stands in for it until it sends again."""
     buffer: Annotated[int, Field(ge=1, le=10**6)] | None = None
-    flush_after_s: Positive | None = None
+    """Updates that make a version; null is N - 1 of N active sites."""
+    flush_after_s: Seconds | None = None
+    """Make a version of what has come after so many seconds; null waits for the buffer."""
 
 
 class AutoSpec(Spec):
     """Buffered or calibrated, whichever suits how much the sites differ in speed. See `strategies.Auto`."""
 
     kind: Literal["auto"] = "auto"
+    """Buffered or calibrated, by how much the sites differ in speed."""
     buffer: Annotated[int, Field(ge=1, le=10**6)] | None = None
-    flush_after_s: Positive | None = None
+    """Updates that make a version; null is a third of the N active sites, at least 2."""
+    flush_after_s: Seconds | None = None
+    """Make a version of what has come after so many seconds; null measures how long the buffer takes."""
 
 
 class FedAsyncSpec(Spec):
     """FedAsync: commit at every update, scaled by `mixing`. See `strategies.FedAsync`."""
 
     kind: Literal["fedasync"] = "fedasync"
+    """FedAsync: a version of every update."""
     mixing: Annotated[float, Field(gt=0, le=1)] = 0.6
+    """Share of the global model that an update replaces."""
 
 
 class SyncSpec(Spec):
     """FedAvg with `k` of the accepted sites (None: all that are online) and a deadline. See `strategies.Sync`."""
 
     kind: Literal["sync"] = "sync"
+    """FedAvg: a version of what a chosen set of sites sends."""
     k: Annotated[int, Field(ge=1, le=10**6)] | None = None
-    deadline_s: Positive = 60.0
+    """Sites that are asked for each version; null asks all that are online."""
+    deadline_s: Seconds = 60.0
+    """Seconds after which a version is made without those who have not sent."""
 
 
 StrategySpec = Annotated[
@@ -142,28 +172,36 @@ class ConstantSpec(Spec):
     """Every update has staleness weight 1."""
 
     kind: Literal["constant"] = "constant"
+    """An update counts fully however stale it is."""
 
 
 class PolynomialSpec(Spec):
     """Staleness weight (1 + s)^-a."""
 
     kind: Literal["polynomial"] = "polynomial"
+    """An update that is s versions stale counts (1 + s)^-a."""
     a: Annotated[float, Field(ge=0, le=10)] = 0.5
+    """How fast the weight falls; 0 never."""
 
 
 class HingeSpec(Spec):
     """Staleness weight 1 up to `b` versions, then 1 / (a (s - b) + 1)."""
 
     kind: Literal["hinge"] = "hinge"
+    """An update counts fully up to b versions, then 1 / (a (s - b) + 1)."""
     a: Annotated[float, Field(ge=0, le=10**6)] = 10.0
+    """How fast the weight falls after b versions."""
     b: Annotated[int, Field(ge=0, le=10**6)] = 4
+    """Staleness in versions up to which an update counts fully."""
 
 
 class ExponentialSpec(Spec):
     """Staleness weight exp(-a s)."""
 
     kind: Literal["exponential"] = "exponential"
+    """An update that is s versions stale counts exp(-a s)."""
     a: Annotated[float, Field(ge=0, le=100)] = 0.1
+    """How fast the weight falls; 0 never."""
 
 
 StalenessSpec = Annotated[
@@ -187,12 +225,19 @@ class ServerOptimizerSpec(Spec):
     )
 
     kind: Literal["plain", "momentum", "adam", "yogi", "fadas"] = "plain"
+    """The optimizer that makes a version of the mean of the updates."""
     lr: Positive | Literal["auto"] = "auto"
+    """Its step; auto, for plain and momentum, lets the aggregator decide. Left out: 0.01 for adam, yogi and fadas."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """Of momentum: the share of the last step that the next one has."""
     beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """Of adam, yogi and fadas: decay of the mean."""
     beta2: Annotated[float, Field(ge=0, lt=1)] = 0.99
+    """Of adam, yogi and fadas: decay of the mean square."""
     eps: Positive = 1e-3
+    """Of adam, yogi and fadas: added to the root of the mean square."""
     tau_c: Annotated[int, Field(ge=0, le=10**6)] = 1
+    """Of fadas: a buffer with an update that is staler, in versions, makes a shorter step."""
 
     @model_validator(mode="before")
     @classmethod
@@ -229,7 +274,9 @@ class UpSpec(Spec):
     """
 
     kind: UpCode = "int8"
+    """How each number of an update is coded on the wire; `up: int4` in short."""
     ratio: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Of topk: the share of the numbers that is sent; left out it is 0.01."""
 
     @property
     def is_biased(self) -> bool:
@@ -272,14 +319,18 @@ class CodecSpec(Spec):
     """
 
     up: UpSpec = UpSpec()
+    """The code of updates, from site to aggregator."""
     down: Annotated[Code, BeforeValidator(_not_topk)] = "int8"
+    """The code of versions, from aggregator to sites."""
 
 
 class RobustSpec(Spec):
     """A rule that gives the right answer though up to `f` of the sites in a buffer lie. See `core.robust`."""
 
     kind: RobustKind
+    """The rule that makes a version of updates of which some may lie."""
     f: Annotated[int, Field(ge=1, le=10**4)] = 2
+    """So many sites may lie; a version then takes at least 2 f + 3 sites, and so does min_sites."""
 
     @property
     def least_sites(self) -> int:
@@ -291,8 +342,11 @@ class TargetSpec(Spec):
     """Stop when the mean of `metric` over the sites is on the good side of a bound. See `job.Job`."""
 
     metric: Metric
-    at_least: float | None = None
-    at_most: float | None = None
+    """Name of a metric that the task reports, such as auc."""
+    at_least: Value | None = None
+    """The job ends when the sites' mean is at least this; exactly one of at_least and at_most is given."""
+    at_most: Value | None = None
+    """The job ends when the sites' mean is at most this."""
 
     @classmethod
     def check_given(cls, given: frozenset[str]) -> str | None:
@@ -307,8 +361,11 @@ class PatienceSpec(Spec):
     """Stop when `versions` scored versions in a row did not improve the mean of `metric`. See `job.Job`."""
 
     versions: Count
+    """So many scored versions in a row without improvement end the job; `patience: 10` in short."""
     metric: Metric = "loss"
+    """Name of the metric; in short that of the target, where there is one."""
     better: Literal["higher", "lower"] = "lower"
+    """Which way is an improvement; in short as the target says, where there is one."""
 
 
 class StopSpec(Spec):
@@ -318,10 +375,15 @@ class StopSpec(Spec):
     """
 
     versions: Count | None = None
+    """The job ends at this version of the model."""
     updates: Count | None = None
-    wall_time_s: Positive | None = None
+    """The job ends when so many updates were taken."""
+    wall_time_s: Seconds | None = None
+    """The job ends so many seconds after it started."""
     target: TargetSpec | None = None
+    """The job ends when a metric is good enough."""
     patience: PatienceSpec | None = None
+    """The job ends when a metric no longer improves."""
 
     @classmethod
     def check_given(cls, given: frozenset[str]) -> str | None:

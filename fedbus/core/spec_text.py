@@ -6,8 +6,10 @@ What lives here: how a spec is read and how its mistakes are said. What may not:
 from __future__ import annotations
 
 import difflib
+import json
 import math
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from datetime import date
 from types import MappingProxyType, UnionType
@@ -16,6 +18,7 @@ from typing import Any, Union, get_args, get_origin
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from fedbus.core import spec_hints
 from fedbus.errors import JobSpecError, Problem
 
 MAX_TEXT_BYTES = 1 << 20
@@ -35,18 +38,7 @@ class SpecValueError(ValueError):
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader, with two traps of YAML 1.1 closed: `1e-3` is a number, a key given twice is an error."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key_node, _ in node.value:
-            if key_node.value in seen and isinstance(key_node, yaml.ScalarNode):
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key_node.value!r} is given twice", key_node.start_mark
-                )
-            if isinstance(key_node, yaml.ScalarNode):
-                seen.add(key_node.value)
-        return super().construct_mapping(node, deep)
+    """PyYAML's safe loader, with a trap of YAML 1.1 closed: `1e-3` is a number. Another one is closed by `_twice`."""
 
 
 _Loader.add_implicit_resolver(
@@ -59,7 +51,7 @@ def load_yaml(text: str) -> object:
     if len(text) > MAX_TEXT_BYTES:
         raise JobSpecError([Problem(path="", message=f"a job spec has at most {MAX_TEXT_BYTES} characters")])
     try:
-        return yaml.load(text, Loader=_Loader)  # noqa: S506 -- a SafeLoader: it builds plain data only
+        return _plain_data(text)
     except yaml.MarkedYAMLError as exc:
         mark = exc.problem_mark or exc.context_mark
         where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
@@ -70,7 +62,77 @@ def load_yaml(text: str) -> object:
         raise JobSpecError([Problem(path="", message=f"no valid YAML: {exc}")]) from exc
 
 
+def _plain_data(text: str) -> object:
+    """The document as plain data. Raises JobSpecError for every key that is given twice, with its path and line."""
+    loader = _Loader(text)
+    try:
+        node = loader.get_single_node()
+        if problems := list(_twice(node, (), set())):
+            raise JobSpecError(problems)
+        return loader.construct_document(node) if node is not None else None
+    finally:
+        loader.dispose()
+
+
+def _twice(node: yaml.Node | None, path: tuple[str, ...], seen: set[int]) -> Iterator[Problem]:
+    """Of two values for one key YAML silently takes the last. `seen`: nodes that an alias may bring again."""
+    if node is None or id(node) in seen:
+        return
+    seen.add(id(node))
+    if isinstance(node, yaml.SequenceNode):
+        for index, item in enumerate(node.value):
+            yield from _twice(item, (*path, str(index)), seen)
+    if isinstance(node, yaml.MappingNode):
+        lines: dict[str, int] = {}
+        for key, value in node.value:
+            name, line = str(key.value), key.start_mark.line + 1
+            if name in lines and isinstance(key, yaml.ScalarNode):
+                yield given_twice((*path, name), f"in lines {lines[name]} and {line}")
+            lines.setdefault(name, line)
+            yield from _twice(value, (*path, name), seen)
+
+
+def given_twice(path: tuple[str, ...], where: str = "") -> Problem:
+    """The problem of a key that stands twice in its mapping."""
+    said = f" ({where})" if where else ""
+    return Problem(path=".".join(path), message=f"the key is given twice{said}: leave one of them out")
+
+
 # ------------------------------------------------------------------ JSON data
+
+
+class _Twice(dict[str, Any]):
+    """A JSON object in which some keys stood twice."""
+
+    twice: tuple[str, ...] = ()
+
+
+def load_json(body: bytes) -> object:
+    """Read JSON. Raises ValueError for its syntax, JobSpecError for every key that is given twice, with its path."""
+    data = json.loads(body, object_pairs_hook=_pairs)
+    if problems := list(_twice_in_json(data, ())):
+        raise JobSpecError(problems)
+    return data
+
+
+def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) == len(pairs):
+        return found
+    marked = _Twice(found)
+    marked.twice = tuple(key for key, times in Counter(key for key, _ in pairs).items() if times > 1)
+    return marked
+
+
+def _twice_in_json(value: object, path: tuple[str, ...]) -> Iterator[Problem]:
+    if isinstance(value, _Twice):
+        yield from (given_twice((*path, key)) for key in value.twice)
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from _twice_in_json(item, (*path, key))
+    if isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _twice_in_json(item, (*path, str(index)))
 
 
 def frozen_json(value: object) -> Mapping[str, Any]:
@@ -172,9 +234,10 @@ def _problem(detail: dict[str, Any], model: type[BaseModel]) -> Problem:
             dotted, message = f"{dotted}.kind", f"is required: one of {_kinds(section)}"
         case "union_tag_invalid":
             dotted, message = f"{dotted}.kind", f"expected one of {_kinds(section)}; got {shown(context['tag'])}"
+            message += spec_hints.of_kind(dotted, context["tag"])
         case "literal_error":
             choices = context["expected"].replace(" or ", ", ").replace("'", "")
-            message = f"expected one of {choices}; got {shown(got)}"
+            message = f"expected one of {choices}; got {shown(got)}{spec_hints.of_kind(dotted, got)}"
         case "invalid_key":
             message = f"keys are text; put {path[-1]} in quotes"
         case "value_error":
@@ -238,9 +301,12 @@ def _unknown_key(path: list[str], sections: list[type[BaseModel]], model: type[B
     *parents, key = path
     known = sorted({name for section in sections for name in section.model_fields})
     homes = [".".join([*above, key]) for above, names in _all_keys(model) if key in names and above != parents]
+    hint = spec_hints.of_key(key, parents)
     near = difflib.get_close_matches(key, known, n=1)
     if any(above == parents and key in names for above, names in _all_keys(model)):
         return f"is no key of kind {_kinds(sections)!r}; known here: {', '.join(known)}"
+    if hint:
+        return hint
     if homes:
         return f"unknown key here; it belongs at {homes[0]}"
     if near:

@@ -18,14 +18,13 @@ checks; most clients set it when asked).
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from typing import Any
 
 from fedbus.bus.envelope import Envelope
 from fedbus.core import wire
 from fedbus.core.jobspec import JobSpec
-from fedbus.core.spec_text import MAX_TEXT_BYTES
+from fedbus.core.spec_text import MAX_TEXT_BYTES, load_json
 from fedbus.errors import JobSpecError, Problem
 
 
@@ -43,7 +42,7 @@ def body_of(envelope: Envelope) -> Mapping[str, Any]:
     if not envelope.body.strip():
         return {}
     try:
-        data = json.loads(envelope.body, object_pairs_hook=wire.distinct)
+        data = load_json(envelope.body)
         wire.to_json(data)  # Python also reads NaN and half surrogates, which nobody could be told again
     except (ValueError, RecursionError) as exc:
         raise JobSpecError([Problem(path="", message=f"the body is not JSON: {exc}")]) from exc

@@ -144,7 +144,7 @@ async def test_the_reason_of_an_abort_is_cut_and_can_be_shown(desk: Desk) -> Non
         ("query\n", {}, {}, "routing key"),
         ("query", {}, {"copied": True}, "headers"),
         ("query", {}, {"user": None}, "user_id"),
-        ("submit.ana", json.dumps(SPEC)[:-1].encode() + b',"name":"other"}', {}, ""),
+        ("submit.ana", json.dumps(SPEC)[:-1].encode() + b',"name":"other"}', {}, "name"),
         ("submit.ana", SPEC | {"name": "heart\n"}, {}, "name"),
         ("submit.ana", SPEC | {"task": "t\n"}, {}, "task"),
         ("submit.ana", SPEC | {"sites": ["mercy\n"]}, {}, "sites.0"),

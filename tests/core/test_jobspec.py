@@ -33,6 +33,8 @@ def test_the_documented_example_shows_the_real_defaults() -> None:
 
     minimal = documented.to_dict()
     required = {key: minimal[key] for key in ("name", "task", "stop", "local", "task_config")}
+    required["local"] = {key: minimal["local"][key] for key in ("steps", "batch_size", "learning_rate")}
+    required["stop"] = {"versions": minimal["stop"]["versions"]}
     assert JobSpec.parse(required) == documented
 
 
@@ -102,7 +104,7 @@ def test_every_problem_is_reported_with_its_path() -> None:
 @pytest.mark.parametrize(
     ("changes", "path", "message"),
     [
-        ({"learningrate": 1}, "learningrate", "unknown key; known here: chunk_bytes, "),
+        ({"colour": 1}, "colour", "unknown key; known here: chunk_bytes, "),
         ({"seeds": 1}, "seeds", "unknown key; did you mean 'seed'?"),
         (
             {"local": LOCAL | {"evaluate": False}, "stop": {"target": {"metric": "auc", "at_least": 0.9}}},
@@ -110,7 +112,7 @@ def test_every_problem_is_reported_with_its_path() -> None:
             "is false, and only scores could end this job",
         ),
         ({"steps": 1}, "steps", "unknown key here; it belongs at local.steps"),
-        ({"local": LOCAL | {"batchsize": 1}}, "local.batchsize", "unknown key; did you mean 'batch_size'?"),
+        ({"local": LOCAL | {"batch_siz": 1}}, "local.batch_siz", "unknown key; did you mean 'batch_size'?"),
         (
             {"strategy": {"kind": "sync", "mixing": 1}},
             "strategy.mixing",
@@ -177,7 +179,7 @@ def test_a_yaml_syntax_error_names_its_line() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["a: 2024-13-45", "!!python/object:os.system {}", "[" * 5000, "a: 1\na: 2", "\x00", "x" * 2_000_000]
+    "text", ["a: 2024-13-45", "!!python/object:os.system {}", "[" * 5000, "a: 1\n- 2", "\x00", "x" * 2_000_000]
 )
 def test_hostile_yaml_is_a_problem_and_no_crash(text: str) -> None:
     assert list(problems(text)) == [""]
@@ -217,6 +219,48 @@ def test_patience_in_short_watches_the_metric_of_the_target(target: object, metr
 
     assert patience is not None
     assert (patience.versions, patience.metric, patience.better) == (7, metric, better)
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("name: a\nname: b", {"name": "the key is given twice (in lines 1 and 2): leave one of them out"}),
+        ('{"local": {"steps": 1, "steps": 2}, "x": [{"y": 1, "y": 2}]}', ["local.steps", "x.0.y"]),
+        ("local:\n  steps: 1\n  'steps': 2", ["local.steps"]),
+    ],
+)
+def test_a_key_that_is_given_twice_is_refused_with_its_path(text, found):
+    assert (problems(text) if isinstance(found, dict) else list(problems(text))) == found
+
+
+NUMBERS = {
+    "seed": {"seed": ...},
+    "max_staleness": {"max_staleness": ...},
+    "num_examples_ratio": {"num_examples_ratio": ...},
+    "clip_to_own_median": {"clip_to_own_median": ...},
+    "clip_to_buffer": {"clip_to_buffer": ...},
+    "local.steps": {"local": LOCAL | {"steps": ...}},
+    "local.learning_rate": {"local": LOCAL | {"learning_rate": ...}},
+    "local.proximal_mu": {"local": LOCAL | {"proximal_mu": ...}},
+    "local.seconds": {"local": {"seconds": ..., "batch_size": 1, "learning_rate": 1}},
+    "local.epochs": {"local": {"epochs": ..., "batch_size": 1, "learning_rate": 1}},
+    "strategy.deadline_s": {"strategy": {"kind": "sync", "deadline_s": ...}},
+    "strategy.flush_after_s": {"strategy": {"kind": "auto", "flush_after_s": ...}},
+    "server_optimizer.lr": {"server_optimizer": {"lr": ...}},
+    "server_optimizer.eps": {"server_optimizer": {"eps": ...}},
+    "stop.versions": {"stop": {"versions": ...}},
+    "stop.wall_time_s": {"stop": {"wall_time_s": ...}},
+    "stop.target.at_least": {"stop": {"target": {"metric": "auc", "at_least": ...}}},
+}
+
+
+@pytest.mark.parametrize("value", [1e300, -1e300, float("inf"), float("nan"), 10**400], ids=repr)
+@pytest.mark.parametrize(("path", "keys"), NUMBERS.items(), ids=list(NUMBERS))
+def test_a_number_that_makes_no_sense_is_refused_with_its_path(path, keys, value):
+    def filled(data):
+        return {k: filled(v) if isinstance(v, dict) else value if v is ... else v for k, v in data.items()}
+
+    assert list(problems(MINIMAL | filled(keys))) == [path]
 
 
 JSON = st.recursive(

@@ -65,6 +65,11 @@ def test_spec_with_mistakes_is_rejected_with_every_one_and_its_path(ask, manned_
     assert "exactly one of steps, epochs, seconds" in found["local"]
 
 
+def test_key_that_stands_twice_in_json_is_rejected_with_its_path(ask):
+    body = b'{"name": "a", "name": "b", "local": {"steps": 1, "steps": 2}, "keep": [{"x": 1, "x": 1}]}'
+    assert set(errors(ask("submit.submitter", body))) == {"name", "local.steps", "keep.0.x"}
+
+
 @pytest.mark.parametrize(
     ("body", "says"),
     [
