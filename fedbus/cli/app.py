@@ -1,6 +1,7 @@
 """The command `fedbus`. Every import that costs time is inside its command, so that `fedbus --help` answers at once.
 
 0  done        1  an error that the message explains        2  wrong usage        130  interrupted
+3  nobody has answered yet: the broker has what was published, a job or an abort, and an aggregator takes it later
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from fedbus.cli.broker import broker_app
 from fedbus.cli.chaos import chaos
 from fedbus.cli.replay import replay
 from fedbus.cli.simulate import simulate
-from fedbus.errors import FedbusError, JobSpecError, SettingsError
+from fedbus.errors import FedbusError, JobSpecError, SettingsError, UnansweredError
 from fedbus.runtime.printable import printable, printable_lines
 
 app = typer.Typer(
@@ -26,7 +27,8 @@ app = typer.Typer(
     add_completion=True,
     pretty_exceptions_enable=False,
     help="Asynchronous federated learning over RabbitMQ. Start with `fedbus demo`.",
-    epilog="Settings: flags, FEDBUS_* environment, a TOML file named by FEDBUS_CONFIG.",
+    epilog="Settings: flags, FEDBUS_* environment, a TOML file named by FEDBUS_CONFIG. Exit codes: 0 done, 1 an error,"
+    " 2 wrong usage, 3 published and not answered yet.",
 )
 app.add_typer(broker_app, name="broker")
 app.add_typer(bench_app, name="bench")
@@ -172,6 +174,16 @@ app.command()(simulate)
 app.command()(chaos)
 
 
+def _code_of(exc: FedbusError) -> int:
+    match exc:
+        case SettingsError():
+            return 2
+        case UnansweredError():
+            return 3
+        case _:
+            return 1
+
+
 def main() -> None:
     """Run the command line; errors that fedbus raises on purpose become one message and an exit code."""
     try:
@@ -183,6 +195,6 @@ def main() -> None:
         sys.exit(1)
     except FedbusError as exc:
         print(f"fedbus: {printable_lines(exc)}", file=sys.stderr)
-        sys.exit(2 if isinstance(exc, SettingsError) else 1)
+        sys.exit(_code_of(exc))
     except KeyboardInterrupt:
         sys.exit(130)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from fedbus.cli.broker import Output
-from fedbus.runtime.printable import printable
+from fedbus.runtime.printable import printable, printable_lines
 
 if TYPE_CHECKING:
     from fedbus.core.messages import Event
@@ -28,12 +28,14 @@ JobId = Annotated[str, typer.Argument(help="Id of the job, as `fedbus jobs` show
 
 def submit(
     spec: Annotated[Path, typer.Argument(metavar="JOB.yaml", help="Job spec; - reads standard input.")],
-    follow: Annotated[bool, typer.Option("--watch", help="Show what happens until the job ends.")] = False,
+    follow: Annotated[bool, typer.Option("--watch", help="--wait, then show what happens until the job ends.")] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait until an aggregator has answered, however long.")] = False,
     broker_url: BrokerUrl = None,
 ) -> None:
-    """Publish a job spec and print the job's id."""
+    """Publish a job spec and print the job's id. Exit code 3: it is published, and no aggregator has answered yet."""
     from fedbus.core.jobspec import JobSpec
-    from fedbus.errors import SettingsError
+    from fedbus.errors import SettingsError, UnansweredError
+    from services.publisher.client import new_job_id
 
     try:
         text = sys.stdin.read() if str(spec) == "-" else spec.read_text()
@@ -43,10 +45,19 @@ def submit(
         raise SettingsError(f"cannot read job spec {spec}: expected YAML in UTF-8, got other bytes ({exc})") from exc
     parsed = JobSpec.parse_yaml(text)
 
+    job = new_job_id(parsed)
+
+    def published(exc: UnansweredError) -> None:
+        typer.echo(f"fedbus: {printable_lines(exc)}; waiting for the answer", err=True)
+
     async def run(client: Client) -> int:
-        job = await client.submit(parsed)
-        typer.echo(printable(job))
-        return await _watch(client, job) if follow else 0
+        try:
+            accepted = await client.submit(parsed, job=job, published=published if wait or follow else None)
+        except UnansweredError:
+            typer.echo(job)
+            raise
+        typer.echo(printable(accepted))
+        return await _watch(client, accepted) if follow else 0
 
     raise typer.Exit(_with_client(run, broker_url))
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from fedbus.errors import DiskFullError, StoreError
+from fedbus.errors import DiskFullError, IdTakenError, StoreError
 from fedbus.store import ledger_schema as schema
 
 NO_ROOM_BYTES = 1 << 20
@@ -143,12 +143,15 @@ class Ledger:
     ) -> str:
         """Record a job and return its id; a second submit with the same message id returns the first one's.
 
-        So does another message id that makes the same job id: the caller compares the specs.
+        Whether that is the same submit the caller sees by its spec. Raises IdTakenError when another submit's job
+        has this id.
         """
         with self._transaction() as db:
-            row = db.execute("SELECT job FROM jobs WHERE message_id = ? OR job = ?", (message_id, job)).fetchone()
+            row = db.execute("SELECT job FROM jobs WHERE message_id = ?", (message_id,)).fetchone()
             if row:
                 return str(row[0])
+            if db.execute("SELECT 1 FROM jobs WHERE job = ?", (job,)).fetchone():
+                raise IdTakenError(f"there is a job {job} already, which another message has submitted")
             db.execute(
                 "INSERT INTO jobs (job, spec, state, message_id, submitted_by, submitted_at) VALUES (?,?,?,?,?,?)",
                 (job, json.dumps(spec), state, message_id, submitted_by, at),

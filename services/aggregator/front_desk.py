@@ -24,7 +24,7 @@ from fedbus.core import events, wire
 from fedbus.core.limits import MOST_NAME, plain
 from fedbus.core.messages import JobState
 from fedbus.core.spec_text import MAX_TEXT_BYTES
-from fedbus.errors import JobSpecError, Problem, StoreError
+from fedbus.errors import IdTakenError, JobSpecError, Problem, StoreError
 from fedbus.store.ledger import JobRow
 from services.aggregator import requests, views
 from services.aggregator.allowance import Allowance
@@ -115,22 +115,26 @@ class FrontDesk:
 
     async def _submit(self, delivery: Delivery) -> dict[str, Any]:
         spec, envelope = requests.spec_of(delivery.envelope), delivery.envelope
-        message_id = envelope.message_id or secrets.token_hex(8)
-        new = requests.job_id(spec, message_id)
-        job = await self._tools.store(
-            self._tools.ledger.add_job,
-            new,
-            spec.to_dict(),
-            message_id=message_id,
-            submitted_by=envelope.user_id or "",
-            state=str(JobState.SUBMITTED),
-            at=time.time(),
-        )
+        wanted = requests.wanted_id(envelope)
+        message_id = envelope.message_id or wanted or secrets.token_hex(8)
+        try:
+            job = await self._tools.store(
+                self._tools.ledger.add_job,
+                wanted or requests.job_id(spec, message_id),
+                spec.to_dict(),
+                message_id=message_id,
+                submitted_by=envelope.user_id or "",
+                state=str(JobState.SUBMITTED),
+                at=time.time(),
+            )
+        except IdTakenError as exc:
+            return requests.rejected(Problem(path="job", message=f"{exc}: submit it under another id"))
         row = await self._tools.store(self._tools.ledger.job, job)
         if row is None:
             raise StoreError(f"job {job} is not in the ledger, where it was just written")
-        if row.spec != spec.to_dict():
-            message = f"{message_id!r} was used before, for {job} with another spec: give each submit its own id"
+        if row.spec != spec.to_dict() or row.submitted_by != envelope.user_id or (wanted or job) != job:
+            what = "spec" if row.spec != spec.to_dict() else "login or id"
+            message = f"{message_id!r} was used before, for {job} with another {what}: give each submit its own id"
             return requests.rejected(Problem(path="message_id", message=message))
         if job not in self._runners and not JobState(row.state).ended:
             self._start_job(row)

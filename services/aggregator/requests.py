@@ -1,7 +1,7 @@
 """What submitters ask: a job spec, an abort, a query; each is answered in JSON when it names a `reply_to`.
 
     key on fedbus.jobs   body                               answer
-    submit.<user>        a job spec                         {"accepted": {"job": ...}}
+    submit.<user>        a job spec                         {"accepted": {"job": ...}}; see below
     abort.<job>          {"reason": "..."} or empty         {"aborted": {"job": ...}}
     query                {"what": "jobs" | "sites"}         {"jobs": [...]} or {"sites": [...]}
     query                {"what": "job", "job": "..."}      {"job": {...}}
@@ -9,6 +9,10 @@
 
 Any AMQP client can send these: no header and no type of fedbus is needed, only JSON and `user_id` (which the broker
 checks; most clients set it when asked).
+
+A header `job` on a submit is the id that the job gets, a name of its own that the sender can look for from then on,
+whoever answers; without one the aggregator makes one of the message id. A submit that comes twice, under one message
+id, is one job.
 """
 
 from __future__ import annotations
@@ -19,8 +23,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from fedbus.bus.envelope import Envelope
-from fedbus.core import wire
+from fedbus.core import messages, wire
 from fedbus.core.jobspec import JobSpec
+from fedbus.core.limits import plain
 from fedbus.core.spec_text import MAX_TEXT_BYTES
 from fedbus.errors import JobSpecError, Problem
 
@@ -56,5 +61,16 @@ def spec_of(envelope: Envelope) -> JobSpec:
 
 def job_id(spec: JobSpec, message_id: str) -> str:
     """Name and eight hex digits; the same message gives the same id, so that a repeated submit makes no second job."""
-    suffix = hashlib.blake2b(message_id.encode(), digest_size=4).hexdigest()
-    return f"{spec.name[:31].rstrip('-')}-{suffix}"
+    return messages.job_id(spec.name, hashlib.blake2b(message_id.encode(), digest_size=4).hexdigest())
+
+
+def wanted_id(envelope: Envelope) -> str | None:
+    """The id that a submit wants for its job; None: it leaves that to the aggregator. JobSpecError when it is none."""
+    wanted = envelope.headers.get(messages.JOB_HEADER)
+    if wanted is None:
+        return None
+    try:
+        return messages.check_name("job", str(wanted))
+    except ValueError as exc:
+        message = f"{plain(str(exc))}; correct it or leave the header out, then the aggregator makes an id"
+        raise JobSpecError([Problem(path=f"header {messages.JOB_HEADER}", message=message)]) from exc
