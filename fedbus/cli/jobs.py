@@ -1,4 +1,4 @@
-"""Commands that talk to the aggregator: submit, jobs, show, sites, watch, abort."""
+"""Commands that talk to the aggregator: submit, jobs, show, sites, watch, get, abort."""
 
 from __future__ import annotations
 
@@ -99,6 +99,32 @@ def watch(job: JobId, output: Format = Output.TEXT, broker_url: BrokerUrl = None
     """Show what happens in a job until it ends; exit code 0 when it finished, 1 otherwise."""
     as_json = output is Output.JSON
     raise typer.Exit(_with_client(lambda client: _watch(client, job, as_json=as_json), broker_url))
+
+
+def get(
+    job: JobId,
+    to: Annotated[Path, typer.Option("--to", metavar="FILE", help="The safetensors file to write.")],
+    version: Annotated[str, typer.Option(metavar="best|last|N", help="Which version.")] = "last",
+    broker_url: BrokerUrl = None,
+) -> None:
+    """Fetch the params of a job, also of one that is running, into a file on this machine."""
+    from fedbus.errors import SettingsError
+
+    if version not in ("best", "last") and not version.isdecimal():
+        raise SettingsError(f"--version: expected best, last or the number of a version, got {printable(version)}")
+    wanted = int(version) if version.isdecimal() else version
+    progress = _show_progress if sys.stderr.isatty() else _no_progress
+    fetched = _with_client(lambda client: client.get(job, wanted, to, progress=progress), broker_url)
+    typer.echo(f"version {fetched.version} of {printable(job)}: {fetched.size_bytes} bytes in {printable(str(to))}")
+
+
+def _show_progress(have_bytes: int, size_bytes: int) -> None:
+    end = "\n" if have_bytes == size_bytes else ""
+    typer.echo(f"\r{have_bytes / 2**20:.1f} of {size_bytes / 2**20:.1f} MiB{end}", nl=False, err=True)
+
+
+def _no_progress(have_bytes: int, size_bytes: int) -> None:
+    pass
 
 
 def abort(

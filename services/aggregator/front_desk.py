@@ -7,6 +7,7 @@ goes wrong in one request, stops no other; a login that asks for more work than 
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import time
 from collections.abc import Callable, Mapping
@@ -28,6 +29,7 @@ from fedbus.errors import IdTakenError, JobSpecError, Problem, StoreError
 from fedbus.store.ledger import JobRow
 from services.aggregator import requests, views
 from services.aggregator.allowance import Allowance
+from services.aggregator.fetches import Fetches, Part
 from services.aggregator.job_runner import JobRunner
 from services.aggregator.tools import Tools
 from services.aggregator.trouble import words
@@ -38,6 +40,7 @@ REQUESTS_PREFETCH = 8
 ASK_RATE, ASK_BURST = 500.0, 2000.0
 SUBMIT_COST = 20.0
 COST_OF_A_JOB = 0.02
+OF_A_JOB = ("job", "params")
 
 log = structlog.get_logger()
 
@@ -52,26 +55,34 @@ class FrontDesk:
         runners: Mapping[str, JobRunner],
         start_job: Callable[[JobRow], None],
         publisher: Publisher,
+        fetches: Fetches,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._tools = tools
         self._runners = runners
         self._start_job = start_job
         self._publisher = publisher
+        self._fetches = fetches
         self._clock = clock
         self._asking = Allowance(rate=ASK_RATE, burst=ASK_BURST)
         self._listed = 0
 
     async def serve(self, session: Session) -> None:
         """Answer requests for ever."""
-        async with Consumer(session, t.JOBS, prefetch=REQUESTS_PREFETCH, most_bytes=MAX_TEXT_BYTES) as deliveries:
+        consumer = Consumer(session, t.JOBS, prefetch=REQUESTS_PREFETCH, most_bytes=MAX_TEXT_BYTES)
+        async with consumer as deliveries, asyncio.TaskGroup() as group:
+            group.create_task(self._fetches.watch(), name="fetches")
             async for delivery in deliveries:
                 answer = await self.answer(delivery)
+                if isinstance(answer, Part):  # it takes as long as a slow line does, others are served meanwhile
+                    await delivery.ack()
+                    group.create_task(self._fetches.send(delivery.envelope, answer), name="part")
+                    continue
                 await reply(self._publisher, delivery.envelope, wire.to_json(answer), type="answer")
                 await delivery.ack()
 
-    async def answer(self, delivery: Delivery) -> dict[str, Any]:
-        """What is to be answered, whatever was asked."""
+    async def answer(self, delivery: Delivery) -> dict[str, Any] | Part:
+        """What is to be answered, whatever was asked; a part is to be sent."""
         try:
             return await self._answer(delivery)
         except JobSpecError as exc:
@@ -81,7 +92,7 @@ class FrontDesk:
             message = f"the aggregator could not do it: {words(exc)}; its log says more"
             return requests.rejected(Problem(path="", message=message))
 
-    async def _answer(self, delivery: Delivery) -> dict[str, Any]:
+    async def _answer(self, delivery: Delivery) -> dict[str, Any] | Part:
         envelope = delivery.envelope
         if (problem := self._problem(envelope)) is not None:
             return requests.rejected(problem)
@@ -91,7 +102,7 @@ class FrontDesk:
             case ["abort", job]:
                 return self._abort(job, requests.body_of(envelope).get("reason"), envelope.user_id or "")
             case ["query"]:
-                return await self._query(requests.body_of(envelope))
+                return await self._query(requests.body_of(envelope), envelope.user_id or "")
             case _:
                 message = f"expected submit.<user>, abort.<job> or query, got {envelope.routing_key!r}"
                 return requests.rejected(Problem(path="routing key", message=message))
@@ -110,8 +121,9 @@ class FrontDesk:
         return None
 
     def _cost(self, envelope: Envelope) -> float:
-        submits = envelope.routing_key.startswith("submit.")
-        return SUBMIT_COST if submits else 1.0 + COST_OF_A_JOB * self._listed
+        if envelope.routing_key.startswith("submit."):
+            return SUBMIT_COST
+        return 1.0 if requests.is_part(envelope) else 1.0 + COST_OF_A_JOB * self._listed
 
     async def _submit(self, delivery: Delivery) -> dict[str, Any]:
         spec, envelope = requests.spec_of(delivery.envelope), delivery.envelope
@@ -151,8 +163,10 @@ class FrontDesk:
         runner.abort(f"aborted by {user}" + (f": {plain(str(reason))}" if reason else ""))
         return {"aborted": {"job": job}}
 
-    async def _query(self, body: Any) -> dict[str, Any]:
+    async def _query(self, body: Any, login: str) -> dict[str, Any] | Part:
         what, wanted = body.get("what", "jobs"), body.get("job")
+        if what == "part":
+            return self._fetches.take(body, login)
         if what == "sites":
             return {"sites": [views.site_line(view) for view in self._tools.membership.views()]}
         read = self._tools.compute  # beside the writes, which must not wait for who looks on
@@ -161,11 +175,14 @@ class FrontDesk:
         if what == "jobs":
             return {"jobs": [self._line(row) for row in rows]}
         row = next((r for r in rows if r.job == wanted), None)
-        if what != "job" or row is None:
+        of_a_job = what in OF_A_JOB
+        if not of_a_job or row is None:
             known = ", ".join(r.job for r in rows[-5:]) or "none"
-            said = plain(repr(wanted if what == "job" else what), MOST_NAME)
-            message = f"no job {said}; newest jobs: {known}" if what == "job" else f"no query {said}"
+            said = plain(repr(wanted if of_a_job else what), MOST_NAME)
+            message = f"no job {said}; newest jobs: {known}" if of_a_job else f"no query {said}"
             return requests.rejected(Problem(path=plain(str(what), MOST_NAME), message=message))
+        if what == "params":
+            return await self._fetches.begin(row, body.get("version", "last"), login)
         went_wrong = await read(views.went_wrong, self._tools.ledger, row.job)
         return {"job": views.job_detail(row, self._runners.get(row.job), self._tools.membership, went_wrong)}
 

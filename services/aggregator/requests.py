@@ -5,6 +5,10 @@
     abort.<job>          {"reason": "..."} or empty         {"aborted": {"job": ...}}
     query                {"what": "jobs" | "sites"}         {"jobs": [...]} or {"sites": [...]}
     query                {"what": "job", "job": "..."}      {"job": {...}}
+    query                {"what": "params", "job": "...",   {"params": {"of", "version", "size_bytes", "part_bytes"}}
+                          "version": "last" | "best" | N}
+    query                {"what": "part", "of": "...",      bytes from there on, their blake2b as header `digest`
+                          "offset": n}
     any of these         what cannot be met                 {"rejected": {"errors": [{"path", "message"}]}}
 
 Any AMQP client can send these: no header and no type of fedbus is needed, only JSON and `user_id` (which the broker
@@ -28,6 +32,8 @@ from fedbus.core.jobspec import JobSpec
 from fedbus.core.limits import plain
 from fedbus.core.spec_text import MAX_TEXT_BYTES
 from fedbus.errors import JobSpecError, Problem
+
+MOST_PART_REQUEST = 200
 
 
 def rejected(*problems: Problem) -> dict[str, Any]:
@@ -62,6 +68,16 @@ def spec_of(envelope: Envelope) -> JobSpec:
 def job_id(spec: JobSpec, message_id: str) -> str:
     """Name and eight hex digits; the same message gives the same id, so that a repeated submit makes no second job."""
     return messages.job_id(spec.name, hashlib.blake2b(message_id.encode(), digest_size=4).hexdigest())
+
+
+def is_part(envelope: Envelope) -> bool:
+    """Whether a query asks for a part of params: many are asked for, and each costs little."""
+    if len(envelope.body) > MOST_PART_REQUEST:
+        return False
+    try:
+        return body_of(envelope).get("what") == "part"
+    except JobSpecError:
+        return False
 
 
 def wanted_id(envelope: Envelope) -> str | None:

@@ -12,6 +12,8 @@ import uuid
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, aclosing, suppress
 from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
 from typing import Any, Self
 
 from fedbus.bus import mail
@@ -22,14 +24,11 @@ from fedbus.bus.model_log import ModelLogReader
 from fedbus.bus.rpc import request
 from fedbus.core.jobspec import JobSpec
 from fedbus.core.messages import JOB_HEADER, Event, job_id
-from fedbus.errors import ConnectionLostError, FedbusError, JobSpecError, Problem, ProtocolError, UnansweredError
+from fedbus.errors import ConnectionLostError, JobSpecError, Problem, ProtocolError, UnansweredError
+from services.publisher.fetch import Fetched, Progress, RefusedError, Wanted, fetch, no_progress
 from services.publisher.settings import LOGIN, PublisherSettings
 
 EVENTS_PREFETCH = 64
-
-
-class RefusedError(FedbusError):
-    """The aggregator did not do what was asked."""
 
 
 class Client:
@@ -99,6 +98,21 @@ class Client:
         """One job with its spec, sites and result. Raises RefusedError when there is none of that id."""
         answer = await self._ask(t.QUERY_KEY, {"what": "job", "job": job}, type="query")
         return dict(answer["job"])
+
+    async def get(self, job: str, version: str | int, to: Path, *, progress: Progress = no_progress) -> Fetched:
+        """Write the params of a version, `last`, `best` or a number, to a safetensors file.
+
+        It is there whole or, when an error is raised, as it was before: RefusedError says which versions there are.
+        """
+        wanted = Wanted(job=job, version=version)
+        return await fetch(partial(self._ask, t.QUERY_KEY, type="query"), self._ask_part, wanted, to, progress)
+
+    async def _ask_part(self, body: Mapping[str, Any], allowed: timedelta) -> Envelope:
+        data = json.dumps(body).encode()
+        answer = await request(self._session, t.JOBS, t.QUERY_KEY, data, timeout=self._timeout + allowed, type="query")
+        if answer.content_type == "application/json":
+            _content(answer, type="query")
+        return answer
 
     async def sites(self) -> list[dict[str, Any]]:
         """All sites that have joined since the aggregator started."""

@@ -12,6 +12,7 @@ import pytest
 from fedbus.bus.envelope import Envelope
 from fedbus.core.membership import Membership
 from fedbus.store.ledger import JobRow, Ledger
+from services.aggregator.fetches import Fetches
 from services.aggregator.front_desk import ASK_BURST, FrontDesk
 from services.aggregator.tools import Tools
 
@@ -82,6 +83,7 @@ class Desk:
             runners={"lungs": self.broken},  # type: ignore[dict-item]
             start_job=self.start,
             publisher=None,  # type: ignore[arg-type]
+            fetches=Fetches(folder, worker=at_once, publisher=None),  # type: ignore[arg-type]
             clock=lambda: self.now,
         )
 
