@@ -1,10 +1,11 @@
-"""Commands that talk to the aggregator: submit, jobs, show, sites, watch, get, abort."""
+"""Commands that talk to the aggregator: submit, jobs, show, sites, watch, get, history, abort."""
 
 from __future__ import annotations
 
 import json
 import sys
 from collections.abc import Awaitable, Callable
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -99,6 +100,31 @@ def watch(job: JobId, output: Format = Output.TEXT, broker_url: BrokerUrl = None
     """Show what happens in a job until it ends; exit code 0 when it finished, 1 otherwise."""
     as_json = output is Output.JSON
     raise typer.Exit(_with_client(lambda client: _watch(client, job, as_json=as_json), broker_url))
+
+
+class HistoryOutput(StrEnum):
+    TABLE = "table"
+    CSV = "csv"
+    JSON = "json"
+
+
+def history(
+    job: JobId,
+    output: Annotated[HistoryOutput, typer.Option("--output", "-o", help="How to print.")] = HistoryOutput.TABLE,
+    broker_url: BrokerUrl = None,
+) -> None:
+    """Show the curve of a job: each version's time, contributors and metrics, their mean and of each site."""
+    from fedbus.cli.curve import as_csv, curve_table
+    from fedbus.cli.tables import print_tables
+
+    lines = _with_client(lambda client: client.history(job), broker_url)
+    match output:
+        case HistoryOutput.JSON:
+            typer.echo(json.dumps(lines, indent=1))
+        case HistoryOutput.CSV:
+            typer.echo(as_csv(lines), nl=False)
+        case HistoryOutput.TABLE:
+            print_tables(curve_table(lines))
 
 
 def get(

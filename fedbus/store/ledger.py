@@ -65,6 +65,16 @@ class Fact:
     at: float
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoreRow:
+    """What a site measured of a version, and the means over the sites then."""
+
+    version: int
+    site: str
+    metrics: Mapping[str, float]
+    means: Mapping[str, float]
+
+
 class Ledger:
     """Use as a context manager. Raises StoreError when the file cannot be used."""
 
@@ -320,6 +330,34 @@ class Ledger:
         """Newest published version, -1 when none was."""
         row = self._rows("SELECT COALESCE(MAX(version), -1) FROM versions WHERE job = ?", (job,))[0]
         return int(row[0])
+
+    def commits(self, job: str, *, after: int, most: int) -> list[Fact]:
+        """The facts of the first so many versions after version `after`, in order."""
+        rows = self._rows(
+            "SELECT seq, kind, body, at FROM facts WHERE job = ? AND kind = 'committed'"
+            " AND json_extract(body, '$.version') > ? ORDER BY seq LIMIT ?",
+            (job, after, most),
+        )
+        return [Fact(seq=s, kind=k, body=json.loads(b), at=t) for s, k, b, t in rows]
+
+    def add_score(
+        self, job: str, version: int, site: str, metrics: Mapping[str, float], *, means: Mapping[str, float], at: float
+    ) -> None:
+        """Keep what a site measured of a version, and the means over the sites with it; the newest counts."""
+        row = (job, version, site, json.dumps(dict(metrics)), json.dumps(dict(means)), at)
+        with self._transaction() as db:
+            db.execute(
+                "INSERT OR REPLACE INTO scores (job, version, site, metrics, means, at) VALUES (?,?,?,?,?,?)", row
+            )
+
+    def scores(self, job: str, *, after: int, until: int) -> list[ScoreRow]:
+        """The scores of the versions after `after` up to `until`, in the order in which they came."""
+        rows = self._rows(
+            "SELECT version, site, metrics, means FROM scores"
+            " WHERE job = ? AND version > ? AND version <= ? ORDER BY at",
+            (job, after, until),
+        )
+        return [ScoreRow(version=v, site=s, metrics=json.loads(m), means=json.loads(o)) for v, s, m, o in rows]
 
     def name_model_log(self, job: str, stream: str) -> str:
         """Keep the name of a job's model log, unless it has one; returns the name that it has."""

@@ -27,7 +27,7 @@ from fedbus.core.messages import JobState
 from fedbus.core.spec_text import MAX_TEXT_BYTES
 from fedbus.errors import IdTakenError, JobSpecError, Problem, StoreError
 from fedbus.store.ledger import JobRow
-from services.aggregator import requests, views
+from services.aggregator import curve, requests, views
 from services.aggregator.allowance import Allowance
 from services.aggregator.fetches import Fetches, Part
 from services.aggregator.job_runner import JobRunner
@@ -40,7 +40,7 @@ REQUESTS_PREFETCH = 8
 ASK_RATE, ASK_BURST = 500.0, 2000.0
 SUBMIT_COST = 20.0
 COST_OF_A_JOB = 0.02
-OF_A_JOB = ("job", "params")
+OF_A_JOB = ("job", "params", "history")
 
 log = structlog.get_logger()
 
@@ -181,9 +181,15 @@ class FrontDesk:
             said = plain(repr(wanted if of_a_job else what), MOST_NAME)
             message = f"no job {said}; newest jobs: {known}" if of_a_job else f"no query {said}"
             return requests.rejected(Problem(path=plain(str(what), MOST_NAME), message=message))
+        return await self._of_job(what, row, body, login)
+
+    async def _of_job(self, what: str, row: JobRow, body: Any, login: str) -> dict[str, Any]:
+        ledger, read = self._tools.ledger, self._tools.compute
         if what == "params":
             return await self._fetches.begin(row, body.get("version", "last"), login)
-        went_wrong = await read(views.went_wrong, self._tools.ledger, row.job)
+        if what == "history":
+            return await read(curve.answer, ledger, row, body.get("after", curve.BEFORE_ALL))
+        went_wrong = await read(views.went_wrong, ledger, row.job)
         return {"job": views.job_detail(row, self._runners.get(row.job), self._tools.membership, went_wrong)}
 
     def _line(self, row: JobRow) -> dict[str, Any]:

@@ -7,6 +7,8 @@
     query                {"what": "job", "job": "..."}      {"job": {...}}
     query                {"what": "params", "job": "...",   {"params": {"of", "version", "size_bytes", "part_bytes"}}
                           "version": "last" | "best" | N}
+    query                {"what": "history", "job": "...",  {"history": [...], "more": true | false}: versions after N
+                          "after": N}
     query                {"what": "part", "of": "...",      bytes from there on, their blake2b as header `digest`
                           "offset": n}
     any of these         what cannot be met                 {"rejected": {"errors": [{"path", "message"}]}}

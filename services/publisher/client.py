@@ -114,6 +114,17 @@ class Client:
             _content(answer, type="query")
         return answer
 
+    async def history(self, job: str) -> list[dict[str, Any]]:
+        """One line a version, from version 0 on: when, from whom, what it scored, see `services.aggregator.curve`."""
+        lines: list[dict[str, Any]] = []
+        more = True
+        while more:
+            question = {"what": "history", "job": job} | ({"after": lines[-1]["version"]} if lines else {})
+            answer = await self._ask(t.QUERY_KEY, question, type="query")
+            lines += answer["history"]
+            more = bool(answer["more"] and answer["history"])
+        return lines
+
     async def sites(self) -> list[dict[str, Any]]:
         """All sites that have joined since the aggregator started."""
         answer = await self._ask(t.QUERY_KEY, {"what": "sites"}, type="query")
