@@ -11,6 +11,7 @@ FedbusError
 │   └── ContractError    a task or its task_config breaks the contract; `.said` may leave the site
 ├── StoreError           spool, ledger, checkpoint or outbox cannot be read or written
 │   ├── FolderInUseError     another process works on this state folder
+│   ├── IdTakenError         a job of this id is there already; nothing was written
 │   └── DiskFullError        nothing was written; the same call works again once there is room
 ├── BusError             the broker cannot be used
 │   ├── LoginError           wrong user, password, virtual host or permission
@@ -19,6 +20,7 @@ FedbusError
 │   ├── NameTakenError       another connection consumes a queue that has one owner: a second site of one name
 │   ├── NoSuchQueueError     the queue or stream does not exist (any more)
 │   ├── NoAnswerError        a request got no reply in time
+│   │   └── UnansweredError      the broker has confirmed the request, which waits there for whoever answers
 │   └── PublishError         a publish was refused and would be refused again
 │       └── UnroutableError  no queue takes messages with this exchange and routing key
 ├── NodeError            the private RabbitMQ node cannot be started or stopped
@@ -102,6 +104,10 @@ class FolderInUseError(StoreError):
     """Another process holds the state folder; the message names it."""
 
 
+class IdTakenError(StoreError):
+    """A job of this id is there already, of another submit."""
+
+
 class DiskFullError(StoreError):
     """There is no room; nothing was changed, and the same call may be made again."""
 
@@ -132,6 +138,10 @@ class NoSuchQueueError(BusError):
 
 class NoAnswerError(BusError):
     """A request got no reply in time; it may still be acted on."""
+
+
+class UnansweredError(NoAnswerError):
+    """The broker has confirmed the request and nobody has answered yet: what was asked for is done later."""
 
 
 class PublishError(BusError):

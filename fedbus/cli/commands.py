@@ -23,7 +23,8 @@ app = typer.Typer(
     add_completion=True,
     pretty_exceptions_enable=False,
     help="Asynchronous federated learning over RabbitMQ. Start with `fedbus demo`.",
-    epilog="Settings: flags, FEDBUS_* environment, a TOML file named by FEDBUS_CONFIG.",
+    epilog="Settings: flags, FEDBUS_* environment, a TOML file named by FEDBUS_CONFIG. Exit codes: 0 done, 1 an error,"
+    " 2 wrong usage, 3 published and not answered yet.",
 )
 TRY = "Try and measure"
 app.add_typer(broker_app, name="broker")
@@ -168,6 +169,8 @@ app.command("jobs")(jobs.list_jobs)
 app.command()(jobs.show)
 app.command("sites")(jobs.list_sites)
 app.command()(jobs.watch)
+app.command()(jobs.get)
+app.command()(jobs.history)
 app.command()(jobs.abort)
 app.command()(forget.rm)
 app.command()(forget.prune)

@@ -1,9 +1,11 @@
-"""Commands that talk to the aggregator: submit, jobs, show, sites, watch, abort."""
+"""Commands that talk to the aggregator: submit, jobs, show, sites, watch, get, history, abort."""
 
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Awaitable, Callable, Sequence
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -11,7 +13,7 @@ import typer
 
 from fedbus.cli.broker import Output
 from fedbus.cli.spec_file import read_spec_text
-from fedbus.runtime.printable import printable
+from fedbus.runtime.printable import printable, printable_lines
 
 if TYPE_CHECKING:
     from fedbus.core.messages import Event
@@ -29,19 +31,34 @@ JobId = Annotated[str, typer.Argument(help="Id of the job, as `fedbus jobs` show
 
 def submit(
     spec: Annotated[Path, typer.Argument(metavar="JOB.yaml", help="Job spec; - reads standard input.")],
-    follow: Annotated[bool, typer.Option("--watch", help="Show what happens until the job ends.")] = False,
+    follow: Annotated[bool, typer.Option("--watch", help="--wait, then show what happens until the job ends.")] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait until an aggregator has answered, however long.")] = False,
     broker_url: BrokerUrl = None,
 ) -> None:
-    """Publish a job spec and print the job's id."""
+    """Publish a job spec and print the job's id. Exit code 3: it is published, and no aggregator has answered yet."""
     from fedbus.core.jobspec import JobSpec
+    from fedbus.errors import UnansweredError
+    from services.publisher.client import new_job_id
 
     text = read_spec_text(spec)
     parsed = JobSpec.parse_yaml(text)
 
+    job = new_job_id(parsed)
+
+    def published(exc: UnansweredError) -> None:
+        typer.echo(f"fedbus: {printable_lines(exc)}; waiting for the answer", err=True)
+
+    def note(text: str) -> None:
+        typer.echo(f"note: {printable(text)}", err=True)
+
     async def run(client: Client) -> int:
-        job = await client.submit(parsed, note=lambda text: typer.echo(f"note: {printable(text)}", err=True))
-        typer.echo(printable(job))
-        return await _watch(client, job) if follow else 0
+        try:
+            accepted = await client.submit(parsed, job=job, published=published if wait or follow else None, note=note)
+        except UnansweredError:
+            typer.echo(job)
+            raise
+        typer.echo(printable(accepted))
+        return await _watch(client, accepted) if follow else 0
 
     raise typer.Exit(with_client(run, broker_url))
 
@@ -106,6 +123,57 @@ def watch(job: JobId, output: Format = Output.TEXT, broker_url: BrokerUrl = None
     """Show what happens in a job until it ends; exit code 0 when it finished, 1 otherwise."""
     as_json = output is Output.JSON
     raise typer.Exit(with_client(lambda client: _watch(client, job, as_json=as_json), broker_url))
+
+
+class HistoryOutput(StrEnum):
+    TABLE = "table"
+    CSV = "csv"
+    JSON = "json"
+
+
+def history(
+    job: JobId,
+    output: Annotated[HistoryOutput, typer.Option("--output", "-o", help="How to print.")] = HistoryOutput.TABLE,
+    broker_url: BrokerUrl = None,
+) -> None:
+    """Show the curve of a job: each version's time, contributors and metrics, their mean and of each site."""
+    from fedbus.cli.curve import as_csv, curve_table
+    from fedbus.cli.tables import print_tables
+
+    lines = with_client(lambda client: client.history(job), broker_url)
+    match output:
+        case HistoryOutput.JSON:
+            typer.echo(json.dumps(lines, indent=1))
+        case HistoryOutput.CSV:
+            typer.echo(as_csv(lines), nl=False)
+        case HistoryOutput.TABLE:
+            print_tables(curve_table(lines))
+
+
+def get(
+    job: JobId,
+    to: Annotated[Path, typer.Option("--to", metavar="FILE", help="The safetensors file to write.")],
+    version: Annotated[str, typer.Option(metavar="best|last|N", help="Which version.")] = "last",
+    broker_url: BrokerUrl = None,
+) -> None:
+    """Fetch the params of a job, also of one that is running, into a file on this machine."""
+    from fedbus.errors import SettingsError
+
+    if version not in ("best", "last") and not version.isdecimal():
+        raise SettingsError(f"--version: expected best, last or the number of a version, got {printable(version)}")
+    wanted = int(version) if version.isdecimal() else version
+    progress = _show_progress if sys.stderr.isatty() else _no_progress
+    fetched = with_client(lambda client: client.get(job, wanted, to, progress=progress), broker_url)
+    typer.echo(f"version {fetched.version} of {printable(job)}: {fetched.size_bytes} bytes in {printable(str(to))}")
+
+
+def _show_progress(have_bytes: int, size_bytes: int) -> None:
+    end = "\n" if have_bytes == size_bytes else ""
+    typer.echo(f"\r{have_bytes / 2**20:.1f} of {size_bytes / 2**20:.1f} MiB{end}", nl=False, err=True)
+
+
+def _no_progress(have_bytes: int, size_bytes: int) -> None:
+    pass
 
 
 def abort(

@@ -24,6 +24,8 @@ from enum import StrEnum
 from typing import Any
 
 NAME = re.compile(r"[a-z0-9-]{1,40}")
+JOB_HEADER = "job"
+"""Header of a submit: the id that its job gets."""
 
 
 def check_name(what: str, name: str) -> str:
@@ -31,6 +33,11 @@ def check_name(what: str, name: str) -> str:
     if not NAME.fullmatch(name):
         raise ValueError(f"{what} {name!r} must be 1 to 40 of a-z, 0-9 and '-': it is used in routing keys")
     return name
+
+
+def job_id(name: str, suffix: str) -> str:
+    """The id of a job of this name: the name, cut, and what tells it from others, eight hex digits."""
+    return f"{name[:31].rstrip('-')}-{suffix}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,6 +4,7 @@ Ctrl-C is 130 and no traceback at any moment: within an import the process ends 
 there by who does not know it, and nothing is open yet; elsewhere it is KeyboardInterrupt, so that what is open closes.
 
 0  done        1  an error that the message explains        2  wrong usage or setting        130  interrupted
+3  nobody has answered yet: the broker has what was published, and an aggregator takes it later
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ def leave(number: int, frame: FrameType | None) -> NoReturn:
 
 def explain(error: Exception) -> int:
     """Say an error of ours on standard error and return its exit code; raise any other one again."""
-    from fedbus.errors import FedbusError, JobSpecError, SettingsError
+    from fedbus.errors import FedbusError, JobSpecError, SettingsError, UnansweredError
     from fedbus.runtime.printable import printable, printable_lines
 
     match error:
@@ -74,7 +75,13 @@ def explain(error: Exception) -> int:
             print(f"fedbus: {printable_lines(error)}", file=sys.stderr)
         case _:
             raise error
-    return 2 if isinstance(error, SettingsError) else 1
+    match error:
+        case SettingsError():
+            return 2
+        case UnansweredError():
+            return 3
+        case _:
+            return 1
 
 
 def _code_of(main: Callable[[], int | None]) -> int | str | None:

@@ -19,7 +19,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from fedbus.errors import DiskFullError, StoreError
+from fedbus.errors import DiskFullError, IdTakenError, StoreError
 from fedbus.store import ledger_schema as schema
 
 NO_ROOM_BYTES = 1 << 20
@@ -63,6 +63,16 @@ class Fact:
     kind: str
     body: Mapping[str, Any]
     at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoreRow:
+    """What a site measured of a version, and the means over the sites then."""
+
+    version: int
+    site: str
+    metrics: Mapping[str, float]
+    means: Mapping[str, float]
 
 
 class Ledger:
@@ -143,12 +153,15 @@ class Ledger:
     ) -> str:
         """Record a job and return its id; a second submit with the same message id returns the first one's.
 
-        So does another message id that makes the same job id: the caller compares the specs.
+        Whether that is the same submit the caller sees by its spec. Raises IdTakenError when another submit's job
+        has this id.
         """
         with self._transaction() as db:
-            row = db.execute("SELECT job FROM jobs WHERE message_id = ? OR job = ?", (message_id, job)).fetchone()
+            row = db.execute("SELECT job FROM jobs WHERE message_id = ?", (message_id,)).fetchone()
             if row:
                 return str(row[0])
+            if db.execute("SELECT 1 FROM jobs WHERE job = ?", (job,)).fetchone():
+                raise IdTakenError(f"there is a job {job} already, which another message has submitted")
             db.execute(
                 "INSERT INTO jobs (job, spec, state, message_id, submitted_by, submitted_at) VALUES (?,?,?,?,?,?)",
                 (job, json.dumps(spec), state, message_id, submitted_by, at),
@@ -334,6 +347,34 @@ class Ledger:
         """Newest published version, -1 when none was."""
         row = self._rows("SELECT COALESCE(MAX(version), -1) FROM versions WHERE job = ?", (job,))[0]
         return int(row[0])
+
+    def commits(self, job: str, *, after: int, most: int) -> list[Fact]:
+        """The facts of the first so many versions after version `after`, in order."""
+        rows = self._rows(
+            "SELECT seq, kind, body, at FROM facts WHERE job = ? AND kind = 'committed'"
+            " AND json_extract(body, '$.version') > ? ORDER BY seq LIMIT ?",
+            (job, after, most),
+        )
+        return [Fact(seq=s, kind=k, body=json.loads(b), at=t) for s, k, b, t in rows]
+
+    def add_score(
+        self, job: str, version: int, site: str, metrics: Mapping[str, float], *, means: Mapping[str, float], at: float
+    ) -> None:
+        """Keep what a site measured of a version, and the means over the sites with it; the newest counts."""
+        row = (job, version, site, json.dumps(dict(metrics)), json.dumps(dict(means)), at)
+        with self._transaction() as db:
+            db.execute(
+                "INSERT OR REPLACE INTO scores (job, version, site, metrics, means, at) VALUES (?,?,?,?,?,?)", row
+            )
+
+    def scores(self, job: str, *, after: int, until: int) -> list[ScoreRow]:
+        """The scores of the versions after `after` up to `until`, in the order in which they came."""
+        rows = self._rows(
+            "SELECT version, site, metrics, means FROM scores"
+            " WHERE job = ? AND version > ? AND version <= ? ORDER BY at",
+            (job, after, until),
+        )
+        return [ScoreRow(version=v, site=s, metrics=json.loads(m), means=json.loads(o)) for v, s, m, o in rows]
 
     def name_model_log(self, job: str, stream: str) -> str:
         """Keep the name of a job's model log, unless it has one; returns the name that it has."""

@@ -7,6 +7,7 @@
     facts         what was decided, in order: folded, refused, committed. State = newest checkpoint + the facts after it
     versions      which versions were published to the model log and confirmed
     incidents     what went wrong and what came of it, in words for people
+    scores        what a site measured of a version, and the means over the sites by then; not of earlier releases
     model_logs    the name of each job's stream, a secret of the sites that take part in it
 
 Schema 1 knew an update by its id alone, so that one id in two jobs made one row of two updates.
@@ -45,6 +46,9 @@ CREATE TABLE IF NOT EXISTS versions (
   job TEXT NOT NULL, version INTEGER NOT NULL, published_at REAL NOT NULL, PRIMARY KEY (job, version)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS incidents (job TEXT NOT NULL, at REAL NOT NULL, kind TEXT NOT NULL, text TEXT NOT NULL);
 CREATE INDEX IF NOT EXISTS incidents_by_job ON incidents (job);
+CREATE TABLE IF NOT EXISTS scores (
+  job TEXT NOT NULL, version INTEGER NOT NULL, site TEXT NOT NULL, metrics TEXT NOT NULL, means TEXT NOT NULL,
+  at REAL NOT NULL, PRIMARY KEY (job, version, site)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS model_logs (job TEXT PRIMARY KEY, stream TEXT NOT NULL) WITHOUT ROWID;
 """
 _AWAY_WITH_1 = """

@@ -72,22 +72,30 @@ class TensorSource:
 
 def write_tensors(path: Path, tensors: Mapping[str, TensorSource], metadata: Mapping[str, str]) -> None:
     """Write a new file at `path`; what the disk says is raised as it is, as OSError."""
+    head, in_order = head_of(tensors, metadata)
+    with path.open("wb") as file:
+        file.write(head)
+        for name in in_order:
+            tensor = tensors[name]
+            written = sum(file.write(piece) for piece in tensor.pieces)
+            if written != tensor.size_bytes:
+                raise StoreError(f"tensor {name!r} of {tensor.size_bytes} bytes came as {written} bytes")
+
+
+def head_of(tensors: Mapping[str, TensorSource], metadata: Mapping[str, str]) -> tuple[bytes, list[str]]:
+    """All that stands before the tensors' bytes, and in which order those follow."""
     header: dict[str, Any] = {_METADATA: dict(metadata)}
     at = 0
     # the package writes wide dtypes first, so that every tensor lies at a multiple of its item's size
-    in_order = sorted(tensors.items(), key=lambda named: -ITEM_BYTES[named[1].dtype])
-    for name, tensor in in_order:
+    in_order = sorted(tensors, key=lambda name: -ITEM_BYTES[tensors[name].dtype])
+    for name in in_order:
+        tensor = tensors[name]
         size = tensor.size_bytes
         header[name] = {"dtype": tensor.dtype, "shape": list(tensor.shape), "data_offsets": [at, at + size]}
         at += size
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    with path.open("wb") as file:
-        file.write(len(text).to_bytes(8, "little") + text)
-        for name, tensor in in_order:
-            written = sum(file.write(piece) for piece in tensor.pieces)
-            if written != tensor.size_bytes:
-                raise StoreError(f"tensor {name!r} of {tensor.size_bytes} bytes came as {written} bytes")
+    return len(text).to_bytes(8, "little") + text, in_order
 
 
 class TensorFile:
@@ -114,6 +122,15 @@ class TensorFile:
         if out.nbytes != tensor.size_bytes:
             raise StoreError(f"cannot read {self._path}: {name!r} has {tensor.size_bytes} bytes, expected {out.nbytes}")
         self._fill(tensor.start, out.cast("B"))
+
+    def read_part_into(self, name: str, first_byte: int, out: memoryview) -> None:
+        """Fill `out` with the tensor's bytes from `first_byte` on."""
+        tensor = self.tensors[name]
+        if not 0 <= first_byte <= tensor.size_bytes - out.nbytes:
+            raise StoreError(
+                f"cannot read {self._path}: {name!r} has {tensor.size_bytes} bytes, asked for {first_byte}+"
+            )
+        self._fill(tensor.start + first_byte, out)
 
     def pieces(self, name: str) -> Iterator[memoryview]:
         """Yield the tensor's bytes, up to PIECE_BYTES at a time; a piece is overwritten by the next one."""

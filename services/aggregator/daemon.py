@@ -35,6 +35,7 @@ from fedbus.store.lock import StateLock
 from fedbus.store.spool import Spool
 from services.aggregator.announcer import Announcer
 from services.aggregator.broker_watch import BrokerWatch
+from services.aggregator.fetches import Fetches
 from services.aggregator.forgetting import Forgetting
 from services.aggregator.front_desk import FrontDesk
 from services.aggregator.jobs import Jobs
@@ -84,6 +85,7 @@ class Aggregator:
         self._spool = Spool(state / "spool", keep_updates=settings.keep_updates)
         store = stack.enter_context(Worker("store", self._disk))
         questions = stack.enter_context(Worker("questions", self._disk))
+        self._fetching = stack.enter_context(Worker("fetches", self._disk))
         self._control = await stack.enter_async_context(
             Session(
                 url,
@@ -159,6 +161,9 @@ class Aggregator:
                 start_job=jobs.start,
                 forgetting=forgetting,
                 publisher=self._publisher,
+                fetches=Fetches(
+                    self._settings.state_dir / "jobs", worker=self._fetching, publisher=Publisher(self._bulk_out)
+                ),
             )
             sites = SiteDesk(tools=self._tools, jobs=jobs)
             self._disk.told = lambda text: group.create_task(self._disk_has_room(jobs, text))

@@ -7,6 +7,7 @@ goes wrong in one request, stops no other; a login that asks for more work than 
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import secrets
 import time
@@ -25,10 +26,11 @@ from fedbus.core import events, wire
 from fedbus.core.limits import MOST_NAME, plain
 from fedbus.core.messages import JobState
 from fedbus.core.spec_text import MAX_TEXT_BYTES
-from fedbus.errors import JobSpecError, Problem, StoreError
+from fedbus.errors import IdTakenError, JobSpecError, Problem, StoreError
 from fedbus.store.ledger import JobRow
-from services.aggregator import requests, views
+from services.aggregator import curve, requests, views
 from services.aggregator.allowance import Allowance
+from services.aggregator.fetches import Fetches, Part
 from services.aggregator.forgetting import Forgetting, NotOverError
 from services.aggregator.job_runner import JobRunner
 from services.aggregator.prospects import unknown_sites
@@ -41,6 +43,7 @@ REQUESTS_PREFETCH = 8
 ASK_RATE, ASK_BURST = 500.0, 2000.0
 SUBMIT_COST = 20.0
 COST_OF_A_JOB = 0.02
+OF_A_JOB = ("job", "params", "history")
 
 log = structlog.get_logger()
 
@@ -56,6 +59,7 @@ class FrontDesk:
         start_job: Callable[[JobRow], None],
         forgetting: Forgetting,
         publisher: Publisher,
+        fetches: Fetches,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._tools = tools
@@ -63,20 +67,27 @@ class FrontDesk:
         self._start_job = start_job
         self._forgetting = forgetting
         self._publisher = publisher
+        self._fetches = fetches
         self._clock = clock
         self._asking = Allowance(rate=ASK_RATE, burst=ASK_BURST)
         self._listed = 0
 
     async def serve(self, session: Session) -> None:
         """Answer requests for ever."""
-        async with Consumer(session, t.JOBS, prefetch=REQUESTS_PREFETCH, most_bytes=MAX_TEXT_BYTES) as deliveries:
+        consumer = Consumer(session, t.JOBS, prefetch=REQUESTS_PREFETCH, most_bytes=MAX_TEXT_BYTES)
+        async with consumer as deliveries, asyncio.TaskGroup() as group:
+            group.create_task(self._fetches.watch(), name="fetches")
             async for delivery in deliveries:
                 answer = await self.answer(delivery)
+                if isinstance(answer, Part):  # it takes as long as a slow line does, others are served meanwhile
+                    await delivery.ack()
+                    group.create_task(self._fetches.send(delivery.envelope, answer), name="part")
+                    continue
                 await reply(self._publisher, delivery.envelope, wire.to_json(answer), type="answer")
                 await delivery.ack()
 
-    async def answer(self, delivery: Delivery) -> dict[str, Any]:
-        """What is to be answered, whatever was asked."""
+    async def answer(self, delivery: Delivery) -> dict[str, Any] | Part:
+        """What is to be answered, whatever was asked; a part is to be sent."""
         try:
             return await self._answer(delivery)
         except JobSpecError as exc:
@@ -88,7 +99,7 @@ class FrontDesk:
             message = f"the aggregator could not do it: {words(exc)}; its log says more"
             return requests.rejected(Problem(path="", message=message))
 
-    async def _answer(self, delivery: Delivery) -> dict[str, Any]:
+    async def _answer(self, delivery: Delivery) -> dict[str, Any] | Part:
         envelope = delivery.envelope
         if (problem := self._problem(envelope)) is not None:
             return requests.rejected(problem)
@@ -100,7 +111,7 @@ class FrontDesk:
             case ["abort", job]:
                 return self._abort(job, requests.body_of(envelope).get("reason"), envelope.user_id or "")
             case ["query"]:
-                return await self._query(requests.body_of(envelope))
+                return await self._query(requests.body_of(envelope), envelope.user_id or "")
             case _:
                 message = f"expected submit.<user>, abort.<job> or query, got {envelope.routing_key!r}"
                 return requests.rejected(Problem(path="routing key", message=message))
@@ -119,27 +130,32 @@ class FrontDesk:
         return None
 
     def _cost(self, envelope: Envelope) -> float:
-        submits = envelope.routing_key.startswith("submit.")
-        return SUBMIT_COST if submits else 1.0 + COST_OF_A_JOB * self._listed
+        if envelope.routing_key.startswith("submit."):
+            return SUBMIT_COST
+        return 1.0 if requests.is_part(envelope) else 1.0 + COST_OF_A_JOB * self._listed
 
     async def _submit(self, delivery: Delivery) -> dict[str, Any]:
         spec, envelope = requests.spec_of(delivery.envelope), delivery.envelope
-        message_id = envelope.message_id or secrets.token_hex(8)
-        new = requests.job_id(spec, message_id)
-        job = await self._tools.store(
-            self._tools.ledger.add_job,
-            new,
-            spec.to_dict(),
-            message_id=message_id,
-            submitted_by=envelope.user_id or "",
-            state=str(JobState.SUBMITTED),
-            at=time.time(),
-        )
+        wanted = requests.wanted_id(envelope)
+        message_id = envelope.message_id or wanted or secrets.token_hex(8)
+        try:
+            job = await self._tools.store(
+                self._tools.ledger.add_job,
+                wanted or requests.job_id(spec, message_id),
+                spec.to_dict(),
+                message_id=message_id,
+                submitted_by=envelope.user_id or "",
+                state=str(JobState.SUBMITTED),
+                at=time.time(),
+            )
+        except IdTakenError as exc:
+            return requests.rejected(Problem(path="job", message=f"{exc}: submit it under another id"))
         row = await self._tools.store(self._tools.ledger.job, job)
         if row is None:
             raise StoreError(f"job {job} is not in the ledger, where it was just written")
-        if row.spec != spec.to_dict():
-            message = f"{message_id!r} was used before, for {job} with another spec: give each submit its own id"
+        if row.spec != spec.to_dict() or row.submitted_by != envelope.user_id or (wanted or job) != job:
+            what = "spec" if row.spec != spec.to_dict() else "login or id"
+            message = f"{message_id!r} was used before, for {job} with another {what}: give each submit its own id"
             return requests.rejected(Problem(path="message_id", message=message))
         if job not in self._runners and not JobState(row.state).ended:
             self._start_job(row)
@@ -157,8 +173,10 @@ class FrontDesk:
         runner.abort(f"aborted by {user}" + (f": {plain(str(reason))}" if reason else ""))
         return {"aborted": {"job": job}}
 
-    async def _query(self, body: Any) -> dict[str, Any]:
+    async def _query(self, body: Any, login: str) -> dict[str, Any] | Part:
         what, wanted = body.get("what", "jobs"), body.get("job")
+        if what == "part":
+            return self._fetches.take(body, login)
         if what == "sites":
             return {"sites": [views.site_line(view) for view in self._tools.membership.views()]}
         if what == "ended":
@@ -169,12 +187,21 @@ class FrontDesk:
         if what == "jobs":
             return {"jobs": [self._line(row) for row in rows]}
         row = next((r for r in rows if r.job == wanted), None)
-        if what != "job" or row is None:
+        of_a_job = what in OF_A_JOB
+        if not of_a_job or row is None:
             known = ", ".join(r.job for r in rows[-5:]) or "none"
-            said = plain(repr(wanted if what == "job" else what), MOST_NAME)
-            message = f"no job {said}; newest jobs: {known}" if what == "job" else f"no query {said}"
+            said = plain(repr(wanted if of_a_job else what), MOST_NAME)
+            message = f"no job {said}; newest jobs: {known}" if of_a_job else f"no query {said}"
             return requests.rejected(Problem(path=plain(str(what), MOST_NAME), message=message))
-        went_wrong = await read(views.went_wrong, self._tools.ledger, row.job)
+        return await self._of_job(what, row, body, login)
+
+    async def _of_job(self, what: str, row: JobRow, body: Any, login: str) -> dict[str, Any]:
+        ledger, read = self._tools.ledger, self._tools.compute
+        if what == "params":
+            return await self._fetches.begin(row, body.get("version", "last"), login)
+        if what == "history":
+            return await read(curve.answer, ledger, row, body.get("after", curve.BEFORE_ALL))
+        went_wrong = await read(views.went_wrong, ledger, row.job)
         return {"job": views.job_detail(row, self._runners.get(row.job), self._tools.membership, went_wrong)}
 
     def _line(self, row: JobRow) -> dict[str, Any]:

@@ -18,8 +18,8 @@ from fedbus.store.tensor_file import StoredTensor, TensorFile, TensorSource, wri
 from fedbus.tensors.params import EXTRA_STATE
 from fedbus.tensors.tiles import tiles
 
-_NAMES = {"float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16"}
-_DTYPES = {stored: name for name, stored in _NAMES.items()}
+STORED_DTYPES = {"float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16"}
+_DTYPES = {stored: name for name, stored in STORED_DTYPES.items()}
 _COUNTERS_AND_MASKS = ("I", "U", "BOOL")
 _WRAPPERS = {
     "module.": "it was saved from a model in DataParallel: save model.module.state_dict()",
@@ -61,7 +61,7 @@ def write_params(
     places = layout.slices()
     sources = {
         name: TensorSource(
-            dtype=_NAMES[spec.dtype], shape=spec.shape, pieces=_pieces(flat[slice(*places[spec.name])], spec)
+            dtype=STORED_DTYPES[spec.dtype], shape=spec.shape, pieces=_pieces(flat[slice(*places[spec.name])], spec)
         )
         for spec in layout.tensors
         for name in spec.names

@@ -6,6 +6,8 @@ and means (see `core.job`, `core.scores`), which files are kept (see `best`).
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -13,6 +15,7 @@ from fedbus.core import events
 from fedbus.core import messages as m
 from fedbus.core.aggregation import Aggregation
 from fedbus.core.job import Job, ranking_of
+from fedbus.core.scores import mean_of
 from services.aggregator.best import BestVersions
 from services.aggregator.model_keeper import ModelKeeper
 from services.aggregator.result import best_of, broken_at, result_of, why_failed
@@ -60,6 +63,7 @@ class Scoring:
         )
         if not counts:  # it came too late, or from a site that is not there: nobody is told of it
             return
+        await self._keep(score)
         await self._say(score)
         if self._life.state is m.JobState.RUNNING and (self._life.broken or self._mean is not None):
             newest = self._aggregation.version
@@ -100,6 +104,24 @@ class Scoring:
         if self._is_news(score.site, f"failed: {reason}"):
             text = f"{score.site} could not score version {score.version}: {reason}"
             await self._event(events.SCORE_FAILED, text, site=score.site, version=score.version)
+
+    async def _keep(self, score: m.ScoreAnswer) -> None:
+        """Keep a point of the job's curve."""
+        metrics = {name: value for name, value in score.metrics.items() if math.isfinite(value)}
+        means = self._means(score.version)
+        add = self._tools.ledger.add_score
+        await self._tools.store(add, self._job, score.version, score.site, metrics, means=means, at=time.time())
+
+    def _means(self, version: int) -> dict[str, float]:
+        """Of the sites' newest scores; at the end of the job of those that were asked for then, and no others."""
+        finals = self._life.final_scores(version).values()
+        if not finals:
+            return self._life.means()
+        found = {
+            name: [(score.num_examples, score.metrics[name]) for score in finals if name in score.metrics]
+            for name in sorted({name for score in finals for name in score.metrics})
+        }
+        return {name: mean_of(scores) for name, scores in found.items()}
 
     async def _say(self, score: m.ScoreAnswer) -> None:
         told = list(score.metrics.items())[:MOST_TOLD]

@@ -9,11 +9,12 @@ from fedbus.runtime.process import run_async, run_process
 
 
 async def submit(texts: list[str]) -> None:
-    """Submit each job and print its id."""
+    """Submit each job and print its id, also of one that nobody has answered yet."""
     from fedbus.core.jobspec import JobSpec
+    from fedbus.errors import UnansweredError
     from fedbus.runtime.logging import configure_logging
     from fedbus.runtime.printable import printable
-    from services.publisher.client import Client
+    from services.publisher.client import Client, new_job_id
     from services.publisher.settings import PublisherSettings
 
     specs = [JobSpec.parse_yaml(text) for text in texts]
@@ -21,11 +22,18 @@ async def submit(texts: list[str]) -> None:
     configure_logging("error", settings.log_format)
     async with Client(settings) as client:
         for spec in specs:
-            print(printable(await client.submit(spec)))
+            job = new_job_id(spec)
+            try:
+                print(printable(await client.submit(spec, job=job)))
+            except UnansweredError:
+                print(job)
+                raise
 
 
 def main() -> int:
-    """Exit code 0 when all were accepted, 1 when one was not, 2 without a file or with a wrong setting."""
+    """Exit code 0 when all were accepted, 1 when one was not, 2 without a file or with a wrong setting, 3 when nobody
+    has answered yet.
+    """
     if len(sys.argv) == 1:
         print("usage: python -m services.publisher JOB.yaml ...", file=sys.stderr)
         return 2

@@ -12,6 +12,7 @@ import pytest
 from fedbus.bus.envelope import Envelope
 from fedbus.core.membership import Membership
 from fedbus.store.ledger import JobRow, Ledger
+from services.aggregator.fetches import Fetches
 from services.aggregator.front_desk import ASK_BURST, FrontDesk
 from services.aggregator.tools import Tools
 
@@ -42,10 +43,18 @@ class Broken:
 
 
 class Delivery:
-    def __init__(self, key: str, body: Any, *, user: str | None = "ana", copied: bool = False) -> None:
+    def __init__(
+        self, key: str, body: Any, *, user: str | None = "ana", message_id: str = "m1", **properties: Any
+    ) -> None:
         raw = body if isinstance(body, bytes) else json.dumps(body).encode()
         self.envelope = Envelope(
-            exchange="fedbus.jobs", routing_key=key, type="", body=raw, message_id="m1", user_id=user, copied=copied
+            exchange="fedbus.jobs",
+            routing_key=key,
+            type="",
+            body=raw,
+            message_id=message_id,
+            user_id=user,
+            **properties,
         )
 
 
@@ -76,6 +85,7 @@ class Desk:
             start_job=self.start,
             forgetting=None,  # type: ignore[arg-type]
             publisher=None,  # type: ignore[arg-type]
+            fetches=Fetches(folder, worker=at_once, publisher=None),  # type: ignore[arg-type]
             clock=lambda: self.now,
         )
 
@@ -136,6 +146,43 @@ async def test_the_reason_of_an_abort_is_cut_and_can_be_shown(desk: Desk) -> Non
     await desk.asks("abort.lungs", {"reason": "\x1b[2J" + "x" * 10_000})
     assert desk.broken.aborted.startswith("aborted by ana: �[2Jxx")
     assert len(desk.broken.aborted) < 600
+
+
+async def test_a_submit_names_its_job_and_is_one_job_however_often_it_comes(desk: Desk) -> None:
+    for message_id in ("m1", "m1", ""):
+        submit = {"message_id": message_id, "headers": {"job": f"mine{message_id}"}}
+        for _ in range(2):
+            answer = await desk.asks("submit.ana", SPEC, **submit)
+            assert answer == {"accepted": {"job": f"mine{message_id}"}}
+    assert [row.job for row in desk.ledger.jobs()] == ["lungs", "brain", "minem1", "mine"]
+
+
+async def test_a_submit_without_an_id_gets_one(desk: Desk) -> None:
+    (job,) = (await desk.asks("submit.ana", SPEC))["accepted"].values()
+    assert job.startswith("heart-")
+
+
+@pytest.mark.parametrize(
+    ("message_id", "says"),
+    [("m2", "there is a job mine already"), ("m1", "'m1' was used before, for mine with another login or id")],
+)
+async def test_nobody_takes_the_id_or_the_message_id_of_a_job_that_is_there(
+    desk: Desk, message_id: str, says: str
+) -> None:
+    await desk.asks("submit.ana", SPEC, headers={"job": "mine"}, message_id="m1")
+    answer = await desk.asks("submit.eve", SPEC, user="eve", headers={"job": "mine"}, message_id=message_id)
+    assert answer["rejected"]["errors"][0]["message"].startswith(says)
+    row = desk.ledger.job("mine")
+    assert row is not None
+    assert row.submitted_by == "ana"
+
+
+@pytest.mark.parametrize("job", ["Heart", "a.b", "", "x" * 41, "heart\n"])
+async def test_an_id_that_is_no_name_is_refused(desk: Desk, job: str) -> None:
+    (error,) = (await desk.asks("submit.ana", SPEC, headers={"job": job}))["rejected"]["errors"]
+    assert error["path"] == "header job"
+    assert "must be 1 to 40 of a-z, 0-9 and '-'" in error["message"]
+    assert len(desk.ledger.jobs()) == 2
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from fedbus.errors import StoreError
+from fedbus.errors import IdTakenError, StoreError
 from fedbus.store.ledger import DECIDED, RECEIVING, SPOOLED, ChunkRow, Ledger
 
 UPDATE = "mercy:0123abcd:1"
@@ -65,9 +65,10 @@ def test_a_submit_that_came_twice_is_one_job(ledger: Ledger) -> None:
 
 def test_a_job_id_that_is_taken_stays_with_its_first_spec(ledger: Ledger) -> None:
     submit(ledger, message_id="m1")
-    found = ledger.add_job("heart", {"seed": 2}, message_id="m2", submitted_by="eve", state="submitted", at=2.0)
+    with pytest.raises(IdTakenError, match="a job heart already"):
+        ledger.add_job("heart", {"seed": 2}, message_id="m2", submitted_by="eve", state="submitted", at=2.0)
     (row,) = ledger.jobs()
-    assert (found, row.spec, row.submitted_by) == ("heart", {"name": "heart", "seed": 1}, "ana")
+    assert (row.spec, row.submitted_by) == ({"name": "heart", "seed": 1}, "ana")
 
 
 def test_jobs_come_oldest_first(ledger: Ledger) -> None:

@@ -1,0 +1,113 @@
+"""Fetch the params of a version part by part into a file, with WINDOW parts under way.
+
+A part is asked for when an earlier one is written: that is all the back-pressure there is, and neither side ever holds
+more. The file takes its place when it is whole.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from fedbus.bus.envelope import Envelope
+from fedbus.errors import FedbusError, SettingsError
+from fedbus.store.files import replace_durably
+from fedbus.store.tensor_file import TensorFile
+
+WINDOW = 4
+SLOWEST_BYTES_PER_S = 64 * 1024
+
+Progress = Callable[[int, int], None]
+"""Is told how many bytes have come, and of how many."""
+Ask = Callable[[Mapping[str, Any]], Awaitable[dict[str, Any]]]
+AskPart = Callable[[Mapping[str, Any], timedelta], Awaitable[Envelope]]
+
+
+class RefusedError(FedbusError):
+    """The aggregator did not do what was asked."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """Params of a version: `last`, `best` or a number."""
+
+    job: str
+    version: str | int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fetched:
+    """Which version has come, and the length of its file."""
+
+    version: int
+    size_bytes: int
+
+
+def no_progress(have_bytes: int, size_bytes: int) -> None:
+    """Nobody watches."""
+
+
+def check_place(to: Path, job: str) -> None:
+    """Raise SettingsError when no file can be at `to`: before anything is fetched."""
+    if to.is_dir() or not to.parent.is_dir():
+        what = f"a file, such as {to / job}.safetensors, not a folder" if to.is_dir() else "a folder that exists"
+        raise SettingsError(f"cannot write {to}: expected {what}")
+
+
+async def fetch(ask: Ask, ask_part: AskPart, wanted: Wanted, to: Path, progress: Progress = no_progress) -> Fetched:
+    """See `Client.get`; `ask_part` is given the time that the parts under way may take on a slow line."""
+    check_place(to, wanted.job)
+    told = (await ask({"what": "params", "job": wanted.job, "version": wanted.version}))["params"]
+    size, part_bytes = int(told["size_bytes"]), int(told["part_bytes"])
+    allowed = timedelta(seconds=WINDOW * part_bytes / SLOWEST_BYTES_PER_S)
+
+    async def part(offset: int) -> bytes:
+        answer = await ask_part({"what": "part", "of": told["of"], "offset": offset}, allowed)
+        return _whole(answer, min(part_bytes, size - offset), offset)
+
+    with replace_durably(to) as beside:
+        with beside.open("wb") as file:
+            await _write_parts(file, part, range(0, size, part_bytes), lambda have: progress(have, size))
+        with TensorFile.open(beside):
+            pass  # its header says where it ends, too
+    return Fetched(version=int(told["version"]), size_bytes=size)
+
+
+async def _write_parts(
+    file: BinaryIO, part: Callable[[int], Awaitable[bytes]], offsets: range, progress: Callable[[int], None]
+) -> None:
+    """Write all parts in order; one that fails ends those that are under way, and is raised."""
+    under_way: deque[asyncio.Future[bytes]] = deque()
+    left = iter(offsets)
+    have = 0
+    try:
+        while True:
+            while len(under_way) < WINDOW and (offset := next(left, None)) is not None:
+                under_way.append(asyncio.ensure_future(part(offset)))
+            if not under_way:
+                return
+            data = await under_way[0]
+            under_way.popleft()
+            file.write(data)
+            have += len(data)
+            progress(have)
+    finally:
+        for future in under_way:
+            future.cancel()
+        await asyncio.gather(*under_way, return_exceptions=True)
+
+
+def _whole(answer: Envelope, size: int, offset: int) -> bytes:
+    digest = hashlib.blake2b(answer.body, digest_size=16).hexdigest()
+    if len(answer.body) != size or answer.headers.get("digest") != digest:
+        raise RefusedError(
+            f"the part at byte {offset} has {len(answer.body)} bytes with digest {digest}, expected {size} bytes with "
+            f"{answer.headers.get('digest')}: nothing was written, fetch again"
+        )
+    return answer.body
