@@ -393,6 +393,7 @@ class Aggregation:
                 {site: self.site_stats(site) for site in sorted(self._active)},
                 size=self._strategy.size(len(self._active)),
                 before=self._last_step,
+                remembers=plan.remembers,
             ),
             memory=plan.memory,
             corrections=plan.corrections,

@@ -35,6 +35,12 @@ The step shrinks by at most SHRINK per commit and stays within [LEAST, MOST]. a_
 with p_i, and from three sites on no site's part of the sum counts for more than MOST_OF_LOAD times all others'
 together: a site that lies, about a_i or by old base versions about s_i, moves the load by at most so much.
 
+A network with running statistics hides its edge from the secants: batch normalisation makes a layer the same for
+weights of any length, so that a step too long shows in their length, and in statistics of other weights, instead. Where
+a rule adds what it remembers of all sites to every version (calibrated), such a network gets a step of K / N at most,
+with which so many updates move the model as far as in FedAvg. (ResNet18 on the digits after 40 s: accuracy .36 without
+this, .965 with it, synchronous FedAvg .868. `fedbus bench batch-norm --network resnet18 --seeds 1 --until 40`.)
+
 `kind: fadas` has a rule of its own: step = 1 / s_max when s_max > tau_c, else 1; s_max: the largest staleness in the
 buffer, at most the soft limit (see `guards`). FADAS (Wang et al. 2024, arXiv 2407.18365) writes min(lr, 1 / s_max) for
 it, which never binds at the lr of an adaptive optimizer; its released code multiplies, and so does this.
@@ -63,11 +69,18 @@ FLAT = 1e-3
 
 
 def step_of(
-    spec: JobSpec, entries: Sequence[Folded], sites: Mapping[str, SiteStats], *, size: int, before: float | None
+    spec: JobSpec,
+    entries: Sequence[Folded],
+    sites: Mapping[str, SiteStats],
+    *,
+    size: int,
+    before: float | None,
+    remembers: bool = False,
 ) -> float:
     """Return the step of a commit of `entries`, > 0.
 
-    sites: numbers of the active ones. size: K. before: the step of the last commit; None for the first.
+    sites: numbers of the active ones. size: K. before: the step of the last commit; None for the first. remembers:
+    whether the rule adds what it knows of all sites.
     """
     if spec.server_optimizer.kind == "fadas":
         # one that was away for long, or says so, does not stop the others: it was told to rebase
@@ -82,8 +95,11 @@ def step_of(
     shares = {
         site: examples_weight(count, power=power, fewest=fewest, most_ratio=ratio) for site, count in counts.items()
     }
+    has_statistics = any(entry.values_norm is not None for entry in entries)
+    most = min(MOST, size / max(1, len(sites))) if remembers and has_statistics else MOST
     momentum = spec.server_optimizer.heavy_ball
-    return server_step(size=size, sites=sites, shares=shares, before=before, momentum=momentum)
+    step = server_step(size=size, sites=sites, shares=shares, before=before, momentum=momentum)
+    return min(step, most)
 
 
 def server_step(

@@ -20,7 +20,17 @@ import sqlite3
 SCHEMA_VERSION = 2
 READABLE = (1, SCHEMA_VERSION)
 ANYBODY = "*"
-TABLES_OF_A_JOB = ("updates", "chunks", "participants", "facts", "versions", "incidents", "model_logs", "jobs")
+TABLES_OF_A_JOB = (
+    "updates",
+    "chunks",
+    "participants",
+    "facts",
+    "versions",
+    "incidents",
+    "scores",
+    "model_logs",
+    "jobs",
+)
 
 _UPDATES = """
 CREATE TABLE IF NOT EXISTS updates (

@@ -10,7 +10,18 @@ from fedbus.core.aggregation import Aggregation, Arrival
 from fedbus.core.facts import Committed, Folded
 from fedbus.core.jobspec import JobSpec
 from fedbus.core.messages import UpdateId
-from fedbus.core.server_step import BEGIN, GROW, LEAST, MARGIN, MOST, SHRINK, loop_load, server_step, stable_below
+from fedbus.core.server_step import (
+    BEGIN,
+    GROW,
+    LEAST,
+    MARGIN,
+    MOST,
+    SHRINK,
+    loop_load,
+    server_step,
+    stable_below,
+    step_of,
+)
 from fedbus.core.site_stats import MOST_SECANT, SiteStats
 
 
@@ -152,3 +163,37 @@ def test_a_replay_of_the_facts_goes_on_with_the_same_step() -> None:
     for fact in facts[:-1]:
         again.apply(fact)
     assert again.commit(now=19.0) == facts[-1]
+
+
+@pytest.mark.parametrize(
+    ("values_norm", "remembers", "most"), [(None, True, MOST), (3.0, False, MOST), (3.0, True, 2 / 6)]
+)
+def test_a_network_with_running_statistics_gets_no_longer_step_than_fedavg_where_all_sites_are_remembered(
+    values_norm: float | None, remembers: bool, most: float
+) -> None:
+    spec = JobSpec.parse(
+        {
+            "name": "j",
+            "task": "t",
+            "local": {"steps": 1, "batch_size": 1, "learning_rate": 0.1},
+            "stop": {"versions": 9},
+        }
+    )
+    # given sites whose secants see no edge
+    sites = {f"s{i}": site(0.0) for i in range(6)}
+    entry = Folded(
+        update_id=UpdateId(site="s0", incarnation="0123abcd", sequence=1),
+        base_version=0,
+        num_examples=1,
+        staleness=0,
+        weight=1.0,
+        clip=1.0,
+        norm=1.0,
+        at=0.0,
+        values_norm=values_norm,
+    )
+    step, before = 0.0, None
+    for _ in range(20):
+        step = step_of(spec, [entry], sites, size=2, before=before, remembers=remembers)
+        before = step
+    assert step == pytest.approx(most)

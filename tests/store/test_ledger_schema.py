@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from fedbus.store.ledger import DECIDED, RECEIVING, SPOOLED, ChunkRow, Ledger
-from fedbus.store.ledger_schema import ANYBODY
+from fedbus.store.ledger_schema import ANYBODY, TABLES_OF_A_JOB
 from fedbus.store.state_reader import LedgerReader
 
 WHOLE, BEGUN, DONE = "mercy:0123abcd:1", "mercy:0123abcd:2", "ucsf:0123abcd:1"
@@ -124,3 +124,10 @@ def test_a_change_of_schema_that_is_cut_short_leaves_the_old_ledger_whole(path: 
     db.close()
     with Ledger(path) as ledger:
         assert history_of(ledger) == HISTORY
+
+
+def test_forgetting_a_job_knows_every_table(tmp_path: Path) -> None:
+    with Ledger(tmp_path / "ledger.sqlite3"), sqlite3.connect(tmp_path / "ledger.sqlite3") as db:
+        tables = [name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        of_a_job = {name for name in tables if "job" in [row[1] for row in db.execute(f"PRAGMA table_info({name})")]}
+    assert of_a_job == set(TABLES_OF_A_JOB)
