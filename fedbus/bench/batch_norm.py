@@ -148,7 +148,7 @@ def run_case(case: Case) -> Outcome:
             "task_config": {"network": "bn_cnn", "alpha": 1.0, "shared_test": True, "split_seed": case.seed}
             | dict(case.config),
             "local": dict(LOCAL[case.task]),
-            "stop": {"wall_time_s": 1e9},
+            "stop": {"wall_time_s": 1e8},
         }
         | dict(case.keys)
     )

@@ -77,7 +77,7 @@ def _spec(strategy: str) -> dict[str, Any]:
         "local": {"steps": 1, "batch_size": 1, "learning_rate": 1.0},
         "strategy": strategy,
         "codec": {"up": "int8", "down": "int8"},
-        "stop": {"wall_time_s": 1e9},
+        "stop": {"wall_time_s": 1e8},
     }
 
 

@@ -82,7 +82,7 @@ class Scenario:
             "task_config": config,
             "seed": seed,
             "local": local,
-            "stop": {"wall_time_s": 1e9},
+            "stop": {"wall_time_s": 1e8},
         }
 
 
