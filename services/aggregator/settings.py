@@ -24,6 +24,7 @@ class AggregatorSettings(DaemonSettings):
             "checkpoint_interval_s": None,
             "partial_timeout_s": None,
             "threads": None,
+            "nobody_left_s": None,
             "forget_after_days": None,
             "keep_bytes": None,
             "fault": None,

@@ -10,8 +10,8 @@ import json
 import math
 import secrets
 import uuid
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AsyncExitStack, aclosing, suppress
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import AsyncExitStack, aclosing, contextmanager, nullcontext, suppress
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -25,7 +25,7 @@ from fedbus.bus.model_log import ModelLogReader, Start
 from fedbus.bus.rpc import request
 from fedbus.core.jobspec import JobSpec
 from fedbus.core.messages import JOB_HEADER, Event, job_id
-from fedbus.errors import ConnectionLostError, JobSpecError, Problem, ProtocolError, UnansweredError
+from fedbus.errors import ConnectionLostError, JobSpecError, NoAnswerError, Problem, ProtocolError, UnansweredError
 from services.publisher.fetch import Fetched, Progress, RefusedError, Wanted, fetch, no_progress
 from services.publisher.settings import LOGIN, PublisherSettings
 
@@ -131,7 +131,10 @@ class Client:
 
     async def _ask_part(self, body: Mapping[str, Any], allowed: timedelta) -> Envelope:
         data = json.dumps(body).encode()
-        answer = await request(self._session, t.JOBS, t.QUERY_KEY, data, timeout=self._timeout + allowed, type="query")
+        with _question():
+            answer = await request(
+                self._session, t.JOBS, t.QUERY_KEY, data, timeout=self._timeout + allowed, type="query"
+            )
         if answer.content_type == "application/json":
             _content(answer, type="query")
         return answer
@@ -175,8 +178,18 @@ class Client:
 
     async def _ask(self, key: str, body: Mapping[str, Any], *, type: str) -> dict[str, Any]:
         data = json.dumps(body).encode()
-        answer = await request(self._session, t.JOBS, key, data, timeout=self._timeout, type=type)
+        with _question() if type == "query" else nullcontext():
+            answer = await request(self._session, t.JOBS, key, data, timeout=self._timeout, type=type)
         return _content(answer, type=type)
+
+
+@contextmanager
+def _question() -> Iterator[None]:
+    """Inside, what nobody answers in time is no answer: nothing is done later that could be waited for."""
+    try:
+        yield
+    except UnansweredError as exc:
+        raise NoAnswerError(str(exc)) from exc
 
 
 def _event(record: Envelope) -> Event | None:
