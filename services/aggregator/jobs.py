@@ -220,6 +220,7 @@ class Jobs:
             self._closing_now.add(job)
             del self._runners[job]
             letting_in.cancel()
+            await asyncio.wait({letting_in})  # what it was binding must not stay
             await closing.drain(runner.complete, intake)
             receive.cancel()
         await closing.clear()

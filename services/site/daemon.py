@@ -81,6 +81,7 @@ class Site:
         self._session_id = secrets.token_hex(8)
         self._stack = AsyncExitStack()
         self._workers: dict[str, JobWorker] = {}
+        self._try_again = asyncio.Event()
         self._troubles: Counter[str] = Counter()
         self._places = Places(settings.max_jobs or default_places(settings.device))
         self._reached = fault_hook(settings.fault)
@@ -108,6 +109,8 @@ class Site:
                 f"site {self._name!r} must log in under its own name, the broker URL's login is {login!r}:"
                 " correct --name or FEDBUS_BROKER_URL"
             )
+        # before the lock, by which `fedbus retry` finds us: unheard, the signal would end the process
+        asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, self._try_again.set)
         stack.enter_context(StateLock(make_folder(settings.state_dir)))
         self._control = await stack.enter_async_context(Session(url, name=f"{self._name}/control", retry_login=True))
         self._bulk_out = await stack.enter_async_context(
@@ -141,14 +144,17 @@ class Site:
             await self._join()
             log.info("site-ready", site=self._name, broker=str(self._control.url), tasks=list(self._policy.tasks))
             group.create_task(self._report(), name="status")
-            asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, self._try_now)
+            group.create_task(self._try_when_told(), name="try now")
             await self._obey(deliveries)
 
-    def _try_now(self) -> None:
-        log.info("try-now", text="what failed is tried at once; jobs that were given up are offered again")
-        for worker in self._workers.values():
-            worker.try_now()
-        self._group.create_task(self._join(), name="join again")
+    async def _try_when_told(self) -> None:
+        while True:
+            await self._try_again.wait()
+            self._try_again.clear()
+            log.info("try-now", text="what failed is tried at once; jobs that were given up are offered again")
+            for worker in list(self._workers.values()):
+                worker.try_now()
+            await self._join()
 
     async def _leave(self) -> None:
         try:

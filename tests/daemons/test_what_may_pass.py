@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+from fedbus.bus.node_process import free_port
 from fedbus.tasks.heart_disease import write_site_data
 
 LONG = timedelta(minutes=3)  # five trainers are started, with pauses between
@@ -51,6 +52,17 @@ def test_a_job_that_was_given_up_is_offered_again_when_a_person_says_so(house):
     # then it takes part
     assert said.code == 0, said.err
     house.ended(job)
+
+
+def test_retry_does_no_harm_to_a_site_that_waits_for_its_broker(house):
+    # given a site that holds its folder and cannot reach the broker
+    site = house.start_site("cleveland", broker_url=f"amqp://cleveland:x@127.0.0.1:{free_port()}/fedbus")
+    site.wait_for("broker unreachable")
+    # when a person says that something was mended
+    said = house.fedbus("retry", "cleveland", "--state-dir", str(house.folder / "sites" / "cleveland"))
+    # then it lives, and ends in order
+    assert said.code == 0, said.err
+    assert house.terminate(site) == 0
 
 
 def test_retry_where_no_site_runs_says_where_it_looked(house):
