@@ -1,7 +1,8 @@
 """Jobs that are over and wanted no more: what they take on disk, and how all of it goes.
 
 Only a job that has ended and was closed can be forgotten; nothing here touches one that runs. Files go before the rows
-that name them, and the row of the job last, so that a kill in between leaves a job that can be forgotten again.
+that name them, and the row of the job last, so that a kill in between, or a file that cannot be deleted, leaves a job
+that can be forgotten again. They go beside the thread that writes for all jobs, for that may take a while.
 
 What is left is what others have of it: events in `fedbus.events` until they expire, logs, files that sites keep.
 """
@@ -22,7 +23,7 @@ from fedbus.bus import topology as t
 from fedbus.bus.connection import Session
 from fedbus.bus.declare import delete_queue
 from fedbus.core import messages as m
-from fedbus.errors import FedbusError
+from fedbus.errors import FedbusError, StoreError
 from fedbus.store.ledger import JobRow
 from fedbus.store.ledger_schema import ANYBODY
 from fedbus.store.spool import Spool
@@ -79,6 +80,9 @@ class Forgetting:
                     gone = await self.forget(footprint.job)
                 except NotOverError:
                     continue
+                except StoreError as exc:
+                    log.error("job-not-forgotten", job=footprint.job, error=str(exc), retry_s=LOOK_S)
+                    continue
                 log.info("job-forgotten", job=footprint.job, disk_bytes=gone, text="beyond what the settings keep")
             await asyncio.sleep(LOOK_S)
 
@@ -104,7 +108,7 @@ class Forgetting:
         return sorted(found, key=lambda one: one.ended_at)
 
     async def forget(self, job: str) -> int:
-        """Forget a job; the bytes that its files had. Raises NotOverError."""
+        """Forget a job; the bytes that its files had. Raises NotOverError, and StoreError when a file stays."""
         row = await self._tools.store(self._tools.ledger.job, job)
         if reason := self._why_not(job, row):
             raise NotOverError(reason)
@@ -112,7 +116,8 @@ class Forgetting:
         await delete_queue(self._session, t.updates_queue(job))
         for stream in {await stream_of(job, self._tools), t.models_stream(job)}:
             await delete_queue(self._session, stream)
-        gone = await self._tools.store(self._remove, job)
+        gone = await self._tools.compute(self._remove_files, job)
+        await self._tools.store(self._tools.ledger.forget_job, job)
         for site in sorted(sites - {ANYBODY}):
             await self._tools.announcer.tell(site, m.JobForgotten(job=job))
         return gone
@@ -129,12 +134,16 @@ class Forgetting:
     def _sizes(self, jobs: Sequence[str]) -> list[int]:
         return [sum(map(_bytes_below, self._folders(job))) for job in jobs]
 
-    def _remove(self, job: str) -> int:
-        folders = self._folders(job)
-        gone = sum(map(_bytes_below, folders))
-        for folder in folders:
-            shutil.rmtree(folder, ignore_errors=True)
-        self._tools.ledger.forget_job(job)
+    def _remove_files(self, job: str) -> int:
+        gone = 0
+        for folder in self._folders(job):
+            gone += _bytes_below(folder)
+            try:
+                shutil.rmtree(folder)
+            except FileNotFoundError:
+                continue
+            except OSError as exc:
+                raise StoreError(f"cannot delete {folder}: {exc.strerror}; the job is kept, delete it again") from exc
         return gone
 
     def _folders(self, job: str) -> list[Path]:
