@@ -16,7 +16,7 @@ import secrets
 import signal
 import time
 from collections import Counter
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from datetime import timedelta
 from functools import partial
 from typing import Any, Self
@@ -229,7 +229,8 @@ class Site:
                 discard_files(self._settings, job)
             case m.JobForgotten(job=job) if job not in self._workers:
                 discard_files(self._settings, job)
-                assignment.kept_file(self._settings, job).unlink(missing_ok=True)
+                with suppress(OSError):  # what cannot be deleted stays: no reason to end the work for others
+                    assignment.kept_file(self._settings, job).unlink()
 
     async def _answer(self, offer: m.JobOffer) -> None:
         decision = self._policy.decide_offer(offer.spec)
