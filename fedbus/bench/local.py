@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from fedbus.bus.node import PrivateNode
-from fedbus.bus.node_process import ProcessId, spawn
+from fedbus.bus.node_process import ProcessId, signals_held, spawn
 from fedbus.errors import FedbusError
 
 T = TypeVar("T")
@@ -209,6 +209,7 @@ class LocalFederation:
         env = {f"FEDBUS_{key.upper()}": str(value) for key, value in settings.items()}
         count = sum(d.name == name for d in self.daemons)
         log = self.folder / "logs" / (f"{name}.{count + 1}.log" if count else f"{name}.log")
-        daemon = Daemon(name, [module], env=env, log=log)
-        self.daemons.append(daemon)
+        with signals_held():
+            daemon = Daemon(name, [module], env=env, log=log)
+            self.daemons.append(daemon)
         return daemon

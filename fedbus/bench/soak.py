@@ -24,6 +24,7 @@ from fedbus.bench.figures import MIB, Row, lines_of, peak_bytes, row, time_of
 from fedbus.bench.local import Daemon, LocalFederation
 from fedbus.bench.stub_sites import PreparedUpdate, StubPlan
 from fedbus.bus import topology as t
+from fedbus.bus.node_process import signals_held
 from fedbus.core.frames import Code
 from fedbus.core.layout import Layout, TensorSpec
 from fedbus.errors import FedbusError
@@ -128,8 +129,9 @@ def _start_stubs(plan: SoakPlan, federation: LocalFederation, folder: Path, upda
         path = federation.folder / f"{name}.json"
         stub.write(path)
         command = ["fedbus.bench.stub_sites", str(path)]
-        daemon = Daemon(name, command, env={}, log=federation.folder / "logs" / f"{name}.log")
-        federation.daemons.append(daemon)
+        with signals_held():
+            daemon = Daemon(name, command, env={}, log=federation.folder / "logs" / f"{name}.log")
+            federation.daemons.append(daemon)
         yield daemon
 
 

@@ -32,7 +32,7 @@ from fedbus.bus import enrolment
 from fedbus.bus.definitions import VHOST, definitions
 from fedbus.bus.logins import LoginFolder, unwritable, write_private
 from fedbus.bus.node_environment import Ports, config_files, environment, find_rabbitmq
-from fedbus.bus.node_process import POLL_S, ProcessId, answers, port_is_free, spawn
+from fedbus.bus.node_process import POLL_S, ProcessId, answers, port_is_free, signals_held, spawn
 from fedbus.errors import NodeError
 
 AMQP_HEADER = b"AMQP\x00\x00\x09\x01"
@@ -273,11 +273,13 @@ class PrivateNode:
             for folder in (self.base / "data", log.parent):
                 folder.mkdir(exist_ok=True)
             epmd = ["epmd", "-port", str(ports.epmd), "-address", "127.0.0.1"]
-            record = replace(record, epmd=spawn(epmd, env=env, output=log, die_with_parent=die_with_parent))
+            with signals_held():
+                record = replace(record, epmd=spawn(epmd, env=env, output=log, die_with_parent=die_with_parent))
             self._save(record)
             self._await(record, deadline, ports.epmd)
             broker = [str(programs / "rabbitmq-server")]
-            record = replace(record, broker=spawn(broker, env=env, output=log, die_with_parent=die_with_parent))
+            with signals_held():
+                record = replace(record, broker=spawn(broker, env=env, output=log, die_with_parent=die_with_parent))
             self._save(record)
             if ready_within is not None:
                 self._await(record, deadline, ports.amqp, AMQP_HEADER, CONNECTION_START)

@@ -13,7 +13,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -78,11 +78,36 @@ class ProcessId:
                 os.kill(self.pid, number)
 
 
+@contextlib.contextmanager
+def signals_held() -> Iterator[None]:
+    """No signal handler of Python runs inside, so that what `spawn` starts cannot be lost before it is kept.
+
+    A signal that comes meanwhile is raised at the end. To block them for this thread would not do: the kernel then
+    gives them to another one, and Python runs the handler here all the same.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # handlers run in the main thread only
+        return
+    came: list[int] = []
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    held = {number: handler for number, handler in handlers.items() if callable(handler)}
+    try:
+        for number in held:
+            signal.signal(number, lambda number, frame: came.append(number))
+        yield
+    finally:
+        for number, handler in held.items():
+            signal.signal(number, handler)
+        for missed in came:
+            signal.raise_signal(missed)
+
+
 def spawn(command: Sequence[str], *, env: Mapping[str, str], output: Path, die_with_parent: bool) -> ProcessId:
     """Start `command` in a session of its own, output appended to a file; it lives on after us.
 
     With `die_with_parent` the kernel sends it SIGKILL when we end, in whatever way. The kernel means the *thread* that
-    spawned it, so only the main thread may ask for it. NodeError when the program cannot be started.
+    spawned it, so only the main thread may ask for it. NodeError when the program cannot be started. Call it, and keep
+    what it returns, with `signals_held` where a signal handler may raise.
     """
     if die_with_parent:
         if threading.current_thread() is not threading.main_thread():

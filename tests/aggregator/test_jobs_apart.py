@@ -288,6 +288,7 @@ async def test_a_job_that_is_given_up_leaves_the_version_that_it_had(tmp_path: P
         # given a job at version 1
         await house.begin(BAD)
         await house.goes_on(BAD)
+        await until(lambda: house.ledger.last_published(BAD) == 1)
         # when something goes wrong in it again and again
         while house.state(BAD) != "failed":
             runner = house.jobs.runners[BAD]

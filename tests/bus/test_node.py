@@ -17,10 +17,11 @@ import psutil
 import pytest
 from pika.exceptions import ChannelClosedByBroker
 
+from fedbus.bench.interrupts import Interrupted, Interrupts
 from fedbus.bus import topology
 from fedbus.bus.node import PrivateNode
 from fedbus.bus.node_environment import find_rabbitmq
-from fedbus.bus.node_process import ProcessId
+from fedbus.bus.node_process import ProcessId, signals_held, spawn
 from fedbus.errors import NodeError
 
 SOON = timedelta(seconds=20)
@@ -133,6 +134,41 @@ def test_it_dies_with_its_parent_when_asked_to(throw_away_node):
     # then broker and epmd end with it
     assert len(running) == 2
     assert all(process.wait(SOON) for process in running)
+
+
+@pytest.mark.parametrize("started", [1, 2], ids=["epmd", "broker"])
+def test_a_signal_while_its_process_starts_leaves_nothing_behind(throw_away_node, monkeypatch, started):
+    # given a signal that comes when the process runs and nobody knows of it yet
+    node, born = throw_away_node(), []
+
+    def of(pid):
+        found = ProcessId.of(pid)
+        born.append(found)
+        if len(born) == started:
+            signal.raise_signal(signal.SIGTERM)
+        return found
+
+    monkeypatch.setattr("fedbus.bus.node.spawn", lambda *args, **kwargs: of(spawn(*args, **kwargs).pid))
+    # when
+    with Interrupts(), pytest.raises(Interrupted):
+        node.start()
+    # then
+    assert len(born) == started
+    assert not any(process.alive for process in born)
+
+
+def test_signals_that_are_held_come_in_the_end_and_only_once():
+    went_on = []
+
+    def held() -> None:
+        with signals_held():
+            signal.raise_signal(signal.SIGTERM)
+            signal.raise_signal(signal.SIGINT)
+            went_on.append(True)
+
+    with Interrupts(), pytest.raises(Interrupted, match="SIGTERM"):
+        held()
+    assert went_on == [True]
 
 
 def test_stop_of_a_node_that_never_ran_changes_nothing(tmp_path):

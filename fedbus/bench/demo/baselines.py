@@ -17,7 +17,7 @@ from typing import Self
 
 from fedbus.bench.demo.job import demo_job
 from fedbus.bench.local import wait_until
-from fedbus.bus.node_process import ProcessId, spawn
+from fedbus.bus.node_process import ProcessId, signals_held, spawn
 from fedbus.errors import FedbusError
 
 LIMIT = timedelta(seconds=120)
@@ -36,7 +36,10 @@ class Baselines:
     def __enter__(self) -> Self:
         self._log.parent.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-m", "fedbus.bench.demo.baselines", str(self._file)]
-        self._process: ProcessId = spawn(command, env={**os.environ, **THREADS}, output=self._log, die_with_parent=True)
+        with signals_held():
+            self._process: ProcessId = spawn(
+                command, env={**os.environ, **THREADS}, output=self._log, die_with_parent=True
+            )
         return self
 
     def __exit__(
