@@ -134,6 +134,7 @@ class LocalFederation:
     """Start what is needed, in any order; leaving the context stops everything. Main thread only.
 
     `url_for(login)` gives the broker's URLs; without it a private broker with these `sites` is started in the folder.
+    `under(name)` is what runs the module of a daemon, as arguments of `python -m`: nothing, unless somebody sets it.
     """
 
     def __init__(
@@ -144,6 +145,7 @@ class LocalFederation:
         self._url_for = url_for
         self._node: PrivateNode | None = None
         self.daemons: list[Daemon] = []
+        self.under: Callable[[str], list[str]] = lambda name: []
 
     def __enter__(self) -> Self:
         (self.folder / "logs").mkdir(parents=True, exist_ok=True)
@@ -181,9 +183,13 @@ class LocalFederation:
         """The broker URL of a login, password included."""
         return self._url_for(login) if self._url_for is not None else self.node.url(login)
 
+    def state_dir(self, name: str) -> Path:
+        """Where a daemon keeps what must outlive it."""
+        return self.folder / name if name == "aggregator" else self.folder / "sites" / name
+
     def start_aggregator(self, **env: object) -> Daemon:
         """Start an aggregator; `env` are settings such as `checkpoint_interval_s=1`."""
-        settings = {"broker_url": self.url("aggregator"), "state_dir": self.folder / "aggregator"} | env
+        settings = {"broker_url": self.url("aggregator"), "state_dir": self.state_dir("aggregator")} | env
         return self._start("aggregator", "services.aggregator", settings)
 
     def start_site(self, name: str, data: Path, **env: object) -> Daemon:
@@ -192,7 +198,7 @@ class LocalFederation:
             "broker_url": self.url(name),
             "site_name": name,
             "site_data": data,
-            "site_state_dir": self.folder / "sites" / name,
+            "site_state_dir": self.state_dir(name),
             "max_jobs": 8,
         }
         return self._start(name, "services.site", settings | env)
@@ -210,6 +216,6 @@ class LocalFederation:
         count = sum(d.name == name for d in self.daemons)
         log = self.folder / "logs" / (f"{name}.{count + 1}.log" if count else f"{name}.log")
         with signals_held():
-            daemon = Daemon(name, [module], env=env, log=log)
+            daemon = Daemon(name, [*self.under(name), module], env=env, log=log)
             self.daemons.append(daemon)
         return daemon

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 
-from fedbus.bench.chaos.plan import HABITS, MISCHIEF, Act, schedule, victims
+from fedbus.bench.chaos.plan import AGGREGATOR, HABITS, MISCHIEF, ON_CLOCK, Act, burden, schedule, victims
 
 SITES = ("ucsf", "mercy", "hungary")
 
@@ -29,10 +29,18 @@ def test_deeds_come_in_order_on_fitting_victims_and_heal_in_time(seed: int) -> N
 
 @pytest.mark.parametrize("seed", range(20))
 def test_nobody_suffers_anew_before_the_last_deed_has_healed_and_there_was_peace(seed: int) -> None:
-    deeds = [deed for deed in schedule(seed, SITES, within_s=120) if deed.act not in MISCHIEF]
-    for victim in {deed.victim for deed in deeds}:
-        for deed, following in pairwise(d for d in deeds if d.victim == victim):
+    deeds = schedule(seed, SITES, within_s=120)
+    for name in {burden(deed.act, deed.victim) for deed in deeds}:
+        for deed, following in pairwise(d for d in deeds if burden(d.act, d.victim) == name):
             assert following.at_s >= deed.at_s + deed.for_s + HABITS[deed.act].peace_s
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_victim_bears_one_thing_at_a_time_but_for_what_goes_on_beside_it(seed: int) -> None:
+    beside = {*MISCHIEF, *ON_CLOCK, Act.FILL_LOG}
+    for deed in schedule(seed, SITES, within_s=120):
+        assert burden(deed.act, deed.victim) == deed.victim or deed.act in beside
+    assert burden(Act.CLOCK_AHEAD, AGGREGATOR) == AGGREGATOR
 
 
 @pytest.mark.parametrize("seed", range(1, 21))

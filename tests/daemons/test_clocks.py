@@ -9,28 +9,24 @@ from typing import Any
 
 import pytest
 
-SHIFT = """
-import os, time
-_ahead_s, _true = float(os.environ["TEST_CLOCK_AHEAD_S"]), time.time
-time.time = lambda: _true() + _ahead_s
-"""
+from fedbus.bench.chaos import machine
+from fedbus.bench.chaos.machine import Machine
+
 PACED = {"step_delay_s": 0.05, "status_interval_s": 0.5}
 Shifted = Callable[[float], AbstractContextManager[None]]
 
 
 @pytest.fixture
-def shifted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shifted:
+def shifted(house: Any, tmp_path: Path) -> Shifted:
     """Daemons that are started inside have a clock that is so many seconds ahead of the broker's."""
-    folder = tmp_path / "shift"
-    folder.mkdir()
-    (folder / "sitecustomize.py").write_text(SHIFT)
 
     @contextmanager
     def ahead(seconds: float) -> Iterator[None]:
-        with monkeypatch.context() as patch:
-            patch.setenv("PYTHONPATH", str(folder), prepend=":")
-            patch.setenv("TEST_CLOCK_AHEAD_S", str(seconds))
-            yield
+        off = Machine(tmp_path / "machine")
+        off.clock_ahead_s = seconds
+        house.running.under = lambda name: [machine.__name__, str(off.path), str(tmp_path / "none")]
+        yield
+        house.running.under = lambda name: []
 
     return ahead
 

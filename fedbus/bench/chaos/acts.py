@@ -1,4 +1,4 @@
-"""What each act does to processes, links and messages, and how it heals.
+"""What each act does to processes, machines, links and messages, and how it heals.
 
 The main thread plays: only it may start processes. Mischief runs backstage and is asked for its outcome at the end.
 """
@@ -30,6 +30,7 @@ from fedbus.errors import FedbusError
 from fedbus.store.state_reader import StateReader
 
 SLOW_BYTES_PER_S = 200_000.0
+CLOCK_OFF_S = 600.0
 TICK_S = 0.1
 RECEIPTS = 20
 MISCHIEF_LIMIT = timedelta(seconds=30)
@@ -102,6 +103,8 @@ class Player:
                 done.note = self._to_process(deed)
             case Act.CUT | Act.STALL | Act.VANISH | Act.REFUSE | Act.SLOW:
                 self._to_link(deed)
+            case Act.CLOCK_AHEAD | Act.CLOCK_BEHIND | Act.HANG_STORAGE | Act.FILL_LOG:
+                self._to_machine(deed)
             case Act.REPEAT_UPDATES | Act.REPEAT_VERSIONS | Act.REPEAT_RECEIPTS:
                 self._repeat(done, random.Random(f"{self._seed}/{number}"))
             case _:
@@ -142,6 +145,19 @@ class Player:
             case Act.SLOW:
                 stage.on_link(name, lambda link: link.slow(SLOW_BYTES_PER_S))
                 self._later(deed.for_s, lambda: stage.on_link(name, lambda link: link.slow(None)))
+
+    def _to_machine(self, deed: Deed) -> None:
+        machine = self._stage.machine(deed.victim)
+        match deed.act:
+            case Act.CLOCK_AHEAD | Act.CLOCK_BEHIND:
+                machine.clock_ahead_s = CLOCK_OFF_S if deed.act is Act.CLOCK_AHEAD else -CLOCK_OFF_S
+                self._later(deed.for_s, lambda: setattr(machine, "clock_ahead_s", 0.0))
+            case Act.HANG_STORAGE:
+                machine.storage_hangs = True
+                self._later(deed.for_s, lambda: setattr(machine, "storage_hangs", False))
+            case Act.FILL_LOG:
+                machine.log_is_full = True
+                self._later(deed.for_s, lambda: setattr(machine, "log_is_full", False))
 
     def _repeat(self, done: Done, rng: random.Random) -> None:
         federation, name = self._stage.federation, done.deed.victim

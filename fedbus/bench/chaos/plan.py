@@ -32,6 +32,10 @@ class Act(StrEnum):
     VANISH = "link silent, then cut"
     REFUSE = "connections refused for a while"
     SLOW = "link slow for a while"
+    CLOCK_AHEAD = "clock 10 min ahead for a while"
+    CLOCK_BEHIND = "clock 10 min behind for a while"
+    HANG_STORAGE = "storage hangs"
+    FILL_LOG = "log cannot be written"
     REPEAT_UPDATES = "updates sent again, shuffled"
     REPEAT_VERSIONS = "model log records sent again, shuffled"
     REPEAT_RECEIPTS = "receipts sent again, shuffled"
@@ -75,12 +79,18 @@ HABITS = {
     Act.VANISH: Habits(share=2, lasts_s=(2.0, 8.0)),
     Act.REFUSE: Habits(share=2, lasts_s=(1.0, 5.0)),
     Act.SLOW: Habits(share=1, lasts_s=(2.0, 8.0)),
+    Act.CLOCK_AHEAD: Habits(share=2, lasts_s=(4.0, 15.0)),
+    Act.CLOCK_BEHIND: Habits(share=2, lasts_s=(4.0, 15.0)),
+    Act.HANG_STORAGE: Habits(share=1, lasts_s=(60.0, 60.0), peace_s=8.0),
+    Act.FILL_LOG: Habits(share=2, lasts_s=(2.0, 8.0)),
     Act.REPEAT_UPDATES: Habits(share=4, peace_s=0.5),
     Act.REPEAT_VERSIONS: Habits(share=2, peace_s=0.5),
     Act.REPEAT_RECEIPTS: Habits(share=2, peace_s=0.5),
 }
 ON_SITE = (Act.KILL_TRAINER, Act.KILL_SITE, Act.FREEZE_TRAINER, Act.FREEZE_SITE)
 ON_LINK = (Act.CUT, Act.STALL, Act.VANISH, Act.REFUSE, Act.SLOW)
+ON_CLOCK = (Act.CLOCK_AHEAD, Act.CLOCK_BEHIND)
+ON_MACHINE = (*ON_CLOCK, Act.HANG_STORAGE, Act.FILL_LOG)
 MISCHIEF = (Act.REPEAT_UPDATES, Act.REPEAT_VERSIONS, Act.REPEAT_RECEIPTS)
 PAUSE_S = (0.3, 3.3)
 TRIES = 20
@@ -90,7 +100,7 @@ def victims(act: Act, sites: tuple[str, ...]) -> tuple[str, ...]:
     """Who an act may meet."""
     if act in ON_SITE or act is Act.REPEAT_UPDATES:
         return sites
-    if act in ON_LINK:
+    if act in ON_LINK or act in ON_MACHINE:
         return (*sites, AGGREGATOR)
     return (BROKER,) if act is Act.KILL_BROKER else (AGGREGATOR,)
 
@@ -110,17 +120,23 @@ def schedule(seed: int, sites: tuple[str, ...], *, within_s: float) -> tuple[Dee
     while at_s < within_s:
         for act in (*never, *rng.choices(list(Act), shares, k=TRIES)):
             for_s = round(rng.uniform(*HABITS[act].lasts_s), 1)
-            free = [v for v in victims(act, sites) if free_at.get(_burden(act, v), 0.0) <= at_s]
+            free = [v for v in victims(act, sites) if free_at.get(burden(act, v), 0.0) <= at_s]
             if free and at_s + for_s <= within_s:
                 deed = Deed(at_s=at_s, act=act, victim=rng.choice(free), for_s=for_s)
                 deeds.append(deed)
-                free_at[_burden(act, deed.victim)] = at_s + for_s + HABITS[act].peace_s
+                free_at[burden(act, deed.victim)] = at_s + for_s + HABITS[act].peace_s
                 never = [other for other in never if other is not act]
                 break
         at_s = round(at_s + rng.uniform(*PAUSE_S), 1)
     return tuple(deeds)
 
 
-def _burden(act: Act, victim: str) -> str:
-    """What a victim bears one at a time. Messages that come again are no burden, they come at any time."""
-    return f"{act} {victim}" if act in MISCHIEF else victim
+def burden(act: Act, victim: str) -> str:
+    """What a victim bears one at a time, by name: itself, or what goes on beside all else.
+
+    Messages come again at any time; a process may be born with a wrong clock or into a log that is full. But an
+    aggregator that starts with its clock ahead ends a job by `wall_time_s`: nothing tells that from a long absence.
+    """
+    if act in ON_CLOCK and victim != AGGREGATOR:
+        return f"clock {victim}"
+    return f"{act} {victim}" if act in MISCHIEF or act is Act.FILL_LOG else victim

@@ -11,7 +11,7 @@ from typing import Any
 from fedbus.bench.chaos import check
 from fedbus.bench.chaos.acts import Done
 from fedbus.bench.chaos.check import LedgerRecord, SiteRecord
-from fedbus.bench.chaos.plan import Act
+from fedbus.bench.chaos.plan import AGGREGATOR, Act
 from fedbus.bench.figures import Row, row
 from fedbus.core.facts import Refused
 from fedbus.core.messages import JobState
@@ -79,11 +79,17 @@ class Outcome:
 
     @property
     def worst_wait(self) -> tuple[float, str]:
-        """The longest time from an act to the next version, in seconds, and the act."""
+        """The longest time from an act to the next version, in seconds, and the act.
+
+        Without the times in which the aggregator's log, which tells of versions, could not be written.
+        """
+        unlogged = [
+            (d.at, d.at + d.deed.for_s) for d in self.done if d.deed.act is Act.FILL_LOG and d.deed.victim == AGGREGATOR
+        ]
         waits = []
         for done in self.done:
             after = [at for at in self.commits_at if at >= done.at]
-            if after:
+            if after and not any(since < after[0] and done.at < until for since, until in unlogged):
                 waits.append((after[0] - done.at, str(done.deed.act)))
         return max(waits, default=(0.0, "nothing"))
 

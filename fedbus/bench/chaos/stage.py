@@ -1,4 +1,4 @@
-"""Who is on stage: a broker, an aggregator and sites, each behind a link of its own, and who was killed on purpose.
+"""Who is on stage: a broker, an aggregator and sites, each on a machine of its own behind a link of its own.
 
 A daemon that ends though nobody killed it is noted with its last words and started again, as a service manager would.
 """
@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
+from fedbus.bench.chaos import machine
+from fedbus.bench.chaos.machine import Machine
 from fedbus.bench.chaos.plan import AGGREGATOR, BROKER
 from fedbus.bench.chaos.proxy import Backstage, Proxy
 from fedbus.bench.local import Daemon, LocalFederation
@@ -48,6 +50,10 @@ class Stage:
         self._broker_is_up = True
         # not any free port: while the link is down the kernel would give it to somebody's outgoing connection
         self._links = {name: backstage.link(federation.url(name), free_port()) for name in (AGGREGATOR, *paces_s)}
+        folder = federation.folder / "machines"
+        folder.mkdir()
+        self._machines = {name: Machine(folder / name) for name in (AGGREGATOR, *paces_s)}
+        federation.under = self._on_machine
 
     # -------------------------------------------------------------- daemons
 
@@ -95,6 +101,15 @@ class Stage:
             where = f"its log is in {node.base / 'log'}"
             self.surprises.append(Surprise(at=time.time(), name=BROKER, exit_code=None, last_words=where))
             self.start_broker()
+
+    # -------------------------------------------------------------- machines
+
+    def machine(self, name: str) -> Machine:
+        """Where a daemon runs, and the next one of its name."""
+        return self._machines[name]
+
+    def _on_machine(self, name: str) -> list[str]:
+        return [machine.__name__, str(self._machines[name].path), str(self.federation.state_dir(name))]
 
     # -------------------------------------------------------------- links
 
