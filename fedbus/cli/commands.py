@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
 
 from fedbus.cli import forget, jobs
 from fedbus.cli.bench_compare import bench_app
@@ -18,7 +18,28 @@ from fedbus.cli.replay import replay
 from fedbus.cli.simulate import simulate
 from services.names import check_names
 
+
+class _PlainFlags:
+    """Help without a type behind a flag: `--watch` takes no <bool>."""
+
+    def get_params(self, ctx: Any) -> Any:
+        params = super().get_params(ctx)  # type: ignore[misc]  # of the command or group beside it
+        for param in params:
+            if getattr(param, "is_flag", False):
+                param.metavar = ""
+        return params
+
+
+class _Command(_PlainFlags, TyperCommand):
+    """A command."""
+
+
+class _Group(_PlainFlags, TyperGroup):
+    """A group of commands."""
+
+
 app = typer.Typer(
+    cls=_Group,
     no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,
@@ -27,12 +48,8 @@ app = typer.Typer(
     " 2 wrong usage, 3 published and not answered yet.",
 )
 TRY = "Try and measure"
-app.add_typer(broker_app, name="broker")
-app.add_typer(bench_app, name="bench", rich_help_panel=TRY)
-
-BrokerUrl = Annotated[
-    str | None, typer.Option("--broker-url", help="amqp(s)://user:password@host/vhost; better: FEDBUS_BROKER_URL.")
-]
+app.add_typer(broker_app, name="broker", cls=_Group)
+app.add_typer(bench_app, name="bench", cls=_Group, rich_help_panel=TRY)
 
 
 def show_version(wanted: bool) -> None:
@@ -73,15 +90,18 @@ def aggregator(
     state_dir: Annotated[
         Path | None, typer.Option(help="Ledger, spool and checkpoints.", show_default="$FEDBUS_HOME/aggregator")
     ] = None,
-    broker_url: BrokerUrl = None,
+    broker_url: jobs.BrokerUrl = None,
     params_dir: Annotated[
         Path | None, typer.Option(help="Where `initial_params` are found.", show_default="STATE_DIR/params")
     ] = None,
     keep_updates: Annotated[
-        bool | None, typer.Option("--keep-updates", help="Keep every folded update on disk, for `fedbus replay`.")
+        bool | None,
+        typer.Option(
+            "--keep-updates", help="Keep every folded update on disk, for `fedbus replay`.", show_default="no"
+        ),
     ] = None,
-    log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.")] = None,
-    log_format: Annotated[str | None, typer.Option(help="auto, json or console.")] = None,
+    log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.", show_default="info")] = None,
+    log_format: Annotated[str | None, typer.Option(help="auto, json or console.", show_default="auto")] = None,
 ) -> None:
     """Run the aggregator daemon until a signal."""
     from services.aggregator.start import start
@@ -104,24 +124,37 @@ def site(
     state_dir: Annotated[
         Path | None, typer.Option(help="Outbox and model files.", show_default="$FEDBUS_HOME/sites/NAME")
     ] = None,
-    broker_url: BrokerUrl = None,
+    broker_url: jobs.BrokerUrl = None,
     tasks: Annotated[
         list[str] | None,
-        typer.Option("--task", help="A task that may run here; once per task. Default: all installed."),
+        typer.Option("--task", help="A task that may run here; once per task.", show_default="all installed"),
     ] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")] = None,
-    threads: Annotated[int | None, typer.Option(help="Torch threads of the trainer.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.", show_default="auto")] = None,
+    threads: Annotated[int | None, typer.Option(help="Torch threads of the trainer.", show_default="1")] = None,
     min_contributors: Annotated[
-        int | None, typer.Option(help="Only jobs that make every version of updates of so many sites.")
+        int | None,
+        typer.Option(help="Only jobs that make every version of updates of so many sites.", show_default="1"),
     ] = None,
-    min_batch_size: Annotated[int | None, typer.Option(help="Only jobs whose local batches are as large.")] = None,
-    max_jobs: Annotated[int | None, typer.Option(help="Jobs trained at once. Default: one per GPU, or one.")] = None,
-    max_in_flight: Annotated[int | None, typer.Option(help="Updates that may await their receipt.")] = None,
-    status_interval_s: Annotated[float | None, typer.Option(help="Seconds between two status messages.")] = None,
-    slowdown: Annotated[float | None, typer.Option(help="Train so many times slower (demonstrations).")] = None,
-    step_delay_s: Annotated[float | None, typer.Option(help="Pause after each step (demonstrations).")] = None,
-    log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.")] = None,
-    log_format: Annotated[str | None, typer.Option(help="auto, json or console.")] = None,
+    min_batch_size: Annotated[
+        int | None, typer.Option(help="Only jobs whose local batches are as large.", show_default="1")
+    ] = None,
+    max_jobs: Annotated[
+        int | None, typer.Option(help="Jobs trained at once.", show_default="one per GPU, or one")
+    ] = None,
+    max_in_flight: Annotated[
+        int | None, typer.Option(help="Updates that may await their receipt.", show_default="1")
+    ] = None,
+    status_interval_s: Annotated[
+        float | None, typer.Option(help="Seconds between two status messages.", show_default="10")
+    ] = None,
+    slowdown: Annotated[
+        float | None, typer.Option(help="Train so many times slower (demonstrations).", show_default="1")
+    ] = None,
+    step_delay_s: Annotated[
+        float | None, typer.Option(help="Pause after each step (demonstrations).", show_default="0")
+    ] = None,
+    log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.", show_default="info")] = None,
+    log_format: Annotated[str | None, typer.Option(help="auto, json or console.", show_default="auto")] = None,
 ) -> None:
     """Run a site daemon until a signal."""
     from services.site.start import start
@@ -177,17 +210,6 @@ app.command()(forget.prune)
 app.command()(replay)
 app.command(rich_help_panel=TRY)(simulate)
 app.command(rich_help_panel=TRY)(chaos)
-
-
-class _Command(TyperCommand):
-    """A command whose help has no type behind a flag: `--watch` takes no <bool>."""
-
-    def get_params(self, ctx: Any) -> Any:
-        params = super().get_params(ctx)
-        for param in params:
-            if getattr(param, "is_flag", False):
-                param.metavar = ""
-        return params
 
 
 for _typer in (app, broker_app, bench_app):

@@ -24,7 +24,12 @@ WAITING = ("submitted", "waiting")
 
 Format = Annotated[Output, typer.Option("--output", "-o", help="How to print.")]
 BrokerUrl = Annotated[
-    str | None, typer.Option("--broker-url", help="amqp(s)://user:password@host/vhost; better: FEDBUS_BROKER_URL.")
+    str | None,
+    typer.Option(
+        "--broker-url",
+        help="amqp(s)://user:password@host/vhost; better: FEDBUS_BROKER_URL.",
+        show_default="the private node's of this machine",
+    ),
 ]
 JobId = Annotated[str, typer.Argument(help="Id of the job, as `fedbus jobs` shows it.")]
 

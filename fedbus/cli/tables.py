@@ -61,7 +61,9 @@ def sites_table(rows: list[dict[str, Any]]) -> RenderableType:
         does = "; ".join(f"{job}: {_activity(a)}" for job, a in row["jobs"].items()) or row["reason"] or "idle"
         ahead_s = row.get("clock_ahead_s") or 0.0
         does += f"; its clock is {clock_words(ahead_s)} the aggregator's" if abs(ahead_s) > MUCH_S else ""
-        _add(table, row["site"], row["state"], span(row["since_s"]), f"{span(row['heard_s'])} ago", row["device"], does)
+        used = sorted({a["device"] for a in row["jobs"].values() if a.get("device")})
+        device = ", ".join(used) or row["device"]
+        _add(table, row["site"], row["state"], span(row["since_s"]), f"{span(row['heard_s'])} ago", device, does)
     return table
 
 

@@ -72,7 +72,12 @@ _TEXTS: Mapping[type, tuple[str, ...]] = {
 def _activity(activity: m.JobActivity) -> m.JobActivity:
     m.check_name("job", activity.job)
     _check_numbers(activity)
-    return replace(activity, activity=plain(activity.activity, MOST_NAME), detail=plain(activity.detail))
+    return replace(
+        activity,
+        activity=plain(activity.activity, MOST_NAME),
+        detail=plain(activity.detail),
+        device=plain(activity.device, MOST_NAME),
+    )
 
 
 def _metrics(metrics: Mapping[str, float]) -> dict[str, float]:

@@ -100,7 +100,10 @@ class Join:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobActivity:
-    """What a site does for one job right now: `activity` is a short phrase such as 'training' or 'idle'."""
+    """What a site does for one job right now: `activity` is a short phrase such as 'training' or 'idle'.
+
+    device: what its trainer computes on, such as 'cuda:1'; empty while there is none.
+    """
 
     job: str
     activity: str
@@ -108,6 +111,7 @@ class JobActivity:
     step: int = 0
     steps: int = 0
     detail: str = ""
+    device: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,12 +11,17 @@ import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from fedbus.errors import SettingsError
+
+YEAR_S = 366 * 86_400.0
+Seconds = Annotated[float, Field(gt=0, le=YEAR_S)]
+"""A time to wait; beyond a year it is a mistake in the unit."""
+Threads = Annotated[int, Field(ge=1, le=4096)]
 
 
 def default_home() -> Path:

@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from fedbus.runtime.settings import DaemonSettings, default_home
+from fedbus.runtime.settings import YEAR_S, DaemonSettings, Seconds, Threads, default_home
 
 LOGIN = "aggregator"
 
@@ -33,17 +33,17 @@ class AggregatorSettings(DaemonSettings):
 
     state_dir: Path = Field(default_factory=lambda: default_home() / "aggregator")
     params_dir: Path | None = None
-    score_timeout_s: Annotated[float, Field(gt=0)] = 60.0
-    checkpoint_interval_s: Annotated[float, Field(ge=0)] = 5.0
-    partial_timeout_s: Annotated[float, Field(gt=0)] = 3600.0
+    score_timeout_s: Seconds = 60.0
+    checkpoint_interval_s: Annotated[float, Field(ge=0, le=YEAR_S)] = 5.0
+    partial_timeout_s: Seconds = 3600.0
     """After so long without a new chunk what came of an update is dropped; its site sends it again when it is back."""
-    nobody_left_s: Annotated[float, Field(gt=0)] = 90.0
+    nobody_left_s: Seconds = 90.0
     """After so long with too few sites that have not declined a job has failed. Every job waits for sites as long."""
-    threads: Annotated[int, Field(ge=1)] = 1
+    threads: Threads = 1
     keep_updates: bool = False
     """Keep every folded update in STATE_DIR/archive, for `fedbus replay` from version 0: disk that only grows."""
 
-    forget_after_days: Annotated[float, Field(gt=0)] | None = None
+    forget_after_days: Annotated[float, Field(gt=0, le=36_600)] | None = None
     """Jobs that ended so long ago are forgotten, as by `fedbus rm`; never when it is not given."""
     keep_bytes: Annotated[int, Field(ge=0)] | None = None
     """Above so many bytes of ended jobs the oldest of them are forgotten; no limit when it is not given."""

@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 from fedbus.core.membership import Membership, SiteView
-from fedbus.core.messages import JobState
+from fedbus.core.messages import JobActivity, JobState
 from fedbus.core.status_text import in_words, waiting_sentence
 from fedbus.store.ledger import JobRow, Ledger
 from services.aggregator.job_runner import JobRunner
@@ -133,10 +133,18 @@ def site_line(view: SiteView) -> dict[str, Any]:
         "device": view.device,
         "fedbus_version": view.fedbus_version,
         "tasks": list(view.tasks),
-        "jobs": {
-            job: {"activity": a.activity, "version": a.version, "step": a.step, "steps": a.steps, "detail": a.detail}
-            for job, a in view.activities.items()
-        },
+        "jobs": {job: _doing(activity) for job, activity in view.activities.items()},
+    }
+
+
+def _doing(activity: JobActivity) -> dict[str, Any]:
+    return {
+        "activity": activity.activity,
+        "version": activity.version,
+        "step": activity.step,
+        "steps": activity.steps,
+        "detail": activity.detail,
+        "device": activity.device,
     }
 
 

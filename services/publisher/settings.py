@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Annotated, ClassVar
+from typing import ClassVar
 
-from pydantic import Field
-
-from fedbus.runtime.settings import DaemonSettings
+from fedbus.runtime.settings import DaemonSettings, Seconds
 
 LOGIN = "submitter"
 
@@ -21,4 +19,4 @@ class PublisherSettings(DaemonSettings):
         {"timeout_s": None, "log_level": None, "log_format": None}
     )
 
-    timeout_s: Annotated[float, Field(gt=0)] = 10.0
+    timeout_s: Seconds = 10.0

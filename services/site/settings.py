@@ -11,7 +11,7 @@ from pydantic import Field, field_validator
 from pydantic_settings import NoDecode
 
 from fedbus.core.messages import NAME
-from fedbus.runtime.settings import DaemonSettings, default_home
+from fedbus.runtime.settings import YEAR_S, DaemonSettings, Seconds, Threads, default_home
 
 
 class SiteSettings(DaemonSettings):
@@ -44,16 +44,16 @@ class SiteSettings(DaemonSettings):
     site_state_dir: Path | None = None
     tasks: Annotated[tuple[str, ...] | None, NoDecode] = None
     device: str = "auto"
-    threads: Annotated[int, Field(ge=1)] = 1
+    threads: Threads = 1
     min_contributors: Annotated[int, Field(ge=1)] = 1
     min_batch_size: Annotated[int, Field(ge=1)] = 1
-    max_jobs: Annotated[int, Field(ge=1)] | None = None
-    max_in_flight: Annotated[int, Field(ge=1)] = 1
-    status_interval_s: Annotated[float, Field(gt=0)] = 10.0
-    score_limit_s: Annotated[float, Field(gt=0)] = 50.0
-    patience_s: Annotated[float, Field(ge=0)] = 3600.0
-    slowdown: Annotated[float, Field(ge=1)] = 1.0
-    step_delay_s: Annotated[float, Field(ge=0)] = 0.0
+    max_jobs: Annotated[int, Field(ge=1, le=1000)] | None = None
+    max_in_flight: Annotated[int, Field(ge=1, le=1000)] = 1
+    status_interval_s: Seconds = 10.0
+    score_limit_s: Seconds = 50.0
+    patience_s: Annotated[float, Field(ge=0, le=YEAR_S)] = 3600.0
+    slowdown: Annotated[float, Field(ge=1, le=1e6)] = 1.0
+    step_delay_s: Annotated[float, Field(ge=0, le=YEAR_S)] = 0.0
 
     @field_validator("tasks", mode="before")
     @classmethod

@@ -6,17 +6,24 @@ import os
 import signal
 from pathlib import Path
 
+import structlog
+
 from fedbus.errors import SettingsError
 from fedbus.runtime.lifecycle import run_daemon
 from fedbus.runtime.logging import configure_logging
 from fedbus.store.lock import holder_of
+from services.names import anothers
 from services.site.settings import SiteSettings
+
+log = structlog.get_logger()
 
 
 def start(**flags: object) -> int:
     """Run the site daemon until a signal; flags that are None were not given. Raises SettingsError."""
     settings = SiteSettings.load(**flags)
     configure_logging(settings.log_level, settings.log_format)
+    for text in anothers(SiteSettings):
+        log.warning("setting-not-read", text=text)
     from services.site.daemon import run_site
 
     return run_daemon(lambda stop: run_site(settings, stop))

@@ -104,6 +104,7 @@ class TrainingLoop:
         self._wait_for_new_version = isinstance(spec.strategy, SyncSpec)
         self._changed = asyncio.Condition()
         self._trainer: Trainer | None = None
+        self._device = ""
         self._layout_digest = ""
         self._initial_wanted: m.InitialParamsRequest | None = None
         self._score = ScoreDuty(settings.score_limit_s)
@@ -203,7 +204,7 @@ class TrainingLoop:
         said = self._said
         if said.activity == QUEUED and (before := self._places.before(self._job)):
             said = assignment.activity(self._job, QUEUED, detail=Sayable(f"{before} before it"))
-        return dataclasses.replace(said, version=version)
+        return dataclasses.replace(said, version=version, device=self._device)
 
     def _now(self, activity: str, *, detail: Sayable | None = None) -> None:
         self._said = assignment.activity(self._job, activity, detail=detail)
@@ -237,7 +238,7 @@ class TrainingLoop:
             except DiskFullError as exc:
                 await self._wait_for_room(exc)
             finally:
-                self._trainer = None
+                self._trainer, self._device = None, ""
                 self._limit = None
 
     async def _nothing_to_do(self) -> bool:
@@ -330,7 +331,7 @@ class TrainingLoop:
         if self._layout_digest != opened.layout_digest:
             self._layout_digest = opened.layout_digest
             await self._say(assignment.accepting(self._job, self._settings.site_name, opened.layout_digest))
-        self._trainer = trainer
+        self._trainer, self._device = trainer, opened.device
         loaded: Held | None = None
         while (duty := await self._next_duty()) not in (_Duty.STOP, _Duty.YIELD):
             if duty is _Duty.MAKE_INITIAL and self._initial_wanted is not None:

@@ -73,14 +73,15 @@ def test_a_site_is_shown_with_what_it_does_and_how_long_ago_it_was_heard() -> No
     membership.joined(
         m.Join(site="mercy", session="s", tasks=("digits",), fedbus_version="0.1.0", device="cuda"), now=now - 20
     )
-    activity = m.JobActivity(job="heart-1", activity="training", version=3, step=4, steps=40)
+    activity = m.JobActivity(job="heart-1", activity="training", version=3, step=4, steps=40, device="cuda:1")
     membership.status(m.SiteStatus(site="mercy", session="s", lease_s=30.0, jobs=(activity,)), now=now - 5)
     (view,) = membership.views()
     line = views.site_line(view)
     assert (line["site"], line["state"], line["device"], line["tasks"]) == ("mercy", "online", "cuda", ["digits"])
     assert 20 <= line["since_s"] < 25
     assert 5 <= line["heard_s"] < 10
-    assert line["jobs"] == {"heart-1": {"activity": "training", "version": 3, "step": 4, "steps": 40, "detail": ""}}
+    doing = {"activity": "training", "version": 3, "step": 4, "steps": 40, "detail": "", "device": "cuda:1"}
+    assert line["jobs"] == {"heart-1": doing}
     json.dumps(line, allow_nan=False)
 
 

@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from fedbus.errors import SettingsError
-from services.names import check_names
+from services.aggregator.settings import AggregatorSettings
+from services.names import anothers, check_names
+from services.site.settings import SiteSettings
 
 
 @pytest.fixture(autouse=True)
@@ -129,3 +131,13 @@ def test_daemons_and_commands_refuse_to_start_with_one(command: list[str]) -> No
     )
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "fedbus: FEDBUS_BROKER_URI: no such setting; did you mean FEDBUS_BROKER_URL?\n"
+
+
+def test_a_variable_of_another_daemon_is_told_where_this_one_has_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FEDBUS_STATE_DIR", "/srv/fedbus")
+    monkeypatch.setenv("FEDBUS_KEEP_BYTES", "1")
+    (text,) = anothers(SiteSettings)
+    assert text == (
+        "FEDBUS_STATE_DIR is another daemon's setting and not read here; this one's is FEDBUS_SITE_STATE_DIR"
+    )
+    assert anothers(AggregatorSettings) == []

@@ -30,11 +30,11 @@ GOLDEN: list[tuple[wire.Message, str, bytes]] = [
             site="mercy",
             session="s1",
             lease_s=30.0,
-            jobs=(m.JobActivity(job="heart", activity="training", version=3, step=4, steps=40),),
+            jobs=(m.JobActivity(job="heart", activity="training", version=3, step=4, steps=40, device="cuda:1"),),
             said_at=1700000000.5,
         ),
         "status",
-        b'{"jobs":[{"activity":"training","detail":"","job":"heart","step":4,"steps":40,"version":3}],'
+        b'{"jobs":[{"activity":"training","detail":"","device":"cuda:1","job":"heart","step":4,"steps":40,"version":3}],'
         b'"lease_s":30.0,"said_at":1700000000.5,"session":"s1","site":"mercy"}',
     ),
     (m.Leave(site="mercy", session="s1"), "leave", b'{"reason":"stopped","session":"s1","site":"mercy"}'),

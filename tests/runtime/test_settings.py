@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 import pytest
+import typer
 from pydantic import ValidationError
 
 from fedbus.cli import commands
@@ -111,6 +112,8 @@ def test_settings_cannot_be_changed() -> None:
 @pytest.mark.parametrize(
     ("flags", "says"),
     [
+        ({"threads": 10**6}, "--threads, FEDBUS_THREADS or threads in [site]"),
+        ({"max_jobs": 10**9}, "--max-jobs, FEDBUS_MAX_JOBS or max_jobs in [site]"),
         ({"threads": 0}, "--threads, FEDBUS_THREADS or threads in [site]"),
         ({"site_name": "Mercy!"}, "--name, FEDBUS_SITE_NAME or site_name in [site]"),
         ({"site_name": "mercy\n"}, "--name, FEDBUS_SITE_NAME or site_name in [site]"),
@@ -137,6 +140,19 @@ def test_a_wrong_variable_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_setting_without_a_flag_does_not_name_one() -> None:
     with pytest.raises(SettingsError, match=r"\(set FEDBUS_SCORE_TIMEOUT_S or score_timeout_s in \[aggregator\]\)"):
         AggregatorSettings.load(score_timeout_s=0)
+
+
+@pytest.mark.parametrize(
+    ("daemon", "name"), [(SiteSettings, "site"), (AggregatorSettings, "aggregator")], ids=["site", "aggregator"]
+)
+def test_help_shows_the_default_of_every_flag_that_has_one(daemon: type[DaemonSettings], name: str) -> None:
+    shown = {option.name: option.show_default for option in typer.main.get_command(commands.app).commands[name].params}
+    for field, flag in ((f, daemon.flags.get(f, f"--{f}")) for f in daemon.model_fields):
+        default = daemon.model_fields[field].default
+        if flag is not None and default is not None and not daemon.model_fields[field].is_required():
+            option = "tasks" if field == "tasks" else flag.removeprefix("--").replace("-", "_")
+            said = "no" if default is False else f"{default:g}" if isinstance(default, float) else str(default)
+            assert shown[option] == said or "$FEDBUS_HOME" in shown[option], option
 
 
 @pytest.mark.parametrize(
@@ -234,7 +250,7 @@ def test_a_user_without_a_home_is_told_what_to_set(monkeypatch: pytest.MonkeyPat
         AggregatorSettings.load()
 
 
-@pytest.mark.parametrize("value", ["inf", "nan", "-1"])
-def test_seconds_are_a_number_above_zero(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("value", ["inf", "nan", "-1", "1e300"])
+def test_seconds_are_a_number_above_zero_and_at_most_a_year(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FEDBUS_STATUS_INTERVAL_S", value)
     assert "status_interval_s: input should be" in refused()

@@ -547,7 +547,7 @@ async def test_progress_is_part_of_what_the_site_says(clinic: Clinic) -> None:
         await clinic.expects(p.Train)
         clinic.on_progress(p.Progress(step=2, steps=3))
         activity = clinic.loop.activity
-    assert activity == m.JobActivity(job="heart", activity="training", version=1, step=2, steps=3)
+    assert activity == m.JobActivity(job="heart", activity="training", version=1, step=2, steps=3, device="cpu")
 
 
 # ------------------------------------------------------------------ trouble
