@@ -1,5 +1,10 @@
 """Log lines: for people on a terminal, JSON otherwise; one canonical line per update and per commit.
 
+    16:07:22+0000 update-folded heart-ad54203f beta: staleness 0, weight 21.9
+    16:07:22+0000 warning broker refused
+        the broker at hub:5672 refused user 'mercy': wrong user or password; ...
+
+Words that do not fit beside their time stand below it, as wide as the terminal; in a file they stay on their line.
 A traceback shows no local variables, for one of them may be a password; and a terminal gets nothing that moves its
 cursor, whoever said it.
 """
@@ -7,7 +12,9 @@ cursor, whoever said it.
 from __future__ import annotations
 
 import logging
+import os
 import sys
+import textwrap
 import traceback
 from collections.abc import Sequence
 from typing import Any, Literal, TextIO
@@ -28,12 +35,12 @@ def configure_logging(level: str = "info", style: Literal["auto", "json", "conso
         structlog.processors.TimeStamper(fmt="%H:%M:%S%z" if console else "iso", utc=not console),
     ]
     last: structlog.typing.Processor = (
-        structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=0, exception_formatter=_traceback)
+        structlog.dev.ConsoleRenderer(columns=_columns(colors=sys.stderr.isatty()), exception_formatter=_traceback)
         if console
         else structlog.processors.JSONRenderer(sort_keys=True)
     )
     shaping: list[structlog.typing.Processor] = (
-        [_brief, _printable] if console else [structlog.processors.format_exc_info]
+        [_brief, _printable, _fitted] if console else [structlog.processors.format_exc_info]
     )
     structlog.configure(
         processors=[*shared, *shaping, last],
@@ -66,10 +73,57 @@ class _Lost:
         return str(record)
 
 
+HEAD = ("timestamp", "level", "event", "job")
+INDENT = "    "
+
+
+def _columns(*, colors: bool) -> list[structlog.dev.Column]:
+    """The head of a line and its words bare, all else as key=value."""
+    bold, faint, red, yellow, reset = ("\x1b[1m", "\x1b[2m", "\x1b[31m", "\x1b[33m", "\x1b[0m") if colors else ("",) * 5
+
+    def bare(style: str) -> structlog.dev.KeyValueColumnFormatter:
+        return structlog.dev.KeyValueColumnFormatter(None, style, reset, str)
+
+    def level(_: str, value: object) -> str:
+        return "" if value == "info" else f"{yellow if value == 'warning' else red}{value}{reset}"
+
+    heads: dict[str, structlog.dev.ColumnFormatter] = {
+        "timestamp": bare(faint),
+        "level": level,
+        "event": bare(bold),
+        "job": bare(""),
+        "text": bare(""),
+    }
+    rest = structlog.dev.KeyValueColumnFormatter(faint, "", reset, _repr_if_spaced)
+    return [*(structlog.dev.Column(key, form) for key, form in heads.items()), structlog.dev.Column("", rest)]
+
+
+def _repr_if_spaced(value: object) -> str:
+    """A value of key=value: in quotes when one could not see where it ends."""
+    text = str(value)
+    return repr(text) if not text or " " in text or "=" in text else text
+
+
 def _brief(_: object, __: str, record: structlog.typing.EventDict) -> structlog.typing.EventDict:
     """Of a line that says in words what its numbers mean, the words; JSON has the numbers too."""
-    kept = ("timestamp", "level", "event", "job", "text", "error", "exc_info", "logger")
-    return {key: record[key] for key in kept if key in record} if "text" in record else record
+    words = record.get("text", record.get("detail"))
+    if words is None:
+        return record
+    kept = (*HEAD, "error", "exc_info", "logger")
+    return {**{key: record[key] for key in kept if record.get(key, "-") != "-"}, "text": words}
+
+
+def _fitted(_: object, __: str, record: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """Words that are too long for what is left of the line below it."""
+    try:
+        width = os.get_terminal_size(sys.stderr.fileno()).columns
+    except (OSError, ValueError):
+        return record
+    head = [str(record[key]) for key in HEAD if record.get(key, "info") != "info"]
+    if "text" not in record or len(" ".join([*head, record["text"]])) <= width:
+        return record
+    lines = textwrap.wrap(record["text"], max(20, width - len(INDENT)), break_on_hyphens=False)
+    return {**record, "text": "".join(f"\n{INDENT}{line}" for line in lines)}
 
 
 def _printable(_: object, __: str, record: structlog.typing.EventDict) -> structlog.typing.EventDict:

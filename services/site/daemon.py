@@ -44,7 +44,7 @@ from fedbus.training.registry import task_names
 from fedbus.training.sayable import Sayable, type_name
 from services.site import assignment
 from services.site.job_worker import JobWorker, discard_files, left_over
-from services.site.places import Places, default_places
+from services.site.places import Places, default_places, device_meant
 from services.site.settings import SiteSettings
 from services.site.trainer import start_trainer
 from services.site.training_loop import StartTrainer
@@ -175,7 +175,7 @@ class Site:
                 session=self._session_id,
                 tasks=self._policy.tasks,
                 fedbus_version=fedbus.__version__,
-                device=self._settings.device,
+                device=device_meant(self._settings.device),
             )
         )
 

@@ -92,6 +92,11 @@ def gpus() -> int:
     return there if visible is None else min(there, len([one for one in visible.split(",") if one.strip()]))
 
 
+def device_meant(device: str) -> str:
+    """What `auto` comes to here, as far as is known before a trainer has looked."""
+    return ("cuda" if gpus() else "cpu") if device == "auto" else device
+
+
 def device_of(device: str, place: int) -> str:
     """The device of the trainer in a place: with several GPUs each place has its own."""
     return f"cuda:{place}" if device in ("auto", "cuda") and gpus() > 1 else device

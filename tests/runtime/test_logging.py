@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
+import pty
 import re
+import struct
 import subprocess
 import sys
+import termios
 
 import pytest
 
@@ -63,7 +68,7 @@ def test_the_level_is_the_least_that_is_said(level: str, first: str) -> None:
 def test_console_is_for_people_and_not_coloured_in_a_file() -> None:
     text = "\n".join(lines("info", "console"))
     assert "update-folded" in text
-    assert "job=heart" in text
+    assert "update-folded heart weight=0.5" in text
     assert "ZeroDivisionError" in text
     assert "task died" in text
     assert "\x1b" not in text
@@ -71,7 +76,39 @@ def test_console_is_for_people_and_not_coloured_in_a_file() -> None:
 
 
 def test_for_people_a_line_begins_with_a_time_that_has_its_zone_and_comes_to_its_words_at_once() -> None:
-    assert re.match(r"\d\d:\d\d:\d\d[+-]\d{4} \[info +\] update-folded {1,2}job=heart", lines("info", "console")[0])
+    found = lines("info", "console")
+    assert re.fullmatch(r"\d\d:\d\d:\d\d[+-]\d{4} update-folded heart weight=0.5", found[0])
+    assert re.fullmatch(r"\d\d:\d\d:\d\d[+-]\d{4} warning careful", found[1])
+
+
+WORDY_PROGRAM = """
+import structlog
+from fedbus.runtime.logging import configure_logging
+configure_logging()
+log = structlog.get_logger()
+log.info("update-folded", job="heart-ad54203f", text="beta: staleness 0, weight 21.9", weight=21.9)
+log.info("site-joined", job="-", text="beta joined")
+log.warning("broker refused", detail="the broker at hub:5672 refused user 'mercy': " + "wrong user or password " * 6)
+log.info("rule-chosen", job="heart-ad54203f", text="x" * 100)
+"""
+
+
+def test_on_a_terminal_of_80_columns_no_line_is_longer() -> None:
+    parent, child = pty.openpty()
+    fcntl.ioctl(child, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    subprocess.run([sys.executable, "-c", WORDY_PROGRAM], stderr=child, check=True, timeout=60)
+    os.close(child)
+    shown = re.sub(r"\x1b\[\d*m", "", os.read(parent, 100_000).decode()).splitlines()
+    os.close(parent)
+    said = [line.rstrip()[len("16:07:22+0000 ") :] if line[0].isdigit() else line for line in shown]
+    assert said[:4] == [
+        "update-folded heart-ad54203f beta: staleness 0, weight 21.9",
+        "site-joined beta joined",
+        "warning broker refused",
+        "    the broker at hub:5672 refused user 'mercy': wrong user or password wrong",
+    ]
+    assert max(map(len, shown)) <= 80
+    assert "".join(line.strip() for line in said[-2:]) == "x" * 100
 
 
 # ------------------------------------------------------------------ what others say, and what nobody may see

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from services.site import places
-from services.site.places import Places, Waiting, default_places, device_of
+from services.site.places import Places, Waiting, default_places, device_meant, device_of
 
 
 def ask(at: Places, job: str, *, submitter: str = "ana", priority: int = 0, yielded: bool = False) -> Waiting:
@@ -72,15 +72,15 @@ async def test_whoever_does_not_wait_any_more_takes_no_place() -> None:
 
 
 @pytest.mark.parametrize(
-    ("there", "visible", "device", "most", "on"),
+    ("there", "visible", "device", "most", "on", "meant"),
     [
-        (0, None, "auto", 1, "auto"),
-        (1, None, "auto", 1, "auto"),
-        (4, None, "auto", 4, "cuda:1"),
-        (4, "0,2", "cuda", 2, "cuda:1"),
-        (4, "", "auto", 1, "auto"),
-        (4, None, "cuda:3", 1, "cuda:3"),
-        (4, None, "cpu", 1, "cpu"),
+        (0, None, "auto", 1, "auto", "cpu"),
+        (1, None, "auto", 1, "auto", "cuda"),
+        (4, None, "auto", 4, "cuda:1", "cuda"),
+        (4, "0,2", "cuda", 2, "cuda:1", "cuda"),
+        (4, "", "auto", 1, "auto", "cpu"),
+        (4, None, "cuda:3", 1, "cuda:3", "cuda:3"),
+        (4, None, "cpu", 1, "cpu", "cpu"),
     ],
 )
 def test_a_place_for_each_gpu(
@@ -92,6 +92,7 @@ def test_a_place_for_each_gpu(
     device: str,
     most: int,
     on: str,
+    meant: str,
 ) -> None:
     for number in range(there):
         (tmp_path / f"0000:0{number}:00.0").mkdir()
@@ -101,3 +102,4 @@ def test_a_place_for_each_gpu(
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     assert default_places(device) == most
     assert device_of(device, 1) == on
+    assert device_meant(device) == meant
