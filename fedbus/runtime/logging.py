@@ -84,7 +84,7 @@ def _columns(*, colors: bool) -> list[structlog.dev.Column]:
     def bare(style: str) -> structlog.dev.KeyValueColumnFormatter:
         return structlog.dev.KeyValueColumnFormatter(None, style, reset, str)
 
-    def level(_: str, value: object) -> str:
+    def level(key: str, value: object) -> str:
         return "" if value == "info" else f"{yellow if value == 'warning' else red}{value}{reset}"
 
     heads: dict[str, structlog.dev.ColumnFormatter] = {
