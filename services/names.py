@@ -10,12 +10,8 @@ import difflib
 import os
 import sys
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 from fedbus.errors import SettingsError
-
-if TYPE_CHECKING:
-    from fedbus.runtime.settings import DaemonSettings  # costs time to import
 
 PREFIX = "FEDBUS_"
 ELSEWHERE = frozenset({"HOME", "CONFIG", "BROKER_URL_FILE"})
@@ -51,16 +47,6 @@ def check_names() -> None:
         raise SettingsError("\n".join(problems))
     for name in strange:
         print(f"fedbus: {name} is no setting of fedbus: nothing reads it", file=sys.stderr)
-
-
-def anothers(settings: type[DaemonSettings]) -> list[str]:
-    """Variables that are set and another daemon's, where this one has a name of its own for the same, in words."""
-    found = [(name, f"{settings.table}_{_setting(name).lower()}") for name in sorted(os.environ) if os.environ[name]]
-    return [
-        f"{name} is another daemon's setting and not read here; this one's is {PREFIX}{own.upper()}"
-        for name, own in found
-        if name.upper().startswith(PREFIX) and own in settings.model_fields
-    ]
 
 
 def nearest(name: str, known: Iterable[str], *, alike: float = ALIKE) -> str | None:

@@ -27,7 +27,7 @@ from fedbus.runtime.logging import configure_logging
 from fedbus.training import protocol as p
 from services.site.daemon import Site
 from services.site.settings import SiteSettings
-from services.site.trainer import TrainerDiedError
+from services.site.trainer_errors import TrainerDiedError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from fedbus.core.strategies import counted
+from fedbus.core.words import counted
 from fedbus.runtime.terminal import said
 
 

@@ -35,9 +35,10 @@ from fedbus.core.peers import Peers, fewest_examples
 from fedbus.core.robust import Matrix, believed
 from fedbus.core.server_step import step_of
 from fedbus.core.site_stats import SiteStats
-from fedbus.core.strategies import Buffer, Evidence, Plan, counted, least_contributors, settled, strategy_of
+from fedbus.core.strategies import Buffer, Evidence, Plan, least_contributors, settled, strategy_of
 from fedbus.core.strategies.auto import NOT_MEASURED
 from fedbus.core.values import newest_values
+from fedbus.core.words import counted
 from fedbus.errors import ProtocolError
 
 SUMS_ANEW = 50

@@ -30,7 +30,7 @@ from fedbus.core.jobspec import JobSpec, PatienceSpec, TargetSpec
 from fedbus.core.messages import JobState
 from fedbus.core.prospects import Reported, rules_of, watched_metrics
 from fedbus.core.scores import Score, Scores, Trend
-from fedbus.core.strategies import counted
+from fedbus.core.words import counted
 from fedbus.errors import ProtocolError
 
 _NEXT: Mapping[str, tuple[JobState, JobState]] = {

@@ -12,7 +12,6 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_serializer, model_validator
 
 from fedbus.core.frames import DEFAULT_RATIO
-from fedbus.core.robust import RobustKind, least_sites
 
 
 def _is_int(value: object) -> bool:
@@ -38,6 +37,12 @@ Value = Annotated[float, Field(ge=-(10**12), le=10**12)]
 Count = Annotated[int, Field(ge=1, le=10**12)]
 Code = Literal["fp32", "fp16", "bf16", "int8", "int4"]
 UpCode = Literal["fp32", "fp16", "bf16", "int8", "int4", "topk"]
+RobustKind = Literal["multi_krum", "trimmed_mean", "median"]
+
+
+def least_sites(f: int) -> int:
+    """Return how many distinct sites a buffer needs for `f` of them to lie: 2 f + 3."""
+    return 2 * f + 3
 
 
 class Spec(BaseModel):

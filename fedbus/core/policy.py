@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fedbus.core.jobspec import JobSpec
+from fedbus.core.words import counted
 from fedbus.errors import JobSpecError
 
 
@@ -72,14 +73,10 @@ class SitePolicy:
             return f"batch_size {spec.local.batch_size} is below this site's minimum of {self.min_batch_size}"
         if spec.min_contributors < self.min_contributors:
             return (
-                f"the job's versions may come from {_counted(spec.min_contributors)}, this site takes part from "
-                f"{_counted(self.min_contributors)} on: set min_contributors: {self.min_contributors} in the job"
+                f"the job's versions may come from {counted(spec.min_contributors, 'site')}, this site takes part from "
+                f"{counted(self.min_contributors, 'site')} on: set min_contributors: {self.min_contributors} in the job"
             )
         return None
-
-
-def _counted(sites: int) -> str:
-    return f"{sites} site" if sites == 1 else f"{sites} sites"
 
 
 def _listed(names: frozenset[str] | tuple[str, ...]) -> str:

@@ -19,17 +19,11 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Literal
 
 from fedbus.core.facts import Combination, Folded, Term
+from fedbus.core.jobspec_sections import least_sites
 
-RobustKind = Literal["multi_krum", "trimmed_mean", "median"]
 Matrix = Sequence[Sequence[float]]
-
-
-def least_sites(f: int) -> int:
-    """Return how many distinct sites a buffer needs for `f` of them to lie: 2 f + 3."""
-    return 2 * f + 3
 
 
 def squared_distances(gram: Matrix) -> list[list[float]]:

@@ -16,6 +16,7 @@ from fedbus.core.jobspec import (
     StrategySpec,
     SyncSpec,
 )
+from fedbus.core.words import counted
 
 
 def outline(spec: JobSpec) -> list[tuple[str, str]]:
@@ -31,7 +32,7 @@ def outline(spec: JobSpec) -> list[tuple[str, str]]:
     if not isinstance(spec.strategy, AutoSpec | CalibratedSpec):
         lines.append(("late updates", _staleness(spec.staleness) + _default(spec, "staleness")))
     if spec.robust is not None:
-        lines.append(("robust", f"{spec.robust.kind}: up to {_counted(spec.robust.f, 'site')} of a version may lie"))
+        lines.append(("robust", f"{spec.robust.kind}: up to {counted(spec.robust.f, 'site')} of a version may lie"))
     return [
         *lines,
         ("first params", _first_params(spec)),
@@ -53,7 +54,7 @@ def _takes_part(spec: JobSpec) -> str:
 
 def _starts(spec: JobSpec) -> str:
     default = "" if spec.model_fields_set & {"min_sites", "min_contributors"} else " (default)"
-    text = f"when {_counted(spec.least_sites, 'site')} accepted, pauses with fewer{default}"
+    text = f"when {counted(spec.least_sites, 'site')} accepted, pauses with fewer{default}"
     if spec.min_contributors > 1:
         text += f"; every version comes from at least {spec.min_contributors} sites"
     return text
@@ -62,7 +63,7 @@ def _starts(spec: JobSpec) -> str:
 def _each_site(local: LocalSpec) -> str:
     match local:
         case LocalSpec(steps=int(steps)):
-            budget = f"{_counted(steps, 'step')} of training"
+            budget = f"{counted(steps, 'step')} of training"
         case LocalSpec(epochs=float(epochs)):
             budget = f"{epochs:g} epochs of training"
         case _:
@@ -88,7 +89,7 @@ def _strategy(strategy: StrategySpec) -> str:
         case FedAsyncSpec():
             return f"fedasync: a version of every update, mixed in with {strategy.mixing:g}"
         case SyncSpec(k=k):
-            who = "all sites that are online" if k is None else _counted(k, "site")
+            who = "all sites that are online" if k is None else counted(k, "site")
             return f"sync (FedAvg): a version when {who} have sent, or after {strategy.deadline_s:g} s"
         case _:
             assert_never(strategy)
@@ -97,7 +98,7 @@ def _strategy(strategy: StrategySpec) -> str:
 def _when(buffer: int | None) -> str:
     if buffer is None:
         return "a version when a third of the sites have sent, at least two"
-    return f"a version when {_counted(buffer, 'update')} came"
+    return f"a version when {counted(buffer, 'update')} came"
 
 
 def _step(spec: JobSpec) -> str:
@@ -124,9 +125,9 @@ def _first_params(spec: JobSpec) -> str:
 def _stop(stop: StopSpec) -> str:
     rules = []
     if stop.versions is not None:
-        rules.append(f"after {_counted(stop.versions, 'version')}")
+        rules.append(f"after {counted(stop.versions, 'version')}")
     if stop.updates is not None:
-        rules.append(f"after {_counted(stop.updates, 'update')}")
+        rules.append(f"after {counted(stop.updates, 'update')}")
     if stop.wall_time_s is not None:
         rules.append(f"after {stop.wall_time_s:g} s")
     if (target := stop.target) is not None:
@@ -134,10 +135,6 @@ def _stop(stop: StopSpec) -> str:
         rules.append(f"when the sites' mean {target.metric} is {bound}")
     if (patience := stop.patience) is not None:
         rules.append(
-            f"when {_counted(patience.versions, 'version')} in a row brought no {patience.better} {patience.metric}"
+            f"when {counted(patience.versions, 'version')} in a row brought no {patience.better} {patience.metric}"
         )
     return " or ".join(rules) + (", whichever is first" if len(rules) > 1 else "")
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

@@ -94,6 +94,18 @@ class DaemonSettings(BaseSettings):
         )
 
 
+def anothers(settings: type[DaemonSettings]) -> list[str]:
+    """Variables that are set and another daemon's, where this one has a name of its own for the same, in words."""
+    prefix = "FEDBUS_"
+    given = [name for name, value in sorted(os.environ.items()) if value and name.upper().startswith(prefix)]
+    own = {name: f"{settings.table}_{name.upper().removeprefix(prefix).lower()}" for name in given}
+    return [
+        f"{name} is another daemon's setting and not read here; this one's is {prefix}{field.upper()}"
+        for name, field in own.items()
+        if field in settings.model_fields
+    ]
+
+
 def read_toml() -> dict[str, Any]:
     """The whole settings file, empty when none is named. Raises SettingsError."""
     path = os.environ.get("FEDBUS_CONFIG")

@@ -21,7 +21,7 @@ from fedbus.core.facts import Arrival, Committed, Duplicate, Fact, Folded, Refus
 from fedbus.core.jobspec import JobSpec
 from fedbus.core.layout import Layout
 from fedbus.core.remarks import Remarks
-from fedbus.core.strategies import counted
+from fedbus.core.words import counted
 from fedbus.errors import DecodeError
 from fedbus.runtime.faults import Point
 from fedbus.tensors.global_model import Inspection

@@ -24,7 +24,7 @@ import structlog
 from fedbus.bus.consumer import Delivery, ack_all
 from fedbus.core import wire
 from fedbus.core.messages import Chunk, UpdateId, UpdateManifest
-from fedbus.core.strategies import counted
+from fedbus.core.words import counted
 from fedbus.errors import DecodeError, ProtocolError
 from fedbus.runtime.faults import Point, Reached, nothing
 from fedbus.store.ledger import RECEIVING, SPOOLED, Ledger

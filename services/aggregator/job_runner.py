@@ -20,7 +20,7 @@ from fedbus.core.job import Job
 from fedbus.core.jobspec import JobSpec
 from fedbus.core.layout import Layout
 from fedbus.core.status_text import span
-from fedbus.core.strategies import counted
+from fedbus.core.words import counted
 from fedbus.runtime.faults import Point
 from fedbus.store.ledger import JobRow
 from fedbus.store.ledger_schema import ANYBODY

@@ -22,7 +22,7 @@ from fedbus.core import events
 from fedbus.core import messages as m
 from fedbus.core.membership import Heard, Joined, SiteView
 from fedbus.core.status_text import clock_words, span
-from fedbus.core.strategies import counted
+from fedbus.core.words import counted
 from fedbus.errors import BusError, ProtocolError, StoreError
 from services.aggregator import allowance as cost
 from services.aggregator import views

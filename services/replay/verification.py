@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fedbus.core.layout import Layout
-from fedbus.core.strategies import counted
+from fedbus.core.words import counted
 from fedbus.store.checkpoints import Checkpoint
 from fedbus.store.state_reader import StateReader
 from fedbus.store.tensor_file import TensorFile

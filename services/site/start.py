@@ -11,8 +11,8 @@ import structlog
 from fedbus.errors import SettingsError
 from fedbus.runtime.lifecycle import run_daemon
 from fedbus.runtime.logging import configure_logging
+from fedbus.runtime.settings import anothers
 from fedbus.store.lock import holder_of
-from services.names import anothers
 from services.site.settings import SiteSettings
 
 log = structlog.get_logger()

@@ -22,10 +22,10 @@ from typing import Protocol
 
 import structlog
 
-from fedbus.errors import DecodeError, TaskError
+from fedbus.errors import DecodeError
 from fedbus.training import output
 from fedbus.training import protocol as p
-from fedbus.training.sayable import Sayable, sayable
+from services.site.trainer_errors import TrainerDiedError, TrainerFailedError
 
 START_LIMIT = timedelta(seconds=120)
 CLOSE_GRACE = timedelta(seconds=2)
@@ -34,35 +34,6 @@ KILL_GRACE = timedelta(seconds=10)  # longer than a guardian waits for what it h
 
 log = structlog.get_logger()
 Progressed = Callable[[p.Progress], None]
-
-
-class TrainerDiedError(TaskError):
-    """The trainer process ended while it was needed; `said` may leave the site, for it is written here.
-
-    `after_cancel`: we had cancelled what it did, so that this is no failure of the task.
-    """
-
-    def __init__(self, words: str, *, after_cancel: bool = False) -> None:
-        super().__init__(words)
-        self.after_cancel = after_cancel
-
-    @property
-    def said(self) -> Sayable:
-        return Sayable(str(self))
-
-
-class TrainerFailedError(TaskError):
-    """The trainer answered that it could not do what was asked. `fatal`: asking again cannot help.
-
-    `said` may leave the site. `traceback` holds the whole text, for the log, where `reference` finds it.
-    """
-
-    def __init__(self, failed: p.Failed) -> None:
-        super().__init__(failed.error)
-        self.said = sayable(failed.error)
-        self.fatal = failed.fatal
-        self.traceback = failed.traceback
-        self.reference = failed.reference
 
 
 class Trainer(Protocol):

@@ -36,7 +36,8 @@ from services.site.model_files import Held, ModelFiles
 from services.site.places import Places, Waiting
 from services.site.score_duty import ScoreDuty
 from services.site.settings import SiteSettings
-from services.site.trainer import Trainer, TrainerDiedError, TrainerFailedError, start_trainer
+from services.site.trainer import Trainer, start_trainer
+from services.site.trainer_errors import TrainerDiedError, TrainerFailedError
 from services.site.trouble_log import log_notes, log_trouble
 
 FEWEST_FAILURES = 5

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import structlog
 
-from services.site.trainer import TrainerDiedError, TrainerFailedError
+from services.site.trainer_errors import TrainerDiedError, TrainerFailedError
 
 log = structlog.get_logger()
 

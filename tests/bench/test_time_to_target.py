@@ -23,9 +23,9 @@ from fedbus.bench.time_to_target.table import as_data, markdown
 from fedbus.cli.commands import app
 from fedbus.core.frames import Code
 from fedbus.core.jobspec import JobSpec
+from fedbus.core.jobspec_sections import RobustKind
 from fedbus.core.layout import Layout, TensorSpec
 from fedbus.core.messages import UpdateId
-from fedbus.core.robust import RobustKind
 from fedbus.simulation.rules import Production
 from fedbus.simulation.trainer import Trained
 from fedbus.tensors.codec import encode

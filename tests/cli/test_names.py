@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from fedbus.errors import SettingsError
+from fedbus.runtime.settings import anothers
 from services.aggregator.settings import AggregatorSettings
-from services.names import anothers, check_names
+from services.names import check_names
 from services.site.settings import SiteSettings
 
 

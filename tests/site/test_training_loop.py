@@ -27,7 +27,7 @@ from services.site.model_files import ModelFiles
 from services.site.places import Places
 from services.site.score_duty import ScoreDuty
 from services.site.settings import SiteSettings
-from services.site.trainer import TrainerDiedError, TrainerFailedError
+from services.site.trainer_errors import TrainerDiedError, TrainerFailedError
 from services.site.training_loop import TrainingLoop
 
 LAYOUT = {"tensors": [["w", [10], "float32"]]}

@@ -16,7 +16,7 @@ from typing import Any, Literal, get_args
 from fedbus.bench.time_to_target import peers
 from fedbus.bench.time_to_target.references import ModelMixing
 from fedbus.bench.time_to_target.scenarios import Scenario
-from fedbus.core.robust import RobustKind, least_sites
+from fedbus.core.jobspec_sections import RobustKind, least_sites
 from fedbus.errors import SettingsError
 from fedbus.simulation import ForeignRule
 

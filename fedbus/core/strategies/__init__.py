@@ -28,7 +28,7 @@ from typing import assert_never
 from fedbus.core.jobspec import AutoSpec, BufferedSpec, CalibratedSpec, FedAsyncSpec, JobSpec, SyncSpec
 from fedbus.core.staleness import constant, staleness_function
 from fedbus.core.strategies.auto import Auto
-from fedbus.core.strategies.base import Buffer, Evidence, Plan, Share, Strategy, counted
+from fedbus.core.strategies.base import Buffer, Evidence, Plan, Share, Strategy
 from fedbus.core.strategies.buffered import Buffered
 from fedbus.core.strategies.by_steps import ByLocalSteps
 from fedbus.core.strategies.calibrated import Calibrated
@@ -51,7 +51,6 @@ __all__ = [
     "Share",
     "Strategy",
     "Sync",
-    "counted",
     "least_contributors",
     "settled",
     "strategy_of",

@@ -9,9 +9,10 @@ from dataclasses import dataclass, replace
 from fedbus.core.facts import Term
 from fedbus.core.peers import fewest_examples
 from fedbus.core.site_stats import SILENT, SiteStats
-from fedbus.core.strategies.base import Buffer, Evidence, Plan, Share, counted, examples_weight
+from fedbus.core.strategies.base import Buffer, Evidence, Plan, Share, examples_weight
 from fedbus.core.strategies.buffered import Buffered
 from fedbus.core.strategies.calibrated import Calibrated
+from fedbus.core.words import counted
 
 BUFFERED, CALIBRATED = "buffered", "calibrated"
 UNEQUAL, EQUAL = 2.0, 1.6

@@ -133,8 +133,3 @@ def flush_reason(buffer: Buffer, flush_after_s: float | None, *, now: float) -> 
     """Say that the first update has waited `flush_after_s`; None while it has not."""
     at = flush_at(buffer, flush_after_s)
     return f"the first update waited {flush_after_s:g} s" if at is not None and now >= at else None
-
-
-def counted(number: int, noun: str) -> str:
-    """Return '1 site', '2 sites'."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -13,11 +13,11 @@ from fedbus.core.strategies.base import (
     Plan,
     Share,
     buffer_size,
-    counted,
     examples_weight,
     flush_at,
     flush_reason,
 )
+from fedbus.core.words import counted
 
 MAX_BOOST = 3.0
 """The rate correction is at most MAX_BOOST * N / K, so that a site that is late on purpose gains little."""

@@ -15,11 +15,11 @@ from fedbus.core.strategies.base import (
     Plan,
     Share,
     buffer_size,
-    counted,
     examples_weight,
     flush_at,
     flush_reason,
 )
+from fedbus.core.words import counted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

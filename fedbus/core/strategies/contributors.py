@@ -6,7 +6,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from fedbus.core.jobspec import JobSpec
-from fedbus.core.strategies.base import Buffer, Evidence, Plan, Share, Strategy, counted
+from fedbus.core.strategies.base import Buffer, Evidence, Plan, Share, Strategy
+from fedbus.core.words import counted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,8 +6,10 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 from fedbus.core.facts import Combination
-from fedbus.core.robust import RobustKind, candidates, least_sites
-from fedbus.core.strategies.base import Buffer, Evidence, Plan, Share, Strategy, counted
+from fedbus.core.jobspec_sections import RobustKind, least_sites
+from fedbus.core.robust import candidates
+from fedbus.core.strategies.base import Buffer, Evidence, Plan, Share, Strategy
+from fedbus.core.words import counted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

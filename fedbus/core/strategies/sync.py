@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
-from fedbus.core.strategies.base import Buffer, Evidence, Plan, Share, counted, examples_weight
+from fedbus.core.strategies.base import Buffer, Evidence, Plan, Share, examples_weight
 from fedbus.core.strategies.buffered import sum_of_weights
+from fedbus.core.words import counted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
