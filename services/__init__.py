@@ -1,1 +1,1 @@
-"""The daemons: settings -> open adapters -> loop -> stop."""
+"""What an operator runs: one folder per daemon. No logic."""

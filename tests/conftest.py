@@ -21,7 +21,7 @@ from typing import IO
 import hypothesis
 import pytest
 
-from fedbus.bus.node import PrivateNode
+from fedbus.broker.node import PrivateNode
 
 SITES = ("site-a", "site-b", "site-c", "site-d", "cleveland", "hungary", "switzerland", "va-long-beach")
 VHOSTS_AT_ONCE = 10  # one import of ten costs about as much as three of one

@@ -23,8 +23,8 @@ from typing import Any
 
 from fedbus.bench import jobs
 from fedbus.bench.figures import Row, lines_of, row, time_of
-from fedbus.bench.local import Daemon, LocalFederation, wait_until
-from fedbus.core.jobspec import JobSpec
+from fedbus.core.spec.jobspec import JobSpec
+from fedbus.local.federation import Daemon, LocalFederation, wait_until
 from fedbus.simulation import SimulatedSite, Simulation, constant, make_sites
 
 SITES = tuple(f"site-{index}" for index in range(1, 9))

@@ -22,7 +22,7 @@ import torch
 from torch import nn
 
 from fedbus.bench.figures import Row, row
-from fedbus.core.jobspec import JobSpec
+from fedbus.core.spec.jobspec import JobSpec
 from fedbus.errors import SettingsError
 from fedbus.simulation import SimulatedSite, Simulation, delays_of
 from fedbus.simulation.sites import make_tasks

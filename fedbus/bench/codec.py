@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fedbus.core.frames import Code
-from fedbus.core.layout import Layout, TensorSpec
+from fedbus.core.protocol.frames import Code
+from fedbus.core.protocol.layout import Layout, TensorSpec
 from fedbus.tensors.codec import decode_all_, decode_fold_all_, encode
 from fedbus.tensors.digest import digest
 from fedbus.tensors.feedback import encode_update_

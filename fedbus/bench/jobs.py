@@ -8,14 +8,14 @@ from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
-from fedbus.bench.local import LocalFederation
 from fedbus.bus import topology as t
 from fedbus.bus.connection import Session
 from fedbus.bus.declare import ready_messages
-from fedbus.core.jobspec import JobSpec
+from fedbus.console.client import Client
+from fedbus.console.settings import PublisherSettings
+from fedbus.core.spec.jobspec import JobSpec
 from fedbus.errors import NoSuchQueueError
-from services.publisher.client import Client
-from services.publisher.settings import PublisherSettings
+from fedbus.local.federation import LocalFederation
 
 PATIENCE = timedelta(minutes=1)
 
@@ -55,7 +55,7 @@ def waiting(federation: LocalFederation, *queues: str) -> dict[str, int]:
 
 
 def is_over(federation: LocalFederation, job: str) -> bool:
-    """Whether every update of an ended job is decided: its queue goes last, see `services.aggregator.closing`."""
+    """Whether every update of an ended job is decided: its queue goes last, see `fedbus.aggregator.job.closing`."""
     return not waiting(federation, t.updates_queue(job))
 
 

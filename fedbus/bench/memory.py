@@ -23,21 +23,21 @@ import torch
 
 from fedbus.bench.abuse.logins import site
 from fedbus.bench.figures import MIB, Logged, Row, lines_of, peak_bytes, row, time_of
-from fedbus.bench.local import Daemon, LocalFederation, wait_until
 from fedbus.bus import mail
 from fedbus.bus.connection import Session
 from fedbus.bus.envelope import Envelope
 from fedbus.bus.publisher import Publisher
-from fedbus.core import messages as m
-from fedbus.core.frames import Code
-from fedbus.core.jobspec import JobSpec
-from fedbus.core.layout import Layout
+from fedbus.console.client import Client
+from fedbus.console.settings import PublisherSettings
+from fedbus.core.protocol import messages as m
+from fedbus.core.protocol.frames import Code
+from fedbus.core.protocol.layout import Layout
+from fedbus.core.spec.jobspec import JobSpec
 from fedbus.errors import FedbusError
+from fedbus.local.federation import Daemon, LocalFederation, wait_until
 from fedbus.store.state_reader import StateReader
 from fedbus.tensors.codec import encode
 from fedbus.tensors.global_model import MEMORY_COPIES, MODEL_COPIES
-from services.publisher.client import Client
-from services.publisher.settings import PublisherSettings
 
 AGGREGATOR_BESIDE_MIB = 300
 SITE_DAEMON_MIB = 200

@@ -15,8 +15,8 @@ from datetime import timedelta
 from pathlib import Path
 
 from fedbus.bench.figures import Row, row, time_of
-from fedbus.bench.local import LocalFederation
 from fedbus.bench.transport import start_job, two_sites
+from fedbus.local.federation import LocalFederation
 
 GOALS_S = {50: 5.0}
 TRAIN_S = 0.3

@@ -14,10 +14,10 @@ from typing import Any
 import torch
 
 from fedbus.bench.figures import MIB, Row, row
-from fedbus.core.frames import Code
-from fedbus.core.jobspec import JobSpec
-from fedbus.core.layout import Layout, TensorSpec
-from fedbus.core.messages import UpdateId
+from fedbus.core.protocol.frames import Code
+from fedbus.core.protocol.layout import Layout, TensorSpec
+from fedbus.core.protocol.messages import UpdateId
+from fedbus.core.spec.jobspec import JobSpec
 from fedbus.simulation.rules import Production
 from fedbus.simulation.trainer import Trained
 from fedbus.tensors.codec import encode

@@ -21,13 +21,13 @@ from pathlib import Path
 from fedbus.bench import jobs
 from fedbus.bench.chaos.evidence import ledger_record
 from fedbus.bench.figures import MIB, Row, lines_of, peak_bytes, row, time_of
-from fedbus.bench.local import Daemon, LocalFederation
 from fedbus.bench.stub_sites import PreparedUpdate, StubPlan
+from fedbus.broker.process import signals_held
 from fedbus.bus import topology as t
-from fedbus.bus.node_process import signals_held
-from fedbus.core.frames import Code
-from fedbus.core.layout import Layout, TensorSpec
+from fedbus.core.protocol.frames import Code
+from fedbus.core.protocol.layout import Layout, TensorSpec
 from fedbus.errors import FedbusError
+from fedbus.local.federation import Daemon, LocalFederation
 
 SAMPLE_S = 5.0
 WARM_UP_S = 30.0

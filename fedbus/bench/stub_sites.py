@@ -20,14 +20,14 @@ from typing import Self
 
 from pydantic import SecretStr
 
-from fedbus.bus.logins import write_private
-from fedbus.core.layout import Layout, TensorSpec
+from fedbus.broker.logins import write_private
+from fedbus.core.protocol.layout import Layout, TensorSpec
 from fedbus.runtime.lifecycle import run_daemon
 from fedbus.runtime.logging import configure_logging
+from fedbus.site.daemon import Site
+from fedbus.site.settings import SiteSettings
+from fedbus.site.trainer_errors import TrainerDiedError
 from fedbus.training import protocol as p
-from services.site.daemon import Site
-from services.site.settings import SiteSettings
-from services.site.trainer_errors import TrainerDiedError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,10 +18,10 @@ from datetime import timedelta
 from pathlib import Path
 
 from fedbus.bench.figures import MIB, Logged, Row, lines_of, peak_bytes, row, time_of
-from fedbus.bench.local import LocalFederation, wait_until
-from fedbus.core.jobspec import JobSpec
-from services.publisher.client import Client
-from services.publisher.settings import PublisherSettings
+from fedbus.console.client import Client
+from fedbus.console.settings import PublisherSettings
+from fedbus.core.spec.jobspec import JobSpec
+from fedbus.local.federation import LocalFederation, wait_until
 
 SITES = ("site-a", "site-b")
 CODES = {"default codes": None, "exact fp32": {"up": "fp32", "down": "fp32"}}

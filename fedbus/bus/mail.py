@@ -18,8 +18,8 @@ from datetime import timedelta
 
 from fedbus.bus import topology as t
 from fedbus.bus.envelope import Envelope
-from fedbus.core import messages as m
-from fedbus.core import wire
+from fedbus.core.protocol import messages as m
+from fedbus.core.protocol import wire
 from fedbus.errors import DecodeError, ProtocolError
 
 SiteMessage = m.Join | m.SiteStatus | m.Leave | m.OfferAnswer | m.ScoreAnswer | m.ResyncRequest | m.TrainerTrouble

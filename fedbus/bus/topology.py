@@ -26,7 +26,7 @@ from datetime import timedelta
 from enum import StrEnum
 from types import MappingProxyType
 
-from fedbus.core.messages import NAME, check_name
+from fedbus.core.protocol.messages import NAME, check_name
 
 JOBS = "fedbus.jobs"
 SITES = "fedbus.sites"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from fedbus.bus.node import NodeStatus, PrivateNode
+    from fedbus.broker.node import NodeStatus, PrivateNode
 
 broker_app = typer.Typer(
     no_args_is_help=True,
@@ -129,7 +129,7 @@ def definitions(
     Load it with `load_definitions` in rabbitmq.conf or `rabbitmqctl import_definitions`. Each `env/NAME.env` holds the
     FEDBUS_BROKER_URL of one login: give every machine only its own.
     """
-    from fedbus.bus.definitions_folder import write_folder
+    from fedbus.broker.definitions_folder import write_folder
 
     written = write_folder(folder.absolute(), site or [], address=address, renew=rotate or [])
     typer.echo(f"definitions      {written.definitions}")
@@ -142,7 +142,7 @@ def definitions(
 
 
 def _node(folder: Path | None) -> PrivateNode:
-    from fedbus.bus.node import PrivateNode
+    from fedbus.broker.node import PrivateNode
     from fedbus.runtime.settings import default_home
 
     return PrivateNode(folder or default_home() / "broker")

@@ -39,7 +39,7 @@ def chaos(
 
     Exit code 1 when a promise is broken; logs and state are then kept.
     """
-    from fedbus.bench.interrupts import Interrupted
+    from fedbus.local.interrupts import Interrupted
     from fedbus.runtime.logging import configure_logging
 
     configure_logging("error")

@@ -13,14 +13,14 @@ from fedbus.cli.spec_file import read_spec_text
 from fedbus.runtime.printable import printable
 
 if TYPE_CHECKING:
-    from fedbus.core.jobspec import JobSpec
-    from fedbus.core.spec_sites import Prospect
+    from fedbus.core.job.spec_sites import Prospect
+    from fedbus.core.spec.jobspec import JobSpec
 
 
 def show_reference(wanted: bool) -> None:
     """Print every key of a job spec and leave."""
     if wanted:
-        from fedbus.core.spec_reference import as_text
+        from fedbus.core.spec.reference import as_text
 
         typer.echo(as_text())
         raise typer.Exit
@@ -40,8 +40,8 @@ def check(
     Needs no broker, unless --sites asks who could take the job. Exit code 1 when the spec has errors, or when the job
     could not start now.
     """
-    from fedbus.core.jobspec import JobSpec
-    from fedbus.core.spec_outline import outline
+    from fedbus.core.spec.jobspec import JobSpec
+    from fedbus.core.spec.outline import outline
 
     parsed = JobSpec.parse_yaml(read_spec_text(spec))
     _print(outline(parsed))
@@ -57,7 +57,7 @@ def check(
 
 
 def _ask(spec: JobSpec, broker_url: str | None) -> Prospect:
-    from fedbus.core.spec_sites import KnownSite, prospect
+    from fedbus.core.job.spec_sites import KnownSite, prospect
 
     rows = with_client(lambda client: client.sites(), broker_url)
     return prospect(spec, [KnownSite(name=r["site"], state=r["state"], tasks=tuple(r["tasks"])) for r in rows])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,13 +11,11 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from fedbus.cli import forget, jobs
-from fedbus.cli.bench_compare import bench_app
 from fedbus.cli.broker import broker_app
-from fedbus.cli.chaos import chaos
 from fedbus.cli.check import check
+from fedbus.cli.names import check_names
 from fedbus.cli.replay import replay
 from fedbus.cli.simulate import simulate
-from services.names import check_names
 
 
 class _PlainFlags:
@@ -49,7 +48,6 @@ app = typer.Typer(
 )
 TRY = "Try and measure"
 app.add_typer(broker_app, name="broker", cls=_Group)
-app.add_typer(bench_app, name="bench", cls=_Group, rich_help_panel=TRY)
 
 
 def show_version(wanted: bool) -> None:
@@ -80,7 +78,7 @@ def demo(
     keep: Annotated[Path | None, typer.Option(metavar="DIR", help="Keep state and logs in this folder.")] = None,
 ) -> None:
     """Train one model across four hospitals on this machine, with real processes and a real RabbitMQ."""
-    from fedbus.bench.demo.run import run_demo
+    from fedbus.demo.run import run_demo
 
     raise typer.Exit(run_demo(json_file=json_file, keep=keep))
 
@@ -104,7 +102,7 @@ def aggregator(
     log_format: Annotated[str | None, typer.Option(help="auto, json or console.", show_default="auto")] = None,
 ) -> None:
     """Run the aggregator daemon until a signal."""
-    from services.aggregator.start import start
+    from fedbus.aggregator.start import start
 
     code = start(
         state_dir=state_dir,
@@ -157,7 +155,7 @@ def site(
     log_format: Annotated[str | None, typer.Option(help="auto, json or console.", show_default="auto")] = None,
 ) -> None:
     """Run a site daemon until a signal."""
-    from services.site.start import start
+    from fedbus.site.start import start
 
     code = start(
         site_name=name,
@@ -191,7 +189,7 @@ def retry(
 
     For when you have mended something: mounted the folder, freed the GPU, installed the package.
     """
-    from services.site.start import try_now
+    from fedbus.site.start import try_now
 
     typer.echo(try_now(name, state_dir))
 
@@ -209,9 +207,14 @@ app.command()(forget.rm)
 app.command()(forget.prune)
 app.command()(replay)
 app.command(rich_help_panel=TRY)(simulate)
-app.command(rich_help_panel=TRY)(chaos)
+if importlib.util.find_spec("fedbus.bench"):  # measurements and attacks are for a checkout, a wheel has none
+    from fedbus.cli.bench_compare import bench_app
+    from fedbus.cli.chaos import chaos
+
+    app.command(rich_help_panel=TRY)(chaos)
+    app.add_typer(bench_app, name="bench", cls=_Group, rich_help_panel=TRY)
 
 
-for _typer in (app, broker_app, bench_app):
-    for _info in _typer.registered_commands:
+for _typer in (app, *(group.typer_instance for group in app.registered_groups)):
+    for _info in _typer.registered_commands if _typer else ():
         _info.cls = _Command

@@ -10,7 +10,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from fedbus.core.status_text import span
+from fedbus.core.job.status_text import span
 from fedbus.runtime.terminal import said
 
 Line = dict[str, Any]

@@ -14,7 +14,7 @@ from fedbus.errors import SettingsError
 from fedbus.runtime.printable import printable
 
 if TYPE_CHECKING:
-    from services.publisher.client import Client
+    from fedbus.console.client import Client
 
 UNITS = {"m": 60.0, "h": 3600.0, "d": 86400.0, "w": 7 * 86400.0}
 STATES = ("finished", "failed", "aborted")

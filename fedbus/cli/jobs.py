@@ -16,8 +16,8 @@ from fedbus.cli.spec_file import read_spec_text
 from fedbus.runtime.printable import printable, printable_lines
 
 if TYPE_CHECKING:
-    from fedbus.core.messages import Event
-    from services.publisher.client import Client
+    from fedbus.console.client import Client
+    from fedbus.core.protocol.messages import Event
 
 R = TypeVar("R")
 WAITING = ("submitted", "waiting")
@@ -41,9 +41,9 @@ def submit(
     broker_url: BrokerUrl = None,
 ) -> None:
     """Publish a job spec and print the job's id. Exit code 3: it is published, and no aggregator has answered yet."""
-    from fedbus.core.jobspec import JobSpec
+    from fedbus.console.client import new_job_id
+    from fedbus.core.spec.jobspec import JobSpec
     from fedbus.errors import UnansweredError
-    from services.publisher.client import new_job_id
 
     text = read_spec_text(spec)
     parsed = JobSpec.parse_yaml(text)
@@ -93,7 +93,7 @@ def list_jobs(
 
 def _states(words: Sequence[str] | None) -> frozenset[str]:
     """The states that are meant, each by its first word; all when none is given."""
-    from fedbus.core.messages import JobState
+    from fedbus.core.protocol.messages import JobState
     from fedbus.errors import SettingsError
 
     known = {str(state).split()[0]: str(state) for state in JobState}
@@ -208,10 +208,10 @@ def abort(
 
 def with_client(work: Callable[[Client], Awaitable[R]], broker_url: str | None) -> R:
     """Connect as submitter, ask what `work` asks, and return what it returns."""
+    from fedbus.console.client import Client
+    from fedbus.console.settings import PublisherSettings
     from fedbus.runtime.logging import configure_logging
     from fedbus.runtime.process import run_async
-    from services.publisher.client import Client
-    from services.publisher.settings import PublisherSettings
 
     settings = PublisherSettings.load(broker_url=broker_url)
     configure_logging("error", settings.log_format)

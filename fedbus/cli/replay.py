@@ -13,8 +13,8 @@ import typer
 from fedbus.cli.broker import Output
 
 if TYPE_CHECKING:
+    from fedbus.replay.replay import Replay
     from fedbus.store.state_reader import StateReader
-    from services.replay.replay import Replay
 
 Told = Callable[[], None]
 
@@ -48,8 +48,8 @@ def replay(
     import torch
 
     from fedbus.errors import SettingsError
+    from fedbus.replay.replay import jobs_with_params
     from fedbus.store.state_reader import StateReader
-    from services.replay.replay import jobs_with_params
 
     torch.set_num_threads(1)  # as the aggregator does: it may work beside
     if without and verify:
@@ -78,7 +78,7 @@ def _verified(state: StateReader, job: str, out: Path | None, *, alone: bool) ->
     import dataclasses
 
     from fedbus.errors import FedbusError
-    from services.replay.verification import verify
+    from fedbus.replay.verification import verify
 
     try:
         with _counted(job) as told:
@@ -105,8 +105,8 @@ def _print_rows(rows: list[dict[str, Any]], output: Output, *, alone: bool) -> N
 def _leave_out(state: StateReader, job: str, without: list[str], out: Path | None, output: Output) -> None:
     import dataclasses
 
-    from services.replay.leave_out import leave_out
-    from services.replay.replay import with_recording
+    from fedbus.replay.leave_out import leave_out
+    from fedbus.replay.replay import with_recording
 
     with _counted(job) as told:
         result, done = with_recording(state, job, lambda recording: leave_out(state, recording, without, told=told))
@@ -123,7 +123,7 @@ def _leave_out(state: StateReader, job: str, without: list[str], out: Path | Non
 
 
 def _write(done: Replay, out: Path, job: str, **metadata: str) -> None:
-    from services.aggregator.params_file import write_params
+    from fedbus.export.params_file import write_params
 
     model = done.model
     known = {"job": job, "version": str(done.version), "digest": model.digest}

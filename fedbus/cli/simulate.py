@@ -14,7 +14,7 @@ from fedbus.cli.broker import Output
 from fedbus.cli.spec_file import read_spec_text
 
 if TYPE_CHECKING:
-    from fedbus.core.jobspec import JobSpec
+    from fedbus.core.spec.jobspec import JobSpec
     from fedbus.simulation import Point, Presence, Result
 
 SHOWN_METRICS = 4
@@ -97,7 +97,7 @@ def simulate(
 
 
 def _read(job: Path) -> JobSpec:
-    from fedbus.core.jobspec import JobSpec
+    from fedbus.core.spec.jobspec import JobSpec
 
     return JobSpec.parse_yaml(read_spec_text(job))
 

@@ -12,7 +12,7 @@ from fedbus.runtime.printable import printable
 from fedbus.runtime.terminal import said
 
 if TYPE_CHECKING:
-    from fedbus.core.jobspec import JobSpec
+    from fedbus.core.spec.jobspec import JobSpec
     from fedbus.simulation import Result
 
 KIB = 1024

@@ -12,8 +12,8 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from fedbus.core.skew import MUCH_S
-from fedbus.core.status_text import clock_words, span
+from fedbus.core.job.skew import MUCH_S
+from fedbus.core.job.status_text import clock_words, span
 from fedbus.runtime.printable import printable
 from fedbus.runtime.terminal import Terminal, said
 

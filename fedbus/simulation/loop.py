@@ -26,10 +26,10 @@ from itertools import count
 
 from torch import Tensor
 
-from fedbus.core.facts import Folded, Refused
-from fedbus.core.job import Job
-from fedbus.core.jobspec import JobSpec
-from fedbus.core.messages import JobState, UpdateId
+from fedbus.core.job.life import Job
+from fedbus.core.protocol.messages import JobState, UpdateId
+from fedbus.core.rules.facts import Folded, Refused
+from fedbus.core.spec.jobspec import JobSpec
 from fedbus.errors import SettingsError, TaskError
 from fedbus.simulation.result import Point, Result, SiteReport, staleness_figures
 from fedbus.simulation.rules import Foreign, ForeignRule, Production, Server

@@ -10,13 +10,13 @@ from typing import Protocol
 
 from torch import Tensor
 
-from fedbus.core.aggregation import Aggregation
-from fedbus.core.facts import Arrival, Duplicate, Folded, Refused
-from fedbus.core.frames import Code
-from fedbus.core.jobspec import JobSpec
-from fedbus.core.layout import Layout
-from fedbus.core.messages import UpdateId
-from fedbus.core.step_budget import StepBudgets
+from fedbus.core.protocol.frames import Code
+from fedbus.core.protocol.layout import Layout
+from fedbus.core.protocol.messages import UpdateId
+from fedbus.core.rules.aggregation import Aggregation
+from fedbus.core.rules.facts import Arrival, Duplicate, Folded, Refused
+from fedbus.core.rules.step_budget import StepBudgets
+from fedbus.core.spec.jobspec import JobSpec
 from fedbus.simulation.trainer import Trained
 from fedbus.tensors.codec import decode_change_
 from fedbus.tensors.global_model import GlobalModel

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from fedbus.core.jobspec import JobSpec
+from fedbus.core.spec.jobspec import JobSpec
 from fedbus.errors import SettingsError
 from fedbus.simulation.delays import Delay
 from fedbus.simulation.presence import Presence

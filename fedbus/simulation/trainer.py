@@ -15,10 +15,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from fedbus.core.frames import DEFAULT_RATIO, Code
-from fedbus.core.jobspec import JobSpec
-from fedbus.core.messages import UpdateId
-from fedbus.core.seeds import training_seed
+from fedbus.core.job.seeds import training_seed
+from fedbus.core.protocol.frames import DEFAULT_RATIO, Code
+from fedbus.core.protocol.messages import UpdateId
+from fedbus.core.spec.jobspec import JobSpec
 from fedbus.errors import LayoutError, TaskError
 from fedbus.tensors.codec import changed_values
 from fedbus.tensors.feedback import ErrorFeedback

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fedbus.core.messages import UpdateId
+from fedbus.core.protocol.messages import UpdateId
 from fedbus.errors import StoreError
 from fedbus.store.files import disk_errors, drop_leftovers, make_folder, replace_durably
 from fedbus.store.residuals import Residuals, Source

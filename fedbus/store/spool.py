@@ -18,7 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from fedbus.core.messages import Chunk, UpdateId
+from fedbus.core.protocol.messages import Chunk, UpdateId
 from fedbus.errors import StoreError
 from fedbus.store.files import disk_errors, make_folder, replace_durably, sync_folder
 from fedbus.store.ledger import ChunkRow

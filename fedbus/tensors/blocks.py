@@ -9,7 +9,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from fedbus.core.frames import DEFAULT_RATIO, MAX_COUNT
+from fedbus.core.protocol.frames import DEFAULT_RATIO, MAX_COUNT
 
 F32 = NDArray[np.float32]
 U8 = NDArray[np.uint8]

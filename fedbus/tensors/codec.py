@@ -1,14 +1,14 @@
 """A flat float32 vector as frames, and back.
 
 What lives here: cutting into frames, entropy coding, checks before anything is allocated. What may not: the arithmetic
-of a code (see `codes`), the header (see `fedbus.core.frames`).
+of a code (see `codes`), the header (see `fedbus.core.protocol.frames`).
 
 Payload of a frame: one u32 per plane, its stored bytes, then the planes; of topk first a u32, the elements kept. A
 plane is stored raw when its stored length is its full length (known from code, count and kept), otherwise as one zstd
 frame, which is shorter.
 Values and the small section of the layout are always fp32; no frame crosses a border between sections. In an update
 and in the delta of a version, frames of values hold the values themselves, not differences, and those that have not
-changed are left out; see `fedbus.core.layout`.
+changed are left out; see `fedbus.core.protocol.layout`.
 Frames are independent of each other and deterministic given vector, code, seed and kind of device; what they decode to
 is the same on every device.
 """
@@ -23,8 +23,16 @@ import torch
 import zstandard
 from torch import Tensor
 
-from fedbus.core.frames import DEFAULT_RATIO, HEADER_BYTES, MAX_COUNT, Code, FrameHeader, build_frame, check_frame
-from fedbus.core.layout import VALUE_FRAME, Layout
+from fedbus.core.protocol.frames import (
+    DEFAULT_RATIO,
+    HEADER_BYTES,
+    MAX_COUNT,
+    Code,
+    FrameHeader,
+    build_frame,
+    check_frame,
+)
+from fedbus.core.protocol.layout import VALUE_FRAME, Layout
 from fedbus.errors import DecodeError, LayoutError
 from fedbus.tensors import codes_torch
 from fedbus.tensors.blocks import BLOCK, F32, TILE, U8, DecodeTile, Recipe, Workspace, tiles

@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fedbus.core.frames import Code
+from fedbus.core.protocol.frames import Code
 from fedbus.tensors import codes_int, codes_topk
 from fedbus.tensors.blocks import (
     F32,

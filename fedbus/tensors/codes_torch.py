@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedbus.core.frames import Code
+from fedbus.core.protocol.frames import Code
 from fedbus.errors import DecodeError
 from fedbus.tensors.blocks import BLOCK, MIN_SCALE, U8, Recipe
 from fedbus.tensors.codes_int import HAIR, INT4_LEVELS, INT8_LEVELS, WIDE_MAX, packed_bytes

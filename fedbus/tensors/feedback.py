@@ -23,8 +23,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from fedbus.core.frames import DEFAULT_RATIO, Code, FrameHeader
-from fedbus.core.layout import Layout
+from fedbus.core.protocol.frames import DEFAULT_RATIO, Code, FrameHeader
+from fedbus.core.protocol.layout import Layout
 from fedbus.tensors.codec import DEFAULT_CHUNK_BYTES, decode_fold_, encode
 from fedbus.tensors.secant import Distortion
 from fedbus.tensors.tiles import tiles

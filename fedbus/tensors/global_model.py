@@ -1,14 +1,14 @@
 """The global model at the aggregator: fold deltas, commit versions, and know exactly what the sites hold.
 
-What lives here: the arithmetic of a job, which is what its facts say (see `core.facts`: buffer, memory_sum, params).
-What may not: decisions (see `core.aggregation`), files, messages.
+What lives here: the arithmetic of a job, which is what its facts say (see `rules.facts`: buffer, memory_sum, params).
+What may not: decisions (see `core.rules.aggregation`), files, messages.
 
 Downlink with a hidden state (QAFeL, arXiv 2308.00263, algorithm 1): x are the params, h what every site holds,
 
     commit   x = server optimizer step (x, mean delta);   q = Q(x - h);   h += q;   publish q
 
 so that what the down code rounds away stays in x - h and reaches the sites with a later version. Sites train from h,
-their deltas are relative to h. All of this is about what is learnt. State that is not (see `fedbus.core.layout`) is
+their deltas are relative to h. All of this is about what is learnt. State that is not (see `protocol.layout`) is
 combined as values (see `values`) and published exactly: h = x there, and q holds what has changed.
 
 q is never whole in memory: h follows frame by frame while the frames are taken.
@@ -24,11 +24,11 @@ from typing import assert_never
 import torch
 from torch import Tensor
 
-from fedbus.core.facts import Combination, Committed, Folded, Term
-from fedbus.core.frames import Code, FrameHeader
-from fedbus.core.layout import Layout
-from fedbus.core.messages import UpdateId
-from fedbus.core.peers import model_scale
+from fedbus.core.protocol.frames import Code, FrameHeader
+from fedbus.core.protocol.layout import Layout
+from fedbus.core.protocol.messages import UpdateId
+from fedbus.core.rules.facts import Combination, Committed, Folded, Term
+from fedbus.core.rules.peers import model_scale
 from fedbus.errors import LayoutError
 from fedbus.tensors import digest as digests
 from fedbus.tensors import robust
@@ -114,7 +114,7 @@ class GlobalModel:
 
     @property
     def scale(self) -> float:
-        """What the lengths of deltas are measured by, see `core.peers`; computed once a version."""
+        """What the lengths of deltas are measured by, see `core.rules.peers`; computed once a version."""
         if self._scale is None:
             self._scale = model_scale(_norm(self.params[self._learnt]), self.layout.learnt_numel)
         return self._scale

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parameter import is_lazy
 
-from fedbus.core.layout import Kind, Layout, TensorSpec
+from fedbus.core.protocol.layout import Kind, Layout, TensorSpec
 from fedbus.errors import LayoutError
 
 KEEP_BATCH_NORM, KEEP_BUFFERS = "batch_norm", "buffers"

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from fedbus.core.layout import Layout
+from fedbus.core.protocol.layout import Layout
 from fedbus.tensors import digest as digests
 from fedbus.tensors.codec import decode_all_, decode_change_
 

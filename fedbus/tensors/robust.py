@@ -1,7 +1,7 @@
 """Robust rules on tensors: K deltas at once, piece by piece, from the bodies in which they came.
 
 What lives here: inner products of deltas, and means, trimmed means and medians over them. What may not: which deltas
-are believed, by which rule (see `fedbus.core.robust`, which has the papers).
+are believed, by which rule (see `fedbus.core.rules.robust`, which has the papers).
 
 Memory: one decoded frame of every body and a slab [K, slab], never K models. Frames need not be cut alike: each body
 is read at its own frames.
@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fedbus.core.frames import FrameHeader
-from fedbus.core.layout import Layout
+from fedbus.core.protocol.frames import FrameHeader
+from fedbus.core.protocol.layout import Layout
 from fedbus.errors import DecodeError
 from fedbus.tensors.codec import decode_frame
 

@@ -7,7 +7,7 @@ With a base b and the delta d that training from it gave, and the same of the tr
 On a quadratic loss local training gives d = A (x* - b), A = I - (I - lr H)^steps, and response / travel is the
 Rayleigh quotient of A along the way that the global model went: the secant of Barzilai and Borwein (1988, IMA J. Numer.
 Anal. 8), taken of the training as a whole. A site knows both sides of it exactly and tells two numbers; nobody keeps
-old models for it. What the aggregator does with them: `core.server_step`.
+old models for it. What the aggregator does with them: `core.rules.server_step`.
 
 The aggregator moves the model by coded deltas. What a coarse code does to them, the response makes up for
 (`Distortion.counted`): with target t = delta (+ residual), sent c, left out t - c,
@@ -30,7 +30,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fedbus.core.layout import Layout
+from fedbus.core.protocol.layout import Layout
 
 MOST_SAMPLES = 1 << 20
 """Of a larger model every so-manieth element is looked at: a quotient of two sums over a million hardly moves."""

@@ -11,7 +11,7 @@ Reddi et al. 2021, "Adaptive Federated Optimization" (arXiv 2003.00295), algorit
 FADAS is Wang et al. 2024, "Towards Federated Asynchronous Adaptive Learning" (arXiv 2407.18365): AMSGrad, with a step
 that shrinks with the delay. There v and u start at 0, else:
 
-lr is the job's times the `step` that the core decided for this commit (see `core.server_step`).
+lr is the job's times the `step` that the core decided for this commit (see `core.rules.server_step`).
 As in the paper there is no bias correction and v starts at eps^2 (their tau^2), m at 0.
 """
 
@@ -26,7 +26,7 @@ from torch import Tensor
 from fedbus.tensors.tiles import tiles
 
 if TYPE_CHECKING:
-    from fedbus.core.jobspec import ServerOptimizerSpec
+    from fedbus.core.spec.jobspec import ServerOptimizerSpec
 
 
 class ServerOptimizer(Protocol):

@@ -6,7 +6,7 @@
 over the sites whose update has the frame (it leaves out what training has not changed); without any it stays as it is.
 Never a sum of differences: two sites that each bring a running variance from 1 to 0 would bring it to -1.
 
-Whose values count, and how much: `fedbus.core.values`. Memory: one frame; with `trim` one frame of every site.
+Whose values count, and how much: `fedbus.core.rules.values`. Memory: one frame; with `trim` one frame of every site.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import torch
 from torch import Tensor
 
-from fedbus.core.layout import Layout
+from fedbus.core.protocol.layout import Layout
 from fedbus.tensors.codec import decode_values
 from fedbus.tensors.robust import ranked
 

@@ -9,7 +9,7 @@ import math
 
 from torch import Tensor
 
-from fedbus.core.layout import Layout
+from fedbus.core.protocol.layout import Layout
 from fedbus.errors import TaskError
 from fedbus.tensors.tiles import tiles
 from fedbus.training.losses import Losses

@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from fedbus.core.frames import FrameHeader, split_frames
+from fedbus.core.protocol.frames import FrameHeader, split_frames
 from fedbus.errors import DecodeError
 
 

@@ -27,7 +27,7 @@ from typing import Any
 import msgpack
 from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 
-from fedbus.core.frames import DEFAULT_RATIO
+from fedbus.core.protocol.frames import DEFAULT_RATIO
 from fedbus.errors import DecodeError
 
 MAX_MESSAGE_BYTES = 16 << 20  # a layout of 200,000 tensors fits; anything longer is garbage

@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from fedbus.core.frames import Code
-from fedbus.core.layout import Layout
+from fedbus.core.protocol.frames import Code
+from fedbus.core.protocol.layout import Layout
 from fedbus.errors import DecodeError
 from fedbus.tensors.codec import decode_fold_all_, encode
 from fedbus.training import protocol as p

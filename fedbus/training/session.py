@@ -23,9 +23,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from fedbus.core.frames import Code
-from fedbus.core.jobspec import LocalSpec
-from fedbus.core.layout import Layout, TensorSpec
+from fedbus.core.protocol.frames import Code
+from fedbus.core.protocol.layout import Layout, TensorSpec
+from fedbus.core.spec.jobspec import LocalSpec
 from fedbus.errors import DecodeError, LayoutError, ProtocolError
 from fedbus.tensors import codec
 from fedbus.tensors.codec import changed_values

@@ -1,1 +1,1 @@
-"""The aggregator daemon; start with `fedbus aggregator` or `python -m services.aggregator`."""
+"""The aggregator as an operator runs it: `python -m services.aggregator`."""

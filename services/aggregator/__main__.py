@@ -5,8 +5,8 @@ from fedbus.runtime.process import run_process
 
 def main() -> int:
     """Run the daemon; imported here, so that Ctrl-C is heard from the first moment on."""
-    from services.aggregator.start import start
-    from services.names import check_names
+    from fedbus.aggregator.start import start
+    from fedbus.cli.names import check_names
 
     check_names()
     return start()

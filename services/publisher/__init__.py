@@ -1,1 +1,1 @@
-"""The submitter's side: publish job specs, ask, watch. Used by `fedbus submit`, `jobs`, `show`, `watch`, `abort`."""
+"""The submitter without a shell: publish job specs: `python -m services.publisher`."""

@@ -10,12 +10,12 @@ from fedbus.runtime.process import run_async, run_process
 
 async def submit(texts: list[str]) -> None:
     """Submit each job and print its id, also of one that nobody has answered yet."""
-    from fedbus.core.jobspec import JobSpec
+    from fedbus.console.client import Client, new_job_id
+    from fedbus.console.settings import PublisherSettings
+    from fedbus.core.spec.jobspec import JobSpec
     from fedbus.errors import UnansweredError
     from fedbus.runtime.logging import configure_logging
     from fedbus.runtime.printable import printable
-    from services.publisher.client import Client, new_job_id
-    from services.publisher.settings import PublisherSettings
 
     specs = [JobSpec.parse_yaml(text) for text in texts]
     settings = PublisherSettings.load()
@@ -37,7 +37,7 @@ def main() -> int:
     if len(sys.argv) == 1:
         print("usage: python -m services.publisher JOB.yaml ...", file=sys.stderr)
         return 2
-    from services.names import check_names
+    from fedbus.cli.names import check_names
 
     check_names()
     try:

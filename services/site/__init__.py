@@ -1,1 +1,1 @@
-"""The site daemon; start with `fedbus site` or `python -m services.site`."""
+"""The site daemon as an operator runs it: `python -m services.site`."""

@@ -5,8 +5,8 @@ from fedbus.runtime.process import run_process
 
 def main() -> int:
     """Run the daemon; imported here, so that Ctrl-C is heard from the first moment on."""
-    from services.names import check_names
-    from services.site.start import start
+    from fedbus.cli.names import check_names
+    from fedbus.site.start import start
 
     check_names()
     return start()

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from services.aggregator.allowance import TELL_AGAIN_S, Allowance
-from services.aggregator.put_off import PutOff
-from services.aggregator.resyncs import BURST, PAUSE_S, REFILL_S, Resyncs
+from fedbus.aggregator.incoming.allowance import TELL_AGAIN_S, Allowance
+from fedbus.aggregator.incoming.put_off import PutOff
+from fedbus.aggregator.job.resyncs import BURST, PAUSE_S, REFILL_S, Resyncs
 
 
 def test_a_login_has_a_burst_and_then_a_rate_and_others_have_their_own() -> None:

@@ -6,10 +6,10 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from fedbus.aggregator.voice.announcer import MOST_ANSWERS, Announcer
 from fedbus.bus.envelope import Envelope
-from fedbus.core import events
-from fedbus.core import messages as m
-from services.aggregator.announcer import MOST_ANSWERS, Announcer
+from fedbus.core.protocol import events
+from fedbus.core.protocol import messages as m
 
 RECEIPT = m.Receipt(job="heart", update_id="mercy:0123abcd:1", outcome=m.Outcome.FOLDED)
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from fedbus.aggregator.job.best import MOST_WAITING, WAITING_BYTES, BestVersions
 from fedbus.errors import StoreError
-from services.aggregator.best import MOST_WAITING, WAITING_BYTES, BestVersions
 
 
 class Disk:

@@ -6,9 +6,9 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import Any
 
+from fedbus.aggregator.desk.broker_watch import BrokerWatch
 from fedbus.bus.connection import LinkState
-from fedbus.core import events
-from services.aggregator.broker_watch import BrokerWatch
+from fedbus.core.protocol import events
 
 
 @dataclass

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from fedbus.core import messages as m
-from services.aggregator.complete import Complete, Unwanted
+from fedbus.aggregator.incoming.complete import Complete, Unwanted
+from fedbus.core.protocol import messages as m
 
 
 def manifest(site: str, sequence: int) -> m.UpdateManifest:

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from fedbus.aggregator.desk import curve
 from fedbus.store.ledger import Ledger
-from services.aggregator import curve
 
 
 @pytest.mark.parametrize(

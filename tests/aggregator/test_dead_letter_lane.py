@@ -10,8 +10,8 @@ from typing import Any
 
 from structlog.testing import capture_logs
 
+from fedbus.aggregator.voice.dead_letters import KEPT_BYTES, ROOM_BYTES, SENDER_BYTES, DeadLetters
 from fedbus.bus.envelope import Envelope
-from services.aggregator.dead_letters import KEPT_BYTES, ROOM_BYTES, SENDER_BYTES, DeadLetters
 
 MIB = 1 << 20
 

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
+from fedbus.aggregator.incoming.entrance import HELD_OFF_S, USELESS_BURST, Entrance
 from fedbus.bus import topology as t
 from fedbus.bus.connection import Session
 from fedbus.bus.declare import declare, ready_messages, unbind
 from fedbus.bus.envelope import Envelope
 from fedbus.bus.publisher import Publisher
 from fedbus.errors import UnroutableError
-from services.aggregator.entrance import HELD_OFF_S, USELESS_BURST, Entrance
 
 JOB = "heart"
 

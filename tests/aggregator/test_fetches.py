@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 import torch
 
-from fedbus.core.layout import Layout, TensorSpec
+from fedbus.aggregator.desk.fetches import IDLE_S, MOST_ASKED, MOST_FETCHES, Fetches, Part
+from fedbus.aggregator.job.kept_versions import KeptVersions
+from fedbus.aggregator.model.params_bytes import OfCheckpoint, OfFile
+from fedbus.core.protocol.layout import Layout, TensorSpec
 from fedbus.errors import StoreError
+from fedbus.export.params_file import write_params
 from fedbus.store.checkpoints import Checkpoints
 from fedbus.store.ledger import JobRow
-from services.aggregator.fetches import IDLE_S, MOST_ASKED, MOST_FETCHES, Fetches, Part
-from services.aggregator.kept_versions import KeptVersions
-from services.aggregator.params_bytes import OfCheckpoint, OfFile
-from services.aggregator.params_file import write_params
 
 LAYOUT = Layout(
     tensors=(

@@ -9,18 +9,18 @@ from typing import Any
 
 import pytest
 
-from fedbus.core import messages as m
-from fedbus.core.aggregation import Aggregation
-from fedbus.core.facts import Folded
-from fedbus.core.jobspec import JobSpec
-from fedbus.core.layout import Layout, TensorSpec
-from fedbus.core.membership import Membership
+from fedbus.aggregator.job.folding import Folding
+from fedbus.aggregator.tools import Tools
+from fedbus.core.job.membership import Membership
+from fedbus.core.protocol import messages as m
+from fedbus.core.protocol.layout import Layout, TensorSpec
+from fedbus.core.rules.aggregation import Aggregation
+from fedbus.core.rules.facts import Folded
+from fedbus.core.spec.jobspec import JobSpec
 from fedbus.errors import DecodeError
+from fedbus.store import history
 from fedbus.store.ledger import Ledger
 from fedbus.tensors.global_model import Inspection
-from services.aggregator import history
-from services.aggregator.folding import Folding
-from services.aggregator.tools import Tools
 
 LAYOUT = Layout.of([TensorSpec(name="w", shape=(10,), dtype="float32")])
 

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 import structlog
 
+from fedbus.aggregator.desk import forgetting
+from fedbus.aggregator.desk.forgetting import Forgetting
 from fedbus.bus.connection import Session
 from fedbus.errors import StoreError
 from fedbus.store.ledger import Ledger
 from fedbus.store.spool import Spool
-from services.aggregator import forgetting
-from services.aggregator.forgetting import Forgetting
 
 
 async def at_once(function: Any, *args: Any) -> Any:

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
+from fedbus.aggregator.desk.fetches import Fetches
+from fedbus.aggregator.desk.front_desk import ASK_BURST, FrontDesk
+from fedbus.aggregator.tools import Tools
 from fedbus.bus.envelope import Envelope
-from fedbus.core.membership import Membership
+from fedbus.core.job.membership import Membership
 from fedbus.store.ledger import JobRow, Ledger
-from services.aggregator.fetches import Fetches
-from services.aggregator.front_desk import ASK_BURST, FrontDesk
-from services.aggregator.tools import Tools
 
 SPEC = {
     "name": "heart",

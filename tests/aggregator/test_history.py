@@ -7,11 +7,17 @@ import json
 
 import pytest
 
-from fedbus.core.facts import Combination, Committed, Fact, Folded, Refused, Term
-from fedbus.core.messages import Outcome, Receipt, UpdateId
+from fedbus.core.protocol.messages import Outcome, Receipt, UpdateId
+from fedbus.core.rules.facts import (
+    Combination,
+    Committed,
+    Fact,
+    Folded,
+    Refused,
+    Term,
+)
 from fedbus.errors import StoreError
-from fedbus.store import ledger
-from services.aggregator import history
+from fedbus.store import history, ledger
 
 
 def update(sequence: int, site: str = "mercy") -> UpdateId:

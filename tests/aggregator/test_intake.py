@@ -16,16 +16,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fedbus.aggregator.incoming.complete import Complete, Unwanted
+from fedbus.aggregator.incoming.intake import BROKEN, MAX_WAITING, Intake, prefetch
+from fedbus.aggregator.incoming.uploads import Receiving
+from fedbus.aggregator.workers import Disk, Worker
 from fedbus.bus import mail
 from fedbus.bus.envelope import Envelope
-from fedbus.core import messages as m
+from fedbus.core.protocol import messages as m
 from fedbus.errors import DiskFullError
 from fedbus.store.ledger import DECIDED, RECEIVING, SPOOLED, Ledger
 from fedbus.store.spool import Spool
-from services.aggregator.complete import Complete, Unwanted
-from services.aggregator.intake import BROKEN, MAX_WAITING, Intake, prefetch
-from services.aggregator.uploads import Receiving
-from services.aggregator.workers import Disk, Worker
 
 JOB = "heart"
 CHUNK_BYTES = 256 * 1024

@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 import time
 
-from fedbus.core import messages as m
-from fedbus.core.aggregation import Aggregation
-from fedbus.core.facts import Arrival
-from fedbus.core.job import Job
-from fedbus.core.jobspec import JobSpec
-from fedbus.core.membership import Membership
+from fedbus.aggregator.desk import views
+from fedbus.aggregator.job.result import result_of, site_numbers
+from fedbus.core.job.life import Job
+from fedbus.core.job.membership import Membership
+from fedbus.core.protocol import messages as m
+from fedbus.core.rules.aggregation import Aggregation
+from fedbus.core.rules.facts import Arrival
+from fedbus.core.spec.jobspec import JobSpec
 from fedbus.store.ledger import JobRow
-from services.aggregator import views
-from services.aggregator.result import result_of, site_numbers
 
 SPEC = JobSpec.parse(
     {

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
+from fedbus.aggregator.desk import requests
 from fedbus.bus.envelope import Envelope
-from fedbus.core.jobspec import JobSpec
-from fedbus.core.messages import check_name
-from fedbus.core.spec_text import MAX_TEXT_BYTES
+from fedbus.core.protocol.messages import check_name
+from fedbus.core.spec.jobspec import JobSpec
+from fedbus.core.spec.text import MAX_TEXT_BYTES
 from fedbus.errors import JobSpecError, Problem
-from services.aggregator import requests
 
 SPEC: dict[str, Any] = {
     "name": "heart",

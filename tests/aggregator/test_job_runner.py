@@ -12,21 +12,21 @@ from typing import Any
 import pytest
 import torch
 
-from fedbus.core import events
-from fedbus.core import messages as m
-from fedbus.core.frames import Code
-from fedbus.core.jobspec import JobSpec
-from fedbus.core.layout import Layout, TensorSpec
-from fedbus.core.membership import Membership
+from fedbus.aggregator.desk import views
+from fedbus.aggregator.incoming.complete import Unwanted
+from fedbus.aggregator.job.runner import LAYOUTS_WAIT, JobRunner
+from fedbus.aggregator.model.keeper import ModelKeeper
+from fedbus.aggregator.tools import Tools
+from fedbus.core.job.membership import Membership
+from fedbus.core.protocol import events
+from fedbus.core.protocol import messages as m
+from fedbus.core.protocol.frames import Code
+from fedbus.core.protocol.layout import Layout, TensorSpec
+from fedbus.core.spec.jobspec import JobSpec
+from fedbus.export.params_file import read_params, write_params
 from fedbus.store.ledger import Ledger
 from fedbus.store.spool import Spool
 from fedbus.tensors import codec
-from services.aggregator import views
-from services.aggregator.complete import Unwanted
-from services.aggregator.job_runner import LAYOUTS_WAIT, JobRunner
-from services.aggregator.model_keeper import ModelKeeper
-from services.aggregator.params_file import read_params, write_params
-from services.aggregator.tools import Tools
 
 LAYOUT = Layout.of([TensorSpec(name="w", shape=(10,), dtype="float32")])
 RETURN = timedelta(seconds=1)

@@ -16,27 +16,27 @@ import pytest
 import torch
 from pydantic import SecretStr
 
+from fedbus.aggregator.job.jobs import Jobs
+from fedbus.aggregator.settings import AggregatorSettings
+from fedbus.aggregator.tools import Tools
+from fedbus.aggregator.voice.announcer import Announcer
+from fedbus.aggregator.workers import Disk, Worker
 from fedbus.bus import mail
 from fedbus.bus import topology as t
 from fedbus.bus.connection import Session
 from fedbus.bus.consumer import Consumer
 from fedbus.bus.declare import declare
 from fedbus.bus.publisher import Publisher
-from fedbus.core import messages as m
-from fedbus.core.frames import Code
-from fedbus.core.jobspec import JobSpec
-from fedbus.core.layout import Layout, TensorSpec
-from fedbus.core.membership import Membership
+from fedbus.core.job.membership import Membership
+from fedbus.core.protocol import messages as m
+from fedbus.core.protocol.frames import Code
+from fedbus.core.protocol.layout import Layout, TensorSpec
+from fedbus.core.spec.jobspec import JobSpec
 from fedbus.errors import StoreError, UnroutableError
+from fedbus.export.params_file import read_params
 from fedbus.store.ledger import Fact, Ledger
 from fedbus.store.spool import Spool
 from fedbus.tensors import codec
-from services.aggregator.announcer import Announcer
-from services.aggregator.jobs import Jobs
-from services.aggregator.params_file import read_params
-from services.aggregator.settings import AggregatorSettings
-from services.aggregator.tools import Tools
-from services.aggregator.workers import Disk, Worker
 
 LAYOUT = Layout.of([TensorSpec(name="w", shape=(10,), dtype="float32")])
 GOOD, BAD = "lungs", "heart"

@@ -13,17 +13,17 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from fedbus.core.facts import Committed, Folded, Refused
-from fedbus.core.frames import Code
-from fedbus.core.jobspec import JobSpec
-from fedbus.core.layout import Layout, TensorSpec
-from fedbus.core.messages import Chunk, UpdateId, UpdateManifest
+from fedbus.aggregator.model.keeper import ModelKeeper, Outgoing
+from fedbus.core.protocol.frames import Code
+from fedbus.core.protocol.layout import Layout, TensorSpec
+from fedbus.core.protocol.messages import Chunk, UpdateId, UpdateManifest
+from fedbus.core.rules.facts import Committed, Folded, Refused
+from fedbus.core.spec.jobspec import JobSpec
 from fedbus.errors import DecodeError, LayoutError, StoreError
+from fedbus.store import history
 from fedbus.store.ledger import Ledger
 from fedbus.store.spool import Spool
 from fedbus.tensors import codec
-from services.aggregator import history
-from services.aggregator.model_keeper import ModelKeeper, Outgoing
 
 LAYOUT = Layout.of(
     [

@@ -10,13 +10,7 @@ from typing import Any
 
 import pytest
 
-from fedbus.bus import mail
-from fedbus.bus.envelope import Envelope
-from fedbus.core import messages as m
-from fedbus.core.jobspec import JobSpec
-from fedbus.core.layout import Layout, TensorSpec
-from fedbus.store.ledger import Ledger
-from services.aggregator.model_log import (
+from fedbus.aggregator.model.log import (
     DELTA,
     IN_FLIGHT_BYTES,
     MOST_RECEIPTS,
@@ -26,6 +20,12 @@ from services.aggregator.model_log import (
     ModelLogWriter,
     stream_of,
 )
+from fedbus.bus import mail
+from fedbus.bus.envelope import Envelope
+from fedbus.core.protocol import messages as m
+from fedbus.core.protocol.layout import Layout, TensorSpec
+from fedbus.core.spec.jobspec import JobSpec
+from fedbus.store.ledger import Ledger
 
 LAYOUT = Layout.of([TensorSpec(name="w", shape=(100,), dtype="float32")])
 WHOLE = [b"s" * 200, b"s" * 200]

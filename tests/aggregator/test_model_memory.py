@@ -14,16 +14,16 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from fedbus.core.facts import Committed, Fact, Folded, Term
-from fedbus.core.frames import Code
-from fedbus.core.jobspec import JobSpec
-from fedbus.core.layout import Layout, TensorSpec
-from fedbus.core.messages import Chunk, UpdateId, UpdateManifest
+from fedbus.aggregator.model.keeper import ModelKeeper
+from fedbus.core.protocol.frames import Code
+from fedbus.core.protocol.layout import Layout, TensorSpec
+from fedbus.core.protocol.messages import Chunk, UpdateId, UpdateManifest
+from fedbus.core.rules.facts import Committed, Fact, Folded, Term
+from fedbus.core.spec.jobspec import JobSpec
 from fedbus.store.ledger import Ledger
 from fedbus.store.spool import Spool
 from fedbus.tensors import codec
 from fedbus.tensors.global_model import MEMORY_COPIES, MODEL_COPIES
-from services.aggregator.model_keeper import ModelKeeper
 
 MIB = 1 << 20
 MODEL_BYTES = 32 * MIB

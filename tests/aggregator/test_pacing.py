@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from fedbus.core import messages as m
-from fedbus.core.jobspec import JobSpec
-from services.aggregator.pacing import Pacing
+from fedbus.aggregator.job.pacing import Pacing
+from fedbus.core.protocol import messages as m
+from fedbus.core.spec.jobspec import JobSpec
 
 
 class Announcer:

@@ -9,10 +9,10 @@ import torch
 from safetensors.torch import load_file, save_file, save_model
 from torch import nn
 
-from fedbus.core.layout import Layout, TensorSpec
+from fedbus.core.protocol.layout import Layout, TensorSpec
 from fedbus.errors import LayoutError, StoreError
+from fedbus.export.params_file import check_readable, read_params, write_params
 from fedbus.tensors.params import layout_of
-from services.aggregator.params_file import check_readable, read_params, write_params
 
 DTYPES = ["float32", "float16", "bfloat16", "float64"]
 

@@ -11,17 +11,17 @@ from typing import Any
 import pytest
 import torch
 
-from fedbus.core.aggregation import Aggregation
-from fedbus.core.facts import Arrival, Committed, Fact, Folded
-from fedbus.core.frames import Code
-from fedbus.core.jobspec import JobSpec
-from fedbus.core.layout import Layout, TensorSpec
-from fedbus.core.messages import Chunk, UpdateId
+from fedbus.aggregator.model.keeper import ModelKeeper
+from fedbus.core.protocol.frames import Code
+from fedbus.core.protocol.layout import Layout, TensorSpec
+from fedbus.core.protocol.messages import Chunk, UpdateId
+from fedbus.core.rules.aggregation import Aggregation
+from fedbus.core.rules.facts import Arrival, Committed, Fact, Folded
+from fedbus.core.spec.jobspec import JobSpec
+from fedbus.store import history
 from fedbus.store.ledger import Ledger
 from fedbus.store.spool import Spool
 from fedbus.tensors import codec
-from services.aggregator import history
-from services.aggregator.model_keeper import ModelKeeper
 
 LAYOUT = Layout.of([TensorSpec(name="weight", shape=(40, 50), dtype="float32")])
 PERIODS = {"fast": 1, "mercy": 2, "ucsf": 3, "va": 9, "zurich": 13}

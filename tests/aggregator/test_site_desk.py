@@ -10,19 +10,19 @@ from typing import Any
 
 import pytest
 
+from fedbus.aggregator.desk.site_desk import SiteDesk
+from fedbus.aggregator.incoming.allowance import READ_BURST
+from fedbus.aggregator.job.runner import JobRunner
+from fedbus.aggregator.model.keeper import ModelKeeper
+from fedbus.aggregator.tools import Tools
 from fedbus.bus import mail
 from fedbus.bus.envelope import Envelope
-from fedbus.core import events
-from fedbus.core import messages as m
-from fedbus.core.jobspec import JobSpec
-from fedbus.core.membership import Membership, SiteState
+from fedbus.core.job.membership import Membership, SiteState
+from fedbus.core.protocol import events
+from fedbus.core.protocol import messages as m
+from fedbus.core.spec.jobspec import JobSpec
 from fedbus.store.ledger import Ledger
 from fedbus.store.spool import Spool
-from services.aggregator.allowance import READ_BURST
-from services.aggregator.job_runner import JobRunner
-from services.aggregator.model_keeper import ModelKeeper
-from services.aggregator.site_desk import SiteDesk
-from services.aggregator.tools import Tools
 
 SPEC = {
     "task": "t",
@@ -154,11 +154,11 @@ def status(site: str, *jobs: str, session: str = "s1", version: int = 1) -> m.Si
 
 
 async def test_a_status_that_names_thousands_of_unknown_jobs_costs_one_read_and_a_few_answers(tmp_path: Path) -> None:
-    # given a site that says it works for 3000 jobs, again and again
+    # given a site that says it works for as many jobs as a message holds, again and again
     desk = Desk(tmp_path, "heart")
     await desk.joins("evil")
     for _ in range(20):
-        await desk.says(status("evil", *(f"j{n}" for n in range(3000))))
+        await desk.says(status("evil", *(f"j{n}" for n in range(2500))))
     # then the jobs are looked up once, and it is told of some of them, beside what others are told
     assert desk.reads.times == 1
     assert len(desk.announcer.answered) == 64

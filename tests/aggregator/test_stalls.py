@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 
-from services.aggregator.stalls import FIRST_S, LONGEST_S, Stalls
+from fedbus.aggregator.desk.stalls import FIRST_S, LONGEST_S, Stalls
 
 
 def test_a_job_that_moves_says_nothing() -> None:

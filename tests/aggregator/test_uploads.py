@@ -7,12 +7,12 @@ import dataclasses
 import pytest
 import torch
 
-from fedbus.core import messages as m
-from fedbus.core.frames import Code
-from fedbus.core.layout import Layout, TensorSpec
+from fedbus.aggregator.incoming.uploads import MOST_BYTES_UNKNOWN, Uploads, most_bytes
+from fedbus.core.protocol import messages as m
+from fedbus.core.protocol.frames import Code
+from fedbus.core.protocol.layout import Layout, TensorSpec
 from fedbus.errors import ProtocolError
 from fedbus.tensors import codec
-from services.aggregator.uploads import MOST_BYTES_UNKNOWN, Uploads, most_bytes
 
 UPDATE = "mercy:0123abcd:1"
 TINY = Layout.of([TensorSpec(name="w", shape=(10,), dtype="float32")])

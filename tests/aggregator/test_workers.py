@@ -7,8 +7,8 @@ from datetime import timedelta
 
 import pytest
 
+from fedbus.aggregator.workers import Disk, Worker
 from fedbus.errors import DiskFullError, StoreError
-from services.aggregator.workers import Disk, Worker
 
 
 class Watched(Disk):

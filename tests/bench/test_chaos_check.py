@@ -8,8 +8,8 @@ import pytest
 
 from fedbus.bench.chaos import check
 from fedbus.bench.chaos.check import LedgerRecord, SiteRecord
-from fedbus.core.facts import Committed, Folded, Refused
-from fedbus.core.messages import UpdateId
+from fedbus.core.protocol.messages import UpdateId
+from fedbus.core.rules.facts import Committed, Folded, Refused
 
 
 def update(sequence: int, site: str = "mercy") -> UpdateId:

@@ -14,7 +14,7 @@ import pytest
 
 from fedbus.bench.chaos import machine
 from fedbus.bench.chaos.machine import Machine
-from fedbus.bench.local import wait_until
+from fedbus.local.federation import wait_until
 
 SOON = timedelta(seconds=30)
 PROBE = """

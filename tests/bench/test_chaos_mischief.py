@@ -27,7 +27,7 @@ from fedbus.bus.topology import (
     updates_from,
     updates_queue,
 )
-from fedbus.core import messages as m
+from fedbus.core.protocol import messages as m
 from fedbus.store.outbox import Outbox
 
 JOB = "heart"

@@ -6,8 +6,8 @@ from fedbus.bench.chaos.acts import Done
 from fedbus.bench.chaos.check import LedgerRecord, SiteRecord
 from fedbus.bench.chaos.plan import Act, Deed
 from fedbus.bench.chaos.report import Found, Outcome, judge
-from fedbus.core.facts import Fact, Refused
-from fedbus.core.messages import UpdateId
+from fedbus.core.protocol.messages import UpdateId
+from fedbus.core.rules.facts import Fact, Refused
 
 
 def refused(sequence: int, reason: str) -> Refused:

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from fedbus.bench.demo.run import broker_elsewhere, check_writable, workspace
+from fedbus.demo.run import broker_elsewhere, check_writable, workspace
 from fedbus.errors import NodeError, SettingsError
 from fedbus.tasks.heart_disease_data import HOSPITALS
 
@@ -144,7 +144,7 @@ def test_a_daemon_that_dies_ends_the_demo_with_its_name(demo, tmp_path):
     process = demo()
     read_until(process, "switzerland: the process starts")
     # when
-    (aggregator,) = (p for p in processes(tmp_path) if "services.aggregator" in p.cmdline())
+    (aggregator,) = (p for p in processes(tmp_path) if "aggregator" in p.cmdline())
     aggregator.kill()
     _, err = process.communicate()
     # then

@@ -7,12 +7,12 @@ import io
 import pytest
 from rich.console import Console
 
-from fedbus.bench.demo.job import PACE_S, Cohort, demo_job, hand_out
-from fedbus.bench.demo.report import facts_of, report
-from fedbus.bench.demo.story import Story
-from fedbus.bench.demo.view import live, plain_lines, screen
-from fedbus.core import events
-from fedbus.core.messages import Event
+from fedbus.core.protocol import events
+from fedbus.core.protocol.messages import Event
+from fedbus.demo.job import PACE_S, Cohort, demo_job, hand_out
+from fedbus.demo.report import facts_of, report
+from fedbus.demo.story import Story
+from fedbus.demo.view import live, plain_lines, screen
 from fedbus.tasks.heart_disease_data import HOSPITALS
 
 BASELINES = {

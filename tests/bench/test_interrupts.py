@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from fedbus.bench.interrupts import Interrupted, Interrupts
+from fedbus.local.interrupts import Interrupted, Interrupts
 
 
 @pytest.fixture(autouse=True)

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from fedbus.bench.stub_sites import PreparedUpdate, StubPlan, StubTrainer
+from fedbus.site.job.trainer import TrainerDiedError
 from fedbus.training import protocol as p
-from services.site.trainer import TrainerDiedError
 
 
 @pytest.fixture

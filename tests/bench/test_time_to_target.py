@@ -21,11 +21,11 @@ from fedbus.bench.time_to_target.rules import RULES, VARIANTS
 from fedbus.bench.time_to_target.scenarios import ATTACK, LATE_AT_S, SCENARIOS, TROUBLES
 from fedbus.bench.time_to_target.table import as_data, markdown
 from fedbus.cli.commands import app
-from fedbus.core.frames import Code
-from fedbus.core.jobspec import JobSpec
-from fedbus.core.jobspec_sections import RobustKind
-from fedbus.core.layout import Layout, TensorSpec
-from fedbus.core.messages import UpdateId
+from fedbus.core.protocol.frames import Code
+from fedbus.core.protocol.layout import Layout, TensorSpec
+from fedbus.core.protocol.messages import UpdateId
+from fedbus.core.spec.jobspec import JobSpec
+from fedbus.core.spec.sections import RobustKind
 from fedbus.simulation.rules import Production
 from fedbus.simulation.trainer import Trained
 from fedbus.tensors.codec import encode

@@ -12,12 +12,12 @@ import pika
 import pytest
 from pika.exceptions import AMQPConnectionError, ProbableAuthenticationError
 
+from fedbus.broker.node import PrivateNode
 from fedbus.bus import topology as t
 from fedbus.bus.connection import LinkState, Session
 from fedbus.bus.consumer import Consumer
 from fedbus.bus.declare import declare, delete_queue, exists
 from fedbus.bus.envelope import Envelope
-from fedbus.bus.node import PrivateNode
 from fedbus.bus.publisher import Publisher
 from fedbus.errors import LoginError, NodeError
 

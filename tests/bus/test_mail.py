@@ -9,8 +9,8 @@ import pytest
 
 from fedbus.bus import mail
 from fedbus.bus.envelope import Envelope
-from fedbus.core import messages as m
-from fedbus.core import wire
+from fedbus.core.protocol import messages as m
+from fedbus.core.protocol import wire
 from fedbus.errors import DecodeError, ProtocolError
 
 UPDATE = "mercy:0123abcd:7"

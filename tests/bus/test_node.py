@@ -17,16 +17,16 @@ import psutil
 import pytest
 from pika.exceptions import ChannelClosedByBroker
 
-from fedbus.bench.interrupts import Interrupted, Interrupts
+from fedbus.broker.environment import find_rabbitmq
+from fedbus.broker.node import PrivateNode
+from fedbus.broker.process import ProcessId, signals_held, spawn
 from fedbus.bus import topology
-from fedbus.bus.node import PrivateNode
-from fedbus.bus.node_environment import find_rabbitmq
-from fedbus.bus.node_process import ProcessId, signals_held, spawn
 from fedbus.errors import NodeError
+from fedbus.local.interrupts import Interrupted, Interrupts
 
 SOON = timedelta(seconds=20)
 NODE_OF_ARGV = (
-    "import sys, pathlib; from fedbus.bus.node import PrivateNode; node = PrivateNode(pathlib.Path(sys.argv[1]))"
+    "import sys, pathlib; from fedbus.broker.node import PrivateNode; node = PrivateNode(pathlib.Path(sys.argv[1]))"
 )
 
 
@@ -148,7 +148,7 @@ def test_a_signal_while_its_process_starts_leaves_nothing_behind(throw_away_node
             signal.raise_signal(signal.SIGTERM)
         return found
 
-    monkeypatch.setattr("fedbus.bus.node.spawn", lambda *args, **kwargs: of(spawn(*args, **kwargs).pid))
+    monkeypatch.setattr("fedbus.broker.node.spawn", lambda *args, **kwargs: of(spawn(*args, **kwargs).pid))
     # when
     with Interrupts(), pytest.raises(Interrupted):
         node.start()

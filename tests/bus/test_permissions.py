@@ -1,4 +1,4 @@
-"""What each login may do on a real broker, and what the broker refuses: the table of `fedbus.bus.definitions`.
+"""What each login may do on a real broker, and what the broker refuses: the table of `fedbus.broker.definitions`.
 
 pika speaks here, not our own adapters: a site that breaks the rules would not use them either.
 """

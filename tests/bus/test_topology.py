@@ -9,8 +9,15 @@ import re
 
 import pytest
 
+from fedbus.broker.definitions import (
+    Login,
+    Role,
+    definitions,
+    grant,
+    password_hash,
+    users,
+)
 from fedbus.bus import topology
-from fedbus.bus.definitions import Login, Role, definitions, grant, password_hash, users
 from fedbus.bus.topology import MB, ModelLogSize, QueueSpec, SiteKind, Topology
 
 SMALL = ModelLogSize(snapshot_bytes=10_000, delta_bytes=5_000, snapshot_every=10)

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from fedbus.aggregator.settings import AggregatorSettings
+from fedbus.cli.names import check_names
 from fedbus.errors import SettingsError
 from fedbus.runtime.settings import anothers
-from services.aggregator.settings import AggregatorSettings
-from services.names import check_names
-from services.site.settings import SiteSettings
+from fedbus.site.settings import SiteSettings
 
 
 @pytest.fixture(autouse=True)

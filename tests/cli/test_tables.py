@@ -10,7 +10,7 @@ from rich.console import Console
 
 from fedbus.cli import jobs
 from fedbus.cli.tables import job_tables, jobs_table, print_tables, sites_table
-from fedbus.core.messages import Event
+from fedbus.core.protocol.messages import Event
 
 RULE = "calibrated: the slowest site, va, takes 9.7x the fastest, measured over 12 sites"
 JOB: dict[str, Any] = {

@@ -5,10 +5,17 @@ from typing import Any
 
 import pytest
 
-from fedbus.core.aggregation import Aggregation, Arrival, Committed, Duplicate, Folded, Refused
-from fedbus.core.jobspec import JobSpec
-from fedbus.core.messages import UpdateId
-from fedbus.core.server_step import BEGIN
+from fedbus.core.protocol.messages import UpdateId
+from fedbus.core.rules.aggregation import (
+    Aggregation,
+    Arrival,
+    Committed,
+    Duplicate,
+    Folded,
+    Refused,
+)
+from fedbus.core.rules.server_step import BEGIN
+from fedbus.core.spec.jobspec import JobSpec
 from fedbus.errors import ProtocolError
 
 LOCAL = {"steps": 1, "batch_size": 1, "learning_rate": 0.1}

@@ -9,9 +9,24 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from fedbus.core.aggregation import Aggregation, Arrival, Committed, Duplicate, Fact, Folded, Refused
-from fedbus.core.jobspec import AutoSpec, BufferedSpec, CalibratedSpec, FedAsyncSpec, JobSpec, SyncSpec
-from fedbus.core.messages import UpdateId
+from fedbus.core.protocol.messages import UpdateId
+from fedbus.core.rules.aggregation import (
+    Aggregation,
+    Arrival,
+    Committed,
+    Duplicate,
+    Fact,
+    Folded,
+    Refused,
+)
+from fedbus.core.spec.jobspec import (
+    AutoSpec,
+    BufferedSpec,
+    CalibratedSpec,
+    FedAsyncSpec,
+    JobSpec,
+    SyncSpec,
+)
 from fedbus.errors import ProtocolError
 
 SITES = ("mercy", "ucsf", "va", "zurich")

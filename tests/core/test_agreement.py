@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fedbus.core.agreement import Agreement, Layouts, agreement
+from fedbus.core.job.agreement import Agreement, Layouts, agreement
 
 ALL = ("alpha", "beta", "gamma")
 

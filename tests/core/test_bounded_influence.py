@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedbus.core.aggregation import Aggregation, Arrival, Committed, Folded, Refused
-from fedbus.core.jobspec import JobSpec
-from fedbus.core.messages import UpdateId
-from fedbus.core.peers import FIRST, LONGEST, MOST_EXAMPLES, MOST_OFTEN, model_scale
-from fedbus.core.remarks import Remarks
-from fedbus.core.server_step import LEAST, MOST
+from fedbus.core.protocol.messages import UpdateId
+from fedbus.core.rules.aggregation import Aggregation, Arrival, Committed, Folded, Refused
+from fedbus.core.rules.peers import FIRST, LONGEST, MOST_EXAMPLES, MOST_OFTEN, model_scale
+from fedbus.core.rules.remarks import Remarks
+from fedbus.core.rules.server_step import LEAST, MOST
+from fedbus.core.spec.jobspec import JobSpec
 
 LOCAL = {"steps": 10, "batch_size": 1, "learning_rate": 0.1}
 HONEST = ("mercy", "ucsf", "va")

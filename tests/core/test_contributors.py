@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from fedbus.core.aggregation import Aggregation, Arrival, Folded
-from fedbus.core.jobspec import JobSpec
-from fedbus.core.messages import UpdateId
-from fedbus.core.policy import Accept, Decline, SitePolicy
+from fedbus.core.job.policy import Accept, Decline, SitePolicy
+from fedbus.core.protocol.messages import UpdateId
+from fedbus.core.rules.aggregation import Aggregation, Arrival, Folded
+from fedbus.core.spec.jobspec import JobSpec
 from fedbus.errors import JobSpecError, ProtocolError
 
 LOCAL = {"steps": 10, "batch_size": 1, "learning_rate": 0.1}

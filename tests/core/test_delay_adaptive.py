@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from fedbus.core.aggregation import Aggregation, Arrival
-from fedbus.core.jobspec import JobSpec
-from fedbus.core.messages import UpdateId
-from fedbus.core.server_step import delay_adaptive
+from fedbus.core.protocol.messages import UpdateId
+from fedbus.core.rules.aggregation import Aggregation, Arrival
+from fedbus.core.rules.server_step import delay_adaptive
+from fedbus.core.spec.jobspec import JobSpec
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedbus.core.frames import CODE_NUMBERS, HEADER_BYTES, Code, FrameHeader, build_frame, check_frame
+from fedbus.core.protocol.frames import (
+    CODE_NUMBERS,
+    HEADER_BYTES,
+    Code,
+    FrameHeader,
+    build_frame,
+    check_frame,
+)
 from fedbus.errors import DecodeError
 
 GOLDEN = [

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from fedbus.core.aggregation import Aggregation, Arrival, Folded
-from fedbus.core.jobspec import JobSpec
-from fedbus.core.messages import UpdateId
+from fedbus.core.protocol.messages import UpdateId
+from fedbus.core.rules.aggregation import Aggregation, Arrival, Folded
+from fedbus.core.spec.jobspec import JobSpec
 
 
 class Job:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fedbus.core.guards import clip_of_returner, clip_to_others, soft_limit
+from fedbus.core.rules.guards import clip_of_returner, clip_to_others, soft_limit
 
 OTHERS = [(1.0, 1.0, 1.0), (2.0, 2.0), (3.0,)]
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from fedbus.core.job import Job
-from fedbus.core.jobspec import JobSpec
-from fedbus.core.messages import JobState
+from fedbus.core.job.life import Job
+from fedbus.core.protocol.messages import JobState
+from fedbus.core.spec.jobspec import JobSpec
 from fedbus.errors import ProtocolError
 
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from fedbus.core.jobspec import JobSpec, ServerOptimizerSpec, SyncSpec
+from fedbus.core.spec.jobspec import JobSpec, ServerOptimizerSpec, SyncSpec
 from fedbus.errors import JobSpecError
 
 LOCAL = {"steps": 40, "batch_size": 32, "learning_rate": 0.01}
@@ -22,7 +22,7 @@ def problems(data: object) -> dict[str, str]:
 
 
 def documented_example() -> str:
-    import fedbus.core.jobspec as module
+    import fedbus.core.spec.jobspec as module
 
     assert module.__doc__ is not None
     return module.__doc__.partition("shown here:\n")[2]

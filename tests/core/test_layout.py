@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedbus.core.layout import Layout, TensorSpec
+from fedbus.core.protocol.layout import Layout, TensorSpec
 from fedbus.errors import DecodeError, LayoutError
 
 

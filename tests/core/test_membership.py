@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedbus.core.membership import Heard, Joined, Membership, SiteState
-from fedbus.core.messages import JobActivity, Join, Leave, SiteStatus
+from fedbus.core.job.membership import Heard, Joined, Membership, SiteState
+from fedbus.core.protocol.messages import JobActivity, Join, Leave, SiteStatus
 
 
 def join(site: str = "va", session: str = "s1", tasks: tuple[str, ...] = ("digits",)) -> Join:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fedbus.core import messages as m
+from fedbus.core.protocol import messages as m
 
 
 @pytest.mark.parametrize("name", ["a", "mercy", "va-long-beach", "0", "-", "a" * 40])

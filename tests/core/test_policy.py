@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from fedbus.core.jobspec import JobSpec
-from fedbus.core.policy import Accept, Decline, SitePolicy
+from fedbus.core.job.policy import Accept, Decline, SitePolicy
+from fedbus.core.spec.jobspec import JobSpec
 
 POLICY = SitePolicy(
     site="va",

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from fedbus.core.job import Job
-from fedbus.core.jobspec import JobSpec
-from fedbus.core.prospects import nearest, nobody_left, unknown_site
+from fedbus.core.job.life import Job
+from fedbus.core.job.prospects import nearest, nobody_left, unknown_site
+from fedbus.core.spec.jobspec import JobSpec
 
 TARGET = {"target": {"metric": "AUC", "at_least": 0.9}}
 METRICS = {"accuracy": 0.5, "auc": 0.95, "loss": 0.7}

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedbus.core.jobspec_sections import least_sites
-from fedbus.core.robust import krum_scores, multi_krum, squared_distances
+from fedbus.core.rules.robust import krum_scores, multi_krum, squared_distances
+from fedbus.core.spec.sections import least_sites
 
 
 def distances(points: list[tuple[float, ...]]) -> list[list[float]]:

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from fedbus.core.aggregation import Aggregation, Arrival, Folded
-from fedbus.core.facts import Combination, Term
-from fedbus.core.jobspec import JobSpec
-from fedbus.core.messages import UpdateId
-from fedbus.core.robust import without
+from fedbus.core.protocol.messages import UpdateId
+from fedbus.core.rules.aggregation import Aggregation, Arrival, Folded
+from fedbus.core.rules.facts import Combination, Term
+from fedbus.core.rules.robust import without
+from fedbus.core.spec.jobspec import JobSpec
 from fedbus.errors import JobSpecError, ProtocolError
 
 SITES = ("a", "b", "c", "d", "e", "f")

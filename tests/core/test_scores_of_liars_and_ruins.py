@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from fedbus.core.job import Job
-from fedbus.core.jobspec import JobSpec
-from fedbus.core.scores import MOST_METRICS, Score, mean_of
+from fedbus.core.job.life import Job
+from fedbus.core.job.scores import MOST_METRICS, Score, mean_of
+from fedbus.core.spec.jobspec import JobSpec
 
 LOCAL = {"steps": 1, "batch_size": 1, "learning_rate": 0.1}
 

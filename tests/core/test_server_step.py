@@ -6,11 +6,10 @@ from collections.abc import Mapping
 
 import pytest
 
-from fedbus.core.aggregation import Aggregation, Arrival
-from fedbus.core.facts import Committed, Folded
-from fedbus.core.jobspec import JobSpec
-from fedbus.core.messages import UpdateId
-from fedbus.core.server_step import (
+from fedbus.core.protocol.messages import UpdateId
+from fedbus.core.rules.aggregation import Aggregation, Arrival
+from fedbus.core.rules.facts import Committed, Folded
+from fedbus.core.rules.server_step import (
     BEGIN,
     GROW,
     LEAST,
@@ -22,7 +21,8 @@ from fedbus.core.server_step import (
     stable_below,
     step_of,
 )
-from fedbus.core.site_stats import MOST_SECANT, SiteStats
+from fedbus.core.rules.site_stats import MOST_SECANT, SiteStats
+from fedbus.core.spec.jobspec import JobSpec
 
 
 def site(secant: float | None, *, staleness: float = 0.0, examples: int = 100) -> SiteStats:

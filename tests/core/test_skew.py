@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fedbus.core.skew import ENOUGH, RECENT, Skew
+from fedbus.core.job.skew import ENOUGH, RECENT, Skew
 
 
 def after(*said: tuple[float, float]) -> Skew:

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from fedbus.core import spec_hints
-from fedbus.core.jobspec import JobSpec
-from fedbus.core.spec_reference import keys
+from fedbus.core.spec import hints as spec_hints
+from fedbus.core.spec.jobspec import JobSpec
+from fedbus.core.spec.reference import keys
 from fedbus.errors import JobSpecError
 
 LOCAL = {"steps": 40, "batch_size": 32, "learning_rate": 0.01}

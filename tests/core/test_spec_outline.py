@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from fedbus.core.jobspec import JobSpec
-from fedbus.core.spec_outline import outline
+from fedbus.core.spec.jobspec import JobSpec
+from fedbus.core.spec.outline import outline
 
 SPEC = {
     "name": "heart",

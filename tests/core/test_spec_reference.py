@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from fedbus.core.jobspec import JobSpec
-from fedbus.core.spec_reference import WIDTH, as_markdown, as_text, keys
+from fedbus.core.spec.jobspec import JobSpec
+from fedbus.core.spec.reference import WIDTH, as_markdown, as_text, keys
 
 PAGE = Path(__file__).parents[2] / "deploy" / "docs" / "job-spec.md"
 
@@ -25,7 +25,7 @@ def numbers(schema: dict[str, Any], path: str = "") -> Iterator[tuple[str, dict[
 
 
 def test_the_page_says_what_the_classes_say():
-    assert PAGE.read_text() == as_markdown(), f"make it anew: python -m fedbus.core.spec_reference > {PAGE.name}"
+    assert PAGE.read_text() == as_markdown(), f"make it anew: python -m fedbus.core.spec.reference > {PAGE.name}"
 
 
 def test_every_key_of_a_job_has_a_sentence_and_fits_a_terminal():

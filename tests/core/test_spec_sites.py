@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from fedbus.core.jobspec import JobSpec
-from fedbus.core.spec_sites import KnownSite, Prospect, prospect
+from fedbus.core.job.spec_sites import KnownSite, Prospect, prospect
+from fedbus.core.spec.jobspec import JobSpec
 
 SPEC = {
     "name": "heart",

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedbus.core.jobspec import ConstantSpec, ExponentialSpec, HingeSpec, PolynomialSpec, StalenessSpec
-from fedbus.core.staleness import staleness_function
+from fedbus.core.rules.staleness import staleness_function
+from fedbus.core.spec.jobspec import ConstantSpec, ExponentialSpec, HingeSpec, PolynomialSpec, StalenessSpec
 
 HINGE = HingeSpec(a=10.0, b=4)
 GENTLE_HINGE = HingeSpec(a=0.5, b=6)

@@ -2,9 +2,9 @@
 
 import pytest
 
-from fedbus.core.membership import Membership
-from fedbus.core.messages import JobActivity, Join, Leave, SiteStatus
-from fedbus.core.status_text import span, waiting_sentence
+from fedbus.core.job.membership import Membership
+from fedbus.core.job.status_text import span, waiting_sentence
+from fedbus.core.protocol.messages import JobActivity, Join, Leave, SiteStatus
 
 
 def join(members: Membership, site: str, *, now: float, activity: JobActivity | None = None) -> None:

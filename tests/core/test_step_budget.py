@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from fedbus.core.step_budget import StepBudgets, counted_steps, effective_steps, step_budget
+from fedbus.core.rules.step_budget import StepBudgets, counted_steps, effective_steps, step_budget
 
 
 @pytest.mark.parametrize(

@@ -7,12 +7,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedbus.core.facts import Committed, Folded, Term
-from fedbus.core.jobspec import JobSpec
-from fedbus.core.memory import Memory, Slot
-from fedbus.core.messages import UpdateId
-from fedbus.core.site_stats import SiteStats
-from fedbus.core.strategies import Buffer, Buffered, Evidence, FedAsync, Plan, Share, Strategy, Sync, strategy_of
+from fedbus.core.protocol.messages import UpdateId
+from fedbus.core.rules.facts import Committed, Folded, Term
+from fedbus.core.rules.memory import Memory, Slot
+from fedbus.core.rules.site_stats import SiteStats
+from fedbus.core.rules.strategies import (
+    Buffer,
+    Buffered,
+    Evidence,
+    FedAsync,
+    Plan,
+    Share,
+    Strategy,
+    Sync,
+    strategy_of,
+)
+from fedbus.core.spec.jobspec import JobSpec
 
 LOCAL = {"steps": 1, "batch_size": 1, "learning_rate": 0.1}
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from fedbus.core.facts import Folded
-from fedbus.core.messages import UpdateId
-from fedbus.core.site_stats import SiteStats
-from fedbus.core.values import OUTLIER, newest_values
+from fedbus.core.protocol.messages import UpdateId
+from fedbus.core.rules.facts import Folded
+from fedbus.core.rules.site_stats import SiteStats
+from fedbus.core.rules.values import OUTLIER, newest_values
 
 
 def last(site: str, *, norm: float | None = 1.0, examples: int = 100, version: int = 0, at: float = 0.0) -> Folded:

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedbus.core import messages as m
-from fedbus.core import wire
+from fedbus.core.protocol import messages as m
+from fedbus.core.protocol import wire
 from fedbus.errors import DecodeError
 
 HEADERS = {"schema": 1}

@@ -21,14 +21,14 @@ from typing import Any
 import psutil
 import pytest
 
-from fedbus.bench.local import Daemon, LocalFederation, wait_until
-from fedbus.core.facts import Committed, Fact, Folded
-from fedbus.core.jobspec import JobSpec
+from fedbus.console.client import Client
+from fedbus.console.settings import PublisherSettings
+from fedbus.core.rules.facts import Committed, Fact, Folded
+from fedbus.core.spec.jobspec import JobSpec
+from fedbus.local.federation import Daemon, LocalFederation, wait_until
+from fedbus.store import history
 from fedbus.store.ledger import Ledger
 from fedbus.tasks.heart_disease import write_site_data
-from services.aggregator import history
-from services.publisher.client import Client
-from services.publisher.settings import PublisherSettings
 
 SOON = timedelta(seconds=30)
 TOO_LATE = ("the job is finishing", "the job is finished")

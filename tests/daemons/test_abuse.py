@@ -12,8 +12,8 @@ from fedbus.bench.abuse.cases import End
 from fedbus.bench.abuse.logins import site
 from fedbus.bench.figures import MIB
 from fedbus.bus import mail
-from fedbus.core import messages as m
-from fedbus.core.facts import Folded, Refused
+from fedbus.core.protocol import messages as m
+from fedbus.core.rules.facts import Folded, Refused
 
 ABUSES, DUPLICATES = 300, 2000
 

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import pytest
 
-from fedbus.bus.node_process import free_port
+from fedbus.broker.process import free_port
 from fedbus.tasks.heart_disease import write_site_data
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from fedbus.bench.local import LocalFederation, wait_until
+from fedbus.local.federation import LocalFederation, wait_until
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from fedbus.bench.local import LocalFederation
+from fedbus.local.federation import LocalFederation
 
 
 def test_a_broker_that_comes_back_empty_has_what_new_jobs_need(tmp_path: Path, make_house: Any) -> None:

@@ -9,13 +9,13 @@ from datetime import timedelta
 import pika
 import pytest
 
-from fedbus.bench.local import wait_until
 from fedbus.bus import mail
 from fedbus.bus.connection import Session
 from fedbus.bus.model_log import ModelLogReader
 from fedbus.bus.topology import updates_queue
-from fedbus.core.messages import VersionManifest
+from fedbus.core.protocol.messages import VersionManifest
 from fedbus.errors import NoSuchQueueError
+from fedbus.local.federation import wait_until
 from fedbus.store.ledger import Ledger
 
 SOON = timedelta(seconds=30)

@@ -10,7 +10,7 @@ import pika
 import pytest
 
 from fedbus.bench.abuse.logins import site
-from fedbus.bench.local import wait_until
+from fedbus.local.federation import wait_until
 
 HEADERS = {"schema": 1}
 SCORE = b'{"site":"hungary","job":"%s","version":1,"metrics":{"auc":NaN},"num_examples":1}'

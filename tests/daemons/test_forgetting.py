@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 
-from fedbus.bench.local import wait_until
+from fedbus.local.federation import wait_until
 from fedbus.store.ledger_schema import TABLES_OF_A_JOB
 
 SOON = timedelta(seconds=60)

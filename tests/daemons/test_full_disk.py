@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from fedbus.bench.local import wait_until
+from fedbus.local.federation import wait_until
 
 SOON = timedelta(seconds=60)
 

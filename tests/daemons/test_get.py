@@ -9,9 +9,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from fedbus.bench.local import wait_until
-from fedbus.core.jobspec import JobSpec
+from fedbus.core.spec.jobspec import JobSpec
 from fedbus.errors import FedbusError
+from fedbus.local.federation import wait_until
 
 SOON = timedelta(seconds=30)
 NUMEL = 1_700_000  # 6.8 MB: more than the parts that are under way at once

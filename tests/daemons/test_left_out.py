@@ -9,8 +9,8 @@ import pika
 import pytest
 from pika.exceptions import ChannelClosedByBroker, ConnectionClosedByBroker
 
-from fedbus.bench.local import wait_until
 from fedbus.bus import topology as t
+from fedbus.local.federation import wait_until
 
 HEADERS = {"schema": 1}
 

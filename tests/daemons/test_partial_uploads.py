@@ -9,12 +9,12 @@ import pytest
 
 from fedbus.bench.abuse.cases import frames, manifest_of
 from fedbus.bench.abuse.logins import site
-from fedbus.bench.local import wait_until
 from fedbus.bus import mail
 from fedbus.bus.connection import Session
 from fedbus.bus.publisher import Publisher
-from fedbus.core import messages as m
-from fedbus.core.layout import Layout
+from fedbus.core.protocol import messages as m
+from fedbus.core.protocol.layout import Layout
+from fedbus.local.federation import wait_until
 from fedbus.store.ledger import Ledger
 
 SOON = timedelta(seconds=30)

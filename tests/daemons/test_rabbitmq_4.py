@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from fedbus.bench.local import LocalFederation
-from fedbus.bus.node import PrivateNode
+from fedbus.broker.node import PrivateNode
+from fedbus.local.federation import LocalFederation
 
 PROGRAMS = Path("/var/cache/fedbus/rabbitmq-4/bin")
 AT_ONCE = timedelta(0)

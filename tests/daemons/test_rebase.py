@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from fedbus.bench.local import wait_until
+from fedbus.local.federation import wait_until
 
 SOON = timedelta(seconds=60)
 LIMIT = 40

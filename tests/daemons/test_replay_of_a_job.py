@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from fedbus.bench.local import wait_until
+from fedbus.local.federation import wait_until
 
 SOON = timedelta(seconds=30)
 KEEPING = {"keep_updates": 1, "checkpoint_interval_s": 0.3}

@@ -10,7 +10,7 @@ from typing import Any
 import pika
 import pytest
 
-from fedbus.core.messages import JobState
+from fedbus.core.protocol.messages import JobState
 
 REPLY_TO = "amq.rabbitmq.reply-to"
 ANSWER_WITHIN_S = 20.0

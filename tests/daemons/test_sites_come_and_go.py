@@ -10,7 +10,7 @@ from datetime import timedelta
 import psutil
 import pytest
 
-from fedbus.bench.local import Daemon, wait_until
+from fedbus.local.federation import Daemon, wait_until
 
 SOON = timedelta(seconds=30)
 PACED = {"step_delay_s": 0.05}  # a version takes a tenth of a second, so that there is time to come and go

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from fedbus.bench.figures import Row
-from fedbus.bench.local import LocalFederation
 from fedbus.bench.slow_link.line import LineSpec
 from fedbus.bench.slow_link.link import SlowLink
 from fedbus.bench.slow_link.namespace import TUN
 from fedbus.bench.slow_link.run import SlowPlan, figures, play
+from fedbus.local.federation import LocalFederation
 
 LINE = LineSpec(mbit=10, rtt_s=0.2, loss=0.02)
 PLAN = SlowPlan(line=LINE, seconds=8, cut_s=3, mib=0.25, near_train_s=1.0, far_train_s=0.2)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from fedbus.core.facts import Committed
+from fedbus.core.rules.facts import Committed
 
 
 def at(event):

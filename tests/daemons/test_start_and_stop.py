@@ -5,7 +5,7 @@ from __future__ import annotations
 import psutil
 import pytest
 
-from fedbus.bench.local import Daemon
+from fedbus.local.federation import Daemon
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_model
 
-from fedbus.bench.local import wait_until
+from fedbus.local.federation import wait_until
 
 from .conftest import QUICK_STATUS
 from .site_package.ward_tasks import Network

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from fedbus.bus.node_process import free_port
+from fedbus.broker.process import free_port
 from fedbus.tasks.heart_disease import write_site_data
 
 LONG = timedelta(minutes=3)  # five trainers are started, with pauses between

@@ -12,13 +12,20 @@ import numpy as np
 import pytest
 import torch
 
-from fedbus.core.aggregation import Aggregation, Arrival
-from fedbus.core.facts import Committed, Folded, Refused
-from fedbus.core.frames import Code
-from fedbus.core.jobspec import JobSpec
-from fedbus.core.layout import Layout, TensorSpec
-from fedbus.core.messages import Chunk, UpdateId
+from fedbus.aggregator.model import bodies
+from fedbus.aggregator.model.keeper import ModelKeeper
+from fedbus.core.protocol.frames import Code
+from fedbus.core.protocol.layout import Layout, TensorSpec
+from fedbus.core.protocol.messages import Chunk, UpdateId
+from fedbus.core.rules.aggregation import Aggregation, Arrival
+from fedbus.core.rules.facts import Committed, Folded, Refused
+from fedbus.core.spec.jobspec import JobSpec
 from fedbus.errors import StoreError
+from fedbus.replay.contributions import applied, groups_of
+from fedbus.replay.leave_out import LeftOut, leave_out
+from fedbus.replay.replay import Replay, jobs_with_params, record
+from fedbus.replay.verification import Verdict, verify
+from fedbus.store import history
 from fedbus.store.checkpoints import Checkpoints
 from fedbus.store.ledger import Ledger
 from fedbus.store.spool import Spool
@@ -26,12 +33,6 @@ from fedbus.store.state_reader import StateReader
 from fedbus.tensors import codec
 from fedbus.tensors.global_model import GlobalModel
 from fedbus.tensors.server_optimizer import make_server_optimizer
-from services.aggregator import bodies, history
-from services.aggregator.model_keeper import ModelKeeper
-from services.replay.contributions import applied, groups_of
-from services.replay.leave_out import LeftOut, leave_out
-from services.replay.replay import Replay, jobs_with_params, record
-from services.replay.verification import Verdict, verify
 
 LAYOUT = Layout.of(
     [

@@ -10,12 +10,12 @@ import pytest
 import typer
 from pydantic import ValidationError
 
+from fedbus.aggregator.settings import AggregatorSettings
 from fedbus.cli import commands
+from fedbus.console.settings import PublisherSettings
 from fedbus.errors import SettingsError
 from fedbus.runtime.settings import DaemonSettings
-from services.aggregator.settings import AggregatorSettings
-from services.publisher.settings import PublisherSettings
-from services.site.settings import SiteSettings
+from fedbus.site.settings import SiteSettings
 
 SECRET = "amqp://mercy:open-sesame@broker/fedbus"
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from fedbus.core.jobspec import JobSpec
+from fedbus.core.spec.jobspec import JobSpec
 from fedbus.simulation import Presence, SimulatedSite, constant
 from fedbus.training.run import Run
 from fedbus.training.task import Scores

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fedbus.core.frames import Code
+from fedbus.core.protocol.frames import Code
 from fedbus.errors import LayoutError
 from fedbus.simulation import Presence, SimulatedSite, Simulation, constant
 from fedbus.simulation.trainer import Trainer

@@ -6,7 +6,7 @@ import random
 from collections.abc import Iterator
 from statistics import fmean
 
-from fedbus.core.jobspec import JobSpec
+from fedbus.core.spec.jobspec import JobSpec
 from fedbus.simulation import Presence, SimulatedSite, Simulation, delays_of, site_names
 from fedbus.simulation.sites import make_tasks
 

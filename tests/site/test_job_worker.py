@@ -17,15 +17,15 @@ import pytest
 from fedbus.bus import mail
 from fedbus.bus.envelope import Envelope
 from fedbus.bus.model_log import Record
-from fedbus.core import messages as m
-from fedbus.core.frames import Code, build_frame
-from fedbus.core.jobspec import JobSpec
+from fedbus.core.protocol import messages as m
+from fedbus.core.protocol.frames import Code, build_frame
+from fedbus.core.spec.jobspec import JobSpec
 from fedbus.errors import ProtocolError, UnroutableError
+from fedbus.site.job import assignment
+from fedbus.site.job.worker import JobWorker
+from fedbus.site.settings import SiteSettings
 from fedbus.store.outbox import Outbox
 from fedbus.training import protocol as p
-from services.site import assignment
-from services.site.job_worker import JobWorker
-from services.site.settings import SiteSettings
 
 FRAME = build_frame(Code.FP32, 0, 10, [struct.pack("<10f", *range(10))])
 SPEC = JobSpec.parse(

@@ -8,9 +8,9 @@ import struct
 import pytest
 
 from fedbus.bus import mail
-from fedbus.core import messages as m
-from fedbus.core.frames import Code, build_frame
-from services.site.log_place import precedes
+from fedbus.core.protocol import messages as m
+from fedbus.core.protocol.frames import Code, build_frame
+from fedbus.site.job.log_place import precedes
 
 FRAME = build_frame(Code.FP32, 0, 10, [struct.pack("<10f", *range(10))])
 PART = m.Part(frames=1, body_bytes=len(FRAME))

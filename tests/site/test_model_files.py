@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from fedbus.core.frames import Code, build_frame
-from fedbus.core.messages import Chunk, Part, VersionManifest
+from fedbus.core.protocol.frames import Code, build_frame
+from fedbus.core.protocol.messages import Chunk, Part, VersionManifest
 from fedbus.errors import DecodeError
+from fedbus.site.job.model_files import ModelFiles, Step
 from fedbus.training.frames_file import read_frames
-from services.site.model_files import ModelFiles, Step
 
 LAYOUT = {"tensors": [["w", [40], "float32"]]}
 

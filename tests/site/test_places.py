@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from services.site import places
-from services.site.places import Places, Waiting, default_places, device_meant, device_of
+from fedbus.site import places
+from fedbus.site.places import Places, Waiting, default_places, device_meant, device_of
 
 
 def ask(at: Places, job: str, *, submitter: str = "ana", priority: int = 0, yielded: bool = False) -> Waiting:

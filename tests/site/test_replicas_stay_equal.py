@@ -13,16 +13,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from fedbus.core.frames import Code
-from fedbus.core.layout import Layout, TensorSpec
-from fedbus.core.messages import Chunk, Part, VersionManifest
+from fedbus.core.protocol.frames import Code
+from fedbus.core.protocol.layout import Layout, TensorSpec
+from fedbus.core.protocol.messages import Chunk, Part, VersionManifest
 from fedbus.errors import DecodeError
+from fedbus.site.job import assignment
+from fedbus.site.job.model_files import Held, ModelFiles, Step
 from fedbus.tensors.codec import decode_into_, encode
 from fedbus.tensors.digest import digest
 from fedbus.tensors.replica import Replica
 from fedbus.training.frames_file import read_frames
-from services.site import assignment
-from services.site.model_files import Held, ModelFiles, Step
 
 LAYOUT = Layout.of([TensorSpec(name=str(n), shape=(n,), dtype="float32") for n in (100, 9000)])
 OPERATIONS = 10_000

@@ -16,13 +16,13 @@ import pytest
 import structlog
 import torch
 
-from fedbus.bench.local import wait_until
-from fedbus.core.layout import Layout
+from fedbus.core.protocol.layout import Layout
+from fedbus.local.federation import wait_until
+from fedbus.site.job.trainer import Trainer, TrainerDiedError, start_trainer
 from fedbus.tensors.codec import decode_all_
 from fedbus.tensors.digest import digest
 from fedbus.training import protocol as p
 from fedbus.training.frames_file import read_frames
-from services.site.trainer import Trainer, TrainerDiedError, start_trainer
 
 STUB_TASKS = Path(__file__).parents[1] / "training" / "site_package"
 LIMIT = timedelta(seconds=60)
@@ -123,7 +123,7 @@ DAEMON = """
 import asyncio, sys
 from pathlib import Path
 from tests_of_trainer import load_initial
-from services.site.trainer import start_trainer
+from fedbus.site.job.trainer import start_trainer
 from fedbus.training import protocol as p
 
 async def main():

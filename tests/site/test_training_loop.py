@@ -14,21 +14,21 @@ from typing import Any
 import pytest
 import structlog
 
-from fedbus.core import messages as m
-from fedbus.core.frames import Code, build_frame
-from fedbus.core.jobspec import JobSpec
-from fedbus.core.seeds import training_seed
+from fedbus.core.job.seeds import training_seed
+from fedbus.core.protocol import messages as m
+from fedbus.core.protocol.frames import Code, build_frame
+from fedbus.core.spec.jobspec import JobSpec
 from fedbus.errors import DiskFullError
+from fedbus.site.job import loop as training_loop
+from fedbus.site.job.loop import TrainingLoop
+from fedbus.site.job.model_files import ModelFiles
+from fedbus.site.job.score_duty import ScoreDuty
+from fedbus.site.places import Places
+from fedbus.site.settings import SiteSettings
+from fedbus.site.trainer_errors import TrainerDiedError, TrainerFailedError
 from fedbus.store.outbox import Outbox
 from fedbus.training import protocol as p
 from fedbus.training.sayable import LONGEST_SAID
-from services.site import training_loop
-from services.site.model_files import ModelFiles
-from services.site.places import Places
-from services.site.score_duty import ScoreDuty
-from services.site.settings import SiteSettings
-from services.site.trainer_errors import TrainerDiedError, TrainerFailedError
-from services.site.training_loop import TrainingLoop
 
 LAYOUT = {"tensors": [["w", [10], "float32"]]}
 OPENED = p.Opened(device="cpu", layout_digest="1a", numel=10)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fedbus.core.messages import UpdateId
+from fedbus.core.protocol.messages import UpdateId
 from fedbus.errors import StoreError
 from fedbus.store.outbox import Entry, Outbox
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from fedbus.core.messages import UpdateId
+from fedbus.core.protocol.messages import UpdateId
 from fedbus.store.outbox import Outbox
 from fedbus.store.residuals import Source
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fedbus.core.messages import Chunk
+from fedbus.core.protocol.messages import Chunk
 from fedbus.errors import StoreError
 from fedbus.store.ledger import ChunkRow
 from fedbus.store.spool import Bodies, Spool

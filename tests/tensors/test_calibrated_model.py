@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 import torch
 
-from fedbus.core.aggregation import Aggregation
-from fedbus.core.facts import Arrival, Committed, Fact, Folded
-from fedbus.core.frames import Code
-from fedbus.core.jobspec import JobSpec
-from fedbus.core.layout import Layout, TensorSpec
-from fedbus.core.messages import UpdateId
+from fedbus.core.protocol.frames import Code
+from fedbus.core.protocol.layout import Layout, TensorSpec
+from fedbus.core.protocol.messages import UpdateId
+from fedbus.core.rules.aggregation import Aggregation
+from fedbus.core.rules.facts import Arrival, Committed, Fact, Folded
+from fedbus.core.spec.jobspec import JobSpec
 from fedbus.tensors.codec import encode
 from fedbus.tensors.global_model import GlobalModel
 from fedbus.tensors.server_optimizer import make_server_optimizer

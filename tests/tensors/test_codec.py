@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fedbus.core.frames import Code, FrameHeader
-from fedbus.core.layout import Layout, TensorSpec
+from fedbus.core.protocol.frames import Code, FrameHeader
+from fedbus.core.protocol.layout import Layout, TensorSpec
 from fedbus.errors import DecodeError, LayoutError
 from fedbus.tensors.blocks import BLOCK, TILE
 from fedbus.tensors.codec import (

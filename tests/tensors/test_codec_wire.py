@@ -13,8 +13,8 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedbus.core.frames import HEADER_BYTES, MAX_COUNT, Code, FrameHeader, build_frame
-from fedbus.core.layout import Layout, TensorSpec
+from fedbus.core.protocol.frames import HEADER_BYTES, MAX_COUNT, Code, FrameHeader, build_frame
+from fedbus.core.protocol.layout import Layout, TensorSpec
 from fedbus.errors import DecodeError
 from fedbus.tensors.blocks import BLOCK, Recipe, Workspace
 from fedbus.tensors.codec import decode_fold_, decode_into_, encode

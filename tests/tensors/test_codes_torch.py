@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from fedbus.core.frames import Code
-from fedbus.core.layout import Layout, TensorSpec
+from fedbus.core.protocol.frames import Code
+from fedbus.core.protocol.layout import Layout, TensorSpec
 from fedbus.errors import DecodeError
 from fedbus.tensors import codes, codes_torch
 from fedbus.tensors.blocks import BLOCK, U8, Recipe, Workspace, tiles

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from fedbus.core.frames import Code
-from fedbus.core.layout import Layout, TensorSpec
+from fedbus.core.protocol.frames import Code
+from fedbus.core.protocol.layout import Layout, TensorSpec
 from fedbus.tensors.codec import decode_all_, encode
 from fedbus.tensors.feedback import ErrorFeedback
 from fedbus.tensors.secant import Distortion

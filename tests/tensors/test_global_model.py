@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from fedbus.core.facts import Committed, Folded
-from fedbus.core.frames import Code, FrameHeader
-from fedbus.core.jobspec import ServerOptimizerSpec
-from fedbus.core.layout import Layout, TensorSpec
-from fedbus.core.messages import UpdateId
+from fedbus.core.protocol.frames import Code, FrameHeader
+from fedbus.core.protocol.layout import Layout, TensorSpec
+from fedbus.core.protocol.messages import UpdateId
+from fedbus.core.rules.facts import Committed, Folded
+from fedbus.core.spec.jobspec import ServerOptimizerSpec
 from fedbus.errors import DecodeError, LayoutError
 from fedbus.tensors.codec import encode
 from fedbus.tensors.global_model import GlobalModel

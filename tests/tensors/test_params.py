@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fedbus.core.layout import Kind
+from fedbus.core.protocol.layout import Kind
 from fedbus.errors import LayoutError
 from fedbus.tensors.params import flatten, layout_of, load_params_, staying, unflatten
 

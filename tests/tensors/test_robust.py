@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from fedbus.core.frames import Code
-from fedbus.core.layout import Layout, TensorSpec
+from fedbus.core.protocol.frames import Code
+from fedbus.core.protocol.layout import Layout, TensorSpec
 from fedbus.errors import DecodeError
 from fedbus.tensors.codec import decode_all_, encode
 from fedbus.tensors.robust import SLAB, Slot, gram, mean_, median_, trimmed_mean_

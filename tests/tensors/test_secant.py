@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from fedbus.core.layout import Kind, Layout, TensorSpec
+from fedbus.core.protocol.layout import Kind, Layout, TensorSpec
 from fedbus.tensors.secant import LEAST_SENT, MOST_SAMPLES, Distortion, SecantProbe
 
 

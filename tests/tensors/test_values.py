@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from fedbus.core.aggregation import Aggregation
-from fedbus.core.facts import Arrival, Folded
-from fedbus.core.frames import Code
-from fedbus.core.jobspec import JobSpec
-from fedbus.core.layout import VALUE_FRAME, Kind, Layout, TensorSpec
-from fedbus.core.messages import UpdateId
+from fedbus.core.protocol.frames import Code
+from fedbus.core.protocol.layout import VALUE_FRAME, Kind, Layout, TensorSpec
+from fedbus.core.protocol.messages import UpdateId
+from fedbus.core.rules.aggregation import Aggregation
+from fedbus.core.rules.facts import Arrival, Folded
+from fedbus.core.spec.jobspec import JobSpec
 from fedbus.errors import DecodeError
 from fedbus.tensors.codec import changed_values, encode
 from fedbus.tensors.feedback import ErrorFeedback

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from fedbus.core.layout import Layout, TensorSpec
+from fedbus.core.protocol.layout import Layout, TensorSpec
 from fedbus.training.finite import not_finite_error
 from fedbus.training.losses import SCAN_EVERY, Losses
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from fedbus.core.frames import Code, build_frame
+from fedbus.core.protocol.frames import Code, build_frame
 from fedbus.errors import DecodeError
 from fedbus.training.frames_file import read_frames, write_frames
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from fedbus.core.layout import Layout, TensorSpec
+from fedbus.core.protocol.layout import Layout, TensorSpec
 from fedbus.errors import ContractError, DataError, LayoutError, StoreError
 from fedbus.tasks.heart_disease_data import read_patients
 from fedbus.training.kept import KeptTensors

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from fedbus.core.frames import Code
-from fedbus.core.layout import Kind, Layout
+from fedbus.core.protocol.frames import Code
+from fedbus.core.protocol.layout import Kind, Layout
 from fedbus.errors import DataError, LayoutError, ProtocolError, TaskError
 from fedbus.tensors import codec
 from fedbus.tensors.digest import digest

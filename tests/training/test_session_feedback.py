@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fedbus.core.layout import Layout
+from fedbus.core.protocol.layout import Layout
 from fedbus.tensors import codec
 from fedbus.tensors.digest import digest
 from fedbus.tensors.secant import SecantProbe

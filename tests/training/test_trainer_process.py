@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 
-from fedbus.core.layout import Layout
+from fedbus.core.protocol.layout import Layout
 from fedbus.tasks.heart_disease_data import write_site_data
 from fedbus.tensors.codec import decode_all_
 from fedbus.tensors.digest import digest

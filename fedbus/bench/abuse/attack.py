@@ -25,8 +25,8 @@ from fedbus.bus.connection import Session
 from fedbus.bus.declare import ready_messages
 from fedbus.bus.envelope import Envelope
 from fedbus.bus.publisher import Publisher
-from fedbus.core import messages as m
-from fedbus.core.layout import Layout
+from fedbus.core.protocol import messages as m
+from fedbus.core.protocol.layout import Layout
 from fedbus.errors import FedbusError, UnroutableError
 from fedbus.store.ledger import DECIDED, Ledger
 from fedbus.store.state_reader import LedgerReader

@@ -27,10 +27,10 @@ from fedbus.bench.abuse.logins import Site
 from fedbus.bench.abuse.said import said
 from fedbus.bus import mail
 from fedbus.bus.envelope import Envelope, Headers
-from fedbus.core import messages as m
-from fedbus.core import wire
-from fedbus.core.frames import HEADER_BYTES, Code, build_frame
-from fedbus.core.layout import Layout
+from fedbus.core.protocol import messages as m
+from fedbus.core.protocol import wire
+from fedbus.core.protocol.frames import HEADER_BYTES, Code, build_frame
+from fedbus.core.protocol.layout import Layout
 from fedbus.tensors import codec
 
 BOMB_BYTES = 1 << 30

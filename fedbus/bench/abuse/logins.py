@@ -12,7 +12,7 @@ from fedbus.bus import topology as t
 from fedbus.bus.connection import Session
 from fedbus.bus.consumer import Consumer
 from fedbus.bus.publisher import Publisher
-from fedbus.core import messages as m
+from fedbus.core.protocol import messages as m
 
 PREFETCH = 64
 LEASE_S = 10.0

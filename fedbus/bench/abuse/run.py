@@ -10,10 +10,10 @@ from pathlib import Path
 from fedbus.bench.abuse.attack import CHUNK_BYTES, Outcome, Target, attack
 from fedbus.bench.abuse.cases import End
 from fedbus.bench.figures import MIB, Row, lines_of, row
-from fedbus.bench.local import LocalFederation
-from fedbus.core.jobspec import JobSpec
-from services.publisher.client import Client
-from services.publisher.settings import PublisherSettings
+from fedbus.console.client import Client
+from fedbus.console.settings import PublisherSettings
+from fedbus.core.spec.jobspec import JobSpec
+from fedbus.local.federation import LocalFederation
 
 TRAINS, WORKS, ATTACKS = "mercy", "ucsf", "mallory"
 GROWTH_GOAL_MIB = 64

@@ -12,7 +12,7 @@ from functools import partial
 
 from fedbus.bus import mail
 from fedbus.bus.envelope import Envelope
-from fedbus.core import messages as m
+from fedbus.core.protocol import messages as m
 
 UNKNOWN_JOBS = 3000
 METRICS = 2000

@@ -22,11 +22,11 @@ from fedbus.bench.chaos.evidence import receipts_in
 from fedbus.bench.chaos.plan import AGGREGATOR, Act, Deed
 from fedbus.bench.chaos.proxy import Backstage, Proxy
 from fedbus.bench.chaos.stage import Stage
-from fedbus.bench.local import Daemon
-from fedbus.bus.node_process import ProcessId
+from fedbus.broker.process import ProcessId
 from fedbus.bus.topology import models_stream
-from fedbus.core.messages import Receipt
+from fedbus.core.protocol.messages import Receipt
 from fedbus.errors import FedbusError
+from fedbus.local.federation import Daemon
 from fedbus.store.state_reader import StateReader
 
 SLOW_BYTES_PER_S = 200_000.0

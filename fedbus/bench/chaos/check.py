@@ -19,8 +19,8 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import assert_never
 
-from fedbus.core.facts import Committed, Fact, Folded, Refused
-from fedbus.core.messages import JobState, Outcome
+from fedbus.core.protocol.messages import JobState, Outcome
+from fedbus.core.rules.facts import Committed, Fact, Folded, Refused
 
 # A trainer imports torch first, perhaps beside others on a busy machine.
 GRACE_S = 25.0

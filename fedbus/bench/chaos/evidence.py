@@ -8,11 +8,11 @@ from typing import Any
 
 from fedbus.bench.chaos.check import LedgerRecord, SiteRecord
 from fedbus.bench.figures import Logged, lines_of, time_of
-from fedbus.core import events
-from fedbus.core.messages import Outcome, Receipt
+from fedbus.core.protocol import events
+from fedbus.core.protocol.messages import Outcome, Receipt
 from fedbus.errors import FedbusError, StoreError
+from fedbus.store import history
 from fedbus.store.state_reader import StateReader
-from services.aggregator import history
 
 
 def lines(daemons: Iterable[Logged], job: str, event: str) -> list[dict[str, Any]]:
@@ -74,7 +74,7 @@ def replay_failures(state_dir: Path, job: str) -> list[str]:
     """What of a replay from version 0 is not bit-identical to the checkpoints; bodies must have been kept."""
     import torch
 
-    from services.replay.verification import verify
+    from fedbus.replay.verification import verify
 
     torch.set_num_threads(1)  # as the aggregator does
     with StateReader(state_dir) as state:

@@ -26,11 +26,11 @@ from fedbus.bench.chaos.report import Found
 from fedbus.bench.chaos.run import ENDS_WITHIN, SOON, Tell, ask, examine, job_spec, over, submit, workspace
 from fedbus.bench.chaos.stage import Stage
 from fedbus.bench.figures import Row, row, time_of
-from fedbus.bench.interrupts import Interrupts
-from fedbus.bench.local import Daemon, LocalFederation, wait_until
-from fedbus.core import events
-from fedbus.core.messages import JobState
+from fedbus.core.protocol import events
+from fedbus.core.protocol.messages import JobState
 from fedbus.errors import FedbusError
+from fedbus.local.federation import Daemon, LocalFederation, wait_until
+from fedbus.local.interrupts import Interrupts
 from fedbus.runtime.faults import Point
 
 STEADY, VICTIM = "site-a", "site-b"

@@ -1,6 +1,6 @@
 """The machine of a daemon, and what can be wrong with it: its clock, its storage, the disk of its log.
 
-`python -m fedbus.bench.chaos.machine FILE FOLDER MODULE` runs a daemon there. FILE holds the troubles of the moment,
+`python -m fedbus.bench.chaos.machine FILE FOLDER MODULE ...` runs a daemon. FILE holds the troubles of the moment,
 shared memory that the stage writes and the process reads; FOLDER is the storage that hangs.
 
 clock      `time.time` is so many seconds ahead, from one moment to the next: a step, as an operator or NTP makes it

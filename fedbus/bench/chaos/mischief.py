@@ -23,7 +23,7 @@ from fedbus.bus.envelope import Envelope, Headers
 from fedbus.bus.model_log import ModelLogReader, Start
 from fedbus.bus.publisher import Publisher
 from fedbus.bus.topology import MODELS, models_key
-from fedbus.core import messages as m
+from fedbus.core.protocol import messages as m
 
 TIMES = 2
 QUIET_S = 0.5

@@ -13,8 +13,8 @@ from fedbus.bench.chaos.acts import Done
 from fedbus.bench.chaos.check import LedgerRecord, SiteRecord
 from fedbus.bench.chaos.plan import AGGREGATOR, Act
 from fedbus.bench.figures import Row, row
-from fedbus.core.facts import Refused
-from fedbus.core.messages import JobState
+from fedbus.core.protocol.messages import JobState
+from fedbus.core.rules.facts import Refused
 
 LOST, DOUBLE = "updates lost", "updates not counted exactly once"
 

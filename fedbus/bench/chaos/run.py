@@ -32,16 +32,16 @@ from fedbus.bench.chaos.proxy import Backstage
 from fedbus.bench.chaos.report import Found, Outcome, judge
 from fedbus.bench.chaos.stage import Stage, Surprise
 from fedbus.bench.figures import time_of
-from fedbus.bench.interrupts import Interrupts
-from fedbus.bench.local import Daemon, LocalFederation
-from fedbus.core import events
-from fedbus.core.jobspec import JobSpec
-from fedbus.core.messages import JobState
+from fedbus.console.client import Client
+from fedbus.console.settings import LOGIN, PublisherSettings
+from fedbus.core.protocol import events
+from fedbus.core.protocol.messages import JobState
+from fedbus.core.spec.jobspec import JobSpec
 from fedbus.errors import FedbusError, SettingsError
+from fedbus.local.federation import Daemon, LocalFederation
+from fedbus.local.interrupts import Interrupts
 from fedbus.store.spool import Bodies
 from fedbus.store.state_reader import StateReader
-from services.publisher.client import Client
-from services.publisher.settings import LOGIN, PublisherSettings
 
 # A pause in each training: sites differ ninefold, and kills land in training as well as between chunks.
 PACES_S = {"site-a": 0.1, "site-b": 0.25, "site-c": 0.5, "site-d": 0.9}

@@ -15,8 +15,8 @@ from fedbus.bench.chaos import machine
 from fedbus.bench.chaos.machine import Machine
 from fedbus.bench.chaos.plan import AGGREGATOR, BROKER
 from fedbus.bench.chaos.proxy import Backstage, Proxy
-from fedbus.bench.local import Daemon, LocalFederation
-from fedbus.bus.node_process import free_port
+from fedbus.broker.process import free_port
+from fedbus.local.federation import Daemon, LocalFederation
 
 Settings = Mapping[str, object]
 

@@ -18,9 +18,9 @@ from pathlib import Path
 from fedbus.bench import jobs
 from fedbus.bench.chaos.evidence import ledger_record
 from fedbus.bench.figures import MIB, Row, lines_of, row, time_of
-from fedbus.bench.local import Daemon, LocalFederation, wait_until
 from fedbus.bench.slow_link.line import LineSpec
 from fedbus.bench.slow_link.link import SlowLink
+from fedbus.local.federation import Daemon, LocalFederation, wait_until
 
 NEAR, FAR = "site-a", "site-b"
 PLAIN_SAMPLES = 3

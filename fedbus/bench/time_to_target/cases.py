@@ -16,7 +16,7 @@ from typing import Any
 
 from fedbus.bench.time_to_target.rules import rule_of
 from fedbus.bench.time_to_target.scenarios import SCENARIOS, TROUBLES, Scenario
-from fedbus.core.jobspec import JobSpec
+from fedbus.core.spec.jobspec import JobSpec
 from fedbus.simulation import Point, Presence, SimulatedSite, Simulation, delays_of, site_names
 from fedbus.simulation.sites import make_tasks
 from fedbus.training.task import Task

@@ -22,7 +22,7 @@ from fedbus.bench.time_to_target.plan import Plan, Setting, Summary, best_etas, 
 from fedbus.bench.time_to_target.pool import Pool
 from fedbus.bench.time_to_target.rules import ETAS, rule_of
 from fedbus.bench.time_to_target.scenarios import LATE_AT_S
-from fedbus.core.jobspec_sections import RobustKind
+from fedbus.core.spec.sections import RobustKind
 
 NO_KNOB = 1.3
 SLOWER = 1.1

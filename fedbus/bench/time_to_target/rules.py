@@ -1,6 +1,6 @@
 """The rules under comparison by name: ours, textbook, peers. Each says what its one knob means and its grid.
 
-What lives here: names and settings. What may not: arithmetic (see `references`, `peers`, `core.strategies`).
+What lives here: names and settings. What may not: arithmetic (see `references`, `peers`, `core.rules.strategies`).
 
 Every rule has a grid of the same number of points, and its row is the best of them; `auto` has no knob. The knob is
 the server's learning rate for everybody but the rules that mix models, whose alpha is at most 1: theirs covers what
@@ -16,7 +16,7 @@ from typing import Any, Literal, get_args
 from fedbus.bench.time_to_target import peers
 from fedbus.bench.time_to_target.references import ModelMixing
 from fedbus.bench.time_to_target.scenarios import Scenario
-from fedbus.core.jobspec_sections import RobustKind, least_sites
+from fedbus.core.spec.sections import RobustKind, least_sites
 from fedbus.errors import SettingsError
 from fedbus.simulation import ForeignRule
 

@@ -1,0 +1,5 @@
+"""`python -m fedbus`: the command line."""
+
+from fedbus.cli.app import main
+
+main()

@@ -1,0 +1,1 @@
+"""What people and sites ask and say."""

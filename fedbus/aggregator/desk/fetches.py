@@ -1,0 +1,157 @@
+"""Params that submitters fetch: opened once, then asked for part by part, each part a message of its own.
+
+Whoever fetches asks for the next parts when earlier ones have come, so that no more than it has asked for is under way,
+and it may ask for MOST_ASKED at once. Nothing is written, nothing of a model is kept in memory but the parts that are
+being sent. A fetch that has got every part, or asks for none for IDLE_S, lets its file go.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import secrets
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from fedbus.aggregator.desk import requests
+from fedbus.aggregator.job.kept_versions import open_version
+from fedbus.aggregator.model.params_bytes import ParamsBytes
+from fedbus.aggregator.trouble import words
+from fedbus.aggregator.workers import Worker
+from fedbus.bus.envelope import Envelope
+from fedbus.bus.publisher import Publisher
+from fedbus.bus.rpc import reply
+from fedbus.core.protocol import wire
+from fedbus.core.protocol.limits import MOST_INT
+from fedbus.errors import Problem, StoreError
+from fedbus.store.ledger import JobRow
+
+PART_BYTES = 1 << 20
+MOST_ASKED = 8
+MOST_AT_ONCE = 4
+"""So many parts are in memory, of all fetches."""
+MOST_FETCHES = 16
+IDLE_S = 60.0
+
+log = structlog.get_logger()
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Fetch:
+    """Params that `login` is fetching; `asked` counts the parts that are being sent."""
+
+    login: str
+    params: ParamsBytes
+    last_asked: float
+    asked: int = 0
+    sent_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """A part that is to be sent."""
+
+    fetch: Fetch
+    offset: int
+
+
+class Fetches:
+    """`folder` is that of all jobs; `worker` reads the files, `publisher` sends the parts."""
+
+    def __init__(
+        self, folder: Path, *, worker: Worker, publisher: Publisher, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._folder = folder
+        self._worker = worker
+        self._publisher = publisher
+        self._clock = clock
+        self._fetches: dict[str, Fetch] = {}
+        self._room = asyncio.Semaphore(MOST_AT_ONCE)
+
+    async def begin(self, row: JobRow, wanted: object, login: str) -> dict[str, Any]:
+        """Open a version; the answer says which it is, its size and how to ask for its parts."""
+        await self.drop_idle()
+        if len(self._fetches) >= MOST_FETCHES:
+            message = f"{MOST_FETCHES} fetches are under way, more are not served at once: fetch again in a minute"
+            return requests.rejected(Problem(path="", message=message))
+        try:
+            version, params = await self._worker(open_version, self._folder / row.job, row, wanted)
+        except StoreError as exc:
+            return requests.rejected(Problem(path="version", message=str(exc)))
+        name = secrets.token_hex(16)
+        self._fetches[name] = Fetch(login=login, params=params, last_asked=self._clock())
+        size = params.size_bytes
+        return {"params": {"of": name, "version": version, "size_bytes": size, "part_bytes": PART_BYTES}}
+
+    def take(self, body: Mapping[str, Any], login: str) -> Part | dict[str, Any]:
+        """The part that is asked for, to be given to `send`; a rejection when it cannot be had."""
+        fetch, offset = self._fetches.get(str(body.get("of"))), body.get("offset")
+        if fetch is None or fetch.login != login:
+            message = f"no such fetch: it was idle for {IDLE_S:.0f} s, or the aggregator was started anew; fetch again"
+            return requests.rejected(Problem(path="of", message=message))
+        if type(offset) is not int or not 0 <= offset < min(fetch.params.size_bytes, MOST_INT):
+            message = f"offset: expected a byte of the file, 0 to {fetch.params.size_bytes - 1}"
+            return requests.rejected(Problem(path="offset", message=message))
+        if fetch.asked >= MOST_ASKED:
+            message = f"ask for at most {MOST_ASKED} parts at once"
+            return requests.rejected(Problem(path="", message=message))
+        fetch.asked += 1
+        fetch.last_asked = self._clock()
+        return Part(fetch=fetch, offset=offset)
+
+    async def send(self, asked: Envelope, part: Part) -> None:
+        """Answer with a part, or with what went wrong."""
+        fetch = part.fetch
+        try:
+            async with self._room:
+                data = await self._worker(fetch.params.read, part.offset, PART_BYTES)
+                headers = {"digest": part_digest(data)}
+                await reply(
+                    self._publisher,
+                    asked,
+                    data,
+                    type="part",
+                    content_type="application/octet-stream",
+                    headers=headers,
+                )
+            fetch.sent_bytes += len(data)
+        except Exception as exc:
+            log.exception("part-not-sent", offset=part.offset)
+            answer = requests.rejected(Problem(path="", message=f"the aggregator could not read it: {words(exc)}"))
+            await reply(self._publisher, asked, wire.to_json(answer), type="answer")
+        finally:
+            fetch.asked -= 1
+            fetch.last_asked = self._clock()
+        if fetch.sent_bytes >= fetch.params.size_bytes:
+            await self._drop([fetch])
+
+    async def watch(self) -> None:
+        """Let go what nobody fetches any more, for ever."""
+        try:
+            while True:
+                await asyncio.sleep(IDLE_S / 4)
+                await self.drop_idle()
+        finally:
+            for fetch in self._fetches.values():
+                fetch.params.close()
+
+    async def drop_idle(self) -> None:
+        """Let go what nobody has asked for a part of for IDLE_S."""
+        since = self._clock() - IDLE_S
+        await self._drop([f for f in self._fetches.values() if not f.asked and f.last_asked < since])
+
+    async def _drop(self, fetches: list[Fetch]) -> None:
+        gone = [name for name, fetch in self._fetches.items() if fetch in fetches and not fetch.asked]
+        for name in gone:
+            fetch = self._fetches.pop(name)
+            await self._worker(fetch.params.close)
+
+
+def part_digest(data: bytes) -> str:
+    """What comes with a part, so that its receiver sees whether it is whole."""
+    return hashlib.blake2b(data, digest_size=16).hexdigest()

@@ -1,0 +1,213 @@
+"""Where submitters are served: job specs, aborts and queries from `fedbus.jobs`, see `requests` for what they say.
+
+A request is acknowledged after its answer was given; a job is in the ledger before it is accepted. A request that comes
+twice is answered twice and done once: the message id of a submit names its job. What cannot be answered for one job, or
+goes wrong in one request, stops no other; a login that asks for more work than ASK_RATE allows is told so instead.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import secrets
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import structlog
+
+from fedbus.aggregator.desk import curve, requests, views
+from fedbus.aggregator.desk.fetches import Fetches, Part
+from fedbus.aggregator.desk.forgetting import Forgetting, NotOverError
+from fedbus.aggregator.incoming.allowance import Allowance
+from fedbus.aggregator.job.prospects import unknown_sites
+from fedbus.aggregator.job.runner import JobRunner
+from fedbus.aggregator.tools import Tools
+from fedbus.aggregator.trouble import words
+from fedbus.bus import topology as t
+from fedbus.bus.connection import Session
+from fedbus.bus.consumer import Consumer, Delivery
+from fedbus.bus.envelope import Envelope
+from fedbus.bus.publisher import Publisher
+from fedbus.bus.rpc import reply
+from fedbus.core.protocol import events, wire
+from fedbus.core.protocol.limits import MOST_NAME, plain
+from fedbus.core.protocol.messages import JobState
+from fedbus.core.spec.text import MAX_TEXT_BYTES
+from fedbus.errors import IdTakenError, JobSpecError, Problem, StoreError
+from fedbus.store.ledger import JobRow
+
+REQUESTS_PREFETCH = 8
+# A script that asks again as soon as it is answered asks some hundred times a second. A submit makes queues; a list of
+# jobs is read whole.
+ASK_RATE, ASK_BURST = 500.0, 2000.0
+SUBMIT_COST = 20.0
+COST_OF_A_JOB = 0.02
+OF_A_JOB = ("job", "params", "history")
+
+log = structlog.get_logger()
+
+
+class FrontDesk:
+    """`runners` are the jobs that have not ended, by id; `start_job` makes a new one run."""
+
+    def __init__(
+        self,
+        *,
+        tools: Tools,
+        runners: Mapping[str, JobRunner],
+        start_job: Callable[[JobRow], None],
+        forgetting: Forgetting,
+        publisher: Publisher,
+        fetches: Fetches,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._tools = tools
+        self._runners = runners
+        self._start_job = start_job
+        self._forgetting = forgetting
+        self._publisher = publisher
+        self._fetches = fetches
+        self._clock = clock
+        self._asking = Allowance(rate=ASK_RATE, burst=ASK_BURST)
+        self._listed = 0
+
+    async def serve(self, session: Session) -> None:
+        """Answer requests for ever."""
+        consumer = Consumer(session, t.JOBS, prefetch=REQUESTS_PREFETCH, most_bytes=MAX_TEXT_BYTES)
+        async with consumer as deliveries, asyncio.TaskGroup() as group:
+            group.create_task(self._fetches.watch(), name="fetches")
+            async for delivery in deliveries:
+                answer = await self.answer(delivery)
+                if isinstance(answer, Part):  # it takes as long as a slow line does, others are served meanwhile
+                    await delivery.ack()
+                    group.create_task(self._fetches.send(delivery.envelope, answer), name="part")
+                    continue
+                await reply(self._publisher, delivery.envelope, wire.to_json(answer), type="answer")
+                await delivery.ack()
+
+    async def answer(self, delivery: Delivery) -> dict[str, Any] | Part:
+        """What is to be answered, whatever was asked; a part is to be sent."""
+        try:
+            return await self._answer(delivery)
+        except JobSpecError as exc:
+            return requests.rejected(*exc.problems)
+        except NotOverError as exc:
+            return requests.rejected(Problem(path="job", message=str(exc)))
+        except Exception as exc:
+            log.exception("request", key=delivery.envelope.routing_key)
+            message = f"the aggregator could not do it: {words(exc)}; its log says more"
+            return requests.rejected(Problem(path="", message=message))
+
+    async def _answer(self, delivery: Delivery) -> dict[str, Any] | Part:
+        envelope = delivery.envelope
+        if (problem := self._problem(envelope)) is not None:
+            return requests.rejected(problem)
+        match envelope.routing_key.split("."):
+            case ["submit", _]:
+                return await self._submit(delivery)
+            case ["abort", job] if requests.body_of(envelope).get("forget") is True:
+                return {"forgotten": {"job": job, "disk_bytes": await self._forgetting.forget(job)}}
+            case ["abort", job]:
+                return self._abort(job, requests.body_of(envelope).get("reason"), envelope.user_id or "")
+            case ["query"]:
+                return await self._query(requests.body_of(envelope), envelope.user_id or "")
+            case _:
+                message = f"expected submit.<user>, abort.<job> or query, got {envelope.routing_key!r}"
+                return requests.rejected(Problem(path="routing key", message=message))
+
+    def _problem(self, envelope: Envelope) -> Problem | None:
+        """Why a request is not looked at."""
+        if not envelope.user_id:
+            message = "set the AMQP property user_id to your login: fedbus keeps who submitted what"
+            return Problem(path="user_id", message=message)
+        if envelope.copied:
+            message = "leave out the headers CC and BCC: a request goes where its one key says"
+            return Problem(path="headers", message=message)
+        if not self._asking.take(envelope.user_id, self._cost(envelope), now=self._clock()):
+            message = f"login {envelope.user_id} asks too much at once: ask again in a second, and less often"
+            return Problem(path="", message=message)
+        return None
+
+    def _cost(self, envelope: Envelope) -> float:
+        if envelope.routing_key.startswith("submit."):
+            return SUBMIT_COST
+        return 1.0 if requests.is_part(envelope) else 1.0 + COST_OF_A_JOB * self._listed
+
+    async def _submit(self, delivery: Delivery) -> dict[str, Any]:
+        spec, envelope = requests.spec_of(delivery.envelope), delivery.envelope
+        wanted = requests.wanted_id(envelope)
+        message_id = envelope.message_id or wanted or secrets.token_hex(8)
+        try:
+            job = await self._tools.store(
+                self._tools.ledger.add_job,
+                wanted or requests.job_id(spec, message_id),
+                spec.to_dict(),
+                message_id=message_id,
+                submitted_by=envelope.user_id or "",
+                state=str(JobState.SUBMITTED),
+                at=time.time(),
+            )
+        except IdTakenError as exc:
+            return requests.rejected(Problem(path="job", message=f"{exc}: submit it under another id"))
+        row = await self._tools.store(self._tools.ledger.job, job)
+        if row is None:
+            raise StoreError(f"job {job} is not in the ledger, where it was just written")
+        if row.spec != spec.to_dict() or row.submitted_by != envelope.user_id or (wanted or job) != job:
+            what = "spec" if row.spec != spec.to_dict() else "login or id"
+            message = f"{message_id!r} was used before, for {job} with another {what}: give each submit its own id"
+            return requests.rejected(Problem(path="message_id", message=message))
+        if job not in self._runners and not JobState(row.state).ended:
+            self._start_job(row)
+            text = f"{envelope.user_id} submitted task {spec.task}"
+            await self._tools.announcer.event(events.JOB_SUBMITTED, job, text)
+        notes = list((await unknown_sites(spec.sites or (), self._tools)).values())
+        return {"accepted": {"job": job} | ({"notes": notes} if notes else {})}
+
+    def _abort(self, job: str, reason: object, user: str) -> dict[str, Any]:
+        runner = self._runners.get(job)
+        if runner is None:
+            running = ", ".join(sorted(self._runners)) or "none"
+            message = f"no running job {job!r}; running jobs: {running}"
+            return requests.rejected(Problem(path="job", message=message))
+        runner.abort(f"aborted by {user}" + (f": {plain(str(reason))}" if reason else ""))
+        return {"aborted": {"job": job}}
+
+    async def _query(self, body: Any, login: str) -> dict[str, Any] | Part:
+        what, wanted = body.get("what", "jobs"), body.get("job")
+        if what == "part":
+            return self._fetches.take(body, login)
+        if what == "sites":
+            return {"sites": [views.site_line(view) for view in self._tools.membership.views()]}
+        if what == "ended":
+            return {"ended": [dataclasses.asdict(one) for one in await self._forgetting.ended()]}
+        read = self._tools.compute  # beside the writes, which must not wait for who looks on
+        rows = await read(self._tools.ledger.jobs)
+        self._listed = len(rows)
+        if what == "jobs":
+            return {"jobs": [self._line(row) for row in rows]}
+        row = next((r for r in rows if r.job == wanted), None)
+        of_a_job = what in OF_A_JOB
+        if not of_a_job or row is None:
+            known = ", ".join(r.job for r in rows[-5:]) or "none"
+            said = plain(repr(wanted if of_a_job else what), MOST_NAME)
+            message = f"no job {said}; newest jobs: {known}" if of_a_job else f"no query {said}"
+            return requests.rejected(Problem(path=plain(str(what), MOST_NAME), message=message))
+        return await self._of_job(what, row, body, login)
+
+    async def _of_job(self, what: str, row: JobRow, body: Any, login: str) -> dict[str, Any]:
+        ledger, read = self._tools.ledger, self._tools.compute
+        if what == "params":
+            return await self._fetches.begin(row, body.get("version", "last"), login)
+        if what == "history":
+            return await read(curve.answer, ledger, row, body.get("after", curve.BEFORE_ALL))
+        went_wrong = await read(views.went_wrong, ledger, row.job)
+        return {"job": views.job_detail(row, self._runners.get(row.job), self._tools.membership, went_wrong)}
+
+    def _line(self, row: JobRow) -> dict[str, Any]:
+        """One job of the list; one that cannot be shown must not hide the others."""
+        try:
+            return views.job_line(row, self._runners.get(row.job), self._tools.membership)
+        except Exception as exc:
+            log.exception("job-not-shown", job=row.job)
+            return views.job_line(row, None, self._tools.membership) | {"says": f"cannot be shown: {words(exc)}"}

@@ -1,0 +1,162 @@
+"""What the aggregator answers to queries: jobs, one job, sites, as JSON-able data."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from typing import Any
+
+from fedbus.aggregator.job.result import site_numbers
+from fedbus.aggregator.job.runner import JobRunner
+from fedbus.aggregator.job.scoring import not_finite_text
+from fedbus.core.job.membership import Membership, SiteView
+from fedbus.core.job.status_text import in_words, waiting_sentence
+from fedbus.core.protocol.messages import JobActivity, JobState
+from fedbus.store.ledger import JobRow, Ledger
+
+NEWEST_INCIDENTS = 50
+
+
+def job_line(row: JobRow, runner: JobRunner | None, membership: Membership) -> dict[str, Any]:
+    """One job in a list."""
+    result = row.result or {}
+    return {
+        "job": row.job,
+        "name": row.spec.get("name"),
+        "task": row.spec.get("task"),
+        "state": str(_state(runner)) if runner else row.state,
+        "version": runner.version if runner else result.get("version"),
+        "updates": runner.aggregation.updates if runner else result.get("updates"),
+        "says": says(runner, membership) if runner else row.reason,
+        "rule": runner.aggregation.chosen if runner else result.get("rule"),
+        "submitted_by": row.submitted_by,
+        "submitted_at": row.submitted_at,
+        "started_at": row.started_at,
+        "ended_at": row.ended_at,
+    }
+
+
+def went_wrong(ledger: Ledger, job: str) -> dict[str, Any]:
+    """What went wrong in a job and what came of it: the newest incidents, and why updates were refused."""
+    return {
+        "incidents": [
+            {"at": at, "kind": kind, "text": text} for at, kind, text in ledger.incidents(job, newest=NEWEST_INCIDENTS)
+        ],
+        "refusals": [{"reason": reason, "updates": times} for reason, times in ledger.refusals(job)],
+    }
+
+
+def job_detail(
+    row: JobRow, runner: JobRunner | None, membership: Membership, went_wrong: dict[str, Any]
+) -> dict[str, Any]:
+    """One job with its spec, sites, result and what went wrong."""
+    detail = job_line(row, runner, membership) | {"spec": dict(row.spec), "result": row.result} | went_wrong
+    if runner is None:
+        return detail | {"sites": (row.result or {}).get("sites", {})}
+    numbers = site_numbers(runner.aggregation, runner.life.participants)
+    detail["means"] = runner.life.means()
+    detail["not_finite"] = {
+        site: {"version": score.version, "metrics": list(score.not_finite)}
+        for site, score in runner.life.not_finite.items()
+    }
+    detail["sites"] = {site: _site_in_job(site, runner, membership, numbers[site]) for site in numbers}
+    detail["declined"] = dict(runner.life.declined_sites)
+    detail["receiving"] = [dataclasses.asdict(upload) for upload in runner.receiving()]
+    return detail
+
+
+def says(runner: JobRunner, membership: Membership) -> str:
+    """Why the job waits or what it does, in one sentence."""
+    now = time.monotonic()
+    if runner.paused:
+        return f"paused, nothing is lost: {runner.paused}"
+    if resuming := _resuming(runner):
+        return resuming
+    match runner.life.state:
+        case JobState.WAITING:
+            what = runner.nobody_left or runner.waits_to_start_for()
+        case JobState.RUNNING:
+            what = runner.nobody_left or runner.aggregation.waiting_for() + _given_up(runner)
+        case JobState.FINISHING:
+            missing = ", ".join(site for _, site in runner.life.missing_scores()) or "nobody"
+            what = f"{runner.life.reason}; waiting for scores of {missing}"
+        case _:
+            return runner.life.reason
+    away = _not_back(runner)
+    not_back = f"not back since the aggregator started: {', '.join(away)}" if away else ""
+    what = "; ".join(filter(None, (runner.waits_in_vain, what, not_finite_text(runner.life), not_back)))
+    views = [v for v in membership.views() if v.name in runner.life.accepted_sites]
+    return waiting_sentence(what, views, job=runner.job, now=now)
+
+
+def _state(runner: JobRunner) -> JobState:
+    """The job's state; while it is taken up after a restart, the one it was in."""
+    life = runner.life.state
+    if not runner.opened and runner.row.started_at is not None:
+        return JobState(runner.row.state)
+    return JobState.FINISHING if runner.over is not None and life is JobState.RUNNING else life
+
+
+def _resuming(runner: JobRunner) -> str:
+    """After a restart, where a job that had begun is taken up and whom it waits for; empty once a site is back."""
+    if runner.row.started_at is None or runner.life.state.ended or runner.active():
+        return ""
+    if not runner.opened:
+        at = "" if runner.version is None else f" at version {runner.version}"
+        return f"resuming{at}: bringing its model back from disk"
+    away = _not_back(runner)
+    return f"resuming at version {runner.version}: waiting for {in_words(away)} to come back" if away else ""
+
+
+def _not_back(runner: JobRunner) -> list[str]:
+    """Sites that took part before the aggregator was started and have not come back since."""
+    return sorted(runner.life.participants - runner.life.accepted_sites - runner.life.declined_sites.keys())
+
+
+def _given_up(runner: JobRunner) -> str:
+    """Who declined and why, once nobody is left to wait for."""
+    if runner.active():
+        return ""
+    return "".join(f"; {site} takes no part: {why}" for site, why in sorted(runner.life.declined_sites.items()))
+
+
+def site_line(view: SiteView) -> dict[str, Any]:
+    """One site in a list; `since_s` and `heard_s` are seconds ago; `clock_ahead_s`: of our clock, None: not known."""
+    now = time.monotonic()
+    return {
+        "site": view.name,
+        "state": str(view.state),
+        "since_s": round(now - view.since, 1),
+        "heard_s": round(now - view.last_heard_at, 1),
+        "reason": view.reason,
+        "clock_ahead_s": None if view.skew.ahead_s is None else round(view.skew.ahead_s, 1),
+        "device": view.device,
+        "fedbus_version": view.fedbus_version,
+        "tasks": list(view.tasks),
+        "jobs": {job: _doing(activity) for job, activity in view.activities.items()},
+    }
+
+
+def _doing(activity: JobActivity) -> dict[str, Any]:
+    return {
+        "activity": activity.activity,
+        "version": activity.version,
+        "step": activity.step,
+        "steps": activity.steps,
+        "detail": activity.detail,
+        "device": activity.device,
+    }
+
+
+def _site_in_job(site: str, runner: JobRunner, membership: Membership, numbers: dict[str, object]) -> dict[str, Any]:
+    view = membership.get(site)
+    activity = view.activities.get(runner.job) if view else None
+    return {
+        "state": str(view.state) if view else "unknown",
+        "activity": activity.activity if activity else "",
+        "version": activity.version if activity else None,
+        "updates": 0,
+        "refused": 0,
+        "mean_staleness": 0.0,
+        **numbers,
+    }

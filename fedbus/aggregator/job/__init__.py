@@ -1,0 +1,1 @@
+"""One job from its submit to its end."""

@@ -1,0 +1,329 @@
+"""From complete updates to versions: the main path of a job at the aggregator.
+
+    take       complete update → screen → inspect → receive → fold
+    settle     facts of all that was taken since the last time durable, in one write
+    commit     facts durable → new params → model log, confirmed → checkpoint when it is time
+    tell       receipts: after the commit that an update has made due, so that its site goes on from that version
+    restore    newest checkpoint + the facts after it; what was not published is published again, same bytes
+
+The decisions are `core.Aggregation`'s, the tensors `ModelKeeper`'s; this file is the order of things.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+
+from fedbus.aggregator.job import receipts
+from fedbus.aggregator.model.keeper import ModelKeeper, Outgoing
+from fedbus.aggregator.model.log import DELTA, SNAPSHOT, ModelLogWriter
+from fedbus.aggregator.tools import Tools
+from fedbus.aggregator.trouble import body_errors
+from fedbus.core.protocol import events
+from fedbus.core.protocol import messages as m
+from fedbus.core.protocol.layout import Layout
+from fedbus.core.rules.aggregation import Aggregation
+from fedbus.core.rules.facts import (
+    Arrival,
+    Committed,
+    Duplicate,
+    Fact,
+    Folded,
+    Refused,
+)
+from fedbus.core.rules.remarks import Remarks
+from fedbus.core.spec.jobspec import JobSpec
+from fedbus.core.words import counted
+from fedbus.errors import DecodeError
+from fedbus.runtime.faults import Point
+from fedbus.store import history
+from fedbus.tensors.global_model import Inspection
+
+
+class Folding:
+    """Updates and versions of one job whose params have `layout`. One update at a time."""
+
+    def __init__(
+        self,
+        job: str,
+        spec: JobSpec,
+        layout: Layout,
+        *,
+        aggregation: Aggregation,
+        keeper: ModelKeeper,
+        log: ModelLogWriter,
+        tools: Tools,
+    ) -> None:
+        self._job = job
+        self._spec = spec
+        self.layout = layout
+        self._aggregation = aggregation
+        self._keeper = keeper
+        self._log = log
+        self._tools = tools
+        self._remarks = Remarks()
+        self._receipts: list[m.Receipt] = []
+        self._untold: list[m.Receipt] = []
+        self._in_scratch: Folded | None = None
+        self._unsettled: list[tuple[Folded, m.UpdateManifest]] = []
+        self._last_seq = 0
+        self._saved_at = time.monotonic()
+        self._since_version = time.monotonic()
+        self.snapshot_wanted = False
+        self.redone = ""
+        """What `restore` had to do again, in words; empty when nothing."""
+
+    # -------------------------------------------------------------- one update
+
+    async def take(self, manifest: m.UpdateManifest) -> None:
+        """Decide on a complete update; `settle` makes the decision durable. Until then a kill undoes it."""
+        update_id = m.UpdateId.parse(manifest.update_id)
+        verdict: Folded | Refused | Duplicate | None = self._screen(manifest, update_id)
+        if verdict is None:
+            verdict = await self._inspect(manifest, update_id)
+        match verdict:
+            case Duplicate():
+                await receipts.repeat(self._job, manifest.update_id, self._tools)
+            case Folded():
+                self._in_scratch = verdict
+                self._unsettled.append((verdict, manifest))
+            case Refused():
+                await self.settle()
+                await self.refused(verdict, manifest)
+
+    async def settle(self) -> None:
+        """Fold the last update that was taken, and record what was decided since the last time."""
+        if not self._unsettled:
+            return
+        await self._tools.compute(self._fold_scratch)
+        self._tools.reached(Point.FOLDED)
+        decided, self._unsettled = self._unsettled, []
+        told = [history.receipt(self._job, fact) for fact, _ in decided]
+        self._last_seq = await receipts.record(told, self._tools, facts=[fact for fact, _ in decided])
+        self._tools.reached(Point.DECIDED)
+        self._receipts += told
+        self._untold += told
+        for fact, manifest in decided:
+            await self._say_folded(fact, manifest)
+
+    async def tell(self) -> None:
+        """Tell the sites what became of their updates, once what is due was committed."""
+        told, self._untold = self._untold, []
+        await receipts.tell(told, self._tools)
+
+    def _screen(self, manifest: m.UpdateManifest, update_id: m.UpdateId) -> Refused | Duplicate | None:
+        verdict = self._aggregation.screen(
+            update_id=update_id,
+            base_version=manifest.base_version,
+            num_examples=manifest.num_examples,
+            now=time.monotonic(),
+        )
+        if verdict is None and manifest.layout_digest != self.layout.digest:
+            reason = (
+                f"layout {manifest.layout_digest} differs from the job's {self.layout.digest}: the site's task makes"
+                " another model; install the same release of the task everywhere"
+            )
+            return self._aggregation.refuse(update_id, reason=reason)
+        return self._aggregation.refuse(update_id, reason=verdict.reason) if isinstance(verdict, Refused) else verdict
+
+    async def _inspect(self, manifest: m.UpdateManifest, update_id: m.UpdateId) -> Folded | Refused | Duplicate:
+        try:
+            inspection = await self._tools.compute(self._fold_and_inspect, manifest.update_id)
+        except DecodeError as exc:
+            return self._aggregation.refuse(update_id, reason=f"body: {exc}")
+        if inspection.problem:
+            return self._aggregation.refuse(update_id, reason=f"body: {inspection.problem}")
+        arrival = Arrival(
+            update_id=update_id,
+            base_version=manifest.base_version,
+            num_examples=manifest.num_examples,
+            norm=inspection.norm,
+            travel=max(0.0, manifest.travel),
+            response=manifest.response,
+            steps=manifest.steps,
+            values_norm=inspection.values_norm,
+            scale=inspection.scale,
+        )
+        return self._aggregation.receive(arrival, now=time.monotonic())
+
+    def _fold_and_inspect(self, update_id: str) -> Inspection:
+        """One way to the compute thread and back for an update, not two."""
+        self._fold_scratch()
+        with body_errors():
+            return self._keeper.inspect(update_id)
+
+    def _fold_scratch(self) -> None:
+        if self._in_scratch is not None:
+            self._keeper.fold(self._in_scratch)
+            self._in_scratch = None
+
+    async def refused(self, verdict: Refused, manifest: m.UpdateManifest) -> None:
+        """Make a refusal durable and known."""
+        if self._aggregation.wait_for_new_version:
+            self._aggregation.set_idle(verdict.update_id.site)
+        await self._record(verdict)
+        await self._tools.compute(self._keeper.drop, manifest.update_id)
+        site, reason = verdict.update_id.site, verdict.reason
+        text = f"{site}: update {manifest.update_id} refused: {reason}"
+        await self._tools.announcer.event(
+            events.UPDATE_REFUSED, self._job, text, site=site, update=manifest.update_id, reason=reason
+        )
+
+    async def _record(self, verdict: Folded | Refused) -> None:
+        receipt = history.receipt(self._job, verdict)
+        self._last_seq = await receipts.give(receipt, self._tools, facts=[verdict])
+        self._receipts.append(receipt)
+
+    async def _say_folded(self, fact: Folded, manifest: m.UpdateManifest) -> None:
+        site = fact.update_id.site
+        await self._tools.announcer.event(
+            events.UPDATE_FOLDED,
+            self._job,
+            f"{site}: staleness {fact.staleness}, weight {fact.weight:.3g}{_guarded(fact)}",
+            site=site,
+            update=manifest.update_id,
+            base_version=fact.base_version,
+            staleness=fact.staleness,
+            weight=round(fact.weight * fact.clip, 6),
+            clip=round(fact.clip, 6),
+            norm=round(fact.norm, 6),
+            num_examples=fact.num_examples,
+            body_bytes=manifest.body_bytes,
+            train_s=round(manifest.train_s, 3),
+            metrics=dict(manifest.metrics),
+        )
+        for text in self._remarks.on_folded(fact, self._aggregation.peers(site), claimed=manifest.num_examples):
+            await self._tools.announcer.event(events.SITE_STANDS_OUT, self._job, text, site=site)
+
+    # -------------------------------------------------------------- one version
+
+    async def publish_first(self) -> None:
+        """Put the params as they are into the model log."""
+        await self._publish_snapshot()
+
+    async def commit(self, reason: str | None = None) -> None:
+        """Make the buffer a version and publish it."""
+        now = time.monotonic()
+        compared = self._aggregation.to_compare(now=now, reason=reason)
+        gram = None if compared is None else await self._tools.compute(self._keeper.gram, compared)
+        fact = self._aggregation.commit(now=now, reason=reason, gram=gram)
+        ledger = self._tools.ledger
+        self._last_seq = await self._tools.store(ledger.record_facts, self._job, [history.to_row(fact)], at=time.time())
+        self._tools.reached(Point.COMMIT_RECORDED)
+        delta = await self._tools.compute(self._keeper.commit, fact)
+        self._tools.reached(Point.COMMITTED)
+        told, began = tuple(self._receipts), time.monotonic()
+        self._receipts = []
+        sent_bytes = await self._publish(delta, told, snapshot=self._log.wants_snapshot(fact.version))
+        now = time.monotonic()
+        excluded = fact.combination.excluded if fact.combination else ()
+        await self._tools.announcer.event(
+            events.VERSION_COMMITTED,
+            self._job,
+            f"version {fact.version} from {len(fact.update_ids)} updates: {fact.reason}{_not_believed(excluded)}",
+            version=fact.version,
+            updates=[str(u) for u in fact.update_ids],
+            reason=fact.reason,
+            excluded=list(excluded),
+            body_bytes=sent_bytes,
+            publish_s=round(now - began, 3),
+            interval_s=round(now - self._since_version, 3),
+            step=round(fact.step, 6),
+        )
+        if fact.rule:
+            await self._say_rule(fact)
+        self._since_version = now
+        if now - self._saved_at >= self._tools.checkpoint_interval_s:
+            await self.save()
+
+    async def _say_rule(self, fact: Committed) -> None:
+        await self._tools.announcer.event(
+            events.RULE_CHOSEN,
+            self._job,
+            f"{fact.rule} from version {fact.version} on: {fact.rule_reason}",
+            version=fact.version,
+            rule=fact.rule,
+            reason=fact.rule_reason,
+        )
+
+    async def save(self) -> None:
+        """Write a checkpoint. Only while the buffer is empty."""
+        self._tools.reached(Point.BEFORE_CHECKPOINT)
+        await self._tools.compute(self._keeper.save, version=self._aggregation.version, fact_seq=self._last_seq)
+        self._saved_at = time.monotonic()
+        self._tools.reached(Point.CHECKPOINT_DONE)
+
+    async def snapshot_if_wanted(self) -> None:
+        """Serve sites that asked for a snapshot, all at once."""
+        if self.snapshot_wanted:
+            self.snapshot_wanted = False
+            await self._publish_snapshot()
+
+    async def _publish_snapshot(self) -> None:
+        version = self._aggregation.version
+        await self._finish(version, (), delta=None, snapshot=await self._send_snapshot(version))
+
+    async def _publish(self, delta: Outgoing, told: tuple[m.Receipt, ...], *, snapshot: bool) -> int:
+        """Publish a version that was just made: its frames come into being here."""
+        sent = await self._send(DELTA, delta)
+        whole = await self._send_snapshot(delta.version) if snapshot else None
+        return await self._finish(delta.version, told, delta=sent, snapshot=whole)
+
+    async def _send_snapshot(self, version: int) -> m.Part:
+        return await self._send(SNAPSHOT, await self._tools.compute(self._keeper.snapshot, version))
+
+    async def _send(self, part: str, outgoing: Outgoing) -> m.Part:
+        return await self._log.send(
+            outgoing.version, part, outgoing.frames, count=outgoing.count, compute=self._tools.compute
+        )
+
+    async def _finish(
+        self, version: int, told: tuple[m.Receipt, ...], *, delta: m.Part | None, snapshot: m.Part | None
+    ) -> int:
+        digest = await self._tools.compute(self._keeper.digest)
+        sent_bytes = await self._log.finish(version, digest=digest, delta=delta, snapshot=snapshot, receipts=told)
+        self._tools.reached(Point.PUBLISHED)
+        await self._tools.store(self._tools.ledger.mark_published, self._job, version, at=time.time())
+        self._tools.reached(Point.MARKED)
+        return sent_bytes
+
+    # -------------------------------------------------------------- after a restart
+
+    async def restore(self) -> None:
+        """Bring numbers and tensors back to where the facts say they are; publish what was not."""
+        facts = await self._facts()
+        for seq, fact in facts:
+            self._aggregation.apply(fact)
+            self._last_seq = seq
+        self._aggregation.restart_timers(now=time.monotonic())
+        published = await self._tools.store(self._tools.ledger.last_published, self._job)
+        told = history.receipts_by_version(self._job, [fact for _, fact in facts])
+        again = await self._replay(facts, told, published)
+        if again:
+            self.redone = f"{counted(again, 'version')} published again"
+        self._receipts = told.get(self._aggregation.version + 1, [])
+        self.snapshot_wanted = published >= 0
+
+    async def _replay(self, facts: list[tuple[int, Fact]], told: Mapping[int, list[m.Receipt]], published: int) -> int:
+        """Make every version after the checkpoint again; publish those that the model log may lack, and count them."""
+        again = 0
+        made = self._keeper.restore(self.layout, facts)
+        while (delta := await self._tools.compute(next, made, None)) is not None:
+            if delta.version > published >= 0:
+                await self._publish(delta, tuple(told.get(delta.version, ())), snapshot=False)
+                again += 1
+        return again
+
+    async def _facts(self) -> list[tuple[int, Fact]]:
+        rows = await self._tools.store(self._tools.ledger.facts, self._job)
+        return [(row.seq, history.from_row(row)) for row in rows]
+
+
+def _guarded(fact: Folded) -> str:
+    """What the guards did to an update, in words."""
+    clipped = f", clipped to {fact.clip:.2g} of its length" if fact.clip < 1.0 else ""
+    return f"{clipped}, told to rebase" if fact.rebase is not None else clipped
+
+
+def _not_believed(excluded: Sequence[str]) -> str:
+    return f"; not believed: {', '.join(excluded)}" if excluded else ""

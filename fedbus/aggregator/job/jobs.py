@@ -1,0 +1,336 @@
+"""Every job that has not ended at this aggregator: opened after a start, run, closed when it has ended.
+
+job ...    one intake, one runner and one thread for tensors per job, see `intake` and `job_runner`; what goes wrong in
+           one job is that job's trouble, see `trouble`
+close ...  a job that has ended: see `closing`; also when a kill came between its end and that
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import structlog
+
+from fedbus.aggregator.incoming.complete import Complete
+from fedbus.aggregator.incoming.entrance import Entrance
+from fedbus.aggregator.incoming.intake import Intake, TellUseless
+from fedbus.aggregator.incoming.uploads import most_bytes
+from fedbus.aggregator.job import receipts
+from fedbus.aggregator.job.closing import Closing
+from fedbus.aggregator.job.runner import JobRunner
+from fedbus.aggregator.model.keeper import ModelKeeper
+from fedbus.aggregator.model.log import ModelLogWriter, stream_of
+from fedbus.aggregator.settings import AggregatorSettings
+from fedbus.aggregator.tools import Tools
+from fedbus.aggregator.trouble import Troubles, everybodys, words
+from fedbus.aggregator.workers import Worker
+from fedbus.bus import topology as t
+from fedbus.bus.connection import Session
+from fedbus.bus.consumer import Consumer
+from fedbus.bus.declare import declare, exists
+from fedbus.bus.publisher import Publisher
+from fedbus.core.protocol import events
+from fedbus.core.protocol import messages as m
+from fedbus.core.protocol.layout import Layout
+from fedbus.core.spec.jobspec import MOST_CHUNK_BYTES, JobSpec
+from fedbus.errors import BusError, FedbusError, StoreError
+from fedbus.store.files import make_folder
+from fedbus.store.ledger import JobRow
+from fedbus.store.ledger_schema import ANYBODY
+from fedbus.store.spool import Spool
+
+# A queue or stream younger than this is lost when a RabbitMQ 3.10 node is killed, confirmed messages included.
+SETTLE = timedelta(seconds=1)
+
+ENDED = frozenset(str(state) for state in m.JobState if state.ended)
+
+log = structlog.get_logger()
+
+
+class Jobs:
+    """Runners by job id. `bulk_in` and `bulk_out` carry updates and versions, `control` everything small."""
+
+    def __init__(
+        self,
+        settings: AggregatorSettings,
+        *,
+        tools: Tools,
+        spool: Spool,
+        control: Session,
+        bulk_in: Session,
+        bulk_out: Session,
+        group: asyncio.TaskGroup,
+    ) -> None:
+        self._state_dir: Path = settings.state_dir
+        self._params_dir: Path = settings.initial_params_dir
+        self._partial_ttl = timedelta(seconds=settings.partial_timeout_s)
+        self._tools = tools
+        self._spool = spool
+        self._control = control
+        self._bulk_in = bulk_in
+        self._bulk_out = bulk_out
+        self._runners: dict[str, JobRunner] = {}
+        self._closing_now: set[str] = set()
+        self._group = group
+
+    @property
+    def runners(self) -> Mapping[str, JobRunner]:
+        """The jobs that have not ended."""
+        return self._runners
+
+    def is_open(self, job: str) -> bool:
+        """Whether the job runs, or is being closed."""
+        return job in self._runners or job in self._closing_now
+
+    async def open_all(self) -> None:
+        """Take up what the ledger holds, and ask the sites who is there."""
+        rows = await self._tools.store(self._tools.ledger.jobs)
+        for row in rows:
+            if row.state not in ENDED:
+                await self._start_or_fail(row)
+            elif self._spool.holds(row.job):
+                self._group.create_task(self._close_again(row), name=f"close {row.job}")
+        await self._tools.announcer.tell(None, m.RollCall(session=self._tools.session))
+
+    async def _start_or_fail(self, row: JobRow) -> None:
+        """A job that this release cannot read must not keep the others from going on."""
+        try:
+            self.start(row)
+        except Exception as exc:  # noqa: BLE001 it is said as the reason
+            await self._fail(row.job, words(exc))
+
+    async def _fail(self, job: str, reason: str) -> None:
+        state = str(m.JobState.FAILED)
+        await self._tools.store(self._tools.ledger.set_job, job, state=state, reason=reason, ended_at=time.time())
+        await self._tools.announcer.event(events.JOB_ENDED, job, f"{state}: {reason}", state=state, result={})
+
+    def start(self, row: JobRow) -> None:
+        """Run a job in a task of its own. Raises JobSpecError when this release cannot read its spec."""
+        if row.job in self._runners:
+            return  # a submit that came again after a restart may be quicker than `open_all`
+        compute = Worker(f"compute {row.job}", self._tools.disk)
+        self._runners[row.job] = self._runner(row, replace(self._tools, compute=compute))
+        self._group.create_task(self._lead(row.job, compute), name=f"job {row.job}")
+
+    def _runner(self, row: JobRow, tools: Tools) -> JobRunner:
+        keeper = ModelKeeper(
+            row.job,
+            JobSpec.parse(row.spec),
+            ledger=tools.ledger,
+            spool=self._spool,
+            folder=make_folder(self._state_dir / "jobs" / row.job),
+            params_dir=self._params_dir,
+            reached=tools.reached,
+        )
+        entrance = self._entrance(row.job)
+        return JobRunner(row, keeper=keeper, tools=tools, open_log=self._open_log, entrance=entrance)
+
+    def _entrance(self, job: str, sites: Iterable[str] = ()) -> Entrance:
+        async def held_off(site: str, text: str) -> None:
+            await self._tools.announcer.event(events.SITE_LIMITED, job, text, site=site)
+
+        return Entrance(job, session=self._control, held_off=held_off, sites=sites)
+
+    async def _lead(self, job: str, compute: Worker) -> None:
+        """Whatever goes wrong in a job is its own trouble: it is taken up again, and at last has failed."""
+        troubles = Troubles()
+        with compute:
+            while True:
+                runner = self._runners[job]
+                try:
+                    return await self._run_job(runner)
+                except Exception as exc:
+                    if everybodys(exc):
+                        raise
+                    pause_s = troubles.pause_s((runner.aggregation.version, runner.aggregation.updates))
+                    log.exception("job-trouble", job=job)
+                    if await self._given_up(runner, words(exc), pause_s):
+                        return None
+                await asyncio.sleep(pause_s or 0.0)
+                await compute(_nothing)  # what the runner had begun is done
+                await self._take_up_again(job, compute)
+
+    async def _given_up(self, runner: JobRunner, reason: str, pause_s: float | None) -> bool:
+        """Whether a job in which something went wrong is not taken up again: it has ended, or has now failed.
+
+        One that is given up is taken up once more, only to end: what it has is exported.
+        """
+        job = runner.job
+        row = await self._tools.store(self._tools.ledger.job, job)
+        if row is None or m.JobState(row.state).ended:
+            self._runners.pop(job, None)  # the next start closes it
+            return True
+        if runner.failing is None and pause_s is None:
+            runner.failing = f"again and again something went wrong in the aggregator: {reason}"
+            return False
+        if runner.failing is None:
+            text = f"something went wrong in the aggregator: {reason}; the job is taken up again in {pause_s:g} s"
+            await self._tools.announcer.event(events.JOB_TROUBLE, job, text)
+            return False
+        self._runners.pop(job, None)
+        await self._fail(job, runner.failing)
+        for site in await self._tools.store(self._tools.ledger.participants, job):
+            if site != ANYBODY:
+                ended = m.JobEnded(job=job, state=m.JobState.FAILED, reason=runner.failing)
+                await self._tools.announcer.tell(site, ended)
+        return True
+
+    async def _take_up_again(self, job: str, compute: Worker) -> None:
+        """As after a restart of the process; a new session makes the sites send again what awaits its receipt."""
+        row = await self._tools.store(self._tools.ledger.job, job)
+        if row is None:
+            raise StoreError(f"job {job} is gone from the ledger")
+        before = self._runners[job]
+        tools = replace(self._tools, compute=compute, session=secrets.token_hex(8))
+        self._runners[job] = runner = self._runner(row, tools)
+        runner.failing = before.failing
+        if before.aborting is not None:
+            runner.abort(before.aborting)
+
+    async def _run_job(self, runner: JobRunner) -> None:
+        job = runner.job
+        await declare(self._control, t.job_updates(job))
+        try:
+            await runner.open()
+        except FedbusError as exc:
+            if isinstance(exc, BusError):
+                raise
+            # its facts and checkpoints stay as they are, for people to look at
+            del self._runners[job]
+            await self._fail(job, str(exc))
+            return
+        await runner.entrance.open(await self._tools.store(self._tools.ledger.participants, job))
+        intake = self._intake(runner)
+        await intake.restore()
+        runner.receiving = intake.receiving
+        for view in self._tools.membership.views():
+            await self.offer(runner, view.name)
+        closing = self._closing(job, lambda: runner.life.state, runner.entrance)
+        async with asyncio.TaskGroup() as group:
+            receive = group.create_task(self._receive(intake, job), name=f"job {job} intake")
+            letting_in = group.create_task(runner.entrance.run(), name=f"job {job} entrance")
+            await runner.serve()
+            await self._tools.announcer.drained()
+            self._closing_now.add(job)
+            del self._runners[job]
+            letting_in.cancel()
+            await asyncio.wait({letting_in})  # what it was binding must not stay
+            await closing.drain(runner.complete, intake)
+            receive.cancel()
+        await closing.clear()
+        self._closing_now.discard(job)
+
+    async def _close_again(self, row: JobRow) -> None:
+        """A kill came between the job's end and its closing, perhaps before anybody was told of the end."""
+        self._closing_now.add(row.job)
+        try:
+            await self._close(row)
+        except Exception as exc:
+            if everybodys(exc):
+                raise
+            log.exception("job-not-closed", job=row.job, text="its queue and bodies stay until the next start")
+        finally:
+            self._closing_now.discard(row.job)
+
+    async def _close(self, row: JobRow) -> None:
+        text = f"{row.state}: {row.reason}"
+        await self._tools.announcer.event(events.JOB_ENDED, row.job, text, state=row.state, result=row.result or {})
+        complete = Complete()
+        sites = await self._tools.store(self._tools.ledger.participants, row.job)
+        closing = self._closing(row.job, lambda: m.JobState(row.state), self._entrance(row.job, sites))
+        if await exists(self._control, t.updates_queue(row.job)):
+            intake = self._intake_of(
+                row.job,
+                MOST_CHUNK_BYTES,
+                complete,
+                layout=lambda: None,
+                takes_part=lambda site: site in sites or ANYBODY in sites,
+                useless=lambda site, messages, size_bytes: None,
+            )
+            await intake.restore()
+            async with asyncio.TaskGroup() as group:
+                receive = group.create_task(self._receive(intake, row.job), name=f"close {row.job} intake")
+                await closing.drain(complete, intake)
+                receive.cancel()
+        await closing.clear()
+
+    def _intake(self, runner: JobRunner) -> Intake:
+        return self._intake_of(
+            runner.job,
+            runner.spec.chunk_bytes,
+            runner.complete,
+            layout=lambda: runner.layout,
+            takes_part=runner.takes_part,
+            useless=runner.entrance.useless,
+        )
+
+    def _intake_of(
+        self,
+        job: str,
+        chunk_bytes: int,
+        complete: Complete,
+        *,
+        layout: Callable[[], Layout | None],
+        takes_part: Callable[[str], bool],
+        useless: TellUseless,
+    ) -> Intake:
+        tools = self._tools
+
+        async def ask_again(update_id: str) -> None:
+            request = m.ResendRequest(job=job, update_id=update_id)
+            await tools.announcer.tell(m.UpdateId.parse(update_id).site, request)
+
+        async def dropped(site: str, text: str) -> None:
+            await tools.announcer.event(events.UPLOAD_DROPPED, job, text, site=site)
+
+        return Intake(
+            job,
+            chunk_bytes=chunk_bytes,
+            most_bytes=lambda: most_bytes(layout()),
+            takes_part=takes_part,
+            ledger=tools.ledger,
+            spool=self._spool,
+            store=tools.store,
+            refuse=tools.announcer.refuse,
+            repeat=lambda update_id: receipts.repeat(job, update_id, tools),
+            ask_again=ask_again,
+            dropped=dropped,
+            useless=useless,
+            complete=complete,
+            partial_ttl=self._partial_ttl,
+            reached=tools.reached,
+        )
+
+    def _closing(self, job: str, state: Callable[[], m.JobState], entrance: Entrance) -> Closing:
+        return Closing(job, state=state, entrance=entrance, tools=self._tools, spool=self._spool, session=self._control)
+
+    async def _receive(self, intake: Intake, job: str) -> None:
+        consumer = Consumer(
+            self._bulk_in, t.updates_queue(job), prefetch=intake.prefetch, most_bytes=intake.most_message_bytes
+        )
+        async with consumer as deliveries:
+            await intake.run(deliveries)
+
+    async def _open_log(self, spec: JobSpec, job: str, layout: Layout) -> ModelLogWriter:
+        stream = await stream_of(job, self._tools)
+        settled = await exists(self._control, stream)
+        await declare(self._control, t.job_models(job, ModelLogWriter.size(spec, layout), stream=stream))
+        if not settled:
+            await asyncio.sleep(SETTLE.total_seconds())
+        return ModelLogWriter(job, spec, layout, Publisher(self._bulk_out), stream=stream, reached=self._tools.reached)
+
+    async def offer(self, runner: JobRunner, site: str) -> None:
+        """Offer a job to a site, unless its spec names others."""
+        if runner.spec.sites is None or site in runner.spec.sites:
+            offer = m.JobOffer(job=runner.job, spec=runner.spec.to_offer(), submitter=runner.row.submitted_by)
+            await self._tools.announcer.tell(site, offer)
+
+
+def _nothing() -> None:
+    """Done when all that was handed to a worker before is."""

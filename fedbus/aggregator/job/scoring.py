@@ -1,0 +1,161 @@
+"""The scores of one job at the aggregator: told to people, and the best version kept for its end.
+
+What lives here: what a site's score means for those who watch, and what the job leaves behind. What may not: stop rules
+and means (see `core.job.life`, `core.job.scores`), which files are kept (see `best`).
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from fedbus.aggregator.job.best import BestVersions
+from fedbus.aggregator.job.result import best_of, broken_at, result_of, why_failed
+from fedbus.aggregator.model.keeper import ModelKeeper
+from fedbus.aggregator.tools import Tools
+from fedbus.core.job.life import Job, ranking_of
+from fedbus.core.job.scores import mean_of
+from fedbus.core.protocol import events
+from fedbus.core.protocol import messages as m
+from fedbus.core.rules.aggregation import Aggregation
+
+MOST_TOLD = 8
+"""So many metrics of a score stand in its sentence."""
+MOST_REASON = 200
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """How a job has ended: its result, why it has failed (empty: it has not), and what to add to its reason."""
+
+    result: Mapping[str, object]
+    failed: str
+    note: str
+
+
+class Scoring:
+    """Of one job."""
+
+    def __init__(self, job: str, *, life: Job, aggregation: Aggregation, keeper: ModelKeeper, tools: Tools) -> None:
+        self._job = job
+        self._life = life
+        self._aggregation = aggregation
+        self._keeper = keeper
+        self._tools = tools
+        self._best = BestVersions(keeper.best_folder, better=ranking_of(life.spec)[1])
+        self._told: dict[str, str] = {}
+
+    async def take(self, score: m.ScoreAnswer) -> None:
+        """A site scored a version, or could not; one that does not exist would pass for the newest and is ignored."""
+        if score.version > self._aggregation.version or score.site not in self._life.accepted_sites:
+            return
+        if score.failed:
+            await self._cannot(score)
+            return
+        counts = self._life.scored(
+            version=score.version,
+            site=score.site,
+            metrics=score.metrics,
+            num_examples=score.num_examples,
+            not_finite=score.not_finite,
+        )
+        if not counts:  # it came too late, or from a site that is not there: nobody is told of it
+            return
+        await self._keep(score)
+        await self._say(score)
+        if self._life.state is m.JobState.RUNNING and (self._life.broken or self._mean is not None):
+            newest = self._aggregation.version
+            await self._tools.compute(self._best.scored, score.version, self._mean, newest=newest)
+
+    @property
+    def _mean(self) -> float | None:
+        return self._life.ranking_mean
+
+    async def keep_version(self) -> None:
+        """Keep the newest version until a score says what it is worth."""
+        version = self._aggregation.version
+        if self._life.spec.local.evaluate and self._best.wants(version):
+            await self._tools.compute(self._best.keep, version, self._keeper.write)
+
+    async def conclude(self, *, has_params: bool = True) -> Outcome:
+        """Export the last version; what the job leaves behind, of which nothing else stays on disk.
+
+        has_params: whether there is any version, which a job that never started may lack.
+        """
+        version, life = self._aggregation.version, self._life
+        exported = str(await self._tools.compute(self._keeper.export)) if has_params else ""
+        kept = self._best.best
+        best = best_of(life, version, kept, exported=exported)
+        failed = why_failed(life, version, best)
+        if failed and best is not None:
+            exported = str(best["exported"])
+        still_kept = kept if best is not None and kept is not None and best["version"] == kept.version else None
+        await self._tools.compute(self._best.close, keep=still_kept)
+        result = result_of(life, self._aggregation, exported=exported, best=best)
+        broken = broken_at(life, version)
+        note = f"version {version} scores NaN or infinity at {', '.join(broken)}" if broken and not failed else ""
+        return Outcome(result=result, failed=failed, note=note)
+
+    async def _cannot(self, score: m.ScoreAnswer) -> None:
+        reason = score.failed[:MOST_REASON]
+        self._life.cannot_score(version=score.version, site=score.site, reason=reason)
+        if self._is_news(score.site, f"failed: {reason}"):
+            text = f"{score.site} could not score version {score.version}: {reason}"
+            await self._event(events.SCORE_FAILED, text, site=score.site, version=score.version)
+
+    async def _keep(self, score: m.ScoreAnswer) -> None:
+        """Keep a point of the job's curve."""
+        metrics = {name: value for name, value in score.metrics.items() if math.isfinite(value)}
+        means = self._means(score.version)
+        add = self._tools.ledger.add_score
+        await self._tools.store(add, self._job, score.version, score.site, metrics, means=means, at=time.time())
+
+    def _means(self, version: int) -> dict[str, float]:
+        """Of the sites' newest scores; at the end of the job of those that were asked for then, and no others."""
+        finals = self._life.final_scores(version).values()
+        if not finals:
+            return self._life.means()
+        found = {
+            name: [(score.num_examples, score.metrics[name]) for score in finals if name in score.metrics]
+            for name in sorted({name for score in finals for name in score.metrics})
+        }
+        return {name: mean_of(scores) for name, scores in found.items()}
+
+    async def _say(self, score: m.ScoreAnswer) -> None:
+        told = list(score.metrics.items())[:MOST_TOLD]
+        parts = [f"{name} {value:.3f}" for name, value in told]
+        parts += [f"{name} is not finite" for name in score.not_finite[:MOST_TOLD]]
+        await self._event(
+            events.VERSION_SCORED,
+            f"{score.site} scored version {score.version}: {', '.join(parts) or 'no metric'}",
+            site=score.site,
+            version=score.version,
+            metrics=dict(score.metrics),
+            num_examples=score.num_examples,
+            means=self._life.means(),
+            not_finite=list(score.not_finite),
+        )
+        names = ", ".join(score.not_finite[:MOST_TOLD])
+        if self._is_news(score.site, names) and names:
+            text = f"version {score.version} scores NaN or infinity at {score.site}: {names}"
+            await self._event(events.SCORE_NOT_FINITE, text, site=score.site, version=score.version)
+
+    def _is_news(self, site: str, what: str) -> bool:
+        """Whether this was not what was said of the site last: a job that has diverged is one incident a site."""
+        before = self._told.get(site, "")
+        self._told[site] = what
+        return what != before
+
+    async def _event(self, kind: str, text: str, *, site: str, **facts: object) -> None:
+        await self._tools.announcer.event(kind, self._job, text, site=site, **facts)
+
+
+def not_finite_text(life: Job) -> str:
+    """Say which versions are not finite where, as far as the newest scores say; empty when all are."""
+    found = (
+        f"version {score.version} scores NaN or infinity at {site} ({', '.join(score.not_finite[:MOST_TOLD])})"
+        for site, score in life.not_finite.items()
+    )
+    return "; ".join(found)

@@ -1,0 +1,1 @@
+"""The params of a job: made, kept, published."""

@@ -1,0 +1,36 @@
+"""From flags to a running aggregator to an exit code."""
+
+from __future__ import annotations
+
+import asyncio
+
+from fedbus.aggregator.settings import LOGIN, AggregatorSettings
+from fedbus.bus.connection import Session
+from fedbus.runtime.lifecycle import leaving_at_once, run_daemon
+from fedbus.runtime.logging import configure_logging
+
+
+def start(**flags: object) -> int:
+    """Run the aggregator daemon until a signal; flags that are None were not given. Raises SettingsError."""
+    settings = AggregatorSettings.load(**flags)
+    configure_logging(settings.log_level, settings.log_format)
+    return run_daemon(lambda stop: _run(settings, stop))
+
+
+async def _run(settings: AggregatorSettings, stop: asyncio.Event) -> None:
+    await _try_login(settings.url_for(LOGIN), stop)
+    if stop.is_set():
+        return
+    with leaving_at_once():
+        from fedbus.aggregator.daemon import run_aggregator  # imports torch
+    await run_aggregator(settings, stop)
+
+
+async def _try_login(url: str, stop: asyncio.Event) -> None:
+    """Say what the broker answers before torch is imported: seconds in which a wrong password is not told."""
+    answered = asyncio.Event()
+    async with Session(url, name="aggregator/start", retry_login=True, on_state=lambda *_: answered.set()):
+        waiting = [asyncio.create_task(event.wait()) for event in (answered, stop)]
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        for task in waiting:
+            task.cancel()

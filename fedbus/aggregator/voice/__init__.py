@@ -1,0 +1,1 @@
+"""What the aggregator says: to sites, to watchers, of refused messages."""

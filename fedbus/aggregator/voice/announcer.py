@@ -1,0 +1,116 @@
+"""What the aggregator says: control messages to sites, events to watchers, log lines to its own operator.
+
+Saying never holds up folding: messages wait in bounded queues, each published in order on the control connection. There
+is one lane for each kind of message, so that none waits behind another kind:
+
+    orders     what a job tells its sites: offers, starts, receipts, the end. A site hears of one job in order
+    events     for watchers
+    answers    to a site that asks about what is over, or says again what was decided: at most MOST_ANSWERS wait for one
+               site, so that a site which asks without end takes none of another's
+    dead       what breaks the protocol, see `dead_letters`
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable
+
+import structlog
+
+from fedbus.aggregator.voice.dead_letters import DeadLetters
+from fedbus.bus import mail
+from fedbus.bus.consumer import Delivery
+from fedbus.bus.envelope import Envelope
+from fedbus.bus.publisher import Publisher
+from fedbus.bus.topology import EVENTS
+from fedbus.core.protocol import events
+from fedbus.core.protocol import messages as m
+
+WAITING_MESSAGES = 10_000
+MOST_ANSWERS = 200
+
+log = structlog.get_logger()
+
+Lane = asyncio.Queue[Envelope | asyncio.Event]
+"""Messages in order; an event is set when all before it are published."""
+
+
+class Announcer:
+    """Run `run` as a task; everything else only queues. `keep` makes incidents durable, `dead` what is refused."""
+
+    def __init__(self, publisher: Publisher, *, dead: Publisher, keep: Callable[[m.Event], Awaitable[None]]) -> None:
+        self._publisher = publisher
+        self._dead = DeadLetters(dead)
+        self._keep = keep
+        self._orders: Lane = asyncio.Queue(WAITING_MESSAGES)
+        self._events: Lane = asyncio.Queue(WAITING_MESSAGES)
+        self._answers: Lane = asyncio.Queue()
+        self._unanswered: Counter[str] = Counter()
+
+    async def run(self) -> None:
+        """Publish what waits, in order, for ever. A message nobody can take is logged, not fatal."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._dead.run(), name="dead letters")
+            for name, lane in (("orders", self._orders), ("events", self._events), ("answers", self._answers)):
+                group.create_task(self._say(lane), name=f"say {name}")
+
+    async def _say(self, lane: Lane) -> None:
+        while True:
+            envelope = await lane.get()
+            if isinstance(envelope, asyncio.Event):
+                envelope.set()
+                continue
+            try:
+                # the events always have their stream; a site that was never enrolled has no queue
+                await self._publisher.publish(envelope, mandatory=envelope.exchange == EVENTS)
+            except Exception as exc:  # noqa: BLE001 one message that cannot be said must not silence all
+                log.error("unsaid", type=envelope.type, key=envelope.routing_key, error=str(exc))
+            self._unanswered[envelope.routing_key] -= lane is self._answers
+
+    async def drained(self) -> None:
+        """Wait until every order and event said so far was published, whatever is said meanwhile."""
+        for lane in (self._orders, self._events):
+            said = asyncio.Event()
+            await lane.put(said)
+            await said.wait()
+
+    async def tell(self, site: str | None, message: mail.ControlMessage) -> None:
+        """Send a control message to one site, or to all."""
+        await self._orders.put(mail.control(message, site=site))
+
+    def answer(self, site: str, message: mail.ControlMessage) -> None:
+        """Send a site what it asked for; let go while MOST_ANSWERS wait for it."""
+        envelope = mail.control(message, site=site)
+        if self._unanswered[envelope.routing_key] < MOST_ANSWERS:
+            self._unanswered[envelope.routing_key] += 1
+            self._answers.put_nowait(envelope)
+
+    async def event(self, kind: str, job: str, text: str, *, site: str = events.NOBODY, **facts: object) -> None:
+        """Publish an event and write the same as a log line."""
+        (log.warning if kind in _WARNINGS else log.info)(kind, job=job, site=site, text=text, **facts)
+        event = m.Event(at=time.time(), job=job, site=site, kind=kind, text=text, facts=facts)
+        if kind in events.INCIDENTS:
+            await self._keep(event)
+        await self._events.put(mail.event(event))
+
+    async def refuse(self, delivery: Delivery, reason: str) -> None:
+        """Keep a message that breaks the protocol where people can look at it, with the reason in a header."""
+        self._dead.refuse(delivery, reason)
+
+
+_WARNINGS = {
+    events.JOB_TROUBLE,
+    events.JOB_PAUSED,
+    events.SITE_LOST,
+    events.SITE_DECLINED,
+    events.SITE_LIMITED,
+    events.SITE_RESYNC,
+    events.SITE_CLOCK,
+    events.TRAINER_TROUBLE,
+    events.SITE_STANDS_OUT,
+    events.SCORE_NOT_FINITE,
+    events.SCORE_FAILED,
+    events.UPDATE_REFUSED,
+}

@@ -1,0 +1,1 @@
+"""Running a RabbitMQ: a private node, definitions, logins."""

@@ -1,0 +1,322 @@
+"""A private RabbitMQ node: own folder, ports, cookie and logins, loopback only, no system service, any user.
+
+What lives here: the files of the node and its life. What may not: AMQP, and what the logins may do (`definitions`).
+
+    base/home/.erlang.cookie   mode 0400              base/rabbitmq.conf, env.conf, enabled_plugins, definitions.json
+    base/logins/<name>.url     mode 0600, AMQP URL    base/data/, base/log/
+    base/node.json             ports, and pid and start time of the two processes while they run
+
+Start order: lock the folder → refuse when it runs already, or port or disk are full → write files → epmd → wait for it
+→ RabbitMQ → wait until it answers an AMQP header (its listeners open last, after the definitions are in).
+Stop order: RabbitMQ (SIGTERM, then SIGKILL) → epmd, because a node whose epmd is gone starts another one as a daemon.
+
+Everything that stop needs is in node.json, so any process of the same user can stop a node whose starter is gone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import secrets
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from fedbus.broker import enrolment
+from fedbus.broker.definitions import VHOST, definitions
+from fedbus.broker.environment import Ports, config_files, environment, find_rabbitmq
+from fedbus.broker.logins import LoginFolder, unwritable, write_private
+from fedbus.broker.process import (
+    POLL_S,
+    ProcessId,
+    answers,
+    port_is_free,
+    signals_held,
+    spawn,
+)
+from fedbus.errors import NodeError
+
+AMQP_HEADER = b"AMQP\x00\x00\x09\x01"
+CONNECTION_START = b"\x01\x00\x00"  # a method frame on channel 0
+MB = 1_000_000
+MIN_FREE_BYTES = 300 * MB
+ALARMS = {
+    "memory": "memory alarm: its consumers are too slow, or the machine is too small",
+    "disk": "disk alarm: free some space on its disk",
+}
+EPMD_LIMIT = timedelta(seconds=10)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """What node.json says: ports, the processes, when they were started (seconds since the epoch)."""
+
+    ports: Ports
+    epmd: ProcessId | None = None
+    broker: ProcessId | None = None
+    since: float = 0.0
+
+    @classmethod
+    def parse(cls, text: str) -> Record:
+        data = json.loads(text)
+        processes = {key: ProcessId(**data[key]) if data[key] else None for key in ("epmd", "broker")}
+        return cls(ports=Ports(**data["ports"]), since=data["since"], **processes)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeStatus:
+    """`pid`, `port` and `since` are None when the node does not run."""
+
+    running: bool
+    base: Path
+    pid: int | None = None
+    port: int | None = None
+    since: float | None = None
+    logins: tuple[str, ...] = ()
+
+
+class PrivateNode:
+    """The node in folder `base`, running or not. Every method raises NodeError with what to do.
+
+    `programs` is the folder of rabbitmq-server and rabbitmqctl; without it those of this machine are found.
+    """
+
+    def __init__(self, base: Path, *, programs: Path | None = None) -> None:
+        self.base = base.absolute()
+        self.logins = LoginFolder(self.base / "logins")
+        self._programs = programs
+
+    # -------------------------------------------------------------- life
+
+    def start(
+        self,
+        *,
+        sites: Sequence[str] = (),
+        port: int | None = None,
+        die_with_parent: bool = False,
+        ready_within: timedelta | None = timedelta(seconds=90),
+    ) -> None:
+        """Start the node and return when it answers; about 4 s of one core. Without `ready_within` it is not awaited.
+
+        `sites` are enrolled besides those of earlier starts. The AMQP port is `port`, else that of the last start, else
+        a free one. With `die_with_parent` both processes are killed when this process ends (main thread only), else
+        they live until `stop`.
+        """
+        programs = self._programs or find_rabbitmq()
+        with self._locked():
+            last = self._record()
+            wish = port or (last.ports.amqp if last else None)
+            self._refuse_unfit(last, wish)
+            if last and last.epmd:
+                last.epmd.end(timedelta(seconds=5))  # what a crashed node left behind
+            ports = Ports.choose(wish)
+            self._write_files(ports, sites)
+            self._launch(programs, ports, die_with_parent=die_with_parent, ready_within=ready_within)
+
+    def _refuse_unfit(self, last: Record | None, port: int | None) -> None:
+        if last and last.broker and last.broker.alive:
+            raise NodeError(
+                f"a node already runs in {self.base} (pid {last.broker.pid}, port {last.ports.amqp}): "
+                "use it (`fedbus broker add-site NAME` makes one more login), or stop it with `fedbus broker stop`"
+            )
+        if port and not port_is_free(port):
+            raise NodeError(f"port {port} on 127.0.0.1 is in use by another program: choose another with --port")
+        free_bytes = shutil.disk_usage(self.base).free
+        if free_bytes < MIN_FREE_BYTES:
+            raise NodeError(
+                f"{self.base} has {free_bytes // MB} MB free and needs {MIN_FREE_BYTES // MB} MB (RabbitMQ stops every "
+                "publisher when its disk is nearly full): free it, or choose another with --dir"
+            )
+
+    def stop(self, *, grace: timedelta = timedelta(seconds=20)) -> bool:
+        """Stop the node from any process; True when it ran. Zero `grace` kills at once (for throw-away nodes)."""
+        if not self.base.is_dir():
+            return False
+        with self._locked():
+            record = self._record()
+            if record is None:
+                return False
+            ran = bool(record.broker and record.broker.alive)
+            self._end(record, grace)
+            self._save(Record(ports=record.ports))
+            return ran
+
+    def status(self) -> NodeStatus:
+        record = self._record()
+        if record is None or record.broker is None or not record.broker.alive:
+            return NodeStatus(running=False, base=self.base, logins=self.logins.names())
+        return NodeStatus(
+            running=True,
+            base=self.base,
+            pid=record.broker.pid,
+            port=record.ports.amqp,
+            since=record.since,
+            logins=self.logins.names(),
+        )
+
+    def alarms(self) -> tuple[str, ...]:
+        """Why the running node takes no messages, in words; empty while it takes them (about 0.5 s)."""
+        found = self.ctl("eval", "rabbit_alarm:get_alarms().")
+        return tuple(words for sign, words in ALARMS.items() if sign in found)
+
+    # -------------------------------------------------------------- logins and rabbitmqctl
+
+    def url(self, name: str, *, vhost: str = VHOST) -> str:
+        """AMQP URL of a login, password included."""
+        return self.logins.url(name, vhost=vhost)
+
+    def add_site(self, name: str) -> Path:
+        """Enrol a site on the running node; returns its login file. Does nothing new for a site that is there."""
+        with self._locked():
+            enrolment.add(self, name, address=self._running().ports.address)
+            return self.logins.path(name)
+
+    def remove_site(self, name: str) -> None:
+        """Take a site's login, connections and queue away from the running node."""
+        with self._locked():
+            enrolment.remove(self, name, address=self._running().ports.address)
+
+    def rotate(self, name: str) -> Path:
+        """Give a login of the running node another password and close its connections; returns its login file."""
+        with self._locked():
+            enrolment.rotate(self, name, address=self._running().ports.address)
+            return self.logins.path(name)
+
+    def add_vhosts(self, vhosts: Sequence[str]) -> None:
+        """More federations on the running node, with the logins it has; about 0.1 s each. For tests."""
+        with self._locked():
+            logins = self.logins.write([], address=self._running().ports.address)
+            self.import_definitions("vhosts.json", definitions(logins, vhosts=vhosts))
+
+    def import_definitions(self, file: str, content: dict[str, Any]) -> None:
+        """Let the running broker take definitions in; they stay in `file`."""
+        write_private(self.base / file, json.dumps(content))
+        self.ctl("import_definitions", str(self.base / file))
+
+    def keep_definitions(self, content: dict[str, Any]) -> None:
+        """What the broker takes in when it starts."""
+        write_private(self.base / "definitions.json", json.dumps(content))
+
+    def _running(self) -> Record:
+        record = self._record()
+        if record is None or record.broker is None or not record.broker.alive:
+            raise NodeError(
+                f"no node runs in {self.base}, and only a running one takes this: start it with `fedbus broker start`, "
+                "then give this command again"
+            )
+        return record
+
+    def ctl(self, *arguments: str, timeout: timedelta = timedelta(seconds=60)) -> str:
+        """Run rabbitmqctl on this node and return what it prints (about 0.5 s)."""
+        record = self._record()
+        if record is None:
+            raise NodeError(f"no node was ever started in {self.base}")
+        command = [str((self._programs or find_rabbitmq()) / "rabbitmqctl"), "-q", *arguments]
+        try:
+            done = subprocess.run(
+                command,
+                env=environment(self.base, record.ports),
+                capture_output=True,
+                text=True,
+                check=False,
+                stdin=subprocess.DEVNULL,
+                timeout=timeout.total_seconds(),
+            )
+        except subprocess.TimeoutExpired as exc:
+            raise NodeError(f"rabbitmqctl {arguments[0]} gave no answer in {timeout}: is the node overloaded?") from exc
+        if done.returncode:
+            raise NodeError(f"rabbitmqctl {arguments[0]} failed: {(done.stdout + done.stderr).strip()}")
+        return done.stdout
+
+    # -------------------------------------------------------------- files
+
+    def _write_files(self, ports: Ports, sites: Sequence[str]) -> None:
+        logins = self.logins.write(sites, address=ports.address)
+        cookie = self.base / "home" / ".erlang.cookie"
+        if not cookie.exists():
+            write_private(cookie, secrets.token_hex(16), 0o400)
+        self.keep_definitions(definitions(logins))
+        for name, text in config_files(self.base, ports).items():
+            write_private(self.base / name, text)
+
+    def _record(self) -> Record | None:
+        try:
+            return Record.parse((self.base / "node.json").read_text())
+        except FileNotFoundError:
+            return None
+        except PermissionError as exc:
+            raise NodeError(f"{self.base} belongs to another user: choose another with --dir") from exc
+        except (ValueError, KeyError, TypeError) as exc:
+            raise NodeError(f"{self.base}/node.json is damaged: end the node by hand and delete this file") from exc
+
+    def _save(self, record: Record) -> None:
+        write_private(self.base / "node.json", json.dumps(asdict(record)))
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        """One start or stop at a time; the kernel frees the lock when its holder dies."""
+        try:
+            self.base.mkdir(parents=True, exist_ok=True, mode=0o700)
+            lock = open(self.base / "lock", "w")  # noqa: SIM115 - closed below, whatever happens inside
+        except OSError as exc:
+            raise unwritable(self.base, exc) from exc
+        with lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    # -------------------------------------------------------------- processes
+
+    def _launch(self, programs: Path, ports: Ports, *, die_with_parent: bool, ready_within: timedelta | None) -> None:
+        env, log = environment(self.base, ports), self.base / "log" / "stdout"
+        deadline = time.monotonic() + (ready_within or EPMD_LIMIT).total_seconds()
+        record = Record(ports=ports, since=time.time())
+        try:
+            for folder in (self.base / "data", log.parent):
+                folder.mkdir(exist_ok=True)
+            epmd = ["epmd", "-port", str(ports.epmd), "-address", "127.0.0.1"]
+            with signals_held():
+                record = replace(record, epmd=spawn(epmd, env=env, output=log, die_with_parent=die_with_parent))
+            self._save(record)
+            self._await(record, deadline, ports.epmd)
+            broker = [str(programs / "rabbitmq-server")]
+            with signals_held():
+                record = replace(record, broker=spawn(broker, env=env, output=log, die_with_parent=die_with_parent))
+            self._save(record)
+            if ready_within is not None:
+                self._await(record, deadline, ports.amqp, AMQP_HEADER, CONNECTION_START)
+        except BaseException as exc:  # Ctrl-C while we wait must not leave a node behind either
+            self._end(record, timedelta(0))
+            with contextlib.suppress(NodeError):  # the disk may be what is wrong
+                self._save(Record(ports=ports))
+            if isinstance(exc, OSError):
+                raise unwritable(self.base, exc) from exc
+            raise
+
+    def _await(self, record: Record, deadline: float, port: int, send: bytes = b"", first: bytes = b"") -> None:
+        newest = record.broker or record.epmd
+        while not answers(port, send, first):
+            if newest and not newest.alive:
+                raise NodeError(f"RabbitMQ ended while it started; {self._log_tail()}")
+            if time.monotonic() > deadline:
+                raise NodeError(f"RabbitMQ does not answer on port {port}; {self._log_tail()}")
+            time.sleep(POLL_S)
+
+    def _log_tail(self, lines: int = 15) -> str:
+        """What a person needs to see; stdout comes last because it has RabbitMQ's own summary of a failed start."""
+        logs = [*(self.base / "log").glob("*.log"), self.base / "log" / "stdout"]
+        text = "\n".join(path.read_text(errors="replace") for path in logs if path.is_file())
+        tail = [line for line in text.splitlines() if line.strip()][-lines:]
+        return "\n".join([f"the end of its log (all of it in {self.base / 'log'}):", *tail])
+
+    @staticmethod
+    def _end(record: Record, grace: timedelta) -> None:
+        if record.broker:
+            record.broker.end(grace)
+        if record.epmd:
+            record.epmd.end(min(grace, timedelta(seconds=5)))

@@ -1,0 +1,81 @@
+"""Names of settings that nobody reads: a misspelt FEDBUS_* variable, or a misspelt table or key of the TOML file.
+
+A file is fedbus's alone, so all that is unknown in it is an error. Variables may be somebody else's (Kubernetes makes
+FEDBUS_PORT of a service called fedbus): one is an error when it looks like a setting, and else is told.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import sys
+from collections.abc import Iterable
+
+from fedbus.errors import SettingsError
+
+PREFIX = "FEDBUS_"
+ELSEWHERE = frozenset({"HOME", "CONFIG", "BROKER_URL_FILE"})
+"""Read outside the settings of the daemons: by `runtime.settings`, the command line, the image's entry point."""
+ALIKE = 0.8
+ALIKE_IN_FILE = 0.6
+"""Less is asked where a name is an error in any case, and the question is only which one was meant."""
+LEAST_WORD = 4
+"""A name of a few letters is a part of too many others."""
+
+
+def check_names() -> None:
+    """Raise SettingsError for each name that looks like a mistake, warn on standard error of the other variables."""
+    unread = sorted(name for name in os.environ if name.upper().startswith(PREFIX) and _setting(name) not in ELSEWHERE)
+    if not unread and not os.environ.get(f"{PREFIX}CONFIG"):
+        return  # the usual case needs no import of the settings, which costs time
+    from fedbus.aggregator.settings import AggregatorSettings
+    from fedbus.console.settings import PublisherSettings
+    from fedbus.runtime.settings import read_toml
+    from fedbus.site.settings import SiteSettings
+
+    tables = {
+        settings.table: frozenset(settings.model_fields)
+        for settings in (AggregatorSettings, SiteSettings, PublisherSettings)
+    }
+    known = frozenset[str]().union(*tables.values())
+    variables = {name.upper() for name in known} | ELSEWHERE
+    strange = [name for name in unread if _setting(name) not in variables]
+    near = {name: nearest(_setting(name), variables) for name in strange}
+    problems = [f"{name}: no such setting; did you mean {PREFIX}{found}?" for name, found in near.items() if found]
+    problems += _in_file(read_toml(), tables, known)
+    if problems:
+        raise SettingsError("\n".join(problems))
+    for name in strange:
+        print(f"fedbus: {name} is no setting of fedbus: nothing reads it", file=sys.stderr)
+
+
+def nearest(name: str, known: Iterable[str], *, alike: float = ALIKE) -> str | None:
+    """The known name that `name` is a misspelling of, or whose first or last words it is; None when there is none."""
+    known = sorted(known)
+    close = difflib.get_close_matches(name, known, n=1, cutoff=alike)
+    part = [k for k in known if len(name) >= LEAST_WORD and (k.endswith(f"_{name}") or k.startswith(f"{name}_"))]
+    return next(iter([*close, *part]), None)
+
+
+def _setting(variable: str) -> str:
+    return variable.upper().removeprefix(PREFIX)
+
+
+def _in_file(content: dict[str, object], tables: dict[str, frozenset[str]], known: frozenset[str]) -> list[str]:
+    where = f"{PREFIX}CONFIG={os.environ.get(f'{PREFIX}CONFIG')}"
+    problems = []
+    for name, value in content.items():
+        if not isinstance(value, dict):
+            if name not in known | tables.keys():
+                problems.append(f"{where}: no such setting: {name}; {_meant(name, known)}")
+        elif name not in tables:
+            problems.append(f"{where}: no such table: [{name}]; {_meant(name, tables)}")
+        else:
+            unknown = [key for key in value if key not in tables[name]]
+            problems += [f"{where}: no such setting in [{name}]: {k}; {_meant(k, tables[name])}" for k in unknown]
+    return problems
+
+
+def _meant(name: str, known: Iterable[str]) -> str:
+    found = nearest(name, known, alike=ALIKE_IN_FILE)
+    return f"did you mean {found}?" if found else f"known: {', '.join(sorted(known))}"

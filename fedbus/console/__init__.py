@@ -1,0 +1,1 @@
+"""The submitter's side: publish job specs, ask, watch, fetch."""

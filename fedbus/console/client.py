@@ -1,0 +1,236 @@
+"""Ask the aggregator over the bus, and follow what happens.
+
+Every question is a message on `fedbus.jobs` with a direct reply; nothing here is special to fedbus, any AMQP client can
+do the same (see `fedbus.aggregator.desk.requests`).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import secrets
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import AsyncExitStack, aclosing, contextmanager, nullcontext, suppress
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any, Self
+
+from fedbus.bus import mail
+from fedbus.bus import topology as t
+from fedbus.bus.connection import Session
+from fedbus.bus.envelope import Envelope
+from fedbus.bus.model_log import ModelLogReader, Start
+from fedbus.bus.rpc import request
+from fedbus.console.fetch import (
+    Fetched,
+    Progress,
+    RefusedError,
+    Wanted,
+    fetch,
+    no_progress,
+)
+from fedbus.console.settings import LOGIN, PublisherSettings
+from fedbus.core.protocol.messages import JOB_HEADER, Event, job_id
+from fedbus.core.spec.jobspec import JobSpec
+from fedbus.errors import ConnectionLostError, JobSpecError, NoAnswerError, Problem, ProtocolError, UnansweredError
+
+EVENTS_PREFETCH = 64
+EVENT_TYPE = "event"
+# The aggregator's clock may have been set back by as much since then.
+EARLIER_S = 60.0
+
+
+class Client:
+    """A connection as submitter; an async context manager."""
+
+    def __init__(self, settings: PublisherSettings) -> None:
+        self._timeout = timedelta(seconds=settings.timeout_s)
+        self._url = settings.url_for(LOGIN)
+        self._stack = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        session = Session(self._url, name="submitter", give_up_after=self._timeout)
+        self._session = await self._stack.enter_async_context(session)
+        return self
+
+    async def __aexit__(self, *exc: Any) -> bool | None:
+        return await self._stack.__aexit__(*exc)
+
+    async def submit(
+        self,
+        spec: JobSpec,
+        *,
+        job: str | None = None,
+        published: Callable[[UnansweredError], None] | None = None,
+        note: Callable[[str], object] = lambda text: None,
+    ) -> str:
+        """Submit a job under the id `job`, or a new one, and return its id. JobSpecError when it is refused.
+
+        Raises UnansweredError when the broker has the spec and nobody answers in time: it waits in its queue. With
+        `published` that is told there instead, and the answer is waited for however long. `note` is called with what
+        the aggregator remarks on the job.
+        """
+        job = job or new_job_id(spec)
+        message_id = uuid.uuid4().hex
+        try:
+            answer = await self._submit(spec, job, message_id, self._timeout)
+        except UnansweredError as exc:
+            waits = _waits(exc, job)
+            if published is None:
+                raise waits from exc
+            published(waits)
+            answer = await self._submit_until_answered(spec, job, message_id)
+        except ConnectionLostError as exc:
+            raise ConnectionLostError(f"{exc}: `fedbus show {job}` says whether the job has arrived") from exc
+        for text in answer["accepted"].get("notes", ()):
+            note(str(text))
+        return str(answer["accepted"]["job"])
+
+    async def _submit_until_answered(self, spec: JobSpec, job: str, message_id: str) -> dict[str, Any]:
+        """The same message again, which is the same job: the place for the answer to the first is gone."""
+        self._session.give_up_after = None
+        while True:
+            with suppress(UnansweredError, ConnectionLostError):
+                return await self._submit(spec, job, message_id, None)
+
+    async def _submit(self, spec: JobSpec, job: str, message_id: str, timeout: timedelta | None) -> dict[str, Any]:
+        key = t.submit_key(self._session.login)
+        data = json.dumps(spec.to_dict()).encode()
+        headers = {JOB_HEADER: job}
+        answer = await request(
+            self._session, t.JOBS, key, data, timeout=timeout, type="submit", message_id=message_id, headers=headers
+        )
+        return _content(answer, type="submit")
+
+    async def abort(self, job: str, reason: str | None) -> None:
+        """End a running job. Raises RefusedError when there is none of that id."""
+        await self._ask(t.abort_key(job), {"reason": reason} if reason else {}, type="abort")
+
+    async def forget(self, job: str) -> int:
+        """Delete a job that has ended; the bytes that its files had. Raises RefusedError when it has not ended."""
+        answer = await self._ask(t.abort_key(job), {"forget": True}, type="forget")
+        return int(answer["forgotten"]["disk_bytes"])
+
+    async def ended(self) -> list[dict[str, Any]]:
+        """Jobs that can be forgotten, the one that ended first, first: job, state, ended_at, disk_bytes."""
+        answer = await self._ask(t.QUERY_KEY, {"what": "ended"}, type="query")
+        return list(answer["ended"])
+
+    async def jobs(self) -> list[dict[str, Any]]:
+        """All jobs, oldest first."""
+        answer = await self._ask(t.QUERY_KEY, {"what": "jobs"}, type="query")
+        return list(answer["jobs"])
+
+    async def job(self, job: str) -> dict[str, Any]:
+        """One job with its spec, sites and result. Raises RefusedError when there is none of that id."""
+        answer = await self._ask(t.QUERY_KEY, {"what": "job", "job": job}, type="query")
+        return dict(answer["job"])
+
+    async def get(self, job: str, version: str | int, to: Path, *, progress: Progress = no_progress) -> Fetched:
+        """Write the params of a version, `last`, `best` or a number, to a safetensors file.
+
+        It is there whole or, when an error is raised, as it was before: RefusedError says which versions there are.
+        """
+        wanted = Wanted(job=job, version=version)
+        return await fetch(partial(self._ask, t.QUERY_KEY, type="query"), self._ask_part, wanted, to, progress)
+
+    async def _ask_part(self, body: Mapping[str, Any], allowed: timedelta) -> Envelope:
+        data = json.dumps(body).encode()
+        with _question():
+            answer = await request(
+                self._session, t.JOBS, t.QUERY_KEY, data, timeout=self._timeout + allowed, type="query"
+            )
+        if answer.content_type == "application/json":
+            _content(answer, type="query")
+        return answer
+
+    async def history(self, job: str) -> list[dict[str, Any]]:
+        """One line a version, from version 0 on: when, from whom, what it scored, see `aggregator.desk.curve`."""
+        lines: list[dict[str, Any]] = []
+        more = True
+        while more:
+            question = {"what": "history", "job": job} | ({"after": lines[-1]["version"]} if lines else {})
+            answer = await self._ask(t.QUERY_KEY, question, type="query")
+            lines += answer["history"]
+            more = bool(answer["more"] and answer["history"])
+        return lines
+
+    async def sites(self) -> list[dict[str, Any]]:
+        """All sites that have joined since the aggregator started."""
+        answer = await self._ask(t.QUERY_KEY, {"what": "sites"}, type="query")
+        return list(answer["sites"])
+
+    async def events(self, job: str, *, submitted_at: float) -> AsyncIterator[Event]:
+        """Events of a job from its submission on, for ever, also over an outage of the broker.
+
+        `submitted_at` is what the aggregator says of the job: a time of the same clock as those of the events.
+        """
+        self._session.give_up_after = None
+        reader = ModelLogReader(self._session, t.EVENTS, prefetch=EVENTS_PREFETCH)
+        newest = await reader.newest(kind=EVENT_TYPE)
+        start: Start = "first"
+        if newest is not None:
+            start = await reader.back_to(
+                lambda record: _said_at(record) < submitted_at - EARLIER_S,
+                newest=newest.offset,
+                records=EVENTS_PREFETCH,
+            )
+        async with aclosing(reader.follow(start)) as records:
+            async for record in records:
+                event = _event(record.envelope)
+                if event is not None and event.job == job:
+                    yield event
+
+    async def _ask(self, key: str, body: Mapping[str, Any], *, type: str) -> dict[str, Any]:
+        data = json.dumps(body).encode()
+        with _question() if type == "query" else nullcontext():
+            answer = await request(self._session, t.JOBS, key, data, timeout=self._timeout, type=type)
+        return _content(answer, type=type)
+
+
+@contextmanager
+def _question() -> Iterator[None]:
+    """Inside, what nobody answers in time is no answer: nothing is done later that could be waited for."""
+    try:
+        yield
+    except UnansweredError as exc:
+        raise NoAnswerError(str(exc)) from exc
+
+
+def _event(record: Envelope) -> Event | None:
+    """What a record says; None for one that is no event of this release."""
+    try:
+        event = mail.from_envelope(record)
+    except ProtocolError:
+        return None
+    return event if isinstance(event, Event) else None
+
+
+def _said_at(record: Envelope) -> float:
+    """When the aggregator said it; nothing says that a record which cannot be read is old."""
+    event = _event(record)
+    return math.inf if event is None else event.at
+
+
+def new_job_id(spec: JobSpec) -> str:
+    """An id that no other job has."""
+    return job_id(spec.name, secrets.token_hex(4))
+
+
+def _content(answer: Envelope, *, type: str) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(answer.body)
+    if "rejected" in content:
+        problems = [Problem(**error) for error in content["rejected"]["errors"]]
+        if type == "submit":
+            raise JobSpecError(problems)
+        raise RefusedError("; ".join(p.message for p in problems))
+    return content
+
+
+def _waits(exc: UnansweredError, job: str) -> UnansweredError:
+    return UnansweredError(
+        f"{exc} job {job} is published and waits on the broker, an aggregator takes it when it starts: do not submit "
+        f"it again, ask `fedbus show {job}` (no such job then: it was refused)"
+    )

@@ -1,0 +1,1 @@
+"""The life of a job, and who takes part."""

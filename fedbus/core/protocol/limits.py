@@ -1,0 +1,98 @@
+"""How long what a site says may be, applied once, where a message is read. Everything behind that may keep and show it.
+
+    names, numbers   that something is looked up by: refused when they are longer or larger than any of ours
+    texts            for people: cut, and what no terminal should get is replaced
+    lists            of metrics, tasks, activities: the rest is left out, so that one name too long costs no training
+
+A site one release behind is never refused for what it says to people.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from fedbus.core.protocol import messages as m
+from fedbus.errors import DecodeError
+
+MOST_TEXT = 500
+MOST_NAME = 64
+MOST_METRICS = 256
+MOST_TASKS = 256
+MOST_ACTIVITIES = 64
+MOST_INT = 2**63 - 1
+_ELLIPSIS = "…"
+
+
+def plain(text: str, most: int = MOST_TEXT) -> str:
+    """One line of text of at most `most` characters, without escape sequences and other invisible characters."""
+    cut = text if len(text) <= most else text[: most - 1] + _ELLIPSIS
+    return "".join(c if c.isprintable() else " " if c.isspace() else "�" for c in cut)
+
+
+def within_limits(message: Any) -> Any:
+    """The message as it may be kept. Raises DecodeError for a name or number that none of ours has."""
+    _check_numbers(message)
+    for name in _NAMES.get(type(message), ()):
+        _check_name(name, getattr(message, name))
+    texts = {name: plain(getattr(message, name)) for name in _TEXTS.get(type(message), ())}
+    match message:
+        case m.Join():
+            tasks = tuple(plain(task, MOST_NAME) for task in message.tasks[:MOST_TASKS])
+            return replace(message, tasks=tasks, **texts)
+        case m.SiteStatus():
+            return replace(message, jobs=tuple(map(_activity, message.jobs[:MOST_ACTIVITIES])))
+        case m.ScoreAnswer():
+            names = tuple(plain(name, MOST_NAME) for name in message.not_finite[:MOST_METRICS])
+            failed, metrics = plain(message.failed), _metrics(message.metrics)
+            return replace(message, metrics=metrics, not_finite=names, failed=failed)
+        case m.UpdateManifest():
+            return replace(message, metrics=_metrics(message.metrics))
+    return replace(message, **texts) if texts else message
+
+
+_NAMES: Mapping[type, tuple[str, ...]] = {
+    m.Join: ("session",),
+    m.SiteStatus: ("session",),
+    m.Leave: ("session",),
+    m.OfferAnswer: ("layout",),
+    m.UpdateManifest: ("layout_digest", "kind"),
+}
+_TEXTS: Mapping[type, tuple[str, ...]] = {
+    m.Join: ("fedbus_version", "device"),
+    m.Leave: ("reason",),
+    m.OfferAnswer: ("reason",),
+    m.ResyncRequest: ("reason",),
+    m.TrainerTrouble: ("error",),
+}
+
+
+def _activity(activity: m.JobActivity) -> m.JobActivity:
+    m.check_name("job", activity.job)
+    _check_numbers(activity)
+    return replace(
+        activity,
+        activity=plain(activity.activity, MOST_NAME),
+        detail=plain(activity.detail),
+        device=plain(activity.device, MOST_NAME),
+    )
+
+
+def _metrics(metrics: Mapping[str, float]) -> dict[str, float]:
+    """The first MOST_METRICS of those whose name is short and can be shown."""
+    fine = ((name, value) for name, value in metrics.items() if len(name) <= MOST_NAME and name.isprintable())
+    return dict(value for value, _ in zip(fine, range(MOST_METRICS), strict=False))
+
+
+def _check_name(what: str, name: str) -> None:
+    if len(name) > MOST_NAME or not name.isprintable():
+        raise DecodeError(f"{what} must be at most {MOST_NAME} printable characters, got {len(name)}: {name[:20]!r}…")
+
+
+def _check_numbers(message: Any) -> None:
+    for field in dataclasses.fields(message):
+        value = getattr(message, field.name)
+        if isinstance(value, int) and not -MOST_INT <= value <= MOST_INT:
+            raise DecodeError(f"{field.name} must be an integer of 64 bits, got one of {value.bit_length()}")

@@ -1,0 +1,392 @@
+"""Every message on the bus, as a frozen dataclass that cannot be built wrong.
+
+What lives here: the vocabulary of the protocol. What may not: bytes (see `wire`), AMQP (see `fedbus.bus`), tensors.
+
+    who publishes      exchange          messages
+    site               fedbus.sites      Join, SiteStatus, Leave, OfferAnswer, ScoreAnswer, ResyncRequest,
+                                         TrainerTrouble
+    site               fedbus.updates    chunks of an update, then UpdateManifest
+    aggregator         fedbus.control    RollCall, JobOffer, InitialParamsRequest, JobStarted, Receipt, StepBudget,
+                                         ResendRequest, ScoreRequest, JobEnded, JobForgotten
+    aggregator         fedbus.models     chunks of a version, then VersionManifest
+    aggregator         fedbus.events     Event
+    submitter          fedbus.jobs       job spec, Abort, Query (plain JSON, any AMQP client)
+
+An update is its chunks plus one manifest, sent last: the manifest commits the transfer. The same holds for a version.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+NAME = re.compile(r"[a-z0-9-]{1,40}")
+JOB_HEADER = "job"
+"""Header of a submit: the id that its job gets."""
+
+
+def check_name(what: str, name: str) -> str:
+    """Return `name` when it may be a site, job or user name, raise ValueError otherwise."""
+    if not NAME.fullmatch(name):
+        raise ValueError(f"{what} {name!r} must be 1 to 40 of a-z, 0-9 and '-': it is used in routing keys")
+    return name
+
+
+def job_id(name: str, suffix: str) -> str:
+    """The id of a job of this name: the name, cut, and what tells it from others, eight hex digits."""
+    return f"{name[:31].rstrip('-')}-{suffix}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpdateId:
+    """Names one update for ever: the site, the incarnation of its outbox and a sequence number in it."""
+
+    site: str
+    incarnation: str
+    sequence: int
+
+    def __post_init__(self) -> None:
+        check_name("site", self.site)
+        if not re.fullmatch(r"[0-9a-f]{8}", self.incarnation) or self.sequence < 0:
+            raise ValueError(f"update id {self.site}:{self.incarnation}:{self.sequence} is malformed")
+
+    def __str__(self) -> str:
+        return f"{self.site}:{self.incarnation}:{self.sequence}"
+
+    @classmethod
+    def parse(cls, text: str) -> UpdateId:
+        """Parse `site:incarnation:sequence`; ValueError when it is not one."""
+        parts = text.split(":")
+        if len(parts) != 3 or not re.fullmatch(r"0|[1-9][0-9]{0,17}", parts[2]):
+            raise ValueError(f"update id {text!r} is not site:incarnation:sequence")
+        return cls(site=parts[0], incarnation=parts[1], sequence=int(parts[2]))
+
+
+class JobState(StrEnum):
+    SUBMITTED = "submitted"
+    WAITING = "waiting for sites"
+    RUNNING = "running"
+    FINISHING = "finishing"
+    FINISHED = "finished"
+    FAILED = "failed"
+    ABORTED = "aborted"
+
+    @property
+    def ended(self) -> bool:
+        return self in (JobState.FINISHED, JobState.FAILED, JobState.ABORTED)
+
+
+class Outcome(StrEnum):
+    FOLDED = "folded"
+    REFUSED = "refused"
+
+
+# ------------------------------------------------------------------ site → aggregator, fedbus.sites
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Join:
+    """A site daemon says that it is here. `session` differs for each process, `tasks` are those it allows."""
+
+    site: str
+    session: str
+    tasks: tuple[str, ...]
+    fedbus_version: str
+    device: str = "cpu"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobActivity:
+    """What a site does for one job right now: `activity` is a short phrase such as 'training' or 'idle'.
+
+    device: what its trainer computes on, such as 'cuda:1'; empty while there is none.
+    """
+
+    job: str
+    activity: str
+    version: int
+    step: int = 0
+    steps: int = 0
+    detail: str = ""
+    device: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SiteStatus:
+    """Sent every status interval; renews the site's lease of `lease_s` seconds.
+
+    said_at: seconds since the epoch by the site's clock, which is only told to people, see `skew`; 0: not said.
+    """
+
+    site: str
+    session: str
+    lease_s: float
+    jobs: tuple[JobActivity, ...] = ()
+    said_at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Leave:
+    """A site says goodbye; nobody waits for it from now on."""
+
+    site: str
+    session: str
+    reason: str = "stopped"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OfferAnswer:
+    """A site accepts or declines a job, with the reason when it declines.
+
+    layout: the digest of the params that its task makes; empty until the task is open, then it accepts once more.
+    """
+
+    site: str
+    job: str
+    accepted: bool
+    reason: str = ""
+    layout: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoreAnswer:
+    """A site's evaluation of one version on its own test data.
+
+    not_finite: names of metrics that came out as NaN or infinity and are left out of `metrics`. failed: what kept the
+    site from scoring, in words that say nothing of its data; the metrics are empty then.
+    """
+
+    site: str
+    job: str
+    version: int
+    metrics: Mapping[str, float]
+    num_examples: int
+    not_finite: tuple[str, ...] = ()
+    failed: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResyncRequest:
+    """A site cannot follow the model log (records lost, digest differs) and asks for a snapshot."""
+
+    site: str
+    job: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainerTrouble:
+    """A trainer process died or reported an error; the site retries by itself unless `fatal`."""
+
+    site: str
+    job: str
+    error: str
+    restarts: int
+    fatal: bool = False
+
+
+# ------------------------------------------------------------------ aggregator → sites, fedbus.control
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RollCall:
+    """The aggregator has (re)started: every site answers with Join."""
+
+    session: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobOffer:
+    """A job is offered to a site. `spec` is the validated job spec as JSON-able data.
+
+    submitter: the login that submitted it, so that a site can be fair; "" from an earlier release.
+    """
+
+    job: str
+    spec: Mapping[str, Any]
+    submitter: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InitialParamsRequest:
+    """The site that receives it creates the job's initial params and sends them as an update of kind `initial`.
+
+    layout_only: the params come from a file; those of the update may be zeros, which cost nothing.
+    """
+
+    job: str
+    layout_only: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobStarted:
+    """The job's model log exists; a site that has accepted follows it from now on.
+
+    A site that sees a new `session` of the aggregator sends again whatever still awaits its receipt.
+    log: the stream's name, told to the sites of the job only; "" for the one that follows from the job, as the
+    aggregators of earlier releases have it.
+    """
+
+    job: str
+    session: str
+    log: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Receipt:
+    """What became of one update. Also part of the version that names it, so that a lost receipt is found again.
+
+    rebase: the site has been away for long; what it trains from a version before this one is worth nothing any more.
+    """
+
+    job: str
+    update_id: str
+    outcome: Outcome
+    reason: str = ""
+    staleness: int = 0
+    rebase: int | None = None
+
+    def __post_init__(self) -> None:
+        UpdateId.parse(self.update_id)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepBudget:
+    """A site makes so many local steps from now on, for its trainings to take about as long as the others'.
+
+    Not kept by anybody: a site that was restarted makes the job's `local.steps` until it is told again.
+    """
+
+    job: str
+    steps: int
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise ValueError(f"a budget of {self.steps} steps: at least 1 is made")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResendRequest:
+    """Chunks of an update whose manifest came are missing, and nothing more comes: its site publishes all of it again.
+
+    A site that has no such update any more ignores it.
+    """
+
+    job: str
+    update_id: str
+
+    def __post_init__(self) -> None:
+        UpdateId.parse(self.update_id)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoreRequest:
+    """Training is over: every site of the job scores this version on its own test data, and waits for the end."""
+
+    job: str
+    version: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobEnded:
+    """The job is over; sites stop training and drop its files."""
+
+    job: str
+    state: JobState
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobForgotten:
+    """The job is over and deleted at the aggregator; what a site has kept for it is of no use to anybody."""
+
+    job: str
+
+
+# ------------------------------------------------------------------ tensors: updates up, versions down
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chunk:
+    """One frame of an update (`part` 'update') or of a version ('delta' or 'snapshot').
+
+    `transfer` is the update id or the version as text; `body` is one frame of `core.protocol.frames`.
+    """
+
+    job: str
+    transfer: str
+    part: str
+    index: int
+    count: int
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpdateManifest:
+    """Commits one update. `kind` is 'delta', or 'initial' for a job's first params (then `layout` is set).
+
+    travel, response: the site's secant, see `fedbus.tensors.secant`; travel 0: none.
+    """
+
+    job: str
+    update_id: str
+    kind: str
+    base_version: int
+    num_examples: int
+    layout_digest: str
+    frames: int
+    body_bytes: int
+    steps: int = 0
+    train_s: float = 0.0
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    layout: Mapping[str, Any] | None = None
+    travel: float = 0.0
+    response: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """Frames and bytes of one part of a version."""
+
+    frames: int
+    body_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VersionManifest:
+    """Commits one version in the model log; published alone, after its chunks were confirmed.
+
+    `delta` leads from version - 1 to version, `snapshot` stands alone; at least one is there. `digest` is that of the
+    hidden params. `layout` is set whenever `snapshot` is. `snapshot_version` and `snapshot_back` say where a late
+    joiner finds the newest snapshot: its first chunk was published so many records before this manifest; 0: not said.
+    `snapshot_at` (seconds since the epoch, of the aggregator's clock) is what sites of earlier releases go by.
+    """
+
+    job: str
+    version: int
+    digest: str
+    delta: Part | None
+    snapshot: Part | None
+    snapshot_version: int
+    snapshot_at: float
+    snapshot_back: int = 0
+    receipts: tuple[Receipt, ...] = ()
+    layout: Mapping[str, Any] | None = None
+
+
+# ------------------------------------------------------------------ submitters and watchers
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """Something that happened, for people and for programs that watch: see `core.protocol.events` for the kinds."""
+
+    at: float
+    job: str
+    site: str
+    kind: str
+    text: str
+    facts: Mapping[str, Any] = field(default_factory=dict)

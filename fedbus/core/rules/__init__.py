@@ -1,0 +1,1 @@
+"""From updates to versions, in numbers: facts, aggregation, strategies, server step."""

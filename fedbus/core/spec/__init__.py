@@ -1,0 +1,1 @@
+"""Job specs: keys, limits and defaults, and how they are explained."""

@@ -1,0 +1,1 @@
+"""Params as files for other programs."""

@@ -1,0 +1,221 @@
+"""A federation on one machine: a private broker, an aggregator and sites, each an operating system process of its own.
+
+Used by the demo, the benchmarks and the tests. Everything lies in one folder: state, logins, and one log file of JSON
+lines per daemon. All processes die with this one, whatever ends it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from datetime import timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from fedbus.broker.node import PrivateNode
+from fedbus.broker.process import ProcessId, signals_held, spawn
+from fedbus.errors import FedbusError
+
+T = TypeVar("T")
+
+POLL_S = 0.02
+GRACE = timedelta(seconds=10)
+
+
+class Daemon:
+    """One daemon as a process; `log` is its file of JSON lines (what else it prints is kept there too)."""
+
+    def __init__(self, name: str, command: list[str], *, env: Mapping[str, str], log: Path) -> None:
+        self.name = name
+        self.log = log
+        self._exit_code: int | None = None
+        self.process: ProcessId = spawn(
+            [sys.executable, "-m", *command],
+            env={**_inherited(), "FEDBUS_LOG_FORMAT": "json", **env},
+            output=log,
+            die_with_parent=True,
+        )
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    @property
+    def alive(self) -> bool:
+        return self.exit_code is None and self.process.alive
+
+    @property
+    def exit_code(self) -> int | None:
+        """None while it runs; minus the number of the signal that ended it."""
+        if self._exit_code is None:
+            with suppress(ChildProcessError):  # WNOWAIT: whoever waits for the process finds it still
+                ended = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+                if ended is not None:
+                    status = ended.si_status
+                    self._exit_code = status if ended.si_code == os.CLD_EXITED else -status
+        return self._exit_code
+
+    def events(self) -> Iterator[dict[str, Any]]:
+        """Its log lines so far; lines that are no JSON are left out."""
+        if not self.log.exists():
+            return
+        for line in self.log.read_text(errors="replace").splitlines():
+            try:
+                record = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(record, dict):
+                yield record
+
+    def wait_for(self, event: str, *, within: timedelta = timedelta(seconds=30), **facts: object) -> dict[str, Any]:
+        """The first log line of this event with these facts; FedbusError with the log's end when it does not come."""
+
+        def found() -> dict[str, Any] | None:
+            lines = (e for e in self.events() if e.get("event") == event)
+            return next((e for e in lines if facts.items() <= e.items()), None)
+
+        return wait_until(found, within=within, what=f"{self.name}: {event} {facts or ''}", or_else=self.last_words)
+
+    def last_words(self) -> str:
+        """The end of its log."""
+        return self.log.read_text(errors="replace")[-2000:] if self.log.exists() else "(no log)"
+
+    def stop(self, grace: timedelta = GRACE) -> None:
+        """SIGTERM, then SIGKILL; zero grace kills at once."""
+        self.process.end(grace)
+
+    def freeze(self) -> None:
+        """SIGSTOP: it lives and does nothing until `thaw`."""
+        self.process.send(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """SIGCONT."""
+        self.process.send(signal.SIGCONT)
+
+    def trainers(self) -> list[ProcessId]:
+        """The trainers of a site: each is the child of a guardian, which is a child of the daemon."""
+        guardians = _children(self.pid)
+        return [trainer for guardian in guardians for trainer in _children(guardian.pid)[:1]]
+
+
+def _children(pid: int) -> list[ProcessId]:
+    """The live children of a process, oldest first."""
+    try:
+        text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    except OSError:
+        return []
+    return [child for number in text.split() if (child := ProcessId.of(int(number)))]
+
+
+def _inherited() -> dict[str, str]:
+    """The environment without settings of fedbus: those of the person at this terminal are for other daemons."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("FEDBUS_")}
+
+
+def wait_until(
+    found: Callable[[], T | None], *, within: timedelta, what: str, or_else: Callable[[], str] = lambda: ""
+) -> T:
+    """Ask `found` until it gives something true; FedbusError naming `what` when it does not in time."""
+    deadline = time.monotonic() + within.total_seconds()
+    while not (value := found()):
+        if time.monotonic() >= deadline:
+            raise FedbusError(f"waited {within.total_seconds():.0f} s in vain for {what}\n{or_else()}")
+        time.sleep(POLL_S)
+    return value
+
+
+class LocalFederation:
+    """Start what is needed, in any order; leaving the context stops everything. Main thread only.
+
+    `url_for(login)` gives the broker's URLs; without it a private broker with these `sites` is started in the folder.
+    `under(name)` is what runs a daemon, as arguments of `python -m`: nothing, unless somebody sets it.
+    """
+
+    def __init__(
+        self, folder: Path, *, sites: tuple[str, ...] = (), url_for: Callable[[str], str] | None = None
+    ) -> None:
+        self.folder = folder
+        self._sites = sites
+        self._url_for = url_for
+        self._node: PrivateNode | None = None
+        self.daemons: list[Daemon] = []
+        self.under: Callable[[str], list[str]] = lambda name: []
+
+    def __enter__(self) -> Self:
+        (self.folder / "logs").mkdir(parents=True, exist_ok=True)
+        if self._url_for is None:
+            self._node = PrivateNode(self.folder / "broker")
+            self._node.start(sites=self._sites, die_with_parent=True)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        grace = GRACE if kind is None else timedelta(seconds=1)
+        for daemon in self.daemons:
+            daemon.process.ask_to_end()  # all at once: each takes a second or two
+            daemon.thaw()  # a frozen one could not obey
+        for daemon in self.daemons:
+            if not daemon.process.wait(grace):
+                daemon.stop(timedelta(0))
+        if self._node is not None:
+            self._node.stop(grace=timedelta(0))
+
+    @property
+    def own_node(self) -> PrivateNode | None:
+        """The private broker; None when the federation uses another one."""
+        return self._node
+
+    @property
+    def node(self) -> PrivateNode:
+        """The private broker; FedbusError when the federation uses another one."""
+        if self._node is None:
+            raise FedbusError("this federation does not run its own broker")
+        return self._node
+
+    def url(self, login: str) -> str:
+        """The broker URL of a login, password included."""
+        return self._url_for(login) if self._url_for is not None else self.node.url(login)
+
+    def state_dir(self, name: str) -> Path:
+        """Where a daemon keeps what must outlive it."""
+        return self.folder / name if name == "aggregator" else self.folder / "sites" / name
+
+    def start_aggregator(self, **env: object) -> Daemon:
+        """Start an aggregator; `env` are settings such as `checkpoint_interval_s=1`."""
+        settings = {"broker_url": self.url("aggregator"), "state_dir": self.state_dir("aggregator")} | env
+        return self._start("aggregator", "aggregator", settings)
+
+    def start_site(self, name: str, data: Path, **env: object) -> Daemon:
+        """Start a site daemon; `env` are settings such as `slowdown=10`."""
+        settings = {
+            "broker_url": self.url(name),
+            "site_name": name,
+            "site_data": data,
+            "site_state_dir": self.state_dir(name),
+            "max_jobs": 8,
+        }
+        return self._start(name, "site", settings | env)
+
+    def kill_broker(self) -> None:
+        """SIGKILL to the private broker; its files stay."""
+        self.node.stop(grace=timedelta(0))
+
+    def start_broker(self) -> None:
+        """Start the private broker again, on its old port, and do not wait until it answers. Main thread only."""
+        self.node.start(die_with_parent=True, ready_within=None)
+
+    def _start(self, name: str, command: str, settings: Mapping[str, object]) -> Daemon:
+        env = {f"FEDBUS_{key.upper()}": str(value) for key, value in settings.items()}
+        count = sum(d.name == name for d in self.daemons)
+        log = self.folder / "logs" / (f"{name}.{count + 1}.log" if count else f"{name}.log")
+        with signals_held():
+            daemon = Daemon(name, [*self.under(name), "fedbus", command], env=env, log=log)
+            self.daemons.append(daemon)
+        return daemon

@@ -1,0 +1,1 @@
+"""The site daemon; start with `fedbus site`."""

@@ -1,0 +1,305 @@
+"""The site daemon: settings → open adapters → loop → stop. It moves bytes and never imports torch.
+
+    control    fedbus.site.<name> → offers are answered, messages about a job go to its worker
+    status     every status interval: what is done for each job; renews the lease
+    job ...    one worker per accepted job, see `job_worker`; what goes wrong in one is that job's trouble
+    SIGUSR1    `fedbus retry`: what failed is tried now, what was given up is offered again
+
+Stop order: the trainers end, then Leave is published (nobody waits for this site from then on), then the connections
+close. Updates that await their receipt stay in the outbox and are sent again after the next start.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import signal
+import time
+from collections import Counter
+from contextlib import AsyncExitStack, suppress
+from datetime import timedelta
+from functools import partial
+from typing import Any, Self
+
+import structlog
+
+import fedbus
+from fedbus.bus import mail
+from fedbus.bus import topology as t
+from fedbus.bus.connection import Session
+from fedbus.bus.consumer import Consumer
+from fedbus.bus.model_log import ModelLogReader
+from fedbus.bus.publisher import Publisher
+from fedbus.bus.url import BrokerUrl
+from fedbus.core.job.policy import Accept, Decline, SitePolicy
+from fedbus.core.protocol import messages as m
+from fedbus.core.protocol.limits import MOST_ACTIVITIES
+from fedbus.core.spec.jobspec import JobSpec
+from fedbus.errors import BusError, DataError, ProtocolError, SettingsError, StoreError
+from fedbus.runtime.faults import fault_hook
+from fedbus.runtime.lifecycle import until_stopped
+from fedbus.site.job import assignment
+from fedbus.site.job.loop import StartTrainer
+from fedbus.site.job.trainer import start_trainer
+from fedbus.site.job.worker import JobWorker, discard_files, left_over
+from fedbus.site.places import Places, default_places, device_meant
+from fedbus.site.settings import SiteSettings
+from fedbus.store.files import make_folder
+from fedbus.store.lock import StateLock
+from fedbus.training.registry import task_names
+from fedbus.training.sayable import Sayable, type_name
+
+CONTROL_PREFETCH = 8
+LEAVE_LIMIT = timedelta(seconds=3)
+LONGEST_PAUSE_S = 60.0
+
+log = structlog.get_logger()
+
+
+async def run_site(settings: SiteSettings, stop: asyncio.Event) -> None:
+    """Run until `stop` is set. Raises DataError, StoreError, LoginError, NameTakenError or SettingsError."""
+    _check_data(settings)
+    async with Site(settings) as site:
+        await site.run(stop)
+
+
+def _check_data(settings: SiteSettings) -> None:
+    folder = settings.site_data
+    if not folder.is_dir():
+        raise DataError(f"data folder {folder} does not exist: give the folder with this site's data (--data)")
+    if not any(folder.iterdir()):
+        raise DataError(f"data folder {folder} is empty: put this site's data there, or give another folder (--data)")
+
+
+class Site:
+    """Open adapters and the workers of all accepted jobs."""
+
+    def __init__(self, settings: SiteSettings, *, start: StartTrainer = start_trainer) -> None:
+        self._settings = settings
+        self._start = start
+        self._name = settings.site_name
+        self._session_id = secrets.token_hex(8)
+        self._stack = AsyncExitStack()
+        self._workers: dict[str, JobWorker] = {}
+        self._try_again = asyncio.Event()
+        self._troubles: Counter[str] = Counter()
+        self._places = Places(settings.max_jobs or default_places(settings.device))
+        self._reached = fault_hook(settings.fault)
+        installed = frozenset(task_names())
+        unknown = sorted(set(settings.tasks or ()) - installed)
+        if unknown:
+            raise SettingsError(
+                f"tasks: {', '.join(unknown)} not installed here; installed: {', '.join(sorted(installed)) or 'none'}"
+            )
+        allowed = None if settings.tasks is None else frozenset(settings.tasks)
+        self._policy = SitePolicy(
+            site=self._name,
+            installed_tasks=installed,
+            allowed_tasks=allowed,
+            min_batch_size=settings.min_batch_size,
+            min_contributors=settings.min_contributors,
+        )
+
+    async def __aenter__(self) -> Self:
+        settings, stack = self._settings, self._stack
+        url = settings.url_for(self._name)
+        login = BrokerUrl.parse(url).user
+        if login != self._name:
+            raise SettingsError(
+                f"site {self._name!r} must log in under its own name, the broker URL's login is {login!r}:"
+                " correct --name or FEDBUS_BROKER_URL"
+            )
+        # before the lock, by which `fedbus retry` finds us: unheard, the signal would end the process
+        asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, self._try_again.set)
+        stack.enter_context(StateLock(make_folder(settings.state_dir)))
+        self._control = await stack.enter_async_context(Session(url, name=f"{self._name}/control", retry_login=True))
+        self._bulk_out = await stack.enter_async_context(
+            Session(url, name=f"{self._name}/updates", retry_login=True, follows=self._control)
+        )
+        self._bulk_in = await stack.enter_async_context(
+            Session(url, name=f"{self._name}/models", retry_login=True, follows=self._control)
+        )
+        self._publisher = Publisher(self._control)
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self._stack.aclose()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Work until `stop` is set, then say goodbye."""
+        async with asyncio.TaskGroup() as group:
+            serving = group.create_task(self._serve(), name="serve")
+            await until_stopped(stop, serving)
+        await self._leave()
+
+    async def _serve(self) -> None:
+        """Nothing is said before the control queue is ours: another daemon may run under the same name."""
+        queue = t.site_queue(self._name)
+        async with (
+            Consumer(self._control, queue, prefetch=CONTROL_PREFETCH, exclusive=True) as deliveries,
+            asyncio.TaskGroup() as group,
+        ):
+            self._group = group
+            await deliveries.attached()
+            await self._join()
+            log.info("site-ready", site=self._name, broker=str(self._control.url), tasks=list(self._policy.tasks))
+            group.create_task(self._report(), name="status")
+            group.create_task(self._try_when_told(), name="try now")
+            await self._obey(deliveries)
+
+    async def _try_when_told(self) -> None:
+        while True:
+            await self._try_again.wait()
+            self._try_again.clear()
+            log.info("try-now", text="what failed is tried at once; jobs that were given up are offered again")
+            for worker in list(self._workers.values()):
+                worker.try_now()
+            await self._join()
+
+    async def _leave(self) -> None:
+        try:
+            async with asyncio.timeout(LEAVE_LIMIT.total_seconds()):
+                await self._say(m.Leave(site=self._name, session=self._session_id))
+        except TimeoutError:
+            log.warning("leave-unsaid", text="the broker cannot be reached; the lease runs out by itself")
+
+    # -------------------------------------------------------------- saying
+
+    async def _say(self, message: mail.SiteMessage) -> None:
+        await self._publisher.publish(mail.from_site(message))
+
+    async def _join(self) -> None:
+        await self._say(
+            m.Join(
+                site=self._name,
+                session=self._session_id,
+                tasks=self._policy.tasks,
+                fedbus_version=fedbus.__version__,
+                device=device_meant(self._settings.device),
+            )
+        )
+
+    async def _report(self) -> None:
+        while True:
+            await asyncio.sleep(self._settings.status_interval_s)
+            done = (*(worker.activity for worker in self._workers.values()), *self._left_over())
+            await self._say(
+                m.SiteStatus(
+                    site=self._name,
+                    session=self._session_id,
+                    lease_s=self._settings.lease_s,
+                    jobs=done[:MOST_ACTIVITIES],  # no more are read; of what is left over the rest is told later
+                    said_at=time.time(),
+                )
+            )
+
+    def _left_over(self) -> list[m.JobActivity]:
+        """Jobs that may have ended while this site was away: the aggregator says so, and their files go."""
+        names = left_over(self._settings, but=self._workers)
+        return [m.JobActivity(job=name, activity="takes no part", version=-1) for name in names]
+
+    # -------------------------------------------------------------- obeying
+
+    async def _obey(self, deliveries: Consumer) -> None:
+        async for delivery in deliveries:
+            try:
+                await self._take(mail.from_envelope(delivery.envelope))
+            except ProtocolError as exc:
+                log.warning("control-message", error=str(exc))
+            await delivery.ack()
+
+    async def _take(self, message: Any) -> None:
+        match message:
+            case m.RollCall():
+                await self._join()
+            case m.JobOffer():
+                await self._answer(message)
+            case (
+                m.InitialParamsRequest()
+                | m.JobStarted()
+                | m.Receipt()
+                | m.StepBudget()
+                | m.ResendRequest()
+                | m.ScoreRequest()
+                | m.JobEnded()
+            ) if worker := self._workers.get(message.job):
+                await worker.on_control(message)
+            case m.JobEnded(job=job):
+                # it ended while this site was away or had given it up
+                discard_files(self._settings, job)
+            case m.JobForgotten(job=job) if job not in self._workers:
+                discard_files(self._settings, job)
+                with suppress(OSError):  # what cannot be deleted stays: no reason to end the work for others
+                    assignment.kept_file(self._settings, job).unlink()
+
+    async def _answer(self, offer: m.JobOffer) -> None:
+        decision = self._policy.decide_offer(offer.spec)
+        match decision:
+            case Accept(spec=spec):
+                log.info("accepted", job=offer.job, task=spec.task)
+                await self._take_up(offer.job, spec, offer.submitter)
+            case Decline(reason=reason):
+                log.warning("declined", job=offer.job, reason=reason)
+                await self._say(m.OfferAnswer(site=self._name, job=offer.job, accepted=False, reason=reason))
+
+    async def _take_up(self, job: str, spec: JobSpec, submitter: str) -> None:
+        """Work for a job, if that is not being done, and say so."""
+        if job not in self._workers:
+            try:
+                self._begin(job, spec, submitter)
+            except StoreError as exc:
+                log.exception("job-not-begun", job=job)
+                reason = Sayable(f"the site's state folder cannot be used ({type_name(type(exc))})")
+                await self._say(m.OfferAnswer(site=self._name, job=job, accepted=False, reason=reason))
+                return
+        await self._say(assignment.accepting(job, self._name, self._workers[job].layout_digest))
+
+    def _begin(self, job: str, spec: JobSpec, submitter: str) -> None:
+        worker = JobWorker(
+            job,
+            spec,
+            settings=self._settings,
+            reader=partial(ModelLogReader, self._bulk_in),
+            uploads=Publisher(self._bulk_out, routes_return=timedelta.max),
+            say=self._say,
+            start=self._start,
+            places=self._places,
+            submitter=submitter,
+            reached=self._reached,
+        )
+        self._workers[job] = worker
+        self._group.create_task(self._work(worker, job, spec, submitter), name=job)
+
+    async def _work(self, worker: JobWorker, job: str, spec: JobSpec, submitter: str) -> None:
+        try:
+            await worker.run()
+        except Exception as exc:
+            if not _is_the_jobs_own(exc):
+                raise
+            await self._after_trouble(job, exc)
+            await self._take_up(job, spec, submitter)
+        else:
+            del self._workers[job]
+            if worker.ended:
+                discard_files(self._settings, job)
+
+    async def _after_trouble(self, job: str, exc: Exception) -> None:
+        """Whatever goes wrong here in one job must not end the work for the others; it is taken up again."""
+        self._troubles[job] += 1
+        pause_s = min(2.0 ** self._troubles[job], LONGEST_PAUSE_S)
+        log.exception("job-trouble", job=job, retry_s=pause_s)
+        said = Sayable(
+            f"something went wrong in the site's daemon ({type_name(type(exc))}), its log has the text;"
+            f" the job is taken up again in {pause_s:g} s"
+        )
+        # fatal: what it was asked is lost with the worker
+        await self._say(assignment.trouble(job, self._name, said, restarts=self._troubles[job], fatal=True))
+        await asyncio.sleep(pause_s)
+        del self._workers[job]
+
+
+def _is_the_jobs_own(exc: BaseException) -> bool:
+    """Whether other jobs can go on: not when the broker cannot be used."""
+    if isinstance(exc, BaseExceptionGroup):
+        return all(_is_the_jobs_own(one) for one in exc.exceptions)
+    return isinstance(exc, Exception) and not isinstance(exc, BusError)

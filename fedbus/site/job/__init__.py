@@ -1,0 +1,1 @@
+"""One job at a site: follow the model log, train, send updates."""

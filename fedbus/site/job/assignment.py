@@ -1,0 +1,160 @@
+"""What a job asks of the trainer, and what the trainer's replies become on the bus: translation, no decisions.
+
+Free text leaves a site only through this module, and only as `Sayable`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+from fedbus.core.protocol import messages as m
+from fedbus.core.protocol.frames import DEFAULT_RATIO
+from fedbus.core.spec.jobspec import JobSpec
+from fedbus.site.job.model_files import Held
+from fedbus.site.places import device_of
+from fedbus.site.settings import SiteSettings
+from fedbus.store.residuals import Source
+from fedbus.training import protocol as p
+from fedbus.training.names import texts_in
+from fedbus.training.sayable import Sayable
+
+
+def opening(job: str, spec: JobSpec, settings: SiteSettings, *, place: int) -> p.Open:
+    """The first command: the job's task on this site's data, on the device of its place.
+
+    What the job keeps here lies outside its folder: it outlives the job, for nobody else has it.
+    """
+    content = spec.to_dict()
+    return p.Open(
+        job=job,
+        task=content["task"],
+        task_config=content["task_config"],
+        seed=content["seed"],
+        site=settings.site_name,
+        data=str(settings.site_data.resolve()),
+        local=content["local"],
+        up=spec.codec.up.kind,
+        ratio=spec.codec.up.ratio or DEFAULT_RATIO,
+        chunk_bytes=content["chunk_bytes"],
+        device=device_of(settings.device, place),
+        threads=settings.threads,
+        slowdown=settings.slowdown,
+        step_delay_s=settings.step_delay_s,
+        words=tuple(dict.fromkeys(texts_in(content))),
+        keep=spec.keep,
+        kept=str(kept_file(settings, job)),
+    )
+
+
+def kept_file(settings: SiteSettings, job: str) -> Path:
+    """Where the tensors are that a job keeps here."""
+    return settings.state_dir.resolve() / "kept" / f"{job}.safetensors"
+
+
+def load(held: Held, *, since: int | None) -> p.Load:
+    """Only the deltas that a trainer at version `since` lacks, or the snapshot and all deltas after it."""
+    if since is not None and since >= held.snapshot_version:
+        deltas = tuple(str(d.path) for d in held.deltas if d.version > since)
+        return p.Load(version=held.version, digest=held.digest, deltas=deltas)
+    return p.Load(
+        version=held.version,
+        digest=held.digest,
+        deltas=tuple(str(d.path) for d in held.deltas),
+        snapshot=str(held.snapshot),
+        layout=held.layout,
+    )
+
+
+def train(path: Path, *, seed: int, steps: int | None, residual: Source | None) -> p.Train:
+    """One training of so many steps (None: the job's own), with the files of error feedback when the code needs it."""
+    if residual is None:
+        return p.Train(path=str(path), seed=seed, steps=steps)
+    return p.Train(
+        path=str(path),
+        seed=seed,
+        steps=steps,
+        residual_add=tuple(map(str, residual.add)),
+        residual_subtract=tuple(map(str, residual.subtract)),
+        residual_before=str(residual.before),
+        residual_after=str(residual.after),
+    )
+
+
+def accepting(job: str, site: str, layout_digest: str) -> m.OfferAnswer:
+    """The site takes part; the digest, of the params that its task makes, is empty until the task is open."""
+    return m.OfferAnswer(site=site, job=job, accepted=True, layout=layout_digest)
+
+
+def initial_manifest(job: str, update_id: m.UpdateId, made: p.Made) -> m.UpdateManifest:
+    """Commits the job's first params."""
+    return m.UpdateManifest(
+        job=job,
+        update_id=str(update_id),
+        kind="initial",
+        base_version=0,
+        num_examples=1,
+        layout_digest=made.digest,
+        frames=len(made.frame_sizes),
+        body_bytes=sum(made.frame_sizes),
+        layout=made.layout,
+    )
+
+
+def delta_manifest(job: str, update_id: m.UpdateId, trained: p.Trained, *, layout_digest: str) -> m.UpdateManifest:
+    """Commits an update."""
+    return m.UpdateManifest(
+        job=job,
+        update_id=str(update_id),
+        kind="delta",
+        base_version=trained.base_version,
+        num_examples=trained.num_examples,
+        layout_digest=layout_digest,
+        frames=len(trained.frame_sizes),
+        body_bytes=sum(trained.frame_sizes),
+        steps=trained.steps,
+        train_s=trained.seconds,
+        metrics=_finite(trained.metrics),
+        travel=trained.travel,
+        response=trained.response,
+    )
+
+
+def score_answer(job: str, site: str, scored: p.Scored) -> m.ScoreAnswer:
+    """A site's score of a version."""
+    metrics = _finite(scored.metrics)
+    lost = tuple(name for name in scored.metrics if name not in metrics)
+    return m.ScoreAnswer(
+        site=site,
+        job=job,
+        version=scored.version,
+        metrics=metrics,
+        num_examples=scored.num_examples,
+        not_finite=(*scored.not_finite, *lost),
+    )
+
+
+def no_score(job: str, site: str, version: int, why: Sayable) -> m.ScoreAnswer:
+    """A site cannot score a version; nobody waits for it."""
+    return m.ScoreAnswer(site=site, job=job, version=version, metrics={}, num_examples=0, failed=why)
+
+
+def resync(job: str, site: str, why: Sayable) -> m.ResyncRequest:
+    """A site asks for a snapshot."""
+    return m.ResyncRequest(site=site, job=job, reason=why)
+
+
+def trouble(job: str, site: str, why: Sayable, *, restarts: int, fatal: bool) -> m.TrainerTrouble:
+    """A trainer died or failed."""
+    return m.TrainerTrouble(site=site, job=job, error=why, restarts=restarts, fatal=fatal)
+
+
+def activity(job: str, doing: str, *, detail: Sayable | None = None) -> m.JobActivity:
+    """What a site does for a job; `doing` is a phrase of the daemon's own."""
+    return m.JobActivity(job=job, activity=doing, version=-1, detail=detail or "")
+
+
+def _finite(metrics: Mapping[str, float]) -> dict[str, float]:
+    """NaN and infinity are no JSON; a metric that diverged is left out."""
+    return {name: value for name, value in metrics.items() if math.isfinite(value)}

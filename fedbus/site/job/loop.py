@@ -1,0 +1,476 @@
+"""What the site trains, when: the newest version → trainer → outbox, again and again, until the job ends.
+
+The loop does one duty at a time: make initial params, score a version, train. It wakes when something changed (a new
+version, a receipt, a request) and says in `activity` what it does or waits for.
+
+A trainer that dies or fails is replaced after a pause that grows: what may pass (a folder that is mounted later, a GPU
+that others use) is tried again for the site's `patience_s`, and at once when a person says so (`try_now`). Then, or
+when fedbus itself knows that trying again cannot help, the site gives the job up. What ends because we cancelled it is
+no failure. A score that cannot be made is said at once and costs nothing else; what others are told of an error is
+`Sayable`, its text stands in the log here. No more jobs have a trainer at once than the site has `places`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import random
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from datetime import timedelta
+from enum import Enum, auto
+from typing import TypeVar
+
+import structlog
+
+from fedbus.core.job.seeds import training_seed
+from fedbus.core.protocol import messages as m
+from fedbus.core.spec.jobspec import JobSpec, SyncSpec
+from fedbus.errors import DiskFullError
+from fedbus.site.job import assignment
+from fedbus.site.job.model_files import Held, ModelFiles
+from fedbus.site.job.score_duty import ScoreDuty
+from fedbus.site.job.trainer import Trainer, start_trainer
+from fedbus.site.places import Places, Waiting
+from fedbus.site.settings import SiteSettings
+from fedbus.site.trainer_errors import TrainerDiedError, TrainerFailedError
+from fedbus.site.trouble_log import log_notes, log_trouble
+from fedbus.store.outbox import Outbox
+from fedbus.store.residuals import Source
+from fedbus.training import protocol as p
+from fedbus.training.sayable import Sayable, sayable
+
+FEWEST_FAILURES = 5
+"""Below that no site gives up, however short its patience is."""
+FIRST_PAUSE_S = 1.0
+LONGEST_PAUSE_S = 60.0
+NO_ROOM_PAUSE_S = 30.0
+STOP_GRACE = timedelta(seconds=10)
+
+log = structlog.get_logger()
+R = TypeVar("R", p.Opened, p.Made, p.Scored)
+StartTrainer = Callable[..., AbstractAsyncContextManager[Trainer]]
+Say = Callable[[m.OfferAnswer | m.ScoreAnswer | m.ResyncRequest | m.TrainerTrouble], Awaitable[None]]
+QUEUED = "queued"
+STILL_QUEUED = Sayable("the site trains other jobs, this one is still queued")
+# Two jobs that wait for each other's sites do not give way at the same moment again and again.
+YIELD_AFTER_S = 20.0, 40.0
+NO_ROOM = Sayable("there is no room in the state folder of the site")
+
+
+class _Duty(Enum):
+    STOP = auto()
+    YIELD = auto()
+    MAKE_INITIAL = auto()
+    SCORE = auto()
+    TRAIN = auto()
+
+
+class TrainingLoop:
+    """Training for one job of `submitter`, when it has one of the site's `places`.
+
+    `on_update` is told of every update that was put into the outbox.
+    """
+
+    def __init__(
+        self,
+        job: str,
+        spec: JobSpec,
+        *,
+        settings: SiteSettings,
+        files: ModelFiles,
+        outbox: Outbox,
+        say: Say,
+        on_update: Callable[[m.UpdateId], None],
+        start: StartTrainer = start_trainer,
+        places: Places | None = None,
+        submitter: str = "",
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        stop_grace: timedelta = STOP_GRACE,
+    ) -> None:
+        self._job = job
+        self._spec = spec
+        self._settings = settings
+        self._files = files
+        self._outbox = outbox
+        self._say = say
+        self._on_update = on_update
+        self._start = start
+        self._places = places or Places(1)
+        self._submitter = submitter
+        self._waiting: Waiting | None = None
+        self._yielded = False
+        self._sleep = sleep
+        self._stop_grace_s = stop_grace.total_seconds()
+        self._wait_for_new_version = isinstance(spec.strategy, SyncSpec)
+        self._changed = asyncio.Condition()
+        self._trainer: Trainer | None = None
+        self._device = ""
+        self._layout_digest = ""
+        self._initial_wanted: m.InitialParamsRequest | None = None
+        self._score = ScoreDuty(settings.score_limit_s)
+        self._limit: asyncio.Timeout | None = None
+        self._training_is_over = False
+        self._steps: int | None = None
+        self._oldest_base = 0
+        self._base: Held | None = None
+        self._forgets_residual = False
+        self._stopping = False
+        # what an earlier daemon trained from counts too: a synchronous site trains once from each version
+        self._trained_from = max((e.manifest["base_version"] for e in outbox.entries()), default=-1)
+        self._failures = 0
+        self._failing_since = 0.0
+        self._pausing: asyncio.Task[None] | None = None
+        self._said = assignment.activity(job, "starting")
+
+    # what others say to it
+
+    async def wake(self) -> None:
+        """Something changed: a version is held, a receipt came."""
+        async with self._changed:
+            self._changed.notify_all()
+
+    @property
+    def layout_digest(self) -> str:
+        """Of the params that the task makes here; empty until it is open."""
+        return self._layout_digest
+
+    async def make_initial(self, request: m.InitialParamsRequest) -> None:
+        """Make the job's first params, or only say their layout."""
+        self._initial_wanted = request
+        await self.wake()
+
+    async def score(self, version: int) -> None:
+        """Score `version` as soon as it is held; training that runs is cancelled, and none begins any more.
+
+        What is not done in the site's `score_limit_s` is given up: the trainer is killed, and that is said.
+        """
+        self._score.ask(version, now=asyncio.get_running_loop().time())
+        self._training_is_over = True
+        self._end_pause()
+        self._end_by(self._score.by)
+        await self._interrupt()
+
+    def set_steps(self, steps: int) -> None:
+        """Make so many local steps in every training that begins from now on, in a job that is time-boxed."""
+        local = self._spec.local
+        if local.time_boxed and local.steps is not None:
+            self._steps = min(steps, local.steps)
+
+    async def rebase(self, oldest: int) -> None:
+        """Train from versions from `oldest` on only; training from an older one that runs is cancelled.
+
+        What earlier updates left out (error feedback) belongs to versions long gone: the next update begins without it,
+        once none is in flight whose refusal would give some back.
+        """
+        self._forgets_residual = True
+        self._oldest_base = max(self._oldest_base, oldest)
+        if self._base is not None and self._base.version < self._oldest_base and self._trainer is not None:
+            await self._trainer.cancel()
+        await self.wake()
+
+    def try_now(self) -> None:
+        """A person has changed something: do not wait for the next try, and have patience anew."""
+        self._failures = 0
+        self._end_pause()
+
+    async def stop(self) -> None:
+        """The job is over; a task that does not come back to hear of it loses its trainer."""
+        self._stopping = True
+        self._end_pause()
+        self._end_by(asyncio.get_running_loop().time() + self._stop_grace_s)
+        await self._interrupt()
+
+    def _end_pause(self) -> None:
+        if self._pausing is not None:
+            self._pausing.cancel()
+        if self._waiting is not None and not self._waiting.turn.done():
+            self._waiting.turn.cancel()
+
+    def _end_by(self, when: float | None) -> None:
+        if self._limit is not None and not self._limit.expired():
+            self._limit.reschedule(when)
+
+    async def _interrupt(self) -> None:
+        if self._trainer is not None:
+            await self._trainer.cancel()
+        await self.wake()
+
+    # what it says
+
+    @property
+    def activity(self) -> m.JobActivity:
+        """What is being done right now."""
+        version = -1 if self._files.held is None else self._files.held.version
+        said = self._said
+        if said.activity == QUEUED and (before := self._places.before(self._job)):
+            said = assignment.activity(self._job, QUEUED, detail=Sayable(f"{before} before it"))
+        return dataclasses.replace(said, version=version, device=self._device)
+
+    def _now(self, activity: str, *, detail: Sayable | None = None) -> None:
+        self._said = assignment.activity(self._job, activity, detail=detail)
+
+    def _on_progress(self, progress: p.Progress) -> None:
+        self._said = dataclasses.replace(self._said, step=progress.step, steps=progress.steps)
+
+    def _why_idle(self) -> str:
+        if self._files.held is None:
+            return "waiting for the model"
+        if self._score.wanted is not None:
+            return f"waiting for version {self._score.wanted}"
+        if self._training_is_over:
+            return "waiting for the end of the job"
+        if self._files.held.version < self._oldest_base:
+            return f"waiting for version {self._oldest_base}"
+        if len(self._outbox.waiting) >= self._settings.max_in_flight:
+            return "waiting for a receipt"
+        return "waiting for the next version"
+
+    # the loop
+
+    async def run(self) -> None:
+        """Serve until `stop`; returns early when the job cannot be trained here."""
+        while not await self._nothing_to_do():
+            try:
+                await self._with_a_trainer()
+            except (TrainerDiedError, TrainerFailedError) as exc:
+                if self._stopping or await self._give_up(exc):
+                    return
+            except DiskFullError as exc:
+                await self._wait_for_room(exc)
+            finally:
+                self._trainer, self._device = None, ""
+                self._limit = None
+
+    async def _nothing_to_do(self) -> bool:
+        """Wait while training is over and no score is asked for; True when the job is over."""
+        async with self._changed:
+            while not self._stopping and self._training_is_over and self._score.wanted is None:
+                self._now(self._why_idle())
+                await self._changed.wait()
+        return self._stopping
+
+    async def _with_a_trainer(self) -> None:
+        """Wait for a place, start a trainer there and serve the job with it."""
+        self._waiting = self._places.ask(
+            self._job, priority=self._spec.priority, submitter=self._submitter, yielded=self._yielded
+        )
+        try:
+            if await self._has_its_turn(self._waiting):
+                self._yielded = False
+                await self._in_place(self._waiting.turn.result())
+        finally:
+            self._places.leave(self._waiting)
+            self._waiting = None
+
+    async def _has_its_turn(self, waiting: Waiting) -> bool:
+        """Wait for the turn; False when something else is to be done first."""
+        if not waiting.turn.done():
+            if self._score.wanted is not None:
+                await self._no_score(self._score.wanted, STILL_QUEUED)
+                return False
+            self._now(QUEUED)
+            log.info("queued", job=self._job, before=self._places.before(self._job))
+            await asyncio.wait({waiting.turn})
+        return not waiting.turn.cancelled()
+
+    async def _in_place(self, place: int) -> None:
+        try:
+            with structlog.contextvars.bound_contextvars(job=self._job):  # for the lines of what the task prints
+                async with (
+                    asyncio.timeout_at(self._score.by) as self._limit,
+                    self._start(self._on_progress, threads=self._settings.threads) as trainer,
+                ):
+                    await self._serve(trainer, place)
+        except TimeoutError:
+            if self._limit is None or not self._limit.expired():
+                raise
+            if self._score.wanted is not None and not self._stopping:
+                await self._no_score(self._score.wanted, Sayable(f"not scored within {self._score.limit_s:g} s"))
+
+    async def _wait_for_room(self, exc: DiskFullError) -> None:
+        """The outbox cannot be written. Whoever makes room need not restart anything."""
+        log.error("disk-full", job=self._job, error=str(exc), retry_s=NO_ROOM_PAUSE_S)
+        self._now("waiting for room on the disk", detail=NO_ROOM)
+        await self._pause(NO_ROOM_PAUSE_S)
+
+    async def _give_up(self, exc: TrainerDiedError | TrainerFailedError) -> bool:
+        """Report the trouble and pause; True when the site tries no more."""
+        if isinstance(exc, TrainerDiedError) and exc.after_cancel:
+            log.warning("trainer-ended", job=self._job, text=f"{exc}; another one is started")
+            return False
+        now = asyncio.get_running_loop().time()
+        self._failing_since = self._failing_since if self._failures else now
+        self._failures += 1
+        patience_is_over = now - self._failing_since >= self._settings.patience_s
+        fatal = (isinstance(exc, TrainerFailedError) and exc.fatal) or (
+            self._failures >= FEWEST_FAILURES and patience_is_over
+        )
+        pause_s = min(FIRST_PAUSE_S * 2 ** min(self._failures - 1, 10), LONGEST_PAUSE_S)
+        log_trouble("trainer-trouble", self._job, exc, failures=self._failures, fatal=fatal, retry_s=pause_s)
+        self._now("gave up" if fatal else "restarting the trainer", detail=exc.said)
+        site, restarts = self._settings.site_name, self._failures
+        await self._say(assignment.trouble(self._job, site, exc.said, restarts=restarts, fatal=fatal))
+        if not fatal:
+            await self._pause(pause_s)
+        return fatal
+
+    async def _pause(self, pause_s: float) -> None:
+        """Sleep, unless there is a reason to try at once: `try_now`, `score` or `stop`."""
+        self._pausing = asyncio.ensure_future(self._sleep(pause_s))
+        try:
+            await asyncio.wait({self._pausing})
+        finally:
+            self._end_pause()
+            self._pausing = None
+
+    async def _serve(self, trainer: Trainer, place: int) -> None:
+        self._now("loading data")
+        command = assignment.opening(self._job, self._spec, self._settings, place=place)
+        opened = await _expect(p.Opened, trainer, command)
+        log.info("trainer-ready", job=self._job, pid=trainer.pid, device=opened.device, numel=opened.numel)
+        if self._layout_digest != opened.layout_digest:
+            self._layout_digest = opened.layout_digest
+            await self._say(assignment.accepting(self._job, self._settings.site_name, opened.layout_digest))
+        self._trainer, self._device = trainer, opened.device
+        loaded: Held | None = None
+        while (duty := await self._next_duty()) not in (_Duty.STOP, _Duty.YIELD):
+            if duty is _Duty.MAKE_INITIAL and self._initial_wanted is not None:
+                await self._make_initial(trainer, self._initial_wanted)
+                continue
+            loaded = await self._load(trainer, loaded)
+            if loaded is None:
+                continue
+            if self._score.wanted is not None:
+                await self._evaluate(trainer, loaded.version)
+            else:
+                await self._train(trainer, loaded)
+
+    async def _next_duty(self) -> _Duty:
+        while True:
+            limit_s = random.uniform(*YIELD_AFTER_S) if self._files.held is None else None
+            try:
+                async with asyncio.timeout(limit_s), self._changed:
+                    while (duty := self._duty()) is None:
+                        self._now(self._why_idle())
+                        await self._changed.wait()
+                return duty
+            except TimeoutError:
+                if self._places.wanted and self._files.held is None:
+                    log.info("place-yielded", job=self._job, text="no version yet; other jobs wait for a place")
+                    self._yielded = True
+                    return _Duty.YIELD
+
+    def _duty(self) -> _Duty | None:
+        held = self._files.held
+        if self._stopping:
+            return _Duty.STOP
+        if self._initial_wanted is not None:
+            return _Duty.MAKE_INITIAL
+        if held is None:
+            return None
+        if self._score.wanted is not None:
+            return _Duty.SCORE if held.version >= self._score.wanted else None
+        if self._training_is_over or held.version < self._oldest_base:
+            return None
+        fresh = held.version > self._trained_from or not self._wait_for_new_version
+        return _Duty.TRAIN if fresh and len(self._outbox.waiting) < self._settings.max_in_flight else None
+
+    async def _make_initial(self, trainer: Trainer, wanted: m.InitialParamsRequest) -> None:
+        self._now("making initial params")
+        update_id = self._outbox.next_id()
+        command = p.MakeInitial(path=str(self._outbox.frames_path(update_id)), layout_only=wanted.layout_only)
+        made = await _expect(p.Made, trainer, command)
+        self._put(assignment.initial_manifest(self._job, update_id, made), made.frame_sizes)
+        self._initial_wanted = None  # only now: a trainer that died over it is asked again
+
+    async def _load(self, trainer: Trainer, loaded: Held | None) -> Held | None:
+        """Bring the trainer to the newest version; None when a snapshot had to be asked for."""
+        held = self._files.held
+        if held is None or (loaded is not None and loaded.version == held.version):
+            return loaded
+        self._files.discard_retired()
+        self._now(f"loading version {held.version}")
+        reply = await trainer.ask(assignment.load(held, since=None if loaded is None else loaded.version))
+        match reply:
+            case p.Loaded():
+                return held
+            case p.LoadFailed(reason=reason, detail=detail):
+                # the trainer is empty now; a fresher snapshot may have come meanwhile, otherwise ask for one
+                if loaded is None and self._files.held is held:
+                    self._files.drop_held()
+                    log.warning("resync", job=self._job, reason=reason, detail=detail)
+                    await self._say(assignment.resync(self._job, self._settings.site_name, sayable(reason)))
+                return None
+        raise TrainerDiedError(f"the trainer answered {type(reply).__name__} to Load")
+
+    async def _evaluate(self, trainer: Trainer, version: int) -> None:
+        """Score a version, or say that it cannot be scored; a task whose answer is none is not asked again."""
+        self._now("scoring")
+        if self._score.cannot is not None:
+            return await self._no_score(version, self._score.cannot)
+        try:
+            scored = await _expect(p.Scored, trainer, p.Evaluate(version=version))
+        except TrainerFailedError as exc:
+            log_trouble("score-failed", self._job, exc, version=version)
+            self._score.cannot = exc.said if exc.fatal else None
+            return await self._no_score(version, exc.said)
+        except TrainerDiedError as exc:
+            if not self._stopping:
+                await self._no_score(version, exc.said)
+            raise
+        log_notes(self._job, scored.notes)
+        self._was_scored(version)
+        await self._say(assignment.score_answer(self._job, self._settings.site_name, scored))
+        return None
+
+    async def _no_score(self, version: int, why: Sayable) -> None:
+        log.warning("score-failed", job=self._job, version=version, text=why)
+        self._was_scored(version)
+        await self._say(assignment.no_score(self._job, self._settings.site_name, version, why))
+
+    def _was_scored(self, version: int) -> None:
+        self._score.done(version)
+        if not self._stopping:
+            self._end_by(self._score.by)
+
+    async def _train(self, trainer: Trainer, base: Held) -> None:
+        if self._spec.local.evaluate and base.version > self._score.newest:
+            await self._evaluate(trainer, base.version)
+        if self._stopping or self._score.wanted is not None or base.version < self._oldest_base:
+            return
+        self._now("training")
+        update_id = self._outbox.next_id()
+        seed = training_seed(self._spec.seed, update_id)
+        biased, fresh = self._spec.codec.up.is_biased, self._forgets_residual and not self._outbox.waiting
+        residual = self._outbox.residual_source(update_id, fresh=fresh) if biased else None
+        path = self._outbox.frames_path(update_id)
+        self._base = base
+        try:
+            reply = await trainer.ask(assignment.train(path, seed=seed, steps=self._steps, residual=residual))
+        finally:
+            self._base = None
+        match reply:
+            case p.Cancelled():
+                return
+            case p.Trained():
+                self._failures = 0
+                self._trained_from = base.version
+                log_notes(self._job, reply.notes)
+                manifest = assignment.delta_manifest(self._job, update_id, reply, layout_digest=self._layout_digest)
+                self._put(manifest, reply.frame_sizes, residual)
+                self._forgets_residual = self._forgets_residual and not fresh
+            case _:
+                raise TrainerDiedError(f"the trainer answered {type(reply).__name__} to Train")
+
+    def _put(self, manifest: m.UpdateManifest, frame_sizes: tuple[int, ...], residual: Source | None = None) -> None:
+        update_id = m.UpdateId.parse(manifest.update_id)
+        self._outbox.commit(update_id, dataclasses.asdict(manifest), frame_sizes, residual=residual)
+        self._on_update(update_id)
+
+
+async def _expect(reply_type: type[R], trainer: Trainer, command: p.Command) -> R:
+    reply = await trainer.ask(command)
+    if not isinstance(reply, reply_type):
+        raise TrainerDiedError(f"the trainer answered {type(reply).__name__} to {type(command).__name__}")
+    return reply

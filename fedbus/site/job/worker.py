@@ -1,0 +1,339 @@
+"""One accepted job at a site: three tasks that go on until the job ends.
+
+    follow   chunks and manifests of the model log → files; each new version wakes the training loop
+    train    see `training_loop`
+    upload   outbox → broker, confirmed; entries stay until their receipt
+
+Stop order: the trainer is killed first (a half-trained delta is worth nothing), then uploads end; what is in the
+outbox is sent again when the site comes back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import Awaitable, Callable, Collection, Iterator
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from time import perf_counter
+
+import structlog
+
+from fedbus.bus import mail
+from fedbus.bus import topology as t
+from fedbus.bus.envelope import Envelope
+from fedbus.bus.model_log import ModelLogReader, Start
+from fedbus.bus.publisher import Publisher
+from fedbus.core.protocol import messages as m
+from fedbus.core.protocol import wire
+from fedbus.core.spec.jobspec import JobSpec
+from fedbus.errors import DecodeError, DiskFullError, NoSuchQueueError, ProtocolError, PublishError
+from fedbus.runtime.faults import Point, Reached, nothing
+from fedbus.site.job import assignment, model_wanted
+from fedbus.site.job.log_place import before_snapshot
+from fedbus.site.job.loop import Say, StartTrainer, TrainingLoop
+from fedbus.site.job.model_files import ModelFiles, Step
+from fedbus.site.job.model_wanted import ModelWanted
+from fedbus.site.job.trainer import start_trainer
+from fedbus.site.places import Places
+from fedbus.site.settings import SiteSettings
+from fedbus.store.files import make_folder
+from fedbus.store.outbox import Entry, Outbox
+from fedbus.training.sayable import Sayable
+
+NO_ROOM_PAUSE_S = 2.0
+UNSENT_PAUSE_S = 10.0
+
+log = structlog.get_logger()
+
+
+class JobWorker:
+    """State of one job at the site. `reader` reads the stream of a name, `say` sends a message to the aggregator."""
+
+    def __init__(
+        self,
+        job: str,
+        spec: JobSpec,
+        *,
+        settings: SiteSettings,
+        reader: Callable[[str], ModelLogReader],
+        uploads: Publisher,
+        say: Say,
+        start: StartTrainer = start_trainer,
+        places: Places | None = None,
+        submitter: str = "",
+        reached: Reached = nothing,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        patience: timedelta = model_wanted.FIRST,
+    ) -> None:
+        self._job = job
+        self._site = settings.site_name
+        self._reader_of = reader
+        self._uploads = uploads
+        self._say = say
+        self._reached = reached
+        self._sleep = sleep
+        self._folder = make_folder(_folder(settings, job))
+        self._outbox = Outbox(self._folder / "outbox", self._site)
+        self._files = ModelFiles(self._folder / "model")
+        self._unsent: asyncio.Queue[m.UpdateId] = asyncio.Queue()
+        self._in_hand: set[m.UpdateId] = set()
+        self._started: asyncio.Future[ModelLogReader] = asyncio.get_running_loop().create_future()
+        self._wanted = ModelWanted(
+            job, holds=lambda: self._files.held is not None, ask=self._ask_for_snapshot, first=patience
+        )
+        self._aggregator = ""
+        self.ended = False
+        self._loop = TrainingLoop(
+            job,
+            spec,
+            settings=settings,
+            files=self._files,
+            outbox=self._outbox,
+            say=say,
+            on_update=self._on_update,
+            start=start,
+            places=places,
+            submitter=submitter,
+        )
+
+    @property
+    def layout_digest(self) -> str:
+        """Of the params that the task makes here; empty until it is open."""
+        return self._loop.layout_digest
+
+    @property
+    def activity(self) -> m.JobActivity:
+        """What the site does for this job right now."""
+        activity, wanted = self._loop.activity, self._wanted.says
+        return activity if wanted is None else replace(activity, detail=wanted)
+
+    def try_now(self) -> None:
+        """A person has changed something: what waits for its next try is tried at once."""
+        self._loop.try_now()
+
+    async def run(self) -> None:
+        """Work until the job ends, or until it cannot be trained here."""
+        async with asyncio.TaskGroup() as group:
+            helpers = [
+                group.create_task(self._follow(), name=f"follow {self._job}"),
+                group.create_task(self._upload(), name=f"upload {self._job}"),
+                group.create_task(self._watch(), name=f"watch {self._job}"),
+            ]
+            await self._loop.run()
+            for task in helpers:
+                task.cancel()
+
+    async def on_control(self, message: mail.ControlMessage) -> None:
+        """Take a control message about this job."""
+        match message:
+            case m.JobStarted(session=session, log=stream):
+                self._start(stream)
+                if session != self._aggregator:
+                    self._aggregator = session
+                    self._send_again()
+            case m.InitialParamsRequest():
+                await self._loop.make_initial(message)
+            case m.Receipt():
+                await self._receipt(message)
+            case m.StepBudget(steps=steps):
+                log.info("step-budget", job=self._job, steps=steps)
+                self._loop.set_steps(steps)
+            case m.ResendRequest(update_id=update_id):
+                self._send_all_of(m.UpdateId.parse(update_id))
+            case m.ScoreRequest(version=version):
+                await self._loop.score(version)
+            case m.JobEnded(state=state, reason=reason):
+                if not self.ended:
+                    log.info("job-ended", job=self._job, state=str(state), reason=reason)
+                self.ended = True
+                await self._loop.stop()
+            case m.RollCall() | m.JobOffer():
+                pass
+
+    def _start(self, stream: str) -> None:
+        """Follow the model log of this name from now on; "" is how earlier releases say the one of the job's name."""
+        stream = stream or t.models_stream(self._job)
+        if not t.is_models_stream(stream, self._job):
+            raise ProtocolError(f"the job's start names {stream!r}, which is no model log of job {self._job}")
+        if not self._started.done():
+            self._started.set_result(self._reader_of(stream))
+
+    def _on_update(self, update_id: m.UpdateId) -> None:
+        self._reached(Point.SITE_COMMITTED)
+        self._send_later(update_id)
+
+    def _send_again(self) -> None:
+        """What awaits its receipt; the aggregator repeats a receipt that was lost."""
+        for update_id in self._outbox.waiting:
+            self._send_later(update_id)
+
+    def _send_all_of(self, update_id: m.UpdateId) -> None:
+        """The aggregator misses chunks. On a slow line it asks while they are still on their way."""
+        if self._outbox.entry(update_id) is not None and update_id not in self._in_hand:
+            log.info("update-asked-for-again", job=self._job, update=str(update_id))
+            self._send_later(update_id)
+
+    def _send_later(self, update_id: m.UpdateId) -> None:
+        self._in_hand.add(update_id)
+        self._unsent.put_nowait(update_id)
+
+    async def _receipt(self, receipt: m.Receipt) -> None:
+        self._reached(Point.SITE_RECEIPT)
+        log.debug("update-receipt", job=self._job, update=receipt.update_id, outcome=str(receipt.outcome))
+        refused = receipt.outcome is m.Outcome.REFUSED
+        if not self._outbox.remove(m.UpdateId.parse(receipt.update_id), refused=refused):
+            return
+        if refused:
+            log.warning("update-refused", job=self._job, update=receipt.update_id, reason=receipt.reason)
+        if receipt.rebase is not None:
+            log.warning("rebase", job=self._job, update=receipt.update_id, from_version=receipt.rebase)
+            await self._loop.rebase(receipt.rebase)
+        await self._loop.wake()
+
+    async def _follow(self) -> None:
+        reader = await self._started
+        try:
+            async for record in reader.follow(await self._where_to_begin(reader)):
+                try:
+                    await self._when_there_is_room(mail.from_envelope(record.envelope), record.offset)
+                except ProtocolError as exc:
+                    log.warning("model-log-record", job=self._job, offset=record.offset, error=str(exc))
+        except NoSuchQueueError:
+            log.info("model-log-gone", job=self._job, text="the job has ended; waiting to be told how")
+
+    async def _watch(self) -> None:
+        await self._started
+        await self._wanted.watch()
+
+    async def _ask_for_snapshot(self, reason: Sayable) -> None:
+        await self._say(assignment.resync(self._job, self._site, reason))
+
+    async def _where_to_begin(self, reader: ModelLogReader) -> Start:
+        """After what an earlier process held, or before the newest snapshot: whichever is later in the log.
+
+        What comes after the later one is a part of what comes after the other, so that is what costs fewer bytes.
+        """
+        newest = await reader.newest()
+        manifest = None if newest is None else mail.from_envelope(newest.envelope)
+        if newest is None or not isinstance(manifest, m.VersionManifest) or manifest.snapshot_version < 0:
+            self._files.forget()
+            return "first"
+        kept = self._files.kept
+        if (
+            kept is not None
+            and kept.offset <= newest.offset
+            and manifest.snapshot_version <= kept.held.version <= manifest.version
+        ):
+            log.info("model-resumed", job=self._job, version=kept.held.version, newest=manifest.version)
+            self._files.resume(kept, newest=manifest.version)
+            await self._loop.wake()
+            return kept.offset + 1
+        self._files.forget()
+        self._files.skip_below(manifest.snapshot_version)
+        return await before_snapshot(reader, manifest, offset=newest.offset)
+
+    async def _when_there_is_room(self, message: wire.Message, offset: int) -> None:
+        """A full disk is waited out: the record is not acknowledged meanwhile."""
+        while True:
+            try:
+                return await self._take(message, offset)
+            except DiskFullError as exc:
+                log.error("disk-full", job=self._job, error=str(exc), retry_s=NO_ROOM_PAUSE_S)
+                await asyncio.sleep(NO_ROOM_PAUSE_S)
+
+    async def _take(self, message: wire.Message, offset: int) -> None:
+        self._wanted.record_came()
+        match message:
+            case m.Chunk():
+                self._files.chunk(message)
+                self._reached(Point.SITE_VERSION)
+            case m.VersionManifest():
+                before = self._files.held
+                step = self._files.manifest(message)
+                if step is Step.NEW_VERSION:
+                    self._files.remember(offset)
+                    log.info("version-held", job=self._job, version=message.version)
+                elif step is Step.GAP:
+                    reason = Sayable(f"version {message.version} does not follow what is held")
+                    log.warning("resync", job=self._job, reason=reason)
+                    await self._ask_for_snapshot(reason)
+                for receipt in message.receipts:
+                    if receipt.update_id.partition(":")[0] == self._site:
+                        await self._receipt(receipt)
+                if step is Step.NEW_VERSION and before is not None and message.version > before.version + 1:
+                    self._send_again()  # the versions in between are lost, and the receipts they named
+                await self._loop.wake()
+            case _:
+                raise DecodeError(f"message {type(message).__name__} does not belong in a model log")
+
+    async def _upload(self) -> None:
+        while True:
+            update_id = await self._unsent.get()
+            entry = self._outbox.entry(update_id)
+            if entry is None or await self._sent(entry):
+                self._in_hand.discard(update_id)
+            else:
+                self._unsent.put_nowait(update_id)
+
+    async def _sent(self, entry: Entry) -> bool:
+        """False, after a pause, when the broker does not take it."""
+        try:
+            await self._send(entry)
+        except PublishError as exc:
+            # the queue goes with the job, and being told of its end may take longer
+            update = str(entry.update_id)
+            log.warning("update-unsent", job=self._job, update=update, error=str(exc), retry_s=UNSENT_PAUSE_S)
+            await self._sleep(UNSENT_PAUSE_S)
+            return False
+        return True
+
+    async def _send(self, entry: Entry) -> None:
+        began = perf_counter()
+        log.info("update-publishing", job=self._job, update=str(entry.update_id))
+        manifest = wire.decode("update", {"schema": wire.SCHEMA}, wire.to_json(entry.manifest))
+        if not isinstance(manifest, m.UpdateManifest):
+            raise DecodeError(f"outbox entry {entry.update_id} holds no manifest")
+        await self._uploads.publish_many(self._chunks(entry))
+        self._reached(Point.SITE_BEFORE_MANIFEST)
+        await self._uploads.publish(mail.from_trainer(manifest, site=self._site))
+        self._reached(Point.SITE_CONFIRMED)
+        log.info(
+            "update-published",
+            job=self._job,
+            update=str(entry.update_id),
+            base_version=manifest.base_version,
+            body_bytes=manifest.body_bytes,
+            train_s=round(manifest.train_s, 3),
+            publish_s=round(perf_counter() - began, 3),
+        )
+
+    def _chunks(self, entry: Entry) -> Iterator[Envelope]:
+        for index, frame in enumerate(entry.frames()):
+            chunk = m.Chunk(
+                job=self._job,
+                transfer=str(entry.update_id),
+                part="update",
+                index=index,
+                count=len(entry.frame_bytes),
+                body=frame,
+            )
+            yield mail.from_trainer(chunk, site=self._site)
+            self._reached(Point.SITE_BETWEEN_CHUNKS)
+
+
+def _folder(settings: SiteSettings, job: str) -> Path:
+    return settings.state_dir / "jobs" / job
+
+
+def left_over(settings: SiteSettings, *, but: Collection[str]) -> list[str]:
+    """Jobs of which there are files here, `but` those that are being worked for; no other folder is told of."""
+    folder = settings.state_dir / "jobs"
+    found = [path.name for path in folder.iterdir() if (path / "outbox").is_dir()] if folder.is_dir() else []
+    return sorted(name for name in found if m.NAME.fullmatch(name) and name not in but)
+
+
+def discard_files(settings: SiteSettings, job: str) -> None:
+    """Drop the files of a job that has ended."""
+    shutil.rmtree(_folder(settings, job), ignore_errors=True)

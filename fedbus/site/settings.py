@@ -1,0 +1,71 @@
+"""Settings of the site daemon."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Annotated, ClassVar
+
+from pydantic import Field, field_validator
+from pydantic_settings import NoDecode
+
+from fedbus.core.protocol.messages import NAME
+from fedbus.runtime.settings import YEAR_S, DaemonSettings, Seconds, Threads, default_home
+
+
+class SiteSettings(DaemonSettings):
+    """`[site]` in the TOML file; durations in seconds.
+
+    `tasks` limits what jobs may run here (all installed tasks when it is not given). `min_contributors`: only jobs that
+    promise to make every version of updates of so many sites at least; `min_batch_size`: only jobs whose local batches
+    are as large. `slowdown` makes training that many times slower and `step_delay_s` adds a pause to each step: for
+    demonstrations and tests. `score_limit_s` is how long the scores at the end of a job may take; it should be below
+    the aggregator's `score_timeout_s`, so that a task which never comes back is said and not waited for. `patience_s`
+    is how long a job whose trainer fails again and again is tried before the site gives it up. `max_jobs` are trained
+    at once (one for each GPU, or one, when it is not given); others wait for their turn.
+    """
+
+    table: ClassVar[str] = "site"
+    flags: ClassVar[Mapping[str, str | None]] = MappingProxyType(
+        {
+            "site_name": "--name",
+            "site_data": "--data",
+            "site_state_dir": "--state-dir",
+            "tasks": "--task",
+            "score_limit_s": None,
+            "patience_s": None,
+            "fault": None,
+        }
+    )
+
+    site_name: Annotated[str, Field(pattern=rf"^{NAME.pattern}$")]
+    site_data: Path
+    site_state_dir: Path | None = None
+    tasks: Annotated[tuple[str, ...] | None, NoDecode] = None
+    device: str = "auto"
+    threads: Threads = 1
+    min_contributors: Annotated[int, Field(ge=1)] = 1
+    min_batch_size: Annotated[int, Field(ge=1)] = 1
+    max_jobs: Annotated[int, Field(ge=1, le=1000)] | None = None
+    max_in_flight: Annotated[int, Field(ge=1, le=1000)] = 1
+    status_interval_s: Seconds = 10.0
+    score_limit_s: Seconds = 50.0
+    patience_s: Annotated[float, Field(ge=0, le=YEAR_S)] = 3600.0
+    slowdown: Annotated[float, Field(ge=1, le=1e6)] = 1.0
+    step_delay_s: Annotated[float, Field(ge=0, le=YEAR_S)] = 0.0
+
+    @field_validator("tasks", mode="before")
+    @classmethod
+    def _tasks_by_comma(cls, value: object) -> object:
+        """FEDBUS_TASKS=digits,heart_disease: the environment has no lists."""
+        return tuple(word.strip() for word in value.split(",")) if isinstance(value, str) else value
+
+    @property
+    def state_dir(self) -> Path:
+        return self.site_state_dir or default_home() / "sites" / self.site_name
+
+    @property
+    def lease_s(self) -> float:
+        """Three missed status messages make a site lost."""
+        return 3 * self.status_interval_s

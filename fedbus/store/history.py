@@ -1,0 +1,114 @@
+"""Facts of the aggregation as rows of the ledger and back, and the receipts that follow from them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from fedbus.core.protocol.messages import Outcome, Receipt, UpdateId
+from fedbus.core.rules.facts import (
+    Combination,
+    Committed,
+    Fact,
+    Folded,
+    Refused,
+    Term,
+)
+from fedbus.errors import StoreError
+from fedbus.store import ledger
+
+FOLDED, REFUSED, COMMITTED = "folded", "refused", "committed"
+_TERMS = ("corrections", "values", "sums_anew")
+"""Fields of a commit that are terms."""
+
+
+def to_row(fact: Fact) -> tuple[str, Mapping[str, Any]]:
+    """Kind and JSON-able body of a fact."""
+    match fact:
+        case Folded():
+            return FOLDED, _flat(fact) | {"update_id": str(fact.update_id)} | _terms_of("also", fact.also)
+        case Refused():
+            return REFUSED, {"update_id": str(fact.update_id), "reason": fact.reason}
+        case Committed():
+            ids = {"update_ids": [str(u) for u in fact.update_ids]}
+            terms: dict[str, Any] = {}
+            for name in _TERMS:
+                terms |= _terms_of(name, getattr(fact, name))
+            return COMMITTED, _flat(fact) | ids | terms | _combination_row(fact.combination)
+
+
+def _flat(fact: Folded | Committed) -> dict[str, Any]:
+    """Its fields; those that say nothing are left out, so that rows stay small and as earlier releases wrote them."""
+    fields = ((field, getattr(fact, field.name)) for field in dataclasses.fields(fact))
+    return {field.name: value for field, value in fields if value != field.default}
+
+
+def _terms_of(name: str, terms: Iterable[Term]) -> dict[str, Any]:
+    pairs = [(str(term.update_id), term.factor) for term in terms]
+    return {name: pairs} if pairs else {}
+
+
+def _terms(pairs: Iterable[tuple[str, float]]) -> tuple[Term, ...]:
+    return tuple(Term(update_id=UpdateId.parse(update), factor=factor) for update, factor in pairs)
+
+
+def _combination_row(combination: Combination | None) -> dict[str, Any]:
+    if combination is None:
+        return {}
+    terms = _terms_of("terms", combination.terms)
+    flat = {"rule": combination.rule, "trim": combination.trim, "excluded": list(combination.excluded)}
+    return {"combination": flat | terms}
+
+
+def _combination(row: Mapping[str, Any] | None) -> Combination | None:
+    if row is None:
+        return None
+    return Combination(
+        rule=row["rule"], terms=_terms(row.get("terms", ())), trim=row["trim"], excluded=tuple(row["excluded"])
+    )
+
+
+def from_row(row: ledger.Fact) -> Fact:
+    """Read a fact back. Raises StoreError when the row is none."""
+    try:
+        body = dict(row.body)
+        match row.kind:
+            case "folded":
+                also = _terms(body.get("also", ()))
+                return Folded(**body | {"update_id": UpdateId.parse(body["update_id"]), "also": also})
+            case "refused":
+                return Refused(**body | {"update_id": UpdateId.parse(body["update_id"])})
+            case "committed":
+                ids = tuple(map(UpdateId.parse, body["update_ids"]))
+                terms = {name: _terms(body.get(name, ())) for name in _TERMS}
+                combination = _combination(body.get("combination"))
+                return Committed(**body | terms | {"update_ids": ids, "combination": combination})
+    except (KeyError, TypeError, ValueError) as exc:
+        raise StoreError(f"fact {row.seq} of the ledger cannot be read: {exc}") from exc
+    raise StoreError(f"fact {row.seq} of the ledger is of unknown kind {row.kind!r}: upgrade fedbus")
+
+
+def receipt(job: str, fact: Folded | Refused) -> Receipt:
+    """What the site of an update is told."""
+    if isinstance(fact, Folded):
+        return Receipt(
+            job=job,
+            update_id=str(fact.update_id),
+            outcome=Outcome.FOLDED,
+            staleness=fact.staleness,
+            rebase=fact.rebase,
+        )
+    return Receipt(job=job, update_id=str(fact.update_id), outcome=Outcome.REFUSED, reason=fact.reason)
+
+
+def receipts_by_version(job: str, facts: Iterable[Fact]) -> dict[int, list[Receipt]]:
+    """The receipts that each version's manifest carries: of all that was decided since the version before it."""
+    found: dict[int, list[Receipt]] = {}
+    version = 1
+    for fact in facts:
+        if isinstance(fact, Committed):
+            version = fact.version + 1
+        else:
+            found.setdefault(version, []).append(receipt(job, fact))
+    return found
