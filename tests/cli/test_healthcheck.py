@@ -1,4 +1,4 @@
-"""deploy/healthcheck: healthy is who holds a connection to the broker."""
+"""The health check of the daemons: healthy is who holds a connection to the broker."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-HEALTHCHECK = Path(__file__).parents[2] / "deploy" / "healthcheck"
+HEALTHCHECK = Path(__file__).parents[2] / "services" / "healthcheck.py"
 
 
 @pytest.fixture

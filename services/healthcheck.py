@@ -1,8 +1,7 @@
-#!/usr/bin/env python3
-"""Healthy means: this container holds an established connection to the broker of its broker URL.
+"""Healthy means: this machine or container holds an established connection to the broker of the daemon's broker URL.
 
 The daemons open no port that could be asked. While the broker is away they retry by themselves: an orchestrator should
-show this state, not restart the container for it.
+show this state, not restart the daemon for it. Exit code 0 healthy, 1 not.
 """
 
 from __future__ import annotations
@@ -17,8 +16,14 @@ ESTABLISHED = "01"  # state in /proc/net/tcp
 
 
 def broker_port() -> int:
-    file = os.environ.get("FEDBUS_BROKER_URL_FILE")
-    return BrokerUrl.parse(Path(file).read_text() if file else os.environ["FEDBUS_BROKER_URL"]).port
+    """The port of the broker, from the URL's file, the variable or the settings file; found without heavy imports."""
+    if file := os.environ.get("FEDBUS_BROKER_URL_FILE"):
+        return BrokerUrl.parse(Path(file).read_text()).port
+    if url := os.environ.get("FEDBUS_BROKER_URL"):
+        return BrokerUrl.parse(url).port
+    from fedbus.runtime.settings import DaemonSettings
+
+    return BrokerUrl.parse(DaemonSettings.load().url_for("this daemon")).port
 
 
 def connections_to(port: int) -> int:
@@ -31,5 +36,10 @@ def connections_to(port: int) -> int:
     return found
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Leave with the answer."""
     sys.exit(0 if connections_to(broker_port()) else 1)
+
+
+if __name__ == "__main__":
+    main()
