@@ -1,5 +1,7 @@
 """The one error tree of fedbus. A message says what was expected, what came, and what to do.
 
+A room's name in brackets: the class stands there, with the types that it needs; all others stand below.
+
 FedbusError
 ├── SettingsError        a flag, FEDBUS_* variable or TOML key is wrong
 ├── JobSpecError         a job spec was refused; `.problems` lists every error with its path
@@ -8,7 +10,9 @@ FedbusError
 ├── LayoutError          params that do not fit the job's layout
 ├── TaskError            a task is unknown, or failed while loading, training or scoring
 │   ├── DataError        the site's data folder is missing, empty or malformed
-│   └── ContractError    a task or its task_config breaks the contract; `.said` may leave the site
+│   ├── ContractError    a task or its task_config breaks the contract; `.said` may leave the site
+│   ├── TrainerDiedError     the trainer process ended while it was needed (site)
+│   └── TrainerFailedError   the trainer answered that it could not do what was asked (site)
 ├── StoreError           spool, ledger, checkpoint or outbox cannot be read or written
 │   ├── FolderInUseError     another process works on this state folder
 │   ├── IdTakenError         a job of this id is there already; nothing was written
@@ -22,7 +26,11 @@ FedbusError
 │   ├── NoAnswerError        a request got no reply in time
 │   │   └── UnansweredError      the broker has confirmed the request, which waits there for whoever answers
 │   └── PublishError         a publish was refused and would be refused again
-│       └── UnroutableError  no queue takes messages with this exchange and routing key
+│       ├── UnroutableError  no queue takes messages with this exchange and routing key
+│       ├── NotTakenError    the queue is full, for now (bus)
+│       └── RefusedError     the broker closed the channel because of a publish (bus)
+├── NotOverError         a job cannot be forgotten: it does not exist, or is not over (aggregator)
+├── AskedInVainError     the aggregator has refused what was asked (console)
 ├── NodeError            the private RabbitMQ node cannot be started or stopped
 └── OutputError          what a command prints cannot be written
 """

@@ -55,7 +55,7 @@ def time_to_target(
     to_end: Annotated[bool, typer.Option("--to-end", help="Go on after the target, for final accuracies.")] = False,
     workers: Workers = 2,
     results: ResultsFile = None,
-    markdown: Annotated[bool, typer.Option("--markdown", help="Print the README's table.")] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print the table of the figures page.")] = False,
     output: Format = Output.TEXT,
 ) -> None:
     """Virtual seconds, updates and bytes until a target is held, each rule at its own best step length."""

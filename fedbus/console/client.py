@@ -24,9 +24,9 @@ from fedbus.bus.envelope import Envelope
 from fedbus.bus.model_log import ModelLogReader, Start
 from fedbus.bus.rpc import request
 from fedbus.console.fetch import (
+    AskedInVainError,
     Fetched,
     Progress,
-    RefusedError,
     Wanted,
     fetch,
     no_progress,
@@ -105,11 +105,11 @@ class Client:
         return _content(answer, type="submit")
 
     async def abort(self, job: str, reason: str | None) -> None:
-        """End a running job. Raises RefusedError when there is none of that id."""
+        """End a running job. Raises AskedInVainError when there is none of that id."""
         await self._ask(t.abort_key(job), {"reason": reason} if reason else {}, type="abort")
 
     async def forget(self, job: str) -> int:
-        """Delete a job that has ended; the bytes that its files had. Raises RefusedError when it has not ended."""
+        """Delete a job that has ended; the bytes that its files had. Raises AskedInVainError when it has not ended."""
         answer = await self._ask(t.abort_key(job), {"forget": True}, type="forget")
         return int(answer["forgotten"]["disk_bytes"])
 
@@ -124,14 +124,14 @@ class Client:
         return list(answer["jobs"])
 
     async def job(self, job: str) -> dict[str, Any]:
-        """One job with its spec, sites and result. Raises RefusedError when there is none of that id."""
+        """One job with its spec, sites and result. Raises AskedInVainError when there is none of that id."""
         answer = await self._ask(t.QUERY_KEY, {"what": "job", "job": job}, type="query")
         return dict(answer["job"])
 
     async def get(self, job: str, version: str | int, to: Path, *, progress: Progress = no_progress) -> Fetched:
         """Write the params of a version, `last`, `best` or a number, to a safetensors file.
 
-        It is there whole or, when an error is raised, as it was before: RefusedError says which versions there are.
+        It is there whole or, when an error is raised, as it was before: AskedInVainError says which versions there are.
         """
         wanted = Wanted(job=job, version=version)
         return await fetch(partial(self._ask, t.QUERY_KEY, type="query"), self._ask_part, wanted, to, progress)
@@ -225,7 +225,7 @@ def _content(answer: Envelope, *, type: str) -> dict[str, Any]:
         problems = [Problem(**error) for error in content["rejected"]["errors"]]
         if type == "submit":
             raise JobSpecError(problems)
-        raise RefusedError("; ".join(p.message for p in problems))
+        raise AskedInVainError("; ".join(p.message for p in problems))
     return content
 
 

@@ -29,7 +29,7 @@ Ask = Callable[[Mapping[str, Any]], Awaitable[dict[str, Any]]]
 AskPart = Callable[[Mapping[str, Any], timedelta], Awaitable[Envelope]]
 
 
-class RefusedError(FedbusError):
+class AskedInVainError(FedbusError):
     """The aggregator did not do what was asked."""
 
 
@@ -106,7 +106,7 @@ async def _write_parts(
 def _whole(answer: Envelope, size: int, offset: int) -> bytes:
     digest = hashlib.blake2b(answer.body, digest_size=16).hexdigest()
     if len(answer.body) != size or answer.headers.get("digest") != digest:
-        raise RefusedError(
+        raise AskedInVainError(
             f"the part at byte {offset} has {len(answer.body)} bytes with digest {digest}, expected {size} bytes with "
             f"{answer.headers.get('digest')}: nothing was written, fetch again"
         )

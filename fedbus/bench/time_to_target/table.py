@@ -1,4 +1,4 @@
-"""How a comparison is shown: rows as data, a table for a terminal, the table of the README.
+"""How a comparison is shown: rows as data, a table for a terminal, the table of the figures page.
 
 What lives here: text. What may not: runs, goals.
 """
@@ -85,7 +85,7 @@ def _cells(data: dict[str, Any]) -> Iterator[str]:
 
 
 def markdown(rows: Sequence[Summary]) -> str:
-    """Return the README's table: a line per rule, a column per setting with median (quartiles), and finals."""
+    """Return the figures page's table: a line per rule, a column per setting with median (quartiles), and finals."""
     settings = list(dict.fromkeys(row.setting for row in rows))
     heads = [_head(setting) for setting in settings]
     lines = [f"| rule | {' | '.join(heads)} |", "|---" * (1 + len(settings)) + "|"]
