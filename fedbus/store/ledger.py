@@ -358,14 +358,32 @@ class Ledger:
         return [Fact(seq=s, kind=k, body=json.loads(b), at=t) for s, k, b, t in rows]
 
     def add_score(
-        self, job: str, version: int, site: str, metrics: Mapping[str, float], *, means: Mapping[str, float], at: float
+        self,
+        job: str,
+        version: int,
+        site: str,
+        metrics: Mapping[str, float],
+        *,
+        means: Mapping[str, float],
+        point: tuple[int, float | None] | None = None,
+        at: float,
     ) -> None:
-        """Keep what a site measured of a version, and the means over the sites with it; the newest counts."""
+        """Keep what a site measured of a version, and the means over the sites with it; the newest counts.
+
+        point: what it makes of the job's trend, a version and its mean.
+        """
         row = (job, version, site, json.dumps(dict(metrics)), json.dumps(dict(means)), at)
         with self._transaction() as db:
             db.execute(
                 "INSERT OR REPLACE INTO scores (job, version, site, metrics, means, at) VALUES (?,?,?,?,?,?)", row
             )
+            if point is not None:
+                db.execute("INSERT OR REPLACE INTO trend (job, version, mean) VALUES (?,?,?)", (job, *point))
+
+    def trend(self, job: str) -> list[tuple[int, float | None]]:
+        """The points of a job's trend in order of versions; without a mean: the version is of no use somewhere."""
+        rows = self._rows("SELECT version, mean FROM trend WHERE job = ? ORDER BY version", (job,))
+        return [(int(version), None if mean is None else float(mean)) for version, mean in rows]
 
     def scores(self, job: str, *, after: int, until: int) -> list[ScoreRow]:
         """The scores of the versions after `after` up to `until`, in the order in which they came."""

@@ -8,6 +8,7 @@
     versions      which versions were published to the model log and confirmed
     incidents     what went wrong and what came of it, in words for people
     scores        what a site measured of a version, and the means over the sites by then; not of earlier releases
+    trend         the course of the mean that ranks versions, one point a version; no mean: it is of no use somewhere
     model_logs    the name of each job's stream, a secret of the sites that take part in it
 
 Schema 1 knew an update by its id alone, so that one id in two jobs made one row of two updates.
@@ -28,6 +29,7 @@ TABLES_OF_A_JOB = (
     "versions",
     "incidents",
     "scores",
+    "trend",
     "model_logs",
     "jobs",
 )
@@ -59,6 +61,8 @@ CREATE INDEX IF NOT EXISTS incidents_by_job ON incidents (job);
 CREATE TABLE IF NOT EXISTS scores (
   job TEXT NOT NULL, version INTEGER NOT NULL, site TEXT NOT NULL, metrics TEXT NOT NULL, means TEXT NOT NULL,
   at REAL NOT NULL, PRIMARY KEY (job, version, site)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS trend (
+  job TEXT NOT NULL, version INTEGER NOT NULL, mean REAL, PRIMARY KEY (job, version)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS model_logs (job TEXT PRIMARY KEY, stream TEXT NOT NULL) WITHOUT ROWID;
 """
 _AWAY_WITH_1 = """

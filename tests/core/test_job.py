@@ -266,6 +266,34 @@ def test_a_version_is_best_only_while_all_its_scores_say_so() -> None:
     assert made.best == (1, 0.6)
 
 
+def test_patience_goes_on_where_it_was_with_the_points_from_before() -> None:
+    stop = {"patience": {"versions": 3, "metric": "auc", "better": "higher"}}
+    before = running(stop, sites="a")
+    points = []
+    for version, auc in enumerate([0.5, 0.9, 0.8]):
+        before.scored(version=version, site="a", metrics={"auc": auc}, num_examples=1)
+        points.append(before.trend_point)
+    assert points == [(0, 0.5), (1, 0.9), (2, 0.8)]
+    # when the aggregator is started anew
+    after = running(stop, sites="a")
+    after.took_trend(points)
+    assert (after.best, reason_of(after)) == ((1, 0.9), None)
+    reasons = []
+    for version in (3, 4):
+        after.scored(version=version, site="a", metrics={"auc": 0.7}, num_examples=1)
+        reasons.append(reason_of(after))
+    assert reasons == [None, "auc has not improved on 0.9 of version 1 for 3 versions"]
+
+
+def test_a_version_that_was_broken_is_no_improvement_after_a_restart_either() -> None:
+    before = running(sites="a")
+    before.scored(version=1, site="a", metrics={"loss": math.nan}, num_examples=1)
+    assert before.trend_point == (1, None)
+    after = running(sites="a")
+    after.took_trend([(0, 0.4), (1, None)])
+    assert after.best == (0, 0.4)
+
+
 def test_without_target_and_patience_the_lowest_loss_is_best() -> None:
     made = running(sites="a")
     for version, loss in [(1, 0.9), (2, 0.4), (3, 0.6)]:

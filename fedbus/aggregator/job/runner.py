@@ -264,6 +264,7 @@ class JobRunner:
         self._was_at = await self._tools.store(self._tools.ledger.last_published, self.job)
         for site in self._participants - {ANYBODY}:
             self.life.took_part(site)
+        await self._scoring.restore()
         if self.row.layout is not None:
             self._folding = await self._make_folding(Layout.from_dict(self.row.layout))
             await self._folding.restore()

@@ -69,6 +69,10 @@ class Scoring:
             newest = self._aggregation.version
             await self._tools.compute(self._best.scored, score.version, self._mean, newest=newest)
 
+    async def restore(self) -> None:
+        """After a restart: patience goes on where it was."""
+        self._life.took_trend(await self._tools.store(self._tools.ledger.trend, self._job))
+
     @property
     def _mean(self) -> float | None:
         return self._life.ranking_mean
@@ -109,8 +113,10 @@ class Scoring:
         """Keep a point of the job's curve."""
         metrics = {name: value for name, value in score.metrics.items() if math.isfinite(value)}
         means = self._means(score.version)
-        add = self._tools.ledger.add_score
-        await self._tools.store(add, self._job, score.version, score.site, metrics, means=means, at=time.time())
+        add, point = self._tools.ledger.add_score, self._life.trend_point
+        await self._tools.store(
+            add, self._job, score.version, score.site, metrics, means=means, point=point, at=time.time()
+        )
 
     def _means(self, version: int) -> dict[str, float]:
         """Of the sites' newest scores; at the end of the job of those that were asked for then, and no others."""

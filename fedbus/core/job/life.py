@@ -14,6 +14,9 @@ What lives here: states and their transitions, which sites take part, stop rules
 What is not in the table raises ProtocolError and changes nothing. Answers and scores of sites race with the end of a
 job: those that come too late are no error, they return False.
 
+The course of the mean survives a restart (`took_trend`): patience does not begin anew. What each site measured last
+does not; sites score the next version within moments.
+
 Stop rules, in the order in which they are asked: versions, updates, wall_time_s (since `started`), target, patience.
 Target and patience look at the mean of `scores`, over at least max(min_sites, half of the active sites) sites.
 While a version has no finite loss somewhere it reaches no target, and is no improvement. A job that only target or
@@ -23,7 +26,7 @@ A job with a wall time that has not started ends as well, see `waits_until`.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Literal
 
 from fedbus.core.job.prospects import Reported, rules_of, watched_metrics
@@ -99,6 +102,16 @@ class Job:
     def best(self) -> tuple[int, float] | None:
         """The best version so far and its mean of the ranking metric; None before a version was scored."""
         return self._trend.best
+
+    @property
+    def trend_point(self) -> tuple[int, float | None] | None:
+        """The newest point of the trend: a version and its mean, None when it is broken; None before there is one."""
+        return self._trend.newest
+
+    def took_trend(self, points: Iterable[tuple[int, float | None]]) -> None:
+        """Take up the points, in order of versions, that were there before the aggregator was started anew."""
+        for version, mean in points:
+            self._trend.add(version, mean)
 
     def mean(self, metric: str) -> float | None:
         """Return the mean of a metric over the sites' newest scores; None below the quorum."""

@@ -167,6 +167,14 @@ class Trend:
         self._newest = (version, mean)
 
     @property
+    def newest(self) -> tuple[int, float | None] | None:
+        """The newest point, as `add` takes it; None without points."""
+        if self._newest is None:
+            return None
+        version, mean = self._newest
+        return version, mean if math.isfinite(mean) else None
+
+    @property
     def best(self) -> tuple[int, float] | None:
         """The best version and its mean, the earlier one of equals; None without points that are good for anything."""
         best = self._newest if self._newest_is_best() else self._best_before
