@@ -30,6 +30,7 @@ from fedbus.bus.publisher import Publisher
 from fedbus.console.client import Client
 from fedbus.console.settings import PublisherSettings
 from fedbus.core.protocol import messages as m
+from fedbus.core.protocol.effort import Effort
 from fedbus.core.protocol.frames import Code
 from fedbus.core.protocol.layout import Layout
 from fedbus.core.spec.jobspec import JobSpec
@@ -229,7 +230,7 @@ def _manifest(job: str, update_id: m.UpdateId, layout: Layout, frames: Sequence[
         update_id=str(update_id),
         kind="delta",
         base_version=0,
-        num_examples=1,
+        effort=Effort(num_examples=1),
         layout_digest=layout.digest,
         frames=len(frames),
         body_bytes=sum(map(len, frames)),

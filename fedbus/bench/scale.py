@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from fedbus.bench.figures import MIB, Row, row
+from fedbus.core.protocol.effort import Effort
 from fedbus.core.protocol.frames import Code
 from fedbus.core.protocol.layout import Layout, TensorSpec
 from fedbus.core.protocol.messages import UpdateId
@@ -91,8 +92,6 @@ def _update(site: str, sequence: int, base_version: int, frames: tuple[bytes, ..
     return Trained(
         update_id=UpdateId(site=site, incarnation="00000000", sequence=sequence),
         base_version=base_version,
-        num_examples=100,
-        steps=1,
-        seconds=0.0,
+        effort=Effort(num_examples=100, steps=1),
         frames=frames,
     )

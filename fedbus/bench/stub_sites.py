@@ -21,6 +21,7 @@ from typing import Self
 from pydantic import SecretStr
 
 from fedbus.broker.logins import write_private
+from fedbus.core.protocol.effort import Effort
 from fedbus.core.protocol.layout import Layout, TensorSpec
 from fedbus.runtime.lifecycle import run_daemon
 from fedbus.runtime.logging import configure_logging
@@ -112,7 +113,9 @@ class StubTrainer:
         except TimeoutError:
             os.link(self._update.frames, path)  # the outbox reads it and unlinks it, as it would a file of its own
             sizes = self._update.frame_sizes
-            return p.Trained(base_version=self._version, frame_sizes=sizes, num_examples=1, steps=1, seconds=seconds)
+            return p.Trained(
+                base_version=self._version, frame_sizes=sizes, effort=Effort(num_examples=1, steps=1, seconds=seconds)
+            )
         return p.Cancelled(base_version=self._version, steps=0)
 
 

@@ -213,7 +213,7 @@ class Simulation:
         state.trainings += 1
         state.in_flight = True
         state.base = base.clone() if self._server.needs_base else None
-        self._at(self._now + trained.seconds + 2 * self._latency_s, partial(self._arrive, state, trained))
+        self._at(self._now + trained.effort.seconds + 2 * self._latency_s, partial(self._arrive, state, trained))
 
     def _download(self, state: _State, version: int) -> None:
         """Count the deltas that the site lacks, or a snapshot where that is less."""

@@ -136,19 +136,16 @@ class Production:
         arrival = Arrival(
             update_id=update.update_id,
             base_version=update.base_version,
-            num_examples=update.num_examples,
+            effort=update.effort,
             norm=inspection.norm,
             values_norm=inspection.values_norm,
             scale=inspection.scale,
-            steps=update.steps,
-            travel=update.travel,
-            response=update.response,
         )
         if inspection.problem:
             return self._refused(self._core.refuse(update.update_id, reason=f"body: {inspection.problem}"))
         verdict = self._core.receive(arrival, now=now)
         if self._budgets is not None:
-            self._budgets.measured(update.update_id.site, steps=update.steps, seconds=update.seconds)
+            self._budgets.measured(update.update_id.site, steps=update.effort.steps, seconds=update.effort.seconds)
         match verdict:
             case Folded():
                 self._model.fold_(verdict, self._bodies)
@@ -222,7 +219,7 @@ class Foreign:
         decode_change_(delta, update.frames, self._layout)
         delta[values].sub_(base[values])
         made = self._rule.on_update(
-            update.update_id.site, base + delta, delta, update.base_version, update.num_examples, now
+            update.update_id.site, base + delta, delta, update.base_version, update.effort.num_examples, now
         )
         self.updates += 1
         if made is not None:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from fedbus.core.job.seeds import training_seed
+from fedbus.core.protocol.effort import Effort
 from fedbus.core.protocol.frames import DEFAULT_RATIO, Code
 from fedbus.core.protocol.messages import UpdateId
 from fedbus.core.spec.jobspec import JobSpec
@@ -38,16 +39,12 @@ Transform = Callable[[str, Tensor], Tensor]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trained:
-    """One update on its way. `frames` are what a site would send; `seconds` are virtual."""
+    """One update on its way. `frames` are what a site would send; the seconds of its effort are virtual."""
 
     update_id: UpdateId
     base_version: int
-    num_examples: int
-    steps: int
-    seconds: float
+    effort: Effort
     frames: tuple[bytes, ...]
-    travel: float = 0.0
-    response: float = 0.0
 
     @property
     def body_bytes(self) -> int:
@@ -126,12 +123,14 @@ class Trainer:
         return Trained(
             update_id=update_id,
             base_version=base_version,
-            num_examples=num_examples,
-            steps=run.steps_done,
-            seconds=clock.now if in_seconds else delay_s * share,
+            effort=Effort(
+                num_examples=num_examples,
+                steps=run.steps_done,
+                seconds=clock.now if in_seconds else delay_s * share,
+                travel=travel,
+                response=feedback.distortion.counted(response),
+            ),
             frames=frames,
-            travel=travel,
-            response=feedback.distortion.counted(response),
         )
 
     def score(self, task: Task, params: Tensor, *, site: str) -> Scores:

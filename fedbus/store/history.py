@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from fedbus.core.protocol.effort import Effort, lifted
 from fedbus.core.protocol.messages import Outcome, Receipt, UpdateId
 from fedbus.core.rules.facts import (
     Combination,
@@ -27,7 +28,8 @@ def to_row(fact: Fact) -> tuple[str, Mapping[str, Any]]:
     """Kind and JSON-able body of a fact."""
     match fact:
         case Folded():
-            return FOLDED, _flat(fact) | {"update_id": str(fact.update_id)} | _terms_of("also", fact.also)
+            own = {"update_id": str(fact.update_id), "effort": _said(fact.effort)}
+            return FOLDED, _flat(fact) | own | _terms_of("also", fact.also)
         case Refused():
             return REFUSED, {"update_id": str(fact.update_id), "reason": fact.reason}
         case Committed():
@@ -42,6 +44,11 @@ def _flat(fact: Folded | Committed) -> dict[str, Any]:
     """Its fields; those that say nothing are left out, so that rows stay small and as earlier releases wrote them."""
     fields = ((field, getattr(fact, field.name)) for field in dataclasses.fields(fact))
     return {field.name: value for field, value in fields if value != field.default}
+
+
+def _said(effort: Effort) -> dict[str, Any]:
+    """What was said of it."""
+    return {name: value for name, value in dataclasses.asdict(effort).items() if value}
 
 
 def _terms_of(name: str, terms: Iterable[Term]) -> dict[str, Any]:
@@ -75,8 +82,9 @@ def from_row(row: ledger.Fact) -> Fact:
         body = dict(row.body)
         match row.kind:
             case "folded":
-                also = _terms(body.get("also", ()))
-                return Folded(**body | {"update_id": UpdateId.parse(body["update_id"]), "also": also})
+                body = lifted(body, stay={"num_examples"})
+                own = {"update_id": UpdateId.parse(body["update_id"]), "effort": Effort(**body["effort"])}
+                return Folded(**body | own | {"also": _terms(body.get("also", ()))})
             case "refused":
                 return Refused(**body | {"update_id": UpdateId.parse(body["update_id"])})
             case "committed":

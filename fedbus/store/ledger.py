@@ -19,8 +19,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from fedbus.core.protocol.messages import UpdateId, UpdateManifest
 from fedbus.errors import DiskFullError, IdTakenError, StoreError
 from fedbus.store import ledger_schema as schema
+from fedbus.store.manifests import from_text, to_text
 
 NO_ROOM_BYTES = 1 << 20
 RECEIVING, SPOOLED, DECIDED = "receiving", "spooled", "decided"
@@ -222,10 +224,8 @@ class Ledger:
 
     # updates and their chunks
 
-    def record_arrivals(
-        self, chunks: Sequence[ChunkRow], manifests: Sequence[tuple[str, str, str, str]], *, at: float
-    ) -> None:
-        """Record chunks and manifests `(update_id, job, site, manifest JSON)` whose bytes are already synced."""
+    def record_arrivals(self, chunks: Sequence[ChunkRow], manifests: Sequence[UpdateManifest], *, at: float) -> None:
+        """Record chunks and manifests; the chunks' bytes are already synced."""
         with self._transaction() as db:
             insert = "INSERT OR IGNORE INTO updates (update_id, job, site, state, received_at) VALUES (?,?,?,?,?)"
             db.executemany(insert, [(c.update_id, c.job, c.site, RECEIVING, at) for c in chunks])
@@ -233,11 +233,12 @@ class Ledger:
                 "INSERT OR IGNORE INTO chunks (job, update_id, idx, offset, length) VALUES (?,?,?,?,?)",
                 [(c.job, c.update_id, c.index, c.offset, c.length) for c in chunks],
             )
-            for update_id, job, site, manifest in manifests:
-                db.execute(insert, (update_id, job, site, RECEIVING, at))
+            for manifest in manifests:
+                job, update_id = manifest.job, manifest.update_id
+                db.execute(insert, (update_id, job, UpdateId.parse(update_id).site, RECEIVING, at))
                 db.execute(
                     "UPDATE updates SET manifest = ? WHERE job = ? AND update_id = ? AND manifest IS NULL",
-                    (manifest, job, update_id),
+                    (to_text(manifest), job, update_id),
                 )
 
     def mark_spooled(self, job: str, update_ids: Sequence[str], *, at: float) -> None:
@@ -253,14 +254,14 @@ class Ledger:
         rows = self._rows("SELECT update_id, state FROM updates WHERE job = ?", (job,))
         return {str(u): str(s) for u, s in rows}
 
-    def manifests(self, job: str, state: str) -> list[str]:
-        """Manifests (JSON) of a job's updates in `state`, in order of arrival; updates without one are left out."""
+    def manifests(self, job: str, state: str) -> list[UpdateManifest]:
+        """Manifests of a job's updates in `state`, in order of arrival; updates without one are left out."""
         rows = self._rows(
             "SELECT manifest FROM updates WHERE job = ? AND state = ? AND manifest IS NOT NULL"
             " ORDER BY received_at, rowid",
             (job, state),
         )
-        return [str(r[0]) for r in rows]
+        return [from_text(str(row[0])) for row in rows]
 
     def chunks(self, job: str, update_id: str) -> list[tuple[int, int, int]]:
         """(index, offset, length) of an update's chunks, by index."""

@@ -18,21 +18,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fedbus.core.protocol.messages import UpdateId
-from fedbus.errors import StoreError
+from fedbus.core.protocol.messages import UpdateId, UpdateManifest
+from fedbus.errors import DecodeError, StoreError
+from fedbus.store import manifests
 from fedbus.store.files import disk_errors, drop_leftovers, make_folder, replace_durably
 from fedbus.store.residuals import Residuals, Source
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """One update in the outbox. `manifest` is the JSON of an UpdateManifest, `frame_bytes` the length of each frame.
+    """One update in the outbox; `frame_bytes` is the length of each frame.
 
     `compensates` are the sequence numbers of refused updates whose share of the residual went into this one.
     """
 
     update_id: UpdateId
-    manifest: Mapping[str, Any]
+    manifest: UpdateManifest
     frame_bytes: tuple[int, ...]
     path: Path
     compensates: tuple[int, ...] = ()
@@ -92,13 +93,14 @@ class Outbox:
     def commit(
         self,
         update_id: UpdateId,
-        manifest: Mapping[str, Any],
+        manifest: UpdateManifest,
         frame_bytes: Sequence[int],
         *,
         residual: Source | None = None,
     ) -> Entry:
         """Make an entry whose frames file is complete part of the outbox, with the residual it was made with."""
-        record = {"update_id": str(update_id), "manifest": dict(manifest), "frame_bytes": list(frame_bytes)}
+        said = json.loads(manifests.to_text(manifest))
+        record = {"update_id": str(update_id), "manifest": said, "frame_bytes": list(frame_bytes)}
         if residual is not None:
             record["compensates"] = list(residual.compensates)
         with replace_durably(self._record_path(update_id)) as beside:
@@ -116,7 +118,7 @@ class Outbox:
         try:
             with disk_errors("cannot read outbox", path):
                 return self._entry(json.loads(path.read_text()))
-        except (ValueError, KeyError, TypeError) as exc:
+        except (ValueError, KeyError, TypeError, DecodeError) as exc:
             raise StoreError(
                 f"outbox entry {path} cannot be read: {exc}; delete it to go on, the update in it is then lost"
             ) from exc
@@ -152,7 +154,7 @@ class Outbox:
         update_id = UpdateId.parse(record["update_id"])
         return Entry(
             update_id=update_id,
-            manifest=record["manifest"],
+            manifest=manifests.from_text(json.dumps(record["manifest"])),
             frame_bytes=tuple(record["frame_bytes"]),
             path=self.frames_path(update_id),
             compensates=tuple(record.get("compensates", ())),

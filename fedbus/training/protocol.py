@@ -20,13 +20,14 @@ import dataclasses
 import socket
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 import msgpack
 from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 
+from fedbus.core.protocol.effort import Effort
 from fedbus.core.protocol.frames import DEFAULT_RATIO
 from fedbus.errors import DecodeError
 
@@ -174,18 +175,12 @@ class Progress:
 class Trained:
     """The delta from `base_version` is written; `frame_sizes` in bytes, in the order of the file.
 
-    travel, response: the secant of this training, see `fedbus.tensors.secant`. notes: for the site's own log only, what
-    was left out of the metrics and why.
+    notes: for the site's own log only, what was left out of the metrics and why.
     """
 
     base_version: int
     frame_sizes: tuple[int, ...]
-    num_examples: int
-    steps: int
-    seconds: float
-    metrics: Mapping[str, float] = field(default_factory=dict)
-    travel: float = 0.0
-    response: float = 0.0
+    effort: Effort
     notes: tuple[str, ...] = ()
 
 
@@ -315,9 +310,11 @@ def _build(name: str, fields: Mapping[Any, Any]) -> Message:
 
 
 def _plain(value: object) -> object:
-    """Let msgpack write the read-only mappings of a job spec."""
+    """Let msgpack write the read-only mappings of a job spec, and an effort."""
     if isinstance(value, Mapping):
         return dict(value)
+    if isinstance(value, Effort):
+        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
     raise TypeError(f"a {type(value).__name__} does not pass between site daemon and trainer")
 
 

@@ -23,6 +23,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from fedbus.core.protocol.effort import Effort
 from fedbus.core.protocol.frames import Code
 from fedbus.core.protocol.layout import Layout, TensorSpec
 from fedbus.core.spec.jobspec import LocalSpec
@@ -150,12 +151,14 @@ class Session:
         return p.Trained(
             base_version=base_version,
             frame_sizes=frame_sizes,
-            num_examples=num_examples,
-            steps=run.steps_done,
-            seconds=seconds,
-            metrics=metrics.values,
-            travel=travel,
-            response=distortion.counted(response),
+            effort=Effort(
+                num_examples=num_examples,
+                steps=run.steps_done,
+                seconds=seconds,
+                travel=travel,
+                response=distortion.counted(response),
+                metrics=metrics.values,
+            ),
             notes=self._notebook.fresh(metrics.notes),
         )
 

@@ -6,6 +6,7 @@ import asyncio
 
 from fedbus.aggregator.incoming.complete import Complete, Unwanted
 from fedbus.core.protocol import messages as m
+from fedbus.core.protocol.effort import Effort
 
 
 def manifest(site: str, sequence: int) -> m.UpdateManifest:
@@ -14,7 +15,7 @@ def manifest(site: str, sequence: int) -> m.UpdateManifest:
         update_id=f"{site}:0123abcd:{sequence}",
         kind="delta",
         base_version=0,
-        num_examples=1,
+        effort=Effort(num_examples=1),
         layout_digest="1a",
         frames=1,
         body_bytes=1,

@@ -13,6 +13,7 @@ from fedbus.aggregator.job.folding import Folding
 from fedbus.aggregator.tools import Tools
 from fedbus.core.job.membership import Membership
 from fedbus.core.protocol import messages as m
+from fedbus.core.protocol.effort import Effort
 from fedbus.core.protocol.layout import Layout, TensorSpec
 from fedbus.core.rules.aggregation import Aggregation
 from fedbus.core.rules.facts import Folded
@@ -114,7 +115,7 @@ def update(sequence: int) -> m.UpdateManifest:
         update_id=f"mercy:0123abcd:{sequence}",
         kind="delta",
         base_version=0,
-        num_examples=5,
+        effort=Effort(num_examples=5),
         layout_digest=LAYOUT.digest,
         frames=1,
         body_bytes=9,

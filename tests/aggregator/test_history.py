@@ -7,6 +7,7 @@ import json
 
 import pytest
 
+from fedbus.core.protocol.effort import Effort
 from fedbus.core.protocol.messages import Outcome, Receipt, UpdateId
 from fedbus.core.rules.facts import (
     Combination,
@@ -44,7 +45,10 @@ def committed(version: int, *updates: UpdateId) -> Committed:
 TERMS = (Term(update_id=update(1), factor=-1 / 3), Term(update_id=update(2, "ucsf"), factor=0.1))
 FACTS: list[tuple[Fact, str]] = [
     (folded(1), "folded"),
-    (dataclasses.replace(folded(1), steps=7, also=TERMS), "folded"),
+    (
+        dataclasses.replace(folded(1), effort=Effort(num_examples=300, steps=7, metrics={"loss": 0.5}), also=TERMS),
+        "folded",
+    ),
     (Refused(update_id=update(2), reason='body: "Größe"'), "refused"),
     (committed(4, update(1), update(3)), "committed"),
     (dataclasses.replace(folded(5, staleness=300), rebase=240), "folded"),
@@ -76,10 +80,11 @@ def test_rows_of_releases_that_knew_no_memory_read_as_they_were() -> None:
 
     folded, committed = history.from_row(fold), history.from_row(commit)
 
-    assert folded == Folded(update_id=update(1), **numbers)
+    effort = Effort(num_examples=9)
+    assert folded == Folded(update_id=update(1), effort=effort, **numbers)
     assert committed == Committed(version=4, update_ids=(update(1),), normaliser=3.0, reason="full", at=2.0)
-    # and are written again as they were
-    assert history.to_row(folded) == ("folded", fold.body)
+    # and are written again as they were, but for what they say of their making, which is in one piece now
+    assert history.to_row(folded) == ("folded", fold.body | {"effort": {"num_examples": 9}})
     assert history.to_row(committed) == ("committed", commit.body)
 
 

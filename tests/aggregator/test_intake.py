@@ -23,6 +23,7 @@ from fedbus.aggregator.workers import Disk, Worker
 from fedbus.bus import mail
 from fedbus.bus.envelope import Envelope
 from fedbus.core.protocol import messages as m
+from fedbus.core.protocol.effort import Effort
 from fedbus.errors import DiskFullError
 from fedbus.store.ledger import DECIDED, RECEIVING, SPOOLED, Ledger
 from fedbus.store.spool import Spool
@@ -201,6 +202,19 @@ def frames(update_id: str, count: int = 3) -> list[bytes]:
     return [f"{update_id} frame {index}".encode() * (index + 1) for index in range(count)]
 
 
+def manifest_of(job: str, update_id: str) -> m.UpdateManifest:
+    return m.UpdateManifest(
+        job=job,
+        update_id=update_id,
+        kind="delta",
+        base_version=0,
+        effort=Effort(num_examples=10),
+        layout_digest="1a",
+        frames=1,
+        body_bytes=1,
+    )
+
+
 def update(sequence: int = 1, site: str = "mercy", count: int = 3, **changes: Any) -> list[Delivery]:
     """The chunks of an update and its manifest, as its site sends them."""
     update_id = f"{site}:0123abcd:{sequence}"
@@ -209,16 +223,7 @@ def update(sequence: int = 1, site: str = "mercy", count: int = 3, **changes: An
         m.Chunk(job=JOB, transfer=update_id, part="update", index=index, count=count, body=body)
         for index, body in enumerate(bodies)
     ]
-    manifest = m.UpdateManifest(
-        job=JOB,
-        update_id=update_id,
-        kind="delta",
-        base_version=0,
-        num_examples=10,
-        layout_digest="1a",
-        frames=count,
-        body_bytes=sum(map(len, bodies)),
-    )
+    manifest = dataclasses.replace(manifest_of(JOB, update_id), frames=count, body_bytes=sum(map(len, bodies)))
     messages.append(dataclasses.replace(manifest, **changes))
     return [Delivery(mail.from_trainer(message, site=site), site) for message in messages]
 
@@ -325,11 +330,11 @@ async def test_more_chunks_than_announced_do_not_leave_a_site_waiting_for_ever(t
         ({"body_bytes": -1}, "-1 bytes by its manifest, 144 bytes came"),
         ({"frames": 1}, "is said to have 3 chunks, and 1"),
         ({"frames": 4}, "is said to have 3 chunks, and 4"),
-        ({"steps": -1}, "steps must be 0 to 1000000000000, got -1"),
-        ({"steps": 2**62}, "steps must be"),
-        ({"train_s": -0.5}, "train_s must be 0 to 1000000000000, got -0.5"),
-        ({"train_s": 1e300}, "train_s must be"),
-        ({"travel": -1.0}, "travel must be"),
+        ({"effort": Effort(num_examples=10, steps=-1)}, "steps must be 0 to 1000000000000, got -1"),
+        ({"effort": Effort(num_examples=10, steps=2**62)}, "steps must be"),
+        ({"effort": Effort(num_examples=10, seconds=-0.5)}, "seconds must be 0 to 1000000000000, got -0.5"),
+        ({"effort": Effort(num_examples=10, seconds=1e300)}, "seconds must be"),
+        ({"effort": Effort(num_examples=10, travel=-1.0)}, "travel must be"),
     ],
     ids=str,
 )
@@ -729,7 +734,7 @@ async def test_a_partial_update_goes_on_where_it_was(tmp_path: Path) -> None:
 
 async def test_another_jobs_updates_are_not_touched(tmp_path: Path) -> None:
     async with opened(tmp_path) as desk:
-        desk.ledger.record_arrivals([], [("mercy:0123abcd:9", "lungs", "mercy", "{}")], at=1.0)
+        desk.ledger.record_arrivals([], [manifest_of("lungs", "mercy:0123abcd:9")], at=1.0)
     async with opened(tmp_path) as desk:
         assert desk.chunks() == {}
         assert desk.completed() == []

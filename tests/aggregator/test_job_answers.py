@@ -10,6 +10,7 @@ from fedbus.aggregator.job.result import result_of, site_numbers
 from fedbus.core.job.life import Job
 from fedbus.core.job.membership import Membership
 from fedbus.core.protocol import messages as m
+from fedbus.core.protocol.effort import Effort
 from fedbus.core.rules.aggregation import Aggregation
 from fedbus.core.rules.facts import Arrival
 from fedbus.core.spec.jobspec import JobSpec
@@ -49,7 +50,7 @@ def trained() -> Aggregation:
     """Two updates folded and one refused."""
     aggregation = Aggregation(SPEC, now=0.0)
     for site in ("ucsf", "mercy"):
-        arrival = Arrival(update_id=update(1, site), base_version=0, num_examples=10, norm=1.0)
+        arrival = Arrival(update_id=update(1, site), base_version=0, effort=Effort(num_examples=10), norm=1.0)
         aggregation.receive(arrival, now=1.0)
     aggregation.refuse(update(2, "mercy"), reason="body: truncated")
     return aggregation

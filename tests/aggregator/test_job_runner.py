@@ -20,6 +20,7 @@ from fedbus.aggregator.tools import Tools
 from fedbus.core.job.membership import Membership
 from fedbus.core.protocol import events
 from fedbus.core.protocol import messages as m
+from fedbus.core.protocol.effort import Effort
 from fedbus.core.protocol.frames import Code
 from fedbus.core.protocol.layout import Layout, TensorSpec
 from fedbus.core.spec.jobspec import JobSpec
@@ -207,7 +208,7 @@ class House:
             layout_digest=LAYOUT.digest,
             frames=len(frames),
             body_bytes=sum(map(len, frames)),
-            **{"base_version": 0, "num_examples": 1} | facts,
+            **{"base_version": 0, "effort": Effort(num_examples=1)} | facts,
         )
         self.runner.complete.put_nowait(manifest)
 
@@ -300,7 +301,7 @@ async def test_a_job_that_was_ending_takes_no_update_any_more_after_a_restart(fi
         update_id="mercy:0123abcd:1",
         kind="delta",
         base_version=0,
-        num_examples=5,
+        effort=Effort(num_examples=5),
         layout_digest=LAYOUT.digest,
         frames=1,
         body_bytes=9,
@@ -336,7 +337,7 @@ async def test_an_update_that_the_intake_does_not_want_is_refused_on_record(tmp_
         update_id="mercy:0123abcd:1",
         kind="delta",
         base_version=0,
-        num_examples=5,
+        effort=Effort(num_examples=5),
         layout_digest=LAYOUT.digest,
         frames=1,
         body_bytes=9,
@@ -458,8 +459,8 @@ async def test_a_slow_site_of_a_time_boxed_job_is_told_to_make_fewer_steps(tmp_p
     house.makes_initial("mercy", torch.zeros(LAYOUT.numel))
     await house.runs(has_state(house, m.JobState.RUNNING))
     # when one takes twice as long
-    house.sends("mercy", 1, steps=50, train_s=10.0)
-    house.sends("ucsf", 1, steps=50, train_s=20.0)
+    house.sends("mercy", 1, effort=Effort(num_examples=1, steps=50, seconds=10.0))
+    house.sends("ucsf", 1, effort=Effort(num_examples=1, steps=50, seconds=20.0))
     await house.runs(lambda: house.runner.aggregation.updates == 2)
     # then it is told before its receipt, so that its next training is shorter
     told = [message for site, message in house.announcer.told if site == "ucsf"]
@@ -767,7 +768,7 @@ async def test_the_first_update_of_a_stolen_login_does_not_ruin_the_params_for_g
     lie = ("va", 1e9, 10**12)
     updates = [lie, *honest] if first else [*honest, lie]
     for sequence, (site, value, examples) in enumerate(updates, start=1):
-        house.sends(site, sequence, value=value, num_examples=examples)
+        house.sends(site, sequence, value=value, effort=Effort(num_examples=examples))
     await house.runs(lambda: house.runner.aggregation.version == len(updates))
     # then the params are where honest sites could have brought them
     assert float(house.keeper.model.params.abs().max()) < (4.0 if first else 10.0)

@@ -29,6 +29,7 @@ from fedbus.bus.declare import declare
 from fedbus.bus.publisher import Publisher
 from fedbus.core.job.membership import Membership
 from fedbus.core.protocol import messages as m
+from fedbus.core.protocol.effort import Effort
 from fedbus.core.protocol.frames import Code
 from fedbus.core.protocol.layout import Layout, TensorSpec
 from fedbus.core.spec.jobspec import JobSpec
@@ -113,7 +114,7 @@ class House:
             update_id=update_id,
             kind=kind,
             base_version=0,
-            num_examples=1,
+            effort=Effort(num_examples=1),
             layout_digest=LAYOUT.digest,
             frames=len(frames),
             body_bytes=sum(map(len, frames)),

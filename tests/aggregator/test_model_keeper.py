@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from fedbus.aggregator.model.keeper import ModelKeeper, Outgoing
+from fedbus.core.protocol.effort import Effort
 from fedbus.core.protocol.frames import Code
 from fedbus.core.protocol.layout import Layout, TensorSpec
 from fedbus.core.protocol.messages import Chunk, UpdateId, UpdateManifest
@@ -317,7 +318,7 @@ def initial(life: Life, flat: torch.Tensor, own: Layout = LAYOUT, **changes: Any
         update_id=update_id,
         kind="initial",
         base_version=0,
-        num_examples=1,
+        effort=Effort(num_examples=1),
         layout_digest=LAYOUT.digest,
         frames=len(frames),
         body_bytes=sum(map(len, frames)),

@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import save_file
 
 from fedbus.aggregator.model.keeper import ModelKeeper
+from fedbus.core.protocol.effort import Effort
 from fedbus.core.protocol.frames import Code
 from fedbus.core.protocol.layout import Layout, TensorSpec
 from fedbus.core.protocol.messages import Chunk, UpdateId, UpdateManifest
@@ -100,7 +101,7 @@ class Aggregator:
             update_id=str(UPDATE),
             kind="initial",
             base_version=0,
-            num_examples=1,
+            effort=Effort(num_examples=1),
             layout_digest=LAYOUT.digest,
             frames=len(chunks),
             body_bytes=sum(len(chunk.body) for chunk in chunks),

@@ -6,6 +6,7 @@ from typing import Any
 
 from fedbus.aggregator.job.pacing import Pacing
 from fedbus.core.protocol import messages as m
+from fedbus.core.protocol.effort import Effort
 from fedbus.core.spec.jobspec import JobSpec
 
 
@@ -34,12 +35,10 @@ class Job:
             update_id=f"{site}:0123abcd:1",
             kind="delta",
             base_version=0,
-            num_examples=5,
+            effort=Effort(num_examples=5, steps=steps, seconds=seconds),
             layout_digest="1a",
             frames=1,
             body_bytes=9,
-            steps=steps,
-            train_s=seconds,
         )
         await self.pacing.measured(manifest, active={"fast", "slow"})
         return [(to, message.steps) for to, message in self.announcer.told]

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from fedbus.aggregator.model.keeper import ModelKeeper
+from fedbus.core.protocol.effort import Effort
 from fedbus.core.protocol.frames import Code
 from fedbus.core.protocol.layout import Layout, TensorSpec
 from fedbus.core.protocol.messages import Chunk, UpdateId
@@ -93,7 +94,7 @@ class Life:
         self.ledger.record_arrivals(self.spool.append(chunks), [], at=0.0)
         version, norm = self.aggregation.version, self.keeper.inspect(str(update_id)).norm
         base = max(0, version - random.Random(now).randint(0, 2))
-        arrival = Arrival(update_id=update_id, base_version=base, num_examples=PERIODS[site], norm=norm)
+        arrival = Arrival(update_id=update_id, base_version=base, effort=Effort(num_examples=PERIODS[site]), norm=norm)
         fact = self.aggregation.receive(arrival, now=float(now))
         assert isinstance(fact, Folded)
         self._record(fact)

@@ -9,6 +9,7 @@ import torch
 
 from fedbus.aggregator.incoming.uploads import MOST_BYTES_UNKNOWN, Uploads, most_bytes
 from fedbus.core.protocol import messages as m
+from fedbus.core.protocol.effort import Effort
 from fedbus.core.protocol.frames import Code
 from fedbus.core.protocol.layout import Layout, TensorSpec
 from fedbus.errors import ProtocolError
@@ -34,7 +35,7 @@ def manifest(frames: list[bytes]) -> m.UpdateManifest:
         update_id=UPDATE,
         kind="delta",
         base_version=0,
-        num_examples=1,
+        effort=Effort(num_examples=1),
         layout_digest="1a",
         frames=len(frames),
         body_bytes=sum(map(len, frames)),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import random
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from fedbus.bus.topology import (
     updates_queue,
 )
 from fedbus.core.protocol import messages as m
+from fedbus.core.protocol.effort import Effort
 from fedbus.store.outbox import Outbox
 
 JOB = "heart"
@@ -45,12 +45,12 @@ def outbox(tmp_path: Path) -> Outbox:
         update_id=str(update_id),
         kind="delta",
         base_version=0,
-        num_examples=1,
+        effort=Effort(num_examples=1),
         layout_digest="d",
         frames=len(FRAMES),
         body_bytes=sum(map(len, FRAMES)),
     )
-    outbox.commit(update_id, dataclasses.asdict(manifest), tuple(map(len, FRAMES)))
+    outbox.commit(update_id, manifest, tuple(map(len, FRAMES)))
     return outbox
 
 

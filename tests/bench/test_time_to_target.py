@@ -21,6 +21,7 @@ from fedbus.bench.time_to_target.rules import RULES, VARIANTS
 from fedbus.bench.time_to_target.scenarios import ATTACK, LATE_AT_S, SCENARIOS, TROUBLES
 from fedbus.bench.time_to_target.table import as_data, markdown
 from fedbus.cli.commands import app
+from fedbus.core.protocol.effort import Effort
 from fedbus.core.protocol.frames import Code
 from fedbus.core.protocol.layout import Layout, TensorSpec
 from fedbus.core.protocol.messages import UpdateId
@@ -136,7 +137,10 @@ def test_textbook_fedbuff_is_the_mean_of_discounted_deltas_whatever_the_sites_si
         frames = tuple(encode(delta, layout, Code.FP32, seed=0))
         examples = 10 * sequence
         update = Trained(
-            update_id=update_id, base_version=base_version, num_examples=examples, steps=1, seconds=1.0, frames=frames
+            update_id=update_id,
+            base_version=base_version,
+            effort=Effort(num_examples=examples, steps=1, seconds=1.0),
+            frames=frames,
         )
         server.take(update, base=None, now=1.0)
         server.commit_if_due(now=1.0)

@@ -11,6 +11,7 @@ from fedbus.bus import mail
 from fedbus.bus.envelope import Envelope
 from fedbus.core.protocol import messages as m
 from fedbus.core.protocol import wire
+from fedbus.core.protocol.effort import Effort
 from fedbus.errors import DecodeError, ProtocolError
 
 UPDATE = "mercy:0123abcd:7"
@@ -20,7 +21,7 @@ UPDATE_MANIFEST = m.UpdateManifest(
     update_id=UPDATE,
     kind="delta",
     base_version=0,
-    num_examples=1,
+    effort=Effort(num_examples=1),
     layout_digest="ab",
     frames=9,
     body_bytes=45,

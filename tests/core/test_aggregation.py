@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from fedbus.core.protocol.effort import Effort
 from fedbus.core.protocol.messages import UpdateId
 from fedbus.core.rules.aggregation import (
     Aggregation,
@@ -36,7 +37,9 @@ def update_id(site: str, sequence: int) -> UpdateId:
 
 
 def arrival(site: str, sequence: int = 0, *, base: int = 0, examples: int = 100, norm: float = 1.0) -> Arrival:
-    return Arrival(update_id=update_id(site, sequence), base_version=base, num_examples=examples, norm=norm)
+    return Arrival(
+        update_id=update_id(site, sequence), base_version=base, effort=Effort(num_examples=examples), norm=norm
+    )
 
 
 def at_version(version: int, **keys: Any) -> Aggregation:
@@ -61,6 +64,7 @@ def test_an_update_is_folded_with_its_weight() -> None:
         clip=1.0,
         norm=1.0,
         at=7.0,
+        effort=Effort(num_examples=100),
     )
     assert job.buffer == (update_id("a", 0),)
     assert job.updates == 1

@@ -9,6 +9,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from fedbus.core.protocol.effort import Effort
 from fedbus.core.protocol.messages import UpdateId
 from fedbus.core.rules.aggregation import (
     Aggregation,
@@ -164,7 +165,8 @@ class AggregationMachine(RuleBasedStateMachine):
         fields = {"base_version": good.base_version, "num_examples": 1, "norm": 1.0} | wrong
         version, buffer, updates = self.live.version, self.live.buffer, self.live.updates
 
-        verdict = self.live.receive(Arrival(update_id=good.update_id, **fields), now=self.now)
+        effort = Effort(num_examples=fields.pop("num_examples"))
+        verdict = self.live.receive(Arrival(update_id=good.update_id, effort=effort, **fields), now=self.now)
 
         assert isinstance(verdict, Refused)
         assert (self.live.version, self.live.buffer, self.live.updates) == (version, buffer, updates)
@@ -254,7 +256,7 @@ class AggregationMachine(RuleBasedStateMachine):
 
     def arrival(self, site: str, base: int, examples: int, norm: float) -> Arrival:
         update_id = UpdateId(site=site, incarnation="0" * 8, sequence=len(self.arrivals))
-        made = Arrival(update_id=update_id, base_version=base, num_examples=examples, norm=norm)
+        made = Arrival(update_id=update_id, base_version=base, effort=Effort(num_examples=examples), norm=norm)
         self.arrivals.append(made)
         return made
 

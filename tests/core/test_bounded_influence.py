@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fedbus.core.protocol.effort import Effort
 from fedbus.core.protocol.messages import UpdateId
 from fedbus.core.rules.aggregation import Aggregation, Arrival, Committed, Folded, Refused
 from fedbus.core.rules.peers import FIRST, LONGEST, MOST_EXAMPLES, MOST_OFTEN, model_scale
@@ -50,13 +51,13 @@ class Job:
         self.sent += 1
         update_id = UpdateId(site=site, incarnation="0" * 8, sequence=self.sent)
         self.deltas[update_id] = delta
+        base_version = claims.pop("base_version", self.aggregation.version)
         arrival = Arrival(
             update_id=update_id,
-            base_version=claims.pop("base_version", self.aggregation.version),
-            num_examples=EXAMPLES.get(site, 300) if examples is None else examples,
+            base_version=base_version,
+            effort=Effort(num_examples=EXAMPLES.get(site, 300) if examples is None else examples, **claims),
             norm=abs(delta),
             scale=self.scale,
-            **claims,
         )
         fact = self.aggregation.receive(arrival, now=self.now)
         if isinstance(fact, Folded):
@@ -180,7 +181,7 @@ def test_a_site_that_rises_slowly_is_told_and_stays_within_what_the_others_bound
         job.honest_round()
         fact = job.sends(LIAR, length)
         longest = max(longest, fact.clip * fact.norm)
-        said += remarks.on_folded(fact, job.aggregation.peers(LIAR), claimed=fact.num_examples)
+        said += remarks.on_folded(fact, job.aggregation.peers(LIAR))
         length *= 1.1
     assert longest == pytest.approx(LONGEST)
     assert said[0] == (
@@ -193,9 +194,9 @@ def test_a_sudden_rise_is_told_where_nobody_else_is_there_to_compare_with() -> N
     job, remarks = Job(keys={"strategy": "buffered", "clip_to_own_median": None}), Remarks()
     for _ in range(30):
         fact = job.sends("mercy", 1.0)
-        assert not remarks.on_folded(fact, job.aggregation.peers("mercy"), claimed=fact.num_examples)
+        assert not remarks.on_folded(fact, job.aggregation.peers("mercy"))
     fact = job.sends("mercy", 9.0)
-    assert remarks.on_folded(fact, job.aggregation.peers("mercy"), claimed=fact.num_examples) == [
+    assert remarks.on_folded(fact, job.aggregation.peers("mercy")) == [
         "mercy: its updates are 9 times as long as 20 updates ago"
     ]
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from fedbus.core.protocol.effort import Effort
 from fedbus.core.protocol.messages import UpdateId
 from fedbus.core.rules.aggregation import Aggregation, Arrival, Folded
 from fedbus.core.spec.jobspec import JobSpec
@@ -28,9 +29,8 @@ def mean_delta(sent: dict[str, tuple[int, int, float]], **keys: Any) -> float:
         arrival = Arrival(
             update_id=UpdateId(site=site, incarnation="0" * 8, sequence=0),
             base_version=0,
-            num_examples=examples,
+            effort=Effort(num_examples=examples, steps=steps),
             norm=abs(delta),
-            steps=steps,
         )
         fact = aggregation.receive(arrival, now=1.0)
         assert isinstance(fact, Folded)

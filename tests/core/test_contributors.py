@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from fedbus.core.job.policy import Accept, Decline, SitePolicy
+from fedbus.core.protocol.effort import Effort
 from fedbus.core.protocol.messages import UpdateId
 from fedbus.core.rules.aggregation import Aggregation, Arrival, Folded
 from fedbus.core.spec.jobspec import JobSpec
@@ -32,7 +33,9 @@ class Job:
     def sends(self, site: str) -> None:
         self.sent += 1
         update_id = UpdateId(site=site, incarnation="0" * 8, sequence=self.sent)
-        arrival = Arrival(update_id=update_id, base_version=self.aggregation.version, num_examples=9, norm=1.0)
+        arrival = Arrival(
+            update_id=update_id, base_version=self.aggregation.version, effort=Effort(num_examples=9), norm=1.0
+        )
         assert isinstance(self.aggregation.receive(arrival, now=1.0), Folded)
 
     def due(self, *, now: float = 1e6) -> bool:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from fedbus.core.protocol.effort import Effort
 from fedbus.core.protocol.messages import UpdateId
 from fedbus.core.rules.aggregation import Aggregation, Arrival
 from fedbus.core.rules.server_step import delay_adaptive
@@ -38,7 +39,9 @@ def steps(**optimizer: Any) -> list[float]:
     for version in range(4):
         for site, base in (("mercy", version), ("ucsf", 0)):
             update_id = UpdateId(site=site, incarnation="0123abcd", sequence=version)
-            aggregation.receive(Arrival(update_id=update_id, base_version=base, num_examples=1, norm=1.0), now=1.0)
+            aggregation.receive(
+                Arrival(update_id=update_id, base_version=base, effort=Effort(num_examples=1), norm=1.0), now=1.0
+            )
         found.append(aggregation.commit(now=1.0).step)
     return found
 

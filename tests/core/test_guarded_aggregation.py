@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from fedbus.core.protocol.effort import Effort
 from fedbus.core.protocol.messages import UpdateId
 from fedbus.core.rules.aggregation import Aggregation, Arrival, Folded
 from fedbus.core.spec.jobspec import JobSpec
@@ -27,7 +28,7 @@ class Job:
         arrival = Arrival(
             update_id=UpdateId(site=site, incarnation="0" * 8, sequence=self.sent),
             base_version=self.aggregation.version - staleness,
-            num_examples=10,
+            effort=Effort(num_examples=10),
             norm=norm,
         )
         fact = self.aggregation.receive(arrival, now=1.0)

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from fedbus.core.protocol.effort import Effort
 from fedbus.core.protocol.messages import UpdateId
 from fedbus.core.rules.aggregation import Aggregation, Arrival, Folded
 from fedbus.core.rules.facts import Combination, Term
@@ -36,7 +37,10 @@ class Job:
             self.sent += 1
             update_id = UpdateId(site=site, incarnation="0" * 8, sequence=self.sent)
             arrival = Arrival(
-                update_id=update_id, base_version=self.aggregation.version, num_examples=examples, norm=norm
+                update_id=update_id,
+                base_version=self.aggregation.version,
+                effort=Effort(num_examples=examples),
+                norm=norm,
             )
             assert isinstance(self.aggregation.receive(arrival, now=now), Folded)
             found.append(update_id)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import pytest
 
+from fedbus.core.protocol.effort import Effort
 from fedbus.core.protocol.messages import UpdateId
 from fedbus.core.rules.aggregation import Aggregation, Arrival
 from fedbus.core.rules.facts import Committed, Folded
@@ -134,10 +135,8 @@ def run(spec: Mapping[str, object]) -> list[Folded | Committed]:
         arrival = Arrival(
             update_id=UpdateId(site="ab"[n % 2], incarnation="0000000a", sequence=n + 1),
             base_version=max(0, aggregation.version - 1),
-            num_examples=10,
+            effort=Effort(num_examples=10, travel=2.0, response=0.5),
             norm=1.0,
-            travel=2.0,
-            response=0.5,
         )
         verdict = aggregation.receive(arrival, now=float(n))
         assert isinstance(verdict, Folded)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from fedbus.core.protocol import messages as m
 from fedbus.core.protocol import wire
+from fedbus.core.protocol.effort import Effort
 from fedbus.errors import DecodeError
 
 HEADERS = {"schema": 1}
@@ -94,20 +95,15 @@ GOLDEN: list[tuple[wire.Message, str, bytes]] = [
             update_id=UPDATE,
             kind="delta",
             base_version=3,
-            num_examples=100,
+            effort=Effort(num_examples=100, steps=40, seconds=1.5, metrics={"loss": 0.25}, travel=4.0, response=1.5),
             layout_digest="ab",
             frames=2,
             body_bytes=50,
-            steps=40,
-            train_s=1.5,
-            metrics={"loss": 0.25},
-            travel=4.0,
-            response=1.5,
         ),
         "update",
-        b'{"base_version":3,"body_bytes":50,"frames":2,"job":"heart","kind":"delta","layout":null,'
-        b'"layout_digest":"ab","metrics":{"loss":0.25},"num_examples":100,"response":1.5,"steps":40,'
-        b'"train_s":1.5,"travel":4.0,"update_id":"mercy:0123abcd:7"}',
+        b'{"base_version":3,"body_bytes":50,"effort":{"metrics":{"loss":0.25},"num_examples":100,"response":1.5,'
+        b'"seconds":1.5,"steps":40,"travel":4.0},"frames":2,"job":"heart","kind":"delta","layout":null,'
+        b'"layout_digest":"ab","update_id":"mercy:0123abcd:7"}',
     ),
     (
         m.VersionManifest(
@@ -347,7 +343,7 @@ MANIFEST = {
     "update_id": UPDATE,
     "kind": "delta",
     "base_version": 0,
-    "num_examples": 1,
+    "effort": {"num_examples": 1},
     "layout_digest": "1a",
     "frames": 1,
     "body_bytes": 9,
@@ -359,22 +355,40 @@ def read(name: str, body: dict[str, Any] | str) -> Any:
     return wire.decode(name, HEADERS, (body if isinstance(body, str) else json.dumps(body)).encode())
 
 
-@pytest.mark.parametrize("key", ["base_version", "num_examples", "frames", "body_bytes", "steps", "train_s", "travel"])
+@pytest.mark.parametrize("key", ["base_version", "frames", "body_bytes"])
 @pytest.mark.parametrize("value", ["10", True, None, [1], {}], ids=str)
 def test_a_number_that_is_none_is_refused(key: str, value: object) -> None:
     with pytest.raises(DecodeError, match=key):
         read("update", MANIFEST | {key: value})
 
 
+@pytest.mark.parametrize("key", ["num_examples", "steps", "seconds", "travel", "response"])
+@pytest.mark.parametrize("value", ["10", True, None, [1], {}], ids=str)
+def test_a_number_of_an_effort_that_is_none_is_refused(key: str, value: object) -> None:
+    with pytest.raises(DecodeError, match=rf"effort\.{key}"):
+        read("update", MANIFEST | {"effort": {"num_examples": 1, key: value}})
+
+
+def test_a_manifest_of_the_release_before_is_read() -> None:
+    flat = {k: v for k, v in MANIFEST.items() if k != "effort"}
+    flat |= {"num_examples": 7, "steps": 3, "train_s": 1.5, "travel": 2.0, "response": 0.5, "metrics": {"loss": 0.25}}
+    effort = Effort(num_examples=7, steps=3, seconds=1.5, travel=2.0, response=0.5, metrics={"loss": 0.25})
+    assert read("update", flat).effort == effort
+    with pytest.raises(DecodeError, match="key 'num_examples' stands there twice"):
+        read("update", json.dumps(flat)[:-1] + ',"num_examples":1000000}')
+    with pytest.raises(DecodeError, match="every number must be finite"):
+        read("update", json.dumps(flat).replace("2.0", "NaN"))
+
+
 @pytest.mark.parametrize("value", [2**63, -(2**63) - 1, 10**300])
 def test_a_number_of_more_than_64_bits_is_refused(value: int) -> None:
     with pytest.raises(DecodeError, match=r"num_examples|finite|Invalid JSON"):
-        read("update", MANIFEST | {"num_examples": value})
+        read("update", MANIFEST | {"effort": {"num_examples": value}})
 
 
 def test_a_message_in_which_a_key_stands_twice_is_refused() -> None:
-    twice = json.dumps(MANIFEST)[:-1] + ',"num_examples":1000000}'
-    with pytest.raises(DecodeError, match="key 'num_examples' stands there twice"):
+    twice = json.dumps(MANIFEST)[:-1] + ',"frames":1000000}'
+    with pytest.raises(DecodeError, match="key 'frames' stands there twice"):
         read("update", twice)
     with pytest.raises(DecodeError, match="key 'loss' stands there twice"):
         read("update", json.dumps(MANIFEST)[:-1] + ',"metrics":{"loss":1.0,"loss":2.0}}')

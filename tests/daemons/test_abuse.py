@@ -13,6 +13,7 @@ from fedbus.bench.abuse.logins import site
 from fedbus.bench.figures import MIB
 from fedbus.bus import mail
 from fedbus.core.protocol import messages as m
+from fedbus.core.protocol.effort import Effort
 from fedbus.core.rules.facts import Folded, Refused
 
 ABUSES, DUPLICATES = 300, 2000
@@ -65,7 +66,7 @@ def test_what_a_site_was_told_is_safe_and_never_became_whole_is_refused_at_the_e
         update_id=update_id,
         kind="delta",
         base_version=0,
-        num_examples=1,
+        effort=Effort(num_examples=1),
         layout_digest="",
         frames=3,
         body_bytes=3,

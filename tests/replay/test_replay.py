@@ -14,6 +14,7 @@ import torch
 
 from fedbus.aggregator.model import bodies
 from fedbus.aggregator.model.keeper import ModelKeeper
+from fedbus.core.protocol.effort import Effort
 from fedbus.core.protocol.frames import Code
 from fedbus.core.protocol.layout import Layout, TensorSpec
 from fedbus.core.protocol.messages import Chunk, UpdateId
@@ -96,7 +97,9 @@ class Job:
         self.spools(update_id, delta_of(self.sent) if delta is None else delta)
         norm = self.keeper.inspect(str(update_id)).norm
         version = self.aggregation.version
-        arrival = Arrival(update_id=update_id, base_version=version, num_examples=num_examples, norm=norm)
+        arrival = Arrival(
+            update_id=update_id, base_version=version, effort=Effort(num_examples=num_examples), norm=norm
+        )
         fact = self.aggregation.receive(arrival, now=self.now)
         assert isinstance(fact, Folded)
         self.records(fact)

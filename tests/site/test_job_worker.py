@@ -18,6 +18,7 @@ from fedbus.bus import mail
 from fedbus.bus.envelope import Envelope
 from fedbus.bus.model_log import Record
 from fedbus.core.protocol import messages as m
+from fedbus.core.protocol.effort import Effort
 from fedbus.core.protocol.frames import Code, build_frame
 from fedbus.core.spec.jobspec import JobSpec
 from fedbus.errors import ProtocolError, UnroutableError
@@ -152,9 +153,9 @@ async def working(folder: Path, broker: Broker, **settings_of_it: Any) -> AsyncI
     outbox = Outbox(folder / "jobs" / "heart" / "outbox", "mercy")
     update_id = outbox.next_id()
     outbox.frames_path(update_id).write_bytes(FRAME)
-    trained = p.Trained(base_version=0, frame_sizes=(len(FRAME),), num_examples=3, steps=1, seconds=0.1)
+    trained = p.Trained(base_version=0, frame_sizes=(len(FRAME),), effort=Effort(num_examples=3, steps=1, seconds=0.1))
     manifest = assignment.delta_manifest("heart", update_id, trained, layout_digest="1a")
-    outbox.commit(update_id, dataclasses.asdict(manifest), (len(FRAME),))
+    outbox.commit(update_id, manifest, (len(FRAME),))
     worker = JobWorker(
         "heart",
         SPEC,

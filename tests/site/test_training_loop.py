@@ -16,6 +16,7 @@ import structlog
 
 from fedbus.core.job.seeds import training_seed
 from fedbus.core.protocol import messages as m
+from fedbus.core.protocol.effort import Effort
 from fedbus.core.protocol.frames import Code, build_frame
 from fedbus.core.spec.jobspec import JobSpec
 from fedbus.errors import DiskFullError
@@ -162,7 +163,9 @@ class Clinic:
 
     def trains(self, base_version: int) -> None:
         self.answers.put_nowait(
-            p.Trained(base_version=base_version, frame_sizes=(7, 5), num_examples=30, steps=3, seconds=0.5)
+            p.Trained(
+                base_version=base_version, frame_sizes=(7, 5), effort=Effort(num_examples=30, steps=3, seconds=0.5)
+            )
         )
 
     async def opens(self) -> None:
@@ -209,9 +212,9 @@ async def test_a_version_becomes_an_update_in_the_outbox(clinic: Clinic) -> None
     entry = clinic.outbox.entry(update_id)
     assert entry is not None
     assert list(entry.frames()) == [b"seven..", b"five."]
-    assert entry.manifest["base_version"] == 4
-    assert (entry.manifest["kind"], entry.manifest["num_examples"]) == ("delta", 30)
-    assert (entry.manifest["frames"], entry.manifest["body_bytes"], entry.manifest["layout_digest"]) == (2, 12, "1a")
+    assert entry.manifest.base_version == 4
+    assert (entry.manifest.kind, entry.manifest.effort.num_examples) == ("delta", 30)
+    assert (entry.manifest.frames, entry.manifest.body_bytes, entry.manifest.layout_digest) == (2, 12, "1a")
 
 
 async def test_the_trainer_is_opened_with_the_job_and_the_site(clinic: Clinic) -> None:
@@ -310,12 +313,14 @@ async def test_metrics_that_are_not_finite_are_left_out(clinic: Clinic) -> None:
         await clinic.loads(0)
         await clinic.expects(p.Train)
         metrics = {"loss": float("nan"), "norm": float("inf"), "auc": 0.5}
-        trained = p.Trained(base_version=0, frame_sizes=(), num_examples=1, steps=1, seconds=0.1, metrics=metrics)
+        trained = p.Trained(
+            base_version=0, frame_sizes=(), effort=Effort(num_examples=1, steps=1, seconds=0.1, metrics=metrics)
+        )
         clinic.answers.put_nowait(trained)
         (update_id,) = await updates_of(clinic, 1)
     entry = clinic.outbox.entry(update_id)
     assert entry is not None
-    assert entry.manifest["metrics"] == {"auc": 0.5}
+    assert entry.manifest.effort.metrics == {"auc": 0.5}
 
 
 async def test_a_time_boxed_site_makes_the_steps_it_was_told_from_the_next_training_on(tmp_path: Path) -> None:
@@ -460,7 +465,7 @@ async def test_initial_params_are_made_before_any_version_is_there(clinic: Clini
     (update_id,) = clinic.updates
     entry = clinic.outbox.entry(update_id)
     assert entry is not None
-    assert (entry.manifest["kind"], entry.manifest["layout"]) == ("initial", LAYOUT)
+    assert (entry.manifest.kind, entry.manifest.layout) == ("initial", LAYOUT)
 
 
 async def test_each_version_is_scored_before_it_is_trained_from_when_the_job_says_so(tmp_path: Path) -> None:
@@ -856,7 +861,12 @@ async def test_what_is_left_out_of_an_answer_is_said_in_the_log_and_nowhere_else
             await clinic.loads(0)
             await clinic.expects(p.Train)
             clinic.answers.put_nowait(
-                p.Trained(base_version=0, frame_sizes=(), num_examples=1, steps=1, seconds=0.1, notes=("Mustermann",))
+                p.Trained(
+                    base_version=0,
+                    frame_sizes=(),
+                    effort=Effort(num_examples=1, steps=1, seconds=0.1),
+                    notes=("Mustermann",),
+                )
             )
             (update_id,) = await updates_of(clinic, 1)
     assert [line["text"] for line in lines if line["event"] == "task-answer"] == ["Mustermann"]

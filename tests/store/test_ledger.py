@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from fedbus.core.protocol.effort import Effort
+from fedbus.core.protocol.messages import UpdateManifest
 from fedbus.errors import IdTakenError, StoreError
 from fedbus.store.ledger import DECIDED, RECEIVING, SPOOLED, ChunkRow, Ledger
 
@@ -30,6 +32,24 @@ def ledger(path: Path) -> Iterator[Ledger]:
 
 def chunk(index: int, update_id: str = UPDATE, *, offset: int = 0) -> ChunkRow:
     return ChunkRow(update_id=update_id, job="heart", site="mercy", index=index, offset=offset, length=10)
+
+
+def manifest(update_id: str = UPDATE, job: str = "heart", *, text: str = "text") -> UpdateManifest:
+    """One that is told from others by its layout digest."""
+    return UpdateManifest(
+        job=job,
+        update_id=update_id,
+        kind="delta",
+        base_version=0,
+        effort=Effort(num_examples=1),
+        layout_digest=text,
+        frames=1,
+        body_bytes=10,
+    )
+
+
+def texts(manifests: list[UpdateManifest]) -> list[str]:
+    return [manifest.layout_digest for manifest in manifests]
 
 
 def submit(ledger: Ledger, job: str = "heart", *, message_id: str = "m1", at: float = 1.0) -> str:
@@ -112,13 +132,13 @@ def test_chunks_are_listed_by_index_whatever_order_they_came_in(ledger: Ledger) 
 
 
 def test_a_manifest_that_came_twice_keeps_its_first_text(ledger: Ledger) -> None:
-    ledger.record_arrivals([], [(UPDATE, "heart", "mercy", "first")], at=1.0)
-    ledger.record_arrivals([], [(UPDATE, "heart", "mercy", "second")], at=1.0)
-    assert ledger.manifests("heart", RECEIVING) == ["first"]
+    ledger.record_arrivals([], [manifest(UPDATE, "heart", text="first")], at=1.0)
+    ledger.record_arrivals([], [manifest(UPDATE, "heart", text="second")], at=1.0)
+    assert texts(ledger.manifests("heart", RECEIVING)) == ["first"]
 
 
 def test_an_update_goes_from_receiving_to_spooled_to_decided(ledger: Ledger) -> None:
-    ledger.record_arrivals([chunk(0)], [(UPDATE, "heart", "mercy", "text")], at=1.0)
+    ledger.record_arrivals([chunk(0)], [manifest(UPDATE, "heart", text="text")], at=1.0)
     assert ledger.update_states("heart") == {UPDATE: RECEIVING}
     ledger.mark_spooled("heart", [UPDATE], at=2.0)
     assert ledger.update_states("heart") == {UPDATE: SPOOLED}
@@ -128,10 +148,10 @@ def test_an_update_goes_from_receiving_to_spooled_to_decided(ledger: Ledger) -> 
 
 
 def test_a_decided_update_is_never_spooled_or_received_again(ledger: Ledger) -> None:
-    ledger.record_arrivals([chunk(0)], [(UPDATE, "heart", "mercy", "text")], at=1.0)
+    ledger.record_arrivals([chunk(0)], [manifest(UPDATE, "heart", text="text")], at=1.0)
     ledger.record_facts("heart", [], decided={UPDATE: {}}, at=2.0)
     ledger.mark_spooled("heart", [UPDATE], at=3.0)
-    ledger.record_arrivals([chunk(0)], [(UPDATE, "heart", "mercy", "text")], at=4.0)
+    ledger.record_arrivals([chunk(0)], [manifest(UPDATE, "heart", text="text")], at=4.0)
     assert ledger.update_states("heart") == {UPDATE: DECIDED}
 
 
@@ -145,10 +165,10 @@ def test_a_decided_update_keeps_its_receipt(ledger: Ledger) -> None:
 
 def test_complete_updates_wait_in_the_order_in_which_they_became_complete(ledger: Ledger) -> None:
     for number in (1, 2, 3):
-        ledger.record_arrivals([], [(f"mercy:0123abcd:{number}", "heart", "mercy", f"text {number}")], at=1.0)
+        ledger.record_arrivals([], [manifest(f"mercy:0123abcd:{number}", "heart", text=f"text {number}")], at=1.0)
     ledger.mark_spooled("heart", ["mercy:0123abcd:3"], at=2.0)
     ledger.mark_spooled("heart", ["mercy:0123abcd:1", "mercy:0123abcd:2"], at=3.0)
-    assert ledger.manifests("heart", SPOOLED) == ["text 3", "text 1", "text 2"]
+    assert texts(ledger.manifests("heart", SPOOLED)) == ["text 3", "text 1", "text 2"]
 
 
 def test_the_places_of_bodies_that_are_gone_are_forgotten(ledger: Ledger) -> None:
@@ -165,13 +185,13 @@ def test_of_an_incomplete_update_that_is_forgotten_only_the_manifest_stays(ledge
     # given an update without its manifest, one that lacks chunks, and one that is complete
     begun, lacking, whole = UPDATE, "mercy:0123abcd:2", "mercy:0123abcd:3"
     chunks = [chunk(0, update_id) for update_id in (begun, lacking, whole)]
-    ledger.record_arrivals(chunks, [(u, "heart", "mercy", "{}") for u in (lacking, whole)], at=1.0)
+    ledger.record_arrivals(chunks, [manifest(u, "heart", text="{}") for u in (lacking, whole)], at=1.0)
     ledger.mark_spooled("heart", [whole], at=2.0)
     # when all are to be forgotten
     ledger.forget_updates("heart", [begun, lacking, whole])
     # then the first was never there, the second has nothing but its manifest, and the third is not touched
     assert ledger.update_states("heart") == {lacking: RECEIVING, whole: SPOOLED}
-    assert ledger.manifests("heart", RECEIVING) == ["{}"]
+    assert texts(ledger.manifests("heart", RECEIVING)) == ["{}"]
     assert [len(ledger.chunks("heart", u)) for u in (begun, lacking, whole)] == [0, 0, 1]
 
 
@@ -236,7 +256,7 @@ def test_a_call_that_failed_does_not_block_the_next(ledger: Ledger) -> None:
 
 def test_everything_written_survives_a_kill(ledger: Ledger, path: Path, tmp_path: Path) -> None:
     submit(ledger)
-    ledger.record_arrivals([chunk(0)], [(UPDATE, "heart", "mercy", "text")], at=1.0)
+    ledger.record_arrivals([chunk(0)], [manifest(UPDATE, "heart", text="text")], at=1.0)
     ledger.record_facts("heart", [("folded", {"weight": 0.5})], decided={UPDATE: {}}, at=2.0)
     ledger.mark_published("heart", 3, at=3.0)
     with Ledger(as_left_by_kill(path, tmp_path / "copy")) as again:
@@ -321,8 +341,8 @@ def test_two_threads_write_without_losing_anything(ledger: Ledger) -> None:
 def test_an_update_id_in_two_jobs_is_two_updates(ledger: Ledger) -> None:
     # given an update of one job, and chunk and manifest of the same id in another
     other = ChunkRow(update_id=UPDATE, job="lungs", site="mercy", index=1, offset=99, length=3)
-    ledger.record_arrivals([chunk(0)], [(UPDATE, "heart", "mercy", "of heart")], at=1.0)
-    ledger.record_arrivals([other], [(UPDATE, "lungs", "mercy", "of lungs")], at=1.0)
+    ledger.record_arrivals([chunk(0)], [manifest(UPDATE, "heart", text="of heart")], at=1.0)
+    ledger.record_arrivals([other], [manifest(UPDATE, "lungs", text="of lungs")], at=1.0)
     # when one is decided and its body is dropped
     ledger.mark_spooled("lungs", [UPDATE], at=2.0)
     ledger.record_facts("lungs", [], decided={UPDATE: {"outcome": "refused"}}, at=2.0)
@@ -334,7 +354,7 @@ def test_an_update_id_in_two_jobs_is_two_updates(ledger: Ledger) -> None:
     assert ledger.receipt("lungs", UPDATE) == {"outcome": "refused"}
     ledger.forget_updates("lungs", [UPDATE])
     ledger.forget_job_chunks("lungs")
-    assert ledger.manifests("heart", RECEIVING) == ["of heart"]
+    assert texts(ledger.manifests("heart", RECEIVING)) == ["of heart"]
     assert ledger.chunks("heart", UPDATE) == [(0, 0, 10)]
 
 

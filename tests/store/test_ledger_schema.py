@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from fedbus.core.protocol.effort import Effort
 from fedbus.store.ledger import DECIDED, RECEIVING, SPOOLED, ChunkRow, Ledger
 from fedbus.store.ledger_schema import ANYBODY, TABLES_OF_A_JOB
 from fedbus.store.state_reader import LedgerReader
@@ -14,6 +15,11 @@ from fedbus.store.state_reader import LedgerReader
 WHOLE, BEGUN, DONE = "mercy:0123abcd:1", "mercy:0123abcd:2", "ucsf:0123abcd:1"
 
 # As release 0.1.0 made it.
+MANIFEST = (
+    '{"base_version":0,"body_bytes":15,"frames":2,"job":"heart","kind":"delta","layout":null,"layout_digest":"1a",'
+    '"metrics":{"loss":0.5},"num_examples":7,"response":0.0,"steps":3,"train_s":1.5,"travel":2.0,'
+    '"update_id":"mercy:0123abcd:1"}'
+)
 SCHEMA_1 = """
 CREATE TABLE jobs (
   job TEXT PRIMARY KEY, spec TEXT NOT NULL, state TEXT NOT NULL, reason TEXT NOT NULL DEFAULT '', layout TEXT,
@@ -37,7 +43,7 @@ INSERT INTO jobs (job, spec, state, message_id, submitted_by, submitted_at)
   VALUES ('heart', '{"name": "heart"}', 'running', 'm1', 'ana', 1.0);
 INSERT INTO updates VALUES
   ('ucsf:0123abcd:1', 'heart', 'ucsf', 'manifest 1', 'decided', 1.0, '{"outcome": "folded"}'),
-  ('mercy:0123abcd:1', 'heart', 'mercy', 'manifest 2', 'spooled', 2.0, NULL),
+  ('mercy:0123abcd:1', 'heart', 'mercy', '{MANIFEST}', 'spooled', 2.0, NULL),
   ('mercy:0123abcd:2', 'heart', 'mercy', NULL, 'receiving', 3.0, NULL);
 INSERT INTO chunks VALUES ('mercy:0123abcd:1', 0, 0, 10), ('mercy:0123abcd:1', 1, 10, 5), ('mercy:0123abcd:2', 0, 0, 7);
 INSERT INTO facts (job, kind, body, at) VALUES ('heart', 'folded', '{"weight": 0.5}', 1.0);
@@ -52,7 +58,7 @@ def path(tmp_path: Path) -> Path:
     """A ledger that an aggregator of release 0.1.0 has left."""
     path = tmp_path / "ledger.sqlite3"
     with sqlite3.connect(path) as db:
-        db.executescript(SCHEMA_1)
+        db.executescript(SCHEMA_1.replace("{MANIFEST}", MANIFEST))
     db.close()
     return path
 
@@ -60,7 +66,7 @@ def path(tmp_path: Path) -> Path:
 def history_of(ledger: Ledger) -> dict[str, object]:
     return {
         "states": ledger.update_states("heart"),
-        "waiting": ledger.manifests("heart", SPOOLED),
+        "waiting": [manifest.effort for manifest in ledger.manifests("heart", SPOOLED)],
         "chunks": {update: ledger.chunks("heart", update) for update in (WHOLE, BEGUN, DONE)},
         "receipt": ledger.receipt("heart", DONE),
         "facts": [(fact.seq, fact.kind, fact.body) for fact in ledger.facts("heart")],
@@ -71,7 +77,7 @@ def history_of(ledger: Ledger) -> dict[str, object]:
 
 HISTORY = {
     "states": {DONE: DECIDED, WHOLE: SPOOLED, BEGUN: RECEIVING},
-    "waiting": ["manifest 2"],
+    "waiting": [Effort(num_examples=7, steps=3, seconds=1.5, travel=2.0, metrics={"loss": 0.5})],
     "chunks": {WHOLE: [(0, 0, 10), (1, 10, 5)], BEGUN: [(0, 0, 7)], DONE: []},
     "receipt": {"outcome": "folded"},
     "facts": [(1, "folded", {"weight": 0.5})],

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from fedbus.core.protocol.messages import UpdateId
+from fedbus.core.protocol.effort import Effort
+from fedbus.core.protocol.messages import UpdateId, UpdateManifest
 from fedbus.errors import StoreError
 from fedbus.store.outbox import Entry, Outbox
 
@@ -17,11 +18,24 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "outbox"
 
 
+def manifest(update_id: UpdateId) -> UpdateManifest:
+    return UpdateManifest(
+        job="heart",
+        update_id=str(update_id),
+        kind="delta",
+        base_version=0,
+        effort=Effort(num_examples=1, steps=3),
+        layout_digest="1a",
+        frames=1,
+        body_bytes=1,
+    )
+
+
 def put(outbox: Outbox, *frames: bytes) -> Entry:
     """As the site does it: reserve an id, let the trainer write, commit."""
     update_id = outbox.next_id()
     outbox.frames_path(update_id).write_bytes(b"".join(frames))
-    return outbox.commit(update_id, {"update_id": str(update_id), "steps": 3}, [len(f) for f in frames])
+    return outbox.commit(update_id, manifest(update_id), [len(f) for f in frames])
 
 
 def files(folder: Path) -> list[str]:
@@ -31,7 +45,7 @@ def files(folder: Path) -> list[str]:
 def test_an_entry_gives_its_frames_one_by_one_and_its_manifest(folder: Path) -> None:
     entry = put(Outbox(folder, "mercy"), b"one", b"", b"three")
     assert list(entry.frames()) == [b"one", b"", b"three"]
-    assert entry.manifest == {"update_id": str(entry.update_id), "steps": 3}
+    assert entry.manifest == manifest(entry.update_id)
     assert (entry.update_id.site, entry.update_id.sequence) == ("mercy", 0)
 
 

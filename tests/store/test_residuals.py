@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from fedbus.core.protocol.messages import UpdateId
+from fedbus.core.protocol.effort import Effort
+from fedbus.core.protocol.messages import UpdateId, UpdateManifest
 from fedbus.store.outbox import Outbox
 from fedbus.store.residuals import Source
 
@@ -34,11 +35,24 @@ def train(outbox: Outbox, update_id: UpdateId, source: Source) -> None:
     source.after.write_text(str(residual + 10**update_id.sequence))
 
 
+def manifest(update_id: UpdateId) -> UpdateManifest:
+    return UpdateManifest(
+        job="heart",
+        update_id=str(update_id),
+        kind="delta",
+        base_version=0,
+        effort=Effort(num_examples=1, steps=3),
+        layout_digest="1a",
+        frames=1,
+        body_bytes=1,
+    )
+
+
 def put(outbox: Outbox) -> UpdateId:
     update_id = outbox.next_id()
     source = outbox.residual_source(update_id)
     train(outbox, update_id, source)
-    outbox.commit(update_id, {}, [6], residual=source)
+    outbox.commit(update_id, manifest(update_id), [6], residual=source)
     return update_id
 
 
@@ -74,7 +88,7 @@ def test_a_site_that_rebases_begins_from_nothing(folder: Path) -> None:
     source = outbox.residual_source(update_id, fresh=True)
     assert (source.add, source.subtract) == ((), ())
     train(outbox, update_id, source)
-    outbox.commit(update_id, {}, [6], residual=source)
+    outbox.commit(update_id, manifest(update_id), [6], residual=source)
     # then only what it left out counts from then on, and the refusal is done
     outbox.remove(update_id)
     assert residual(folder) == 10**update_id.sequence
@@ -126,7 +140,7 @@ def test_receipts_that_come_while_the_next_update_is_made_leave_its_files_alone(
     source = outbox.residual_source(second)
     train(outbox, second, source)
     outbox.remove(first, refused=True)
-    outbox.commit(second, {}, [6], residual=source)
+    outbox.commit(second, manifest(second), [6], residual=source)
     # the refusal came too late for the second: the third makes up for it
     assert residual(folder) == 10
 
@@ -154,7 +168,7 @@ def test_jobs_without_feedback_have_no_residuals(folder: Path) -> None:
     outbox = Outbox(folder, "mercy")
     update_id = outbox.next_id()
     outbox.frames_path(update_id).write_bytes(b"frames")
-    outbox.commit(update_id, {}, [6])
+    outbox.commit(update_id, manifest(update_id), [6])
     outbox.remove(update_id, refused=True)
     assert [p.name for p in folder.iterdir()] == ["counter"]
 

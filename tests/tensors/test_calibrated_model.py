@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from fedbus.core.protocol.effort import Effort
 from fedbus.core.protocol.frames import Code
 from fedbus.core.protocol.layout import Layout, TensorSpec
 from fedbus.core.protocol.messages import UpdateId
@@ -56,7 +57,7 @@ class Driver:
         self.bodies[update_id] = list(encode(torch.from_numpy(delta), LAYOUT, Code.FP32, seed=0))
         norm = self.model.inspect_(self.bodies[update_id]).norm
         version = self.aggregation.version if base is None else base
-        arrival = Arrival(update_id=update_id, base_version=version, num_examples=examples, norm=norm)
+        arrival = Arrival(update_id=update_id, base_version=version, effort=Effort(num_examples=examples), norm=norm)
         fact = self.aggregation.receive(arrival, now=self.now)
         assert isinstance(fact, Folded)
         self.facts.append(fact)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from fedbus.core.protocol.effort import Effort
 from fedbus.core.protocol.frames import Code
 from fedbus.core.protocol.layout import Layout, TensorSpec
 from fedbus.core.protocol.messages import UpdateId
@@ -50,7 +51,9 @@ class Federation:
         chunk = (1 << 14) * (1 + len(self.bodies) % 3)
         self.bodies[update_id] = list(encode(torch.from_numpy(delta), LAYOUT, Code.FP32, chunk_bytes=chunk, seed=0))
         norm = self.model.inspect_(self.bodies[update_id]).norm
-        arrival = Arrival(update_id=update_id, base_version=self.aggregation.version, num_examples=examples, norm=norm)
+        arrival = Arrival(
+            update_id=update_id, base_version=self.aggregation.version, effort=Effort(num_examples=examples), norm=norm
+        )
         fact = self.aggregation.receive(arrival, now=1.0)
         assert isinstance(fact, Folded)
         self.model.fold_(fact, self.bodies.__getitem__)

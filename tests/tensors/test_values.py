@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from fedbus.core.protocol.effort import Effort
 from fedbus.core.protocol.frames import Code
 from fedbus.core.protocol.layout import VALUE_FRAME, Kind, Layout, TensorSpec
 from fedbus.core.protocol.messages import UpdateId
@@ -74,7 +75,7 @@ class Federation:
         arrival = Arrival(
             update_id=update_id,
             base_version=self.core.version,
-            num_examples=10,
+            effort=Effort(num_examples=10),
             norm=found.norm,
             values_norm=found.values_norm,
         )
@@ -206,7 +207,13 @@ def test_a_model_of_which_nothing_is_learnt_travels_too() -> None:
     found = model.inspect_(body)
     update_id = UpdateId(site="a", incarnation="0" * 8, sequence=0)
     fact = core.receive(
-        Arrival(update_id=update_id, base_version=0, num_examples=1, norm=found.norm, values_norm=found.values_norm),
+        Arrival(
+            update_id=update_id,
+            base_version=0,
+            effort=Effort(num_examples=1),
+            norm=found.norm,
+            values_norm=found.values_norm,
+        ),
         now=0.0,
     )
     assert isinstance(fact, Folded)

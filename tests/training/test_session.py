@@ -89,8 +89,8 @@ def test_a_training_makes_the_steps_that_its_command_says(session: Session, mode
 
     trained = session.train(p.Train(path=str(tmp_path / "short"), seed=1, steps=2), threading.Event(), ignore)
 
-    assert trained.steps == 2
-    assert train(session, tmp_path / "whole").steps == 3  # the job's own, the next time
+    assert trained.effort.steps == 2
+    assert train(session, tmp_path / "whole").effort.steps == 3  # the job's own, the next time
 
 
 def test_opened_names_device_and_layout(session: Session, model: Model) -> None:
@@ -132,15 +132,15 @@ def test_the_delta_is_local_params_minus_base_params(session: Session, model: Mo
         expected[place] = 0
     assert torch.allclose(delta, expected, atol=1e-6)
     assert trained.base_version == 0
-    assert trained.steps == 3
-    assert trained.num_examples == 7
+    assert trained.effort.steps == 3
+    assert trained.effort.num_examples == 7
     assert sum(trained.frame_sizes) == (tmp_path / "update").stat().st_size
 
 
 def test_metrics_are_finite_and_hold_the_reported_loss(session: Session, model: Model, tmp_path: Path) -> None:
     session.load(model.load())
 
-    assert train(session, tmp_path / "update").metrics == {"loss": 1.25, "fine": 1.0}
+    assert train(session, tmp_path / "update").effort.metrics == {"loss": 1.25, "fine": 1.0}
     scored = session.evaluate(p.Evaluate(version=0))
     assert scored.metrics.keys() == {"mean"}
     assert scored.not_finite == ("auc",)

@@ -127,7 +127,7 @@ def test_what_the_code_left_out_counts_in_the_response(
     whole, left = delta.square().sum().item(), (delta - sent).square().sum().item()
     times = {"int8": 1.0, "int4": 1 + left / whole, "topk": 1 / (1 - left / whole)}[up]
     assert isinstance(trained, p.Trained)
-    assert (trained.travel, trained.response) == (1.0, pytest.approx(0.5 * times, rel=1e-4))
+    assert (trained.effort.travel, trained.effort.response) == (1.0, pytest.approx(0.5 * times, rel=1e-4))
     assert times >= least
 
 

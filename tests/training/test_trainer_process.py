@@ -111,8 +111,8 @@ def test_the_whole_way_of_an_update_on_real_data(start: Callable[[], Daemon]) ->
     daemon.send(p.Close())
 
     assert opened == p.Opened(device=opened.device, layout_digest=layout.digest, numel=layout.numel)
-    assert trained.num_examples == 212
-    assert trained.steps == 3
+    assert trained.effort.num_examples == 212
+    assert trained.effort.steps == 3
     assert len(read_frames(daemon.folder / "update")) == len(trained.frame_sizes)
     assert scored.metrics.keys() == {"auc", "accuracy", "loss"}
     assert scored.num_examples == 91
@@ -199,7 +199,7 @@ def test_everything_that_counts_is_a_number_of_examples(start: Callable[[], Daem
 
     trained = daemon.ask(p.Train(path=str(daemon.folder / "update"), seed=1))
 
-    assert trained.num_examples == count
+    assert trained.effort.num_examples == count
 
 
 def test_an_answer_that_is_none_is_fatal_at_once(start: Callable[[], Daemon]) -> None:

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fedbus.core.protocol.effort import Effort
 from fedbus.errors import DecodeError
 from fedbus.training import protocol as p
 
@@ -45,7 +46,9 @@ MESSAGES: list[p.Message] = [
     p.LoadFailed(version=3, reason="digest"),
     p.Progress(step=1, steps=0),
     p.Progress(step=1, steps=9, loss=0.5),
-    p.Trained(base_version=3, frame_sizes=(24,), num_examples=5, steps=9, seconds=1.5, metrics={"loss": 0.25}),
+    p.Trained(
+        base_version=3, frame_sizes=(24,), effort=Effort(num_examples=5, steps=9, seconds=1.5, metrics={"loss": 0.25})
+    ),
     p.Cancelled(base_version=3, steps=4),
     p.Scored(version=3, metrics={"auc": 0.75}, num_examples=4),
     p.Failed(error="no", traceback="Traceback", fatal=True),

@@ -26,10 +26,9 @@ from fedbus.aggregator.incoming.complete import Complete, Unwanted
 from fedbus.aggregator.incoming.uploads import MAX_PARTIALS, MIB, Receiving, Upload, Uploads
 from fedbus.aggregator.workers import Worker
 from fedbus.bus.consumer import Delivery, ack_all
-from fedbus.core.protocol import wire
-from fedbus.core.protocol.messages import Chunk, UpdateId, UpdateManifest
+from fedbus.core.protocol.messages import Chunk, UpdateManifest
 from fedbus.core.words import counted
-from fedbus.errors import DecodeError, ProtocolError
+from fedbus.errors import ProtocolError
 from fedbus.runtime.faults import Point, Reached, nothing
 from fedbus.store.ledger import RECEIVING, SPOOLED, Ledger
 from fedbus.store.spool import Spool
@@ -117,16 +116,15 @@ class Intake:
         await self._store(self._spool.remove_unknown, self._job, states.keys())
         self._done = {u for u, state in states.items() if state != RECEIVING}
         manifests = {}
-        for text in await self._store(self._ledger.manifests, self._job, RECEIVING):
-            manifest = parse_manifest(text)
+        for manifest in await self._store(self._ledger.manifests, self._job, RECEIVING):
             manifests[manifest.update_id] = manifest
         for update_id in states.keys() - self._done:
             lengths = {
                 index: length for index, _, length in await self._store(self._ledger.chunks, self._job, update_id)
             }
             self._uploads.restore(update_id, lengths, manifest=manifests.get(update_id), now=self._clock())
-        for text in await self._store(self._ledger.manifests, self._job, SPOOLED):
-            self._complete.put_nowait(parse_manifest(text))
+        for manifest in await self._store(self._ledger.manifests, self._job, SPOOLED):
+            self._complete.put_nowait(manifest)
         await self._complete_updates()
 
     def receiving(self) -> tuple[Receiving, ...]:
@@ -209,11 +207,7 @@ class Intake:
         chunks = [item for item in new if isinstance(item, Chunk)]
         rows = await self._store(self._spool.append, chunks) if chunks else []
         self._reached(Point.SPOOLED)
-        manifests = [
-            (item.update_id, self._job, UpdateId.parse(item.update_id).site, wire.encode(item).body.decode())
-            for item in new
-            if isinstance(item, UpdateManifest)
-        ]
+        manifests = [item for item in new if isinstance(item, UpdateManifest)]
         if rows or manifests:
             await self._store(self._ledger.record_arrivals, rows, manifests, at=time.time())
             self._reached(Point.RECORDED)
@@ -281,11 +275,3 @@ class Intake:
 async def _pump(deliveries: AsyncIterable[Delivery], arrived: asyncio.Queue[Delivery]) -> None:
     async for delivery in deliveries:
         await arrived.put(delivery)
-
-
-def parse_manifest(text: str) -> UpdateManifest:
-    """Read a manifest back from the ledger."""
-    message = wire.decode("update", {"schema": wire.SCHEMA}, text.encode())
-    if not isinstance(message, UpdateManifest):
-        raise DecodeError("the ledger holds a manifest that is none")
-    return message

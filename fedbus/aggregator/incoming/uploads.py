@@ -41,8 +41,8 @@ def most_bytes(layout: Layout | None) -> int:
 
 def claim_against(manifest: UpdateManifest) -> str:
     """What a manifest says of its making that cannot be; empty when all of it can."""
-    claims = {"steps": manifest.steps, "train_s": manifest.train_s, "travel": manifest.travel}
-    for what, value in claims.items():
+    effort = manifest.effort
+    for what, value in (("steps", effort.steps), ("seconds", effort.seconds), ("travel", effort.travel)):
         if not 0 <= value <= MOST_CLAIMED:
             return f"{what} must be 0 to {MOST_CLAIMED}, got {value:g}"
     return ""

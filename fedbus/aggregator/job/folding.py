@@ -115,7 +115,7 @@ class Folding:
         verdict = self._aggregation.screen(
             update_id=update_id,
             base_version=manifest.base_version,
-            num_examples=manifest.num_examples,
+            num_examples=manifest.effort.num_examples,
             now=time.monotonic(),
         )
         if verdict is None and manifest.layout_digest != self.layout.digest:
@@ -136,11 +136,8 @@ class Folding:
         arrival = Arrival(
             update_id=update_id,
             base_version=manifest.base_version,
-            num_examples=manifest.num_examples,
+            effort=manifest.effort,
             norm=inspection.norm,
-            travel=max(0.0, manifest.travel),
-            response=manifest.response,
-            steps=manifest.steps,
             values_norm=inspection.values_norm,
             scale=inspection.scale,
         )
@@ -189,10 +186,10 @@ class Folding:
             norm=round(fact.norm, 6),
             num_examples=fact.num_examples,
             body_bytes=manifest.body_bytes,
-            train_s=round(manifest.train_s, 3),
-            metrics=dict(manifest.metrics),
+            train_s=round(fact.effort.seconds, 3),
+            metrics=dict(fact.effort.metrics),
         )
-        for text in self._remarks.on_folded(fact, self._aggregation.peers(site), claimed=manifest.num_examples):
+        for text in self._remarks.on_folded(fact, self._aggregation.peers(site)):
             await self._tools.announcer.event(events.SITE_STANDS_OUT, self._job, text, site=site)
 
     # -------------------------------------------------------------- one version

@@ -28,7 +28,7 @@ class Pacing:
         if self._budgets is None:
             return
         site = m.UpdateId.parse(manifest.update_id).site
-        self._budgets.measured(site, steps=manifest.steps, seconds=manifest.train_s)
+        self._budgets.measured(site, steps=manifest.effort.steps, seconds=manifest.effort.seconds)
         steps = self._budgets.budget(site, active)
         if steps is not None and steps != self._told.get(site):
             self._told[site] = steps

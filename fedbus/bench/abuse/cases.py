@@ -29,6 +29,7 @@ from fedbus.bus import mail
 from fedbus.bus.envelope import Envelope, Headers
 from fedbus.core.protocol import messages as m
 from fedbus.core.protocol import wire
+from fedbus.core.protocol.effort import Effort, lifted
 from fedbus.core.protocol.frames import HEADER_BYTES, Code, build_frame
 from fedbus.core.protocol.layout import Layout
 from fedbus.tensors import codec
@@ -132,7 +133,9 @@ class Abuser:
 
     def _json(self, **keys: Any) -> Envelope:
         """A manifest that no fedbus would write."""
-        said = dataclasses.asdict(self._said()) | keys
+        said = dataclasses.asdict(self._said())
+        for key, value in keys.items():
+            (said["effort"] if key in said["effort"] else said)[key] = value
         return self._raw("update", json.dumps(said).encode(), {"schema": wire.SCHEMA})
 
     def _dead(self, make: Callable[[], Envelope]) -> Callable[[], tuple[Envelope, ...]]:
@@ -181,7 +184,7 @@ class Abuser:
             "no frames": lambda: self._json(frames=0),
             "negative frames": lambda: self._json(frames=-1),
             "unknown kind": lambda: self._json(kind="gift"),
-            "NaN in a manifest": lambda: self._json(train_s=float("nan")),
+            "NaN in a manifest": lambda: self._json(seconds=float("nan")),
             "infinity in a manifest": lambda: self._json(metrics={"loss": float("inf")}),
             "a number of 5000 digits": lambda: self._raw("update", b'{"frames":%s}' % (b"9" * 5000), known),
             "deep nesting": lambda: self._raw("update", b"[" * 100_000, known),
@@ -276,7 +279,8 @@ def manifest_of(job: str, update_id: str, layout: Layout, bodies: list[bytes], *
         "frames": len(bodies),
         "body_bytes": sum(map(len, bodies)),
     }
-    return m.UpdateManifest(**{**whole, **keys})
+    found = lifted({**whole, **keys})
+    return m.UpdateManifest(**found | {"effort": Effort(**found["effort"])})
 
 
 def flipped(frame: bytes, at: int) -> bytes:

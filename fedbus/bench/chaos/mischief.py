@@ -24,6 +24,7 @@ from fedbus.bus.model_log import ModelLogReader, Start
 from fedbus.bus.publisher import Publisher
 from fedbus.bus.topology import MODELS, models_key
 from fedbus.core.protocol import messages as m
+from fedbus.store.manifests import from_text
 
 TIMES = 2
 QUIET_S = 0.5
@@ -57,7 +58,7 @@ def _update(record: Path, job: str, site: str) -> Iterator[Envelope]:
     lengths: list[int] = entry["frame_bytes"]
     if sum(lengths) != len(body):
         return
-    yield mail.from_trainer(m.UpdateManifest(**entry["manifest"]), site=site)
+    yield mail.from_trainer(from_text(json.dumps(entry["manifest"])), site=site)
     offset = 0
     for index, length in enumerate(lengths):
         frame = body[offset : offset + length]

@@ -49,7 +49,8 @@ def within_limits(message: Any) -> Any:
             failed, metrics = plain(message.failed), _metrics(message.metrics)
             return replace(message, metrics=metrics, not_finite=names, failed=failed)
         case m.UpdateManifest():
-            return replace(message, metrics=_metrics(message.metrics))
+            _check_numbers(message.effort)
+            return replace(message, effort=replace(message.effort, metrics=_metrics(message.effort.metrics)))
     return replace(message, **texts) if texts else message
 
 

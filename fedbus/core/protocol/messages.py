@@ -23,6 +23,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from fedbus.core.protocol.effort import Effort
+
 NAME = re.compile(r"[a-z0-9-]{1,40}")
 JOB_HEADER = "job"
 """Header of a submit: the id that its job gets."""
@@ -326,25 +328,17 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpdateManifest:
-    """Commits one update. `kind` is 'delta', or 'initial' for a job's first params (then `layout` is set).
-
-    travel, response: the site's secant, see `fedbus.tensors.secant`; travel 0: none.
-    """
+    """Commits one update. `kind` is 'delta', or 'initial' for a job's first params (then `layout` is set)."""
 
     job: str
     update_id: str
     kind: str
     base_version: int
-    num_examples: int
+    effort: Effort
     layout_digest: str
     frames: int
     body_bytes: int
-    steps: int = 0
-    train_s: float = 0.0
-    metrics: Mapping[str, float] = field(default_factory=dict)
     layout: Mapping[str, Any] | None = None
-    travel: float = 0.0
-    response: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

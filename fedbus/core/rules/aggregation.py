@@ -193,7 +193,7 @@ class Aggregation:
         verdict: Folded | Refused | Duplicate | None = self.screen(
             update_id=arrival.update_id,
             base_version=arrival.base_version,
-            num_examples=arrival.num_examples,
+            num_examples=arrival.effort.num_examples,
             now=now,
         )
         if verdict is None:
@@ -325,7 +325,8 @@ class Aggregation:
     def _fold(self, arrival: Arrival, *, now: float) -> Folded:
         site = arrival.update_id.site
         stats, peers = self.site_stats(site), self.peers(site)
-        staleness, examples = self._version - arrival.base_version, peers.believed_examples(arrival.num_examples)
+        staleness = self._version - arrival.base_version
+        examples = peers.believed_examples(arrival.effort.num_examples)
         evidence = Evidence(
             num_examples=examples,
             staleness=staleness,
@@ -335,7 +336,7 @@ class Aggregation:
             slot=self._memory.buffer.get(site),
             remembered=self._memory.sites.get(site),
             rule=self._rule,
-            steps=arrival.steps,
+            steps=arrival.effort.steps,
         )
         share = self._strategy.share(evidence)
         limit = guards.soft_limit(active=len(self._active), size=self._strategy.size(len(self._active)))
@@ -349,10 +350,8 @@ class Aggregation:
             clip=self._clip(arrival, peers, away=away),
             norm=arrival.norm,
             at=now,
-            steps=arrival.steps,
+            effort=arrival.effort,
             also=share.also,
-            travel=arrival.travel,
-            response=arrival.response,
             rebase=self._version - limit if away else None,
             values_norm=arrival.values_norm,
         )

@@ -25,9 +25,10 @@ Fields that a release did not know yet have defaults which mean what it did: old
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
+from fedbus.core.protocol.effort import Effort
 from fedbus.core.protocol.messages import UpdateId
 
 
@@ -43,18 +44,14 @@ class Term:
 class Arrival:
     """The numbers of one update: all that a decision may look at.
 
-    norm: the L2 norm of its delta. steps: local steps it took; 0 when its site did not say. travel, response: the
-    site's secant, see `tensors.secant`; travel 0: none. values_norm: the L2 norm of the values that it brings; None:
-    it brings none. scale: of the model, see `peers.model_scale`; None: unknown.
+    norm: the L2 norm of its delta. values_norm: the L2 norm of the values that it brings; None: it brings none. scale:
+    of the model, see `peers.model_scale`; None: unknown.
     """
 
     update_id: UpdateId
     base_version: int
-    num_examples: int
+    effort: Effort
     norm: float
-    steps: int = 0
-    travel: float = 0.0
-    response: float = 0.0
     values_norm: float | None = None
     scale: float | None = None
 
@@ -64,9 +61,10 @@ class Folded:
     """The update is in the buffer: its delta is added with the factor `weight * clip`, and the terms of `also` are.
 
     weight: finite and > 0. clip: in [0, 1]; scales a delta that is too long down, and does not count in the
-    normaliser. norm: of the delta as it came. num_examples: as many as its site is believed, see `peers`. at: seconds
-    on the clock of the caller. also: of updates of the same site that came before, what they count changes by. rebase:
-    the oldest version that is worth training from, when the update is from one that was not; its site is told.
+    normaliser. norm: of the delta as it came. num_examples: as many as its site is believed, see `peers`; effort: what
+    it says. at: seconds on the clock of the caller. also: of updates of the same site that came before, what they count
+    changes by. rebase: the oldest version that is worth training from, when the update is from one that was not; its
+    site is told.
     """
 
     update_id: UpdateId
@@ -77,10 +75,8 @@ class Folded:
     clip: float
     norm: float
     at: float
-    steps: int = 0
+    effort: Effort = field(default_factory=Effort)
     also: tuple[Term, ...] = ()
-    travel: float = 0.0
-    response: float = 0.0
     rebase: int | None = None
     values_norm: float | None = None
 

@@ -23,9 +23,9 @@ class Remarks:
         self._said: dict[tuple[str, str], float] = {}
         self._usual: dict[str, tuple[int, float]] = {}
 
-    def on_folded(self, fact: Folded, peers: Peers, *, claimed: int) -> list[str]:
-        """Return what is to be said of an update. peers: of its site; claimed: its num_examples as it came."""
-        site = fact.update_id.site
+    def on_folded(self, fact: Folded, peers: Peers) -> list[str]:
+        """Return what is to be said of an update. peers: of its site."""
+        site, claimed = fact.update_id.site, fact.effort.num_examples
         found = []
         usual = peers.usual_norm
         if usual and self._grown(site, "length", fact.norm / usual):

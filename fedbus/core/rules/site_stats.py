@@ -106,7 +106,8 @@ class SiteStats:
         """Return the numbers after one more folded update."""
         # a clock that begins anew with the machine has told no gap
         gap = () if self.last_at is None or fact.at < self.last_at else (fact.at - self.last_at,)
-        known = fact.travel > 0.0
+        travel, response = fact.effort.travel, fact.effort.response
+        known = travel > 0.0
         first = self.travel == 0.0
         return replace(
             self,
@@ -118,10 +119,8 @@ class SiteStats:
             last_at=fact.at,
             last_version=fact.base_version + fact.staleness,
             num_examples=fact.num_examples,
-            travel=_running(None if first else self.travel, fact.travel, keep=KEEP_SECANT) if known else self.travel,
-            response=_running(None if first else self.response, fact.response, keep=KEEP_SECANT)
-            if known
-            else self.response,
+            travel=_running(None if first else self.travel, travel, keep=KEEP_SECANT) if known else self.travel,
+            response=_running(None if first else self.response, response, keep=KEEP_SECANT) if known else self.response,
         )
 
     def with_refused(self) -> SiteStats:

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from fedbus.core.protocol import messages as m
+from fedbus.core.protocol.effort import Effort
 from fedbus.core.protocol.frames import DEFAULT_RATIO
 from fedbus.core.spec.jobspec import JobSpec
 from fedbus.site.job.model_files import Held
@@ -94,7 +96,7 @@ def initial_manifest(job: str, update_id: m.UpdateId, made: p.Made) -> m.UpdateM
         update_id=str(update_id),
         kind="initial",
         base_version=0,
-        num_examples=1,
+        effort=Effort(),
         layout_digest=made.digest,
         frames=len(made.frame_sizes),
         body_bytes=sum(made.frame_sizes),
@@ -109,15 +111,10 @@ def delta_manifest(job: str, update_id: m.UpdateId, trained: p.Trained, *, layou
         update_id=str(update_id),
         kind="delta",
         base_version=trained.base_version,
-        num_examples=trained.num_examples,
+        effort=replace(trained.effort, metrics=_finite(trained.effort.metrics)),
         layout_digest=layout_digest,
         frames=len(trained.frame_sizes),
         body_bytes=sum(trained.frame_sizes),
-        steps=trained.steps,
-        train_s=trained.seconds,
-        metrics=_finite(trained.metrics),
-        travel=trained.travel,
-        response=trained.response,
     )
 
 

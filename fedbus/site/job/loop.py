@@ -117,7 +117,7 @@ class TrainingLoop:
         self._forgets_residual = False
         self._stopping = False
         # what an earlier daemon trained from counts too: a synchronous site trains once from each version
-        self._trained_from = max((e.manifest["base_version"] for e in outbox.entries()), default=-1)
+        self._trained_from = max((e.manifest.base_version for e in outbox.entries()), default=-1)
         self._failures = 0
         self._failing_since = 0.0
         self._pausing: asyncio.Task[None] | None = None
@@ -465,7 +465,7 @@ class TrainingLoop:
 
     def _put(self, manifest: m.UpdateManifest, frame_sizes: tuple[int, ...], residual: Source | None = None) -> None:
         update_id = m.UpdateId.parse(manifest.update_id)
-        self._outbox.commit(update_id, dataclasses.asdict(manifest), frame_sizes, residual=residual)
+        self._outbox.commit(update_id, manifest, frame_sizes, residual=residual)
         self._on_update(update_id)
 
 

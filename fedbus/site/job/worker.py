@@ -292,9 +292,7 @@ class JobWorker:
     async def _send(self, entry: Entry) -> None:
         began = perf_counter()
         log.info("update-publishing", job=self._job, update=str(entry.update_id))
-        manifest = wire.decode("update", {"schema": wire.SCHEMA}, wire.to_json(entry.manifest))
-        if not isinstance(manifest, m.UpdateManifest):
-            raise DecodeError(f"outbox entry {entry.update_id} holds no manifest")
+        manifest = entry.manifest
         await self._uploads.publish_many(self._chunks(entry))
         self._reached(Point.SITE_BEFORE_MANIFEST)
         await self._uploads.publish(mail.from_trainer(manifest, site=self._site))
@@ -305,7 +303,7 @@ class JobWorker:
             update=str(entry.update_id),
             base_version=manifest.base_version,
             body_bytes=manifest.body_bytes,
-            train_s=round(manifest.train_s, 3),
+            train_s=round(manifest.effort.seconds, 3),
             publish_s=round(perf_counter() - began, 3),
         )
 

@@ -38,7 +38,7 @@ class ByLocalSteps:
 
     def coefficients(self, buffer: Buffer, *, forgotten: Collection[str] = ()) -> tuple[float, float]:
         entries = tuple(self._whole(entry) for entry in buffer.entries)
-        tau = effective_steps((entry.weight, counted_steps(entry.steps, self.most)) for entry in entries)
+        tau = effective_steps((entry.weight, counted_steps(entry.effort.steps, self.most)) for entry in entries)
         normaliser, memory = self.inner.coefficients(replace(buffer, entries=entries), forgotten=forgotten)
         return normaliser / tau, memory
 
@@ -53,4 +53,4 @@ class ByLocalSteps:
 
     def _whole(self, entry: Folded) -> Folded:
         """The entry with the weight that the rule gave it."""
-        return replace(entry, weight=entry.weight * counted_steps(entry.steps, self.most))
+        return replace(entry, weight=entry.weight * counted_steps(entry.effort.steps, self.most))
