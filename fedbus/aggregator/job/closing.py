@@ -19,17 +19,14 @@ from datetime import timedelta
 from fedbus.aggregator.incoming.complete import Complete, Unwanted
 from fedbus.aggregator.incoming.entrance import Entrance
 from fedbus.aggregator.incoming.intake import Intake
-from fedbus.aggregator.job import receipts
+from fedbus.aggregator.job.verdicts import refuse
 from fedbus.aggregator.model import bodies
 from fedbus.aggregator.model.log import stream_of
 from fedbus.aggregator.tools import Tools
 from fedbus.bus import topology as t
 from fedbus.bus.connection import Session
 from fedbus.bus.declare import delete_queue, ready_messages
-from fedbus.core.protocol import events
 from fedbus.core.protocol import messages as m
-from fedbus.core.rules.facts import Refused
-from fedbus.store import history
 from fedbus.store.spool import Spool
 
 # What was routed before the entrance was closed is in the queue within milliseconds.
@@ -73,15 +70,10 @@ class Closing:
             await self._refuse(manifest)
 
     async def _refuse(self, manifest: m.UpdateManifest) -> None:
-        fact = Refused(update_id=m.UpdateId.parse(manifest.update_id), reason=f"the job is {self._state()}")
-        # initial params are no update: they are told, and leave no fact
-        facts = [fact] if manifest.kind == "delta" else []
-        await receipts.give(history.receipt(self._job, fact), self._tools, facts=facts)
-        site = fact.update_id.site
-        text = f"{site}: update {manifest.update_id} refused: {fact.reason}"
-        await self._tools.announcer.event(
-            events.UPDATE_REFUSED, self._job, text, site=site, update=manifest.update_id, reason=fact.reason
-        )
+        await refuse(manifest, f"the job is {self._state()}", tools=self._tools, drop=self._drop)
+
+    def _drop(self, update_id: str) -> None:
+        bodies.delete(self._job, [update_id], ledger=self._tools.ledger, spool=self._spool)
 
     async def clear(self) -> None:
         """Nothing of an ended job is needed any more but its facts, its checkpoints and its export."""

@@ -15,6 +15,7 @@ import time
 from collections.abc import Mapping, Sequence
 
 from fedbus.aggregator.job import receipts
+from fedbus.aggregator.job.verdicts import refuse
 from fedbus.aggregator.model.keeper import ModelKeeper, Outgoing
 from fedbus.aggregator.model.log import DELTA, SNAPSHOT, ModelLogWriter
 from fedbus.aggregator.tools import Tools
@@ -158,18 +159,9 @@ class Folding:
         """Make a refusal durable and known."""
         if self._aggregation.wait_for_new_version:
             self._aggregation.set_idle(verdict.update_id.site)
-        await self._record(verdict)
-        await self._tools.compute(self._keeper.drop, manifest.update_id)
-        site, reason = verdict.update_id.site, verdict.reason
-        text = f"{site}: update {manifest.update_id} refused: {reason}"
-        await self._tools.announcer.event(
-            events.UPDATE_REFUSED, self._job, text, site=site, update=manifest.update_id, reason=reason
-        )
-
-    async def _record(self, verdict: Folded | Refused) -> None:
-        receipt = history.receipt(self._job, verdict)
-        self._last_seq = await receipts.give(receipt, self._tools, facts=[verdict])
-        self._receipts.append(receipt)
+        refusal = await refuse(manifest, verdict.reason, tools=self._tools, drop=self._keeper.drop)
+        self._last_seq = refusal.sequence
+        self._receipts.append(refusal.receipt)
 
     async def _say_folded(self, fact: Folded, manifest: m.UpdateManifest) -> None:
         site = fact.update_id.site

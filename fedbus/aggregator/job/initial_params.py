@@ -13,6 +13,7 @@ import time
 from collections.abc import Awaitable, Callable, Collection
 
 from fedbus.aggregator.job import receipts
+from fedbus.aggregator.job.verdicts import refuse
 from fedbus.aggregator.model.keeper import ModelKeeper
 from fedbus.aggregator.tools import Tools
 from fedbus.core.job.agreement import Agreement
@@ -77,20 +78,20 @@ class InitialParams:
 
     async def take(self, manifest: m.UpdateManifest, agreed: Agreement, *, too_late: bool) -> bool:
         """Take or refuse what a site made; False: its site is not asked again, for it would make the same."""
-        site, outcome, reason = m.UpdateId.parse(manifest.update_id).site, m.Outcome.FOLDED, ""
+        site = m.UpdateId.parse(manifest.update_id).site
         try:
             self._check(manifest, site, agreed, too_late=too_late)
             await self._adopted(await self._tools.compute(self._adopt, manifest))
         except (ProtocolError, LayoutError) as exc:
-            outcome, reason = m.Outcome.REFUSED, str(exc)
-            await self._event(events.UPDATE_REFUSED, f"initial params of {site} refused: {exc}", site=site)
-        given_up = bool(reason) and not too_late and site == self._asked
-        if given_up:
-            self._give_up(site, reason)
+            await refuse(manifest, str(exc), tools=self._tools, drop=self._keeper.drop)
+            given_up = not too_late and site == self._asked
+            if given_up:
+                self._give_up(site, str(exc))
+            return not given_up
         await self._tools.compute(self._keeper.drop, manifest.update_id)
-        receipt = m.Receipt(job=self._job, update_id=manifest.update_id, outcome=outcome, reason=reason)
+        receipt = m.Receipt(job=self._job, update_id=manifest.update_id, outcome=m.Outcome.FOLDED)
         await receipts.give(receipt, self._tools)
-        return not given_up
+        return True
 
     def _check(self, manifest: m.UpdateManifest, site: str, agreed: Agreement, *, too_late: bool) -> None:
         if too_late:

@@ -14,13 +14,13 @@ from datetime import timedelta
 from fedbus.aggregator.incoming.complete import Complete, Item, Unwanted
 from fedbus.aggregator.incoming.entrance import Entrance
 from fedbus.aggregator.incoming.uploads import Receiving
-from fedbus.aggregator.job import receipts
 from fedbus.aggregator.job.folding import Folding
 from fedbus.aggregator.job.initial_params import InitialParams
 from fedbus.aggregator.job.pacing import Pacing
 from fedbus.aggregator.job.prospects import Prospects
 from fedbus.aggregator.job.resyncs import Resyncs
 from fedbus.aggregator.job.scoring import Scoring
+from fedbus.aggregator.job.verdicts import refuse
 from fedbus.aggregator.model.keeper import ModelKeeper
 from fedbus.aggregator.model.log import ModelLogWriter
 from fedbus.aggregator.tools import Tools
@@ -35,7 +35,6 @@ from fedbus.core.rules.facts import Refused
 from fedbus.core.spec.jobspec import JobSpec
 from fedbus.core.words import counted
 from fedbus.runtime.faults import Point
-from fedbus.store import history
 from fedbus.store.ledger import JobRow
 from fedbus.store.ledger_schema import ANYBODY
 
@@ -336,8 +335,7 @@ class JobRunner:
         if self._folding is not None and isinstance(verdict, Refused):
             await self._folding.refused(verdict, manifest)
         elif isinstance(verdict, Refused):
-            await receipts.give(history.receipt(self.job, verdict), self._tools)
-            await self._tools.compute(self._keeper.drop, manifest.update_id)
+            await refuse(manifest, reason, tools=self._tools, drop=self._keeper.drop)
 
     async def _step(self) -> None:
         """Do what is due; a job that has ended by that leaves what it has."""
