@@ -27,7 +27,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from fedbus.core.protocol.layout import Layout
@@ -65,7 +64,7 @@ class SecantProbe:
     """
 
     def __init__(self, layout: Layout) -> None:
-        self._index = _sample(layout.value_numel, layout.numel)
+        self._sample = _sample(layout.value_numel, layout.numel)
         self._before: tuple[Tensor, Tensor] | None = None
 
     def measure(self, base: Tensor, delta: Tensor) -> tuple[float, float]:
@@ -73,7 +72,7 @@ class SecantProbe:
 
         Also zeros when the sums are not finite, and when the model has not moved.
         """
-        here = (base[self._index], delta[self._index])
+        here = (base[self._sample].clone(), delta[self._sample].clone())
         before, self._before = self._before, here
         if before is None:
             return 0.0, 0.0
@@ -84,9 +83,8 @@ class SecantProbe:
         return (travel, response) if known else (0.0, 0.0)
 
 
-def _sample(start: int, stop: int) -> Tensor:
-    stride = _prime_from(max(1, -(-(stop - start) // MOST_SAMPLES)))
-    return torch.arange(start, stop, stride)
+def _sample(start: int, stop: int) -> slice:
+    return slice(start, stop, _prime_from(max(1, -(-(stop - start) // MOST_SAMPLES))))
 
 
 def _prime_from(number: int) -> int:
