@@ -31,7 +31,6 @@ from fedbus.core.rules.memory import Memory
 from fedbus.core.rules.strategies import Buffer, strategy_of
 from fedbus.core.spec.jobspec import JobSpec
 from fedbus.errors import DecodeError, ProtocolError, StoreError
-from fedbus.store import history
 from fedbus.store.checkpoints import Checkpoint
 from fedbus.store.ledger import JobRow
 from fedbus.store.state_reader import StateReader
@@ -87,7 +86,7 @@ def record(state: StateReader, job: str) -> Recording:
         raise StoreError(f"job {job} has no params yet: it is {row.state}")
     spec, layout = JobSpec.parse(row.spec), Layout.from_dict(row.layout)
     checkpoints = state.checkpoints(job)  # before the facts: a checkpoint covers only facts that are there by then
-    facts = tuple((fact.seq, history.from_row(fact)) for fact in state.ledger.facts(job))
+    facts = tuple((row.seq, row.fact) for row in state.ledger.facts(job))
     last_gone, gone = _gone(state, job, facts)
     start = next((c for c in checkpoints if c.fact_seq >= last_gone), None)
     if start is None:

@@ -20,8 +20,10 @@ from types import MappingProxyType
 from typing import Any
 
 from fedbus.core.protocol.messages import UpdateId, UpdateManifest
+from fedbus.core.rules.facts import Committed, Fact
 from fedbus.errors import DiskFullError, IdTakenError, StoreError
 from fedbus.store import ledger_schema as schema
+from fedbus.store.fact_rows import from_row, to_row
 from fedbus.store.manifests import from_text, to_text
 
 NO_ROOM_BYTES = 1 << 20
@@ -58,12 +60,11 @@ class ChunkRow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Fact:
-    """One decision, as it was recorded; `seq` orders all facts of a ledger."""
+class Recorded:
+    """One decision, as it was recorded; `seq` orders all facts of a ledger. at: seconds since the epoch."""
 
     seq: int
-    kind: str
-    body: Mapping[str, Any]
+    fact: Fact
     at: float
 
 
@@ -310,14 +311,14 @@ class Ledger:
     def record_facts(
         self,
         job: str,
-        facts: Sequence[tuple[str, Mapping[str, Any]]],
+        facts: Sequence[Fact],
         *,
         decided: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
         at: float,
     ) -> int:
-        """Append facts `(kind, body)` and decide updates (id → receipt), all or nothing; returns the last sequence."""
+        """Append facts and decide updates (id → receipt), all or nothing; returns the last sequence."""
         with self._transaction() as db:
-            for kind, body in facts:
+            for kind, body in map(to_row, facts):
                 db.execute(
                     "INSERT INTO facts (job, kind, body, at) VALUES (?,?,?,?)", (job, kind, json.dumps(body), at)
                 )
@@ -328,10 +329,10 @@ class Ledger:
             row = db.execute("SELECT COALESCE(MAX(seq), 0) FROM facts").fetchone()
         return int(row[0])
 
-    def facts(self, job: str, *, after: int = 0) -> list[Fact]:
-        """Facts of a job in order, those with a sequence number above `after`."""
+    def facts(self, job: str, *, after: int = 0) -> list[Recorded]:
+        """Facts of a job in order, those with a sequence number above `after`. StoreError for a row that is none."""
         rows = self._rows("SELECT seq, kind, body, at FROM facts WHERE job = ? AND seq > ? ORDER BY seq", (job, after))
-        return [Fact(seq=s, kind=k, body=json.loads(b), at=t) for s, k, b, t in rows]
+        return [Recorded(seq=s, fact=from_row(k, json.loads(b), seq=s), at=t) for s, k, b, t in rows]
 
     # versions
 
@@ -349,14 +350,15 @@ class Ledger:
         row = self._rows("SELECT COALESCE(MAX(version), -1) FROM versions WHERE job = ?", (job,))[0]
         return int(row[0])
 
-    def commits(self, job: str, *, after: int, most: int) -> list[Fact]:
-        """The facts of the first so many versions after version `after`, in order."""
+    def commits(self, job: str, *, after: int, most: int) -> list[tuple[Committed, float]]:
+        """The facts of the first so many versions after version `after`, in order, and when they were made."""
         rows = self._rows(
             "SELECT seq, kind, body, at FROM facts WHERE job = ? AND kind = 'committed'"
             " AND json_extract(body, '$.version') > ? ORDER BY seq LIMIT ?",
             (job, after, most),
         )
-        return [Fact(seq=s, kind=k, body=json.loads(b), at=t) for s, k, b, t in rows]
+        read = ((from_row(k, json.loads(b), seq=s), t) for s, k, b, t in rows)
+        return [(fact, at) for fact, at in read if isinstance(fact, Committed)]
 
     def add_score(
         self,

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from fedbus.aggregator.desk import curve
+from fedbus.core.protocol.messages import UpdateId
+from fedbus.core.rules.facts import Committed
 from fedbus.store.ledger import Ledger
 
 
@@ -20,7 +22,8 @@ def test_a_long_curve_comes_in_several_answers(tmp_path: Path, versions: int, me
         ledger.add_job("heart", {}, message_id="m", submitted_by="ana", state="running", at=1.0)
         ledger.set_job("heart", started_at=10.0)
         committed = [
-            ("committed", {"version": v, "update_ids": [f"mercy:0123abcd:{v}"]}) for v in range(1, versions + 1)
+            Committed(version=v, update_ids=(UpdateId.parse(f"mercy:0123abcd:{v}"),), normaliser=1, reason="", at=0)
+            for v in range(1, versions + 1)
         ]
         ledger.record_facts("heart", committed, at=12.5)
         score = {f"metric-{n}": 0.5 for n in range(metrics)}

@@ -19,7 +19,6 @@ from fedbus.core.rules.aggregation import Aggregation
 from fedbus.core.rules.facts import Folded
 from fedbus.core.spec.jobspec import JobSpec
 from fedbus.errors import DecodeError
-from fedbus.store import history
 from fedbus.store.ledger import Ledger
 from fedbus.tensors.global_model import Inspection
 
@@ -101,7 +100,7 @@ class Desk:
     @property
     def recorded(self) -> list[str]:
         """Ids of the updates that the ledger has decided, in order."""
-        facts = [history.from_row(row) for row in self.ledger.facts("heart")]
+        facts = [row.fact for row in self.ledger.facts("heart")]
         return [str(fact.update_id) for fact in facts]  # type: ignore[union-attr]
 
 

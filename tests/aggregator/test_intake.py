@@ -712,7 +712,7 @@ async def test_a_recorded_update_that_was_not_marked_complete_is_completed_at_th
 async def test_a_decided_update_does_not_come_back(tmp_path: Path) -> None:
     async with opened(tmp_path) as desk:
         await desk.take(update())
-        desk.ledger.record_facts(JOB, [("folded", {})], decided={UPDATE: {}}, at=1.0)
+        desk.ledger.record_facts(JOB, [], decided={UPDATE: {}}, at=1.0)
     async with opened(tmp_path) as desk:
         assert desk.completed() == []
         await desk.take(update())

@@ -23,6 +23,7 @@ from fedbus.core.protocol import messages as m
 from fedbus.core.protocol.effort import Effort
 from fedbus.core.protocol.frames import Code
 from fedbus.core.protocol.layout import Layout, TensorSpec
+from fedbus.core.rules.facts import Committed
 from fedbus.core.spec.jobspec import JobSpec
 from fedbus.export.params_file import read_params, write_params
 from fedbus.store.ledger import Ledger
@@ -346,7 +347,7 @@ async def test_an_update_that_the_intake_does_not_want_is_refused_on_record(tmp_
     receipt = m.Receipt(job="heart", update_id=update.update_id, outcome=m.Outcome.REFUSED, reason="too many")
     await house.runs(lambda: ("mercy", receipt) in house.announcer.told)
     # then its site was told what is a fact
-    assert [row.body["reason"] for row in house.ledger.facts("heart")] == ["too many"]
+    assert [row.fact.reason for row in house.ledger.facts("heart")] == ["too many"]
     assert house.runner.aggregation.site_stats("mercy").refused == 1
 
 
@@ -400,7 +401,8 @@ async def test_updates_that_wait_together_fill_one_buffer_after_the_other(tmp_pa
     sent = [house.sends("mercy", sequence) for sequence in range(1, 6)]
     await house.runs(lambda: house.runner.aggregation.updates == 5)
     # then no version takes more than its two
-    committed = [row.body["update_ids"] for row in house.ledger.facts("heart") if row.kind == "committed"]
+    facts = (row.fact for row in house.ledger.facts("heart"))
+    committed = [[str(u) for u in fact.update_ids] for fact in facts if isinstance(fact, Committed)]
     assert committed == [sent[:2], sent[2:4]]
 
 

@@ -35,7 +35,7 @@ from fedbus.core.protocol.layout import Layout, TensorSpec
 from fedbus.core.spec.jobspec import JobSpec
 from fedbus.errors import StoreError, UnroutableError
 from fedbus.export.params_file import read_params
-from fedbus.store.ledger import Fact, Ledger
+from fedbus.store.ledger import Ledger, Recorded
 from fedbus.store.spool import Spool
 from fedbus.tensors import codec
 
@@ -57,7 +57,7 @@ class FaultyLedger(Ledger):
     chunks_of_bad = 0
     before_chunks_of_bad: Callable[[], object] = staticmethod(lambda: None)
 
-    def facts(self, job: str, *, after: int = 0) -> list[Fact]:
+    def facts(self, job: str, *, after: int = 0) -> list[Recorded]:
         if job == BAD and self.facts_of_bad:
             self.facts_of_bad -= 1
             raise self.fault

@@ -21,7 +21,6 @@ from fedbus.core.protocol.messages import Chunk, UpdateId, UpdateManifest
 from fedbus.core.rules.facts import Committed, Folded, Refused
 from fedbus.core.spec.jobspec import JobSpec
 from fedbus.errors import DecodeError, LayoutError, StoreError
-from fedbus.store import history
 from fedbus.store.ledger import Ledger
 from fedbus.store.spool import Spool
 from fedbus.tensors import codec
@@ -74,7 +73,7 @@ class Life:
         self.keeper.start(LAYOUT, torch.linspace(-1, 1, LAYOUT.numel))
 
     def restore(self) -> None:
-        facts = [(row.seq, history.from_row(row)) for row in self.ledger.facts("heart")]
+        facts = [(row.seq, row.fact) for row in self.ledger.facts("heart")]
         for delta in self.keeper.restore(LAYOUT, facts):
             self.make(delta)
 
@@ -100,7 +99,7 @@ class Life:
         return update_id
 
     def record(self, fact: Folded | Refused | Committed) -> None:
-        self.ledger.record_facts("heart", [history.to_row(fact)], at=time.time())
+        self.ledger.record_facts("heart", [fact], at=time.time())
 
     def step(self, number: int, *, killed_after_record: bool = False) -> None:
         """Do what the story says at `number`; optionally only as far as the ledger."""
@@ -227,7 +226,7 @@ def test_only_versions_after_the_checkpoint_are_made_again(tmp_path: Path) -> No
 def test_versions_that_nobody_wants_again_are_replayed_without_their_frames(tmp_path: Path) -> None:
     expected = never_killed(tmp_path / "life", spec(codec={"down": "int8"}))
     again = Life(tmp_path / "life", spec(codec={"down": "int8"}))
-    facts = [(row.seq, history.from_row(row)) for row in again.ledger.facts("heart")]
+    facts = [(row.seq, row.fact) for row in again.ledger.facts("heart")]
     versions = [delta.version for delta in again.keeper.restore(LAYOUT, facts)]
     assert versions == [5, 6]
     assert again.bits() == expected.bits()

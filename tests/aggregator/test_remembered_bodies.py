@@ -19,7 +19,6 @@ from fedbus.core.protocol.messages import Chunk, UpdateId
 from fedbus.core.rules.aggregation import Aggregation
 from fedbus.core.rules.facts import Arrival, Committed, Fact, Folded
 from fedbus.core.spec.jobspec import JobSpec
-from fedbus.store import history
 from fedbus.store.ledger import Ledger
 from fedbus.store.spool import Spool
 from fedbus.tensors import codec
@@ -64,7 +63,7 @@ class Life:
 
     def restart(self) -> None:
         """Everything is read again; only which sites are active is known from elsewhere."""
-        facts = [(row.seq, history.from_row(row)) for row in self.ledger.facts("heart")]
+        facts = [(row.seq, row.fact) for row in self.ledger.facts("heart")]
         active, self.aggregation = self.aggregation.active, Aggregation(self.spec, now=0.0)
         for _, fact in facts:
             self.aggregation.apply(fact)
@@ -111,10 +110,10 @@ class Life:
             self.most_bodies.append(len(list(self.spool.path("heart", "x").parent.glob("*.frames"))))
 
     def _record(self, fact: Fact) -> None:
-        self.seq = self.ledger.record_facts("heart", [history.to_row(fact)], at=0.0)
+        self.seq = self.ledger.record_facts("heart", [fact], at=0.0)
 
     def facts(self) -> list[Fact]:
-        return [history.from_row(row) for row in self.ledger.facts("heart")]
+        return [row.fact for row in self.ledger.facts("heart")]
 
     def bits(self) -> dict[str, bytes]:
         return {name: tensor.numpy().tobytes() for name, tensor in self.keeper.model.state().items()}

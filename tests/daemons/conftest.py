@@ -26,7 +26,6 @@ from fedbus.console.settings import PublisherSettings
 from fedbus.core.rules.facts import Committed, Fact, Folded
 from fedbus.core.spec.jobspec import JobSpec
 from fedbus.local.federation import Daemon, LocalFederation, wait_until
-from fedbus.store import history
 from fedbus.store.ledger import Ledger
 from fedbus.tasks.heart_disease import write_site_data
 
@@ -132,7 +131,7 @@ class House:
     def facts(self, job: str) -> list[Fact]:
         """Everything that was decided, from the ledger."""
         with Ledger(self.folder / "aggregator" / "ledger.sqlite3") as ledger:
-            return [history.from_row(row) for row in ledger.facts(job)]
+            return [row.fact for row in ledger.facts(job)]
 
     def model_log(self, job: str) -> str:
         """The name of the job's model log, which only its sites are told."""

@@ -26,7 +26,6 @@ from fedbus.replay.contributions import applied, groups_of
 from fedbus.replay.leave_out import LeftOut, leave_out
 from fedbus.replay.replay import Replay, jobs_with_params, record
 from fedbus.replay.verification import Verdict, verify
-from fedbus.store import history
 from fedbus.store.checkpoints import Checkpoints
 from fedbus.store.ledger import Ledger
 from fedbus.store.spool import Spool
@@ -82,7 +81,7 @@ class Job:
             params_dir=self.folder,
         )
         if self.aggregation.updates:
-            facts = [(row.seq, history.from_row(row)) for row in self.ledger.facts("heart")]
+            facts = [(row.seq, row.fact) for row in self.ledger.facts("heart")]
             deque(self.keeper.restore(LAYOUT, facts), maxlen=0)
 
     def begin(self) -> Job:
@@ -117,7 +116,7 @@ class Job:
         self.ledger.record_arrivals(self.spool.append(chunks), [], at=0.0)
 
     def records(self, fact: Folded | Refused | Committed) -> None:
-        self.last_seq = self.ledger.record_facts("heart", [history.to_row(fact)], at=0.0)
+        self.last_seq = self.ledger.record_facts("heart", [fact], at=0.0)
 
     def commits(self) -> None:
         fact = self.aggregation.commit(now=self.now, reason="so it is told")
@@ -429,7 +428,7 @@ def test_a_site_that_points_against_the_others_is_named(tmp_path: Path) -> None:
 def test_contributions_are_what_was_added_to_the_params(job: Job) -> None:
     # given: with the plain optimizer and fp32 downwards, the params are their start and all contributions
     left_out, _ = job.without("mercy")
-    folds = [fact for fact in map(history.from_row, job.ledger.facts("heart")) if isinstance(fact, Folded)]
+    folds = [fact for fact in (row.fact for row in job.ledger.facts("heart")) if isinstance(fact, Folded)]
     mercy = sum(
         delta_of(fold.update_id.sequence) * fold.weight / (fold.weight + other.weight)
         for fold, other in zip(folds[::2], folds[1::2], strict=True)
@@ -512,7 +511,7 @@ def calibrated_by_hand(job: Job, *, without: str) -> torch.Tensor:
     weights = {"mercy": 10**0.5, "ucsf": 20**0.5, "va": 50**0.5}
     moved = torch.zeros(LAYOUT.numel, dtype=torch.float64)
     memory: dict[str, torch.Tensor] = {}
-    for fact in (history.from_row(row) for row in job.ledger.facts("heart")):
+    for fact in (row.fact for row in job.ledger.facts("heart")):
         if not isinstance(fact, Committed):
             continue
         for site in {term.update_id.site for term in fact.corrections} - {without}:

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from fedbus.core.protocol.effort import Effort
-from fedbus.core.protocol.messages import UpdateManifest
+from fedbus.core.protocol.messages import UpdateId, UpdateManifest
+from fedbus.core.rules.facts import Committed, Folded
 from fedbus.errors import IdTakenError, StoreError
 from fedbus.store.ledger import DECIDED, RECEIVING, SPOOLED, ChunkRow, Ledger
 
@@ -32,6 +33,23 @@ def ledger(path: Path) -> Iterator[Ledger]:
 
 def chunk(index: int, update_id: str = UPDATE, *, offset: int = 0) -> ChunkRow:
     return ChunkRow(update_id=update_id, job="heart", site="mercy", index=index, offset=offset, length=10)
+
+
+def folded(weight: float = 1.0) -> Folded:
+    return Folded(
+        update_id=UpdateId.parse(UPDATE),
+        base_version=0,
+        num_examples=1,
+        staleness=0,
+        weight=weight,
+        clip=1.0,
+        norm=1.0,
+        at=0.5,
+    )
+
+
+def committed(version: int = 1) -> Committed:
+    return Committed(version=version, update_ids=(UpdateId.parse(UPDATE),), normaliser=1.0, reason="full", at=0.5)
 
 
 def manifest(update_id: str = UPDATE, job: str = "heart", *, text: str = "text") -> UpdateManifest:
@@ -142,7 +160,7 @@ def test_an_update_goes_from_receiving_to_spooled_to_decided(ledger: Ledger) -> 
     assert ledger.update_states("heart") == {UPDATE: RECEIVING}
     ledger.mark_spooled("heart", [UPDATE], at=2.0)
     assert ledger.update_states("heart") == {UPDATE: SPOOLED}
-    ledger.record_facts("heart", [("folded", {})], decided={UPDATE: {}}, at=3.0)
+    ledger.record_facts("heart", [folded()], decided={UPDATE: {}}, at=3.0)
     assert ledger.update_states("heart") == {UPDATE: DECIDED}
     assert ledger.update_states("other") == {}
 
@@ -196,25 +214,24 @@ def test_of_an_incomplete_update_that_is_forgotten_only_the_manifest_stays(ledge
 
 
 def test_facts_come_in_the_order_they_were_recorded_with_rising_numbers(ledger: Ledger) -> None:
-    first = ledger.record_facts("heart", [("folded", {"weight": 0.1}), ("folded", {"weight": 1 / 3})], at=1.0)
-    ledger.record_facts("lungs", [("folded", {})], at=1.5)
-    last = ledger.record_facts("heart", [("committed", {"version": 1})], at=2.0)
+    first = ledger.record_facts("heart", [folded(0.1), folded(1 / 3)], at=1.0)
+    ledger.record_facts("lungs", [folded()], at=1.5)
+    last = ledger.record_facts("heart", [committed(1)], at=2.0)
     facts = ledger.facts("heart")
-    assert [fact.kind for fact in facts] == ["folded", "folded", "committed"]
-    assert [fact.body for fact in facts] == [{"weight": 0.1}, {"weight": 1 / 3}, {"version": 1}]
+    assert [row.fact for row in facts] == [folded(0.1), folded(1 / 3), committed(1)]
     assert [fact.seq for fact in facts] == [first - 1, first, last]
     assert [fact.at for fact in facts] == [1.0, 1.0, 2.0]
 
 
 def test_facts_after_a_checkpoint_are_those_with_a_higher_number(ledger: Ledger) -> None:
-    covered = ledger.record_facts("heart", [("folded", {})], at=1.0)
-    last = ledger.record_facts("heart", [("committed", {})], at=2.0)
+    covered = ledger.record_facts("heart", [folded()], at=1.0)
+    last = ledger.record_facts("heart", [committed()], at=2.0)
     assert [fact.seq for fact in ledger.facts("heart", after=covered)] == [last]
     assert ledger.facts("heart", after=last) == []
 
 
 def test_deciding_without_a_fact_still_gives_a_number_that_covers_all(ledger: Ledger) -> None:
-    last = ledger.record_facts("heart", [("folded", {})], at=1.0)
+    last = ledger.record_facts("heart", [folded()], at=1.0)
     assert ledger.record_facts("heart", [], decided={UPDATE: {}}, at=2.0) == last
 
 
@@ -239,7 +256,8 @@ def test_the_chunks_of_a_job_that_ended_are_forgotten_and_those_of_others_stay(l
 
 def test_an_error_in_the_middle_leaves_nothing_of_the_call(ledger: Ledger) -> None:
     ledger.record_arrivals([chunk(0)], [], at=1.0)
-    bad: list[tuple[str, dict[str, Any]]] = [("folded", {}), ("folded", {"weight": object()})]
+    unstorable: Any = object()
+    bad = [folded(), folded(unstorable)]
     with pytest.raises(TypeError):
         ledger.record_facts("heart", bad, decided={UPDATE: {}}, at=2.0)
     assert ledger.facts("heart") == []
@@ -257,26 +275,26 @@ def test_a_call_that_failed_does_not_block_the_next(ledger: Ledger) -> None:
 def test_everything_written_survives_a_kill(ledger: Ledger, path: Path, tmp_path: Path) -> None:
     submit(ledger)
     ledger.record_arrivals([chunk(0)], [manifest(UPDATE, "heart", text="text")], at=1.0)
-    ledger.record_facts("heart", [("folded", {"weight": 0.5})], decided={UPDATE: {}}, at=2.0)
+    ledger.record_facts("heart", [folded(0.5)], decided={UPDATE: {}}, at=2.0)
     ledger.mark_published("heart", 3, at=3.0)
     with Ledger(as_left_by_kill(path, tmp_path / "copy")) as again:
         assert [row.job for row in again.jobs()] == ["heart"]
         assert again.update_states("heart") == {UPDATE: DECIDED}
-        assert [fact.body for fact in again.facts("heart")] == [{"weight": 0.5}]
+        assert [row.fact for row in again.facts("heart")] == [folded(0.5)]
         assert again.last_published("heart") == 3
         assert submit(again, "heart-2") == "heart"
 
 
 def test_a_kill_inside_a_transaction_leaves_nothing_of_it(path: Path, tmp_path: Path) -> None:
     with Ledger(path) as ledger:
-        ledger.record_facts("heart", [("folded", {})], at=1.0)
+        ledger.record_facts("heart", [folded()], at=1.0)
         open_ = sqlite3.connect(path, isolation_level=None)
         open_.execute("BEGIN IMMEDIATE")
         open_.execute("INSERT INTO facts (job, kind, body, at) VALUES ('heart', 'committed', '{}', 2.0)")
         copy = as_left_by_kill(path, tmp_path / "copy")
         open_.close()
     with Ledger(copy) as again:
-        assert [fact.kind for fact in again.facts("heart")] == ["folded"]
+        assert [row.fact for row in again.facts("heart")] == [folded()]
 
 
 def test_every_commit_is_synced(ledger: Ledger, path: Path) -> None:
@@ -286,9 +304,9 @@ def test_every_commit_is_synced(ledger: Ledger, path: Path) -> None:
 
 def test_numbers_of_facts_never_fall_after_a_reopening(path: Path) -> None:
     with Ledger(path) as ledger:
-        last = ledger.record_facts("heart", [("folded", {})], at=1.0)
+        last = ledger.record_facts("heart", [folded()], at=1.0)
     with Ledger(path) as ledger:
-        assert ledger.record_facts("heart", [("folded", {})], at=1.0) == last + 1
+        assert ledger.record_facts("heart", [folded()], at=1.0) == last + 1
 
 
 def test_a_ledger_of_another_release_is_refused_and_left_as_it_is(path: Path) -> None:
@@ -318,7 +336,7 @@ def test_two_threads_write_without_losing_anything(ledger: Ledger) -> None:
     def record(job: str) -> None:
         try:
             for number in range(40):
-                ledger.record_facts(job, [("folded", {"n": number}), ("committed", {"n": number})], at=1.0)
+                ledger.record_facts(job, [folded(number + 1.0), committed(number + 1)], at=1.0)
                 assert len(ledger.facts(job)) == 2 * number + 2
         except BaseException as exc:  # noqa: BLE001 handed to the test's own thread
             errors.append(exc)
@@ -331,7 +349,7 @@ def test_two_threads_write_without_losing_anything(ledger: Ledger) -> None:
     assert errors == []
     for job in ("heart", "lungs"):
         facts = ledger.facts(job)
-        assert [fact.body["n"] for fact in facts] == [n for n in range(40) for _ in range(2)]
+        assert [row.fact for row in facts] == [f for n in range(40) for f in (folded(n + 1.0), committed(n + 1))]
         assert all(b.seq == a.seq + 1 for a, b in zip(facts[::2], facts[1::2], strict=True))
 
 

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from fedbus.core.protocol.effort import Effort
+from fedbus.core.protocol.messages import UpdateId
+from fedbus.core.rules.facts import Refused
 from fedbus.store.ledger import DECIDED, RECEIVING, SPOOLED, ChunkRow, Ledger
 from fedbus.store.ledger_schema import ANYBODY, TABLES_OF_A_JOB
 from fedbus.store.state_reader import LedgerReader
@@ -46,7 +48,8 @@ INSERT INTO updates VALUES
   ('mercy:0123abcd:1', 'heart', 'mercy', '{MANIFEST}', 'spooled', 2.0, NULL),
   ('mercy:0123abcd:2', 'heart', 'mercy', NULL, 'receiving', 3.0, NULL);
 INSERT INTO chunks VALUES ('mercy:0123abcd:1', 0, 0, 10), ('mercy:0123abcd:1', 1, 10, 5), ('mercy:0123abcd:2', 0, 0, 7);
-INSERT INTO facts (job, kind, body, at) VALUES ('heart', 'folded', '{"weight": 0.5}', 1.0);
+INSERT INTO facts (job, kind, body, at) VALUES
+  ('heart', 'refused', '{"update_id": "ucsf:0123abcd:1", "reason": "stale"}', 1.0);
 INSERT INTO versions VALUES ('heart', 0, 1.0);
 INSERT INTO incidents VALUES ('heart', 1.0, 'site-lost', 'mercy is lost');
 PRAGMA user_version=1;
@@ -69,18 +72,19 @@ def history_of(ledger: Ledger) -> dict[str, object]:
         "waiting": [manifest.effort for manifest in ledger.manifests("heart", SPOOLED)],
         "chunks": {update: ledger.chunks("heart", update) for update in (WHOLE, BEGUN, DONE)},
         "receipt": ledger.receipt("heart", DONE),
-        "facts": [(fact.seq, fact.kind, fact.body) for fact in ledger.facts("heart")],
+        "facts": [(row.seq, row.fact) for row in ledger.facts("heart")],
         "published": ledger.published("heart"),
         "incidents": ledger.incidents("heart", newest=9),
     }
 
 
+FACT = Refused(update_id=UpdateId.parse(DONE), reason="stale")
 HISTORY = {
     "states": {DONE: DECIDED, WHOLE: SPOOLED, BEGUN: RECEIVING},
     "waiting": [Effort(num_examples=7, steps=3, seconds=1.5, travel=2.0, metrics={"loss": 0.5})],
     "chunks": {WHOLE: [(0, 0, 10), (1, 10, 5)], BEGUN: [(0, 0, 7)], DONE: []},
     "receipt": {"outcome": "folded"},
-    "facts": [(1, "folded", {"weight": 0.5})],
+    "facts": [(1, FACT)],
     "published": [0],
     "incidents": [(1.0, "site-lost", "mercy is lost")],
 }
@@ -96,7 +100,7 @@ def test_an_aggregator_goes_on_with_the_ledger_of_an_earlier_release(path: Path)
         ledger.record_arrivals(
             [ChunkRow(update_id=BEGUN, job="heart", site="mercy", index=1, offset=7, length=3)], [], at=4.0
         )
-        ledger.record_facts("heart", [("folded", {})], decided={WHOLE: {"outcome": "folded"}}, at=5.0)
+        ledger.record_facts("heart", [FACT], decided={WHOLE: {"outcome": "folded"}}, at=5.0)
         assert ledger.chunks("heart", BEGUN) == [(0, 0, 7), (1, 7, 3)]
         assert [fact.seq for fact in ledger.facts("heart")] == [1, 2]
 

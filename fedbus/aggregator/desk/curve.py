@@ -10,6 +10,7 @@ most versions are scored by few sites.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from fedbus.aggregator.desk.requests import rejected
@@ -28,16 +29,16 @@ def answer(ledger: Ledger, row: JobRow, after: object) -> dict[str, Any]:
     if type(after) is not int or not BEFORE_ALL <= after < 2**62:
         return rejected(Problem(path="after", message="expected the number of a version"))
     commits = ledger.commits(row.job, after=after, most=MOST_VERSIONS)
-    lines = [] if row.started_at is None or after >= 0 else [_line(row, 0, row.started_at, [])]
-    lines += [_line(row, fact.body["version"], fact.at, fact.body["update_ids"]) for fact in commits]
+    lines = [] if row.started_at is None or after >= 0 else [_line(row, 0, row.started_at, ())]
+    lines += [_line(row, found.version, at, found.update_ids) for found, at in commits]
     if lines:
         _add_scores(ledger, row.job, lines)
     fitting = _fitting(lines)
     return {"history": fitting, "more": len(fitting) < len(lines) or len(commits) == MOST_VERSIONS}
 
 
-def _line(row: JobRow, version: int, at: float, update_ids: list[str]) -> dict[str, Any]:
-    sites = sorted({UpdateId.parse(update).site for update in update_ids})
+def _line(row: JobRow, version: int, at: float, update_ids: Sequence[UpdateId]) -> dict[str, Any]:
+    sites = sorted({update.site for update in update_ids})
     seconds = None if row.started_at is None else round(at - row.started_at, 3)
     line = {"version": version, "at": round(at, 3), "seconds": seconds, "updates": len(update_ids)}
     return line | {"contributors": sites, "means": {}, "scores": {}}

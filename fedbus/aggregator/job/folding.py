@@ -37,7 +37,6 @@ from fedbus.core.spec.jobspec import JobSpec
 from fedbus.core.words import counted
 from fedbus.errors import DecodeError
 from fedbus.runtime.faults import Point
-from fedbus.store import history
 from fedbus.tensors.global_model import Inspection
 
 
@@ -99,7 +98,7 @@ class Folding:
         await self._tools.compute(self._fold_scratch)
         self._tools.reached(Point.FOLDED)
         decided, self._unsettled = self._unsettled, []
-        told = [history.receipt(self._job, fact) for fact, _ in decided]
+        told = [receipts.receipt_of(self._job, fact) for fact, _ in decided]
         self._last_seq = await receipts.record(told, self._tools, facts=[fact for fact, _ in decided])
         self._tools.reached(Point.DECIDED)
         self._receipts += told
@@ -197,7 +196,7 @@ class Folding:
         gram = None if compared is None else await self._tools.compute(self._keeper.gram, compared)
         fact = self._aggregation.commit(now=now, reason=reason, gram=gram)
         ledger = self._tools.ledger
-        self._last_seq = await self._tools.store(ledger.record_facts, self._job, [history.to_row(fact)], at=time.time())
+        self._last_seq = await self._tools.store(ledger.record_facts, self._job, [fact], at=time.time())
         self._tools.reached(Point.COMMIT_RECORDED)
         delta = await self._tools.compute(self._keeper.commit, fact)
         self._tools.reached(Point.COMMITTED)
@@ -286,7 +285,7 @@ class Folding:
             self._last_seq = seq
         self._aggregation.restart_timers(now=time.monotonic())
         published = await self._tools.store(self._tools.ledger.last_published, self._job)
-        told = history.receipts_by_version(self._job, [fact for _, fact in facts])
+        told = receipts.by_version(self._job, [fact for _, fact in facts])
         again = await self._replay(facts, told, published)
         if again:
             self.redone = f"{counted(again, 'version')} published again"
@@ -305,7 +304,7 @@ class Folding:
 
     async def _facts(self) -> list[tuple[int, Fact]]:
         rows = await self._tools.store(self._tools.ledger.facts, self._job)
-        return [(row.seq, history.from_row(row)) for row in rows]
+        return [(row.seq, row.fact) for row in rows]
 
 
 def _guarded(fact: Folded) -> str:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from fedbus.aggregator.tools import Tools
 from fedbus.core.protocol.messages import Outcome, Receipt, UpdateId
-from fedbus.core.rules.facts import Fact
-from fedbus.store import history
+from fedbus.core.rules.facts import Committed, Fact, Folded, Refused
 
 
 async def give(receipt: Receipt, tools: Tools, *, facts: Sequence[Fact] = ()) -> int:
@@ -24,7 +23,7 @@ async def record(given: Sequence[Receipt], tools: Tools, *, facts: Sequence[Fact
     sequence: int = await tools.store(
         tools.ledger.record_facts,
         given[0].job,
-        [history.to_row(fact) for fact in facts],
+        facts,
         decided={receipt.update_id: dataclasses.asdict(receipt) for receipt in given},
         at=time.time(),
     )
@@ -46,3 +45,28 @@ async def repeat(job: str, update_id: str, tools: Tools) -> None:
     if found is not None:
         receipt = Receipt(**{**found, "outcome": Outcome(found["outcome"])})
         tools.announcer.answer(UpdateId.parse(update_id).site, receipt)
+
+
+def receipt_of(job: str, fact: Folded | Refused) -> Receipt:
+    """What the site of an update is told."""
+    if isinstance(fact, Folded):
+        return Receipt(
+            job=job,
+            update_id=str(fact.update_id),
+            outcome=Outcome.FOLDED,
+            staleness=fact.staleness,
+            rebase=fact.rebase,
+        )
+    return Receipt(job=job, update_id=str(fact.update_id), outcome=Outcome.REFUSED, reason=fact.reason)
+
+
+def by_version(job: str, facts: Iterable[Fact]) -> dict[int, list[Receipt]]:
+    """The receipts that each version's manifest carries: of all that was decided since the version before it."""
+    found: dict[int, list[Receipt]] = {}
+    version = 1
+    for fact in facts:
+        if isinstance(fact, Committed):
+            version = fact.version + 1
+        else:
+            found.setdefault(version, []).append(receipt_of(job, fact))
+    return found

@@ -14,7 +14,6 @@ from fedbus.aggregator.tools import Tools
 from fedbus.core.protocol import events
 from fedbus.core.protocol import messages as m
 from fedbus.core.rules.facts import Refused
-from fedbus.store import history
 
 Drop = Callable[[str], None]
 """Deletes the body of an update; runs on the compute thread."""
@@ -31,7 +30,7 @@ class Refusal:
 async def refuse(manifest: m.UpdateManifest, reason: str, *, tools: Tools, drop: Drop) -> Refusal:
     """Refuse an update for good. Initial params are no update: that they are refused is told, and leaves no fact."""
     fact = Refused(update_id=m.UpdateId.parse(manifest.update_id), reason=reason)
-    receipt, site = history.receipt(manifest.job, fact), fact.update_id.site
+    receipt, site = receipts.receipt_of(manifest.job, fact), fact.update_id.site
     is_update = manifest.kind == "delta"
     sequence = await receipts.give(receipt, tools, facts=[fact] if is_update else [])
     await tools.compute(drop, manifest.update_id)

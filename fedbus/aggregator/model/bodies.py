@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fedbus.store import history
+from fedbus.core.rules.facts import Folded
 from fedbus.store.ledger import Ledger
 from fedbus.store.spool import Spool
 
@@ -26,7 +26,7 @@ def delete(job: str, update_ids: Sequence[str], *, ledger: Ledger, spool: Spool)
 
 def clear(job: str, *, ledger: Ledger, spool: Spool) -> None:
     """The job is over: nothing of it stays in the spool."""
-    folded = [str(row.body["update_id"]) for row in ledger.facts(job) if row.kind == history.FOLDED]
+    folded = [str(row.fact.update_id) for row in ledger.facts(job) if isinstance(row.fact, Folded)]
     gone = set(spool.put_away(job, folded))
     ledger.forget_job_chunks(job, but=[u for u in folded if u not in gone])
     spool.remove_job(job)

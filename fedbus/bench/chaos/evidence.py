@@ -11,7 +11,6 @@ from fedbus.bench.figures import Logged, lines_of, time_of
 from fedbus.core.protocol import events
 from fedbus.core.protocol.messages import Outcome, Receipt
 from fedbus.errors import FedbusError, StoreError
-from fedbus.store import history
 from fedbus.store.state_reader import StateReader
 
 
@@ -49,7 +48,7 @@ def ledger_record(state_dir: Path, job: str) -> LedgerRecord:
             raise StoreError(f"the ledger in {state_dir} has no job {job}")
         return LedgerRecord(
             state=row.state,
-            facts=tuple(history.from_row(fact) for fact in state.ledger.facts(job)),
+            facts=tuple(row.fact for row in state.ledger.facts(job)),
             outcomes={update: receipt["outcome"] for update, receipt in state.ledger.receipts(job).items()},
             published=tuple(state.ledger.published(job)),
         )

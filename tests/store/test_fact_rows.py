@@ -1,4 +1,4 @@
-"""Facts as rows of the ledger and back, and the receipts that each version carries."""
+"""Facts as rows of the ledger, and back."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import json
 import pytest
 
 from fedbus.core.protocol.effort import Effort
-from fedbus.core.protocol.messages import Outcome, Receipt, UpdateId
+from fedbus.core.protocol.messages import UpdateId
 from fedbus.core.rules.facts import (
     Combination,
     Committed,
@@ -18,7 +18,7 @@ from fedbus.core.rules.facts import (
     Term,
 )
 from fedbus.errors import StoreError
-from fedbus.store import history, ledger
+from fedbus.store.fact_rows import from_row, to_row
 
 
 def update(sequence: int, site: str = "mercy") -> UpdateId:
@@ -66,26 +66,24 @@ FACTS: list[tuple[Fact, str]] = [
 
 @pytest.mark.parametrize(("fact", "kind"), FACTS)
 def test_a_fact_comes_back_to_the_bit_through_json(fact: Fact, kind: str) -> None:
-    found, body = history.to_row(fact)
+    found, body = to_row(fact)
     assert found == kind
-    row = ledger.Fact(seq=1, kind=kind, body=json.loads(json.dumps(body)), at=0.0)
-    assert history.from_row(row) == fact
+    assert from_row(kind, json.loads(json.dumps(body)), seq=1) == fact
 
 
 def test_rows_of_releases_that_knew_no_memory_read_as_they_were() -> None:
     numbers = {"base_version": 3, "num_examples": 9, "staleness": 0, "weight": 3.0, "clip": 1.0, "norm": 2.0, "at": 1.5}
-    fold = ledger.Fact(seq=1, kind="folded", body={"update_id": "mercy:0123abcd:1"} | numbers, at=0.0)
-    body = {"version": 4, "update_ids": ["mercy:0123abcd:1"], "normaliser": 3.0, "reason": "full", "at": 2.0}
-    commit = ledger.Fact(seq=2, kind="committed", body=body, at=0.0)
+    fold = {"update_id": "mercy:0123abcd:1"} | numbers
+    commit = {"version": 4, "update_ids": ["mercy:0123abcd:1"], "normaliser": 3.0, "reason": "full", "at": 2.0}
 
-    folded, committed = history.from_row(fold), history.from_row(commit)
+    folded, committed = from_row("folded", fold, seq=1), from_row("committed", commit, seq=2)
 
     effort = Effort(num_examples=9)
     assert folded == Folded(update_id=update(1), effort=effort, **numbers)
     assert committed == Committed(version=4, update_ids=(update(1),), normaliser=3.0, reason="full", at=2.0)
     # and are written again as they were, but for what they say of their making, which is in one piece now
-    assert history.to_row(folded) == ("folded", fold.body | {"effort": {"num_examples": 9}})
-    assert history.to_row(committed) == ("committed", commit.body)
+    assert to_row(folded) == ("folded", fold | {"effort": {"num_examples": 9}})
+    assert to_row(committed) == ("committed", commit)
 
 
 @pytest.mark.parametrize(
@@ -101,36 +99,4 @@ def test_rows_of_releases_that_knew_no_memory_read_as_they_were() -> None:
 )
 def test_a_row_that_is_no_fact_is_an_error_that_names_it(kind: str, body: dict[str, object], says: str) -> None:
     with pytest.raises(StoreError, match=says):
-        history.from_row(ledger.Fact(seq=7, kind=kind, body=body, at=0.0))
-
-
-def test_a_receipt_says_what_became_of_an_update() -> None:
-    assert history.receipt("heart", folded(1, staleness=2)) == Receipt(
-        job="heart", update_id="mercy:0123abcd:1", outcome=Outcome.FOLDED, staleness=2
-    )
-    assert history.receipt("heart", dataclasses.replace(folded(1, staleness=300), rebase=240)).rebase == 240
-    assert history.receipt("heart", Refused(update_id=update(2), reason="too stale")) == Receipt(
-        job="heart", update_id="mercy:0123abcd:2", outcome=Outcome.REFUSED, reason="too stale"
-    )
-
-
-def test_each_version_carries_the_receipts_of_all_that_was_decided_since_the_one_before() -> None:
-    facts: list[Fact] = [
-        folded(1),
-        Refused(update_id=update(2), reason="no"),
-        folded(1, "ucsf"),
-        committed(1, update(1), update(1, "ucsf")),
-        folded(3),
-        committed(2, update(3)),
-        Refused(update_id=update(4), reason="no"),
-    ]
-    found = history.receipts_by_version("heart", facts)
-    assert {version: [r.update_id for r in receipts] for version, receipts in found.items()} == {
-        1: ["mercy:0123abcd:1", "mercy:0123abcd:2", "ucsf:0123abcd:1"],
-        2: ["mercy:0123abcd:3"],
-        3: ["mercy:0123abcd:4"],
-    }
-
-
-def test_without_facts_there_are_no_receipts() -> None:
-    assert history.receipts_by_version("heart", []) == {}
+        from_row(kind, body, seq=7)

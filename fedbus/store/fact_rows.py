@@ -1,4 +1,4 @@
-"""Facts of the aggregation as rows of the ledger and back, and the receipts that follow from them."""
+"""Facts of the aggregation as kind and JSON body of a row of the ledger, and back."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from fedbus.core.protocol.effort import Effort, lifted
-from fedbus.core.protocol.messages import Outcome, Receipt, UpdateId
+from fedbus.core.protocol.messages import UpdateId
 from fedbus.core.rules.facts import (
     Combination,
     Committed,
@@ -17,7 +17,6 @@ from fedbus.core.rules.facts import (
     Term,
 )
 from fedbus.errors import StoreError
-from fedbus.store import ledger
 
 FOLDED, REFUSED, COMMITTED = "folded", "refused", "committed"
 _TERMS = ("corrections", "values", "sums_anew")
@@ -76,11 +75,11 @@ def _combination(row: Mapping[str, Any] | None) -> Combination | None:
     )
 
 
-def from_row(row: ledger.Fact) -> Fact:
-    """Read a fact back. Raises StoreError when the row is none."""
+def from_row(kind: str, body: Mapping[str, Any], *, seq: int) -> Fact:
+    """Read a fact back; `seq` is the row's number. Raises StoreError when the row is none."""
     try:
-        body = dict(row.body)
-        match row.kind:
+        body = dict(body)
+        match kind:
             case "folded":
                 body = lifted(body, stay={"num_examples"})
                 own = {"update_id": UpdateId.parse(body["update_id"]), "effort": Effort(**body["effort"])}
@@ -93,30 +92,5 @@ def from_row(row: ledger.Fact) -> Fact:
                 combination = _combination(body.get("combination"))
                 return Committed(**body | terms | {"update_ids": ids, "combination": combination})
     except (KeyError, TypeError, ValueError) as exc:
-        raise StoreError(f"fact {row.seq} of the ledger cannot be read: {exc}") from exc
-    raise StoreError(f"fact {row.seq} of the ledger is of unknown kind {row.kind!r}: upgrade fedbus")
-
-
-def receipt(job: str, fact: Folded | Refused) -> Receipt:
-    """What the site of an update is told."""
-    if isinstance(fact, Folded):
-        return Receipt(
-            job=job,
-            update_id=str(fact.update_id),
-            outcome=Outcome.FOLDED,
-            staleness=fact.staleness,
-            rebase=fact.rebase,
-        )
-    return Receipt(job=job, update_id=str(fact.update_id), outcome=Outcome.REFUSED, reason=fact.reason)
-
-
-def receipts_by_version(job: str, facts: Iterable[Fact]) -> dict[int, list[Receipt]]:
-    """The receipts that each version's manifest carries: of all that was decided since the version before it."""
-    found: dict[int, list[Receipt]] = {}
-    version = 1
-    for fact in facts:
-        if isinstance(fact, Committed):
-            version = fact.version + 1
-        else:
-            found.setdefault(version, []).append(receipt(job, fact))
-    return found
+        raise StoreError(f"fact {seq} of the ledger cannot be read: {exc}") from exc
+    raise StoreError(f"fact {seq} of the ledger is of unknown kind {kind!r}: upgrade fedbus")
