@@ -18,7 +18,7 @@ def test_a_slow_site_makes_fewer_steps_once_its_speed_is_known(house):
     # then the slow one makes as many steps as it was told, and the fast one all of them
     steps: dict[str, list[int]] = {"cleveland": [], "hungary": []}
     for fact in house.folded(job):
-        steps[fact.update_id.site].append(fact.steps)
+        steps[fact.update_id.site].append(fact.effort.steps)
     assert set(steps["cleveland"]) == {STEPS}
     assert steps["hungary"][0] == STEPS
     assert told["steps"] <= STEPS // 2
