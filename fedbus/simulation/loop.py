@@ -26,6 +26,7 @@ from itertools import count
 
 from torch import Tensor
 
+from fedbus.core.job.duties import Standing, Train, next_duty
 from fedbus.core.job.life import Job
 from fedbus.core.protocol.messages import JobState, UpdateId
 from fedbus.core.rules.facts import Folded, Refused
@@ -193,10 +194,15 @@ class Simulation:
 
     def _begin(self, state: _State) -> None:
         """Take the newest version and train, unless the site is busy, away, or has trained from that one already."""
-        if self._life.state is not JobState.RUNNING or self._reason is not None or not state.there or state.in_flight:
-            return
         version = self._server.version
-        if self._server.wait_for_new_version and state.trainings and state.held == version:
+        standing = Standing(
+            held=version,
+            stopping=self._life.state is not JobState.RUNNING or self._reason is not None or not state.there,
+            trained_from=state.held if state.held is not None and state.trainings else -1,
+            waits_for_new=self._server.wait_for_new_version,
+            unsettled=int(state.in_flight),
+        )
+        if next_duty(standing) != Train():
             return
         self._download(state, version)
         self._score(state, version)

@@ -18,11 +18,11 @@ import random
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
-from enum import Enum, auto
 from typing import TypeVar
 
 import structlog
 
+from fedbus.core.job.duties import Duty, Standing, Stop, Wait, next_duty
 from fedbus.core.job.seeds import training_seed
 from fedbus.core.protocol import messages as m
 from fedbus.core.spec.jobspec import JobSpec, SyncSpec
@@ -56,14 +56,6 @@ STILL_QUEUED = Sayable("the site trains other jobs, this one is still queued")
 # Two jobs that wait for each other's sites do not give way at the same moment again and again.
 YIELD_AFTER_S = 20.0, 40.0
 NO_ROOM = Sayable("there is no room in the state folder of the site")
-
-
-class _Duty(Enum):
-    STOP = auto()
-    YIELD = auto()
-    MAKE_INITIAL = auto()
-    SCORE = auto()
-    TRAIN = auto()
 
 
 class TrainingLoop:
@@ -213,19 +205,6 @@ class TrainingLoop:
     def _on_progress(self, progress: p.Progress) -> None:
         self._said = dataclasses.replace(self._said, step=progress.step, steps=progress.steps)
 
-    def _why_idle(self) -> str:
-        if self._files.held is None:
-            return "waiting for the model"
-        if self._score.wanted is not None:
-            return f"waiting for version {self._score.wanted}"
-        if self._training_is_over:
-            return "waiting for the end of the job"
-        if self._files.held.version < self._oldest_base:
-            return f"waiting for version {self._oldest_base}"
-        if len(self._outbox.waiting) >= self._settings.max_in_flight:
-            return "waiting for a receipt"
-        return "waiting for the next version"
-
     # the loop
 
     async def run(self) -> None:
@@ -246,7 +225,7 @@ class TrainingLoop:
         """Wait while training is over and no score is asked for; True when the job is over."""
         async with self._changed:
             while not self._stopping and self._training_is_over and self._score.wanted is None:
-                self._now(self._why_idle())
+                self._now("waiting for the end of the job")
                 await self._changed.wait()
         return self._stopping
 
@@ -334,8 +313,8 @@ class TrainingLoop:
             await self._say(assignment.accepting(self._job, self._settings.site_name, opened.layout_digest))
         self._trainer, self._device = trainer, opened.device
         loaded: Held | None = None
-        while (duty := await self._next_duty()) not in (_Duty.STOP, _Duty.YIELD):
-            if duty is _Duty.MAKE_INITIAL and self._initial_wanted is not None:
+        while not isinstance(await self._next_duty(), Stop):
+            if self._initial_wanted is not None:
                 await self._make_initial(trainer, self._initial_wanted)
                 continue
             loaded = await self._load(trainer, loaded)
@@ -346,35 +325,37 @@ class TrainingLoop:
             else:
                 await self._train(trainer, loaded)
 
-    async def _next_duty(self) -> _Duty:
+    async def _next_duty(self) -> Duty:
+        """What there is to do, once there is something; Stop as well when the place is wanted by others."""
         while True:
             limit_s = random.uniform(*YIELD_AFTER_S) if self._files.held is None else None
             try:
                 async with asyncio.timeout(limit_s), self._changed:
-                    while (duty := self._duty()) is None:
-                        self._now(self._why_idle())
+                    while isinstance(duty := next_duty(self._standing), Wait):
+                        self._now(duty.why)
                         await self._changed.wait()
                 return duty
             except TimeoutError:
                 if self._places.wanted and self._files.held is None:
                     log.info("place-yielded", job=self._job, text="no version yet; other jobs wait for a place")
                     self._yielded = True
-                    return _Duty.YIELD
+                    return Stop()
 
-    def _duty(self) -> _Duty | None:
+    @property
+    def _standing(self) -> Standing:
         held = self._files.held
-        if self._stopping:
-            return _Duty.STOP
-        if self._initial_wanted is not None:
-            return _Duty.MAKE_INITIAL
-        if held is None:
-            return None
-        if self._score.wanted is not None:
-            return _Duty.SCORE if held.version >= self._score.wanted else None
-        if self._training_is_over or held.version < self._oldest_base:
-            return None
-        fresh = held.version > self._trained_from or not self._wait_for_new_version
-        return _Duty.TRAIN if fresh and len(self._outbox.waiting) < self._settings.max_in_flight else None
+        return Standing(
+            held=None if held is None else held.version,
+            stopping=self._stopping,
+            initial_asked=self._initial_wanted is not None,
+            score_asked=self._score.wanted,
+            training_is_over=self._training_is_over,
+            oldest_base=self._oldest_base,
+            trained_from=self._trained_from,
+            waits_for_new=self._wait_for_new_version,
+            unsettled=len(self._outbox.waiting),
+            most_unsettled=self._settings.max_in_flight,
+        )
 
     async def _make_initial(self, trainer: Trainer, wanted: m.InitialParamsRequest) -> None:
         self._now("making initial params")
