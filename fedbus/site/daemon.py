@@ -29,7 +29,6 @@ from fedbus.bus import topology as t
 from fedbus.bus.connection import Session
 from fedbus.bus.consumer import Consumer
 from fedbus.bus.model_log import ModelLogReader
-from fedbus.bus.publisher import Publisher
 from fedbus.bus.url import BrokerUrl
 from fedbus.core.job.policy import Accept, Decline, SitePolicy
 from fedbus.core.protocol import messages as m
@@ -38,6 +37,7 @@ from fedbus.core.spec.jobspec import JobSpec
 from fedbus.errors import BusError, DataError, ProtocolError, SettingsError, StoreError
 from fedbus.runtime.faults import fault_hook
 from fedbus.runtime.lifecycle import until_stopped
+from fedbus.site.door import Door
 from fedbus.site.job import assignment
 from fedbus.site.job.loop import StartTrainer
 from fedbus.site.job.trainer import start_trainer
@@ -119,7 +119,7 @@ class Site:
         self._bulk_in = await stack.enter_async_context(
             Session(url, name=f"{self._name}/models", retry_login=True, follows=self._control)
         )
-        self._publisher = Publisher(self._control)
+        self._door = Door(self._name, control=self._control, bulk=self._bulk_out)
         return self
 
     async def __aexit__(self, *exc: object) -> None:
@@ -159,17 +159,14 @@ class Site:
     async def _leave(self) -> None:
         try:
             async with asyncio.timeout(LEAVE_LIMIT.total_seconds()):
-                await self._say(m.Leave(site=self._name, session=self._session_id))
+                await self._door.say(m.Leave(site=self._name, session=self._session_id))
         except TimeoutError:
             log.warning("leave-unsaid", text="the broker cannot be reached; the lease runs out by itself")
 
     # -------------------------------------------------------------- saying
 
-    async def _say(self, message: mail.SiteMessage) -> None:
-        await self._publisher.publish(mail.from_site(message))
-
     async def _join(self) -> None:
-        await self._say(
+        await self._door.say(
             m.Join(
                 site=self._name,
                 session=self._session_id,
@@ -183,7 +180,7 @@ class Site:
         while True:
             await asyncio.sleep(self._settings.status_interval_s)
             done = (*(worker.activity for worker in self._workers.values()), *self._left_over())
-            await self._say(
+            await self._door.say(
                 m.SiteStatus(
                     site=self._name,
                     session=self._session_id,
@@ -240,7 +237,7 @@ class Site:
                 await self._take_up(offer.job, spec, offer.submitter)
             case Decline(reason=reason):
                 log.warning("declined", job=offer.job, reason=reason)
-                await self._say(m.OfferAnswer(site=self._name, job=offer.job, accepted=False, reason=reason))
+                await self._door.say(m.OfferAnswer(site=self._name, job=offer.job, accepted=False, reason=reason))
 
     async def _take_up(self, job: str, spec: JobSpec, submitter: str) -> None:
         """Work for a job, if that is not being done, and say so."""
@@ -250,9 +247,9 @@ class Site:
             except StoreError as exc:
                 log.exception("job-not-begun", job=job)
                 reason = Sayable(f"the site's state folder cannot be used ({type_name(type(exc))})")
-                await self._say(m.OfferAnswer(site=self._name, job=job, accepted=False, reason=reason))
+                await self._door.say(m.OfferAnswer(site=self._name, job=job, accepted=False, reason=reason))
                 return
-        await self._say(assignment.accepting(job, self._name, self._workers[job].layout_digest))
+        await self._door.say(assignment.accepting(job, self._name, self._workers[job].layout_digest))
 
     def _begin(self, job: str, spec: JobSpec, submitter: str) -> None:
         worker = JobWorker(
@@ -260,8 +257,8 @@ class Site:
             spec,
             settings=self._settings,
             reader=partial(ModelLogReader, self._bulk_in),
-            uploads=Publisher(self._bulk_out, routes_return=timedelta.max),
-            say=self._say,
+            lane=self._door.lane(job),
+            say=self._door.say,
             start=self._start,
             places=self._places,
             submitter=submitter,
@@ -293,7 +290,7 @@ class Site:
             f" the job is taken up again in {pause_s:g} s"
         )
         # fatal: what it was asked is lost with the worker
-        await self._say(assignment.trouble(job, self._name, said, restarts=self._troubles[job], fatal=True))
+        await self._door.say(assignment.trouble(job, self._name, said, restarts=self._troubles[job], fatal=True))
         await asyncio.sleep(pause_s)
         del self._workers[job]
 

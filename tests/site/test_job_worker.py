@@ -22,6 +22,7 @@ from fedbus.core.protocol.effort import Effort
 from fedbus.core.protocol.frames import Code, build_frame
 from fedbus.core.spec.jobspec import JobSpec
 from fedbus.errors import ProtocolError, UnroutableError
+from fedbus.site.door import Lane
 from fedbus.site.job import assignment
 from fedbus.site.job.worker import JobWorker
 from fedbus.site.settings import SiteSettings
@@ -161,7 +162,7 @@ async def working(folder: Path, broker: Broker, **settings_of_it: Any) -> AsyncI
         SPEC,
         settings=settings,
         reader=broker.reader_of,  # type: ignore[arg-type]
-        uploads=broker,  # type: ignore[arg-type]
+        lane=Lane("heart", site="mercy", publisher=broker),  # type: ignore[arg-type]
         say=broker.say,
         start=start_deaf,
         sleep=broker.pause,

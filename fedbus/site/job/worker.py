@@ -22,14 +22,13 @@ import structlog
 
 from fedbus.bus import mail
 from fedbus.bus import topology as t
-from fedbus.bus.envelope import Envelope
 from fedbus.bus.model_log import ModelLogReader, Start
-from fedbus.bus.publisher import Publisher
 from fedbus.core.protocol import messages as m
 from fedbus.core.protocol import wire
 from fedbus.core.spec.jobspec import JobSpec
 from fedbus.errors import DecodeError, DiskFullError, NoSuchQueueError, ProtocolError, PublishError
 from fedbus.runtime.faults import Point, Reached, nothing
+from fedbus.site.door import Lane
 from fedbus.site.job import assignment, model_wanted
 from fedbus.site.job.log_place import before_snapshot
 from fedbus.site.job.loop import Say, StartTrainer, TrainingLoop
@@ -58,7 +57,7 @@ class JobWorker:
         *,
         settings: SiteSettings,
         reader: Callable[[str], ModelLogReader],
-        uploads: Publisher,
+        lane: Lane,
         say: Say,
         start: StartTrainer = start_trainer,
         places: Places | None = None,
@@ -70,7 +69,7 @@ class JobWorker:
         self._job = job
         self._site = settings.site_name
         self._reader_of = reader
-        self._uploads = uploads
+        self._lane = lane
         self._say = say
         self._reached = reached
         self._sleep = sleep
@@ -293,9 +292,9 @@ class JobWorker:
         began = perf_counter()
         log.info("update-publishing", job=self._job, update=str(entry.update_id))
         manifest = entry.manifest
-        await self._uploads.publish_many(self._chunks(entry))
+        await self._lane.send_chunks(self._chunks(entry))
         self._reached(Point.SITE_BEFORE_MANIFEST)
-        await self._uploads.publish(mail.from_trainer(manifest, site=self._site))
+        await self._lane.send(manifest)
         self._reached(Point.SITE_CONFIRMED)
         log.info(
             "update-published",
@@ -307,9 +306,9 @@ class JobWorker:
             publish_s=round(perf_counter() - began, 3),
         )
 
-    def _chunks(self, entry: Entry) -> Iterator[Envelope]:
+    def _chunks(self, entry: Entry) -> Iterator[m.Chunk]:
         for index, frame in enumerate(entry.frames()):
-            chunk = m.Chunk(
+            yield m.Chunk(
                 job=self._job,
                 transfer=str(entry.update_id),
                 part="update",
@@ -317,7 +316,6 @@ class JobWorker:
                 count=len(entry.frame_bytes),
                 body=frame,
             )
-            yield mail.from_trainer(chunk, site=self._site)
             self._reached(Point.SITE_BETWEEN_CHUNKS)
 
 
