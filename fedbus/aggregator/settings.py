@@ -27,6 +27,8 @@ class AggregatorSettings(DaemonSettings):
             "nobody_left_s": None,
             "forget_after_days": None,
             "keep_bytes": None,
+            "settle_s": None,
+            "quiet_s": None,
             "fault": None,
         }
     )
@@ -47,6 +49,11 @@ class AggregatorSettings(DaemonSettings):
     """Jobs that ended so long ago are forgotten, as by `fedbus rm`; never when it is not given."""
     keep_bytes: Annotated[int, Field(ge=0)] | None = None
     """Above so many bytes of ended jobs the oldest of them are forgotten; no limit when it is not given."""
+
+    settle_s: Annotated[float, Field(ge=0, le=YEAR_S)] = 1.0
+    """How old a job's stream must be before it is used: a younger one is lost when a RabbitMQ 3.10 node is killed."""
+    quiet_s: Annotated[float, Field(gt=0, le=YEAR_S)] = 1.0
+    """How long nothing has come into the queue of a job that has ended before it is deleted."""
 
     @property
     def initial_params_dir(self) -> Path:

@@ -192,7 +192,9 @@ async def work(folder: Path, vhost: Any, stack: AsyncExitStack, ready: asyncio.F
     join = m.Join(site="site-a", session="1", tasks=("t",), fedbus_version="1")
     tools.membership.joined(join, now=time.monotonic())
     spool = Spool(folder / "spool")
-    settings = AggregatorSettings(state_dir=folder, broker_url=SecretStr(vhost.url("aggregator")))
+    settings = AggregatorSettings(
+        state_dir=folder, broker_url=SecretStr(vhost.url("aggregator")), settle_s=0.05, quiet_s=0.3
+    )
     async with asyncio.TaskGroup() as group:
         jobs = Jobs(
             settings, tools=tools, spool=spool, control=control, bulk_in=bulk_in, bulk_out=bulk_out, group=group

@@ -11,7 +11,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -54,9 +54,11 @@ class House:
     folder: Path
     running: LocalFederation
     aggregator: Daemon = field(init=False)
+    waits: Mapping[str, object] = field(default_factory=lambda: {"settle_s": 0.05, "quiet_s": 0.3})
+    """What a test need not wait for, for nobody kills the broker that all tests share."""
 
     def start_aggregator(self, **settings: object) -> Daemon:
-        self.aggregator = self.running.start_aggregator(**settings)
+        self.aggregator = self.running.start_aggregator(**self.waits | settings)
         return self.aggregator
 
     def start_site(self, name: str, *, data: Path | None = None, **settings: object) -> Daemon:
@@ -202,7 +204,7 @@ def open_house(folder: Path, vhost: Any) -> Iterator[House]:
 @pytest.fixture
 def make_house() -> Callable[[LocalFederation], House]:
     """A house around a federation that the test has opened, such as one with a broker of its own."""
-    return lambda running: House(folder=running.folder, running=running)
+    return lambda running: House(folder=running.folder, running=running, waits={})
 
 
 @pytest.fixture

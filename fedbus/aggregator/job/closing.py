@@ -29,12 +29,13 @@ from fedbus.bus.declare import delete_queue, ready_messages
 from fedbus.core.protocol import messages as m
 from fedbus.store.spool import Spool
 
-# What was routed before the entrance was closed is in the queue within milliseconds.
-QUIET = timedelta(seconds=1)
-
 
 class Closing:
-    """Closing of one job that has ended; `state` says how."""
+    """Closing of one job that has ended; `state` says how.
+
+    quiet: what was routed before the entrance was closed is in the queue within milliseconds; after so long without
+    anything new nothing more comes.
+    """
 
     def __init__(
         self,
@@ -45,6 +46,7 @@ class Closing:
         tools: Tools,
         spool: Spool,
         session: Session,
+        quiet: timedelta,
     ) -> None:
         self._job = job
         self._state = state
@@ -52,13 +54,14 @@ class Closing:
         self._tools = tools
         self._spool = spool
         self._session = session
+        self._quiet = quiet
 
     async def drain(self, complete: Complete, intake: Intake) -> None:
-        """Refuse what comes into `complete` until the updates queue, which `intake` works off, is empty for QUIET."""
+        """Refuse what comes into `complete` until the updates queue, which `intake` works off, stays empty."""
         await self._entrance.close()
         while True:
             try:
-                async with asyncio.timeout(QUIET.total_seconds()):
+                async with asyncio.timeout(self._quiet.total_seconds()):
                     item = await complete.get()
             except TimeoutError:
                 if not intake.busy and not await ready_messages(self._session, t.updates_queue(self._job)):

@@ -45,9 +45,6 @@ from fedbus.store.ledger import JobRow
 from fedbus.store.ledger_schema import ANYBODY
 from fedbus.store.spool import Spool
 
-# A queue or stream younger than this is lost when a RabbitMQ 3.10 node is killed, confirmed messages included.
-SETTLE = timedelta(seconds=1)
-
 ENDED = frozenset(str(state) for state in m.JobState if state.ended)
 
 log = structlog.get_logger()
@@ -69,6 +66,8 @@ class Jobs:
     ) -> None:
         self._state_dir: Path = settings.state_dir
         self._params_dir: Path = settings.initial_params_dir
+        self._settle_s = settings.settle_s
+        self._quiet = timedelta(seconds=settings.quiet_s)
         self._partial_ttl = timedelta(seconds=settings.partial_timeout_s)
         self._tools = tools
         self._spool = spool
@@ -308,7 +307,15 @@ class Jobs:
         )
 
     def _closing(self, job: str, state: Callable[[], m.JobState], entrance: Entrance) -> Closing:
-        return Closing(job, state=state, entrance=entrance, tools=self._tools, spool=self._spool, session=self._control)
+        return Closing(
+            job,
+            state=state,
+            entrance=entrance,
+            tools=self._tools,
+            spool=self._spool,
+            session=self._control,
+            quiet=self._quiet,
+        )
 
     async def _receive(self, intake: Intake, job: str) -> None:
         consumer = Consumer(
@@ -322,7 +329,7 @@ class Jobs:
         settled = await exists(self._control, stream)
         await declare(self._control, t.job_models(job, ModelLogWriter.size(spec, layout), stream=stream))
         if not settled:
-            await asyncio.sleep(SETTLE.total_seconds())
+            await asyncio.sleep(self._settle_s)
         return ModelLogWriter(job, spec, layout, Publisher(self._bulk_out), stream=stream, reached=self._tools.reached)
 
     async def offer(self, runner: JobRunner, site: str) -> None:
