@@ -8,7 +8,7 @@ definitions.json and logins, the aggregator declares the queues of a job from it
     fedbus.sites     <site>.join|status|leave|answer   fedbus.sites             site → aggregator
     fedbus.updates   <job>.<site>                      fedbus.updates.<job>     site → aggregator
     fedbus.models    <job>                             fedbus.models.<job>.<s>  aggregator → sites of the job (stream)
-    fedbus.control   all  site.<site>  job.<job>       fedbus.site.<site>       aggregator → site
+    fedbus.control   all  site.<site>                  fedbus.site.<site>       aggregator → site
     fedbus.events    <job>.<site>.<kind>               fedbus.events            aggregator → watchers (stream)
     fedbus.dead      <origin>                          fedbus.dead              whatever was refused
 
@@ -171,13 +171,9 @@ def control_key_site(site: str) -> str:
     return f"site.{check_name('site', site)}"
 
 
-def control_key_job(job: str) -> str:
-    return f"job.{check_name('job', job)}"
-
-
 def event_key(job: str, site: str, kind: str) -> str:
-    """Key of an event; `_` stands for no job or no site, because a word of a key must not be empty."""
-    return f"{job or '_'}.{site or '_'}.{kind}"
+    """Key of an event; who stands for no job or no site is `events.NOBODY`, for a word of a key must not be empty."""
+    return f"{job}.{site}.{kind}"
 
 
 def dead_key(origin: str) -> str:
@@ -282,11 +278,6 @@ def site_topology(site: str) -> Topology:
         queues=(queue,),
         bindings=tuple(BindingSpec(exchange=CONTROL, key=key, queue=queue.name) for key in keys),
     )
-
-
-def participation(job: str, site: str) -> BindingSpec:
-    """Gives `site` the control messages of `job`; the aggregator binds it when the site has accepted."""
-    return BindingSpec(exchange=CONTROL, key=control_key_job(job), queue=site_queue(site))
 
 
 def job_updates(job: str, *, max_backlog_bytes: int = UPDATES_BACKLOG_BYTES) -> Topology:

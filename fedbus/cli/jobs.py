@@ -13,6 +13,7 @@ import typer
 
 from fedbus.cli.broker import Output
 from fedbus.cli.spec_file import read_spec_text
+from fedbus.core.protocol.events import JOB_ENDED
 from fedbus.runtime.printable import printable, printable_lines
 
 if TYPE_CHECKING:
@@ -227,7 +228,7 @@ async def _watch(client: Client, job: str, *, as_json: bool = False) -> int:
     detail: dict[str, Any] = await client.job(job)
     async for event in client.events(job, submitted_at=detail["submitted_at"]):
         print_event(event, as_json=as_json)
-        if event.kind == "job-ended":
+        if event.kind == JOB_ENDED:
             return 0 if event.facts.get("state") == "finished" else 1
     return 1
 

@@ -76,13 +76,6 @@ class Result:
                 return run[0]
         return None
 
-    def time_to(
-        self, metric: str, target: float, *, held: int = 2, better: Literal["higher", "lower"] = "higher"
-    ) -> float | None:
-        """Return the virtual seconds to a target that is held (see `reached`); None when it never is."""
-        point = self.reached(metric, target, held=held, better=better)
-        return None if point is None else point.t
-
     def last(self, metric: str, *, points: int = 15) -> float | None:
         """Return the mean of a metric over the last points; None when none has it."""
         values = [p.metrics[metric] for p in self.points[-points:] if metric in p.metrics]

@@ -11,12 +11,10 @@ from typing import Any
 import pytest
 
 from fedbus.aggregator.model.log import (
-    DELTA,
     IN_FLIGHT_BYTES,
     MOST_RECEIPTS,
     MOST_VERSIONS,
     REPLAY_MODELS,
-    SNAPSHOT,
     ModelLogWriter,
     stream_of,
 )
@@ -24,6 +22,7 @@ from fedbus.bus import mail
 from fedbus.bus.envelope import Envelope
 from fedbus.core.protocol import messages as m
 from fedbus.core.protocol.layout import Layout, TensorSpec
+from fedbus.core.protocol.messages import DELTA, SNAPSHOT
 from fedbus.core.spec.jobspec import JobSpec
 from fedbus.store.ledger import Ledger
 

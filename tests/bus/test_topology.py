@@ -19,6 +19,7 @@ from fedbus.broker.definitions import (
 )
 from fedbus.bus import topology
 from fedbus.bus.topology import MB, ModelLogSize, QueueSpec, SiteKind, Topology
+from fedbus.core.protocol.events import NOBODY
 
 SMALL = ModelLogSize(snapshot_bytes=10_000, delta_bytes=5_000, snapshot_every=10)
 UPDATES = topology.job_updates("j") + topology.Topology(bindings=(topology.updates_from("j", "site-a"),))
@@ -69,8 +70,7 @@ def test_arguments_cannot_be_changed_afterwards():
         (topology.models_key("job-1"), "job-1"),
         (topology.control_key_all(), "all"),
         (topology.control_key_site("mercy"), "site.mercy"),
-        (topology.control_key_job("job-1"), "job.job-1"),
-        (topology.event_key("job-1", "", "committed"), "job-1._.committed"),
+        (topology.event_key("job-1", NOBODY, "committed"), "job-1.-.committed"),
         (topology.dead_key(topology.updates_queue("job-1")), "updates.job-1"),
     ],
 )

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from fedbus.simulation import Point, Result
@@ -31,11 +33,15 @@ def result_of(*accuracies: float) -> Result:
 def test_a_target_counts_from_when_it_is_held() -> None:
     result = result_of(0.1, 0.9, 0.5, 0.9, 0.95, 0.2)
 
-    assert result.time_to("accuracy", 0.9) == 3.0
-    assert result.time_to("accuracy", 0.9, held=1) == 1.0
-    assert result.time_to("accuracy", 0.9, held=3) is None
-    assert result.time_to("accuracy", 0.3, better="lower", held=1) == 0.0
-    assert result.time_to("no-such-metric", 0.0) is None
+    def held_at(metric: str, target: float, **keys: Any) -> float | None:
+        point = result.reached(metric, target, **{"held": 2, "better": "higher"} | keys)
+        return None if point is None else point.t
+
+    assert held_at("accuracy", 0.9) == 3.0
+    assert held_at("accuracy", 0.9, held=1) == 1.0
+    assert held_at("accuracy", 0.9, held=3) is None
+    assert held_at("accuracy", 0.3, better="lower", held=1) == 0.0
+    assert held_at("no-such-metric", 0.0) is None
 
 
 def test_staleness_figures_are_nearest_ranks() -> None:

@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from fedbus.aggregator.job import receipts
 from fedbus.aggregator.job.verdicts import refuse
 from fedbus.aggregator.model.keeper import ModelKeeper, Outgoing
-from fedbus.aggregator.model.log import DELTA, SNAPSHOT, ModelLogWriter
+from fedbus.aggregator.model.log import ModelLogWriter
 from fedbus.aggregator.tools import Tools
 from fedbus.aggregator.trouble import body_errors
 from fedbus.core.protocol import events
@@ -253,12 +253,12 @@ class Folding:
 
     async def _publish(self, delta: Outgoing, told: tuple[m.Receipt, ...], *, snapshot: bool) -> int:
         """Publish a version that was just made: its frames come into being here."""
-        sent = await self._send(DELTA, delta)
+        sent = await self._send(m.DELTA, delta)
         whole = await self._send_snapshot(delta.version) if snapshot else None
         return await self._finish(delta.version, told, delta=sent, snapshot=whole)
 
     async def _send_snapshot(self, version: int) -> m.Part:
-        return await self._send(SNAPSHOT, await self._tools.compute(self._keeper.snapshot, version))
+        return await self._send(m.SNAPSHOT, await self._tools.compute(self._keeper.snapshot, version))
 
     async def _send(self, part: str, outgoing: Outgoing) -> m.Part:
         return await self._log.send(

@@ -22,7 +22,7 @@ from fedbus.bus.envelope import Envelope
 from fedbus.bus.publisher import Publisher
 from fedbus.bus.topology import ModelLogSize, models_stream, new_models_stream
 from fedbus.core.protocol.layout import Layout
-from fedbus.core.protocol.messages import Chunk, Part, Receipt, VersionManifest
+from fedbus.core.protocol.messages import SNAPSHOT, Chunk, Part, Receipt, VersionManifest
 from fedbus.core.spec.jobspec import JobSpec
 from fedbus.runtime.faults import Point, Reached, nothing
 
@@ -30,7 +30,6 @@ from fedbus.runtime.faults import Point, Reached, nothing
 IN_FLIGHT_BYTES = 8 << 20
 REPLAY_MODELS = 4
 MOST_VERSIONS = 64
-DELTA, SNAPSHOT = "delta", "snapshot"
 # Each site is also told by itself, and again when it asks: a flood of refusals must not make a version too long to go.
 MOST_RECEIPTS = 1000
 

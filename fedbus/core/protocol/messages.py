@@ -341,6 +341,10 @@ class UpdateManifest:
     layout: Mapping[str, Any] | None = None
 
 
+DELTA, SNAPSHOT = "delta", "snapshot"
+"""The parts of a version in the model log."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
     """Frames and bytes of one part of a version."""

@@ -14,7 +14,6 @@ from fedbus.bus.envelope import Envelope
 from fedbus.bus.model_log import ModelLogReader, Start
 from fedbus.core.protocol import messages as m
 from fedbus.errors import ProtocolError
-from fedbus.site.job.model_files import DELTA
 
 # What aggregators of earlier releases leave unsaid.
 UNSAID_BACK = 16
@@ -43,7 +42,7 @@ def precedes(record: Envelope, snapshot_version: int) -> bool:
         return False
     match message:
         case m.Chunk(transfer=transfer, part=part) if transfer.isdecimal():
-            return (int(transfer), part != DELTA) < (snapshot_version, True)
+            return (int(transfer), part != m.DELTA) < (snapshot_version, True)
         case m.VersionManifest(version=version, snapshot=snapshot):
             return (version, snapshot is not None) < (snapshot_version, True)
     return False

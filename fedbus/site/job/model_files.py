@@ -18,11 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from fedbus.core.protocol.frames import check_frame
-from fedbus.core.protocol.messages import Chunk, Part, VersionManifest
+from fedbus.core.protocol.messages import DELTA, SNAPSHOT, Chunk, Part, VersionManifest
 from fedbus.errors import DecodeError
 from fedbus.store.files import disk_errors, make_folder
 
-DELTA, SNAPSHOT = "delta", "snapshot"
 _ANY_NUMEL = 1 << 48
 _HELD = "held.json"
 
