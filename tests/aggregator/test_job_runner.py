@@ -881,6 +881,30 @@ async def test_a_job_that_never_starts_ends_by_its_wall_time(tmp_path: Path, sit
     assert house.row.result["exported"] == ""
 
 
+async def test_a_clock_that_is_behind_after_a_restart_gives_a_job_no_more_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given a job that has run for 900 of its 1000 seconds
+    keys = {"stop": {"wall_time_s": 1000.0}}
+    house = House(tmp_path, **keys)
+    await house.runner.open()
+    await house.accepts("mercy")
+    house.makes_initial("mercy", torch.zeros(LAYOUT.numel))
+    await house.runs(has_state(house, m.JobState.RUNNING))
+    began = time.time()
+    house.ledger.mark_published("heart", 1, at=began + 900.0)
+    # when the aggregator is started anew on a machine whose clock is ten minutes behind
+    monkeypatch.setattr(time, "time", lambda: began - 600.0)
+    again = House(tmp_path, **keys)
+    await again.runner.open()
+    # then the job has 100 seconds left
+    ends_at = again.runner.life.wall_time_ends_at()
+    assert ends_at is not None
+    assert 90 < ends_at - time.monotonic() <= 101
+    (text,) = [text for kind, text in again.announcer.events if kind == events.JOB_CONTINUES]
+    assert "after 0 s without an aggregator" in text
+
+
 async def test_a_job_whose_sites_have_no_place_for_it_yet_waits_beyond_its_wall_time(tmp_path: Path) -> None:
     # given a site that says that other jobs have all its places
     house = House(tmp_path, nobody_left_s=0.3, stop={"wall_time_s": 0.1})

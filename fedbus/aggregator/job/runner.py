@@ -269,14 +269,16 @@ class JobRunner:
             await self._folding.restore()
         if self.row.started_at is None:
             return await self._set_state(m.JobState.WAITING)
-        self.life.started(now=now - max(0.0, time.time() - self.row.started_at))
+        # what it has run already is no less than what its own clock said, should this one be behind
+        ran_s = max(time.time(), self._written_at) - self.row.started_at
+        self.life.started(now=now - max(0.0, ran_s))
         self.over = self.row.reason if self.row.state == m.JobState.FINISHING else None
         self._finish_from = time.monotonic() + self._sites_return_s
         return await self._event(events.JOB_CONTINUES, await self._continues())
 
     async def _continues(self) -> str:
         """What the restart cost, in words."""
-        away_s = time.time() - self._written_at
+        away_s = max(0.0, time.time() - self._written_at)
         text = f"continues at version {self.aggregation.version} after {span(away_s)} without an aggregator"
         redone = self._folding.redone if self._folding is not None else ""
         return f"{text}; {redone}" if redone else text
