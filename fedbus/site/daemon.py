@@ -2,7 +2,7 @@
 
     control    fedbus.site.<name> → offers are answered, messages about a job go to its worker
     status     every status interval: what is done for each job; renews the lease
-    job ...    one worker per accepted job, see `job_worker`; what goes wrong in one is that job's trouble
+    job ...    one worker per accepted job, see `job.worker`; what goes wrong in one is that job's trouble
     SIGUSR1    `fedbus retry`: what failed is tried now, what was given up is offered again
 
 Stop order: the trainers end, then Leave is published (nobody waits for this site from then on), then the connections

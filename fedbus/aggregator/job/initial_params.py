@@ -4,7 +4,7 @@ Their layout is a site's in both cases, one that most sites make: a file knows n
 are one tensor.
 
 What lives here: whom to ask, and whether what came may be used. What may not: what the params are from then on (see
-`model_keeper`), when the job starts (see `job_runner`).
+`keeper`), when the job starts (see `runner`).
 """
 
 from __future__ import annotations

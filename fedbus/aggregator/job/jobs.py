@@ -1,6 +1,6 @@
 """Every job that has not ended at this aggregator: opened after a start, run, closed when it has ended.
 
-job ...    one intake, one runner and one thread for tensors per job, see `intake` and `job_runner`; what goes wrong in
+job ...    one intake, one runner and one thread for tensors per job, see `intake` and `runner`; what goes wrong in
            one job is that job's trouble, see `trouble`
 close ...  a job that has ended: see `closing`; also when a kill came between its end and that
 """

@@ -1,7 +1,7 @@
 """Who is here: the sites of the federation, their sessions and leases.
 
 What lives here: what Join, SiteStatus and Leave mean. What may not: clocks (`now` is an argument: seconds, never
-falling), messages to send, which job a site works for (see `job`).
+falling), messages to send, which job a site works for (see `life`).
 
     state      Join (new session)   status (same session)   Leave (same session)   lease runs out
     unknown    online               ignored                 ignored                -

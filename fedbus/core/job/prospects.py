@@ -1,6 +1,6 @@
 """What a job waits for and may never get: a metric that no site reports, a site that nobody knows, sites that are left.
 
-What lives here: when that is so, and how it is said. What may not: how long it is waited for (see `job` for metrics,
+What lives here: when that is so, and how it is said. What may not: how long it is waited for (see `life` for metrics,
 the aggregator for sites).
 """
 

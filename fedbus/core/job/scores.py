@@ -1,6 +1,6 @@
 """The scores of a job: what its sites measured of the versions, and the mean over sites that stop rules look at.
 
-What lives here: one number per metric from many sites. What may not: when to stop (see `job`).
+What lives here: one number per metric from many sites. What may not: when to stop (see `life`).
 
 Sites are unequally fast and skip versions, so hardly any version is ever scored by all of them; a mean over those that
 did score it would mostly be one over the fast sites. The mean here is that of each site's *newest* score, weighted by

@@ -1,9 +1,8 @@
 """The job spec: the immutable description of one federated run, as a person writes it in YAML or JSON.
 
-What lives here: the keys of a job, their limits and defaults. What may not: what the rules do (see `staleness`,
-`strategies`, `aggregation`, `job`), torch, files. Only this module and its helpers `jobspec_sections` and `spec_text`
-use pydantic in the core: a spec comes from outside and is validated whole, so that its author sees every mistake at
-once, each with its path.
+What lives here: the keys of a job, their limits and defaults. What may not: what the rules do (see `rules`,
+`job.life`), torch, files. Only this module and its helpers `sections` and `text` use pydantic in the core: a spec comes
+from outside and is validated whole, so that its author sees every mistake at once, each with its path.
 
 A complete example. Required are `name`, `task`, a rule in `stop`, and in `local` the budget, `batch_size` and
 `learning_rate`; all other keys have the defaults shown here:

@@ -1,6 +1,6 @@
 """The sections of a job spec, one frozen pydantic class each; `jobspec` puts them together and documents every key.
 
-What lives here: keys, limits and defaults. What may not: what the rules do (see `staleness`, `strategies`, `job`).
+What lives here: keys, limits and defaults. What may not: what the rules do (see `rules`, `job.life`).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """One accepted job at a site: three tasks that go on until the job ends.
 
     follow   chunks and manifests of the model log → files; each new version wakes the training loop
-    train    see `training_loop`
+    train    see `loop`
     upload   outbox → broker, confirmed; entries stay until their receipt
 
 Stop order: the trainer is killed first (a half-trained delta is worth nothing), then uploads end; what is in the

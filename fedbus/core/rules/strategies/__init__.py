@@ -18,7 +18,7 @@ and around one of them
 
 n: num_examples; p: `num_examples_power`; s: staleness; f: staleness function; mean s: running mean of the site's s;
 sum: of weight delta.
-A new rule is a class with the methods of `base.Strategy`, a spec in `jobspec_sections` and a line in `strategy_of`.
+A new rule is a class with the methods of `base.Strategy`, a spec in `spec.sections` and a line in `strategy_of`.
 """
 
 from __future__ import annotations
