@@ -28,9 +28,12 @@ log.file.level = info
 """
 
 
+CTL_PORTS = 11
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ports:
-    """All on 127.0.0.1: AMQP, Erlang distribution, its name service, and the first of 11 for rabbitmqctl."""
+    """All on 127.0.0.1: AMQP, Erlang distribution, its name service, and the first of CTL_PORTS for rabbitmqctl."""
 
     amqp: int
     dist: int
@@ -43,7 +46,11 @@ class Ports:
 
     @classmethod
     def choose(cls, amqp: int | None) -> Ports:
-        return cls(amqp=amqp or free_port(), dist=free_port(), epmd=free_port(), ctl=free_port())
+        """Free ports, no two of them the same."""
+        while True:
+            first, own = free_port(in_a_row=2 + CTL_PORTS), amqp or free_port()
+            if not first <= own < first + 2 + CTL_PORTS:
+                return cls(amqp=own, dist=first, epmd=first + 1, ctl=first + 2)
 
 
 def find_rabbitmq(places: Sequence[Path] = (DEBIAN_BIN,)) -> Path:
@@ -89,7 +96,7 @@ def environment(base: Path, ports: Ports) -> dict[str, str]:
         "RABBITMQ_PID_FILE": f"{base}/data/pid",
         "RABBITMQ_DIST_PORT": str(ports.dist),
         "RABBITMQ_CTL_DIST_PORT_MIN": str(ports.ctl),
-        "RABBITMQ_CTL_DIST_PORT_MAX": str(ports.ctl + 10),
+        "RABBITMQ_CTL_DIST_PORT_MAX": str(ports.ctl + CTL_PORTS - 1),
         "ERL_EPMD_PORT": str(ports.epmd),
         "ERL_EPMD_ADDRESS": "127.0.0.1",
         "ERL_CRASH_DUMP": f"{base}/log/erl_crash.dump",

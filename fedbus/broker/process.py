@@ -138,11 +138,11 @@ def port_is_free(port: int) -> bool:
     return True
 
 
-def free_port() -> int:
-    """A free port below the range from which the kernel gives ports to outgoing connections."""
+def free_port(*, in_a_row: int = 1) -> int:
+    """The first of so many free ports below the range from which the kernel gives ports to outgoing connections."""
     for _ in range(1000):
         port = random.randint(20_000, 32_000)
-        if port_is_free(port):
+        if all(map(port_is_free, range(port, port + in_a_row))):
             return port
     raise NodeError("no free port between 20000 and 32000 on 127.0.0.1")
 

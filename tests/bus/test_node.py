@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
@@ -17,7 +18,7 @@ import psutil
 import pytest
 from pika.exceptions import ChannelClosedByBroker
 
-from fedbus.broker.environment import find_rabbitmq
+from fedbus.broker.environment import CTL_PORTS, Ports, find_rabbitmq
 from fedbus.broker.node import PrivateNode
 from fedbus.broker.process import ProcessId, signals_held, spawn
 from fedbus.bus import topology
@@ -155,6 +156,15 @@ def test_a_signal_while_its_process_starts_leaves_nothing_behind(throw_away_node
     # then
     assert len(born) == started
     assert not any(process.alive for process in born)
+
+
+def test_no_two_ports_of_a_node_are_the_same(monkeypatch):
+    # given draws of which the second lies among the ports that follow from the first
+    draws = itertools.cycle([23_000, 23_005, 24_000])
+    monkeypatch.setattr("fedbus.broker.process.random.randint", lambda low, high: next(draws))
+    ports = Ports.choose(None)
+    taken = [ports.amqp, ports.dist, ports.epmd, *range(ports.ctl, ports.ctl + CTL_PORTS)]
+    assert len(taken) == len(set(taken))
 
 
 def test_signals_that_are_held_come_in_the_end_and_only_once():
