@@ -7,23 +7,23 @@ show this state, not restart the daemon for it. Exit code 0 healthy, 1 not.
 from __future__ import annotations
 
 import os
-import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 from fedbus.bus.url import BrokerUrl
+from fedbus.errors import SettingsError
+from fedbus.runtime.process import run_process
 
 ESTABLISHED = "01"  # state in /proc/net/tcp
 
 
-def broker_port() -> int:
-    """The port of the broker, from the URL's file, the variable or the settings file; found without heavy imports."""
-    if file := os.environ.get("FEDBUS_BROKER_URL_FILE"):
-        return BrokerUrl.parse(Path(file).read_text()).port
-    if url := os.environ.get("FEDBUS_BROKER_URL"):
-        return BrokerUrl.parse(url).port
-    from fedbus.runtime.settings import DaemonSettings
-
-    return BrokerUrl.parse(DaemonSettings.load().url_for("this daemon")).port
+def url_of_container() -> str:
+    """The broker URL of the one daemon in a container. Raises SettingsError."""
+    file = os.environ.get("FEDBUS_BROKER_URL_FILE")
+    if url := Path(file).read_text() if file else os.environ.get("FEDBUS_BROKER_URL"):
+        return url
+    raise SettingsError("no broker URL: set FEDBUS_BROKER_URL or FEDBUS_BROKER_URL_FILE")
 
 
 def connections_to(port: int) -> int:
@@ -36,10 +36,10 @@ def connections_to(port: int) -> int:
     return found
 
 
-def main() -> None:
-    """Leave with the answer."""
-    sys.exit(0 if connections_to(broker_port()) else 1)
+def answer(broker_url: Callable[[], str]) -> NoReturn:
+    """Leave with the answer for the daemon whose broker URL that is; 2 with the reason when it has none."""
+    run_process(lambda: 0 if connections_to(BrokerUrl.parse(broker_url()).port) else 1)
 
 
 if __name__ == "__main__":
-    main()
+    answer(url_of_container)

@@ -81,11 +81,13 @@ def _columns(*, colors: bool) -> list[structlog.dev.Column]:
     """The head of a line and its words bare, all else as key=value."""
     bold, faint, red, yellow, reset = ("\x1b[1m", "\x1b[2m", "\x1b[31m", "\x1b[33m", "\x1b[0m") if colors else ("",) * 5
 
+    styles = {"debug": faint, "warning": yellow}
+
     def bare(style: str) -> structlog.dev.KeyValueColumnFormatter:
         return structlog.dev.KeyValueColumnFormatter(None, style, reset, str)
 
     def level(key: str, value: object) -> str:
-        return "" if value == "info" else f"{yellow if value == 'warning' else red}{value}{reset}"
+        return "" if value == "info" else f"{styles.get(str(value), red)}{value}{reset}"
 
     heads: dict[str, structlog.dev.ColumnFormatter] = {
         "timestamp": bare(faint),

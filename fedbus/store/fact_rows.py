@@ -46,8 +46,12 @@ def _flat(fact: Folded | Committed) -> dict[str, Any]:
 
 
 def _said(effort: Effort) -> dict[str, Any]:
-    """What was said of it."""
-    return {name: value for name, value in dataclasses.asdict(effort).items() if value}
+    """What was said of it, but for the metrics: no decision follows from them, and the manifest's row has them.
+
+    A restart reads all facts of a job, and how many metrics there are is the site's to say.
+    """
+    fields = ((field.name, getattr(effort, field.name)) for field in dataclasses.fields(effort))
+    return {name: value for name, value in fields if value and name != "metrics"}
 
 
 def _terms_of(name: str, terms: Iterable[Term]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ the next base differs, so optimizer state is made new in each `train`.
     a metric     everything that float() takes; a list or mapping of numbers becomes name/0, name/1 or name/key (at most
                  64 in all). What is no number or not finite is left out and noted in the site's log
     its name     leaves the site when its words stand in the task's own code or in the job's spec, or when the class
-                 declares it: metrics = ("mse",); see `cli.names`
+                 declares it: metrics = ("mse",); see `names`
     a wrong answer, such as a tuple from `train` or a dict from `evaluate`, is refused at once and not tried again: a
                  tuple has no names, and every training library orders it otherwise
 

@@ -1,5 +1,6 @@
-"""`python -m services.aggregator.healthcheck`, see `services.healthcheck`."""
+"""`python -m services.aggregator.healthcheck`, with the aggregator's settings; see `services.healthcheck`."""
 
-from services.healthcheck import main
+from fedbus.aggregator.settings import LOGIN, AggregatorSettings
+from services.healthcheck import answer
 
-main()
+answer(lambda: AggregatorSettings.load().url_for(LOGIN))

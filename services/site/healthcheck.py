@@ -1,5 +1,12 @@
-"""`python -m services.site.healthcheck`, see `services.healthcheck`."""
+"""`python -m services.site.healthcheck`, with the site's settings; see `services.healthcheck`."""
 
-from services.healthcheck import main
+from fedbus.site.settings import SiteSettings
+from services.healthcheck import answer
 
-main()
+
+def _url() -> str:
+    settings = SiteSettings.load()
+    return settings.url_for(settings.site_name)
+
+
+answer(_url)

@@ -46,7 +46,7 @@ TERMS = (Term(update_id=update(1), factor=-1 / 3), Term(update_id=update(2, "ucs
 FACTS: list[tuple[Fact, str]] = [
     (folded(1), "folded"),
     (
-        dataclasses.replace(folded(1), effort=Effort(num_examples=300, steps=7, metrics={"loss": 0.5}), also=TERMS),
+        dataclasses.replace(folded(1), effort=Effort(num_examples=300, steps=7, travel=1 / 7), also=TERMS),
         "folded",
     ),
     (Refused(update_id=update(2), reason='body: "Größe"'), "refused"),
@@ -69,6 +69,11 @@ def test_a_fact_comes_back_to_the_bit_through_json(fact: Fact, kind: str) -> Non
     found, body = to_row(fact)
     assert found == kind
     assert from_row(kind, json.loads(json.dumps(body)), seq=1) == fact
+
+
+def test_metrics_are_no_part_of_a_row_for_the_manifest_has_them() -> None:
+    fact = dataclasses.replace(folded(1), effort=Effort(num_examples=3, metrics={f"m{n}": 0.5 for n in range(64)}))
+    assert to_row(fact)[1]["effort"] == {"num_examples": 3}
 
 
 def test_rows_of_releases_that_knew_no_memory_read_as_they_were() -> None:

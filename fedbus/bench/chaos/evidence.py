@@ -64,7 +64,6 @@ def receipts_in(aggregators: Iterable[Logged], job: str) -> list[Receipt]:
     refused = [
         Receipt(job=job, update_id=line["update"], outcome=Outcome.REFUSED, reason=line["reason"])
         for line in lines(processes, job, events.UPDATE_REFUSED)
-        if "update" in line  # a refusal of initial params names none
     ]
     return [*folded, *refused]
 

@@ -320,7 +320,7 @@ class TrainingLoop:
             loaded = await self._load(trainer, loaded)
             if loaded is None:
                 continue
-            if self._score.wanted is not None:
+            if self._score.wanted is not None:  # perhaps asked for while the version was loaded
                 await self._evaluate(trainer, loaded.version)
             else:
                 await self._train(trainer, loaded)
