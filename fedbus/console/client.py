@@ -10,10 +10,9 @@ import json
 import math
 import secrets
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, aclosing, contextmanager, nullcontext, suppress
 from datetime import timedelta
-from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -27,11 +26,11 @@ from fedbus.console.fetch import (
     AskedInVainError,
     Fetched,
     Progress,
-    Wanted,
     fetch,
     no_progress,
 )
 from fedbus.console.settings import LOGIN, PublisherSettings
+from fedbus.core.protocol import requests as q
 from fedbus.core.protocol.messages import JOB_HEADER, Event, job_id
 from fedbus.core.spec.jobspec import JobSpec
 from fedbus.errors import ConnectionLostError, JobSpecError, NoAnswerError, Problem, ProtocolError, UnansweredError
@@ -106,26 +105,26 @@ class Client:
 
     async def abort(self, job: str, reason: str | None) -> None:
         """End a running job. Raises AskedInVainError when there is none of that id."""
-        await self._ask(t.abort_key(job), {"reason": reason} if reason else {}, type="abort")
+        await self._ask(q.Abort(job=job, reason=reason or ""))
 
     async def forget(self, job: str) -> int:
         """Delete a job that has ended; the bytes that its files had. Raises AskedInVainError when it has not ended."""
-        answer = await self._ask(t.abort_key(job), {"forget": True}, type="forget")
+        answer = await self._ask(q.Forget(job=job))
         return int(answer["forgotten"]["disk_bytes"])
 
     async def ended(self) -> list[dict[str, Any]]:
         """Jobs that can be forgotten, the one that ended first, first: job, state, ended_at, disk_bytes."""
-        answer = await self._ask(t.QUERY_KEY, {"what": "ended"}, type="query")
+        answer = await self._ask(q.EndedQuery())
         return list(answer["ended"])
 
     async def jobs(self) -> list[dict[str, Any]]:
         """All jobs, oldest first."""
-        answer = await self._ask(t.QUERY_KEY, {"what": "jobs"}, type="query")
+        answer = await self._ask(q.JobsQuery())
         return list(answer["jobs"])
 
     async def job(self, job: str) -> dict[str, Any]:
         """One job with its spec, sites and result. Raises AskedInVainError when there is none of that id."""
-        answer = await self._ask(t.QUERY_KEY, {"what": "job", "job": job}, type="query")
+        answer = await self._ask(q.JobQuery(job=job))
         return dict(answer["job"])
 
     async def get(self, job: str, version: str | int, to: Path, *, progress: Progress = no_progress) -> Fetched:
@@ -133,15 +132,10 @@ class Client:
 
         It is there whole or, when an error is raised, as it was before: AskedInVainError says which versions there are.
         """
-        wanted = Wanted(job=job, version=version)
-        return await fetch(partial(self._ask, t.QUERY_KEY, type="query"), self._ask_part, wanted, to, progress)
+        return await fetch(self._ask, self._ask_part, q.ParamsQuery(job=job, version=version), to, progress)
 
-    async def _ask_part(self, body: Mapping[str, Any], allowed: timedelta) -> Envelope:
-        data = json.dumps(body).encode()
-        with _question():
-            answer = await request(
-                self._session, t.JOBS, t.QUERY_KEY, data, timeout=self._timeout + allowed, type="query"
-            )
+    async def _ask_part(self, query: q.PartQuery, allowed: timedelta) -> Envelope:
+        answer = await self._answer(query, self._timeout + allowed)
         if answer.content_type == "application/json":
             _content(answer, type="query")
         return answer
@@ -151,15 +145,15 @@ class Client:
         lines: list[dict[str, Any]] = []
         more = True
         while more:
-            question = {"what": "history", "job": job} | ({"after": lines[-1]["version"]} if lines else {})
-            answer = await self._ask(t.QUERY_KEY, question, type="query")
+            after = lines[-1]["version"] if lines else q.BEFORE_ALL
+            answer = await self._ask(q.HistoryQuery(job=job, after=after))
             lines += answer["history"]
             more = bool(answer["more"] and answer["history"])
         return lines
 
     async def sites(self) -> list[dict[str, Any]]:
         """All sites that have joined since the aggregator started."""
-        answer = await self._ask(t.QUERY_KEY, {"what": "sites"}, type="query")
+        answer = await self._ask(q.SitesQuery())
         return list(answer["sites"])
 
     async def events(self, job: str, *, submitted_at: float) -> AsyncIterator[Event]:
@@ -183,11 +177,25 @@ class Client:
                 if event is not None and event.job == job:
                     yield event
 
-    async def _ask(self, key: str, body: Mapping[str, Any], *, type: str) -> dict[str, Any]:
-        data = json.dumps(body).encode()
-        with _question() if type == "query" else nullcontext():
-            answer = await request(self._session, t.JOBS, key, data, timeout=self._timeout, type=type)
-        return _content(answer, type=type)
+    async def _ask(self, asked: q.Request) -> dict[str, Any]:
+        return _content(await self._answer(asked, self._timeout), type="request")
+
+    async def _answer(self, asked: q.Request, timeout: timedelta) -> Envelope:
+        key, type = address(asked)
+        data = json.dumps(q.body_of(asked)).encode()
+        with _question() if isinstance(asked, q.Query) else nullcontext():
+            return await request(self._session, t.JOBS, key, data, timeout=timeout, type=type)
+
+
+def address(request: q.Request) -> tuple[str, str]:
+    """The routing key of a request, and the `type` of its message."""
+    match request:
+        case q.Abort(job=job):
+            return t.abort_key(job), "abort"
+        case q.Forget(job=job):
+            return t.abort_key(job), "forget"
+        case _:
+            return t.QUERY_KEY, "query"
 
 
 @contextmanager

@@ -13,21 +13,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from fedbus.aggregator.desk.requests import rejected
 from fedbus.core.protocol import wire
 from fedbus.core.protocol.messages import UpdateId
-from fedbus.errors import Problem
 from fedbus.store.ledger import JobRow, Ledger
 
-BEFORE_ALL = -1
 MOST_VERSIONS = 500
 MOST_BYTES = 1 << 20
 
 
-def answer(ledger: Ledger, row: JobRow, after: object) -> dict[str, Any]:
+def answer(ledger: Ledger, row: JobRow, after: int) -> dict[str, Any]:
     """The lines of versions after `after`, as many as fit, and whether there are more."""
-    if type(after) is not int or not BEFORE_ALL <= after < 2**62:
-        return rejected(Problem(path="after", message="expected the number of a version"))
     commits = ledger.commits(row.job, after=after, most=MOST_VERSIONS)
     lines = [] if row.started_at is None or after >= 0 else [_line(row, 0, row.started_at, ())]
     lines += [_line(row, found.version, at, found.update_ids) for found, at in commits]

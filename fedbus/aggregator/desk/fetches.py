@@ -11,7 +11,7 @@ import asyncio
 import hashlib
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from fedbus.bus.envelope import Envelope
 from fedbus.bus.publisher import Publisher
 from fedbus.bus.rpc import reply
 from fedbus.core.protocol import wire
-from fedbus.core.protocol.limits import MOST_INT
+from fedbus.core.protocol.requests import PartQuery
 from fedbus.errors import Problem, StoreError
 from fedbus.store.ledger import JobRow
 
@@ -73,7 +73,7 @@ class Fetches:
         self._fetches: dict[str, Fetch] = {}
         self._room = asyncio.Semaphore(MOST_AT_ONCE)
 
-    async def begin(self, row: JobRow, wanted: object, login: str) -> dict[str, Any]:
+    async def begin(self, row: JobRow, wanted: str | int, login: str) -> dict[str, Any]:
         """Open a version; the answer says which it is, its size and how to ask for its parts."""
         await self.drop_idle()
         if len(self._fetches) >= MOST_FETCHES:
@@ -88,13 +88,13 @@ class Fetches:
         size = params.size_bytes
         return {"params": {"of": name, "version": version, "size_bytes": size, "part_bytes": PART_BYTES}}
 
-    def take(self, body: Mapping[str, Any], login: str) -> Part | dict[str, Any]:
+    def take(self, query: PartQuery, login: str) -> Part | dict[str, Any]:
         """The part that is asked for, to be given to `send`; a rejection when it cannot be had."""
-        fetch, offset = self._fetches.get(str(body.get("of"))), body.get("offset")
+        fetch, offset = self._fetches.get(query.of), query.offset
         if fetch is None or fetch.login != login:
             message = f"no such fetch: it was idle for {IDLE_S:.0f} s, or the aggregator was started anew; fetch again"
             return requests.rejected(Problem(path="of", message=message))
-        if type(offset) is not int or not 0 <= offset < min(fetch.params.size_bytes, MOST_INT):
+        if not 0 <= offset < fetch.params.size_bytes:
             message = f"offset: expected a byte of the file, 0 to {fetch.params.size_bytes - 1}"
             return requests.rejected(Problem(path="offset", message=message))
         if fetch.asked >= MOST_ASKED:

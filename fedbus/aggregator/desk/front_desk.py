@@ -11,7 +11,7 @@ import asyncio
 import dataclasses
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import structlog
@@ -31,6 +31,7 @@ from fedbus.bus.envelope import Envelope
 from fedbus.bus.publisher import Publisher
 from fedbus.bus.rpc import reply
 from fedbus.core.protocol import events, wire
+from fedbus.core.protocol import requests as q
 from fedbus.core.protocol.limits import MOST_NAME, plain
 from fedbus.core.protocol.messages import JobState
 from fedbus.core.spec.text import MAX_TEXT_BYTES
@@ -43,7 +44,6 @@ REQUESTS_PREFETCH = 8
 ASK_RATE, ASK_BURST = 500.0, 2000.0
 SUBMIT_COST = 20.0
 COST_OF_A_JOB = 0.02
-OF_A_JOB = ("job", "params", "history")
 
 log = structlog.get_logger()
 
@@ -106,12 +106,10 @@ class FrontDesk:
         match envelope.routing_key.split("."):
             case ["submit", _]:
                 return await self._submit(delivery)
-            case ["abort", job] if requests.body_of(envelope).get("forget") is True:
-                return {"forgotten": {"job": job, "disk_bytes": await self._forgetting.forget(job)}}
             case ["abort", job]:
-                return self._abort(job, requests.body_of(envelope).get("reason"), envelope.user_id or "")
+                return await self._end(q.abort_of(job, requests.body_of(envelope)), envelope.user_id or "")
             case ["query"]:
-                return await self._query(requests.body_of(envelope), envelope.user_id or "")
+                return await self._query(requests.query_of(envelope), envelope.user_id or "")
             case _:
                 message = f"expected submit.<user>, abort.<job> or query, got {envelope.routing_key!r}"
                 return requests.rejected(Problem(path="routing key", message=message))
@@ -164,45 +162,52 @@ class FrontDesk:
         notes = list((await unknown_sites(spec.sites or (), self._tools)).values())
         return {"accepted": {"job": job} | ({"notes": notes} if notes else {})}
 
-    def _abort(self, job: str, reason: object, user: str) -> dict[str, Any]:
+    async def _end(self, request: q.Abort | q.Forget, login: str) -> dict[str, Any]:
+        job = request.job
+        if isinstance(request, q.Forget):
+            return {"forgotten": {"job": job, "disk_bytes": await self._forgetting.forget(job)}}
         runner = self._runners.get(job)
         if runner is None:
             running = ", ".join(sorted(self._runners)) or "none"
             message = f"no running job {job!r}; running jobs: {running}"
             return requests.rejected(Problem(path="job", message=message))
-        runner.abort(f"aborted by {user}" + (f": {plain(str(reason))}" if reason else ""))
+        runner.abort(f"aborted by {login}" + (f": {request.reason}" if request.reason else ""))
         return {"aborted": {"job": job}}
 
-    async def _query(self, body: Any, login: str) -> dict[str, Any] | Part:
-        what, wanted = body.get("what", "jobs"), body.get("job")
-        if what == "part":
-            return self._fetches.take(body, login)
-        if what == "sites":
-            return {"sites": [views.site_line(view) for view in self._tools.membership.views()]}
-        if what == "ended":
-            return {"ended": [dataclasses.asdict(one) for one in await self._forgetting.ended()]}
-        read = self._tools.compute  # beside the writes, which must not wait for who looks on
-        rows = await read(self._tools.ledger.jobs)
-        self._listed = len(rows)
-        if what == "jobs":
-            return {"jobs": [self._line(row) for row in rows]}
-        row = next((r for r in rows if r.job == wanted), None)
-        of_a_job = what in OF_A_JOB
-        if not of_a_job or row is None:
-            known = ", ".join(r.job for r in rows[-5:]) or "none"
-            said = plain(repr(wanted if of_a_job else what), MOST_NAME)
-            message = f"no job {said}; newest jobs: {known}" if of_a_job else f"no query {said}"
-            return requests.rejected(Problem(path=plain(str(what), MOST_NAME), message=message))
-        return await self._of_job(what, row, body, login)
+    async def _query(self, query: q.Query, login: str) -> dict[str, Any] | Part:
+        match query:
+            case q.PartQuery():
+                return self._fetches.take(query, login)
+            case q.SitesQuery():
+                return {"sites": [views.site_line(view) for view in self._tools.membership.views()]}
+            case q.EndedQuery():
+                return {"ended": [dataclasses.asdict(one) for one in await self._forgetting.ended()]}
+            case q.JobsQuery():
+                return {"jobs": [self._line(row) for row in await self._rows()]}
+            case q.JobQuery() | q.ParamsQuery() | q.HistoryQuery():
+                return await self._of_job(query, await self._rows(), login)
 
-    async def _of_job(self, what: str, row: JobRow, body: Any, login: str) -> dict[str, Any]:
+    async def _rows(self) -> list[JobRow]:
+        # beside the writes, which must not wait for who looks on
+        rows = await self._tools.compute(self._tools.ledger.jobs)
+        self._listed = len(rows)
+        return rows
+
+    async def _of_job(self, query: q.QueryOfJob, rows: Sequence[JobRow], login: str) -> dict[str, Any]:
+        row = next((r for r in rows if r.job == query.job), None)
+        if row is None:
+            known = ", ".join(r.job for r in rows[-5:]) or "none"
+            message = f"no job {plain(repr(query.job), MOST_NAME)}; newest jobs: {known}"
+            return requests.rejected(Problem(path="job", message=message))
         ledger, read = self._tools.ledger, self._tools.compute
-        if what == "params":
-            return await self._fetches.begin(row, body.get("version", "last"), login)
-        if what == "history":
-            return await read(curve.answer, ledger, row, body.get("after", curve.BEFORE_ALL))
-        went_wrong = await read(views.went_wrong, ledger, row.job)
-        return {"job": views.job_detail(row, self._runners.get(row.job), self._tools.membership, went_wrong)}
+        match query:
+            case q.ParamsQuery(version=version):
+                return await self._fetches.begin(row, version, login)
+            case q.HistoryQuery(after=after):
+                return await read(curve.answer, ledger, row, after)
+            case q.JobQuery():
+                went_wrong = await read(views.went_wrong, ledger, row.job)
+                return {"job": views.job_detail(row, self._runners.get(row.job), self._tools.membership, went_wrong)}
 
     def _line(self, row: JobRow) -> dict[str, Any]:
         """One job of the list; one that cannot be shown must not hide the others."""

@@ -1,19 +1,17 @@
 """What submitters ask: a job spec, an abort, a query; each is answered in JSON when it names a `reply_to`.
 
-    key on fedbus.jobs   body                               answer
-    submit.<user>        a job spec                         {"accepted": {"job": ..., "notes": [...]}}; see below
-    abort.<job>          {"reason": "..."} or empty         {"aborted": {"job": ...}}
-    abort.<job>          {"forget": true}                   {"forgotten": {"job": ..., "disk_bytes": ...}}
-    query                {"what": "ended"}                  {"ended": [{"job", "state", "ended_at", "disk_bytes"}]}
-    query                {"what": "jobs" | "sites"}         {"jobs": [...]} or {"sites": [...]}
-    query                {"what": "job", "job": "..."}      {"job": {...}}
-    query                {"what": "params", "job": "...",   {"params": {"of", "version", "size_bytes", "part_bytes"}}
-                          "version": "last" | "best" | N}
-    query                {"what": "history", "job": "...",  {"history": [...], "more": true | false}: versions after N
-                          "after": N}
-    query                {"what": "part", "of": "...",      bytes from there on, their blake2b as header `digest`
-                          "offset": n}
-    any of these         what cannot be met                 {"rejected": {"errors": [{"path", "message"}]}}
+    request        answer; what is asked how stands in `core.protocol.requests`
+    a job spec     {"accepted": {"job": ..., "notes": [...]}}; its key is submit.<user>, see below
+    Abort          {"aborted": {"job": ...}}
+    Forget         {"forgotten": {"job": ..., "disk_bytes": ...}}
+    EndedQuery     {"ended": [{"job", "state", "ended_at", "disk_bytes"}]}
+    JobsQuery      {"jobs": [...]}
+    SitesQuery     {"sites": [...]}
+    JobQuery       {"job": {...}}
+    ParamsQuery    {"params": {"of", "version", "size_bytes", "part_bytes"}}
+    HistoryQuery   {"history": [...], "more": true | false}
+    PartQuery      bytes from there on, their blake2b as header `digest`
+    any of these   {"rejected": {"errors": [{"path", "message"}]}} when it cannot be met
 
 `notes`, which may be absent, are sentences about what the job will wait for, such as a site that nobody enrolled.
 
@@ -33,6 +31,7 @@ from typing import Any
 
 from fedbus.bus.envelope import Envelope
 from fedbus.core.protocol import messages, wire
+from fedbus.core.protocol import requests as q
 from fedbus.core.protocol.limits import plain
 from fedbus.core.spec.jobspec import JobSpec
 from fedbus.core.spec.text import MAX_TEXT_BYTES, load_json
@@ -75,12 +74,17 @@ def job_id(spec: JobSpec, message_id: str) -> str:
     return messages.job_id(spec.name, hashlib.blake2b(message_id.encode(), digest_size=4).hexdigest())
 
 
+def query_of(envelope: Envelope) -> q.Query:
+    """What a query asks. Raises JobSpecError with what is wrong in it."""
+    return q.query_of(body_of(envelope))
+
+
 def is_part(envelope: Envelope) -> bool:
     """Whether a query asks for a part of params: many are asked for, and each costs little."""
     if len(envelope.body) > MOST_PART_REQUEST:
         return False
     try:
-        return body_of(envelope).get("what") == "part"
+        return isinstance(query_of(envelope), q.PartQuery)
     except JobSpecError:
         return False
 

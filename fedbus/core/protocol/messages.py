@@ -10,7 +10,7 @@ What lives here: the vocabulary of the protocol. What may not: bytes (see `wire`
                                          ResendRequest, ScoreRequest, JobEnded, JobForgotten
     aggregator         fedbus.models     chunks of a version, then VersionManifest
     aggregator         fedbus.events     Event
-    submitter          fedbus.jobs       job spec, Abort, Query (plain JSON, any AMQP client)
+    submitter          fedbus.jobs       a job spec, or what stands in `requests`, as plain JSON (any AMQP client)
 
 An update is its chunks plus one manifest, sent last: the manifest commits the transfer. The same holds for a version.
 """
