@@ -13,9 +13,10 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from fedbus.bus.envelope import Envelope
+from fedbus.core.protocol.answers import ParamsOffer
 from fedbus.core.protocol.requests import ParamsQuery, PartQuery
 from fedbus.errors import FedbusError, SettingsError
 from fedbus.store.files import replace_durably
@@ -26,7 +27,7 @@ SLOWEST_BYTES_PER_S = 64 * 1024
 
 Progress = Callable[[int, int], None]
 """Is told how many bytes have come, and of how many."""
-Ask = Callable[[ParamsQuery], Awaitable[dict[str, Any]]]
+Ask = Callable[[ParamsQuery], Awaitable[ParamsOffer]]
 AskPart = Callable[[PartQuery, timedelta], Awaitable[Envelope]]
 
 
@@ -58,12 +59,12 @@ async def fetch(
 ) -> Fetched:
     """See `Client.get`; `ask_part` is given the time that the parts under way may take on a slow line."""
     check_place(to, wanted.job)
-    told = (await ask(wanted))["params"]
-    size, part_bytes = int(told["size_bytes"]), int(told["part_bytes"])
+    offer = await ask(wanted)
+    size, part_bytes = offer.size_bytes, offer.part_bytes
     allowed = timedelta(seconds=WINDOW * part_bytes / SLOWEST_BYTES_PER_S)
 
     async def part(offset: int) -> bytes:
-        answer = await ask_part(PartQuery(of=told["of"], offset=offset), allowed)
+        answer = await ask_part(PartQuery(of=offer.of, offset=offset), allowed)
         return _whole(answer, min(part_bytes, size - offset), offset)
 
     with replace_durably(to) as beside:
@@ -71,7 +72,7 @@ async def fetch(
             await _write_parts(file, part, range(0, size, part_bytes), lambda have: progress(have, size))
         with TensorFile.open(beside):
             pass  # its header says where it ends, too
-    return Fetched(version=int(told["version"]), size_bytes=size)
+    return Fetched(version=offer.version, size_bytes=size)
 
 
 async def _write_parts(

@@ -1,19 +1,17 @@
 """What submitters ask: a job spec, an abort, a query; each is answered in JSON when it names a `reply_to`.
 
-    request        answer; what is asked how stands in `core.protocol.requests`
-    a job spec     {"accepted": {"job": ..., "notes": [...]}}; its key is submit.<user>, see below
-    Abort          {"aborted": {"job": ...}}
-    Forget         {"forgotten": {"job": ..., "disk_bytes": ...}}
-    EndedQuery     {"ended": [{"job", "state", "ended_at", "disk_bytes"}]}
-    JobsQuery      {"jobs": [...]}
-    SitesQuery     {"sites": [...]}
-    JobQuery       {"job": {...}}
-    ParamsQuery    {"params": {"of", "version", "size_bytes", "part_bytes"}}
-    HistoryQuery   {"history": [...], "more": true | false}
-    PartQuery      bytes from there on, their blake2b as header `digest`
-    any of these   {"rejected": {"errors": [{"path", "message"}]}} when it cannot be met
+    request                       answer
+    a job spec (submit.<user>)    Accepted
+    Abort, Forget                 Aborted, Forgotten
+    JobsQuery, SitesQuery         Jobs, Sites
+    EndedQuery                    Ended
+    JobQuery                      JobDetail
+    HistoryQuery                  History
+    ParamsQuery                   ParamsOffer
+    PartQuery                     bytes from there on, their blake2b as header `digest`
+    any of these                  Rejected, when it cannot be met
 
-`notes`, which may be absent, are sentences about what the job will wait for, such as a site that nobody enrolled.
+How they look as JSON stands in `core.protocol.requests` and `core.protocol.answers`.
 
 Any AMQP client can send these: no header and no type of fedbus is needed, only JSON and `user_id` (which the broker
 checks; most clients set it when asked).
@@ -38,11 +36,6 @@ from fedbus.core.spec.text import MAX_TEXT_BYTES, load_json
 from fedbus.errors import JobSpecError, Problem
 
 MOST_PART_REQUEST = 200
-
-
-def rejected(*problems: Problem) -> dict[str, Any]:
-    """The answer to a request that cannot be met."""
-    return {"rejected": {"errors": [{"path": p.path, "message": p.message} for p in problems]}}
 
 
 def body_of(envelope: Envelope) -> Mapping[str, Any]:

@@ -13,7 +13,6 @@ from datetime import timedelta
 
 from fedbus.aggregator.incoming.complete import Complete, Item, Unwanted
 from fedbus.aggregator.incoming.entrance import Entrance
-from fedbus.aggregator.incoming.uploads import Receiving
 from fedbus.aggregator.job.folding import Folding
 from fedbus.aggregator.job.initial_params import InitialParams
 from fedbus.aggregator.job.pacing import Pacing
@@ -29,6 +28,7 @@ from fedbus.core.job.life import Job
 from fedbus.core.job.status_text import span
 from fedbus.core.protocol import events
 from fedbus.core.protocol import messages as m
+from fedbus.core.protocol.answers import Receiving
 from fedbus.core.protocol.layout import Layout
 from fedbus.core.rules.aggregation import Aggregation
 from fedbus.core.rules.facts import Refused
