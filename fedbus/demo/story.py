@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fedbus.core.protocol import events
+from fedbus.core.protocol.activities import Activity
 from fedbus.core.protocol.answers import JobDetail
 from fedbus.core.protocol.messages import Event, UpdateId
 from fedbus.demo.job import Cohort
@@ -93,7 +94,7 @@ class Story:
         for name, found in detail.sites.items():
             if name in self.sites and self.sites[name].state == "here" and found.activity:
                 version = found.version
-                on_version = found.activity == "training" and version is not None and version >= 0
+                on_version = found.activity == Activity.TRAINING and version is not None and version >= 0
                 self.sites[name].does = f"training on version {version}" if on_version else printable(found.activity)
 
     def take(self, event: Event) -> None:

@@ -10,6 +10,7 @@ from fedbus.aggregator.job.result import result_of, site_numbers
 from fedbus.core.job.life import Job
 from fedbus.core.job.membership import Membership
 from fedbus.core.protocol import messages as m
+from fedbus.core.protocol.activities import Activity
 from fedbus.core.protocol.answers import as_json, to_json
 from fedbus.core.protocol.effort import Effort
 from fedbus.core.rules.aggregation import Aggregation
@@ -75,7 +76,7 @@ def test_a_site_is_shown_with_what_it_does_and_how_long_ago_it_was_heard() -> No
     membership.joined(
         m.Join(site="mercy", session="s", tasks=("digits",), fedbus_version="0.1.0", device="cuda"), now=now - 20
     )
-    activity = m.JobActivity(job="heart-1", activity="training", version=3, step=4, steps=40, device="cuda:1")
+    activity = m.JobActivity(job="heart-1", activity=Activity.TRAINING, version=3, step=4, steps=40, device="cuda:1")
     membership.status(m.SiteStatus(site="mercy", session="s", lease_s=30.0, jobs=(activity,)), now=now - 5)
     (view,) = membership.views()
     line = views.site_line(view)

@@ -20,6 +20,7 @@ from fedbus.aggregator.tools import Tools
 from fedbus.core.job.membership import Membership
 from fedbus.core.protocol import events
 from fedbus.core.protocol import messages as m
+from fedbus.core.protocol.activities import Activity
 from fedbus.core.protocol.answers import BrokenScore
 from fedbus.core.protocol.effort import Effort
 from fedbus.core.protocol.frames import Code
@@ -912,18 +913,18 @@ async def test_a_job_whose_sites_have_no_place_for_it_yet_waits_beyond_its_wall_
     await house.runner.open()
     await house.accepts("mercy", layout="")
 
-    def says(activity: str) -> None:
+    def says(activity: Activity) -> None:
         doing = m.JobActivity(job="heart", activity=activity, version=-1)
         house.membership.status(
             m.SiteStatus(site="mercy", session="s", lease_s=60.0, jobs=(doing,)), now=time.monotonic()
         )
 
-    says("queued")
+    says(Activity.QUEUED)
     long_after = time.monotonic() + 0.8
     await house.runs(lambda: time.monotonic() > long_after)
     assert house.row.state == "waiting for sites"
     # when it has a place, and yet nothing comes of it
-    says("loading data")
+    says(Activity.LOADING_DATA)
     await house.runs(has_state(house, m.JobState.FAILED))
     assert house.row.reason.startswith("not started within its wall time of 0.1 s: ")
 

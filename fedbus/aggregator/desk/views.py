@@ -155,11 +155,11 @@ def site_line(view: SiteView) -> a.SiteLine:
 
 def _doing(activity: JobActivity) -> a.Doing:
     return a.Doing(
-        activity=activity.activity,
+        activity=activity.phrase,
         version=activity.version,
         step=activity.step,
         steps=activity.steps,
-        detail=activity.detail,
+        detail=activity.note,
         device=activity.device,
     )
 
@@ -169,7 +169,7 @@ def _site_in_job(site: str, runner: JobRunner, membership: Membership, numbers: 
     activity = view.activities.get(runner.job) if view else None
     return a.SiteInJob(
         state=str(view.state) if view else "unknown",
-        activity=activity.activity if activity else "",
+        activity=activity.phrase if activity else "",
         version=activity.version if activity else None,
         **numbers,
     )
