@@ -308,7 +308,7 @@ class JobRunner:
             return None
 
     async def _take(self, manifest: m.UpdateManifest) -> None:
-        if manifest.kind == "initial":
+        if manifest.kind is m.UpdateKind.INITIAL:
             agreed = self._layouts.agreement(self.active(), now=time.monotonic())
             if not await self._initial.take(manifest, agreed, too_late=self._folding is not None):
                 self.sites_changed()
