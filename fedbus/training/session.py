@@ -48,6 +48,8 @@ from fedbus.training.sayable import trouble_of
 from fedbus.training.task import Site, Task
 
 Progressed = Callable[[int, int, float | None], None]
+TRAINS_NOTHING = {"steps": 1, "batch_size": 1, "learning_rate": 1.0}
+"""The budget of a job that is never asked to train."""
 log = logging.getLogger(__name__)
 
 
@@ -58,7 +60,7 @@ class Session:
         """Load the task and the site's data; TaskError or DataError say why that fails."""
         torch.set_num_threads(opening.threads)
         self._device = pick_device(opening.device)
-        self._local = LocalSpec.model_validate(dict(opening.local))
+        self._local = LocalSpec.model_validate(dict(opening.local or TRAINS_NOTHING))
         self._pace = Pace(slowdown=opening.slowdown, step_delay_s=opening.step_delay_s)
         self._code = Code(opening.up)
         self._ratio = opening.ratio

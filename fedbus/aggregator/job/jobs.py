@@ -38,7 +38,8 @@ from fedbus.bus.publisher import Publisher
 from fedbus.core.protocol import events
 from fedbus.core.protocol import messages as m
 from fedbus.core.protocol.layout import Layout
-from fedbus.core.spec.jobspec import MOST_CHUNK_BYTES, JobSpec
+from fedbus.core.spec.head import MOST_CHUNK_BYTES
+from fedbus.core.spec.jobspec import JobSpec
 from fedbus.errors import BusError, FedbusError, StoreError
 from fedbus.store.files import make_folder
 from fedbus.store.ledger import JobRow
