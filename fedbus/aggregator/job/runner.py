@@ -25,8 +25,8 @@ from fedbus.aggregator.model.keeper import ModelKeeper
 from fedbus.aggregator.model.log import ModelLogWriter
 from fedbus.aggregator.tools import Tools
 from fedbus.core.job.agreement import Agreement, Layouts
-from fedbus.core.job.life import Job
 from fedbus.core.job.status_text import span
+from fedbus.core.job.training import TrainingJob
 from fedbus.core.protocol import events
 from fedbus.core.protocol import messages as m
 from fedbus.core.protocol.layout import Layout
@@ -70,7 +70,7 @@ class JobRunner:
         self.row = row
         self.job = row.job
         self.spec = JobSpec.parse(row.spec)
-        self.life = Job(self.spec)
+        self.life = TrainingJob(self.spec)
         self.life.offered(now=time.monotonic())  # a site that joins while the job is being opened may answer at once
         self.aggregation = Aggregation(self.spec, now=time.monotonic())
         self.complete = Complete()

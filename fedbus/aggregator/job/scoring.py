@@ -15,8 +15,8 @@ from fedbus.aggregator.job.best import BestVersions
 from fedbus.aggregator.job.result import best_of, broken_at, result_of, why_failed
 from fedbus.aggregator.model.keeper import ModelKeeper
 from fedbus.aggregator.tools import Tools
-from fedbus.core.job.life import Job, ranking_of
 from fedbus.core.job.scores import mean_of
+from fedbus.core.job.training import TrainingJob, ranking_of
 from fedbus.core.protocol import events
 from fedbus.core.protocol import messages as m
 from fedbus.core.rules.aggregation import Aggregation
@@ -38,7 +38,9 @@ class Outcome:
 class Scoring:
     """Of one job."""
 
-    def __init__(self, job: str, *, life: Job, aggregation: Aggregation, keeper: ModelKeeper, tools: Tools) -> None:
+    def __init__(
+        self, job: str, *, life: TrainingJob, aggregation: Aggregation, keeper: ModelKeeper, tools: Tools
+    ) -> None:
         self._job = job
         self._life = life
         self._aggregation = aggregation
@@ -158,7 +160,7 @@ class Scoring:
         await self._tools.announcer.event(kind, self._job, text, site=site, **facts)
 
 
-def not_finite_text(life: Job) -> str:
+def not_finite_text(life: TrainingJob) -> str:
     """Say which versions are not finite where, as far as the newest scores say; empty when all are."""
     found = (
         f"version {score.version} scores NaN or infinity at {site} ({', '.join(score.not_finite[:MOST_TOLD])})"
