@@ -6,9 +6,7 @@ import dataclasses
 import time
 from typing import Any
 
-from fedbus.aggregator.job.result import site_numbers
 from fedbus.aggregator.job.runner import JobRunner
-from fedbus.aggregator.job.scoring import not_finite_text
 from fedbus.core.job.membership import Membership, SiteView
 from fedbus.core.job.status_text import in_words, waiting_sentence
 from fedbus.core.protocol.messages import JobActivity, JobState
@@ -26,9 +24,9 @@ def job_line(row: JobRow, runner: JobRunner | None, membership: Membership) -> d
         "task": row.spec.get("task"),
         "state": str(_state(runner)) if runner else row.state,
         "version": runner.version if runner else result.get("version"),
-        "updates": runner.aggregation.updates if runner else result.get("updates"),
+        "updates": runner.work.updates if runner else result.get("updates"),
         "says": says(runner, membership) if runner else row.reason,
-        "rule": runner.aggregation.chosen if runner else result.get("rule"),
+        "rule": runner.work.rule if runner else result.get("rule"),
         "submitted_by": row.submitted_by,
         "submitted_at": row.submitted_at,
         "started_at": row.started_at,
@@ -53,12 +51,8 @@ def job_detail(
     detail = job_line(row, runner, membership) | {"spec": dict(row.spec), "result": row.result} | went_wrong
     if runner is None:
         return detail | {"sites": (row.result or {}).get("sites", {})}
-    numbers = site_numbers(runner.aggregation, runner.life.participants)
-    detail["means"] = runner.life.means()
-    detail["not_finite"] = {
-        site: {"version": score.version, "metrics": list(score.not_finite)}
-        for site, score in runner.life.not_finite.items()
-    }
+    numbers = runner.work.site_numbers()
+    detail |= runner.work.details()
     detail["sites"] = {site: _site_in_job(site, runner, membership, numbers[site]) for site in numbers}
     detail["declined"] = dict(runner.life.declined_sites)
     detail["receiving"] = [dataclasses.asdict(upload) for upload in runner.receiving()]
@@ -76,15 +70,14 @@ def says(runner: JobRunner, membership: Membership) -> str:
         case JobState.WAITING:
             what = runner.nobody_left or runner.waits_to_start_for()
         case JobState.RUNNING:
-            what = runner.nobody_left or runner.aggregation.waiting_for() + _given_up(runner)
+            what = runner.nobody_left or runner.work.waiting_for() + _given_up(runner)
         case JobState.FINISHING:
-            missing = ", ".join(site for _, site in runner.life.missing_scores()) or "nobody"
-            what = f"{runner.life.reason}; waiting for scores of {missing}"
+            what = runner.work.waiting_for()
         case _:
             return runner.life.reason
     away = _not_back(runner)
     not_back = f"not back since the aggregator started: {', '.join(away)}" if away else ""
-    what = "; ".join(filter(None, (runner.waits_in_vain, what, not_finite_text(runner.life), not_back)))
+    what = "; ".join(filter(None, (runner.waits_in_vain, what, runner.work.remarks(), not_back)))
     views = [v for v in membership.views() if v.name in runner.life.accepted_sites]
     return waiting_sentence(what, views, job=runner.job, now=now)
 

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
 
 from fedbus.aggregator.job.best import BestVersions
 from fedbus.aggregator.job.result import best_of, broken_at, result_of, why_failed
+from fedbus.aggregator.job.work import Outcome
 from fedbus.aggregator.model.keeper import ModelKeeper
 from fedbus.aggregator.tools import Tools
 from fedbus.core.job.scores import mean_of
@@ -24,15 +23,6 @@ from fedbus.core.rules.aggregation import Aggregation
 MOST_TOLD = 8
 """So many metrics of a score stand in its sentence."""
 MOST_REASON = 200
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
-    """How a job has ended: its result, why it has failed (empty: it has not), and what to add to its reason."""
-
-    result: Mapping[str, object]
-    failed: str
-    note: str
 
 
 class Scoring:
@@ -48,6 +38,8 @@ class Scoring:
         self._tools = tools
         self._best = BestVersions(keeper.best_folder, better=ranking_of(life.spec)[1])
         self._told: dict[str, str] = {}
+        self._asked: int | None = None
+        self._wait_until = 0.0
 
     async def take(self, score: m.ScoreAnswer) -> None:
         """A site scored a version, or could not; one that does not exist would pass for the newest and is ignored."""
@@ -74,6 +66,21 @@ class Scoring:
     async def restore(self) -> None:
         """After a restart: patience goes on where it was."""
         self._life.took_trend(await self._tools.store(self._tools.ledger.trend, self._job))
+
+    async def remind(self, site: str) -> None:
+        """A site was started anew since it was asked: it is asked again for the scores that it owes."""
+        for version, owing in self._life.missing_scores():
+            if owing == site:
+                await self._tools.announcer.tell(site, m.ScoreRequest(job=self._job, version=version))
+
+    async def last_scores_are_in(self) -> bool:
+        """Ask every site for its score of the last version, which is no more changed; True when none is waited for."""
+        version = self._aggregation.version
+        if self._asked is None:
+            self._asked, self._wait_until = version, time.monotonic() + self._tools.score_timeout_s
+            for site in sorted(self._life.active):
+                await self._tools.announcer.tell(site, m.ScoreRequest(job=self._job, version=version))
+        return not self._life.missing_scores() or time.monotonic() >= self._wait_until
 
     @property
     def _mean(self) -> float | None:
