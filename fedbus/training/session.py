@@ -6,9 +6,9 @@ What lives here: what each command does, as plain calls that return the reply. W
     base    = params of the loaded version, from the replica; the model is set to it before every train and evaluate
     update  = what `update` makes of the params after training and the base, in a file of frames
 
-Model copies held: the model, the replica, and during the end of a training the delta, with error feedback the residual
-too; beside them samples of the last base and delta (see `tensors.secant`). On CUDA all of them are there: codes are
-made and undone on the device, only they pass to the host.
+Model copies held: the model, the replica, a vector for the delta, and with error feedback at the end of a training the
+residual; beside them samples of the last base and delta (see `tensors.secant`). On CUDA all of them are there: codes
+are made and undone on the device, only they pass to the host.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from fedbus.core.protocol.effort import Effort
 from fedbus.core.protocol.frames import Code
@@ -67,7 +66,7 @@ class Session:
             device=self._device,
         )
         # only CUDA is known to decode to the bits that the digest asks for
-        self._flat_device = self._device if self._device.type == "cuda" else torch.device("cpu")
+        flat_device = self._device if self._device.type == "cuda" else torch.device("cpu")
         seed_everything(opening.seed)
         self._task: Task = load_task(opening.task)(site)
         self._names = MetricNames(type(self._task), opening.words)
@@ -75,7 +74,9 @@ class Session:
         self._model = self._fresh_model()
         self.layout = layout_of(self._model, keep=opening.keep)
         self._kept = KeptTensors(Path(opening.kept), staying(self._model, keep=opening.keep)) if opening.keep else None
-        self._replica = Replica(self.layout, device=self._flat_device)
+        self._replica = Replica(self.layout, device=flat_device)
+        # kept, for a new one costs more than the subtraction: the system gives its pages one by one
+        self._vector = torch.empty(self.layout.numel, device=flat_device)
         self._updates = UpdateMaker(self.layout, Code(opening.up), chunk_bytes=opening.chunk_bytes, ratio=opening.ratio)
         self._version: int | None = None
 
@@ -84,7 +85,7 @@ class Session:
 
     def make_initial(self, command: p.MakeInitial) -> p.Made:
         """Write the params of a fresh model under the job's seed, exactly."""
-        flat = self._new_flat().zero_()
+        flat = self._vector.zero_()
         if not command.layout_only:
             flatten(self._fresh_model().state_dict(), self.layout, flat)
         frames = codec.encode(flat, self.layout, Code.FP32, chunk_bytes=self._chunk_bytes, seed=0)
@@ -140,7 +141,7 @@ class Session:
         num_examples, metrics = training_answer(result, run.losses, self._names.may_leave)
         effort = Effort(num_examples=num_examples, steps=run.steps_done, seconds=seconds, metrics=metrics.values)
         frame_sizes, effort = self._updates.make_(
-            flatten(self._model.state_dict(), self.layout, self._new_flat()),
+            flatten(self._model.state_dict(), self.layout, self._vector),
             self._replica.flat,
             effort,
             losses=run.losses,
@@ -197,9 +198,6 @@ class Session:
             raise ProtocolError("no version is loaded: Load comes before Train and Evaluate")
         load_params_(self._model, unflatten(self._replica.flat, self.layout), self.layout)
         return self._version
-
-    def _new_flat(self) -> Tensor:
-        return torch.empty(self.layout.numel, device=self._flat_device)
 
 
 def check_same_layout(job: Layout, ours: Layout) -> None:
