@@ -223,7 +223,13 @@ class Replay:
             normaliser, combination = robust.without(fact.combination, entries, self._without)
             return replace(left, normaliser=normaliser, combination=combination)
         view = Buffer(
-            entries=entries, active=frozenset(), first_at=None, began_at=0.0, memory=self._memory, rule=self._rule
+            entries=entries,
+            sites={entry.update_id.site for entry in entries},
+            active=frozenset(),
+            first_at=None,
+            began_at=0.0,
+            memory=self._memory,
+            rule=self._rule,
         )
         forgotten = {term.update_id.site for term in corrections if term.factor < 0}
         normaliser, memory = self._strategy.coefficients(view, forgotten=forgotten)
