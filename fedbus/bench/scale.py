@@ -2,6 +2,8 @@
 
 The production core, codec and global model as in virtual time (see `simulation.rules`), fed with prepared updates as
 fast as they are taken: no broker, no disk, no training. What a broker and disks leave of it: `fedbus bench soak`.
+And the core alone, which only sees numbers: commits included, for a whole turn of all sites after they have sent often
+enough to bound each other, in seconds of the thread.
 """
 
 from __future__ import annotations
@@ -18,6 +20,8 @@ from fedbus.core.protocol.effort import Effort
 from fedbus.core.protocol.frames import Code
 from fedbus.core.protocol.layout import Layout, TensorSpec
 from fedbus.core.protocol.messages import UpdateId
+from fedbus.core.rules.aggregation import Aggregation
+from fedbus.core.rules.facts import Arrival
 from fedbus.core.spec.jobspec import JobSpec
 from fedbus.simulation.rules import Production
 from fedbus.simulation.trainer import Trained
@@ -26,6 +30,9 @@ from fedbus.tensors.codec import encode
 VARIANTS = 8
 """So many different deltas are sent: enough that none is always the same, few enough to be made in no time."""
 PERIOD_S = 10.0
+CORE_GOAL_MS = 1.0
+TURNS = 4
+"""So many turns of all sites come before the one that is measured: from then on every guard has numbers."""
 
 
 def rows(*, sites: Sequence[int], strategies: Sequence[str], mib: float, updates: int) -> list[Row]:
@@ -44,6 +51,44 @@ def rows(*, sites: Sequence[int], strategies: Sequence[str], mib: float, updates
         ]
     finally:
         torch.set_num_threads(threads)
+
+
+def core_rows(*, sites: Sequence[int], strategies: Sequence[str], turns: int = TURNS) -> list[Row]:
+    """Return ms per update in the core for each strategy and number of sites."""
+    return [
+        row(f"{strategy}, {number} sites: core", _core_ms(strategy, number, turns=turns), "ms/update", CORE_GOAL_MS)
+        for strategy in strategies
+        for number in sites
+    ]
+
+
+def _core_ms(strategy: str, sites: int, *, turns: int) -> float:
+    """Milliseconds of the thread per update, decided and committed, in the turn after `turns` turns of all sites."""
+    core = Aggregation(JobSpec.parse(_spec(strategy)), now=0.0)
+    names = [f"site-{number}" for number in range(sites)]
+    core.set_active(names, now=0.0)
+    held = dict.fromkeys(names, 0)
+    draw = random.Random(0)
+    began = 0.0
+    for turn in range(turns + 1):
+        draw.shuffle(names)
+        began = time.thread_time()
+        for place, site in enumerate(names):
+            now = PERIOD_S * (turn + (place + 1) / sites)
+            core.receive(
+                Arrival(
+                    update_id=UpdateId(site=site, incarnation="00000000", sequence=turn),
+                    base_version=held[site],
+                    effort=Effort(num_examples=draw.randrange(50, 500), steps=1),
+                    norm=draw.uniform(0.5, 2.0),
+                    scale=10.0,
+                ),
+                now=now,
+            )
+            if core.commit_due(now=now):
+                core.commit(now=now)
+            held[site] = core.version
+    return 1e3 * (time.thread_time() - began) / sites
 
 
 def _seconds(strategy: str, sites: int, *, numel: int, updates: int) -> float:

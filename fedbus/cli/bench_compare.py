@@ -155,16 +155,21 @@ def late_join(
 @bench_app.command()
 def scale(
     sites: Annotated[list[int] | None, typer.Option("--sites", help="Once.", show_default="10, 50, 200, 1000")] = None,
+    core_sites: Annotated[
+        list[int] | None,
+        typer.Option("--core-sites", help="Of the core alone; once.", show_default="1000, 4000, 10000"),
+    ] = None,
     strategy: Annotated[list[str] | None, typer.Option("--strategy", help="Once per strategy.")] = None,
     mib: Annotated[float, typer.Option("--mib", help="Model size in MiB.")] = 1.0,
     updates: Annotated[int, typer.Option(min=1, help="Updates measured per row.")] = 500,
     output: Format = Output.TEXT,
 ) -> None:
-    """Sites against updates per second of one aggregator without broker and disk."""
-    from fedbus.bench.scale import rows
+    """Sites against updates per second of one aggregator without broker and disk, and ms per update in its core."""
+    from fedbus.bench.scale import core_rows, rows
 
     strategies = strategy or ["auto", "calibrated", "buffered", "sync"]
-    print_rows(rows(sites=sites or [10, 50, 200, 1000], strategies=strategies, mib=mib, updates=updates), output)
+    whole = rows(sites=sites or [10, 50, 200, 1000], strategies=strategies, mib=mib, updates=updates)
+    print_rows([*whole, *core_rows(sites=core_sites or [1000, 4000, 10_000], strategies=strategies)], output)
 
 
 # ------------------------------------------------------------------ what the commands share

@@ -14,7 +14,7 @@ from fedbus.runtime.printable import printable
 
 if TYPE_CHECKING:
     from fedbus.core.job.spec_sites import Prospect
-    from fedbus.core.spec.jobspec import JobSpec
+    from fedbus.core.spec.head import JobHead
 
 
 def show_reference(wanted: bool) -> None:
@@ -40,10 +40,10 @@ def check(
     Needs no broker, unless --sites asks who could take the job. Exit code 1 when the spec has errors, or when the job
     could not start now.
     """
-    from fedbus.core.spec.jobspec import JobSpec
+    from fedbus.core.spec import kinds
     from fedbus.core.spec.outline import outline
 
-    parsed = JobSpec.parse_yaml(read_spec_text(spec))
+    parsed = kinds.parse_yaml(read_spec_text(spec))
     _print(outline(parsed))
     if not sites:
         return
@@ -56,7 +56,7 @@ def check(
     raise typer.Exit(0 if found.could_start else 1)
 
 
-def _ask(spec: JobSpec, broker_url: str | None) -> Prospect:
+def _ask(spec: JobHead, broker_url: str | None) -> Prospect:
     from fedbus.core.job.spec_sites import KnownSite, prospect
 
     rows = with_client(lambda client: client.sites(), broker_url)

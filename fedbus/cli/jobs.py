@@ -43,11 +43,11 @@ def submit(
 ) -> None:
     """Publish a job spec and print the job's id. Exit code 3: it is published, and no aggregator has answered yet."""
     from fedbus.console.client import new_job_id
-    from fedbus.core.spec.jobspec import JobSpec
+    from fedbus.core.spec import kinds
     from fedbus.errors import UnansweredError
 
     text = read_spec_text(spec)
-    parsed = JobSpec.parse_yaml(text)
+    parsed = kinds.parse_yaml(text)
 
     job = new_job_id(parsed)
 

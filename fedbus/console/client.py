@@ -34,7 +34,7 @@ from fedbus.console.settings import LOGIN, SubmitterSettings
 from fedbus.core.protocol import answers as a
 from fedbus.core.protocol import requests as q
 from fedbus.core.protocol.messages import JOB_HEADER, Event, job_id
-from fedbus.core.spec.jobspec import JobSpec
+from fedbus.core.spec.head import JobHead
 from fedbus.errors import (
     ConnectionLostError,
     FedbusError,
@@ -70,7 +70,7 @@ class Client:
 
     async def submit(
         self,
-        spec: JobSpec,
+        spec: JobHead,
         *,
         job: str | None = None,
         published: Callable[[UnansweredError], None] | None = None,
@@ -98,14 +98,14 @@ class Client:
             note(text)
         return answer.job
 
-    async def _submit_until_answered(self, spec: JobSpec, job: str, message_id: str) -> a.Accepted:
+    async def _submit_until_answered(self, spec: JobHead, job: str, message_id: str) -> a.Accepted:
         """The same message again, which is the same job: the place for the answer to the first is gone."""
         self._session.give_up_after = None
         while True:
             with suppress(UnansweredError, ConnectionLostError):
                 return await self._submit(spec, job, message_id, None)
 
-    async def _submit(self, spec: JobSpec, job: str, message_id: str, timeout: timedelta | None) -> a.Accepted:
+    async def _submit(self, spec: JobHead, job: str, message_id: str, timeout: timedelta | None) -> a.Accepted:
         key = t.submit_key(self._session.login)
         data = json.dumps(spec.to_dict()).encode()
         headers = {JOB_HEADER: job}
@@ -229,7 +229,7 @@ def _said_at(record: Envelope) -> float:
     return math.inf if event is None else event.at
 
 
-def new_job_id(spec: JobSpec) -> str:
+def new_job_id(spec: JobHead) -> str:
     """An id that no other job has."""
     return job_id(spec.name, secrets.token_hex(4))
 

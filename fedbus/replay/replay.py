@@ -29,6 +29,7 @@ from fedbus.core.rules.aggregation import Aggregation
 from fedbus.core.rules.facts import Committed, Fact, Folded, Refused, Term
 from fedbus.core.rules.memory import Memory
 from fedbus.core.rules.strategies import Buffer, strategy_of
+from fedbus.core.spec import kinds
 from fedbus.core.spec.jobspec import JobSpec
 from fedbus.errors import DecodeError, ProtocolError, StoreError
 from fedbus.store.checkpoints import Checkpoint
@@ -84,7 +85,9 @@ def record(state: StateReader, job: str) -> Recording:
     row = _row(state, job)
     if row.layout is None:
         raise StoreError(f"job {job} has no params yet: it is {row.state}")
-    spec, layout = JobSpec.parse(row.spec), Layout.from_dict(row.layout)
+    if not isinstance(spec := kinds.parse(row.spec), JobSpec):
+        raise StoreError(f"job {job} has trained nothing that could be done again: it is of kind {row.spec['kind']}")
+    layout = Layout.from_dict(row.layout)
     checkpoints = state.checkpoints(job)  # before the facts: a checkpoint covers only facts that are there by then
     facts = tuple((row.seq, row.fact) for row in state.ledger.facts(job))
     last_gone, gone = _gone(state, job, facts)
@@ -220,7 +223,13 @@ class Replay:
             normaliser, combination = robust.without(fact.combination, entries, self._without)
             return replace(left, normaliser=normaliser, combination=combination)
         view = Buffer(
-            entries=entries, active=frozenset(), first_at=None, began_at=0.0, memory=self._memory, rule=self._rule
+            entries=entries,
+            sites={entry.update_id.site for entry in entries},
+            active=frozenset(),
+            first_at=None,
+            began_at=0.0,
+            memory=self._memory,
+            rule=self._rule,
         )
         forgotten = {term.update_id.site for term in corrections if term.factor < 0}
         normaliser, memory = self._strategy.coefficients(view, forgotten=forgotten)

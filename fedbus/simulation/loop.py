@@ -27,7 +27,7 @@ from itertools import count
 from torch import Tensor
 
 from fedbus.core.job.duties import Standing, Train, next_duty
-from fedbus.core.job.life import Job
+from fedbus.core.job.training import TrainingJob
 from fedbus.core.protocol.messages import JobState, UpdateId
 from fedbus.core.rules.facts import Folded, Refused
 from fedbus.core.spec.jobspec import JobSpec
@@ -96,7 +96,7 @@ class Simulation:
             Production(self._spec, layout, initial) if rule is None else Foreign(rule, layout, initial)
         )
         self._states = [self._state(site, seed) for site in sites]
-        self._life = Job(self._spec)
+        self._life = TrainingJob(self._spec)
         self._scorers = [s for s in sites if scorers is None or s.name in scorers]
         self._every_s = evaluate_every_s
         self._on_progress = on_progress

@@ -11,6 +11,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -21,20 +22,20 @@ from fedbus.core.protocol.frames import DEFAULT_RATIO, Code
 from fedbus.core.protocol.messages import UpdateId
 from fedbus.core.spec.jobspec import JobSpec
 from fedbus.errors import LayoutError, TaskError
-from fedbus.tensors.codec import changed_values
-from fedbus.tensors.feedback import ErrorFeedback
+from fedbus.simulation.residual import HeldResidual
 from fedbus.tensors.params import flatten, layout_of, load_params_, staying, unflatten
-from fedbus.tensors.secant import SecantProbe
 from fedbus.training.answers import scoring_answer, training_answer
 from fedbus.training.device import seed_everything
-from fedbus.training.run import Pace, Run
+from fedbus.training.run import Pace, Run, anchor_of
 from fedbus.training.task import Scores, Task
+from fedbus.training.update import UpdateMaker
 
 STEPS_OF_A_DELAY = 10
 """With a budget in seconds a delay says what so many steps take."""
 
 Transform = Callable[[str, Tensor], Tensor]
-"""(site, delta float32 [numel]) → what the site sends instead; for scenarios with faults and attackers."""
+"""(site, delta float32 [numel]) → what the site sends instead, which may be changed afterwards; for scenarios with
+faults and attackers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +71,7 @@ class Trainer:
     def __init__(self, spec: JobSpec, task: Task, *, transform: Transform | None = None) -> None:
         seed_everything(spec.seed)
         self._spec = spec
+        self._code = Code(spec.codec.up.kind)
         self._transform = transform
         self._model = task.model()
         self.layout = layout_of(self._model, keep=spec.keep)
@@ -80,8 +82,8 @@ class Trainer:
         self._own = staying(self._model, keep=spec.keep) if spec.keep else {}
         self._kept: dict[str, dict[str, Tensor]] = {}
         self._fresh = _copies(self._own)
-        self._secants: dict[str, SecantProbe] = {}
-        self._feedback: dict[str, ErrorFeedback] = {}
+        self._makers: dict[str, UpdateMaker] = {}
+        self._residuals: dict[str, HeldResidual] = {}
 
     def train(
         self,
@@ -102,12 +104,13 @@ class Trainer:
         seed = training_seed(self._spec.seed, update_id)
         seed_everything(seed)
         clock = VirtualClock()
-        local, in_seconds = self._spec.local, self._spec.local.seconds is not None
-        share = 1.0 if steps is None or local.steps is None else steps / local.steps
+        in_seconds, usual = self._spec.local.seconds is not None, self._spec.local.steps
+        share = 1.0 if steps is None or usual is None else steps / usual
+        local = self._spec.local if steps is None else self._spec.local.model_copy(update={"steps": steps})
         run = Run(
-            local if steps is None else local.model_copy(update={"steps": steps}),
+            local,
             seed=seed,
-            anchor=self._anchor(),
+            anchor=anchor_of(self._model, local),
             pace=Pace(step_delay_s=delay_s / STEPS_OF_A_DELAY if in_seconds else 0.0),
             clock=clock.read,
             sleep=clock.sleep,
@@ -116,22 +119,22 @@ class Trainer:
         num_examples, _ = training_answer(task.train(self._model, run), run.losses)
         if self._own:
             self._kept[update_id.site] = _copies(self._own)
-        delta = self._difference(base, update_id, run.steps_done)
-        travel, response = self._probe(update_id.site).measure(base, delta)
-        feedback = self._feedback_of(update_id.site)
-        frames = tuple(feedback.encode(delta, seed=seed, changed=changed_values(delta, base, self.layout)))
-        return Trained(
-            update_id=update_id,
-            base_version=base_version,
-            effort=Effort(
-                num_examples=num_examples,
-                steps=run.steps_done,
-                seconds=clock.now if in_seconds else delay_s * share,
-                travel=travel,
-                response=feedback.distortion.counted(response),
-            ),
-            frames=frames,
+        effort = Effort(
+            num_examples=num_examples, steps=run.steps_done, seconds=clock.now if in_seconds else delay_s * share
         )
+        try:
+            frames, effort = self._maker(update_id.site).make_(
+                self._trained(),
+                base,
+                effort,
+                losses=run.losses,
+                seed=seed,
+                take=tuple[bytes, ...],
+                residual=self._residual(update_id.site),
+            )
+        except TaskError as exc:
+            raise TaskError(f"{update_id.site}: {exc}") from exc
+        return Trained(update_id=update_id, base_version=base_version, effort=effort, frames=frames)
 
     def score(self, task: Task, params: Tensor, *, site: str) -> Scores:
         """Score `params`, float32 [numel], on a site's test data; metrics that are not finite are left out."""
@@ -148,25 +151,27 @@ class Trainer:
 
     def decided(self, update_id: UpdateId, *, refused: bool) -> None:
         """The update's receipt came: what error feedback took for a refused one goes back."""
-        seed = training_seed(self._spec.seed, update_id)
-        feedback = self._feedback_of(update_id.site)
-        if refused:
-            feedback.refused(seed)
-        else:
-            feedback.accepted(seed)
+        residual = self._residual(update_id.site)
+        if residual is not None:
+            residual.decided(refused=refused)
 
-    def _feedback_of(self, site: str) -> ErrorFeedback:
-        if site not in self._feedback:
-            up = self._spec.codec.up
-            self._feedback[site] = ErrorFeedback(
-                self.layout, Code(up.kind), chunk_bytes=self._spec.chunk_bytes, ratio=up.ratio or DEFAULT_RATIO
+    def _maker(self, site: str) -> UpdateMaker:
+        if site not in self._makers:
+            self._makers[site] = UpdateMaker(
+                self.layout,
+                self._code,
+                chunk_bytes=self._spec.chunk_bytes,
+                ratio=self._spec.codec.up.ratio or DEFAULT_RATIO,
+                filters=() if self._transform is None else (partial(self._transform, site),),
             )
-        return self._feedback[site]
+        return self._makers[site]
 
-    def _probe(self, site: str) -> SecantProbe:
-        if site not in self._secants:
-            self._secants[site] = SecantProbe(self.layout)
-        return self._secants[site]
+    def _residual(self, site: str) -> HeldResidual | None:
+        if not self._code.is_biased:
+            return None
+        if site not in self._residuals:
+            self._residuals[site] = HeldResidual(self.layout.numel)
+        return self._residuals[site]
 
     def _load_(self, params: Tensor, site: str) -> None:
         self._work.copy_(params)
@@ -176,22 +181,11 @@ class Trainer:
             for name, tensor in self._kept.get(site, self._fresh).items():
                 self._own[name].copy_(tensor)
 
-    def _difference(self, base: Tensor, update_id: UpdateId, steps: int) -> Tensor:
-        if not self._linked:
-            flatten(self._model.state_dict(), self.layout, self._work)
-        delta, learnt = self._delta.copy_(self._work), slice(self.layout.value_numel, self.layout.numel)
-        delta[learnt].sub_(base[learnt])
-        if not bool(delta.isfinite().all()):
-            raise TaskError(
-                f"training at {update_id.site} diverged: params are not finite after {steps} steps; lower "
-                "local.learning_rate"
-            )
-        return delta if self._transform is None else self._transform(update_id.site, delta).contiguous()
-
-    def _anchor(self) -> Mapping[str, Tensor]:
-        if self._spec.local.proximal_mu == 0:
-            return {}
-        return {name: param.detach().clone() for name, param in self._model.named_parameters()}
+    def _trained(self) -> Tensor:
+        """The params after a training, in a vector that is free for an update to be made in."""
+        if self._linked:
+            return self._delta.copy_(self._work)
+        return flatten(self._model.state_dict(), self.layout, self._delta)
 
 
 def _copies(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

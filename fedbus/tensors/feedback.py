@@ -20,7 +20,6 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator
 from typing import TypeVar
 
-import torch
 from torch import Tensor
 
 from fedbus.core.protocol.frames import DEFAULT_RATIO, Code, FrameHeader
@@ -69,74 +68,3 @@ def _leaving_(target: Tensor, frames: Iterator[bytes], layout: Layout) -> Iterat
 def _squared_norm(flat: Tensor) -> float:
     """In float32, four times as fast as in float64: of a share of two norms three digits matter."""
     return sum(float(part @ part) for (part,) in tiles(flat, size=1 << 20))
-
-
-class ErrorFeedback:
-    """What one site sends under one code, with all its memory: for simulations, where nothing is killed.
-
-    With a code that is not biased it only encodes and holds nothing. Otherwise it holds `state`, and one more vector
-    for every update that was neither `accepted` nor `refused` yet. An update is known by its seed, which no other has.
-    `distortion` is that of the last update that was encoded.
-    """
-
-    def __init__(
-        self,
-        layout: Layout,
-        code: Code,
-        *,
-        chunk_bytes: int = DEFAULT_CHUNK_BYTES,
-        ratio: float = DEFAULT_RATIO,
-        device: torch.device | str = "cpu",
-    ) -> None:
-        self._layout = layout
-        self._code = code
-        self._chunk_bytes = chunk_bytes
-        self._ratio = ratio
-        self.state: Tensor | None = torch.zeros(layout.numel, device=device) if code.is_biased else None
-        self._undecided: dict[int, Tensor] = {}  # e before - e after; of the newest one e before
-        self._newest: int | None = None
-        self.distortion = Distortion()
-
-    def encode(self, delta: Tensor, *, seed: int, changed: Collection[int] | None = None) -> list[bytes]:
-        """Return the frames of one update; `delta`, float32 [numel] of values and deltas, is only read."""
-        target = delta
-        if self.state is not None:
-            self._close_newest()
-            self._undecided[seed], self._newest = self.state.clone(), seed
-            target = self.state.add_(delta)
-        elif self._code.is_coarse:
-            target = delta.clone()
-        frames, self.distortion = encode_update_(
-            target,
-            self._layout,
-            self._code,
-            take=list,
-            seed=seed,
-            chunk_bytes=self._chunk_bytes,
-            ratio=self._ratio,
-            changed=changed,
-        )
-        return frames
-
-    def accepted(self, seed: int) -> None:
-        """The update of `seed` was folded: what was left out of it stays in `state`."""
-        self._undecided.pop(seed, None)
-
-    def refused(self, seed: int) -> None:
-        """The update of `seed` was refused: `state` is what it would be without it. Twice is once."""
-        held = self._undecided.pop(seed, None)
-        if held is None or self.state is None:
-            return
-        if seed == self._newest:
-            self.state.copy_(held)
-        else:
-            self._close_newest()
-            self.state.add_(held)
-        self._newest = None
-
-    def _close_newest(self) -> None:
-        """`state` is about to change: from now on the newest one is known by its difference."""
-        newest = None if self._newest is None else self._undecided.get(self._newest)
-        if newest is not None and self.state is not None:
-            newest.sub_(self.state)
-        self._newest = None

@@ -37,7 +37,7 @@ LENGTH = struct.Struct("<I")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Open:
-    """Load the task and the site's data. `local` is the job's `local` section.
+    """Load the task and the site's data. `local` is the job's `local` section; empty in a job that trains nothing.
 
     `up` is the code of its updates, `ratio` the share of elements that topk keeps. `keep` names the tensors that stay
     here, in the file `kept`. `words`: texts of the job's spec, which may stand in names of metrics.
@@ -50,8 +50,8 @@ class Open:
     site: str
     data: str
     local: Mapping[str, Any]
-    up: str
     chunk_bytes: int
+    up: str = "fp32"
     ratio: float = DEFAULT_RATIO
     device: str = "auto"
     threads: int = 1

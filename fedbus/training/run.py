@@ -172,6 +172,13 @@ class Run:
         self._progress(self.steps_done, total, None if last is None else float(last))
 
 
+def anchor_of(model: nn.Module, local: LocalSpec) -> dict[str, Tensor]:
+    """Return copies of a model's params for the FedProx term, by name; none when the job does not use it."""
+    if local.proximal_mu == 0:
+        return {}
+    return {name: param.detach().clone() for name, param in model.named_parameters()}
+
+
 def _scalar(loss: object) -> Tensor:
     expected = "run.report() takes the loss of a step, one number such as loss.mean()"
     try:

@@ -4,11 +4,11 @@ What lives here: what each command does, as plain calls that return the reply. W
 `process`). An error leaves the session usable; whether asking again can help is decided in `process`.
 
     base    = params of the loaded version, from the replica; the model is set to it before every train and evaluate
-    delta   = params after training - base, coded with the job's `up` code into a file of frames
+    update  = what `update` makes of the params after training and the base, in a file of frames
 
-Model copies held: the model, the replica, and during the end of a training the delta, with error feedback the residual
-too; beside them samples of the last base and delta (see `tensors.secant`). On CUDA all of them are there: codes are
-made and undone on the device, only they pass to the host.
+Model copies held: the model, the replica, a vector for the delta, and with error feedback at the end of a training the
+residual; beside them samples of the last base and delta (see `tensors.secant`). On CUDA all of them are there: codes
+are made and undone on the device, only they pass to the host.
 """
 
 from __future__ import annotations
@@ -16,12 +16,11 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from fedbus.core.protocol.effort import Effort
 from fedbus.core.protocol.frames import Code
@@ -29,25 +28,24 @@ from fedbus.core.protocol.layout import Layout, TensorSpec
 from fedbus.core.spec.jobspec import LocalSpec
 from fedbus.errors import DecodeError, LayoutError, ProtocolError
 from fedbus.tensors import codec
-from fedbus.tensors.codec import changed_values
-from fedbus.tensors.feedback import encode_update_
 from fedbus.tensors.params import flatten, layout_of, load_params_, staying, unflatten
 from fedbus.tensors.replica import Replica
-from fedbus.tensors.secant import Distortion, SecantProbe
 from fedbus.training import protocol as p
 from fedbus.training.answers import Notebook, scoring_answer, training_answer
 from fedbus.training.device import is_broken, pick_device, seed_everything
-from fedbus.training.finite import is_finite, not_finite_error
 from fedbus.training.frames_file import read_frames, write_frames
 from fedbus.training.kept import KeptTensors
 from fedbus.training.names import MetricNames
 from fedbus.training.registry import load_task
-from fedbus.training.residual_files import load_residual
-from fedbus.training.run import Pace, Run, TrainingCancelled
+from fedbus.training.residual_files import ResidualFiles
+from fedbus.training.run import Pace, Run, TrainingCancelled, anchor_of
 from fedbus.training.sayable import trouble_of
 from fedbus.training.task import Site, Task
+from fedbus.training.update import UpdateMaker
 
 Progressed = Callable[[int, int, float | None], None]
+TRAINS_NOTHING = {"steps": 1, "batch_size": 1, "learning_rate": 1.0}
+"""The budget of a job that is never asked to train."""
 log = logging.getLogger(__name__)
 
 
@@ -58,10 +56,8 @@ class Session:
         """Load the task and the site's data; TaskError or DataError say why that fails."""
         torch.set_num_threads(opening.threads)
         self._device = pick_device(opening.device)
-        self._local = LocalSpec.model_validate(dict(opening.local))
+        self._local = LocalSpec.model_validate(dict(opening.local or TRAINS_NOTHING))
         self._pace = Pace(slowdown=opening.slowdown, step_delay_s=opening.step_delay_s)
-        self._code = Code(opening.up)
-        self._ratio = opening.ratio
         self._chunk_bytes = opening.chunk_bytes
         self._seed = opening.seed
         site = Site(
@@ -72,7 +68,7 @@ class Session:
             device=self._device,
         )
         # only CUDA is known to decode to the bits that the digest asks for
-        self._flat_device = self._device if self._device.type == "cuda" else torch.device("cpu")
+        flat_device = self._device if self._device.type == "cuda" else torch.device("cpu")
         seed_everything(opening.seed)
         self._task: Task = load_task(opening.task)(site)
         self._names = MetricNames(type(self._task), opening.words)
@@ -80,8 +76,10 @@ class Session:
         self._model = self._fresh_model()
         self.layout = layout_of(self._model, keep=opening.keep)
         self._kept = KeptTensors(Path(opening.kept), staying(self._model, keep=opening.keep)) if opening.keep else None
-        self._replica = Replica(self.layout, device=self._flat_device)
-        self._secants = SecantProbe(self.layout)
+        self._replica = Replica(self.layout, device=flat_device)
+        # kept, for a new one costs more than the subtraction: the system gives its pages one by one
+        self._vector = torch.empty(self.layout.numel, device=flat_device)
+        self._updates = UpdateMaker(self.layout, Code(opening.up), chunk_bytes=opening.chunk_bytes, ratio=opening.ratio)
         self._version: int | None = None
 
     def opened(self) -> p.Opened:
@@ -89,7 +87,7 @@ class Session:
 
     def make_initial(self, command: p.MakeInitial) -> p.Made:
         """Write the params of a fresh model under the job's seed, exactly."""
-        flat = self._new_flat().zero_()
+        flat = self._vector.zero_()
         if not command.layout_only:
             flatten(self._fresh_model().state_dict(), self.layout, flat)
         frames = codec.encode(flat, self.layout, Code.FP32, chunk_bytes=self._chunk_bytes, seed=0)
@@ -123,7 +121,7 @@ class Session:
             local,
             seed=command.seed,
             device=self._device,
-            anchor=self._anchor(),
+            anchor=anchor_of(self._model, local),
             pace=self._pace,
             cancelled=cancel.is_set,
             sleep=cancel.wait,
@@ -143,22 +141,22 @@ class Session:
             return p.Cancelled(base_version=base_version, steps=run.steps_done)
         seconds = time.monotonic() - started
         num_examples, metrics = training_answer(result, run.losses, self._names.may_leave)
-        delta = self._delta(run)
+        effort = Effort(num_examples=num_examples, steps=run.steps_done, seconds=seconds, metrics=metrics.values)
+        frame_sizes, effort = self._updates.make_(
+            flatten(self._model.state_dict(), self.layout, self._vector),
+            self._replica.flat,
+            effort,
+            losses=run.losses,
+            seed=command.seed,
+            take=partial(write_frames, Path(command.path)),
+            residual=ResidualFiles(self.layout, command) if command.residual_after else None,
+        )
         if self._kept is not None:
             self._kept.save()
-        travel, response = self._secants.measure(self._replica.flat, delta)
-        frame_sizes, distortion = self._write_update_(delta, command)
         return p.Trained(
             base_version=base_version,
             frame_sizes=frame_sizes,
-            effort=Effort(
-                num_examples=num_examples,
-                steps=run.steps_done,
-                seconds=seconds,
-                travel=travel,
-                response=distortion.counted(response),
-                metrics=metrics.values,
-            ),
+            effort=effort,
             notes=self._notebook.fresh(metrics.notes),
         )
 
@@ -202,45 +200,6 @@ class Session:
             raise ProtocolError("no version is loaded: Load comes before Train and Score")
         load_params_(self._model, unflatten(self._replica.flat, self.layout), self.layout)
         return self._version
-
-    def _anchor(self) -> Mapping[str, Tensor]:
-        if self._local.proximal_mu == 0:
-            return {}
-        return {name: param.detach().clone() for name, param in self._model.named_parameters()}
-
-    def _new_flat(self) -> Tensor:
-        return torch.empty(self.layout.numel, device=self._flat_device)
-
-    def _write_update_(self, delta: Tensor, command: p.Train) -> tuple[tuple[int, ...], Distortion]:
-        """Write the frames of an update, and the residual that belongs to it.
-
-        Return the frames' sizes in bytes and the code's distortion. `delta` is of no use afterwards.
-        """
-        target, changed = delta, changed_values(delta, self._replica.flat, self.layout)
-        if command.residual_after:
-            target = load_residual(self.layout, command, device=self._flat_device).add_(delta)
-        written = encode_update_(
-            target,
-            self.layout,
-            self._code,
-            take=partial(write_frames, Path(command.path)),
-            seed=command.seed,
-            chunk_bytes=self._chunk_bytes,
-            ratio=self._ratio,
-            changed=changed,
-        )
-        if command.residual_after:
-            write_frames(Path(command.residual_after), codec.encode(target, self.layout, Code.FP32, seed=0))
-        return written
-
-    def _delta(self, run: Run) -> Tensor:
-        """What the update brings, float32 [numel]: values, and the delta of what is learnt."""
-        delta = flatten(self._model.state_dict(), self.layout, self._new_flat())
-        learnt = slice(self.layout.value_numel, self.layout.numel)
-        delta[learnt].sub_(self._replica.flat[learnt])
-        if not is_finite(delta):
-            raise not_finite_error(delta, self._replica.flat, self.layout, run.losses, steps=run.steps_done)
-        return delta
 
 
 def check_same_layout(job: Layout, ours: Layout) -> None:

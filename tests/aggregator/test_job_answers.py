@@ -7,8 +7,8 @@ import time
 
 from fedbus.aggregator.desk import views
 from fedbus.aggregator.job.result import result_of, site_numbers
-from fedbus.core.job.life import Job
 from fedbus.core.job.membership import Membership
+from fedbus.core.job.training import TrainingJob
 from fedbus.core.protocol import messages as m
 from fedbus.core.protocol.activities import Activity
 from fedbus.core.protocol.answers import as_json, to_json
@@ -97,7 +97,7 @@ def test_numbers_of_each_site_are_in_order_of_names() -> None:
 
 
 def test_the_result_holds_final_scores_and_what_each_site_gave() -> None:
-    aggregation, life = trained(), Job(SPEC)
+    aggregation, life = trained(), TrainingJob(SPEC)
     life.offered(now=0.0)
     for site in ("mercy", "ucsf"):
         life.accepted(site)

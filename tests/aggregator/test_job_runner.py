@@ -13,8 +13,10 @@ import pytest
 import torch
 
 from fedbus.aggregator.desk import views
-from fedbus.aggregator.incoming.complete import Unwanted
-from fedbus.aggregator.job.runner import LAYOUTS_WAIT, JobRunner
+from fedbus.aggregator.incoming.complete import Complete, Unwanted
+from fedbus.aggregator.job.initial_params import LAYOUTS_WAIT
+from fedbus.aggregator.job.runner import JobRunner
+from fedbus.aggregator.job.training import Training
 from fedbus.aggregator.model.keeper import ModelKeeper
 from fedbus.aggregator.tools import Tools
 from fedbus.core.job.membership import Membership
@@ -130,14 +132,23 @@ class House:
             nobody_left_s=nobody_left_s,
             enrolled=is_enrolled,
         )
-        self.runner = JobRunner(
-            row,
+        complete = Complete()
+        self.work = Training(
+            "heart",
+            parsed,
+            complete=complete,
             keeper=self.keeper,
             tools=tools,
             open_log=self.open_log,
+            layouts_wait=layouts_wait,
+        )
+        self.runner = JobRunner(
+            row,
+            work=self.work,
+            complete=complete,
+            tools=tools,
             entrance=WideOpen(),  # type: ignore[arg-type]
             sites_return=RETURN,
-            layouts_wait=layouts_wait,
         )
 
     async def open_log(self, *_: object) -> Any:
@@ -322,7 +333,7 @@ async def test_a_score_of_a_version_that_does_not_exist_is_ignored(tmp_path: Pat
     house.makes_initial("mercy", torch.zeros(LAYOUT.numel))
     await house.runs(has_state(house, m.JobState.RUNNING))
     await house.scores("mercy", 10**9, 0.9)
-    assert house.runner.life.means() == {}
+    assert house.work.life.means() == {}
     assert events.VERSION_SCORED not in dict(house.announcer.events)
 
 
@@ -350,7 +361,7 @@ async def test_an_update_that_the_intake_does_not_want_is_refused_on_record(tmp_
     await house.runs(lambda: ("mercy", receipt) in house.announcer.told)
     # then its site was told what is a fact
     assert [row.fact.reason for row in house.ledger.facts("heart")] == ["too many"]
-    assert house.runner.aggregation.site_stats("mercy").refused == 1
+    assert house.work.aggregation.site_stats("mercy").refused == 1
 
 
 async def test_initial_params_of_a_site_that_the_job_does_not_name_are_refused(tmp_path: Path) -> None:
@@ -401,7 +412,7 @@ async def test_updates_that_wait_together_fill_one_buffer_after_the_other(tmp_pa
     await house.runs(has_state(house, m.JobState.RUNNING))
     # when five updates wait
     sent = [house.sends("mercy", sequence) for sequence in range(1, 6)]
-    await house.runs(lambda: house.runner.aggregation.updates == 5)
+    await house.runs(lambda: house.work.aggregation.updates == 5)
     # then no version takes more than its two
     facts = (row.fact for row in house.ledger.facts("heart"))
     committed = [[str(u) for u in fact.update_ids] for fact in facts if isinstance(fact, Committed)]
@@ -438,7 +449,7 @@ async def test_a_liar_is_named_and_a_restart_gives_the_same_bits(tmp_path: Path)
     # when one sends the contrary of the others
     for index, site in enumerate(sites):
         house.sends(site, 1, value=-30.0 if site == "va" else 0.1 + index / 100)
-    await house.runs(lambda: house.runner.aggregation.version == 1)
+    await house.runs(lambda: house.work.aggregation.version == 1)
     # then watchers are told who is not believed
     (text,) = [text for kind, text in house.announcer.events if kind == "version-committed"]
     assert text.endswith("; not believed: va")
@@ -465,7 +476,7 @@ async def test_a_slow_site_of_a_time_boxed_job_is_told_to_make_fewer_steps(tmp_p
     # when one takes twice as long
     house.sends("mercy", 1, effort=Effort(num_examples=1, steps=50, seconds=10.0))
     house.sends("ucsf", 1, effort=Effort(num_examples=1, steps=50, seconds=20.0))
-    await house.runs(lambda: house.runner.aggregation.updates == 2)
+    await house.runs(lambda: house.work.aggregation.updates == 2)
     # then it is told before its receipt, so that its next training is shorter
     told = [message for site, message in house.announcer.told if site == "ucsf"]
     assert told.index(m.StepBudget(job="heart", steps=25)) < [type(message) for message in told].index(m.Receipt)
@@ -593,11 +604,11 @@ async def test_a_job_pauses_with_fewer_sites_than_it_asks_for_and_loses_nothing(
     says = views.says(house.runner, house.membership)
     assert says.startswith("paused: 1 of 2 sites is there")
     assert "left: ucsf (since 0 s)" in says
-    assert house.runner.aggregation.updates == 0
+    assert house.work.aggregation.updates == 0
     assert house.ledger.receipt("heart", update_id) is None
     # and when the site is back, the job goes on with that update at once
     await house.accepts("ucsf")
-    await house.runs(lambda: house.runner.aggregation.version == 1)
+    await house.runs(lambda: house.work.aggregation.version == 1)
     assert events.JOB_RESUMED in dict(house.announcer.events)
     assert house.ledger.receipt("heart", update_id)["outcome"] == "folded"
 
@@ -611,12 +622,12 @@ async def test_a_paused_job_ends_by_its_wall_time_and_says_what_became_no_versio
     house.makes_initial("mercy", torch.zeros(LAYOUT.numel))
     await house.runs(has_state(house, m.JobState.RUNNING))
     house.sends("mercy", 1)
-    await house.runs(lambda: house.runner.aggregation.updates == 1)
+    await house.runs(lambda: house.work.aggregation.updates == 1)
     leaves(house, "ucsf")
     # when its time is over
     await house.runs(has_state(house, m.JobState.FINISHING))
     # then no version was made of one site's update
-    assert house.runner.aggregation.version == 0
+    assert house.work.aggregation.version == 0
     assert house.row.reason == (
         "the wall time of 1 s is over; the last 1 update became no version, for 1 of 2 sites is there"
     )
@@ -635,7 +646,7 @@ async def test_every_site_that_accepted_is_listed_also_after_a_restart_and_when_
     house.makes_initial("mercy", torch.zeros(LAYOUT.numel))
     await house.runs(has_state(house, m.JobState.RUNNING))
     house.sends("mercy", 1)
-    await house.runs(lambda: house.runner.aggregation.version == 1)
+    await house.runs(lambda: house.work.aggregation.version == 1)
     # when the aggregator is restarted, only the other one is there, and the job is aborted
     house = House(tmp_path, **STOPS_AT_3)
     await house.runner.open()
@@ -773,7 +784,7 @@ async def test_the_first_update_of_a_stolen_login_does_not_ruin_the_params_for_g
     updates = [lie, *honest] if first else [*honest, lie]
     for sequence, (site, value, examples) in enumerate(updates, start=1):
         house.sends(site, sequence, value=value, effort=Effort(num_examples=examples))
-    await house.runs(lambda: house.runner.aggregation.version == len(updates))
+    await house.runs(lambda: house.work.aggregation.version == len(updates))
     # then the params are where honest sites could have brought them
     assert float(house.keeper.model.params.abs().max()) < (4.0 if first else 10.0)
     # and people are told
@@ -805,7 +816,7 @@ async def test_a_job_whose_target_no_site_reports_says_so_and_fails_with_its_new
     assert house.says.startswith(in_vain)
     for version in range(1, 4):
         house.sends("mercy", version)
-        await house.runs(lambda version=version: house.runner.aggregation.version == version)
+        await house.runs(lambda version=version: house.work.aggregation.version == version)
         assert house.row.state == "running"
         for site in ("mercy", "ucsf"):
             await house.scores(site, version, 0.9)
@@ -848,7 +859,7 @@ async def test_a_job_that_its_last_site_gives_up_fails_and_leaves_its_newest_ver
     house = House(tmp_path, nobody_left_s=0.2, **STOPS_AT_3)
     await house.trains("mercy")
     house.sends("mercy", 1)
-    await house.runs(lambda: house.runner.aggregation.version == 1)
+    await house.runs(lambda: house.work.aggregation.version == 1)
     trouble = m.TrainerTrouble(site="mercy", job="heart", error="CUDA is broken", restarts=5, fatal=True)
     await house.runner.on_trouble(trouble)
     await house.runs(has_state(house, m.JobState.FAILED))
@@ -943,7 +954,7 @@ async def test_an_aborted_job_leaves_its_newest_and_its_best_version_and_what_it
         for site in ("mercy", "ucsf"):
             await house.scores_loss(site, version, loss)
     house.sends("mercy", 3)
-    await house.runs(lambda: house.runner.aggregation.version == 3)
+    await house.runs(lambda: house.work.aggregation.version == 3)
     await house.scores_loss("mercy", 3, 0.3)
     leaves(house, "ucsf")
     # when a person ends it
@@ -978,7 +989,7 @@ async def test_a_running_job_says_after_a_restart_that_it_is_resumed_and_whom_it
     house = House(tmp_path, min_sites=2, **STOPS_AT_3)
     await house.trains("mercy", "ucsf")
     house.sends("mercy", 1)
-    await house.runs(lambda: house.runner.aggregation.version == 1)
+    await house.runs(lambda: house.work.aggregation.version == 1)
     house = House(tmp_path, min_sites=2, **STOPS_AT_3)
     # when it has not even read its model
     line = views.job_line(house.row, house.runner, house.membership)

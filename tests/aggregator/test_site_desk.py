@@ -12,8 +12,9 @@ import pytest
 
 from fedbus.aggregator.desk.site_desk import SiteDesk
 from fedbus.aggregator.incoming.allowance import READ_BURST
+from fedbus.aggregator.incoming.complete import Complete
 from fedbus.aggregator.job.runner import JobRunner
-from fedbus.aggregator.model.keeper import ModelKeeper
+from fedbus.aggregator.job.works import Place, work_of
 from fedbus.aggregator.tools import Tools
 from fedbus.bus import mail
 from fedbus.bus.envelope import Envelope
@@ -72,7 +73,7 @@ class Jobs:
         self._announcer = announcer
 
     async def offer(self, runner: JobRunner, site: str) -> None:
-        await self._announcer.tell(site, m.JobOffer(job=runner.job, spec=runner.spec.to_dict()))
+        await self._announcer.tell(site, m.JobOffer(job=runner.job, spec=runner.life.head.to_dict()))
 
 
 class Reads:
@@ -119,9 +120,10 @@ class Desk:
         self.ledger.add_job(job, spec.to_dict(), message_id=job, submitted_by="ana", state="submitted", at=1.0)
         row = self.ledger.job(job)
         assert row is not None
-        spool = Spool(folder / "spool")
-        keeper = ModelKeeper(job, spec, ledger=self.ledger, spool=spool, folder=folder / job, params_dir=folder)
-        return JobRunner(row, keeper=keeper, tools=self.tools, open_log=no_log, entrance=WideOpen())  # type: ignore[arg-type]
+        place = Place(jobs=folder, params=folder, spool=Spool(folder / "spool"), open_log=no_log)
+        complete = Complete()
+        work = work_of(row, complete=complete, place=place, tools=self.tools)
+        return JobRunner(row, work=work, complete=complete, tools=self.tools, entrance=WideOpen())  # type: ignore[arg-type]
 
     async def says(self, *messages: mail.SiteMessage) -> None:
         for message in messages:

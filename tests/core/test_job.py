@@ -6,19 +6,19 @@ from typing import Any
 
 import pytest
 
-from fedbus.core.job.life import Job
+from fedbus.core.job.training import TrainingJob
 from fedbus.core.protocol.messages import JobState
 from fedbus.core.spec.jobspec import JobSpec
 from fedbus.errors import ProtocolError
 
 
-def job(stop: dict[str, Any] | None = None, **keys: Any) -> Job:
+def job(stop: dict[str, Any] | None = None, **keys: Any) -> TrainingJob:
     local = {"steps": 1, "batch_size": 1, "learning_rate": 0.1}
     data = {"name": "job", "task": "digits", "local": local, "stop": stop or {"versions": 10}}
-    return Job(JobSpec.parse(data | keys))
+    return TrainingJob(JobSpec.parse(data | keys))
 
 
-def running(stop: dict[str, Any] | None = None, *, sites: str = "a b", **keys: Any) -> Job:
+def running(stop: dict[str, Any] | None = None, *, sites: str = "a b", **keys: Any) -> TrainingJob:
     made = job(stop, **keys)
     made.offered(now=0.0)
     for site in sites.split():
@@ -28,7 +28,7 @@ def running(stop: dict[str, Any] | None = None, *, sites: str = "a b", **keys: A
     return made
 
 
-STEPS: dict[str, Callable[[Job], None]] = {
+STEPS: dict[str, Callable[[TrainingJob], None]] = {
     "offered": lambda made: made.offered(now=1.0),
     "started": lambda made: made.started(now=2.0),
     "finishing": lambda made: made.finishing("done", now=3.0),
@@ -121,7 +121,7 @@ def test_an_answer_that_nobody_asked_for_is_an_error() -> None:
 
 def test_an_answer_of_a_site_that_the_job_does_not_name_is_an_error() -> None:
     data = running().spec.to_dict() | {"sites": ["a"]}
-    made = Job(JobSpec.parse(data))
+    made = TrainingJob(JobSpec.parse(data))
     made.offered(now=0.0)
 
     with pytest.raises(ProtocolError, match="site b answers for job job, which was not offered to it"):
@@ -172,7 +172,7 @@ def test_a_job_that_does_not_run_any_more_waits_for_no_wall_time() -> None:
     assert made.wall_time_ends_at() is None
 
 
-def reason_of(made: Job) -> str | None:
+def reason_of(made: TrainingJob) -> str | None:
     return made.stop_reason(version=1, updates=1, now=100.0)
 
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from fedbus.core.job.life import Job
 from fedbus.core.job.prospects import nearest, nobody_left, unknown_site
+from fedbus.core.job.training import TrainingJob
 from fedbus.core.spec.jobspec import JobSpec
 
 TARGET = {"target": {"metric": "AUC", "at_least": 0.9}}
@@ -19,8 +19,8 @@ def spec(**keys: Any) -> JobSpec:
     return JobSpec.parse({"name": "job", "task": "digits", "local": local, "stop": {"versions": 9}} | keys)
 
 
-def running(stop: dict[str, Any], *sites: str) -> Job:
-    made = Job(spec(stop=stop))
+def running(stop: dict[str, Any], *sites: str) -> TrainingJob:
+    made = TrainingJob(spec(stop=stop))
     made.offered(now=0.0)
     for site in sites:
         made.accepted(site)
@@ -29,7 +29,7 @@ def running(stop: dict[str, Any], *sites: str) -> Job:
     return made
 
 
-def scored(made: Job, versions: range, *sites: str, **metrics: float) -> None:
+def scored(made: TrainingJob, versions: range, *sites: str, **metrics: float) -> None:
     for version in versions:
         for site in sites:
             made.scored(version=version, site=site, metrics=metrics or METRICS, num_examples=9)

@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 
-from fedbus.core.job.life import Job
 from fedbus.core.job.scores import MOST_METRICS, Score, mean_of
+from fedbus.core.job.training import TrainingJob
 from fedbus.core.spec.jobspec import JobSpec
 
 LOCAL = {"steps": 1, "batch_size": 1, "learning_rate": 0.1}
 
 
-def running(*sites: str, **stop: Any) -> Job:
-    job = Job(JobSpec.parse({"name": "job", "task": "t", "local": LOCAL, "stop": stop or {"versions": 99}}))
+def running(*sites: str, **stop: Any) -> TrainingJob:
+    job = TrainingJob(JobSpec.parse({"name": "job", "task": "t", "local": LOCAL, "stop": stop or {"versions": 99}}))
     job.offered(now=0.0)
     for site in sites:
         job.accepted(site)
@@ -25,12 +25,12 @@ def running(*sites: str, **stop: Any) -> Job:
 
 
 def scores(
-    job: Job, site: str, version: int, *, examples: int = 10, not_finite: tuple[str, ...] = (), **m: float
+    job: TrainingJob, site: str, version: int, *, examples: int = 10, not_finite: tuple[str, ...] = (), **m: float
 ) -> bool:
     return job.scored(version=version, site=site, metrics=m, num_examples=examples, not_finite=not_finite)
 
 
-def stops(job: Job, version: int = 1) -> str | None:
+def stops(job: TrainingJob, version: int = 1) -> str | None:
     return job.stop_reason(version=version, updates=version, now=1.0)
 
 

@@ -193,6 +193,6 @@ def test_a_network_with_running_statistics_gets_no_longer_step_than_fedavg_where
     )
     step, before = 0.0, None
     for _ in range(20):
-        step = step_of(spec, [entry], sites, size=2, before=before, remembers=remembers)
+        step = step_of(spec, [entry], sites, active=sites, size=2, before=before, remembers=remembers)
         before = step
     assert step == pytest.approx(most)

@@ -65,14 +65,17 @@ def folded(site: str, *, weight: float = 1.0, num_examples: int = 1, at: float =
 def buffer(*sites: str, active: str, first_at: float | None = None, began_at: float = 0.0) -> Buffer:
     return Buffer(
         entries=tuple(folded(site) for site in sites),
+        sites=set(sites),
         active=frozenset(active.split()),
+        awaited=set(active.split()) - set(sites),
         first_at=first_at,
         began_at=began_at,
     )
 
 
 def holding(entries: tuple[Folded, ...]) -> Buffer:
-    return Buffer(entries=entries, active=frozenset(), first_at=0.0, began_at=0.0)
+    sites = {entry.update_id.site for entry in entries}
+    return Buffer(entries=entries, sites=sites, active=frozenset(), first_at=0.0, began_at=0.0)
 
 
 @pytest.mark.parametrize(
@@ -296,6 +299,7 @@ def remembering(memory: dict[str, float], folds: dict[str, float], *, version: i
         facts.apply(entry)
     return Buffer(
         entries=entries,
+        sites=set(folds),
         active=frozenset(memory) | frozenset(folds),
         first_at=0.0,
         began_at=0.0,
@@ -362,8 +366,17 @@ AUTO = strategy("auto")
 def timed(periods: dict[str, float | None], *sites: str, rule: str = "", first_at: float = 100.0) -> Buffer:
     """A buffer of updates of `sites`, where sites with such periods are active."""
     stats = {s: SiteStats(gaps=(p,) if p else (), folded=2, num_examples=4) for s, p in periods.items()}
+    rate = sum(1.0 / p for p in periods.values() if p)
     made = remembering({}, dict.fromkeys(sites, 2.0))
-    return replace(made, active=frozenset(periods), stats=stats, rule=rule, first_at=first_at, version=0)
+    return replace(
+        made,
+        active=frozenset(periods),
+        stats=stats,
+        rule=rule,
+        first_at=first_at,
+        version=0,
+        arrival_gap_s=1.0 / rate if rate else None,
+    )
 
 
 @pytest.mark.parametrize(

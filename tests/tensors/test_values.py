@@ -19,7 +19,7 @@ from fedbus.core.rules.facts import Arrival, Folded
 from fedbus.core.spec.jobspec import JobSpec
 from fedbus.errors import DecodeError
 from fedbus.tensors.codec import changed_values, encode
-from fedbus.tensors.feedback import ErrorFeedback
+from fedbus.tensors.feedback import encode_update_
 from fedbus.tensors.global_model import GlobalModel
 from fedbus.tensors.replica import Replica
 from fedbus.tensors.server_optimizer import make_server_optimizer
@@ -69,8 +69,8 @@ class Federation:
             update[slice(*LAYOUT.slices()[name.replace("__", ".")])] = value
         update_id = UpdateId(site=site, incarnation="0" * 8, sequence=len(self.bodies))
         changed = changed_values(update, base, LAYOUT)
-        feedback = ErrorFeedback(LAYOUT, Code(self.spec.codec.up.kind))
-        self.bodies[update_id] = feedback.encode(update, seed=1, changed=changed)
+        code = Code(self.spec.codec.up.kind)
+        self.bodies[update_id], _ = encode_update_(update, LAYOUT, code, take=list, seed=1, changed=changed)
         found = self.model.inspect_(self.bodies[update_id])
         arrival = Arrival(
             update_id=update_id,
@@ -161,13 +161,12 @@ def test_what_training_did_not_change_is_not_sent_up_and_not_down() -> None:
 
 
 def test_the_residual_of_error_feedback_holds_no_values() -> None:
-    feedback = ErrorFeedback(LAYOUT, Code.TOPK)
+    residual = torch.rand(LAYOUT.numel)
 
-    feedback.encode(torch.rand(LAYOUT.numel), seed=1)
+    encode_update_(residual, LAYOUT, Code.TOPK, take=list, seed=1)
 
-    assert feedback.state is not None
-    assert not feedback.state[: LAYOUT.value_numel].any()
-    assert feedback.state[LEARNT].any()
+    assert not residual[: LAYOUT.value_numel].any()
+    assert residual[LEARNT].any()
 
 
 @pytest.mark.parametrize(("value", "problem"), [(-0.1, "bn.running_var has negative"), (torch.nan, "NaN or infinite")])

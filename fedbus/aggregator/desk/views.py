@@ -6,9 +6,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from fedbus.aggregator.job.result import site_numbers
 from fedbus.aggregator.job.runner import JobRunner
-from fedbus.aggregator.job.scoring import not_finite_text
 from fedbus.core.job.membership import Membership, SiteView
 from fedbus.core.job.status_text import in_words, waiting_sentence
 from fedbus.core.protocol import answers as a
@@ -40,9 +38,9 @@ def _line(row: JobRow, runner: JobRunner | None, membership: Membership) -> dict
         "task": row.spec.get("task"),
         "state": str(_state(runner)) if runner else row.state,
         "version": runner.version if runner else result.get("version"),
-        "updates": runner.aggregation.updates if runner else result.get("updates"),
+        "updates": runner.work.updates if runner else result.get("updates"),
         "says": says(runner, membership) if runner else row.reason,
-        "rule": runner.aggregation.chosen if runner else result.get("rule"),
+        "rule": runner.work.rule if runner else result.get("rule"),
         "submitted_by": row.submitted_by,
         "submitted_at": row.submitted_at,
         "started_at": row.started_at,
@@ -67,15 +65,12 @@ def job_detail(row: JobRow, runner: JobRunner | None, membership: Membership, wr
     if runner is None:
         numbers: dict[str, Any] = (row.result or {}).get("sites", {})
         return a.JobDetail(sites={site: a.from_json(a.SiteInJob, numbers[site]) for site in numbers}, **known)
-    life, numbers = runner.life, site_numbers(runner.aggregation, runner.life.participants)
+    numbers, measured = runner.work.site_numbers(), runner.work.measured()
     return a.JobDetail(
         sites={site: _site_in_job(site, runner, membership, numbers[site]) for site in numbers},
-        means=life.means(),
-        not_finite={
-            site: a.BrokenScore(version=score.version, metrics=tuple(score.not_finite))
-            for site, score in life.not_finite.items()
-        },
-        declined=dict(life.declined_sites),
+        means=measured.means,
+        not_finite=measured.not_finite,
+        declined=dict(runner.life.declined_sites),
         receiving=tuple(runner.receiving()),
         **known,
     )
@@ -92,15 +87,14 @@ def says(runner: JobRunner, membership: Membership) -> str:
         case JobState.WAITING:
             what = runner.nobody_left or runner.waits_to_start_for()
         case JobState.RUNNING:
-            what = runner.nobody_left or runner.aggregation.waiting_for() + _given_up(runner)
+            what = runner.nobody_left or runner.work.waiting_for() + _given_up(runner)
         case JobState.FINISHING:
-            missing = ", ".join(site for _, site in runner.life.missing_scores()) or "nobody"
-            what = f"{runner.life.reason}; waiting for scores of {missing}"
+            what = runner.work.waiting_for()
         case _:
             return runner.life.reason
     away = _not_back(runner)
     not_back = f"not back since the aggregator started: {', '.join(away)}" if away else ""
-    what = "; ".join(filter(None, (runner.waits_in_vain, what, not_finite_text(runner.life), not_back)))
+    what = "; ".join(filter(None, (runner.waits_in_vain, what, runner.work.remarks(), not_back)))
     views = [v for v in membership.views() if v.name in runner.life.accepted_sites]
     return waiting_sentence(what, views, job=runner.job, now=now)
 

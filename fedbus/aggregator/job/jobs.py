@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import timedelta
-from pathlib import Path
 
 import structlog
 
@@ -24,7 +23,7 @@ from fedbus.aggregator.incoming.uploads import most_bytes
 from fedbus.aggregator.job import receipts
 from fedbus.aggregator.job.closing import Closing
 from fedbus.aggregator.job.runner import JobRunner
-from fedbus.aggregator.model.keeper import ModelKeeper
+from fedbus.aggregator.job.works import Place, work_of
 from fedbus.aggregator.model.log import ModelLogWriter, stream_of
 from fedbus.aggregator.settings import AggregatorSettings
 from fedbus.aggregator.tools import Tools
@@ -38,9 +37,8 @@ from fedbus.bus.publisher import Publisher
 from fedbus.core.protocol import events
 from fedbus.core.protocol import messages as m
 from fedbus.core.protocol.layout import Layout
-from fedbus.core.spec.jobspec import MOST_CHUNK_BYTES, JobSpec
+from fedbus.core.spec.head import MOST_CHUNK_BYTES, JobHead
 from fedbus.errors import BusError, FedbusError, StoreError
-from fedbus.store.files import make_folder
 from fedbus.store.ledger import JobRow
 from fedbus.store.ledger_schema import ANYBODY
 from fedbus.store.spool import Spool
@@ -64,13 +62,17 @@ class Jobs:
         bulk_out: Session,
         group: asyncio.TaskGroup,
     ) -> None:
-        self._state_dir: Path = settings.state_dir
-        self._params_dir: Path = settings.initial_params_dir
         self._settle_s = settings.settle_s
         self._quiet = timedelta(seconds=settings.quiet_s)
         self._partial_ttl = timedelta(seconds=settings.partial_timeout_s)
         self._tools = tools
         self._spool = spool
+        self._place = Place(
+            jobs=settings.state_dir / "jobs",
+            params=settings.initial_params_dir,
+            spool=spool,
+            open_log=self._open_log,
+        )
         self._control = control
         self._bulk_in = bulk_in
         self._bulk_out = bulk_out
@@ -118,17 +120,9 @@ class Jobs:
         self._group.create_task(self._lead(row.job, compute), name=f"job {row.job}")
 
     def _runner(self, row: JobRow, tools: Tools) -> JobRunner:
-        keeper = ModelKeeper(
-            row.job,
-            JobSpec.parse(row.spec),
-            ledger=tools.ledger,
-            spool=self._spool,
-            folder=make_folder(self._state_dir / "jobs" / row.job),
-            params_dir=self._params_dir,
-            reached=tools.reached,
-        )
-        entrance = self._entrance(row.job)
-        return JobRunner(row, keeper=keeper, tools=tools, open_log=self._open_log, entrance=entrance)
+        complete = Complete()
+        work = work_of(row, complete=complete, place=self._place, tools=tools)
+        return JobRunner(row, work=work, complete=complete, tools=tools, entrance=self._entrance(row.job))
 
     def _entrance(self, job: str, sites: Iterable[str] = ()) -> Entrance:
         async def held_off(site: str, text: str) -> None:
@@ -147,7 +141,7 @@ class Jobs:
                 except Exception as exc:
                     if everybodys(exc):
                         raise
-                    pause_s = troubles.pause_s((runner.aggregation.version, runner.aggregation.updates))
+                    pause_s = troubles.pause_s((runner.work.version, runner.work.updates))
                     log.exception("job-trouble", job=job)
                     if await self._given_up(runner, words(exc), pause_s):
                         return None
@@ -262,7 +256,7 @@ class Jobs:
     def _intake(self, runner: JobRunner) -> Intake:
         return self._intake_of(
             runner.job,
-            runner.spec.chunk_bytes,
+            runner.life.head.chunk_bytes,
             runner.complete,
             layout=lambda: runner.layout,
             takes_part=runner.takes_part,
@@ -324,7 +318,7 @@ class Jobs:
         async with consumer as deliveries:
             await intake.run(deliveries)
 
-    async def _open_log(self, spec: JobSpec, job: str, layout: Layout) -> ModelLogWriter:
+    async def _open_log(self, job: str, spec: JobHead, layout: Layout) -> ModelLogWriter:
         stream = await stream_of(job, self._tools)
         settled = await exists(self._control, stream)
         await declare(self._control, t.job_models(job, ModelLogWriter.size(spec, layout), stream=stream))
@@ -334,8 +328,9 @@ class Jobs:
 
     async def offer(self, runner: JobRunner, site: str) -> None:
         """Offer a job to a site, unless its spec names others."""
-        if runner.spec.sites is None or site in runner.spec.sites:
-            offer = m.JobOffer(job=runner.job, spec=runner.spec.to_offer(), submitter=runner.row.submitted_by)
+        spec = runner.life.head
+        if spec.sites is None or site in spec.sites:
+            offer = m.JobOffer(job=runner.job, spec=spec.to_offer(), submitter=runner.row.submitted_by)
             await self._tools.announcer.tell(site, offer)
 
 

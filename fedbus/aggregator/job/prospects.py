@@ -41,7 +41,7 @@ class Prospects:
         self._nobody_left = ""
         self._left: frozenset[str] = frozenset()
         self._nobody_since = now
-        self._doubtful: Collection[str] = life.spec.sites or ()
+        self._doubtful: Collection[str] = life.head.sites or ()
         self._unknown: Mapping[str, str] = {}
         self._look_at = now
         self._told: set[str] = set()
@@ -83,11 +83,11 @@ class Prospects:
             self._nobody_left = ""
             return
         known = self._life.participants.union(view.name for view in self._tools.membership.views())
-        left = core.left(self._life.spec, known=known, declined=declined)
+        left = core.left(self._life.head, known=known, declined=declined)
         if not self._nobody_left or left - self._left:
             self._nobody_since = now  # a site that comes may bring others
         self._left = left
-        self._nobody_left = core.nobody_left(self._life.spec, known=known, declined=declined)
+        self._nobody_left = core.nobody_left(self._life.head, known=known, declined=declined)
 
     def _nobody_came(self, now: float) -> str:
         over = now - self._nobody_since >= self._tools.nobody_left_s
@@ -100,7 +100,7 @@ class Prospects:
         until = self._life.waits_until(submitted=self._submitted_at, at_least=at_least)
         if self._life.state is not JobState.WAITING or until is None or now < until:
             return ""
-        return f"not started within its wall time of {self._life.spec.stop.wall_time_s:g} s: {self._waits_for()}"
+        return f"not started within its wall time of {self._life.wall_time_s:g} s: {self._waits_for()}"
 
     def _is_in_line(self) -> bool:
         """Whether a site would begin, and other jobs have all its places: those end, so this wait has an end, too."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from fedbus.aggregator.job.best import Best
-from fedbus.core.job.life import Job, ranking_of
 from fedbus.core.job.scores import Score, mean_of
+from fedbus.core.job.training import TrainingJob, ranking_of
 from fedbus.core.rules.aggregation import Aggregation
 
 
 def result_of(
-    life: Job, aggregation: Aggregation, *, exported: str, best: Mapping[str, object] | None = None
+    life: TrainingJob, aggregation: Aggregation, *, exported: str, best: Mapping[str, object] | None = None
 ) -> dict[str, object]:
     """What is kept of a job; `exported` is the file with the last version's params, `best` see `best_of`.
 
@@ -36,7 +36,7 @@ def result_of(
     }
 
 
-def best_of(life: Job, version: int, kept: Best | None, *, exported: str) -> dict[str, object] | None:
+def best_of(life: TrainingJob, version: int, kept: Best | None, *, exported: str) -> dict[str, object] | None:
     """The best version, by the metric that ranks: the last one, or a better one that was kept; None: none was good.
 
     exported: the file of the last one, `version`.
@@ -53,12 +53,12 @@ def best_of(life: Job, version: int, kept: Best | None, *, exported: str) -> dic
     return {"version": kept.version, "metric": metric, "value": kept.value, "exported": str(kept.path)}
 
 
-def broken_at(life: Job, version: int) -> tuple[str, ...]:
+def broken_at(life: TrainingJob, version: int) -> tuple[str, ...]:
     """Sites where the last version is of no use, see `scores.Score.broken`."""
     return tuple(site for site, score in life.final_scores(version).items() if score.broken)
 
 
-def why_failed(life: Job, version: int, best: Mapping[str, object] | None) -> str:
+def why_failed(life: TrainingJob, version: int, best: Mapping[str, object] | None) -> str:
     """Why a job that has come to its end has failed: its last version is of no use anywhere; empty: it has not."""
     scored, broken = life.final_scores(version), broken_at(life, version)
     if not scored or len(broken) < len(scored):

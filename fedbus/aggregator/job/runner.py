@@ -1,38 +1,28 @@
-"""The life of one job at the aggregator: offer, start, stop, scores, result.
+"""The life of one job at the aggregator: offer, start, pause, end; what it does in between is its `Work`'s.
 
 `serve` is one loop: whatever comes (a complete update, an answer, a lost site, a clock) it takes what came and then
-looks at what is due. Updates and versions are `Folding`'s; states and stop rules `core.Job`'s.
+looks at what is due. States are `core.job.life`'s.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from datetime import timedelta
 
 from fedbus.aggregator.incoming.complete import Complete, Item, Unwanted
 from fedbus.aggregator.incoming.entrance import Entrance
-from fedbus.aggregator.job.folding import Folding
-from fedbus.aggregator.job.initial_params import InitialParams
-from fedbus.aggregator.job.pacing import Pacing
 from fedbus.aggregator.job.prospects import Prospects
 from fedbus.aggregator.job.resyncs import Resyncs
-from fedbus.aggregator.job.scoring import Scoring
-from fedbus.aggregator.job.verdicts import refuse
-from fedbus.aggregator.model.keeper import ModelKeeper
-from fedbus.aggregator.model.log import ModelLogWriter
+from fedbus.aggregator.job.work import Work
 from fedbus.aggregator.tools import Tools
-from fedbus.core.job.agreement import Agreement, Layouts
 from fedbus.core.job.life import Job
 from fedbus.core.job.status_text import span
 from fedbus.core.protocol import events
 from fedbus.core.protocol import messages as m
 from fedbus.core.protocol.answers import Receiving
 from fedbus.core.protocol.layout import Layout
-from fedbus.core.rules.aggregation import Aggregation
-from fedbus.core.rules.facts import Refused
-from fedbus.core.spec.jobspec import JobSpec
 from fedbus.core.words import counted
 from fedbus.runtime.faults import Point
 from fedbus.store.ledger import JobRow
@@ -42,54 +32,33 @@ LOOK_AGAIN_S = 1.0
 # After a restart the sites answer the roll call first: a job that was about to end would end without their scores.
 SITES_RETURN = timedelta(seconds=5)
 
-# Opening a task takes seconds, loading its data perhaps minutes. Sites of an older release never say their layout:
-# where none has said one, the job waits for less.
-LAYOUTS_WAIT = timedelta(minutes=2)
-FIRST_LAYOUT_WAIT = timedelta(seconds=20)
-
-# Receipts wait for the last of the updates that are decided together.
-MOST_TOGETHER = timedelta(seconds=0.1)
-
-OpenLog = Callable[[JobSpec, str, Layout], Awaitable[ModelLogWriter]]
-
 
 class JobRunner:
-    """State of one job. `open_log` declares the job's model log and returns its writer; `entrance` lets sites in."""
+    """State of one job. `entrance` lets sites in, `complete` is the line of what they have sent."""
 
     def __init__(
         self,
         row: JobRow,
         *,
-        keeper: ModelKeeper,
+        work: Work,
+        complete: Complete,
         tools: Tools,
-        open_log: OpenLog,
         entrance: Entrance,
         sites_return: timedelta = SITES_RETURN,
-        layouts_wait: timedelta = LAYOUTS_WAIT,
     ) -> None:
         self.row = row
         self.job = row.job
-        self.spec = JobSpec.parse(row.spec)
-        self.life = Job(self.spec)
+        self.work = work
+        self.life: Job = work.life
         self.life.offered(now=time.monotonic())  # a site that joins while the job is being opened may answer at once
-        self.aggregation = Aggregation(self.spec, now=time.monotonic())
-        self.complete = Complete()
+        self.complete = complete
         self.entrance = entrance
         self.receiving: Callable[[], tuple[Receiving, ...]] = tuple
         """Uploads under way, as the intake sees them."""
-        self._keeper = keeper
         self._tools = tools
-        self._open_log = open_log
-        self._pacing = Pacing(self.job, self.spec, tools.announcer)
-        self._folding: Folding | None = None
-        self._stream = ""
-        self._initial = InitialParams(
-            self.job, self.spec, life=self.life, keeper=keeper, tools=tools, adopted=self._adopted
-        )
         self._participants: set[str] = set()
         self._broken: Exception | None = None
         self._resyncs = Resyncs()
-        self._scoring = Scoring(self.job, life=self.life, aggregation=self.aggregation, keeper=keeper, tools=tools)
         self._prospects = Prospects(
             self.job, life=self.life, tools=tools, submitted_at=row.submitted_at, waits_for=self.waits_to_start_for
         )
@@ -98,15 +67,12 @@ class JobRunner:
         self.failing: str | None = None
         """Why the aggregator gives the job up; None while it does not."""
         self.over: str | None = None
-        """The stop rule that a running job has reached; None before."""
-        self._sites_return_s = sites_return.total_seconds()
-        self._layouts = Layouts(wait_s=layouts_wait.total_seconds(), first_wait_s=FIRST_LAYOUT_WAIT.total_seconds())
-        self._told_differences = ""
+        """Why a running job ends, once that is known; None before."""
         self.opened = False
         """Whether the job was taken up where the ledger says it is."""
+        self._sites_return_s = sites_return.total_seconds()
         self._was_at: int | None = None
         self._finish_from = 0.0
-        self._scores_until = 0.0
         self._written_at = 0.0
         self._pause_told = False
 
@@ -114,15 +80,12 @@ class JobRunner:
 
     def sites_changed(self) -> None:
         """Sites came, went, accepted or declined."""
-        active = self.active()
-        self.aggregation.set_active(active, now=time.monotonic())
-        self.life.set_active(active)
+        self.work.sites_changed(self.active())
         self._nudge()
 
     def site_started_anew(self, site: str) -> None:
         """A site has forgotten what it was asked; its task may be another one now."""
-        self._layouts.forget(site)
-        self._initial.site_started_anew(site)
+        self.work.site_started_anew(site)
 
     def active(self) -> frozenset[str]:
         """Sites that have accepted and are online."""
@@ -132,7 +95,7 @@ class JobRunner:
         """A site accepts or declines."""
         known = answer.site in self.life.accepted_sites
         if answer.layout:
-            self._layouts.said(answer.site, answer.layout)
+            self.work.layout_said(answer.site, answer.layout)
         if not answer.accepted:
             before = self.life.declined_sites.get(answer.site)
             if self.life.declined(answer.site, answer.reason) and before != answer.reason:
@@ -157,20 +120,15 @@ class JobRunner:
         return site in self._participants or ANYBODY in self._participants
 
     async def welcome(self, site: str) -> None:
-        """Tell a site that the model log is there to follow, if it is; ask again for a score that it owes."""
+        """Tell a site that the model log is there to follow, if it is, and what it owes."""
         if self.life.state in (m.JobState.RUNNING, m.JobState.FINISHING):
-            await self._tools.announcer.tell(site, self._started())
-            await self._pacing.remind(site)
-        for version, owing in self.life.missing_scores():
-            if owing == site:  # it was started anew since it was asked
-                await self._tools.announcer.tell(site, m.ScoreRequest(job=self.job, version=version))
-
-    def _started(self) -> m.JobStarted:
-        return m.JobStarted(job=self.job, session=self._tools.session, log=self._stream)
+            started = m.JobStarted(job=self.job, session=self._tools.session, log=self.work.stream)
+            await self._tools.announcer.tell(site, started)
+            await self.work.welcome(site)
 
     async def on_score(self, score: m.ScoreAnswer) -> None:
         """A site scored a version, or could not."""
-        await self._scoring.take(score)
+        await self.work.on_score(score)
         self._nudge()
 
     async def on_resync(self, request: m.ResyncRequest) -> None:
@@ -211,19 +169,19 @@ class JobRunner:
     @property
     def layout(self) -> Layout | None:
         """Layout of the job's params; None before there are any."""
-        return None if self._folding is None else self._folding.layout
+        return self.work.layout
 
     @property
     def version(self) -> int | None:
         """The newest version; while the job is taken up after a restart, the one published last; None: unknown."""
         if self.opened or self.row.started_at is None:
-            return self.aggregation.version
+            return self.work.version
         return self._was_at
 
     @property
     def progress(self) -> tuple[m.JobState, int, int]:
         """Changes whenever the job moves."""
-        return self.life.state, self.aggregation.version, self.aggregation.updates
+        return self.life.state, self.work.version, self.work.updates
 
     @property
     def paused(self) -> str | None:
@@ -234,7 +192,7 @@ class JobRunner:
     def waits_for_sites(self) -> bool:
         """Whether the job runs and nothing is decided, for too few of its sites are there: what comes waits."""
         running = self.life.state is m.JobState.RUNNING and self.over is None
-        return running and bool(self.aggregation.too_few)
+        return running and bool(self.work.paused)
 
     @property
     def waits_in_vain(self) -> str:
@@ -263,10 +221,7 @@ class JobRunner:
         self._was_at = await self._tools.store(self._tools.ledger.last_published, self.job)
         for site in self._participants - {ANYBODY}:
             self.life.took_part(site)
-        await self._scoring.restore()
-        if self.row.layout is not None:
-            self._folding = await self._make_folding(Layout.from_dict(self.row.layout))
-            await self._folding.restore()
+        await self.work.open()
         if self.row.started_at is None:
             return await self._set_state(m.JobState.WAITING)
         # what it has run already is no less than what its own clock said, should this one be behind
@@ -279,9 +234,8 @@ class JobRunner:
     async def _continues(self) -> str:
         """What the restart cost, in words."""
         away_s = max(0.0, time.time() - self._written_at)
-        text = f"continues at version {self.aggregation.version} after {span(away_s)} without an aggregator"
-        redone = self._folding.redone if self._folding is not None else ""
-        return f"{text}; {redone}" if redone else text
+        text = f"continues at version {self.work.version} after {span(away_s)} without an aggregator"
+        return f"{text}; {self.work.redone}" if self.work.redone else text
 
     async def serve(self) -> None:
         """Work until the job has ended."""
@@ -289,7 +243,7 @@ class JobRunner:
         while not self.life.state.ended:
             item = await self._next()
             if isinstance(item, Unwanted):
-                await self._refuse(item.manifest, item.reason)
+                await self.work.refuse(item.manifest, item.reason)
             elif item is not None:
                 await self._take(item)
             await self._step()
@@ -297,9 +251,7 @@ class JobRunner:
     async def _next(self) -> Item:
         """The next complete update; None after a nudge, or when the clock makes something due."""
         now = time.monotonic()
-        # nothing is committed while nobody is there, so a buffer that is due does not count
-        commit_at = self.aggregation.next_due_at(now=now) if self.aggregation.active else None
-        due = [t for t in (commit_at, self.life.wall_time_ends_at()) if t is not None]
+        due = [t for t in (self.work.due_at(now=now), self.life.wall_time_ends_at()) if t is not None]
         wait_s = min([LOOK_AGAIN_S, *(max(0.01, t - now) for t in due)])
         try:
             async with asyncio.timeout(wait_s):
@@ -309,35 +261,13 @@ class JobRunner:
 
     async def _take(self, manifest: m.UpdateManifest) -> None:
         if manifest.kind is m.UpdateKind.INITIAL:
-            agreed = self._layouts.agreement(self.active(), now=time.monotonic())
-            if not await self._initial.take(manifest, agreed, too_late=self._folding is not None):
+            if not await self.work.take_initial(manifest, self.active()):
                 self.sites_changed()
-        elif self._folding is None or self.over is not None or self.life.state is not m.JobState.RUNNING:
-            await self._refuse(manifest, f"the job is {self.life.state if self.over is None else m.JobState.FINISHING}")
+        elif self.over is not None or self.life.state is not m.JobState.RUNNING:
+            state = self.life.state if self.over is None else m.JobState.FINISHING
+            await self.work.refuse(manifest, f"the job is {state}")
         else:
-            await self._take_together(self._folding, manifest)
-
-    async def _take_together(self, folding: Folding, first: m.UpdateManifest) -> None:
-        """Take an update and those that wait behind it, until something is due: one write for all decisions."""
-        until = time.monotonic() + MOST_TOGETHER.total_seconds()
-        manifest: m.UpdateManifest | None = first
-        while manifest is not None:
-            await self._pacing.measured(manifest, active=self.aggregation.active)  # told before the receipt
-            await folding.take(manifest)
-            manifest = self.complete.next_delta() if self._may_go_on(until) else None
-        await folding.settle()
-
-    def _may_go_on(self, until: float) -> bool:
-        now, version, updates = time.monotonic(), self.aggregation.version, self.aggregation.updates
-        over = self.aggregation.commit_due(now=now) or self.life.stop_reason(version=version, updates=updates, now=now)
-        return now < until and not over
-
-    async def _refuse(self, manifest: m.UpdateManifest, reason: str) -> None:
-        verdict = self.aggregation.refuse(m.UpdateId.parse(manifest.update_id), reason=reason)
-        if self._folding is not None and isinstance(verdict, Refused):
-            await self._folding.refused(verdict, manifest)
-        elif isinstance(verdict, Refused):
-            await refuse(manifest, reason, tools=self._tools, drop=self._keeper.drop)
+            await self.work.take(manifest)
 
     async def _step(self) -> None:
         """Do what is due; a job that has ended by that leaves what it has."""
@@ -346,8 +276,8 @@ class JobRunner:
         await self._end_if_it_must()
         if not self.life.state.ended:
             await self._advance()
-        scored = self.life.state is m.JobState.FINISHING and self._scores_are_in()
-        if scored or self.life.state.ended:
+        done = self.life.state is m.JobState.FINISHING and await self.work.step_finishing()
+        if done or self.life.state.ended:
             await self._end()
 
     async def _end_if_it_must(self) -> None:
@@ -362,30 +292,19 @@ class JobRunner:
             self.life.failed(in_vain, now=time.monotonic())
 
     async def _advance(self) -> None:
-        if self._folding is not None and self._resyncs.due(now=time.monotonic()):
-            self._folding.snapshot_wanted = True
-        if self.life.state is m.JobState.WAITING:
-            await self._start_if_possible()
-        if self.life.state is m.JobState.RUNNING and self._folding is not None:
-            await self._step_running(self._folding)
-        if self.life.state is m.JobState.FINISHING and self._folding is not None:
-            await self._folding.snapshot_if_wanted()
+        if self._resyncs.due(now=time.monotonic()):
+            self.work.snapshot_wanted()
+        if self.life.state is m.JobState.WAITING and await self.work.prepare(self.active()):
+            await self._start()
+        if self.life.state is m.JobState.RUNNING:
+            await self._step_running()
 
-    async def _step_running(self, folding: Folding) -> None:
+    async def _step_running(self) -> None:
         await self._say_pause()
-        # right after a restart no site has come back yet: a buffer must not be committed for their absence
-        if self.over is None and self.aggregation.active and self.aggregation.commit_due(now=time.monotonic()):
-            await folding.commit()
-        await folding.tell()
-        await folding.snapshot_if_wanted()
-        await self._scoring.keep_version()
-        now = time.monotonic()
-        if self.over is None:
-            self.over = self.life.stop_reason(
-                version=self.aggregation.version, updates=self.aggregation.updates, now=now
-            )
-        if self.over is not None and now >= self._finish_from:
-            await self._finish(folding, self.over)
+        found = await self.work.step(ending=self.over is not None)
+        self.over = self.over if self.over is not None else found
+        if self.over is not None and time.monotonic() >= self._finish_from:
+            await self._finish(self.over)
 
     async def _say_pause(self) -> None:
         """The job pauses, or goes on. Not right after a restart, when no site has come back yet."""
@@ -394,7 +313,7 @@ class JobRunner:
             return
         self._pause_told = paused
         if paused:
-            text = f"paused: {self.aggregation.too_few}; updates that come wait, nothing is lost"
+            text = f"paused: {self.work.paused}; updates that come wait, nothing is lost"
             await self._event(events.JOB_PAUSED, text)
         elif self.over is None:
             await self._event(events.JOB_RESUMED, f"goes on: {', '.join(sorted(self.active()))} are there")
@@ -403,82 +322,29 @@ class JobRunner:
 
     def waits_to_start_for(self) -> str:
         """What keeps the job from starting, in words."""
-        active = self.active()
-        enough = self.life.can_start(active)
-        says = self._layouts.agreement(active, now=time.monotonic()).says if enough else ""
-        return f"waiting for sites: {says}" if says else self.life.waiting_for(active)
+        return self.work.waits_to_start_for(self.active())
 
-    async def _start_if_possible(self) -> None:
-        await self._initial.check_file()
-        if self.life.state.ended:
-            return
-        active, now = self.active(), time.monotonic()
-        if not self.life.can_start(active):
-            return
-        found = self._layouts.agreement(active, now=now)
-        await self._tell_differences(found)
-        if self._folding is None:
-            await self._initial.see_to(found, active=active)
-        elif self.life.can_start(self._layouts.agreeing(self._folding.layout.digest, active, now=now)):
-            await self._start(self._folding)
-        return
-
-    async def _tell_differences(self, found: Agreement) -> None:
-        if self._layouts.differ(self.active()) and found.says != self._told_differences:
-            self._told_differences = found.says
-            await self._event(events.JOB_WAITING, found.says)
-
-    async def _start(self, folding: Folding) -> None:
-        await folding.publish_first()
+    async def _start(self) -> None:
+        await self.work.begin()
         self.life.started(now=time.monotonic())
-        self.aggregation.restart_timers(now=time.monotonic())
         await self._set_state(m.JobState.RUNNING, started_at=time.time())
         active = sorted(self.active())
-        await self._event(events.JOB_RUNNING, f"training begins with {', '.join(active)}", sites=active)
+        await self._event(events.JOB_RUNNING, f"{self.work.doing} begins with {', '.join(active)}", sites=active)
         for site in self.life.accepted_sites:
             await self.welcome(site)
 
-    async def _adopted(self, layout: Layout) -> None:
-        await self._tools.store(self._tools.ledger.set_job, self.job, layout=layout.to_dict())
-        self._folding = await self._make_folding(layout)
-
-    async def _make_folding(self, layout: Layout) -> Folding:
-        log = await self._open_log(self.spec, self.job, layout)
-        self._stream = log.stream
-        return Folding(
-            self.job, self.spec, layout, aggregation=self.aggregation, keeper=self._keeper, log=log, tools=self._tools
-        )
-
     # -------------------------------------------------------------- end
 
-    async def _finish(self, folding: Folding, reason: str) -> None:
-        if self.aggregation.buffer and not self.aggregation.kept_back:
-            await folding.commit("the job ends")
-        if self.aggregation.buffer:
-            reason = self._with_left_out(reason)
-        else:
-            await folding.save()
-        version, now = self.aggregation.version, time.monotonic()
-        self.life.finishing(reason, now=now, score=[version])
-        self._scores_until = now + self._tools.score_timeout_s
+    async def _finish(self, reason: str) -> None:
+        comes = await self.work.finish(reason)
+        reason, version = self.life.reason, self.work.version
         await self._set_state(m.JobState.FINISHING, reason=reason)
         self._tools.reached(Point.FINISHING)
-        await self._event(events.JOB_FINISHING, f"{reason}; every site scores version {version}", version=version)
-        for site in sorted(self.active()):
-            await self._tools.announcer.tell(site, m.ScoreRequest(job=self.job, version=version))
-
-    def _with_left_out(self, reason: str) -> str:
-        """Why the job ends, and that what was folded last is part of no version."""
-        updates = counted(len(self.aggregation.buffer), "update")
-        text = f"the last {updates} became no version, for {self.aggregation.kept_back}"
-        return reason if "became no version" in reason else f"{reason}; {text}"
-
-    def _scores_are_in(self) -> bool:
-        return not self.life.missing_scores() or time.monotonic() >= self._scores_until
+        await self._event(events.JOB_FINISHING, f"{reason}; {comes}", version=version)
 
     async def _end(self) -> None:
-        """However a job ends, it leaves its last version and its best, what was measured of them, and who gave what."""
-        outcome = await self._scoring.conclude(has_params=self._folding is not None)
+        """However a job ends, it leaves what its work has come to."""
+        outcome = await self.work.conclude()
         if not self.life.state.ended:
             self.life.concluded(failed=outcome.failed, note=outcome.note, now=time.monotonic())
         state, reason = self.life.state, self.life.reason

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
 
 from fedbus.aggregator.job.best import BestVersions
 from fedbus.aggregator.job.result import best_of, broken_at, result_of, why_failed
+from fedbus.aggregator.job.work import Outcome
 from fedbus.aggregator.model.keeper import ModelKeeper
 from fedbus.aggregator.tools import Tools
-from fedbus.core.job.life import Job, ranking_of
 from fedbus.core.job.scores import mean_of
+from fedbus.core.job.training import TrainingJob, ranking_of
 from fedbus.core.protocol import events
 from fedbus.core.protocol import messages as m
 from fedbus.core.rules.aggregation import Aggregation
@@ -26,19 +25,12 @@ MOST_TOLD = 8
 MOST_REASON = 200
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
-    """How a job has ended: its result, why it has failed (empty: it has not), and what to add to its reason."""
-
-    result: Mapping[str, object]
-    failed: str
-    note: str
-
-
 class Scoring:
     """Of one job."""
 
-    def __init__(self, job: str, *, life: Job, aggregation: Aggregation, keeper: ModelKeeper, tools: Tools) -> None:
+    def __init__(
+        self, job: str, *, life: TrainingJob, aggregation: Aggregation, keeper: ModelKeeper, tools: Tools
+    ) -> None:
         self._job = job
         self._life = life
         self._aggregation = aggregation
@@ -46,6 +38,8 @@ class Scoring:
         self._tools = tools
         self._best = BestVersions(keeper.best_folder, better=ranking_of(life.spec)[1])
         self._told: dict[str, str] = {}
+        self._asked: int | None = None
+        self._wait_until = 0.0
 
     async def take(self, score: m.ScoreAnswer) -> None:
         """A site scored a version, or could not; one that does not exist would pass for the newest and is ignored."""
@@ -72,6 +66,21 @@ class Scoring:
     async def restore(self) -> None:
         """After a restart: patience goes on where it was."""
         self._life.took_trend(await self._tools.store(self._tools.ledger.trend, self._job))
+
+    async def remind(self, site: str) -> None:
+        """A site was started anew since it was asked: it is asked again for the scores that it owes."""
+        for version, owing in self._life.missing_scores():
+            if owing == site:
+                await self._tools.announcer.tell(site, m.ScoreRequest(job=self._job, version=version))
+
+    async def last_scores_are_in(self) -> bool:
+        """Ask every site for its score of the last version, which is no more changed; True when none is waited for."""
+        version = self._aggregation.version
+        if self._asked is None:
+            self._asked, self._wait_until = version, time.monotonic() + self._tools.score_timeout_s
+            for site in sorted(self._life.active):
+                await self._tools.announcer.tell(site, m.ScoreRequest(job=self._job, version=version))
+        return not self._life.missing_scores() or time.monotonic() >= self._wait_until
 
     @property
     def _mean(self) -> float | None:
@@ -158,7 +167,7 @@ class Scoring:
         await self._tools.announcer.event(kind, self._job, text, site=site, **facts)
 
 
-def not_finite_text(life: Job) -> str:
+def not_finite_text(life: TrainingJob) -> str:
     """Say which versions are not finite where, as far as the newest scores say; empty when all are."""
     found = (
         f"version {score.version} scores NaN or infinity at {site} ({', '.join(score.not_finite[:MOST_TOLD])})"

@@ -23,6 +23,7 @@ from fedbus.bus.publisher import Publisher
 from fedbus.bus.topology import ModelLogSize, models_stream, new_models_stream
 from fedbus.core.protocol.layout import Layout
 from fedbus.core.protocol.messages import SNAPSHOT, Chunk, Part, Receipt, VersionManifest
+from fedbus.core.spec.head import JobHead
 from fedbus.core.spec.jobspec import JobSpec
 from fedbus.runtime.faults import Point, Reached, nothing
 
@@ -53,7 +54,7 @@ class ModelLogWriter:
     def __init__(
         self,
         job: str,
-        spec: JobSpec,
+        spec: JobHead,
         layout: Layout,
         publisher: Publisher,
         *,
@@ -66,7 +67,7 @@ class ModelLogWriter:
         self._layout: dict[str, Any] = layout.to_dict()
         self._publisher = publisher
         self._reached = reached
-        self._every = spec.snapshot_every or MOST_VERSIONS
+        self._every = snapshot_every(spec) or MOST_VERSIONS
         self._window = max(2, IN_FLIGHT_BYTES // spec.chunk_bytes)
         self._since_bytes = 0
         self._snapshot_bytes = 4 * layout.numel
@@ -75,11 +76,12 @@ class ModelLogWriter:
         self._snapshot_back = 0
 
     @staticmethod
-    def size(spec: JobSpec, layout: Layout) -> ModelLogSize:
+    def size(spec: JobHead, layout: Layout) -> ModelLogSize:
         """How much the stream must keep for a joiner to find the newest snapshot and all after it."""
         snapshot_bytes = 4 * layout.numel
-        every = min(spec.snapshot_every or MOST_VERSIONS, MOST_VERSIONS)
-        period_bytes = every * snapshot_bytes if spec.snapshot_every else (REPLAY_MODELS + 1) * snapshot_bytes
+        asked = snapshot_every(spec)
+        every = min(asked or MOST_VERSIONS, MOST_VERSIONS)
+        period_bytes = every * snapshot_bytes if asked else (REPLAY_MODELS + 1) * snapshot_bytes
         return ModelLogSize(snapshot_bytes=snapshot_bytes, delta_bytes=-(-period_bytes // every), snapshot_every=every)
 
     def wants_snapshot(self, version: int) -> bool:
@@ -142,6 +144,11 @@ class ModelLogWriter:
         await self._publisher.publish(mail.to_model_log(manifest))
         self._snapshot_back += 1
         return sum(part.body_bytes for part in (delta, snapshot) if part is not None)
+
+
+def snapshot_every(spec: JobHead) -> int | None:
+    """Versions between two snapshots, as the job asks; None: it leaves that to us. Models that are given are whole."""
+    return spec.snapshot_every if isinstance(spec, JobSpec) else 1
 
 
 def _some_of(frames: Iterator[bytes]) -> deque[bytes]:

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from fedbus.core.spec import kinds
+from fedbus.core.spec.head import JobHead
 from fedbus.core.spec.jobspec import JobSpec
 from fedbus.core.words import counted
 from fedbus.errors import JobSpecError
@@ -19,7 +21,7 @@ from fedbus.errors import JobSpecError
 class Accept:
     """The site takes part."""
 
-    spec: JobSpec
+    spec: JobHead
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +52,7 @@ class SitePolicy:
         allowed = self.installed_tasks if self.allowed_tasks is None else self.installed_tasks & self.allowed_tasks
         return tuple(sorted(allowed))
 
-    def decide(self, spec: JobSpec) -> Accept | Decline:
+    def decide(self, spec: JobHead) -> Accept | Decline:
         """Accept the job, or decline it with the first reason that applies."""
         reason = self._reason_against(spec)
         return Decline(reason=reason) if reason else Accept(spec=spec)
@@ -58,17 +60,20 @@ class SitePolicy:
     def decide_offer(self, data: Mapping[str, Any]) -> Accept | Decline:
         """Decide on a spec as it came; one that cannot be read (a newer aggregator, say) is declined."""
         try:
-            return self.decide(JobSpec.parse(data))
+            return self.decide(kinds.parse(data))
         except JobSpecError as exc:
             return Decline(reason=f"this version of fedbus cannot read the job spec: {exc}")
 
-    def _reason_against(self, spec: JobSpec) -> str | None:
+    def _reason_against(self, spec: JobHead) -> str | None:
         if spec.sites is not None and self.site not in spec.sites:
             return f"the job is for {', '.join(spec.sites)}, not for {self.site}"
         if spec.task not in self.installed_tasks:
             return f"task {spec.task!r} is not installed here; installed: {_listed(self.installed_tasks)}"
         if spec.task not in self.tasks:
             return f"task {spec.task!r} is not allowed here; allowed: {_listed(self.tasks)}"
+        return self._against_training(spec) if isinstance(spec, JobSpec) else None
+
+    def _against_training(self, spec: JobSpec) -> str | None:
         if spec.local.batch_size < self.min_batch_size:
             return f"batch_size {spec.local.batch_size} is below this site's minimum of {self.min_batch_size}"
         if spec.min_contributors < self.min_contributors:

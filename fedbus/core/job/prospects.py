@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable, Mapping
 from difflib import get_close_matches
 
 from fedbus.core.job.scores import Score
+from fedbus.core.spec.head import JobHead
 from fedbus.core.spec.jobspec import JobSpec
 
 ENOUGH_VERSIONS = 3
@@ -79,12 +80,12 @@ def unknown_site(site: str, known: Collection[str]) -> str:
     return f"site {site} is not enrolled at the broker{_but_nearest(site, known)}"
 
 
-def left(spec: JobSpec, *, known: Collection[str], declined: Collection[str]) -> frozenset[str]:
+def left(spec: JobHead, *, known: Collection[str], declined: Collection[str]) -> frozenset[str]:
     """The sites that may take part, or do: of those that the spec names, or else of all that are known."""
     return frozenset(spec.sites or known) - frozenset(declined)
 
 
-def nobody_left(spec: JobSpec, *, known: Collection[str], declined: Mapping[str, str]) -> str:
+def nobody_left(spec: JobHead, *, known: Collection[str], declined: Mapping[str, str]) -> str:
     """Say that too few sites are left for the job to go on, and why; empty while those who declined are not lacking.
 
     known: every site that ever joined or took part. declined: reasons, also of those that gave up.

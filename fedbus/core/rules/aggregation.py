@@ -23,11 +23,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping
-from types import MappingProxyType
 from typing import Protocol, assert_never
 
 from fedbus.core.protocol.messages import UpdateId
 from fedbus.core.rules import guards, screening
+from fedbus.core.rules.attendance import Attendance
 from fedbus.core.rules.facts import (
     Arrival,
     Combination,
@@ -39,10 +39,11 @@ from fedbus.core.rules.facts import (
     Term,
 )
 from fedbus.core.rules.memory import Memory
-from fedbus.core.rules.peers import Peers, fewest_examples
+from fedbus.core.rules.peers import Peers
 from fedbus.core.rules.robust import Matrix, believed
 from fedbus.core.rules.server_step import step_of
 from fedbus.core.rules.site_stats import SiteStats
+from fedbus.core.rules.site_table import SiteTable
 from fedbus.core.rules.strategies import (
     Buffer,
     Evidence,
@@ -59,8 +60,6 @@ from fedbus.errors import ProtocolError
 
 SUMS_ANEW = 50
 """So often, in versions, the memory sum is made again: it keeps the rounding of all that ever was part of it."""
-
-_NOTHING_YET = SiteStats()
 
 __all__ = ["Aggregation", "Arrival", "Committed", "Duplicate", "Fact", "Folded", "Refused", "SeenIds"]
 
@@ -80,12 +79,11 @@ class Aggregation:
         self._spec = spec
         self._strategy = strategy_of(spec)
         self._seen: SeenIds = set() if seen is None else seen
-        self._active: frozenset[str] = frozenset()
-        self._idle: frozenset[str] = frozenset()
+        self._sites = SiteTable()
+        self._attendance = Attendance()
         self._version = 0
         self._updates = 0
-        self._entries: tuple[Folded, ...] = ()
-        self._stats: dict[str, SiteStats] = {}
+        self._entries: list[Folded] = []
         self._memory = Memory()
         self._rule, self._rule_reason = "", ""
         self._last_step: float | None = None
@@ -110,7 +108,7 @@ class Aggregation:
 
     @property
     def active(self) -> frozenset[str]:
-        return self._active
+        return self._sites.active
 
     @property
     def wait_for_new_version(self) -> bool:
@@ -120,15 +118,15 @@ class Aggregation:
     @property
     def all_stats(self) -> Mapping[str, SiteStats]:
         """Numbers of every site that ever had an update decided; read-only."""
-        return MappingProxyType(self._stats)
+        return self._sites.stats
 
     def site_stats(self, site: str) -> SiteStats:
         """Return the numbers of one site; all zero for a site that never had an update decided."""
-        return self._stats.get(site, _NOTHING_YET)
+        return self._sites.of(site)
 
     def peers(self, site: str) -> Peers:
         """Return what the other sites bound this one by."""
-        return Peers.of(site, self._stats, self._active)
+        return self._sites.peers(site)
 
     @property
     def too_few(self) -> str:
@@ -136,7 +134,7 @@ class Aggregation:
 
         A job that asks for one site goes on as it is: with none there nothing comes, and the caller decides.
         """
-        least, there = self._spec.least_sites, len(self._active)
+        least, there = self._spec.least_sites, len(self.active)
         if least == 1 or there >= least:
             return ""
         return f"{there} of {counted(least, 'site')} {'is' if there == 1 else 'are'} there"
@@ -144,7 +142,7 @@ class Aggregation:
     @property
     def kept_back(self) -> str:
         """Why the buffer becomes no version even at the end: too few sites are there, or in it; empty: it may."""
-        sites, least = len(self._view().sites), least_contributors(self._spec)
+        sites, least = len(self._attendance.contributed), least_contributors(self._spec)
         if self.too_few or sites >= least:
             return self.too_few
         return f"{counted(sites, 'site')} of the {least} that every version needs contributed"
@@ -218,16 +216,17 @@ class Aggregation:
 
         When sites come back after none was there, deadlines run from `now`: the first one back is not alone in time.
         """
-        if sites and not self._active:
+        if sites and not self.active:
             self.restart_timers(now=now)
-        self._active = frozenset(sites)
+        self._sites.set_active(sites)
+        self._attendance.set_active(self.active)
 
     def set_idle(self, site: str) -> None:
         """Say that a site sends nothing before the next version, for its update was refused. Not a fact.
 
         Where sites wait for each new version, to wait for it would be to wait for each other.
         """
-        self._idle |= {site}
+        self._attendance.set_idle(site)
 
     def restart_timers(self, *, now: float) -> None:
         """Let deadlines run from `now`: when training begins, and after a replay, whose clock was another one."""
@@ -271,8 +270,7 @@ class Aggregation:
                 self._apply_folded(fact)
             case Refused(update_id=update_id):
                 self._check_new(update_id)
-                stats = self.site_stats(update_id.site)
-                self._stats[update_id.site] = stats.with_refused()
+                self._sites.put(update_id.site, self.site_stats(update_id.site).with_refused())
                 self._seen.add(update_id)
             case Committed():
                 self._apply_committed(fact)
@@ -289,9 +287,10 @@ class Aggregation:
         if not (0.0 < fact.weight < math.inf and 0.0 <= fact.clip <= 1.0):
             raise ProtocolError(f"update {fact.update_id} is recorded with weight {fact.weight} and clip {fact.clip}")
         self._memory.apply(fact)
-        self._stats[fact.update_id.site] = self.site_stats(fact.update_id.site).with_folded(fact)
+        self._sites.put(fact.update_id.site, self.site_stats(fact.update_id.site).with_folded(fact))
+        self._attendance.on_folded(fact.update_id.site)
         self._first_at = fact.at if self._first_at is None else self._first_at
-        self._entries = (*self._entries, fact)
+        self._entries.append(fact)
         self._updates += 1
         self._seen.add(fact.update_id)
 
@@ -311,8 +310,8 @@ class Aggregation:
             self._rule, self._rule_reason = fact.rule, fact.rule_reason
         self._last_step = fact.step
         self._version = fact.version
-        self._entries = ()
-        self._idle = frozenset()
+        self._entries = []
+        self._attendance.on_committed()
         self._first_at = None
         self._began_at = fact.at
 
@@ -331,15 +330,17 @@ class Aggregation:
             num_examples=examples,
             staleness=staleness,
             site=stats,
-            active=len(self._active),
-            fewest_examples=self._fewest_examples(examples),
+            active=len(self.active),
+            fewest_examples=self._sites.fewest_examples(
+                examples, power=self._spec.num_examples_power, most_ratio=self._spec.num_examples_ratio
+            ),
             slot=self._memory.buffer.get(site),
             remembered=self._memory.sites.get(site),
             rule=self._rule,
             steps=arrival.effort.steps,
         )
         share = self._strategy.share(evidence)
-        limit = guards.soft_limit(active=len(self._active), size=self._strategy.size(len(self._active)))
+        limit = guards.soft_limit(active=len(self.active), size=self._strategy.size(len(self.active)))
         away = staleness > limit
         return Folded(
             update_id=arrival.update_id,
@@ -358,21 +359,14 @@ class Aggregation:
 
     def _clip(self, arrival: Arrival, peers: Peers, *, away: bool) -> float:
         """The tightest of the guards that the job has; of a site that was `away`, also that for returners."""
-        own, norm = self.site_stats(arrival.update_id.site), arrival.norm
-        asked = away or self._spec.clip_to_buffer is not None  # there may be hundreds
-        sites = sorted(self._active - {arrival.update_id.site}) if asked else ()
-        others = [self.site_stats(site).norms for site in sites]
+        site, norm = arrival.update_id.site, arrival.norm
+        own, usual = self.site_stats(site), self._sites.active_norm(site, least=guards.OTHERS)
         return min(
             guards.clip_to_norm(norm, peers.longest(arrival.scale)),
             own.clip(norm, factor=self._spec.clip_to_own_median),
-            guards.clip_to_others(norm, others, factor=self._spec.clip_to_buffer),
-            guards.clip_of_returner(norm, own.norms, others) if away else 1.0,
+            guards.clip_to_others(norm, usual, factor=self._spec.clip_to_buffer),
+            guards.clip_of_returner(norm, own.usual_norm, self._sites.active_norm(site, least=1)) if away else 1.0,
         )
-
-    def _fewest_examples(self, arrived: int) -> float:
-        known = (self._stats[site].num_examples for site in self._active if site in self._stats)
-        counts, spec = [arrived, *(n for n in known if n)], self._spec
-        return fewest_examples(counts, power=spec.num_examples_power, most_ratio=spec.num_examples_ratio)
 
     def _plan(self, *, now: float, reason: str | None) -> tuple[str, Plan]:
         """Why a version is made of the buffer, and what it is made of, before any site is left out."""
@@ -406,8 +400,9 @@ class Aggregation:
             step=step_of(
                 self._spec,
                 self._entries,
-                {site: self.site_stats(site) for site in sorted(self._active)},
-                size=self._strategy.size(len(self._active)),
+                self.all_stats,
+                active=self.active,
+                size=self._strategy.size(len(self.active)),
                 before=self._last_step,
                 remembers=plan.remembers,
             ),
@@ -428,7 +423,7 @@ class Aggregation:
             return ()
         terms = newest_values(
             self._memory.last,
-            self._stats,
+            self.all_stats,
             version=self._version,
             now=now,
             power=self._spec.num_examples_power,
@@ -453,12 +448,14 @@ class Aggregation:
     def _view(self) -> Buffer:
         return Buffer(
             entries=self._entries,
-            active=self._active,
+            sites=self._attendance.contributed,
+            active=self.active,
+            awaited=self._attendance.awaited,
             first_at=self._first_at,
             began_at=self._began_at,
             version=self._version,
-            stats=self._stats,
+            stats=self.all_stats,
             memory=self._memory,
             rule=self._rule,
-            idle=self._idle,
+            arrival_gap_s=self._sites.arrival_gap_s,
         )

@@ -14,9 +14,6 @@ something about the site's data, once it is no longer than the site's others.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from statistics import median
-
 OTHERS = 2
 """So many other sites make a median that may clip."""
 SOFT_LIMIT = 20
@@ -33,16 +30,15 @@ def clip_to_norm(norm: float, longest: float) -> float:
     return longest / norm if 0.0 < longest < norm else 1.0
 
 
-def clip_to_others(norm: float, others: Iterable[Sequence[float]], *, factor: float | None) -> float:
-    """Return what scales a delta down to `factor` times the median of the recent norms of each other site.
+def clip_to_others(norm: float, usual: float | None, *, factor: float | None) -> float:
+    """Return what scales a delta down to `factor` times what is usual: the median of the other active sites' medians.
 
-    Each site has one say, the median of its own norms. 1 without a factor, or when fewer than `OTHERS` have norms.
+    Each site has one say, the median of its own norms. 1 without a factor, or when nothing is usual (None).
     """
-    medians = [median(norms) for norms in others if norms]
-    return 1.0 if factor is None or len(medians) < OTHERS else clip_to_norm(norm, factor * median(medians))
+    return 1.0 if factor is None or usual is None else clip_to_norm(norm, factor * usual)
 
 
-def clip_of_returner(norm: float, own: Sequence[float], others: Iterable[Sequence[float]]) -> float:
+def clip_of_returner(norm: float, own: float | None, others: float | None) -> float:
     """Return what scales a delta of a site that was away down to its own median norm; the others' when it has none."""
-    norms = own or [median(of_site) for of_site in others if of_site]
-    return clip_to_norm(norm, median(norms)) if norms else 1.0
+    usual = others if own is None else own
+    return 1.0 if usual is None else clip_to_norm(norm, usual)

@@ -17,9 +17,9 @@ A median over two others at least: no single site moves it far, and between two 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from statistics import fmean, median, median_low
+from statistics import fmean, median_low
 
 from fedbus.core.rules.site_stats import ENOUGH, RECENT, SMALL_NORM, SiteStats
 
@@ -43,50 +43,37 @@ def model_scale(norm: float, numel: int) -> float:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Peers:
-    """The numbers of the other sites; a median of them is taken when it is asked for: there may be hundreds."""
+    """What the other sites usually send; None while it says nothing, with fewer than OTHERS of them.
 
-    others: tuple[SiteStats, ...] = ()
+    usual_norm: the median of their median norms. usual_examples: the lower median. usual_period_s: the median.
+    """
 
-    @classmethod
-    def of(cls, site: str, stats: Mapping[str, SiteStats], active: Collection[str]) -> Peers:
-        """The peers of `site`: the other active sites; with too few of those that have sent something, all others."""
-        known = {name: of_site for name, of_site in stats.items() if name != site and of_site.folded}
-        there = tuple(of_site for name, of_site in known.items() if name in active)
-        return cls(others=there if len(there) >= OTHERS else tuple(known.values()))
-
-    @property
-    def usual_norm(self) -> float | None:
-        """The median of the others' medians; None while it says nothing."""
-        norms = [median(of_site.norms) for of_site in self.others if of_site.norms]
-        return median(norms) if len(norms) >= OTHERS else None
+    usual_norm: float | None = None
+    usual_examples: int | None = None
+    usual_period_s: float | None = None
 
     def longest(self, scale: float | None) -> float:
         """Return the length that a delta is scaled down to; infinite while nothing is known.
 
         scale: of the model, see `model_scale`; None: unknown.
         """
-        usual = self.usual_norm
-        if usual is None:
+        if self.usual_norm is None:
             return math.inf if scale is None else FIRST * scale
-        return LONGEST * max(usual, SMALL_NORM if scale is None else NEXT_TO_NOTHING * scale)
+        return LONGEST * max(self.usual_norm, SMALL_NORM if scale is None else NEXT_TO_NOTHING * scale)
 
     def believed_examples(self, claimed: int) -> int:
         """Return how many examples a site counts with that claims so many."""
-        examples = [of_site.num_examples for of_site in self.others if of_site.num_examples]
-        if len(examples) < OTHERS:
-            return claimed
-        return min(claimed, MOST_EXAMPLES * median_low(examples))
+        return claimed if self.usual_examples is None else min(claimed, MOST_EXAMPLES * self.usual_examples)
 
     def too_soon(self, own: SiteStats, *, now: float) -> bool:
         """Whether an update at `now` comes too soon after the site's last one, and so did its last ones on average."""
-        if own.last_at is None or len(own.gaps) < ENOUGH:
+        if own.last_at is None or len(own.gaps) < ENOUGH or self.usual_period_s is None:
             return False
         gap_s = now - own.last_at
         mean_s = fmean((*own.gaps, gap_s)[-RECENT:])
         if gap_s <= 0.0 or mean_s <= 0.0:
             return False  # a clock that stands still, or began anew
-        periods_s = [period for of_site in self.others if (period := of_site.period_s)]
-        return len(periods_s) >= OTHERS and max(gap_s, mean_s) * MOST_OFTEN < median(periods_s)
+        return max(gap_s, mean_s) * MOST_OFTEN < self.usual_period_s
 
 
 def fewest_examples(counts: Iterable[int], *, power: float, most_ratio: float | None) -> float:
@@ -96,9 +83,11 @@ def fewest_examples(counts: Iterable[int], *, power: float, most_ratio: float | 
     the (lower) median weighs.
     """
     held = list(counts)
-    if not held:
-        return 1
-    fewest = min(held)
+    return bounded_fewest(min(held), median_low(held), power=power, most_ratio=most_ratio) if held else 1
+
+
+def bounded_fewest(fewest: int, middle: int, *, power: float, most_ratio: float | None) -> float:
+    """Return `fewest_examples` of counts with this least one and this lower median."""
     if most_ratio is None or power == 0.0:
         return fewest
-    return max(fewest, median_low(held) / math.pow(most_ratio, 1.0 / power))
+    return max(fewest, middle / math.pow(most_ratio, 1.0 / power))

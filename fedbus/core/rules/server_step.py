@@ -49,7 +49,7 @@ it, which never binds at the lr of an adaptive optimizer; its released code mult
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from fedbus.core.rules.facts import Folded
 from fedbus.core.rules.guards import soft_limit
@@ -71,25 +71,27 @@ FLAT = 1e-3
 def step_of(
     spec: JobSpec,
     entries: Sequence[Folded],
-    sites: Mapping[str, SiteStats],
+    stats: Mapping[str, SiteStats],
     *,
+    active: Collection[str],
     size: int,
     before: float | None,
     remembers: bool = False,
 ) -> float:
     """Return the step of a commit of `entries`, > 0.
 
-    sites: numbers of the active ones. size: K. before: the step of the last commit; None for the first. remembers:
-    whether the rule adds what it knows of all sites.
+    stats: numbers of the sites; active: those that count. size: K. before: the step of the last commit; None for the
+    first. remembers: whether the rule adds what it knows of all sites.
     """
     if spec.server_optimizer.kind == "fadas":
         # one that was away for long, or says so, does not stop the others: it was told to rebase
-        limit = soft_limit(active=len(sites), size=size)
+        limit = soft_limit(active=len(active), size=size)
         most_stale = max(min(entry.staleness, limit) for entry in entries)
         return delay_adaptive(most_stale, tau_c=spec.server_optimizer.tau_c)
     if not spec.adapts_step:
         return 1.0
-    counts = {site: stats.num_examples for site, stats in sites.items() if stats.num_examples}
+    sites = {site: stats.get(site, SiteStats()) for site in sorted(active)}
+    counts = {site: of_site.num_examples for site, of_site in sites.items() if of_site.num_examples}
     power, ratio = spec.num_examples_power, spec.num_examples_ratio
     fewest = fewest_examples(counts.values(), power=power, most_ratio=ratio)
     shares = {

@@ -67,6 +67,11 @@ class SiteStats:
         return median(self.gaps) if self.gaps else None
 
     @property
+    def usual_norm(self) -> float | None:
+        """Median of the recent norms; None before the first."""
+        return median(self.norms) if self.norms else None
+
+    @property
     def secant(self) -> float | None:
         """Return response / travel in [0, MOST_SECANT]: how much less it asks for per distance that the model came."""
         return min(max(self.response / self.travel, 0.0), MOST_SECANT) if self.travel > 0.0 else None

@@ -17,12 +17,12 @@ A site counts until SILENT N versions were made without it, and as long again as
 from __future__ import annotations
 
 from collections.abc import Mapping
-from statistics import median
 
 from fedbus.core.rules.facts import Folded, Term
-from fedbus.core.rules.guards import OTHERS
+from fedbus.core.rules.guards import OTHERS, clip_to_norm
 from fedbus.core.rules.peers import fewest_examples
 from fedbus.core.rules.site_stats import SILENT, SiteStats
+from fedbus.core.rules.sorted_numbers import SortedNumbers
 from fedbus.core.rules.strategies.base import examples_weight
 
 OUTLIER = 4.0
@@ -46,12 +46,14 @@ def newest_values(
         site: fold for site, fold in having.items() if not _silent(fold, stats.get(site), len(last), version, now)
     }
     fewest = fewest_examples((f.num_examples for f in counting.values()), power=power, most_ratio=most_ratio)
-    norms = {site: fold.values_norm or 0.0 for site, fold in counting.items()}
+    norms = SortedNumbers[float]()
+    for site, fold in counting.items():
+        norms.put(site, fold.values_norm)
     return tuple(
         Term(
             update_id=fold.update_id,
             factor=examples_weight(fold.num_examples, power=power, fewest=fewest, most_ratio=most_ratio)
-            * _trust(norms[site], [norm for other, norm in norms.items() if other != site]),
+            * _trust(fold.values_norm or 0.0, norms.median_without(site, least=OTHERS)),
         )
         for site, fold in counting.items()
     )
@@ -64,8 +66,5 @@ def _silent(fold: Folded, stats: SiteStats | None, sites: int, version: int, now
     return stats is None or stats.is_overdue(now=now)
 
 
-def _trust(norm: float, others: list[float]) -> float:
-    if len(others) < OTHERS:
-        return 1.0
-    bound = OUTLIER * median(others)
-    return bound / norm if 0.0 < bound < norm else 1.0
+def _trust(norm: float, usual: float | None) -> float:
+    return 1.0 if usual is None else clip_to_norm(norm, OUTLIER * usual)

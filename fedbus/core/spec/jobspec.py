@@ -1,8 +1,8 @@
-"""The job spec: the immutable description of one federated run, as a person writes it in YAML or JSON.
+"""The spec of a job that trains: what `head` has for every job, and how the sites make one model together.
 
-What lives here: the keys of a job, their limits and defaults. What may not: what the rules do (see `rules`,
-`job.life`), torch, files. Only this module and its helpers `sections` and `text` use pydantic in the core: a spec comes
-from outside and is validated whole, so that its author sees every mistake at once, each with its path.
+What lives here: the keys, their limits and defaults. What may not: what the rules do (see `rules`, `job.life`). Only
+the modules of this room use pydantic in the core: a spec comes from outside and is validated whole, so that its author
+sees every mistake at once, each with its path.
 
 A complete example. Required are `name`, `task`, a rule in `stop`, and in `local` the budget, `batch_size` and
 `learning_rate`; all other keys have the defaults shown here:
@@ -12,9 +12,11 @@ A complete example. Required are `name`, `task`, a rule in `stop`, and in `local
     task_config: {hidden: 32}        # handed to the task as it stands
     seed: 0
     min_sites: 1                     # the job starts when so many sites have accepted, and pauses with fewer
-    min_contributors: 1              # every version comes from so many distinct sites: a promise to each of them
     sites: null                      # only these sites are asked; null asks everybody
-    priority: 0                      # -100 to 100: whose turn it is at a site that trains other jobs
+    priority: 0                      # -100 to 100: whose turn it is at a site that works for other jobs
+    chunk_bytes: 1048576
+    kind: training                   # see `kinds` for others, which have the keys above and keys of their own
+    min_contributors: 1              # every version comes from so many distinct sites: a promise to each of them
     initial_params: null             # a file in the aggregator's params folder; null: the first site makes them
     keep: []                         # tensors that stay at each site: patterns such as "head.*", or `batch_norm`
                                      # (FedBN: all of batch normalisation) or `buffers`
@@ -40,7 +42,6 @@ A complete example. Required are `name`, `task`, a rule in `stop`, and in `local
                                      # may lie; a version then takes at least 2 f + 3 sites, and so does min_sites
     server_optimizer: {kind: plain, lr: auto}   # plain | momentum | adam | yogi | fadas; auto: see `server_step`
     codec: {up: int8, down: int8}    # fp32 | fp16 | bf16 | int8 | int4; up also {kind: topk, ratio: 0.01}
-    chunk_bytes: 1048576
     # other strategies:
     #   {kind: calibrated, buffer: null, flush_after_s: null}
     #   {kind: buffered, buffer: null, flush_after_s: null, normalise: weights, rate_correction: 0.0}
@@ -60,21 +61,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Annotated, Any, Self, assert_never
+from typing import Annotated, Any, ClassVar, Literal, Self, assert_never
 
-from pydantic import (
-    AfterValidator,
-    BeforeValidator,
-    Field,
-    PlainSerializer,
-    PlainValidator,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from fedbus.core.protocol.messages import check_name
 from fedbus.core.spec.contributors import check_contributors
+from fedbus.core.spec.head import JobHead
 from fedbus.core.spec.sections import (
     AutoSpec,
     BufferedSpec,
@@ -91,7 +83,6 @@ from fedbus.core.spec.sections import (
     PolynomialSpec,
     RobustSpec,
     ServerOptimizerSpec,
-    Spec,
     StalenessSpec,
     StopSpec,
     StrategySpec,
@@ -99,16 +90,10 @@ from fedbus.core.spec.sections import (
     TargetSpec,
     UpSpec,
     kind_from_text,
+    plain_file_name,
 )
-from fedbus.core.spec.text import (
-    SpecValueError,
-    frozen_json,
-    load_yaml,
-    problems_of,
-    shown,
-    thawed_json,
-)
-from fedbus.errors import JobSpecError, Problem
+from fedbus.core.spec.text import SpecValueError
+from fedbus.errors import Problem
 
 __all__ = [
     "AutoSpec",
@@ -134,47 +119,18 @@ __all__ = [
     "UpSpec",
 ]
 
-KIB = 1024
-MIB = 1024 * KIB
-MOST_CHUNK_BYTES = 8 * MIB
-
-Name = Annotated[str, AfterValidator(lambda value: check_name("name", value))]
-Sites = Annotated[
-    tuple[Annotated[str, AfterValidator(lambda value: check_name("site", value))], ...], Field(strict=False)
-]
 Patterns = Annotated[
     tuple[Annotated[str, Field(min_length=1, max_length=200)], ...], Field(strict=False, max_length=100)
 ]
-FrozenJson = Annotated[
-    Mapping[str, Any],
-    PlainValidator(frozen_json),
-    PlainSerializer(thawed_json),
-]
 
 
-_NEW_KEYS: Mapping[str, Any] = MappingProxyType({"keep": [], "min_contributors": 1, "priority": 0})
-"""Keys that the release before does not know, with what it does."""
+class JobSpec(JobHead):
+    """One job that trains."""
 
-
-class JobSpec(Spec):
-    """One job. Build it with `parse` or `parse_yaml`, which report every problem; never mutated afterwards."""
-
-    name: Name
-    """1 to 40 of a-z, 0-9 and -; the id of the job is this and eight hex digits."""
-    task: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
-    """Name of a task that the sites have installed."""
-    task_config: FrozenJson = Field(default_factory=lambda: MappingProxyType({}))
-    """Handed to the task as it stands; the task says what it knows."""
-    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
-    """Seed of the first params and of the order of the examples."""
-    min_sites: Annotated[int, Field(ge=1, le=10**6)] = 1
-    """The job starts when so many sites have accepted, and pauses with fewer."""
+    kind: Literal["training"] = "training"
+    """The sites train one model together; what a job is that says no kind."""
     min_contributors: Annotated[int, Field(ge=1, le=10**6)] = 1
     """Every version comes from at least so many sites."""
-    sites: Sites | None = None
-    """Only these sites are asked, each named once; null asks every site."""
-    priority: Annotated[int, Field(ge=-100, le=100)] = 0
-    """Whose turn it is at a site that trains several jobs; higher goes first."""
     initial_params: str | None = None
     """A file in the aggregator's params folder; null lets a site make the first params."""
     keep: Patterns = ()
@@ -201,37 +157,24 @@ class JobSpec(Spec):
     """How a version is made of the mean of the updates; `server_optimizer: adam` in short."""
     codec: CodecSpec = CodecSpec()
     """How numbers are coded on the wire."""
-    chunk_bytes: Annotated[int, Field(ge=256 * KIB, le=MOST_CHUNK_BYTES)] = MIB
-    """Bytes of one message of an update or a version."""
     stop: StopSpec
     """When the job ends: at least one rule; the first that is reached ends it."""
     snapshot_every: Count | None = None
     """Versions between two whole models in the model log; null lets the aggregator decide."""
 
+    new_keys: ClassVar[Mapping[str, Any]] = MappingProxyType(
+        {"kind": "training", "keep": [], "min_contributors": 1, "priority": 0}
+    )
+
     @field_validator("initial_params")
     @classmethod
     def _plain_file_name(cls, value: str | None) -> str | None:
-        if value is not None and (not value or set(value) & {"/", "\\", "\0"} or value.startswith(".")):
-            raise ValueError(
-                f"give the name of a file in the aggregator's params folder, without a path; got {value!r}"
-            )
-        return value
-
-    @field_validator("sites")
-    @classmethod
-    def _distinct_sites(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
-        if value is not None and (not value or len(set(value)) != len(value)):
-            raise ValueError("name at least one site, and each site once; leave the key out to ask every site")
-        return value
+        return plain_file_name(value)
 
     @model_validator(mode="after")
-    def _enough_sites(self) -> Self:
-        if self.sites is not None:
-            listed = len(self.sites)
-            if self.min_sites > listed:
-                raise SpecValueError("min_sites", f"is {self.min_sites}, but sites lists only {listed}")
-            if isinstance(self.strategy, SyncSpec) and (self.strategy.k or 0) > listed:
-                raise SpecValueError("strategy.k", f"is {self.strategy.k}, but sites lists only {listed}")
+    def _enough_for_a_sync(self) -> Self:
+        if self.sites is not None and isinstance(self.strategy, SyncSpec) and (self.strategy.k or 0) > len(self.sites):
+            raise SpecValueError("strategy.k", f"is {self.strategy.k}, but sites lists only {len(self.sites)}")
         return self
 
     @model_validator(mode="after")
@@ -309,45 +252,17 @@ class JobSpec(Spec):
         return self
 
     @classmethod
-    def parse(cls, data: object) -> JobSpec:
-        """Validate `data`, a mapping such as JSON or YAML gives; JobSpecError lists every problem with its path."""
-        if not isinstance(data, Mapping):
-            message = f"a job spec is a mapping of keys to values, got {shown(data)}"
-            raise JobSpecError([Problem(path="", message=message)])
-        choices = _problems_of_choices(data)
-        try:
-            spec = cls.model_validate(dict(data))
-        except ValidationError as exc:
-            found = problems_of(exc, cls)
-            raise JobSpecError(found + [p for p in choices if p not in found]) from exc
-        return spec
-
-    @classmethod
-    def parse_yaml(cls, text: str) -> JobSpec:
-        """Parse a YAML (or JSON) text; JobSpecError also for its syntax, with the line."""
-        return cls.parse(load_yaml(text))
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the spec as JSON-able data with every default filled in; `parse` of it gives an equal spec."""
-        return self.model_dump(mode="json")
-
-    def to_offer(self) -> dict[str, Any]:
-        """Return the spec as sites are offered it: a site of the release before reads one that asks for nothing new."""
-        return {k: v for k, v in self.to_dict().items() if k not in _NEW_KEYS or v != _NEW_KEYS[k]}
-
-
-def _problems_of_choices(data: Mapping[str, Any]) -> list[Problem]:
-    """Check which keys go together even where another key of the section is wrong (pydantic would stop there)."""
-    stop = data.get("stop")
-    target = stop.get("target") if isinstance(stop, Mapping) else None
-    found = []
-    for path, section, raw in (
-        ("local", LocalSpec, data.get("local")),
-        ("stop", StopSpec, stop),
-        ("stop.target", TargetSpec, target),
-    ):
-        if isinstance(raw, Mapping):
-            problem = section.check_given(frozenset(key for key, value in raw.items() if value is not None))
-            if problem:
-                found.append(Problem(path=path, message=problem))
-    return found
+    def problems_of_choices(cls, data: Mapping[str, Any]) -> list[Problem]:
+        stop = data.get("stop")
+        target = stop.get("target") if isinstance(stop, Mapping) else None
+        found = []
+        for path, section, raw in (
+            ("local", LocalSpec, data.get("local")),
+            ("stop", StopSpec, stop),
+            ("stop.target", TargetSpec, target),
+        ):
+            if isinstance(raw, Mapping):
+                problem = section.check_given(frozenset(key for key, value in raw.items() if value is not None))
+                if problem:
+                    found.append(Problem(path=path, message=problem))
+        return found

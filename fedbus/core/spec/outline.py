@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import assert_never
 
+from fedbus.core.spec.head import JobHead
 from fedbus.core.spec.jobspec import (
     AutoSpec,
     BufferedSpec,
@@ -19,11 +20,14 @@ from fedbus.core.spec.jobspec import (
 from fedbus.core.words import counted
 
 
-def outline(spec: JobSpec) -> list[tuple[str, str]]:
+def outline(spec: JobHead) -> list[tuple[str, str]]:
     """Return what matters of a job, each as a word and a phrase; '(default)' where the spec does not say it."""
+    lines = [("job", f"{spec.name}: task {spec.task}"), ("takes part", _takes_part(spec))]
+    return [*lines, *(_training(spec) if isinstance(spec, JobSpec) else spec.lines())]
+
+
+def _training(spec: JobSpec) -> list[tuple[str, str]]:
     lines = [
-        ("job", f"{spec.name}: task {spec.task}"),
-        ("takes part", _takes_part(spec)),
         ("starts", _starts(spec)),
         ("each site", _each_site(spec.local)),
         ("strategy", _strategy(spec.strategy) + _default(spec, "strategy")),
@@ -42,11 +46,11 @@ def outline(spec: JobSpec) -> list[tuple[str, str]]:
     ]
 
 
-def _default(spec: JobSpec, key: str) -> str:
+def _default(spec: JobHead, key: str) -> str:
     return "" if key in spec.model_fields_set else " (default)"
 
 
-def _takes_part(spec: JobSpec) -> str:
+def _takes_part(spec: JobHead) -> str:
     if spec.sites is None:
         return "every site that has the task and accepts (default)"
     return f"only {', '.join(spec.sites)}"

@@ -11,10 +11,11 @@ import math
 import re
 import textwrap
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from fedbus.core.spec.jobspec import JobSpec
+from fedbus.core.spec.head import JobHead
+from fedbus.core.spec.kinds import KINDS, TRAINING
 
 WIDTH = 80
 
@@ -25,14 +26,16 @@ _TYPES = {
     "number": "number",
     "boolean": "true or false",
     "string": "text",
-    "array": "list of text",
     "object": "mapping",
 }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Key:
-    """One key. `kind`: it belongs to this kind of its section only; empty where it belongs to all."""
+    """One key. `kind`: it belongs to this kind of job, or of its section, only; empty where it belongs to all.
+
+    The keys of a training say no kind, for that is what a job is that says none.
+    """
 
     path: str
     kind: str
@@ -47,8 +50,21 @@ class Key:
 
 def keys() -> list[Key]:
     """Return every key of a job spec, in the order of the classes."""
-    schema = JobSpec.model_json_schema()
-    return list(_keys_of(schema, "", "", schema["$defs"]))
+    head = JobHead.model_fields.keys()
+    found = [key for key in _of(JobHead) if key.path.partition(".")[0] in head]
+    for kind, spec in KINDS.items():
+        of_kind = (key for key in _of(spec) if key.path.partition(".")[0] not in head)
+        found += [replace(key, path="kind", type=kind) if key.path == "kind" else _marked(key, kind) for key in of_kind]
+    return found
+
+
+def _of(spec: type[JobHead]) -> Iterator[Key]:
+    schema = spec.model_json_schema()
+    return _keys_of(schema, "", "", schema.get("$defs", {}))
+
+
+def _marked(key: Key, kind: str) -> Key:
+    return key if kind == TRAINING or key.kind else replace(key, kind=kind)
 
 
 def as_text() -> str:
@@ -61,8 +77,8 @@ def as_markdown() -> str:
     head = [
         "# Every key of a job spec",
         "",
-        "Made from the classes by `python -m fedbus.core.spec.reference`; a test compares. In brackets: the kind that",
-        "a key belongs to.",
+        "Made from the classes by `python -m fedbus.core.spec.reference`; a test compares. In brackets: the kind",
+        "of job, or of its section, that a key belongs to; what has none and comes after `kind` belongs to a training.",
         "",
         "| key | value | default | |",
         "|---|---|---|---|",
@@ -108,9 +124,9 @@ def _keys_below(found: Schema, path: str, defs: Schema) -> Iterator[Key]:
         yield Key(path=f"{path}.kind", kind="", type=kind, default="required", sentence=sentence)
         yield from _keys_of(section, f"{path}.", kind, defs)
     for option in () if kinds else _options(found):
-        section = _resolved(option, defs)
+        section = _resolved(option.get("items", option), defs)
         if "properties" in section:
-            yield from _keys_of(section, f"{path}.", "", defs)
+            yield from _keys_of(section, f"{path}.N." if "items" in option else f"{path}.", "", defs)
 
 
 def _resolved(schema: Schema, defs: Schema) -> Schema:
@@ -135,6 +151,8 @@ def _type_of(schema: Schema) -> str:
         return str(schema["const"])
     if "enum" in schema:
         return f"one of {', '.join(schema['enum'])}"
+    if schema.get("type") == "array":
+        return f"list of {'mappings' if '$ref' in schema['items'] else 'text'}"
     return _TYPES[schema["type"]] + _range(schema) if "type" in schema else "mapping"
 
 

@@ -18,11 +18,19 @@ def _is_int(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _exactly_one(given: frozenset[str], keys: tuple[str, ...]) -> str | None:
+def exactly_one(given: frozenset[str], keys: tuple[str, ...]) -> str | None:
+    """Say that not exactly one of the keys has a value; None when it is so."""
     found = [key for key in keys if key in given]
     if len(found) == 1:
         return None
     return f"give exactly one of {', '.join(keys)}; got {' and '.join(found) or 'none of them'}"
+
+
+def plain_file_name(value: str | None) -> str | None:
+    """Return the name of a file in the aggregator's params folder; ValueError when it is a path."""
+    if value is not None and (not value or set(value) & {"/", "\\", "\0"} or value.startswith(".")):
+        raise ValueError(f"give the name of a file in the aggregator's params folder, without a path; got {value!r}")
+    return value
 
 
 def kind_from_text(value: object) -> object:
@@ -92,7 +100,7 @@ class LocalSpec(Spec):
 
     @classmethod
     def check_given(cls, given: frozenset[str]) -> str | None:
-        return _exactly_one(given, ("steps", "epochs", "seconds"))
+        return exactly_one(given, ("steps", "epochs", "seconds"))
 
     @model_validator(mode="after")
     def _boxes_hold_steps(self) -> Self:
@@ -355,7 +363,7 @@ class TargetSpec(Spec):
 
     @classmethod
     def check_given(cls, given: frozenset[str]) -> str | None:
-        return _exactly_one(given, ("at_least", "at_most"))
+        return exactly_one(given, ("at_least", "at_most"))
 
     @property
     def better(self) -> Literal["higher", "lower"]:

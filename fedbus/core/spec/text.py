@@ -10,7 +10,7 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import date
 from types import MappingProxyType, UnionType
 from typing import Any, Union, get_args, get_origin
@@ -210,6 +210,12 @@ def shown(value: object) -> str:
     return text
 
 
+def nearest_words(word: str, known: Iterable[str]) -> str:
+    """Return `; did you mean 'x'?` for the word that is most like it; empty when none is."""
+    near = difflib.get_close_matches(word, list(known), n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
 def problems_of(error: ValidationError, model: type[BaseModel]) -> list[Problem]:
     """Translate pydantic's errors into problems with dotted paths, one per path, in words for the spec's author."""
     found: dict[str, list[str]] = {}
@@ -302,7 +308,7 @@ def _unknown_key(path: list[str], sections: list[type[BaseModel]], model: type[B
     known = sorted({name for section in sections for name in section.model_fields})
     homes = [".".join([*above, key]) for above, names in _all_keys(model) if key in names and above != parents]
     hint = spec_hints.of_key(key, parents)
-    near = difflib.get_close_matches(key, known, n=1)
+    near = nearest_words(key, known)
     if any(above == parents and key in names for above, names in _all_keys(model)):
         return f"is no key of kind {_kinds(sections)!r}; known here: {', '.join(known)}"
     if hint:
@@ -310,7 +316,7 @@ def _unknown_key(path: list[str], sections: list[type[BaseModel]], model: type[B
     if homes:
         return f"unknown key here; it belongs at {homes[0]}"
     if near:
-        return f"unknown key; did you mean {near[0]!r}?"
+        return f"unknown key{near}"
     return f"unknown key; known here: {', '.join(known)}"
 
 

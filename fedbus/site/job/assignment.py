@@ -9,11 +9,13 @@ import math
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from fedbus.core.protocol import messages as m
 from fedbus.core.protocol.activities import Activity
 from fedbus.core.protocol.effort import Effort
 from fedbus.core.protocol.frames import DEFAULT_RATIO
+from fedbus.core.spec.head import JobHead
 from fedbus.core.spec.jobspec import JobSpec
 from fedbus.site.job.model_files import Held
 from fedbus.site.places import device_of
@@ -24,7 +26,7 @@ from fedbus.training.names import texts_in
 from fedbus.training.sayable import Sayable
 
 
-def opening(job: str, spec: JobSpec, settings: SiteSettings, *, place: int) -> p.Open:
+def opening(job: str, spec: JobHead, settings: SiteSettings, *, place: int) -> p.Open:
     """The first command: the job's task on this site's data, on the device of its place.
 
     What the job keeps here lies outside its folder: it outlives the job, for nobody else has it.
@@ -37,18 +39,22 @@ def opening(job: str, spec: JobSpec, settings: SiteSettings, *, place: int) -> p
         seed=content["seed"],
         site=settings.site_name,
         data=str(settings.site_data.resolve()),
-        local=content["local"],
-        up=spec.codec.up.kind,
-        ratio=spec.codec.up.ratio or DEFAULT_RATIO,
         chunk_bytes=content["chunk_bytes"],
         device=device_of(settings.device, place),
         threads=settings.threads,
         slowdown=settings.slowdown,
         step_delay_s=settings.step_delay_s,
         words=tuple(dict.fromkeys(texts_in(content))),
-        keep=spec.keep,
         kept=str(kept_file(settings, job)),
+        **_training_part(spec),
     )
+
+
+def _training_part(spec: JobHead) -> dict[str, Any]:
+    if not isinstance(spec, JobSpec):
+        return {"local": {}}
+    up = spec.codec.up
+    return {"local": spec.to_dict()["local"], "up": up.kind, "ratio": up.ratio or DEFAULT_RATIO, "keep": spec.keep}
 
 
 def kept_file(settings: SiteSettings, job: str) -> Path:

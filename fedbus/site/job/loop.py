@@ -26,6 +26,7 @@ from fedbus.core.job.duties import Duty, Standing, Stop, Wait, next_duty
 from fedbus.core.job.seeds import training_seed
 from fedbus.core.protocol import messages as m
 from fedbus.core.protocol.activities import Activity
+from fedbus.core.spec.head import JobHead
 from fedbus.core.spec.jobspec import JobSpec, SyncSpec
 from fedbus.errors import DiskFullError
 from fedbus.site.job import assignment
@@ -67,7 +68,7 @@ class TrainingLoop:
     def __init__(
         self,
         job: str,
-        spec: JobSpec,
+        spec: JobHead,
         *,
         settings: SiteSettings,
         files: ModelFiles,
@@ -94,7 +95,8 @@ class TrainingLoop:
         self._yielded = False
         self._sleep = sleep
         self._stop_grace_s = stop_grace.total_seconds()
-        self._wait_for_new_version = isinstance(spec.strategy, SyncSpec)
+        self._training = spec if isinstance(spec, JobSpec) else None
+        self._wait_for_new_version = self._training is not None and isinstance(self._training.strategy, SyncSpec)
         self._changed = asyncio.Condition()
         self._trainer: Trainer | None = None
         self._device = ""
@@ -102,7 +104,7 @@ class TrainingLoop:
         self._initial_wanted: m.InitialParamsRequest | None = None
         self._score = ScoreDuty(settings.score_limit_s)
         self._limit: asyncio.Timeout | None = None
-        self._training_is_over = False
+        self._training_is_over = self._training is None
         self._steps: int | None = None
         self._oldest_base = 0
         self._base: Held | None = None
@@ -145,8 +147,8 @@ class TrainingLoop:
 
     def set_steps(self, steps: int) -> None:
         """Make so many local steps in every training that begins from now on, in a job that is time-boxed."""
-        local = self._spec.local
-        if local.time_boxed and local.steps is not None:
+        local = None if self._training is None else self._training.local
+        if local is not None and local.time_boxed and local.steps is not None:
             self._steps = min(steps, local.steps)
 
     async def rebase(self, oldest: int) -> None:
@@ -224,10 +226,15 @@ class TrainingLoop:
     async def _nothing_to_do(self) -> bool:
         """Wait while training is over and no score is asked for; True when the job is over."""
         async with self._changed:
-            while not self._stopping and self._training_is_over and self._score.wanted is None:
+            while not self._stopping and self._training_is_over and self._is_idle:
                 self._now(Activity.WAITING_FOR_END)
                 await self._changed.wait()
         return self._stopping
+
+    @property
+    def _is_idle(self) -> bool:
+        """Whether nothing was asked for; how the task's params are laid out is always said, and that needs it open."""
+        return self._score.wanted is None and self._initial_wanted is None and bool(self._layout_digest)
 
     async def _with_a_trainer(self) -> None:
         """Wait for a place, start a trainer there and serve the job with it."""
@@ -322,8 +329,8 @@ class TrainingLoop:
                 continue
             if self._score.wanted is not None:  # perhaps asked for while the version was loaded
                 await self._make_score(trainer, loaded.version)
-            else:
-                await self._train(trainer, loaded)
+            elif self._training is not None:
+                await self._train(trainer, loaded, self._training)
 
     async def _next_duty(self) -> Duty:
         """What there is to do, once there is something; Stop as well when the place is wanted by others."""
@@ -415,15 +422,15 @@ class TrainingLoop:
         if not self._stopping:
             self._end_by(self._score.by)
 
-    async def _train(self, trainer: Trainer, base: Held) -> None:
-        if self._spec.local.evaluate and base.version > self._score.newest:
+    async def _train(self, trainer: Trainer, base: Held, spec: JobSpec) -> None:
+        if spec.local.evaluate and base.version > self._score.newest:
             await self._make_score(trainer, base.version)
         if self._stopping or self._score.wanted is not None or base.version < self._oldest_base:
             return
         self._now(Activity.TRAINING)
         update_id = self._outbox.next_id()
-        seed = training_seed(self._spec.seed, update_id)
-        biased, fresh = self._spec.codec.up.is_biased, self._forgets_residual and not self._outbox.waiting
+        seed = training_seed(spec.seed, update_id)
+        biased, fresh = spec.codec.up.is_biased, self._forgets_residual and not self._outbox.waiting
         residual = self._outbox.residual_source(update_id, fresh=fresh) if biased else None
         path = self._outbox.frames_path(update_id)
         self._base = base

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
@@ -67,7 +66,7 @@ class Auto:
 
     def due_at(self, buffer: Buffer) -> float | None:
         rule = self._rule(buffer.rule)
-        gap_s = arrival_gap_s(buffer)
+        gap_s = buffer.arrival_gap_s
         if rule.flush_after_s is not None or gap_s is None or buffer.first_at is None or len(buffer.sites) < 2:
             return rule.due_at(buffer)
         return buffer.first_at + FLUSH_TIMES * self.size(len(buffer.active)) * gap_s
@@ -103,10 +102,3 @@ def choose(current: str, sites: Mapping[str, SiteStats]) -> tuple[str, str]:
     ratio = periods[slowest] / fastest
     rule = CALIBRATED if ratio >= (EQUAL if current == CALIBRATED else UNEQUAL) else BUFFERED
     return rule, f"the slowest site, {slowest}, takes {ratio:.1f}x the fastest, measured over {len(periods)} sites"
-
-
-def arrival_gap_s(buffer: Buffer) -> float | None:
-    """Mean seconds between two arrivals that the active sites' periods promise; None while none is measured."""
-    periods = [buffer.stats[site].period_s for site in buffer.active if site in buffer.stats]
-    rate = math.fsum(1.0 / period for period in periods if period)
-    return 1.0 / rate if rate else None

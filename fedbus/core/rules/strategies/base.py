@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -44,12 +44,14 @@ class Share:
 class Buffer:
     """What a strategy may look at to decide on a commit; times in seconds on one clock.
 
-    entries: folded since the last commit, in order. active: sites that train for the job now. first_at: when the
-    first entry was folded. began_at: when the current version, `version`, began. stats: numbers of each site. rule: the
-    one that weighed the entries. idle: sites that send nothing before the next version.
+    entries: folded since the last commit, in order; sites: of which sites. active: sites that train for the job now.
+    awaited: those of them that are still to send for the next version. first_at: when the first entry was folded.
+    began_at: when the current version, `version`, began. stats: numbers of each site. rule: the one that weighed the
+    entries. arrival_gap_s: see `site_table`.
     """
 
-    entries: tuple[Folded, ...]
+    entries: Sequence[Folded]
+    sites: Collection[str]
     active: frozenset[str]
     first_at: float | None
     began_at: float
@@ -57,11 +59,8 @@ class Buffer:
     stats: Mapping[str, SiteStats] = field(default_factory=dict)
     memory: Memory = field(default_factory=Memory)
     rule: str = ""
-    idle: frozenset[str] = frozenset()
-
-    @property
-    def sites(self) -> frozenset[str]:
-        return frozenset(entry.update_id.site for entry in self.entries)
+    awaited: Collection[str] = frozenset()
+    arrival_gap_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

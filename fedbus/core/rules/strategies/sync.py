@@ -54,7 +54,5 @@ class Sync:
         return f"waiting for {counted(self._missing(buffer), 'more site')} ({len(buffer.sites)} contributed)"
 
     def _missing(self, buffer: Buffer) -> int:
-        may_come = buffer.active - buffer.idle | buffer.sites
-        if self.k is None:
-            return len(may_come - buffer.sites)
-        return max(0, min(self.k, max(1, len(may_come))) - len(buffer.sites))
+        have, to_come = len(buffer.sites), len(buffer.awaited)
+        return to_come if self.k is None else max(0, min(self.k, max(1, have + to_come)) - have)

@@ -1,0 +1,72 @@
+"""Which work a job of each kind is; a new kind has a line here and one in `core.spec.kinds`."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+
+from fedbus.aggregator.incoming.complete import Complete
+from fedbus.aggregator.job.initial_params import LAYOUTS_WAIT
+from fedbus.aggregator.job.training import Training
+from fedbus.aggregator.job.work import Work
+from fedbus.aggregator.model.keeper import ModelKeeper
+from fedbus.aggregator.model.log import ModelLogWriter
+from fedbus.aggregator.tools import Tools
+from fedbus.core.protocol.layout import Layout
+from fedbus.core.spec import kinds
+from fedbus.core.spec.head import JobHead
+from fedbus.core.spec.jobspec import JobSpec
+from fedbus.errors import StoreError
+from fedbus.store.files import make_folder
+from fedbus.store.ledger import JobRow
+from fedbus.store.spool import Spool
+
+OpenLog = Callable[[str, JobHead, Layout], Awaitable[ModelLogWriter]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where the aggregator keeps things. `open_log` declares a job's model log and returns its writer.
+
+    jobs: the folder with a folder for each job. params: the folder with the files that specs name.
+    """
+
+    jobs: Path
+    params: Path
+    spool: Spool
+    open_log: OpenLog
+    layouts_wait: timedelta = LAYOUTS_WAIT
+
+
+def work_of(row: JobRow, *, complete: Complete, place: Place, tools: Tools) -> Work:
+    """The work of a job, not opened yet. Raises JobSpecError when this release cannot read its spec."""
+    spec = kinds.parse(row.spec)
+    match spec:
+        case JobSpec():
+            return _training(row.job, spec, complete=complete, place=place, tools=tools)
+        case _:
+            raise StoreError(f"job {row.job} is of kind {row.spec.get('kind')!r}, for which nothing is installed")
+
+
+def _training(job: str, spec: JobSpec, *, complete: Complete, place: Place, tools: Tools) -> Training:
+    keeper = ModelKeeper(
+        job,
+        spec,
+        ledger=tools.ledger,
+        spool=place.spool,
+        folder=make_folder(place.jobs / job),
+        params_dir=place.params,
+        reached=tools.reached,
+    )
+    return Training(
+        job,
+        spec,
+        complete=complete,
+        keeper=keeper,
+        tools=tools,
+        open_log=partial(place.open_log, job, spec),
+        layouts_wait=place.layouts_wait,
+    )

@@ -1,0 +1,82 @@
+"""The spec of a job that only scores: every site measures given models on its own test data, and none is trained.
+
+    kind: evaluate
+    name: before-and-after
+    task: heart_disease
+    models:                          # one after the other; every site scores each of them
+      - {job: heart-4-hospitals-0c1d2e3f, version: best}    # what a job that has ended has left: best, last, its number
+      - {file: pretrained.safetensors}                      # a file in the aggregator's params folder
+    wall_time_s: null                # the job ends by then, with what was measured
+
+and the keys of `head`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator
+
+from fedbus.core.protocol.messages import check_name
+from fedbus.core.spec.head import JobHead
+from fedbus.core.spec.sections import Seconds, Spec, exactly_one, plain_file_name
+from fedbus.core.words import counted
+
+MOST_MODELS = 32
+
+
+class ModelSpec(Spec):
+    """A model that is there: a version that a job has left, or a file."""
+
+    job: str | None = None
+    """The id of a job that has ended."""
+    version: Literal["last", "best"] | Annotated[int, Field(ge=0, le=10**12)] | None = None
+    """Which version of that job: last, best, or its number; null is last."""
+    file: str | None = None
+    """A safetensors file in the aggregator's params folder, instead of a job."""
+
+    @classmethod
+    def check_given(cls, given: frozenset[str]) -> str | None:
+        if "file" in given and "version" in given:
+            return "version belongs to job; a file has no versions"
+        return exactly_one(given, ("job", "file"))
+
+    @field_validator("job")
+    @classmethod
+    def _job_name(cls, value: str | None) -> str | None:
+        return None if value is None else check_name("job", value)
+
+    @field_validator("file")
+    @classmethod
+    def _file_name(cls, value: str | None) -> str | None:
+        return plain_file_name(value)
+
+    @property
+    def says(self) -> str:
+        """The model in words."""
+        return self.file if self.file is not None else f"{self.job}, version {self.wanted}"
+
+    @property
+    def wanted(self) -> str | int:
+        """Which version of its job."""
+        return "last" if self.version is None else self.version
+
+
+class EvaluateSpec(JobHead):
+    """One job that scores."""
+
+    kind: Literal["evaluate"]
+    """Every site scores the same models, none is trained."""
+    models: Annotated[tuple[ModelSpec, ...], Field(strict=False, min_length=1, max_length=MOST_MODELS)]
+    """The models, in the order in which they are scored."""
+    wall_time_s: Seconds | None = None
+    """The job ends by then, with what was measured; null waits for every site that is there."""
+
+    def lines(self) -> list[tuple[str, str]]:
+        by = "" if self.wall_time_s is None else f", or after {self.wall_time_s:g} s"
+        return [
+            ("starts", f"when {counted(self.least_sites, 'site')} accepted"),
+            ("each site", "scores the models below on its own test data, nothing is trained"),
+            *((f"model {number}", model.says) for number, model in enumerate(self.models)),
+            ("stops", f"when every site that is there has answered{by}"),
+        ]
