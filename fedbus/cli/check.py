@@ -60,7 +60,7 @@ def _ask(spec: JobHead, broker_url: str | None) -> Prospect:
     from fedbus.core.job.spec_sites import KnownSite, prospect
 
     rows = with_client(lambda client: client.sites(), broker_url)
-    return prospect(spec, [KnownSite(name=r["site"], state=r["state"], tasks=tuple(r["tasks"])) for r in rows])
+    return prospect(spec, [KnownSite(name=r.site, state=r.state, tasks=r.tasks) for r in rows])
 
 
 def _print(lines: Iterable[tuple[str, str]]) -> None:

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import csv
 import io
-from typing import Any
+from collections.abc import Sequence
 
 from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from fedbus.core.job.status_text import span
+from fedbus.core.protocol.answers import VersionLine
 from fedbus.runtime.terminal import said
 
-Line = dict[str, Any]
 
-
-def as_csv(lines: list[Line]) -> str:
+def as_csv(lines: Sequence[VersionLine]) -> str:
     """A header and one line a version: plain numbers, nothing where there is none, sites with spaces between them.
 
     A column `auc` is the mean, `auc:mercy` what the site mercy measured.
@@ -28,13 +27,13 @@ def as_csv(lines: list[Line]) -> str:
     head = ["version", "at", "seconds", "updates", "contributors"]
     writer.writerow([*head, *means, *(f"{name}:{site}" for site, name in columns)])
     for line in lines:
-        fixed = [line["version"], line["at"], line["seconds"], line["updates"], " ".join(line["contributors"])]
-        of_sites = (line["scores"].get(site, {}).get(name) for site, name in columns)
-        writer.writerow([*fixed, *(line["means"].get(name) for name in means), *of_sites])
+        fixed = [line.version, line.at, line.seconds, line.updates, " ".join(line.contributors)]
+        of_sites = (line.scores.get(site, {}).get(name) for site, name in columns)
+        writer.writerow([*fixed, *(line.means.get(name) for name in means), *of_sites])
     return text.getvalue()
 
 
-def curve_table(lines: list[Line]) -> RenderableType:
+def curve_table(lines: Sequence[VersionLine]) -> RenderableType:
     """One line a version; of each metric the mean, and what sites measured of just this version."""
     if not lines:
         return Text("no version yet: `fedbus jobs` says what the job waits for")
@@ -44,22 +43,20 @@ def curve_table(lines: list[Line]) -> RenderableType:
         table.add_column(said(column), overflow="fold")
     for line in lines:
         cells = (_cell(line, name) for name in metrics)
-        table.add_row(
-            *map(said, (line["version"], span(line["seconds"] or 0.0), ", ".join(line["contributors"]), *cells))
-        )
+        table.add_row(*map(said, (line.version, span(line.seconds or 0.0), ", ".join(line.contributors), *cells)))
     return table
 
 
-def _cell(line: Line, name: str) -> str:
-    found = [f"{site} {scores[name]:.3f}" for site, scores in sorted(line["scores"].items()) if name in scores]
-    mean = f"{line['means'][name]:.3f} " if name in line["means"] else ""
+def _cell(line: VersionLine, name: str) -> str:
+    found = [f"{site} {scores[name]:.3f}" for site, scores in sorted(line.scores.items()) if name in scores]
+    mean = f"{line.means[name]:.3f} " if name in line.means else ""
     return mean + (f"({', '.join(found)})" if found else "")
 
 
-def _metrics(lines: list[Line]) -> list[str]:
-    in_means = {name for line in lines for name in line["means"]}
-    return sorted(in_means | {name for line in lines for scores in line["scores"].values() for name in scores})
+def _metrics(lines: Sequence[VersionLine]) -> list[str]:
+    in_means = {name for line in lines for name in line.means}
+    return sorted(in_means | {name for line in lines for scores in line.scores.values() for name in scores})
 
 
-def _sites(lines: list[Line]) -> list[str]:
-    return sorted({site for line in lines for site in line["scores"]})
+def _sites(lines: Sequence[VersionLine]) -> list[str]:
+    return sorted({site for line in lines for site in line.scores})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,6 +15,7 @@ from fedbus.runtime.printable import printable
 
 if TYPE_CHECKING:
     from fedbus.console.client import Client
+    from fedbus.core.protocol.answers import EndedJob
 
 UNITS = {"m": 60.0, "h": 3600.0, "d": 86400.0, "w": 7 * 86400.0}
 STATES = ("finished", "failed", "aborted")
@@ -42,24 +43,24 @@ def prune(
         raise SettingsError(f"--state: expected one of {', '.join(STATES)}, got {state!r}")
     before = time.time() - seconds_of(older_than)
 
-    async def run(client: Client) -> tuple[list[dict[str, Any]], int]:
-        ended = [one for one in await client.ended() if one["ended_at"] <= before and state in (None, one["state"])]
-        return ended, sum([await client.forget(one["job"]) for one in ended]) if yes else 0
+    async def run(client: Client) -> tuple[list[EndedJob], int]:
+        ended = [one for one in await client.ended() if one.ended_at <= before and state in (None, one.state)]
+        return ended, sum([await client.forget(one.job) for one in ended]) if yes else 0
 
     ended, gone = with_client(run, broker_url)
     for one in ended:
-        at = time.strftime("%F %T %z", time.localtime(one["ended_at"]))
-        typer.echo(f"{printable(one['job']):<40}  {one['state']:<8}  {at}  {size_of(one['disk_bytes'])}")
+        at = time.strftime("%F %T %z", time.localtime(one.ended_at))
+        typer.echo(f"{printable(one.job):<40}  {one.state:<8}  {at}  {size_of(one.disk_bytes)}")
     typer.echo(_said(ended, gone if yes else None))
 
 
-def _said(ended: Sequence[dict[str, Any]], gone: int | None) -> str:
+def _said(ended: Sequence[EndedJob], gone: int | None) -> str:
     if not ended:
         return "no job ended so long ago"
     jobs = f"{len(ended)} job{'s' * (len(ended) > 1)}"
     if gone is not None:
         return f"{jobs} forgotten: {size_of(gone)} deleted"
-    return f"{jobs}, {size_of(sum(one['disk_bytes'] for one in ended))}: nothing was deleted; add --yes to do it"
+    return f"{jobs}, {size_of(sum(one.disk_bytes for one in ended))}: nothing was deleted; add --yes to do it"
 
 
 def seconds_of(text: str) -> float:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Awaitable, Callable, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
@@ -82,10 +82,10 @@ def list_jobs(
 ) -> None:
     """List the jobs and why they wait, oldest first."""
     wanted = _states(state)
-    rows = [row for row in with_client(lambda client: client.jobs(), broker_url) if row["state"] in wanted]
+    rows = [row for row in with_client(lambda client: client.jobs(), broker_url) if row.state in wanted]
     rows = rows[-last:] if last is not None else rows
     if output is Output.JSON:
-        typer.echo(json.dumps(rows, indent=1))
+        _print_json(rows)
     else:
         from fedbus.cli.tables import jobs_table, print_tables
 
@@ -107,7 +107,7 @@ def show(job: JobId, output: Format = Output.TEXT, broker_url: BrokerUrl = None)
     """Show one job: its state, sites, scores and result."""
     detail = with_client(lambda client: client.job(job), broker_url)
     if output is Output.JSON:
-        typer.echo(json.dumps(detail, indent=1))
+        _print_json(detail)
     else:
         from fedbus.cli.tables import job_tables, print_tables
 
@@ -118,7 +118,7 @@ def list_sites(output: Format = Output.TEXT, broker_url: BrokerUrl = None) -> No
     """List the sites: who is where, what they do, since when they are silent."""
     rows = with_client(lambda client: client.sites(), broker_url)
     if output is Output.JSON:
-        typer.echo(json.dumps(rows, indent=1))
+        _print_json(rows)
     else:
         from fedbus.cli.tables import print_tables, sites_table
 
@@ -149,7 +149,7 @@ def history(
     lines = with_client(lambda client: client.history(job), broker_url)
     match output:
         case HistoryOutput.JSON:
-            typer.echo(json.dumps(lines, indent=1))
+            _print_json(lines)
         case HistoryOutput.CSV:
             typer.echo(as_csv(lines), nl=False)
         case HistoryOutput.TABLE:
@@ -195,7 +195,8 @@ def abort(
         raise SettingsError("give the id of a job, or --all-waiting")
 
     async def run(client: Client) -> list[str]:
-        jobs = [row["job"] for row in await client.jobs() if row["state"] in _states(WAITING)] if job is None else [job]
+        waiting = [] if job else [row.job for row in await client.jobs() if row.state in _states(WAITING)]
+        jobs = waiting if job is None else [job]
         for one in jobs:
             await client.abort(one, reason)
         return jobs
@@ -224,9 +225,16 @@ def with_client(work: Callable[[Client], Awaitable[R]], broker_url: str | None) 
     return run_async(run())
 
 
+def _print_json(answer: object) -> None:
+    """Print what the aggregator answered, its keys in the order of the wire."""
+    from fedbus.core.protocol.answers import as_json
+
+    typer.echo(json.dumps(as_json(answer), indent=1, sort_keys=True))
+
+
 async def _watch(client: Client, job: str, *, as_json: bool = False) -> int:
-    detail: dict[str, Any] = await client.job(job)
-    async for event in client.events(job, submitted_at=detail["submitted_at"]):
+    detail = await client.job(job)
+    async for event in client.events(job, submitted_at=detail.submitted_at or 0.0):
         print_event(event, as_json=as_json)
         if event.kind == JOB_ENDED:
             return 0 if event.facts.get("state") == "finished" else 1

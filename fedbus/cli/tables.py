@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -14,6 +15,7 @@ from rich.text import Text
 
 from fedbus.core.job.skew import MUCH_S
 from fedbus.core.job.status_text import clock_words, span
+from fedbus.core.protocol.answers import Doing, JobDetail, JobLine, SiteLine
 from fedbus.runtime.printable import printable
 from fedbus.runtime.terminal import Terminal, said
 
@@ -35,51 +37,51 @@ def print_tables(*tables: RenderableType) -> None:
     typer.echo("\n".join(line.rstrip() for line in captured.get().splitlines()))
 
 
-def jobs_table(rows: list[dict[str, Any]]) -> RenderableType:
+def jobs_table(rows: Sequence[JobLine]) -> RenderableType:
     """One line per job, and below it what it says."""
     if not rows:
         return Text("no jobs yet: publish one with `fedbus submit JOB.yaml`")
     columns = ("job", "task", "state", "version", "updates")
-    cells = [columns, *(tuple(said(row[name]).plain for name in columns) for row in rows)]
+    cells = [columns, *(tuple(said(getattr(row, name)).plain for name in columns) for row in rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     head, *lines = (
         Text("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()) for line in cells
     )
     head.stylize("bold")
     # What a job says may be long: who declined and why. It gets the whole width, below its job.
-    texts = ([row["says"], row["rule"]] if row.get("rule") else [row["says"]] for row in rows)
+    texts = ([row.says, row.rule] if row.rule else [row.says] for row in rows)
     below = (Padding(Text("\n".join(map(printable, text))), (0, 0, 0, 4), expand=False) for text in texts)
     return Group(head, *(part for pair in zip(lines, below, strict=True) for part in pair))
 
 
-def sites_table(rows: list[dict[str, Any]]) -> RenderableType:
+def sites_table(rows: Sequence[SiteLine]) -> RenderableType:
     """One line per site."""
     if not rows:
         return Text("no site has joined yet: start one with `fedbus site --name NAME --data DIR`")
     table = _table("site", "state", "since", "heard", "device", "does")
     for row in rows:
-        does = "; ".join(f"{job}: {_activity(a)}" for job, a in row["jobs"].items()) or row["reason"] or "idle"
-        ahead_s = row.get("clock_ahead_s") or 0.0
+        does = "; ".join(f"{job}: {_activity(a)}" for job, a in row.jobs.items()) or row.reason or "idle"
+        ahead_s = row.clock_ahead_s or 0.0
         does += f"; its clock is {clock_words(ahead_s)} the aggregator's" if abs(ahead_s) > MUCH_S else ""
-        used = sorted({a["device"] for a in row["jobs"].values() if a.get("device")})
-        device = ", ".join(used) or row["device"]
-        _add(table, row["site"], row["state"], span(row["since_s"]), f"{span(row['heard_s'])} ago", device, does)
+        used = sorted({a.device for a in row.jobs.values() if a.device})
+        device = ", ".join(used) or row.device
+        _add(table, row.site, row.state, span(row.since_s), f"{span(row.heard_s)} ago", device, does)
     return table
 
 
-def job_tables(detail: dict[str, Any]) -> list[RenderableType]:
+def job_tables(detail: JobDetail) -> list[RenderableType]:
     """Everything about one job."""
     facts = Table.grid(padding=(0, 2))
     facts.add_column()
     facts.add_column(overflow="fold")  # the path of an export is of no use when its end is cut off
     for name in ("job", "task", "state", "says", "version", "updates", "submitted_by"):
-        _add(facts, name.replace("_", " "), detail[name])
-    if detail.get("rule"):
-        _add(facts, "rule", detail["rule"])
+        _add(facts, name.replace("_", " "), getattr(detail, name))
+    if detail.rule:
+        _add(facts, "rule", detail.rule)
     for name in ("submitted_at", "started_at", "ended_at"):
-        if detail[name]:
-            _add(facts, name.replace("_", " "), f"{datetime.fromtimestamp(detail[name]).astimezone():%F %T%z}")
-    result = detail.get("result") or {}
+        if at := getattr(detail, name):
+            _add(facts, name.replace("_", " "), f"{datetime.fromtimestamp(at).astimezone():%F %T%z}")
+    result = detail.result or {}
     for name in ("reason", "exported"):
         if result.get(name):
             _add(facts, name, result[name])
@@ -89,51 +91,51 @@ def job_tables(detail: dict[str, Any]) -> list[RenderableType]:
     return [facts, *_site_tables(detail, result.get("scores", {})), *_under_way_and_wrong(detail)]
 
 
-def _site_tables(detail: dict[str, Any], scores: dict[str, Any]) -> list[RenderableType]:
+def _site_tables(detail: JobDetail, scores: dict[str, Any]) -> list[RenderableType]:
     tables: list[RenderableType] = []
-    if detail["sites"]:
+    if detail.sites:
         metrics = sorted({n for s in scores.values() for n in (*s["metrics"], *s.get("not_finite", ()))})
         older = ["scored version"] if any("version" in score for score in scores.values()) else []
         table = _table("site", "state", "does", "updates", "refused", "mean staleness", *older, *metrics)
-        for site, numbers in detail["sites"].items():
+        for site, numbers in detail.sites.items():
             score = scores.get(site, {})
             _add(
                 table,
                 site,
-                numbers.get("state"),
-                numbers.get("activity"),
-                numbers["updates"],
-                numbers["refused"],
-                f"{numbers['mean_staleness']:.1f}",
-                *([score.get("version", detail["version"])] if older and score.get("metrics") else [None] * len(older)),
+                numbers.state,
+                numbers.activity,
+                numbers.updates,
+                numbers.refused,
+                f"{numbers.mean_staleness:.1f}",
+                *([score.get("version", detail.version)] if older and score.get("metrics") else [None] * len(older)),
                 *(_metric(score, name) for name in metrics),
             )
         tables.append(table)
     for site, score in scores.items():
         if score.get("failed"):
             tables.append(said(f"{site} could not score the last version: {score['failed']}"))
-    for site, reason in (detail.get("declined") or {}).items():
+    for site, reason in (detail.declined or {}).items():
         tables.append(said(f"declined by {site}: {reason}"))
     return tables
 
 
-def _under_way_and_wrong(detail: dict[str, Any]) -> list[RenderableType]:
+def _under_way_and_wrong(detail: JobDetail) -> list[RenderableType]:
     tables: list[RenderableType] = []
-    if detail.get("receiving"):
+    if detail.receiving:
         table = _table("uploading", "chunks", "last one", "update")
-        for upload in detail["receiving"]:
-            chunks = f"{upload['chunks']} of {upload['count'] or '?'}"
-            _add(table, upload["site"], chunks, f"{span(upload['age_s'])} ago", upload["update_id"])
+        for upload in detail.receiving:
+            chunks = f"{upload.chunks} of {upload.count or '?'}"
+            _add(table, upload.site, chunks, f"{span(upload.age_s)} ago", upload.update_id)
         tables.append(table)
-    if detail["refusals"]:
+    if detail.refusals:
         table = _table("refused", "because")
-        for refusal in detail["refusals"]:
-            _add(table, refusal["updates"], refusal["reason"])
+        for refusal in detail.refusals:
+            _add(table, refusal.updates, refusal.reason)
         tables.append(table)
-    if detail["incidents"]:
+    if detail.incidents:
         table = _table("when", "what went wrong, and right again")
-        for incident in detail["incidents"]:
-            _add(table, f"{datetime.fromtimestamp(incident['at']).astimezone():%m-%d %H:%M:%S%z}", incident["text"])
+        for incident in detail.incidents:
+            _add(table, f"{datetime.fromtimestamp(incident.at).astimezone():%m-%d %H:%M:%S%z}", incident.text)
         tables.append(table)
     return tables
 
@@ -144,10 +146,10 @@ def _metric(score: dict[str, Any], name: str) -> str:
     return f"{score['metrics'][name]:.3f}" if name in score.get("metrics", {}) else ""
 
 
-def _activity(activity: dict[str, Any]) -> str:
-    step = f" {activity['step']}/{activity['steps']}" if activity["steps"] else ""
-    detail = f" ({activity['detail']})" if activity["detail"] else ""
-    return f"{activity['activity']}{step}{detail}"
+def _activity(doing: Doing) -> str:
+    step = f" {doing.step}/{doing.steps}" if doing.steps else ""
+    detail = f" ({doing.detail})" if doing.detail else ""
+    return f"{doing.activity}{step}{detail}"
 
 
 def _table(*columns: str) -> Table:

@@ -10,12 +10,12 @@ import json
 import math
 import secrets
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, aclosing, contextmanager, nullcontext, suppress
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from fedbus.bus import mail
 from fedbus.bus import topology as t
@@ -27,15 +27,25 @@ from fedbus.console.fetch import (
     AskedInVainError,
     Fetched,
     Progress,
-    Wanted,
     fetch,
     no_progress,
 )
 from fedbus.console.settings import LOGIN, PublisherSettings
+from fedbus.core.protocol import answers as a
+from fedbus.core.protocol import requests as q
 from fedbus.core.protocol.messages import JOB_HEADER, Event, job_id
 from fedbus.core.spec.head import JobHead
-from fedbus.errors import ConnectionLostError, JobSpecError, NoAnswerError, Problem, ProtocolError, UnansweredError
+from fedbus.errors import (
+    ConnectionLostError,
+    FedbusError,
+    JobSpecError,
+    NoAnswerError,
+    Problem,
+    ProtocolError,
+    UnansweredError,
+)
 
+A = TypeVar("A")
 EVENTS_PREFETCH = 64
 EVENT_TYPE = "event"
 # The aggregator's clock may have been set back by as much since then.
@@ -84,83 +94,74 @@ class Client:
             answer = await self._submit_until_answered(spec, job, message_id)
         except ConnectionLostError as exc:
             raise ConnectionLostError(f"{exc}: `fedbus show {job}` says whether the job has arrived") from exc
-        for text in answer["accepted"].get("notes", ()):
-            note(str(text))
-        return str(answer["accepted"]["job"])
+        for text in answer.notes:
+            note(text)
+        return answer.job
 
-    async def _submit_until_answered(self, spec: JobHead, job: str, message_id: str) -> dict[str, Any]:
+    async def _submit_until_answered(self, spec: JobHead, job: str, message_id: str) -> a.Accepted:
         """The same message again, which is the same job: the place for the answer to the first is gone."""
         self._session.give_up_after = None
         while True:
             with suppress(UnansweredError, ConnectionLostError):
                 return await self._submit(spec, job, message_id, None)
 
-    async def _submit(self, spec: JobHead, job: str, message_id: str, timeout: timedelta | None) -> dict[str, Any]:
+    async def _submit(self, spec: JobHead, job: str, message_id: str, timeout: timedelta | None) -> a.Accepted:
         key = t.submit_key(self._session.login)
         data = json.dumps(spec.to_dict()).encode()
         headers = {JOB_HEADER: job}
         answer = await request(
             self._session, t.JOBS, key, data, timeout=timeout, type="submit", message_id=message_id, headers=headers
         )
-        return _content(answer, type="submit")
+        return _content(a.Accepted, answer, JobSpecError)
 
     async def abort(self, job: str, reason: str | None) -> None:
         """End a running job. Raises AskedInVainError when there is none of that id."""
-        await self._ask(t.abort_key(job), {"reason": reason} if reason else {}, type="abort")
+        await self._ask(q.Abort(job=job, reason=reason or ""), a.Aborted)
 
     async def forget(self, job: str) -> int:
         """Delete a job that has ended; the bytes that its files had. Raises AskedInVainError when it has not ended."""
-        answer = await self._ask(t.abort_key(job), {"forget": True}, type="forget")
-        return int(answer["forgotten"]["disk_bytes"])
+        return (await self._ask(q.Forget(job=job), a.Forgotten)).disk_bytes
 
-    async def ended(self) -> list[dict[str, Any]]:
-        """Jobs that can be forgotten, the one that ended first, first: job, state, ended_at, disk_bytes."""
-        answer = await self._ask(t.QUERY_KEY, {"what": "ended"}, type="query")
-        return list(answer["ended"])
+    async def ended(self) -> list[a.EndedJob]:
+        """Jobs that can be forgotten, the one that ended first, first."""
+        return list((await self._ask(q.EndedQuery(), a.Ended)).ended)
 
-    async def jobs(self) -> list[dict[str, Any]]:
+    async def jobs(self) -> list[a.JobLine]:
         """All jobs, oldest first."""
-        answer = await self._ask(t.QUERY_KEY, {"what": "jobs"}, type="query")
-        return list(answer["jobs"])
+        return list((await self._ask(q.JobsQuery(), a.Jobs)).jobs)
 
-    async def job(self, job: str) -> dict[str, Any]:
+    async def job(self, job: str) -> a.JobDetail:
         """One job with its spec, sites and result. Raises AskedInVainError when there is none of that id."""
-        answer = await self._ask(t.QUERY_KEY, {"what": "job", "job": job}, type="query")
-        return dict(answer["job"])
+        return await self._ask(q.JobQuery(job=job), a.JobDetail)
 
     async def get(self, job: str, version: str | int, to: Path, *, progress: Progress = no_progress) -> Fetched:
         """Write the params of a version, `last`, `best` or a number, to a safetensors file.
 
         It is there whole or, when an error is raised, as it was before: AskedInVainError says which versions there are.
         """
-        wanted = Wanted(job=job, version=version)
-        return await fetch(partial(self._ask, t.QUERY_KEY, type="query"), self._ask_part, wanted, to, progress)
+        ask = partial(self._ask, kind=a.ParamsOffer)
+        return await fetch(ask, self._ask_part, q.ParamsQuery(job=job, version=version), to, progress)
 
-    async def _ask_part(self, body: Mapping[str, Any], allowed: timedelta) -> Envelope:
-        data = json.dumps(body).encode()
-        with _question():
-            answer = await request(
-                self._session, t.JOBS, t.QUERY_KEY, data, timeout=self._timeout + allowed, type="query"
-            )
+    async def _ask_part(self, query: q.PartQuery, allowed: timedelta) -> Envelope:
+        answer = await self._answer(query, self._timeout + allowed)
         if answer.content_type == "application/json":
-            _content(answer, type="query")
+            _content(a.Rejected, answer, _in_vain)
         return answer
 
-    async def history(self, job: str) -> list[dict[str, Any]]:
-        """One line a version, from version 0 on: when, from whom, what it scored, see `aggregator.desk.curve`."""
-        lines: list[dict[str, Any]] = []
+    async def history(self, job: str) -> list[a.VersionLine]:
+        """One line a version, from version 0 on: when, from whom, what it scored."""
+        lines: list[a.VersionLine] = []
         more = True
         while more:
-            question = {"what": "history", "job": job} | ({"after": lines[-1]["version"]} if lines else {})
-            answer = await self._ask(t.QUERY_KEY, question, type="query")
-            lines += answer["history"]
-            more = bool(answer["more"] and answer["history"])
+            after = lines[-1].version if lines else q.BEFORE_ALL
+            answer = await self._ask(q.HistoryQuery(job=job, after=after), a.History)
+            lines += answer.history
+            more = answer.more and bool(answer.history)
         return lines
 
-    async def sites(self) -> list[dict[str, Any]]:
+    async def sites(self) -> list[a.SiteLine]:
         """All sites that have joined since the aggregator started."""
-        answer = await self._ask(t.QUERY_KEY, {"what": "sites"}, type="query")
-        return list(answer["sites"])
+        return list((await self._ask(q.SitesQuery(), a.Sites)).sites)
 
     async def events(self, job: str, *, submitted_at: float) -> AsyncIterator[Event]:
         """Events of a job from its submission on, for ever, also over an outage of the broker.
@@ -183,11 +184,25 @@ class Client:
                 if event is not None and event.job == job:
                     yield event
 
-    async def _ask(self, key: str, body: Mapping[str, Any], *, type: str) -> dict[str, Any]:
-        data = json.dumps(body).encode()
-        with _question() if type == "query" else nullcontext():
-            answer = await request(self._session, t.JOBS, key, data, timeout=self._timeout, type=type)
-        return _content(answer, type=type)
+    async def _ask(self, asked: q.Request, kind: type[A]) -> A:
+        return _content(kind, await self._answer(asked, self._timeout), _in_vain)
+
+    async def _answer(self, asked: q.Request, timeout: timedelta) -> Envelope:
+        key, type = address(asked)
+        data = json.dumps(q.body_of(asked)).encode()
+        with _question() if isinstance(asked, q.Query) else nullcontext():
+            return await request(self._session, t.JOBS, key, data, timeout=timeout, type=type)
+
+
+def address(request: q.Request) -> tuple[str, str]:
+    """The routing key of a request, and the `type` of its message."""
+    match request:
+        case q.Abort(job=job):
+            return t.abort_key(job), "abort"
+        case q.Forget(job=job):
+            return t.abort_key(job), "forget"
+        case _:
+            return t.QUERY_KEY, "query"
 
 
 @contextmanager
@@ -219,14 +234,15 @@ def new_job_id(spec: JobHead) -> str:
     return job_id(spec.name, secrets.token_hex(4))
 
 
-def _content(answer: Envelope, *, type: str) -> dict[str, Any]:
+def _content(kind: type[A], answer: Envelope, refused: Callable[[Sequence[Problem]], FedbusError]) -> A:
     content: dict[str, Any] = json.loads(answer.body)
     if "rejected" in content:
-        problems = [Problem(**error) for error in content["rejected"]["errors"]]
-        if type == "submit":
-            raise JobSpecError(problems)
-        raise AskedInVainError("; ".join(p.message for p in problems))
-    return content
+        raise refused(a.from_json(a.Rejected, content).errors)
+    return a.from_json(kind, content)
+
+
+def _in_vain(problems: Sequence[Problem]) -> AskedInVainError:
+    return AskedInVainError("; ".join(problem.message for problem in problems))
 
 
 def _waits(exc: UnansweredError, job: str) -> UnansweredError:

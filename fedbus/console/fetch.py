@@ -9,13 +9,15 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from fedbus.bus.envelope import Envelope
+from fedbus.core.protocol.answers import ParamsOffer
+from fedbus.core.protocol.requests import ParamsQuery, PartQuery
 from fedbus.errors import FedbusError, SettingsError
 from fedbus.store.files import replace_durably
 from fedbus.store.tensor_file import TensorFile
@@ -25,20 +27,12 @@ SLOWEST_BYTES_PER_S = 64 * 1024
 
 Progress = Callable[[int, int], None]
 """Is told how many bytes have come, and of how many."""
-Ask = Callable[[Mapping[str, Any]], Awaitable[dict[str, Any]]]
-AskPart = Callable[[Mapping[str, Any], timedelta], Awaitable[Envelope]]
+Ask = Callable[[ParamsQuery], Awaitable[ParamsOffer]]
+AskPart = Callable[[PartQuery, timedelta], Awaitable[Envelope]]
 
 
 class AskedInVainError(FedbusError):
     """The aggregator did not do what was asked."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
-    """Params of a version: `last`, `best` or a number."""
-
-    job: str
-    version: str | int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,15 +54,17 @@ def check_place(to: Path, job: str) -> None:
         raise SettingsError(f"cannot write {to}: expected {what}")
 
 
-async def fetch(ask: Ask, ask_part: AskPart, wanted: Wanted, to: Path, progress: Progress = no_progress) -> Fetched:
+async def fetch(
+    ask: Ask, ask_part: AskPart, wanted: ParamsQuery, to: Path, progress: Progress = no_progress
+) -> Fetched:
     """See `Client.get`; `ask_part` is given the time that the parts under way may take on a slow line."""
     check_place(to, wanted.job)
-    told = (await ask({"what": "params", "job": wanted.job, "version": wanted.version}))["params"]
-    size, part_bytes = int(told["size_bytes"]), int(told["part_bytes"])
+    offer = await ask(wanted)
+    size, part_bytes = offer.size_bytes, offer.part_bytes
     allowed = timedelta(seconds=WINDOW * part_bytes / SLOWEST_BYTES_PER_S)
 
     async def part(offset: int) -> bytes:
-        answer = await ask_part({"what": "part", "of": told["of"], "offset": offset}, allowed)
+        answer = await ask_part(PartQuery(of=offer.of, offset=offset), allowed)
         return _whole(answer, min(part_bytes, size - offset), offset)
 
     with replace_durably(to) as beside:
@@ -76,7 +72,7 @@ async def fetch(ask: Ask, ask_part: AskPart, wanted: Wanted, to: Path, progress:
             await _write_parts(file, part, range(0, size, part_bytes), lambda have: progress(have, size))
         with TensorFile.open(beside):
             pass  # its header says where it ends, too
-    return Fetched(version=int(told["version"]), size_bytes=size)
+    return Fetched(version=offer.version, size_bytes=size)
 
 
 async def _write_parts(

@@ -69,7 +69,7 @@ class Play:
         settings = PublisherSettings.load(broker_url=self._federation.url(LOGIN), timeout_s=ANSWER_WITHIN_S)
         async with Client(settings) as client:
             job = await client.submit(spec)
-            submitted_at = float((await client.job(job))["submitted_at"])
+            submitted_at = (await client.job(job)).submitted_at or 0.0
             async with asyncio.TaskGroup() as group:
                 others = [
                     group.create_task(self._look(client, job), name="look"),

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from fedbus.core.protocol import events
+from fedbus.core.protocol.activities import Activity
+from fedbus.core.protocol.answers import JobDetail
 from fedbus.core.protocol.messages import Event, UpdateId
 from fedbus.demo.job import Cohort
 from fedbus.runtime.printable import printable
@@ -86,14 +88,14 @@ class Story:
         self.sentences.append((self.seconds, text))
         self._tell(self.seconds, text)
 
-    def look(self, detail: Mapping[str, Any]) -> None:
+    def look(self, detail: JobDetail) -> None:
         """Take in what the aggregator answers about the job: why it waits, what every site does."""
-        self.says = printable(detail["says"]).partition(";")[0]
-        for name, found in detail["sites"].items():
-            if name in self.sites and self.sites[name].state == "here" and found.get("activity"):
-                version = found.get("version")
-                on_version = found["activity"] == "training" and version is not None and version >= 0
-                self.sites[name].does = f"training on version {version}" if on_version else printable(found["activity"])
+        self.says = printable(detail.says).partition(";")[0]
+        for name, found in detail.sites.items():
+            if name in self.sites and self.sites[name].state == "here" and found.activity:
+                version = found.version
+                on_version = found.activity == Activity.TRAINING and version is not None and version >= 0
+                self.sites[name].does = f"training on version {version}" if on_version else printable(found.activity)
 
     def take(self, event: Event) -> None:
         """Take in one event."""

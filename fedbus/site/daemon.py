@@ -32,6 +32,7 @@ from fedbus.bus.model_log import ModelLogReader
 from fedbus.bus.url import BrokerUrl
 from fedbus.core.job.policy import Accept, Decline, SitePolicy
 from fedbus.core.protocol import messages as m
+from fedbus.core.protocol.activities import Activity
 from fedbus.core.protocol.limits import MOST_ACTIVITIES
 from fedbus.core.spec.head import JobHead
 from fedbus.errors import BusError, DataError, ProtocolError, SettingsError, StoreError
@@ -193,7 +194,7 @@ class Site:
     def _left_over(self) -> list[m.JobActivity]:
         """Jobs that may have ended while this site was away: the aggregator says so, and their files go."""
         names = left_over(self._settings, but=self._workers)
-        return [m.JobActivity(job=name, activity="takes no part", version=-1) for name in names]
+        return [m.JobActivity(job=name, activity=Activity.NO_PART, version=-1) for name in names]
 
     # -------------------------------------------------------------- obeying
 

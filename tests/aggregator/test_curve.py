@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from fedbus.aggregator.desk import curve
+from fedbus.core.protocol.answers import VersionLine
 from fedbus.core.protocol.messages import UpdateId
+from fedbus.core.protocol.requests import BEFORE_ALL
 from fedbus.core.rules.facts import Committed
 from fedbus.store.ledger import Ledger
 
@@ -32,24 +33,15 @@ def test_a_long_curve_comes_in_several_answers(tmp_path: Path, versions: int, me
         row = ledger.job("heart")
         assert row is not None
         # when it is asked for until there is no more
-        lines: list[dict[str, Any]] = []
+        lines: list[VersionLine] = []
         asked, more = 0, True
         while more:
-            answer = curve.answer(ledger, row, lines[-1]["version"] if lines else curve.BEFORE_ALL)
-            lines += answer["history"]
-            more, asked = answer["more"], asked + 1
+            answer = curve.answer(ledger, row, lines[-1].version if lines else BEFORE_ALL)
+            lines += answer.history
+            more, asked = answer.more, asked + 1
     # then every version is there once, version 0 too
     assert asked == answers
-    assert [line["version"] for line in lines] == list(range(versions + 1))
-    assert (lines[0]["seconds"], lines[0]["contributors"]) == (0.0, [])
-    assert (lines[2]["seconds"], lines[2]["contributors"]) == (2.5, ["mercy"])
-    assert lines[2]["scores"] == {"mercy": score}
-
-
-def test_what_is_no_version_is_rejected(tmp_path: Path) -> None:
-    with Ledger(tmp_path / "ledger.sqlite3") as ledger:
-        ledger.add_job("heart", {}, message_id="m", submitted_by="ana", state="running", at=1.0)
-        row = ledger.job("heart")
-        assert row is not None
-        for after in (True, "3", -2, 2**70):
-            assert "rejected" in curve.answer(ledger, row, after)
+    assert [line.version for line in lines] == list(range(versions + 1))
+    assert (lines[0].seconds, lines[0].contributors) == (0.0, ())
+    assert (lines[2].seconds, lines[2].contributors) == (2.5, ("mercy",))
+    assert lines[2].scores == {"mercy": score}

@@ -11,7 +11,9 @@ import torch
 from fedbus.aggregator.desk.fetches import IDLE_S, MOST_ASKED, MOST_FETCHES, Fetches, Part
 from fedbus.aggregator.job.kept_versions import KeptVersions
 from fedbus.aggregator.model.params_bytes import OfCheckpoint, OfFile
+from fedbus.core.protocol.answers import ParamsOffer
 from fedbus.core.protocol.layout import Layout, TensorSpec
+from fedbus.core.protocol.requests import PartQuery
 from fedbus.errors import StoreError
 from fedbus.export.params_file import write_params
 from fedbus.store.checkpoints import Checkpoints
@@ -89,21 +91,27 @@ def fetches(folder: Path, clock: Clock) -> Fetches:
     return Fetches(folder.parent, worker=at_once, publisher=None, clock=lambda: clock.now)  # type: ignore[arg-type]
 
 
+async def offered(fetches: Fetches) -> ParamsOffer:
+    answer = await fetches.begin(row(), "last", "ana")
+    assert isinstance(answer, ParamsOffer)
+    return answer
+
+
 async def test_a_fetch_that_nobody_goes_on_with_is_let_go(fetches: Fetches, clock: Clock) -> None:
-    begun = [await fetches.begin(row(), "last", "ana") for _ in range(MOST_FETCHES)]
-    part = fetches.take({"of": begun[0]["params"]["of"], "offset": 0}, "ana")
+    begun = [await offered(fetches) for _ in range(MOST_FETCHES)]
+    part = fetches.take(PartQuery(of=begun[0].of, offset=0), "ana")
     assert isinstance(part, Part)
     assert "fetches are under way" in str(await fetches.begin(row(), "last", "ana"))
     clock.now += IDLE_S + 1
-    assert "params" in await fetches.begin(row(), "last", "ana")
+    assert await offered(fetches)
     # the one of which a part is being sent is still there, the others are not
-    there = [isinstance(fetches.take({"of": b["params"]["of"], "offset": 0}, "ana"), Part) for b in begun]
+    there = [isinstance(fetches.take(PartQuery(of=b.of, offset=0), "ana"), Part) for b in begun]
     assert there == [True] + [False] * (MOST_FETCHES - 1)
 
 
 async def test_a_fetch_is_its_logins_own_and_bounded(fetches: Fetches) -> None:
-    name = (await fetches.begin(row(), "last", "ana"))["params"]["of"]
-    assert "no such fetch" in str(fetches.take({"of": name, "offset": 0}, "eve"))
-    assert "expected a byte of the file" in str(fetches.take({"of": name, "offset": 10**9}, "ana"))
-    taken = [fetches.take({"of": name, "offset": 0}, "ana") for _ in range(MOST_ASKED + 1)]
+    name = (await offered(fetches)).of
+    assert "no such fetch" in str(fetches.take(PartQuery(of=name, offset=0), "eve"))
+    assert "expected a byte of the file" in str(fetches.take(PartQuery(of=name, offset=10**9), "ana"))
+    taken = [fetches.take(PartQuery(of=name, offset=0), "ana") for _ in range(MOST_ASKED + 1)]
     assert [isinstance(part, Part) for part in taken] == [True] * MOST_ASKED + [False]

@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
-from fedbus.aggregator.desk.fetches import Fetches
+from fedbus.aggregator.desk.fetches import Fetches, Part
 from fedbus.aggregator.desk.front_desk import ASK_BURST, FrontDesk
 from fedbus.aggregator.tools import Tools
 from fedbus.bus.envelope import Envelope
 from fedbus.core.job.membership import Membership
+from fedbus.core.protocol.answers import to_json
 from fedbus.store.ledger import JobRow, Ledger
 
 SPEC = {
@@ -94,7 +95,9 @@ class Desk:
             raise self.start_error
 
     async def asks(self, key: str, body: Any, **properties: Any) -> Any:
-        return await self.desk.answer(Delivery(key, body, **properties))  # type: ignore[arg-type]
+        answer = await self.desk.answer(Delivery(key, body, **properties))  # type: ignore[arg-type]
+        assert not isinstance(answer, Part)
+        return to_json(answer)
 
 
 async def is_enrolled(site: str) -> bool:

@@ -10,6 +10,8 @@ from fedbus.aggregator.job.result import result_of, site_numbers
 from fedbus.core.job.membership import Membership
 from fedbus.core.job.training import TrainingJob
 from fedbus.core.protocol import messages as m
+from fedbus.core.protocol.activities import Activity
+from fedbus.core.protocol.answers import as_json, to_json
 from fedbus.core.protocol.effort import Effort
 from fedbus.core.rules.aggregation import Aggregation
 from fedbus.core.rules.facts import Arrival
@@ -58,15 +60,15 @@ def trained() -> Aggregation:
 
 def test_a_job_that_ended_is_shown_from_its_row() -> None:
     line = views.job_line(ended({"version": 7, "updates": 20}), None, Membership())
-    assert (line["job"], line["name"], line["task"], line["state"]) == ("heart-1", "heart", "digits", "aborted")
-    assert (line["version"], line["updates"], line["says"]) == (7, 20, "aborted by ana")
+    assert (line.job, line.name, line.task, line.state) == ("heart-1", "heart", "digits", "aborted")
+    assert (line.version, line.updates, line.says) == (7, 20, "aborted by ana")
 
 
 def test_a_job_that_ended_without_a_result_is_shown_too() -> None:
-    detail = views.job_detail(ended(None), None, Membership(), {"incidents": [], "refusals": []})
-    assert (detail["version"], detail["updates"], detail["result"], detail["sites"]) == (None, None, None, {})
-    assert detail["spec"]["task"] == "digits"
-    json.dumps(detail, allow_nan=False)
+    detail = views.job_detail(ended(None), None, Membership(), views.WentWrong())
+    assert (detail.version, detail.updates, detail.result, detail.sites) == (None, None, None, {})
+    assert detail.spec["task"] == "digits"
+    json.dumps(to_json(detail), allow_nan=False)
 
 
 def test_a_site_is_shown_with_what_it_does_and_how_long_ago_it_was_heard() -> None:
@@ -74,16 +76,17 @@ def test_a_site_is_shown_with_what_it_does_and_how_long_ago_it_was_heard() -> No
     membership.joined(
         m.Join(site="mercy", session="s", tasks=("digits",), fedbus_version="0.1.0", device="cuda"), now=now - 20
     )
-    activity = m.JobActivity(job="heart-1", activity="training", version=3, step=4, steps=40, device="cuda:1")
+    activity = m.JobActivity(job="heart-1", activity=Activity.TRAINING, version=3, step=4, steps=40, device="cuda:1")
     membership.status(m.SiteStatus(site="mercy", session="s", lease_s=30.0, jobs=(activity,)), now=now - 5)
     (view,) = membership.views()
     line = views.site_line(view)
-    assert (line["site"], line["state"], line["device"], line["tasks"]) == ("mercy", "online", "cuda", ["digits"])
-    assert 20 <= line["since_s"] < 25
-    assert 5 <= line["heard_s"] < 10
+    assert (line.site, line.state, line.device, line.tasks) == ("mercy", "online", "cuda", ("digits",))
+    assert 20 <= line.since_s < 25
+    assert 5 <= line.heard_s < 10
     doing = {"activity": "training", "version": 3, "step": 4, "steps": 40, "detail": "", "device": "cuda:1"}
-    assert line["jobs"] == {"heart-1": doing}
-    json.dumps(line, allow_nan=False)
+    plain = as_json(line)
+    assert plain["jobs"] == {"heart-1": doing}
+    json.dumps(plain, allow_nan=False)
 
 
 def test_numbers_of_each_site_are_in_order_of_names() -> None:

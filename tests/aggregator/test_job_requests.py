@@ -9,10 +9,11 @@ import pytest
 
 from fedbus.aggregator.desk import requests
 from fedbus.bus.envelope import Envelope
+from fedbus.core.protocol.answers import Rejected, to_json
 from fedbus.core.protocol.messages import check_name
 from fedbus.core.spec.jobspec import JobSpec
 from fedbus.core.spec.text import MAX_TEXT_BYTES
-from fedbus.errors import JobSpecError, Problem
+from fedbus.errors import JobSpecError
 
 SPEC: dict[str, Any] = {
     "name": "heart",
@@ -66,16 +67,10 @@ def test_every_problem_of_a_spec_is_answered_with_its_path() -> None:
     wrong = {**SPEC, "local": {"steps": 0, "batch_size": 1}, "colour": "blue"}
     with pytest.raises(JobSpecError) as caught:
         requests.spec_of(envelope(json.dumps(wrong).encode()))
-    answer = requests.rejected(*caught.value.problems)
+    answer = to_json(Rejected(errors=caught.value.problems))
     assert {e["path"] for e in answer["rejected"]["errors"]} == {"local.steps", "local.learning_rate", "colour"}
     assert all(e["message"] for e in answer["rejected"]["errors"])
     json.dumps(answer, allow_nan=False)
-
-
-def test_a_rejection_is_plain_data() -> None:
-    assert requests.rejected(Problem(path="job", message="no such job")) == {
-        "rejected": {"errors": [{"path": "job", "message": "no such job"}]}
-    }
 
 
 def test_the_same_message_gives_the_same_job_and_another_one_another() -> None:

@@ -22,6 +22,8 @@ from fedbus.aggregator.tools import Tools
 from fedbus.core.job.membership import Membership
 from fedbus.core.protocol import events
 from fedbus.core.protocol import messages as m
+from fedbus.core.protocol.activities import Activity
+from fedbus.core.protocol.answers import BrokenScore
 from fedbus.core.protocol.effort import Effort
 from fedbus.core.protocol.frames import Code
 from fedbus.core.protocol.layout import Layout, TensorSpec
@@ -649,14 +651,14 @@ async def test_every_site_that_accepted_is_listed_also_after_a_restart_and_when_
     house = House(tmp_path, **STOPS_AT_3)
     await house.runner.open()
     await house.accepts("mercy")
-    numbers = views.job_detail(house.row, house.runner, house.membership, {})["sites"]
-    assert {site: of_site["updates"] for site, of_site in numbers.items()} == {"mercy": 1, "ucsf": 0}
+    numbers = views.job_detail(house.row, house.runner, house.membership, views.WentWrong()).sites
+    assert {site: of_site.updates for site, of_site in numbers.items()} == {"mercy": 1, "ucsf": 0}
     house.runner.abort("seen enough")
     await house.runs(has_state(house, m.JobState.ABORTED))
     # then the result says how far it came, and with whom
-    detail = views.job_detail(house.row, None, house.membership, {})
-    assert (detail["version"], detail["updates"]) == (1, 1)
-    assert {site: of_site["updates"] for site, of_site in detail["sites"].items()} == {"mercy": 1, "ucsf": 0}
+    detail = views.job_detail(house.row, None, house.membership, views.WentWrong())
+    assert (detail.version, detail.updates) == (1, 1)
+    assert {site: of_site.updates for site, of_site in detail.sites.items()} == {"mercy": 1, "ucsf": 0}
 
 
 async def runs_to_its_last_score(house: House, *losses: float | None) -> None:
@@ -728,8 +730,8 @@ async def test_what_is_not_finite_is_said_once_in_the_events_and_in_the_sentence
     assert said == ["version 0 scores NaN or infinity at ucsf: loss"]
     assert "ucsf scored version 0: loss is not finite" in [text for _, text in house.announcer.events]
     assert "; version 0 scores NaN or infinity at ucsf (loss)" in views.says(house.runner, house.membership)
-    detail = views.job_detail(house.row, house.runner, house.membership, {})
-    assert detail["not_finite"] == {"ucsf": {"version": 0, "metrics": ["loss"]}}
+    detail = views.job_detail(house.row, house.runner, house.membership, views.WentWrong())
+    assert detail.not_finite == {"ucsf": BrokenScore(version=0, metrics=("loss",))}
 
 
 async def test_a_site_that_cannot_score_the_last_version_delays_no_end(finishing: Path) -> None:
@@ -922,18 +924,18 @@ async def test_a_job_whose_sites_have_no_place_for_it_yet_waits_beyond_its_wall_
     await house.runner.open()
     await house.accepts("mercy", layout="")
 
-    def says(activity: str) -> None:
+    def says(activity: Activity) -> None:
         doing = m.JobActivity(job="heart", activity=activity, version=-1)
         house.membership.status(
             m.SiteStatus(site="mercy", session="s", lease_s=60.0, jobs=(doing,)), now=time.monotonic()
         )
 
-    says("queued")
+    says(Activity.QUEUED)
     long_after = time.monotonic() + 0.8
     await house.runs(lambda: time.monotonic() > long_after)
     assert house.row.state == "waiting for sites"
     # when it has a place, and yet nothing comes of it
-    says("loading data")
+    says(Activity.LOADING_DATA)
     await house.runs(has_state(house, m.JobState.FAILED))
     assert house.row.reason.startswith("not started within its wall time of 0.1 s: ")
 
@@ -991,13 +993,13 @@ async def test_a_running_job_says_after_a_restart_that_it_is_resumed_and_whom_it
     house = House(tmp_path, min_sites=2, **STOPS_AT_3)
     # when it has not even read its model
     line = views.job_line(house.row, house.runner, house.membership)
-    assert (line["state"], line["version"]) == ("running", None)
-    assert line["says"] == "resuming: bringing its model back from disk"
+    assert (line.state, line.version) == ("running", None)
+    assert line.says == "resuming: bringing its model back from disk"
     # and when no site is back yet
     await house.runner.open()
     line = views.job_line(house.row, house.runner, house.membership)
-    assert (line["state"], line["version"]) == ("running", 1)
-    assert line["says"] == "resuming at version 1: waiting for mercy and ucsf to come back"
+    assert (line.state, line.version) == ("running", 1)
+    assert line.says == "resuming at version 1: waiting for mercy and ucsf to come back"
     # and when one is
     await house.accepts("mercy")
     assert house.says.startswith("paused: 1 of 2 sites is there")

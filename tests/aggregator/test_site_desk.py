@@ -21,6 +21,7 @@ from fedbus.bus.envelope import Envelope
 from fedbus.core.job.membership import Membership, SiteState
 from fedbus.core.protocol import events
 from fedbus.core.protocol import messages as m
+from fedbus.core.protocol.activities import Activity
 from fedbus.core.spec.jobspec import JobSpec
 from fedbus.store.ledger import Ledger
 from fedbus.store.spool import Spool
@@ -151,7 +152,7 @@ async def no_log(*_: object) -> Any:
 
 
 def status(site: str, *jobs: str, session: str = "s1", version: int = 1) -> m.SiteStatus:
-    activities = tuple(m.JobActivity(job=job, activity="idle", version=version) for job in jobs)
+    activities = tuple(m.JobActivity(job=job, activity=Activity.QUEUED, version=version) for job in jobs)
     return m.SiteStatus(site=site, session=session, lease_s=30.0, jobs=activities)
 
 

@@ -8,6 +8,7 @@ import pytest
 from rich.console import Console
 
 from fedbus.core.protocol import events
+from fedbus.core.protocol.answers import JobDetail, SiteInJob
 from fedbus.core.protocol.messages import Event
 from fedbus.demo.job import PACE_S, Cohort, demo_job, hand_out
 from fedbus.demo.report import facts_of, report
@@ -134,7 +135,8 @@ def test_the_screen_fits_and_names_every_hospital(story, size):
         update = folded("va-long-beach", number, staleness=30)
         story.take(update)
         story.take(committed(number + 1, update, update))
-    story.look({"says": "waiting for 1 more update; left: hungary", "sites": {"cleveland": {"activity": "x" * 200}}})
+    doing = {"cleveland": SiteInJob(state="online", activity="x" * 200)}
+    story.look(JobDetail(job="heart", says="waiting for 1 more update; left: hungary", sites=doing))
     # when
     lines = rendered(screen(story, width=width, height=height), width=width)
     # then

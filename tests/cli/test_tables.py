@@ -10,6 +10,7 @@ from rich.console import Console
 
 from fedbus.cli import jobs
 from fedbus.cli.tables import job_tables, jobs_table, print_tables, sites_table
+from fedbus.core.protocol.answers import JobDetail, JobLine, SiteLine, from_json
 from fedbus.core.protocol.messages import Event
 
 RULE = "calibrated: the slowest site, va, takes 9.7x the fastest, measured over 12 sites"
@@ -30,6 +31,14 @@ JOB: dict[str, Any] = {
 }
 
 
+def detail(**keys: Any) -> JobDetail:
+    return from_json(JobDetail, {"job": JOB | keys})
+
+
+def line(**keys: Any) -> JobLine:
+    return from_json(JobLine, JOB | keys)
+
+
 def shown(*tables: Any) -> str:
     console = Console(width=120)
     with console.capture() as captured:
@@ -38,18 +47,17 @@ def shown(*tables: Any) -> str:
     return captured.get()
 
 
-@pytest.mark.parametrize("detail", [False, True])
-def test_the_rule_and_its_reason_are_shown(detail: bool) -> None:
-    job = JOB | {"rule": RULE}
-    text = shown(*job_tables(job)) if detail else shown(jobs_table([job]))
+@pytest.mark.parametrize("whole", [False, True])
+def test_the_rule_and_its_reason_are_shown(whole: bool) -> None:
+    text = shown(*job_tables(detail(rule=RULE))) if whole else shown(jobs_table([line(rule=RULE)]))
     assert RULE in text
     assert JOB["says"] in text
 
 
 @pytest.mark.parametrize("rule", [{}, {"rule": None}], ids=["an older aggregator", "a strategy that does not choose"])
 def test_without_a_rule_nothing_is_said_of_one(rule: dict[str, None]) -> None:
-    assert "rule" not in shown(*job_tables(JOB | rule))
-    assert "None" not in shown(jobs_table([JOB | rule]))
+    assert "rule" not in shown(*job_tables(detail(**rule)))
+    assert "None" not in shown(jobs_table([line(**rule)]))
 
 
 def test_best_version_and_what_is_not_finite_are_shown_and_sites_that_sent_nothing() -> None:
@@ -63,7 +71,7 @@ def test_best_version_and_what_is_not_finite_are_shown_and_sites_that_sent_nothi
             "ucsf": {"metrics": {}, "num_examples": 0, "failed": "no test data"},
         },
     }
-    text = shown(*job_tables(JOB | {"result": result, "sites": {"mercy": numbers | {"updates": 6}, "ucsf": numbers}}))
+    text = shown(*job_tables(detail(result=result, sites={"mercy": numbers | {"updates": 6}, "ucsf": numbers})))
     assert "version 1, loss 0.25: best/v1" in text
     (mercy,) = [line for line in text.splitlines() if line.startswith("mercy ")]
     assert mercy.split() == ["mercy", "6", "0", "0.0", "0.500", "not", "finite"]
@@ -79,7 +87,7 @@ def test_a_job_that_was_ended_shows_of_which_version_each_score_is() -> None:
         "ucsf": {"metrics": {"loss": 0.5}, "num_examples": 9, "version": 5},
     }
     sites = dict.fromkeys(("mercy", "ucsf", "va"), numbers)
-    lines = shown(*job_tables(JOB | {"result": {"scores": scores}, "sites": sites})).splitlines()
+    lines = shown(*job_tables(detail(result={"scores": scores}, sites=sites))).splitlines()
     found = {words[0]: words[4:] for line in lines if (words := line.split()) and words[0] in sites}
     assert found == {"mercy": ["7", "0.250"], "ucsf": ["5", "0.500"], "va": []}
 
@@ -97,7 +105,6 @@ def hostile_job() -> dict[str, Any]:
     texts = dict.fromkeys(("job", "task", "state", "says", "rule", "submitted_by"), HOSTILE)
     upload = {"site": HOSTILE, "chunks": 1, "count": 2, "age_s": 1.0, "update_id": HOSTILE}
     return {
-        **JOB,
         **texts,
         "sites": {HOSTILE: numbers},
         "declined": {HOSTILE: HOSTILE},
@@ -117,9 +124,9 @@ def hostile_site() -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("tables", "times"),
     [
-        (lambda: job_tables(hostile_job()), 18),
-        (lambda: [jobs_table([hostile_job()])], 5),
-        (lambda: [sites_table([hostile_site()])], 6),
+        (lambda: job_tables(detail(**hostile_job())), 18),
+        (lambda: [jobs_table([line(**hostile_job())])], 5),
+        (lambda: [sites_table([from_json(SiteLine, hostile_site())])], 6),
     ],
     ids=["show", "jobs", "sites"],
 )
@@ -147,7 +154,7 @@ def test_an_event_is_one_line_of_text_and_as_json_stays_what_it_was(capsys: Any)
 def test_into_a_pipe_no_line_is_cut_or_padded(capsys: Any, monkeypatch: Any) -> None:
     monkeypatch.delenv("COLUMNS", raising=False)
     said = "it waits " * 50
-    print_tables(*job_tables(JOB | {"says": said}))
+    print_tables(*job_tables(detail(says=said)))
     lines = capsys.readouterr().out.splitlines()
     assert any(said.rstrip() in line for line in lines)
     assert lines == [line.rstrip() for line in lines]

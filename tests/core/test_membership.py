@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedbus.core.job.membership import Heard, Joined, Membership, SiteState
+from fedbus.core.protocol.activities import Activity
 from fedbus.core.protocol.messages import JobActivity, Join, Leave, SiteStatus
 
 
@@ -47,7 +48,7 @@ def test_a_site_that_joins_is_online_with_what_it_said() -> None:
 
 def test_status_renews_the_lease_and_says_what_the_site_does() -> None:
     members = members_with_va()
-    training = JobActivity(job="heart", activity="training", version=3, step=1, steps=9)
+    training = JobActivity(job="heart", activity=Activity.TRAINING, version=3, step=1, steps=9)
 
     assert members.status(status("va", "s1", 10.0, training), now=20.0) is Heard.RENEWED
 

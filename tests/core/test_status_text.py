@@ -4,6 +4,7 @@ import pytest
 
 from fedbus.core.job.membership import Membership
 from fedbus.core.job.status_text import span, waiting_sentence
+from fedbus.core.protocol.activities import Activity
 from fedbus.core.protocol.messages import JobActivity, Join, Leave, SiteStatus
 
 
@@ -17,22 +18,23 @@ def test_the_sentence_says_what_is_waited_for_and_where_everybody_is() -> None:
     members = Membership()
     join(members, "va", now=0.0)
     members.expire(now=10.0)
-    join(members, "ucsf", now=840.0, activity=JobActivity(job="heart", activity="training", version=3))
+    join(members, "ucsf", now=840.0, activity=JobActivity(job="heart", activity=Activity.TRAINING, version=3))
     join(
         members,
         "mercy",
         now=840.0,
-        activity=JobActivity(job="heart", activity="training", version=3, step=40, steps=120),
+        activity=JobActivity(job="heart", activity=Activity.TRAINING, version=3, step=40, steps=120),
     )
     join(members, "zurich", now=840.0)
     members.left(Leave(site="zurich", session="s"), now=845.0)
-    join(members, "basel", now=845.0, activity=JobActivity(job="other", activity="training", version=1))
-    join(members, "bern", now=845.0, activity=JobActivity(job="heart", activity="loading", version=1, detail="41 %"))
+    join(members, "basel", now=845.0, activity=JobActivity(job="other", activity=Activity.TRAINING, version=1))
+    loading = JobActivity(job="heart", activity=Activity.LOADING_DATA, version=1, detail="41 %")
+    join(members, "bern", now=845.0, activity=loading)
 
     text = waiting_sentence("waiting for 1 more update (1 of 2 in the buffer)", members.views(), job="heart", now=850.0)
 
     assert text == (
-        "waiting for 1 more update (1 of 2 in the buffer); online: basel; loading: bern (41 %); "
+        "waiting for 1 more update (1 of 2 in the buffer); online: basel; loading data: bern (41 %); "
         "training: mercy (step 40/120), ucsf; offline: va (since 14 min); left: zurich (since 5 s)"
     )
 

@@ -12,11 +12,13 @@ from hypothesis import strategies as st
 
 from fedbus.core.protocol import messages as m
 from fedbus.core.protocol import wire
+from fedbus.core.protocol.activities import Activity
 from fedbus.core.protocol.effort import Effort
 from fedbus.errors import DecodeError
 
 HEADERS = {"schema": 1}
 UPDATE = "mercy:0123abcd:7"
+TRAINING = m.JobActivity(job="heart", activity=Activity.TRAINING, version=3, step=4, steps=40, device="cuda:1")
 LAYOUT = {"tensors": [["bias", [2], "float32"]]}
 
 # Changing a line here changes the protocol: sites in the field run other releases.
@@ -31,7 +33,7 @@ GOLDEN: list[tuple[wire.Message, str, bytes]] = [
             site="mercy",
             session="s1",
             lease_s=30.0,
-            jobs=(m.JobActivity(job="heart", activity="training", version=3, step=4, steps=40, device="cuda:1"),),
+            jobs=(TRAINING,),
             said_at=1700000000.5,
         ),
         "status",

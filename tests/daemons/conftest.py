@@ -23,6 +23,7 @@ import pytest
 
 from fedbus.console.client import Client
 from fedbus.console.settings import PublisherSettings
+from fedbus.core.protocol.answers import as_json
 from fedbus.core.rules.facts import Committed, Fact, Folded
 from fedbus.core.spec.jobspec import JobSpec
 from fedbus.local.federation import Daemon, LocalFederation, wait_until
@@ -100,10 +101,11 @@ class House:
         return str(self.ask(lambda client: client.submit(spec)))
 
     def job(self, job: str) -> dict[str, Any]:
-        return dict(self.ask(lambda client: client.job(job)))
+        detail: dict[str, Any] = as_json(self.ask(lambda client: client.job(job)))
+        return detail
 
     def site(self, name: str) -> dict[str, Any]:
-        return next(dict(s) for s in self.ask(lambda client: client.sites()) if s["site"] == name)
+        return next(as_json(s) for s in self.ask(lambda client: client.sites()) if s.site == name)
 
     def fedbus(self, *arguments: str, url: str | None = None, stdin: str = "", **env: object) -> Said:
         """The command `fedbus` as a process, run to its end; as submitter unless `url` is given."""

@@ -85,4 +85,4 @@ def test_module_of_the_publisher_submits_a_file(manned_house, tmp_path):
     command = [sys.executable, "-m", "services.publisher", str(path)]
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=True)
     # then it prints the id of a job that is there
-    assert done.stdout.strip() in {row["job"] for row in manned_house.ask(lambda client: client.jobs())}
+    assert done.stdout.strip() in {row.job for row in manned_house.ask(lambda client: client.jobs())}

@@ -42,7 +42,7 @@ def test_wait_waits_for_the_answer_and_the_job_is_one_job(house):
         assert process.wait(timeout=30) == 0
         assert process.stdout is not None
         job = process.stdout.read().strip()
-    assert [row["job"] for row in house.ask(lambda client: client.jobs())] == [job]
+    assert [row.job for row in house.ask(lambda client: client.jobs())] == [job]
 
 
 def test_a_question_that_nobody_answers_is_no_answer(house):

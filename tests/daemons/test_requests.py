@@ -110,7 +110,7 @@ def test_same_message_twice_makes_one_job(manned_house):
     connection.close()
     # when a later request was answered
     manned_house.aggregator.wait_for("job-submitted")
-    jobs = [row for row in manned_house.ask(lambda client: client.jobs()) if row["name"] == "twice"]
+    jobs = [row for row in manned_house.ask(lambda client: client.jobs()) if row.name == "twice"]
     # then there is one job
     assert len(jobs) == 1
 

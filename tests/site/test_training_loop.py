@@ -16,6 +16,7 @@ import structlog
 
 from fedbus.core.job.seeds import training_seed
 from fedbus.core.protocol import messages as m
+from fedbus.core.protocol.activities import Activity
 from fedbus.core.protocol.effort import Effort
 from fedbus.core.protocol.frames import Code, build_frame
 from fedbus.core.spec.jobspec import JobSpec
@@ -158,7 +159,7 @@ class Clinic:
 
     async def idle(self, activity: str) -> None:
         """The loop asks nothing and says why."""
-        await until(lambda: self.loop.activity.activity == activity)
+        await until(lambda: self.loop.activity.phrase == activity)
         assert self.asked.empty()
 
     def trains(self, base_version: int) -> None:
@@ -552,7 +553,7 @@ async def test_progress_is_part_of_what_the_site_says(clinic: Clinic) -> None:
         await clinic.expects(p.Train)
         clinic.on_progress(p.Progress(step=2, steps=3))
         activity = clinic.loop.activity
-    assert activity == m.JobActivity(job="heart", activity="training", version=1, step=2, steps=3, device="cpu")
+    assert activity == m.JobActivity(job="heart", activity=Activity.TRAINING, version=1, step=2, steps=3, device="cpu")
 
 
 # ------------------------------------------------------------------ trouble

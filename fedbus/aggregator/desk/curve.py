@@ -1,63 +1,62 @@
-"""The curve of a job: what came of each version, as the ledger knows it, in answers of a bounded size.
-
-    {"version", "at", "seconds", "updates", "contributors", "means", "scores"}
-
-at: seconds since the epoch. seconds: since training began. contributors: the sites whose updates made the version.
-scores: the metrics of each site that scored it. means: of all sites' newest scores when this version was scored last,
-which is what stop rules look at; for the last version, of its own scores. Metrics that are not finite are left out;
-most versions are scored by few sites.
-"""
+"""The curve of a job: what came of each version, as the ledger knows it, in answers of a bounded size."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
 
-from fedbus.aggregator.desk.requests import rejected
 from fedbus.core.protocol import wire
+from fedbus.core.protocol.answers import History, VersionLine
 from fedbus.core.protocol.messages import UpdateId
-from fedbus.errors import Problem
-from fedbus.store.ledger import JobRow, Ledger
+from fedbus.store.ledger import JobRow, Ledger, ScoreRow
 
-BEFORE_ALL = -1
 MOST_VERSIONS = 500
 MOST_BYTES = 1 << 20
 
+Scores = Mapping[int, Sequence[ScoreRow]]
 
-def answer(ledger: Ledger, row: JobRow, after: object) -> dict[str, Any]:
+
+def answer(ledger: Ledger, row: JobRow, after: int) -> History:
     """The lines of versions after `after`, as many as fit, and whether there are more."""
-    if type(after) is not int or not BEFORE_ALL <= after < 2**62:
-        return rejected(Problem(path="after", message="expected the number of a version"))
     commits = ledger.commits(row.job, after=after, most=MOST_VERSIONS)
-    lines = [] if row.started_at is None or after >= 0 else [_line(row, 0, row.started_at, ())]
-    lines += [_line(row, found.version, at, found.update_ids) for found, at in commits]
-    if lines:
-        _add_scores(ledger, row.job, lines)
-    fitting = _fitting(lines)
-    return {"history": fitting, "more": len(fitting) < len(lines) or len(commits) == MOST_VERSIONS}
+    first: list[tuple[int, float, Sequence[UpdateId]]] = []
+    if row.started_at is not None and after < 0:
+        first = [(0, row.started_at, ())]
+    made = [*first, *((found.version, at, found.update_ids) for found, at in commits)]
+    scores = _scores(ledger, row.job, [version for version, _, _ in made])
+    fitting = _fitting(_line(row, version, at, ids, scores.get(version, ())) for version, at, ids in made)
+    return History(history=fitting, more=len(fitting) < len(made) or len(commits) == MOST_VERSIONS)
 
 
-def _line(row: JobRow, version: int, at: float, update_ids: Sequence[UpdateId]) -> dict[str, Any]:
-    sites = sorted({update.site for update in update_ids})
-    seconds = None if row.started_at is None else round(at - row.started_at, 3)
-    line = {"version": version, "at": round(at, 3), "seconds": seconds, "updates": len(update_ids)}
-    return line | {"contributors": sites, "means": {}, "scores": {}}
+def _scores(ledger: Ledger, job: str, versions: Sequence[int]) -> Scores:
+    """By version, in the order in which they came."""
+    found: dict[int, list[ScoreRow]] = {}
+    if versions:
+        for score in ledger.scores(job, after=versions[0] - 1, until=versions[-1]):
+            found.setdefault(score.version, []).append(score)
+    return found
 
 
-def _add_scores(ledger: Ledger, job: str, lines: list[dict[str, Any]]) -> None:
-    by_version = {line["version"]: line for line in lines}
-    first, last = lines[0]["version"], lines[-1]["version"]
-    for score in ledger.scores(job, after=first - 1, until=last):
-        if (line := by_version.get(score.version)) is not None:
-            line["scores"][score.site] = dict(score.metrics)
-            line["means"] = dict(score.means)
+def _line(
+    row: JobRow, version: int, at: float, update_ids: Sequence[UpdateId], scores: Sequence[ScoreRow]
+) -> VersionLine:
+    return VersionLine(
+        version=version,
+        at=round(at, 3),
+        seconds=None if row.started_at is None else round(at - row.started_at, 3),
+        updates=len(update_ids),
+        contributors=tuple(sorted({update.site for update in update_ids})),
+        means=dict(scores[-1].means) if scores else {},
+        scores={score.site: dict(score.metrics) for score in scores},
+    )
 
 
-def _fitting(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _fitting(lines: Iterable[VersionLine]) -> tuple[VersionLine, ...]:
     """As many of the first lines as one message takes, at least one."""
     size = 0
-    for count, line in enumerate(lines):
+    fitting: list[VersionLine] = []
+    for line in lines:
         size += len(wire.to_json(line))
-        if count and size > MOST_BYTES:
-            return lines[:count]
-    return lines
+        if fitting and size > MOST_BYTES:
+            break
+        fitting.append(line)
+    return tuple(fitting)

@@ -11,14 +11,12 @@ import asyncio
 import hashlib
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import structlog
 
-from fedbus.aggregator.desk import requests
 from fedbus.aggregator.job.kept_versions import open_version
 from fedbus.aggregator.model.params_bytes import ParamsBytes
 from fedbus.aggregator.trouble import words
@@ -27,8 +25,9 @@ from fedbus.bus.envelope import Envelope
 from fedbus.bus.publisher import Publisher
 from fedbus.bus.rpc import reply
 from fedbus.core.protocol import wire
-from fedbus.core.protocol.limits import MOST_INT
-from fedbus.errors import Problem, StoreError
+from fedbus.core.protocol.answers import ParamsOffer, Rejected, rejected, to_json
+from fedbus.core.protocol.requests import PartQuery
+from fedbus.errors import StoreError
 from fedbus.store.ledger import JobRow
 
 PART_BYTES = 1 << 20
@@ -73,33 +72,33 @@ class Fetches:
         self._fetches: dict[str, Fetch] = {}
         self._room = asyncio.Semaphore(MOST_AT_ONCE)
 
-    async def begin(self, row: JobRow, wanted: object, login: str) -> dict[str, Any]:
+    async def begin(self, row: JobRow, wanted: str | int, login: str) -> ParamsOffer | Rejected:
         """Open a version; the answer says which it is, its size and how to ask for its parts."""
         await self.drop_idle()
         if len(self._fetches) >= MOST_FETCHES:
             message = f"{MOST_FETCHES} fetches are under way, more are not served at once: fetch again in a minute"
-            return requests.rejected(Problem(path="", message=message))
+            return rejected("", message)
         try:
             version, params = await self._worker(open_version, self._folder / row.job, row, wanted)
         except StoreError as exc:
-            return requests.rejected(Problem(path="version", message=str(exc)))
+            return rejected("version", str(exc))
         name = secrets.token_hex(16)
         self._fetches[name] = Fetch(login=login, params=params, last_asked=self._clock())
         size = params.size_bytes
-        return {"params": {"of": name, "version": version, "size_bytes": size, "part_bytes": PART_BYTES}}
+        return ParamsOffer(of=name, version=version, size_bytes=size, part_bytes=PART_BYTES)
 
-    def take(self, body: Mapping[str, Any], login: str) -> Part | dict[str, Any]:
+    def take(self, query: PartQuery, login: str) -> Part | Rejected:
         """The part that is asked for, to be given to `send`; a rejection when it cannot be had."""
-        fetch, offset = self._fetches.get(str(body.get("of"))), body.get("offset")
+        fetch, offset = self._fetches.get(query.of), query.offset
         if fetch is None or fetch.login != login:
             message = f"no such fetch: it was idle for {IDLE_S:.0f} s, or the aggregator was started anew; fetch again"
-            return requests.rejected(Problem(path="of", message=message))
-        if type(offset) is not int or not 0 <= offset < min(fetch.params.size_bytes, MOST_INT):
+            return rejected("of", message)
+        if not 0 <= offset < fetch.params.size_bytes:
             message = f"offset: expected a byte of the file, 0 to {fetch.params.size_bytes - 1}"
-            return requests.rejected(Problem(path="offset", message=message))
+            return rejected("offset", message)
         if fetch.asked >= MOST_ASKED:
             message = f"ask for at most {MOST_ASKED} parts at once"
-            return requests.rejected(Problem(path="", message=message))
+            return rejected("", message)
         fetch.asked += 1
         fetch.last_asked = self._clock()
         return Part(fetch=fetch, offset=offset)
@@ -122,8 +121,8 @@ class Fetches:
             fetch.sent_bytes += len(data)
         except Exception as exc:
             log.exception("part-not-sent", offset=part.offset)
-            answer = requests.rejected(Problem(path="", message=f"the aggregator could not read it: {words(exc)}"))
-            await reply(self._publisher, asked, wire.to_json(answer), type="answer")
+            answer = rejected("", f"the aggregator could not read it: {words(exc)}")
+            await reply(self._publisher, asked, wire.to_json(to_json(answer)), type="answer")
         finally:
             fetch.asked -= 1
             fetch.last_asked = self._clock()

@@ -14,7 +14,6 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
@@ -25,6 +24,7 @@ from fedbus.bus import topology as t
 from fedbus.bus.connection import Session
 from fedbus.bus.declare import delete_queue
 from fedbus.core.protocol import messages as m
+from fedbus.core.protocol.answers import EndedJob
 from fedbus.errors import FedbusError, StoreError
 from fedbus.store.ledger import JobRow
 from fedbus.store.ledger_schema import ANYBODY
@@ -38,16 +38,6 @@ log = structlog.get_logger()
 
 class NotOverError(FedbusError):
     """The job cannot be forgotten: it does not exist, or is not over."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Footprint:
-    """What an ended job takes on the aggregator's disk, in bytes; `ended_at` in seconds since the epoch."""
-
-    job: str
-    state: str
-    ended_at: float
-    disk_bytes: int
 
 
 class Forgetting:
@@ -75,18 +65,18 @@ class Forgetting:
     async def run(self) -> None:
         """Hold the limits, for ever."""
         while self._keep_days is not None or self._keep_bytes is not None:
-            for footprint in self._beyond(await self.ended(), now=time.time()):
+            for ended_job in self._beyond(await self.ended(), now=time.time()):
                 try:
-                    gone = await self.forget(footprint.job)
+                    gone = await self.forget(ended_job.job)
                 except NotOverError:
                     continue
                 except StoreError as exc:
-                    log.error("job-not-forgotten", job=footprint.job, error=str(exc), retry_s=LOOK_S)
+                    log.error("job-not-forgotten", job=ended_job.job, error=str(exc), retry_s=LOOK_S)
                     continue
-                log.info("job-forgotten", job=footprint.job, disk_bytes=gone, text="beyond what the settings keep")
+                log.info("job-forgotten", job=ended_job.job, disk_bytes=gone, text="beyond what the settings keep")
             await asyncio.sleep(LOOK_S)
 
-    def _beyond(self, ended: Sequence[Footprint], *, now: float) -> list[Footprint]:
+    def _beyond(self, ended: Sequence[EndedJob], *, now: float) -> list[EndedJob]:
         """Of the ended jobs, oldest first, those that are too old, or of which others leave no room."""
         kept_bytes, beyond = sum(one.disk_bytes for one in ended), []
         for one in ended:
@@ -96,13 +86,13 @@ class Forgetting:
                 kept_bytes -= one.disk_bytes
         return beyond
 
-    async def ended(self) -> list[Footprint]:
+    async def ended(self) -> list[EndedJob]:
         """Every job that can be forgotten, the one that ended first, first."""
         rows = await self._tools.compute(self._tools.ledger.jobs)
         over = [row for row in rows if self._why_not(row.job, row) == ""]
         sizes = await self._tools.compute(self._sizes, [row.job for row in over])
         found = [
-            Footprint(job=row.job, state=row.state, ended_at=row.ended_at or row.submitted_at, disk_bytes=size)
+            EndedJob(job=row.job, state=row.state, ended_at=row.ended_at or row.submitted_at, disk_bytes=size)
             for row, size in zip(over, sizes, strict=True)
         ]
         return sorted(found, key=lambda one: one.ended_at)

@@ -8,11 +8,10 @@ goes wrong in one request, stops no other; a login that asks for more work than 
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import secrets
 import time
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import structlog
 
@@ -30,7 +29,9 @@ from fedbus.bus.consumer import Consumer, Delivery
 from fedbus.bus.envelope import Envelope
 from fedbus.bus.publisher import Publisher
 from fedbus.bus.rpc import reply
+from fedbus.core.protocol import answers as a
 from fedbus.core.protocol import events, wire
+from fedbus.core.protocol import requests as q
 from fedbus.core.protocol.limits import MOST_NAME, plain
 from fedbus.core.protocol.messages import JobState
 from fedbus.core.spec.text import MAX_TEXT_BYTES
@@ -43,7 +44,6 @@ REQUESTS_PREFETCH = 8
 ASK_RATE, ASK_BURST = 500.0, 2000.0
 SUBMIT_COST = 20.0
 COST_OF_A_JOB = 0.02
-OF_A_JOB = ("job", "params", "history")
 
 log = structlog.get_logger()
 
@@ -83,38 +83,36 @@ class FrontDesk:
                     await delivery.ack()
                     group.create_task(self._fetches.send(delivery.envelope, answer), name="part")
                     continue
-                await reply(self._publisher, delivery.envelope, wire.to_json(answer), type="answer")
+                await reply(self._publisher, delivery.envelope, wire.to_json(a.to_json(answer)), type="answer")
                 await delivery.ack()
 
-    async def answer(self, delivery: Delivery) -> dict[str, Any] | Part:
+    async def answer(self, delivery: Delivery) -> a.Answer | Part:
         """What is to be answered, whatever was asked; a part is to be sent."""
         try:
             return await self._answer(delivery)
         except JobSpecError as exc:
-            return requests.rejected(*exc.problems)
+            return a.Rejected(errors=exc.problems)
         except NotOverError as exc:
-            return requests.rejected(Problem(path="job", message=str(exc)))
+            return a.rejected("job", str(exc))
         except Exception as exc:
             log.exception("request", key=delivery.envelope.routing_key)
             message = f"the aggregator could not do it: {words(exc)}; its log says more"
-            return requests.rejected(Problem(path="", message=message))
+            return a.rejected("", message)
 
-    async def _answer(self, delivery: Delivery) -> dict[str, Any] | Part:
+    async def _answer(self, delivery: Delivery) -> a.Answer | Part:
         envelope = delivery.envelope
         if (problem := self._problem(envelope)) is not None:
-            return requests.rejected(problem)
+            return a.Rejected(errors=(problem,))
         match envelope.routing_key.split("."):
             case ["submit", _]:
                 return await self._submit(delivery)
-            case ["abort", job] if requests.body_of(envelope).get("forget") is True:
-                return {"forgotten": {"job": job, "disk_bytes": await self._forgetting.forget(job)}}
             case ["abort", job]:
-                return self._abort(job, requests.body_of(envelope).get("reason"), envelope.user_id or "")
+                return await self._end(q.abort_of(job, requests.body_of(envelope)), envelope.user_id or "")
             case ["query"]:
-                return await self._query(requests.body_of(envelope), envelope.user_id or "")
+                return await self._query(requests.query_of(envelope), envelope.user_id or "")
             case _:
                 message = f"expected submit.<user>, abort.<job> or query, got {envelope.routing_key!r}"
-                return requests.rejected(Problem(path="routing key", message=message))
+                return a.rejected("routing key", message)
 
     def _problem(self, envelope: Envelope) -> Problem | None:
         """Why a request is not looked at."""
@@ -134,7 +132,7 @@ class FrontDesk:
             return SUBMIT_COST
         return 1.0 if requests.is_part(envelope) else 1.0 + COST_OF_A_JOB * self._listed
 
-    async def _submit(self, delivery: Delivery) -> dict[str, Any]:
+    async def _submit(self, delivery: Delivery) -> a.Accepted | a.Rejected:
         spec, envelope = requests.spec_of(delivery.envelope), delivery.envelope
         wanted = requests.wanted_id(envelope)
         message_id = envelope.message_id or wanted or secrets.token_hex(8)
@@ -149,65 +147,73 @@ class FrontDesk:
                 at=time.time(),
             )
         except IdTakenError as exc:
-            return requests.rejected(Problem(path="job", message=f"{exc}: submit it under another id"))
+            return a.rejected("job", f"{exc}: submit it under another id")
         row = await self._tools.store(self._tools.ledger.job, job)
         if row is None:
             raise StoreError(f"job {job} is not in the ledger, where it was just written")
         if row.spec != spec.to_dict() or row.submitted_by != envelope.user_id or (wanted or job) != job:
             what = "spec" if row.spec != spec.to_dict() else "login or id"
             message = f"{message_id!r} was used before, for {job} with another {what}: give each submit its own id"
-            return requests.rejected(Problem(path="message_id", message=message))
+            return a.rejected("message_id", message)
         if job not in self._runners and not JobState(row.state).ended:
             self._start_job(row)
             text = f"{envelope.user_id} submitted task {spec.task}"
             await self._tools.announcer.event(events.JOB_SUBMITTED, job, text)
-        notes = list((await unknown_sites(spec.sites or (), self._tools)).values())
-        return {"accepted": {"job": job} | ({"notes": notes} if notes else {})}
+        notes = tuple((await unknown_sites(spec.sites or (), self._tools)).values())
+        return a.Accepted(job=job, notes=notes)
 
-    def _abort(self, job: str, reason: object, user: str) -> dict[str, Any]:
+    async def _end(self, request: q.Abort | q.Forget, login: str) -> a.Answer:
+        job = request.job
+        if isinstance(request, q.Forget):
+            return a.Forgotten(job=job, disk_bytes=await self._forgetting.forget(job))
         runner = self._runners.get(job)
         if runner is None:
             running = ", ".join(sorted(self._runners)) or "none"
             message = f"no running job {job!r}; running jobs: {running}"
-            return requests.rejected(Problem(path="job", message=message))
-        runner.abort(f"aborted by {user}" + (f": {plain(str(reason))}" if reason else ""))
-        return {"aborted": {"job": job}}
+            return a.rejected("job", message)
+        runner.abort(f"aborted by {login}" + (f": {request.reason}" if request.reason else ""))
+        return a.Aborted(job=job)
 
-    async def _query(self, body: Any, login: str) -> dict[str, Any] | Part:
-        what, wanted = body.get("what", "jobs"), body.get("job")
-        if what == "part":
-            return self._fetches.take(body, login)
-        if what == "sites":
-            return {"sites": [views.site_line(view) for view in self._tools.membership.views()]}
-        if what == "ended":
-            return {"ended": [dataclasses.asdict(one) for one in await self._forgetting.ended()]}
-        read = self._tools.compute  # beside the writes, which must not wait for who looks on
-        rows = await read(self._tools.ledger.jobs)
+    async def _query(self, query: q.Query, login: str) -> a.Answer | Part:
+        match query:
+            case q.PartQuery():
+                return self._fetches.take(query, login)
+            case q.SitesQuery():
+                return a.Sites(sites=tuple(map(views.site_line, self._tools.membership.views())))
+            case q.EndedQuery():
+                return a.Ended(ended=tuple(await self._forgetting.ended()))
+            case q.JobsQuery():
+                return a.Jobs(jobs=tuple(map(self._line, await self._rows())))
+            case q.JobQuery() | q.ParamsQuery() | q.HistoryQuery():
+                return await self._of_job(query, await self._rows(), login)
+
+    async def _rows(self) -> list[JobRow]:
+        # beside the writes, which must not wait for who looks on
+        rows = await self._tools.compute(self._tools.ledger.jobs)
         self._listed = len(rows)
-        if what == "jobs":
-            return {"jobs": [self._line(row) for row in rows]}
-        row = next((r for r in rows if r.job == wanted), None)
-        of_a_job = what in OF_A_JOB
-        if not of_a_job or row is None:
+        return rows
+
+    async def _of_job(self, query: q.QueryOfJob, rows: Sequence[JobRow], login: str) -> a.Answer:
+        row = next((r for r in rows if r.job == query.job), None)
+        if row is None:
             known = ", ".join(r.job for r in rows[-5:]) or "none"
-            said = plain(repr(wanted if of_a_job else what), MOST_NAME)
-            message = f"no job {said}; newest jobs: {known}" if of_a_job else f"no query {said}"
-            return requests.rejected(Problem(path=plain(str(what), MOST_NAME), message=message))
-        return await self._of_job(what, row, body, login)
-
-    async def _of_job(self, what: str, row: JobRow, body: Any, login: str) -> dict[str, Any]:
+            message = f"no job {plain(repr(query.job), MOST_NAME)}; newest jobs: {known}"
+            return a.rejected("job", message)
         ledger, read = self._tools.ledger, self._tools.compute
-        if what == "params":
-            return await self._fetches.begin(row, body.get("version", "last"), login)
-        if what == "history":
-            return await read(curve.answer, ledger, row, body.get("after", curve.BEFORE_ALL))
-        went_wrong = await read(views.went_wrong, ledger, row.job)
-        return {"job": views.job_detail(row, self._runners.get(row.job), self._tools.membership, went_wrong)}
+        match query:
+            case q.ParamsQuery(version=version):
+                return await self._fetches.begin(row, version, login)
+            case q.HistoryQuery(after=after):
+                return await read(curve.answer, ledger, row, after)
+            case q.JobQuery():
+                went_wrong = await read(views.went_wrong, ledger, row.job)
+                return views.job_detail(row, self._runners.get(row.job), self._tools.membership, went_wrong)
 
-    def _line(self, row: JobRow) -> dict[str, Any]:
+    def _line(self, row: JobRow) -> a.JobLine:
         """One job of the list; one that cannot be shown must not hide the others."""
         try:
             return views.job_line(row, self._runners.get(row.job), self._tools.membership)
         except Exception as exc:
             log.exception("job-not-shown", job=row.job)
-            return views.job_line(row, None, self._tools.membership) | {"says": f"cannot be shown: {words(exc)}"}
+            line = views.job_line(row, None, self._tools.membership)
+            return replace(line, says=f"cannot be shown: {words(exc)}")

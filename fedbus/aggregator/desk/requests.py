@@ -1,21 +1,17 @@
 """What submitters ask: a job spec, an abort, a query; each is answered in JSON when it names a `reply_to`.
 
-    key on fedbus.jobs   body                               answer
-    submit.<user>        a job spec                         {"accepted": {"job": ..., "notes": [...]}}; see below
-    abort.<job>          {"reason": "..."} or empty         {"aborted": {"job": ...}}
-    abort.<job>          {"forget": true}                   {"forgotten": {"job": ..., "disk_bytes": ...}}
-    query                {"what": "ended"}                  {"ended": [{"job", "state", "ended_at", "disk_bytes"}]}
-    query                {"what": "jobs" | "sites"}         {"jobs": [...]} or {"sites": [...]}
-    query                {"what": "job", "job": "..."}      {"job": {...}}
-    query                {"what": "params", "job": "...",   {"params": {"of", "version", "size_bytes", "part_bytes"}}
-                          "version": "last" | "best" | N}
-    query                {"what": "history", "job": "...",  {"history": [...], "more": true | false}: versions after N
-                          "after": N}
-    query                {"what": "part", "of": "...",      bytes from there on, their blake2b as header `digest`
-                          "offset": n}
-    any of these         what cannot be met                 {"rejected": {"errors": [{"path", "message"}]}}
+    request                       answer
+    a job spec (submit.<user>)    Accepted
+    Abort, Forget                 Aborted, Forgotten
+    JobsQuery, SitesQuery         Jobs, Sites
+    EndedQuery                    Ended
+    JobQuery                      JobDetail
+    HistoryQuery                  History
+    ParamsQuery                   ParamsOffer
+    PartQuery                     bytes from there on, their blake2b as header `digest`
+    any of these                  Rejected, when it cannot be met
 
-`notes`, which may be absent, are sentences about what the job will wait for, such as a site that nobody enrolled.
+How they look as JSON stands in `core.protocol.requests` and `core.protocol.answers`.
 
 Any AMQP client can send these: no header and no type of fedbus is needed, only JSON and `user_id` (which the broker
 checks; most clients set it when asked).
@@ -33,6 +29,7 @@ from typing import Any
 
 from fedbus.bus.envelope import Envelope
 from fedbus.core.protocol import messages, wire
+from fedbus.core.protocol import requests as q
 from fedbus.core.protocol.limits import plain
 from fedbus.core.spec import kinds
 from fedbus.core.spec.head import JobHead
@@ -40,11 +37,6 @@ from fedbus.core.spec.text import MAX_TEXT_BYTES, load_json
 from fedbus.errors import JobSpecError, Problem
 
 MOST_PART_REQUEST = 200
-
-
-def rejected(*problems: Problem) -> dict[str, Any]:
-    """The answer to a request that cannot be met."""
-    return {"rejected": {"errors": [{"path": p.path, "message": p.message} for p in problems]}}
 
 
 def body_of(envelope: Envelope) -> Mapping[str, Any]:
@@ -76,12 +68,17 @@ def job_id(spec: JobHead, message_id: str) -> str:
     return messages.job_id(spec.name, hashlib.blake2b(message_id.encode(), digest_size=4).hexdigest())
 
 
+def query_of(envelope: Envelope) -> q.Query:
+    """What a query asks. Raises JobSpecError with what is wrong in it."""
+    return q.query_of(body_of(envelope))
+
+
 def is_part(envelope: Envelope) -> bool:
     """Whether a query asks for a part of params: many are asked for, and each costs little."""
     if len(envelope.body) > MOST_PART_REQUEST:
         return False
     try:
-        return body_of(envelope).get("what") == "part"
+        return isinstance(query_of(envelope), q.PartQuery)
     except JobSpecError:
         return False
 

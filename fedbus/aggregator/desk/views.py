@@ -1,22 +1,36 @@
-"""What the aggregator answers to queries: jobs, one job, sites, as JSON-able data."""
+"""What the aggregator answers to queries about jobs, one job and sites."""
 
 from __future__ import annotations
 
-import dataclasses
 import time
+from dataclasses import dataclass
 from typing import Any
 
 from fedbus.aggregator.job.runner import JobRunner
 from fedbus.core.job.membership import Membership, SiteView
 from fedbus.core.job.status_text import in_words, waiting_sentence
+from fedbus.core.protocol import answers as a
 from fedbus.core.protocol.messages import JobActivity, JobState
 from fedbus.store.ledger import JobRow, Ledger
 
 NEWEST_INCIDENTS = 50
 
 
-def job_line(row: JobRow, runner: JobRunner | None, membership: Membership) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WentWrong:
+    """The newest incidents of a job, and why its updates were refused."""
+
+    incidents: tuple[a.Incident, ...] = ()
+    refusals: tuple[a.Refusals, ...] = ()
+
+
+def job_line(row: JobRow, runner: JobRunner | None, membership: Membership) -> a.JobLine:
     """One job in a list."""
+    return a.JobLine(**_line(row, runner, membership))
+
+
+def _line(row: JobRow, runner: JobRunner | None, membership: Membership) -> dict[str, Any]:
+    """The fields that the list and the detail of a job share."""
     result = row.result or {}
     return {
         "job": row.job,
@@ -34,29 +48,31 @@ def job_line(row: JobRow, runner: JobRunner | None, membership: Membership) -> d
     }
 
 
-def went_wrong(ledger: Ledger, job: str) -> dict[str, Any]:
-    """What went wrong in a job and what came of it: the newest incidents, and why updates were refused."""
-    return {
-        "incidents": [
-            {"at": at, "kind": kind, "text": text} for at, kind, text in ledger.incidents(job, newest=NEWEST_INCIDENTS)
-        ],
-        "refusals": [{"reason": reason, "updates": times} for reason, times in ledger.refusals(job)],
-    }
+def went_wrong(ledger: Ledger, job: str) -> WentWrong:
+    """What went wrong in a job and what came of it."""
+    incidents = ledger.incidents(job, newest=NEWEST_INCIDENTS)
+    return WentWrong(
+        incidents=tuple(a.Incident(at=at, kind=kind, text=text) for at, kind, text in incidents),
+        refusals=tuple(a.Refusals(reason=reason, updates=times) for reason, times in ledger.refusals(job)),
+    )
 
 
-def job_detail(
-    row: JobRow, runner: JobRunner | None, membership: Membership, went_wrong: dict[str, Any]
-) -> dict[str, Any]:
+def job_detail(row: JobRow, runner: JobRunner | None, membership: Membership, wrong: WentWrong) -> a.JobDetail:
     """One job with its spec, sites, result and what went wrong."""
-    detail = job_line(row, runner, membership) | {"spec": dict(row.spec), "result": row.result} | went_wrong
+    known: dict[str, Any] = {"spec": dict(row.spec), "result": row.result}
+    known |= {"incidents": wrong.incidents, "refusals": wrong.refusals}
+    known |= _line(row, runner, membership)
     if runner is None:
-        return detail | {"sites": (row.result or {}).get("sites", {})}
+        of_sites: dict[str, Any] = (row.result or {}).get("sites", {})
+        return a.JobDetail(sites={site: a.from_json(a.SiteInJob, of_sites[site]) for site in of_sites}, **known)
     numbers = runner.work.site_numbers()
-    detail |= runner.work.details()
-    detail["sites"] = {site: _site_in_job(site, runner, membership, numbers[site]) for site in numbers}
-    detail["declined"] = dict(runner.life.declined_sites)
-    detail["receiving"] = [dataclasses.asdict(upload) for upload in runner.receiving()]
-    return detail
+    return a.JobDetail(
+        sites={site: _site_in_job(site, runner, membership, numbers[site]) for site in numbers},
+        declined=dict(runner.life.declined_sites),
+        receiving=tuple(runner.receiving()),
+        **runner.work.details(),
+        **known,
+    )
 
 
 def says(runner: JobRunner, membership: Membership) -> str:
@@ -113,43 +129,40 @@ def _given_up(runner: JobRunner) -> str:
     return "".join(f"; {site} takes no part: {why}" for site, why in sorted(runner.life.declined_sites.items()))
 
 
-def site_line(view: SiteView) -> dict[str, Any]:
-    """One site in a list; `since_s` and `heard_s` are seconds ago; `clock_ahead_s`: of our clock, None: not known."""
+def site_line(view: SiteView) -> a.SiteLine:
+    """One site in a list."""
     now = time.monotonic()
-    return {
-        "site": view.name,
-        "state": str(view.state),
-        "since_s": round(now - view.since, 1),
-        "heard_s": round(now - view.last_heard_at, 1),
-        "reason": view.reason,
-        "clock_ahead_s": None if view.skew.ahead_s is None else round(view.skew.ahead_s, 1),
-        "device": view.device,
-        "fedbus_version": view.fedbus_version,
-        "tasks": list(view.tasks),
-        "jobs": {job: _doing(activity) for job, activity in view.activities.items()},
-    }
+    return a.SiteLine(
+        site=view.name,
+        state=str(view.state),
+        since_s=round(now - view.since, 1),
+        heard_s=round(now - view.last_heard_at, 1),
+        reason=view.reason,
+        clock_ahead_s=None if view.skew.ahead_s is None else round(view.skew.ahead_s, 1),
+        device=view.device,
+        fedbus_version=view.fedbus_version,
+        tasks=view.tasks,
+        jobs={job: _doing(activity) for job, activity in view.activities.items()},
+    )
 
 
-def _doing(activity: JobActivity) -> dict[str, Any]:
-    return {
-        "activity": activity.activity,
-        "version": activity.version,
-        "step": activity.step,
-        "steps": activity.steps,
-        "detail": activity.detail,
-        "device": activity.device,
-    }
+def _doing(activity: JobActivity) -> a.Doing:
+    return a.Doing(
+        activity=activity.phrase,
+        version=activity.version,
+        step=activity.step,
+        steps=activity.steps,
+        detail=activity.note,
+        device=activity.device,
+    )
 
 
-def _site_in_job(site: str, runner: JobRunner, membership: Membership, numbers: dict[str, object]) -> dict[str, Any]:
+def _site_in_job(site: str, runner: JobRunner, membership: Membership, numbers: dict[str, Any]) -> a.SiteInJob:
     view = membership.get(site)
     activity = view.activities.get(runner.job) if view else None
-    return {
-        "state": str(view.state) if view else "unknown",
-        "activity": activity.activity if activity else "",
-        "version": activity.version if activity else None,
-        "updates": 0,
-        "refused": 0,
-        "mean_staleness": 0.0,
+    return a.SiteInJob(
+        state=str(view.state) if view else "unknown",
+        activity=activity.phrase if activity else "",
+        version=activity.version if activity else None,
         **numbers,
-    }
+    )

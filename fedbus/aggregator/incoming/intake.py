@@ -23,9 +23,10 @@ import structlog
 
 from fedbus.aggregator.incoming.admission import admitted, longest_message, update_id_of
 from fedbus.aggregator.incoming.complete import Complete, Unwanted
-from fedbus.aggregator.incoming.uploads import MAX_PARTIALS, MIB, Receiving, Upload, Uploads
+from fedbus.aggregator.incoming.uploads import MAX_PARTIALS, MIB, Upload, Uploads
 from fedbus.aggregator.workers import Worker
 from fedbus.bus.consumer import Delivery, ack_all
+from fedbus.core.protocol.answers import Receiving
 from fedbus.core.protocol.messages import Chunk, UpdateManifest
 from fedbus.core.words import counted
 from fedbus.errors import ProtocolError

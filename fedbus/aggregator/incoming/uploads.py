@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from fedbus.core.job.status_text import span
+from fedbus.core.protocol.answers import Receiving
 from fedbus.core.protocol.layout import Layout
 from fedbus.core.protocol.messages import Chunk, UpdateId, UpdateManifest
 from fedbus.errors import ProtocolError
@@ -46,18 +47,6 @@ def claim_against(manifest: UpdateManifest) -> str:
         if not 0 <= value <= MOST_CLAIMED:
             return f"{what} must be 0 to {MOST_CLAIMED}, got {value:g}"
     return ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Receiving:
-    """How far an upload is; `count` is 0 when nobody said it yet, `age_s` the time since the last arrival."""
-
-    site: str
-    update_id: str
-    chunks: int
-    count: int
-    body_bytes: int
-    age_s: float
 
 
 @dataclass(slots=True, kw_only=True)

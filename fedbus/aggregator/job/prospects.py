@@ -18,6 +18,7 @@ from fedbus.core.job import prospects as core
 from fedbus.core.job.life import Job
 from fedbus.core.job.status_text import span
 from fedbus.core.protocol import events
+from fedbus.core.protocol.activities import Activity
 from fedbus.core.protocol.messages import JobState
 from fedbus.errors import BusError
 from fedbus.store.ledger_schema import ANYBODY
@@ -25,8 +26,6 @@ from fedbus.store.ledger_schema import ANYBODY
 # Enrolling a site is a person's work.
 LOOK_FOR_SITES_S = 5.0
 MOST_ASKED_FOR = 16
-IN_LINE = "queued"
-"""What a site says that it does for a job which waits for a place there."""
 
 
 class Prospects:
@@ -107,7 +106,7 @@ class Prospects:
         """Whether a site would begin, and other jobs have all its places: those end, so this wait has an end, too."""
         views = (self._tools.membership.get(site) for site in self._life.accepted_sites)
         found = (view.activities.get(self._job) for view in views if view is not None)
-        return any(activity is not None and activity.activity == IN_LINE for activity in found)
+        return any(activity is not None and activity.activity is Activity.QUEUED for activity in found)
 
 
 async def unknown_sites(named: Collection[str], tools: Tools) -> dict[str, str]:

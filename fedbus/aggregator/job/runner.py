@@ -13,7 +13,6 @@ from datetime import timedelta
 
 from fedbus.aggregator.incoming.complete import Complete, Item, Unwanted
 from fedbus.aggregator.incoming.entrance import Entrance
-from fedbus.aggregator.incoming.uploads import Receiving
 from fedbus.aggregator.job.prospects import Prospects
 from fedbus.aggregator.job.resyncs import Resyncs
 from fedbus.aggregator.job.work import Work
@@ -22,6 +21,7 @@ from fedbus.core.job.life import Job
 from fedbus.core.job.status_text import span
 from fedbus.core.protocol import events
 from fedbus.core.protocol import messages as m
+from fedbus.core.protocol.answers import Receiving
 from fedbus.core.protocol.layout import Layout
 from fedbus.core.words import counted
 from fedbus.runtime.faults import Point

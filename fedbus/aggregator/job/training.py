@@ -24,6 +24,7 @@ from fedbus.aggregator.model.log import ModelLogWriter
 from fedbus.aggregator.tools import Tools
 from fedbus.core.job.training import TrainingJob
 from fedbus.core.protocol import messages as m
+from fedbus.core.protocol.answers import BrokenScore
 from fedbus.core.protocol.layout import Layout
 from fedbus.core.rules.aggregation import Aggregation
 from fedbus.core.rules.facts import Refused
@@ -135,7 +136,7 @@ class Training:
         return {
             "means": self.life.means(),
             "not_finite": {
-                site: {"version": score.version, "metrics": list(score.not_finite)} for site, score in not_finite
+                site: BrokenScore(version=score.version, metrics=score.not_finite) for site, score in not_finite
             },
         }
 

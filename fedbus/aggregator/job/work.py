@@ -67,7 +67,7 @@ class Work(Protocol):
         """What each site has given: updates, refused, mean_staleness."""
 
     def details(self) -> dict[str, Any]:
-        """What `fedbus show` says of a running job beyond that, as JSON-able data."""
+        """What `fedbus show` says of a running job beyond that: fields of `answers.JobDetail`."""
 
     # what sites say
 

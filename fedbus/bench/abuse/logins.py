@@ -13,6 +13,7 @@ from fedbus.bus.connection import Session
 from fedbus.bus.consumer import Consumer
 from fedbus.bus.publisher import Publisher
 from fedbus.core.protocol import messages as m
+from fedbus.core.protocol.activities import Activity
 
 PREFETCH = 64
 LEASE_S = 10.0
@@ -59,7 +60,7 @@ class Site:
 
     async def stay(self, job: str) -> None:
         """Renew the lease, for ever, as a site does."""
-        does = (m.JobActivity(job=job, activity="training", version=0),)
+        does = (m.JobActivity(job=job, activity=Activity.TRAINING, version=0),)
         while True:
             status = m.SiteStatus(site=self.name, session=self.session_id, lease_s=LEASE_S, jobs=does)
             await self.publisher.publish(mail.from_site(status))

@@ -13,6 +13,7 @@ from functools import partial
 from fedbus.bus import mail
 from fedbus.bus.envelope import Envelope
 from fedbus.core.protocol import messages as m
+from fedbus.core.protocol.activities import Activity
 
 UNKNOWN_JOBS = 3000
 METRICS = 2000
@@ -27,7 +28,7 @@ def said(job: str, other: str, *, site: str, session: str, rng: random.Random) -
         return m.Join(site=site, session=session, tasks=("synthetic",), fedbus_version="0.1.0", device="cpu")
 
     def status(*jobs: str, detail: str = "") -> m.SiteStatus:
-        does = tuple(m.JobActivity(job=name, activity="", version=-1, detail=detail) for name in jobs)
+        does = tuple(m.JobActivity(job=name, activity=Activity.OTHER, version=-1, detail=detail) for name in jobs)
         return m.SiteStatus(site=site, session=session, lease_s=5.0, jobs=does)
 
     def score(name: str, version: int, metrics: int = 1) -> m.ScoreAnswer:

@@ -19,6 +19,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from fedbus.core.protocol.activities import Activity
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Standing:
@@ -61,9 +63,10 @@ class Train:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Nothing; `why` in words."""
+    """Nothing; what for, and the version where it is one."""
 
-    why: str
+    activity: Activity
+    version: int | None = None
 
 
 Duty = Stop | MakeInitial | Score | Train | Wait
@@ -76,20 +79,20 @@ def next_duty(standing: Standing) -> Duty:
     if standing.initial_asked:
         return MakeInitial()
     if standing.held is None:
-        return Wait("waiting for the model")
+        return Wait(Activity.WAITING_FOR_MODEL)
     if standing.score_asked is not None:
         ready = standing.held >= standing.score_asked
-        return Score() if ready else Wait(f"waiting for version {standing.score_asked}")
+        return Score() if ready else Wait(Activity.WAITING_FOR_VERSION, standing.score_asked)
     if standing.training_is_over:
-        return Wait("waiting for the end of the job")
+        return Wait(Activity.WAITING_FOR_END)
     return _training(standing, standing.held)
 
 
 def _training(standing: Standing, held: int) -> Train | Wait:
     if held < standing.oldest_base:
-        return Wait(f"waiting for version {standing.oldest_base}")
+        return Wait(Activity.WAITING_FOR_VERSION, standing.oldest_base)
     if standing.unsettled >= standing.most_unsettled:
-        return Wait("waiting for a receipt")
+        return Wait(Activity.WAITING_FOR_RECEIPT)
     if standing.waits_for_new and held <= standing.trained_from:
-        return Wait("waiting for the next version")
+        return Wait(Activity.WAITING_FOR_NEXT)
     return Train()

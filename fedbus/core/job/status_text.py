@@ -34,8 +34,8 @@ def _place(site: SiteView, *, job: str, now: float) -> tuple[str, str]:
     if activity is None:
         return "online", site.name
     notes = [f"step {activity.step}/{activity.steps}"] if activity.steps > 0 else []
-    notes += [activity.detail] if activity.detail else []
-    return activity.activity, f"{site.name} ({', '.join(notes)})" if notes else site.name
+    notes += [activity.note] if activity.note else []
+    return activity.phrase, f"{site.name} ({', '.join(notes)})" if notes else site.name
 
 
 def in_words(names: Sequence[str]) -> str:

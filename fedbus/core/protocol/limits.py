@@ -75,7 +75,6 @@ def _activity(activity: m.JobActivity) -> m.JobActivity:
     _check_numbers(activity)
     return replace(
         activity,
-        activity=plain(activity.activity, MOST_NAME),
         detail=plain(activity.detail),
         device=plain(activity.device, MOST_NAME),
     )

@@ -10,7 +10,7 @@ What lives here: the vocabulary of the protocol. What may not: bytes (see `wire`
                                          ResendRequest, ScoreRequest, JobEnded, JobForgotten
     aggregator         fedbus.models     chunks of a version, then VersionManifest
     aggregator         fedbus.events     Event
-    submitter          fedbus.jobs       job spec, Abort, Query (plain JSON, any AMQP client)
+    submitter          fedbus.jobs       a job spec, or what stands in `requests`, as plain JSON (any AMQP client)
 
 An update is its chunks plus one manifest, sent last: the manifest commits the transfer. The same holds for a version.
 """
@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from fedbus.core.protocol.activities import Activity, phrase_of
 from fedbus.core.protocol.effort import Effort
 
 NAME = re.compile(r"[a-z0-9-]{1,40}")
@@ -102,18 +103,29 @@ class Join:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobActivity:
-    """What a site does for one job right now: `activity` is a short phrase such as 'training' or 'idle'.
+    """What a site does for one job right now.
 
+    detail: what varies in it, such as the version that is loaded, or what else people should know.
     device: what its trainer computes on, such as 'cuda:1'; empty while there is none.
     """
 
     job: str
-    activity: str
+    activity: Activity
     version: int
     step: int = 0
     steps: int = 0
     detail: str = ""
     device: str = ""
+
+    @property
+    def phrase(self) -> str:
+        """The activity for people, such as 'loading version 12'."""
+        return phrase_of(self.activity, self.detail)[0]
+
+    @property
+    def note(self) -> str:
+        """What people should know beside the phrase; may be empty."""
+        return phrase_of(self.activity, self.detail)[1]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,15 +16,15 @@ import dataclasses
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from fedbus.core.protocol import activities, effort
 from fedbus.core.protocol import messages as m
-from fedbus.core.protocol.effort import lifted
 from fedbus.core.protocol.limits import within_limits
 from fedbus.errors import DecodeError
 
@@ -144,8 +144,7 @@ def decode(type_name: str | None, headers: Mapping[str, object], body: bytes) ->
     if len(body) > MAX_JSON_BYTES:
         raise DecodeError(f"message {type_name}: body of {len(body)} bytes, at most {MAX_JSON_BYTES} are read")
     try:
-        known = _of_the_release_before(body) if cls is m.UpdateManifest and b'"effort"' not in body else body
-        message: Message = _adapter(str(type_name)).validate_json(known, strict=True)
+        message: Message = _adapter(str(type_name)).validate_json(_of_this_release(cls, body), strict=True)
         _check_keys(body)
     except ValidationError as exc:
         problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'body'}: {e['msg']}" for e in exc.errors()[:5])
@@ -159,11 +158,18 @@ def decode(type_name: str | None, headers: Mapping[str, object], body: bytes) ->
     return _within_limits(message)
 
 
-def _of_the_release_before(body: bytes) -> bytes:
-    """A manifest as this release writes it; what is none as it is."""
+def _of_this_release(cls: type[Message], body: bytes) -> bytes:
+    """A manifest or a status of another release as this one writes it; all else as it is."""
+    lift: Callable[[Mapping[str, Any]], dict[str, Any]]
+    if cls is m.UpdateManifest and b'"effort"' not in body:
+        lift = effort.lifted
+    elif cls is m.SiteStatus:
+        lift = activities.lifted
+    else:
+        return body
     try:
-        flat = json.loads(body)
-        return json.dumps(lifted(flat)).encode() if isinstance(flat, dict) else body
+        said = json.loads(body)
+        return json.dumps(lift(said)).encode() if isinstance(said, dict) else body
     except (ValueError, RecursionError):
         return body
 

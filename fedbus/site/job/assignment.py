@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from fedbus.core.protocol import messages as m
+from fedbus.core.protocol.activities import Activity
 from fedbus.core.protocol.effort import Effort
 from fedbus.core.protocol.frames import DEFAULT_RATIO
 from fedbus.core.spec.head import JobHead
@@ -153,8 +154,8 @@ def trouble(job: str, site: str, why: Sayable, *, restarts: int, fatal: bool) ->
     return m.TrainerTrouble(site=site, job=job, error=why, restarts=restarts, fatal=fatal)
 
 
-def activity(job: str, doing: str, *, detail: Sayable | None = None) -> m.JobActivity:
-    """What a site does for a job; `doing` is a phrase of the daemon's own."""
+def activity(job: str, doing: Activity, *, detail: Sayable | None = None) -> m.JobActivity:
+    """What a site does for a job."""
     return m.JobActivity(job=job, activity=doing, version=-1, detail=detail or "")
 
 

@@ -25,6 +25,7 @@ import structlog
 from fedbus.core.job.duties import Duty, Standing, Stop, Wait, next_duty
 from fedbus.core.job.seeds import training_seed
 from fedbus.core.protocol import messages as m
+from fedbus.core.protocol.activities import Activity
 from fedbus.core.spec.head import JobHead
 from fedbus.core.spec.jobspec import JobSpec, SyncSpec
 from fedbus.errors import DiskFullError
@@ -52,7 +53,6 @@ log = structlog.get_logger()
 R = TypeVar("R", p.Opened, p.Made, p.Scored)
 StartTrainer = Callable[..., AbstractAsyncContextManager[Trainer]]
 Say = Callable[[m.OfferAnswer | m.ScoreAnswer | m.ResyncRequest | m.TrainerTrouble], Awaitable[None]]
-QUEUED = "queued"
 STILL_QUEUED = Sayable("the site trains other jobs, this one is still queued")
 # Two jobs that wait for each other's sites do not give way at the same moment again and again.
 YIELD_AFTER_S = 20.0, 40.0
@@ -115,7 +115,7 @@ class TrainingLoop:
         self._failures = 0
         self._failing_since = 0.0
         self._pausing: asyncio.Task[None] | None = None
-        self._said = assignment.activity(job, "starting")
+        self._said = assignment.activity(job, Activity.STARTING)
 
     # what others say to it
 
@@ -197,11 +197,11 @@ class TrainingLoop:
         """What is being done right now."""
         version = -1 if self._files.held is None else self._files.held.version
         said = self._said
-        if said.activity == QUEUED and (before := self._places.before(self._job)):
-            said = assignment.activity(self._job, QUEUED, detail=Sayable(f"{before} before it"))
+        if said.activity is Activity.QUEUED and (before := self._places.before(self._job)):
+            said = assignment.activity(self._job, Activity.QUEUED, detail=Sayable(f"{before} before it"))
         return dataclasses.replace(said, version=version, device=self._device)
 
-    def _now(self, activity: str, *, detail: Sayable | None = None) -> None:
+    def _now(self, activity: Activity, *, detail: Sayable | None = None) -> None:
         self._said = assignment.activity(self._job, activity, detail=detail)
 
     def _on_progress(self, progress: p.Progress) -> None:
@@ -227,7 +227,7 @@ class TrainingLoop:
         """Wait while training is over and no score is asked for; True when the job is over."""
         async with self._changed:
             while not self._stopping and self._training_is_over and self._is_idle:
-                self._now("waiting for the end of the job")
+                self._now(Activity.WAITING_FOR_END)
                 await self._changed.wait()
         return self._stopping
 
@@ -255,7 +255,7 @@ class TrainingLoop:
             if self._score.wanted is not None:
                 await self._no_score(self._score.wanted, STILL_QUEUED)
                 return False
-            self._now(QUEUED)
+            self._now(Activity.QUEUED)
             log.info("queued", job=self._job, before=self._places.before(self._job))
             await asyncio.wait({waiting.turn})
         return not waiting.turn.cancelled()
@@ -277,7 +277,7 @@ class TrainingLoop:
     async def _wait_for_room(self, exc: DiskFullError) -> None:
         """The outbox cannot be written. Whoever makes room need not restart anything."""
         log.error("disk-full", job=self._job, error=str(exc), retry_s=NO_ROOM_PAUSE_S)
-        self._now("waiting for room on the disk", detail=NO_ROOM)
+        self._now(Activity.WAITING_FOR_ROOM, detail=NO_ROOM)
         await self._pause(NO_ROOM_PAUSE_S)
 
     async def _give_up(self, exc: TrainerDiedError | TrainerFailedError) -> bool:
@@ -294,7 +294,7 @@ class TrainingLoop:
         )
         pause_s = min(FIRST_PAUSE_S * 2 ** min(self._failures - 1, 10), LONGEST_PAUSE_S)
         log_trouble("trainer-trouble", self._job, exc, failures=self._failures, fatal=fatal, retry_s=pause_s)
-        self._now("gave up" if fatal else "restarting the trainer", detail=exc.said)
+        self._now(Activity.GAVE_UP if fatal else Activity.RESTARTING, detail=exc.said)
         site, restarts = self._settings.site_name, self._failures
         await self._say(assignment.trouble(self._job, site, exc.said, restarts=restarts, fatal=fatal))
         if not fatal:
@@ -311,7 +311,7 @@ class TrainingLoop:
             self._pausing = None
 
     async def _serve(self, trainer: Trainer, place: int) -> None:
-        self._now("loading data")
+        self._now(Activity.LOADING_DATA)
         command = assignment.opening(self._job, self._spec, self._settings, place=place)
         opened = await _expect(p.Opened, trainer, command)
         log.info("trainer-ready", job=self._job, pid=trainer.pid, device=opened.device, numel=opened.numel)
@@ -339,7 +339,7 @@ class TrainingLoop:
             try:
                 async with asyncio.timeout(limit_s), self._changed:
                     while isinstance(duty := next_duty(self._standing), Wait):
-                        self._now(duty.why)
+                        self._now(duty.activity, detail=_number(duty.version))
                         await self._changed.wait()
                 return duty
             except TimeoutError:
@@ -365,7 +365,7 @@ class TrainingLoop:
         )
 
     async def _make_initial(self, trainer: Trainer, wanted: m.InitialParamsRequest) -> None:
-        self._now("making initial params")
+        self._now(Activity.MAKING_INITIAL)
         update_id = self._outbox.next_id()
         command = p.MakeInitial(path=str(self._outbox.frames_path(update_id)), layout_only=wanted.layout_only)
         made = await _expect(p.Made, trainer, command)
@@ -378,7 +378,7 @@ class TrainingLoop:
         if held is None or (loaded is not None and loaded.version == held.version):
             return loaded
         self._files.discard_retired()
-        self._now(f"loading version {held.version}")
+        self._now(Activity.LOADING, detail=_number(held.version))
         reply = await trainer.ask(assignment.load(held, since=None if loaded is None else loaded.version))
         match reply:
             case p.Loaded():
@@ -394,7 +394,7 @@ class TrainingLoop:
 
     async def _evaluate(self, trainer: Trainer, version: int) -> None:
         """Score a version, or say that it cannot be scored; a task whose answer is none is not asked again."""
-        self._now("scoring")
+        self._now(Activity.SCORING)
         if self._score.cannot is not None:
             return await self._no_score(version, self._score.cannot)
         try:
@@ -427,7 +427,7 @@ class TrainingLoop:
             await self._evaluate(trainer, base.version)
         if self._stopping or self._score.wanted is not None or base.version < self._oldest_base:
             return
-        self._now("training")
+        self._now(Activity.TRAINING)
         update_id = self._outbox.next_id()
         seed = training_seed(spec.seed, update_id)
         biased, fresh = spec.codec.up.is_biased, self._forgets_residual and not self._outbox.waiting
@@ -455,6 +455,10 @@ class TrainingLoop:
         update_id = m.UpdateId.parse(manifest.update_id)
         self._outbox.commit(update_id, manifest, frame_sizes, residual=residual)
         self._on_update(update_id)
+
+
+def _number(version: int | None) -> Sayable | None:
+    return None if version is None else Sayable(str(version))
 
 
 async def _expect(reply_type: type[R], trainer: Trainer, command: p.Command) -> R:

@@ -1,0 +1,301 @@
+"""What the aggregator answers to submitters, as frozen dataclasses, and as the JSON that any AMQP client gets.
+
+    answer                                            JSON
+    Accepted Aborted Forgotten Rejected               {"accepted": {its fields}}, and so on
+    JobDetail ParamsOffer                             {"job": {its fields}}, {"params": {its fields}}
+    Jobs Sites Ended History                          its fields
+
+A key that a later release adds is ignored; one that an earlier release lacks has its default here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any, TypeVar, cast
+
+from pydantic import TypeAdapter, ValidationError
+
+from fedbus.errors import DecodeError, Problem
+
+A = TypeVar("A")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Accepted:
+    """A job was taken. `notes`: sentences on what it will wait for, such as a site that nobody enrolled."""
+
+    job: str
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Aborted:
+    """A job is being ended."""
+
+    job: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Forgotten:
+    """A job was deleted; its files had so many bytes."""
+
+    job: str
+    disk_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rejected:
+    """What was asked cannot be done, for these reasons."""
+
+    errors: tuple[Problem, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParamsOffer:
+    """Params that can be fetched part by part under the name `of`."""
+
+    of: str
+    version: int
+    size_bytes: int
+    part_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobLine:
+    """One job of a list. Times are seconds since the epoch; None: not yet, or not known.
+
+    says: why it waits, what it does, or why it has ended. rule: where the job's strategy chose one, with the reason.
+    """
+
+    job: str
+    name: str | None = None
+    task: str | None = None
+    state: str = ""
+    version: int | None = None
+    updates: int | None = None
+    says: str = ""
+    rule: str | None = None
+    submitted_by: str = ""
+    submitted_at: float | None = None
+    started_at: float | None = None
+    ended_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Incident:
+    """What went wrong in a job, or right again; `kind` is that of the event which said so."""
+
+    at: float = 0.0
+    kind: str = ""
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusals:
+    """How many updates were refused for one reason."""
+
+    reason: str = ""
+    updates: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BrokenScore:
+    """The newest score of a site: which of its metrics are not finite."""
+
+    version: int
+    metrics: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SiteInJob:
+    """What a site gave to a job and, while the job has not ended (else `state` is None), what it does for it now."""
+
+    updates: int = 0
+    refused: int = 0
+    mean_staleness: float = 0.0
+    state: str | None = None
+    activity: str | None = None
+    version: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Receiving:
+    """How far an upload is; `count` is 0 when nobody said it yet, `age_s` the time since the last arrival."""
+
+    site: str
+    update_id: str = ""
+    chunks: int = 0
+    count: int = 0
+    body_bytes: int = 0
+    age_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobDetail(JobLine):
+    """One job with all that is known of it. `result` is kept once it has ended; what is None then, only a running has.
+
+    means: of the sites' newest scores, by metric. declined: reasons by site.
+    """
+
+    spec: Mapping[str, Any] = field(default_factory=dict)
+    result: Mapping[str, Any] | None = None
+    incidents: tuple[Incident, ...] = ()
+    refusals: tuple[Refusals, ...] = ()
+    sites: Mapping[str, SiteInJob] = field(default_factory=dict)
+    means: Mapping[str, float] | None = None
+    not_finite: Mapping[str, BrokenScore] | None = None
+    declined: Mapping[str, str] | None = None
+    receiving: tuple[Receiving, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Doing:
+    """What a site says that it does for one job: a phrase, and in `detail` what else there is to say of it."""
+
+    activity: str = ""
+    version: int = -1
+    step: int = 0
+    steps: int = 0
+    detail: str = ""
+    device: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SiteLine:
+    """One site of a list; `since_s`, `heard_s`: seconds ago. `clock_ahead_s`: of our clock, None: not known."""
+
+    site: str
+    state: str = ""
+    since_s: float = 0.0
+    heard_s: float = 0.0
+    reason: str = ""
+    clock_ahead_s: float | None = None
+    device: str = ""
+    fedbus_version: str = ""
+    tasks: tuple[str, ...] = ()
+    jobs: Mapping[str, Doing] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndedJob:
+    """What an ended job takes on the aggregator's disk, in bytes; `ended_at` in seconds since the epoch."""
+
+    job: str
+    state: str
+    ended_at: float
+    disk_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VersionLine:
+    """What came of one version of a job: a point of its curve.
+
+    at: seconds since the epoch. seconds: since training began. contributors: the sites whose updates made the version.
+    scores: the metrics of each site that scored it. means: of all sites' newest scores when this version was scored
+    last, which is what stop rules look at; for the last version, of its own scores. Metrics that are not finite are
+    left out; most versions are scored by few sites.
+    """
+
+    version: int
+    at: float = 0.0
+    seconds: float | None = None
+    updates: int = 0
+    contributors: tuple[str, ...] = ()
+    means: Mapping[str, float] = field(default_factory=dict)
+    scores: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Jobs:
+    """All jobs, oldest first."""
+
+    jobs: tuple[JobLine, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sites:
+    """All sites that have joined since the aggregator started."""
+
+    sites: tuple[SiteLine, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """The jobs that can be forgotten, the one that ended first, first."""
+
+    ended: tuple[EndedJob, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class History:
+    """Versions in order, as many as one message takes, and whether there are more."""
+
+    history: tuple[VersionLine, ...]
+    more: bool = False
+
+
+Answer = Accepted | Aborted | Forgotten | Rejected | JobDetail | ParamsOffer | Jobs | Sites | Ended | History
+
+_WRAPPED: Mapping[type, str] = {
+    Accepted: "accepted",
+    Aborted: "aborted",
+    Forgotten: "forgotten",
+    Rejected: "rejected",
+    JobDetail: "job",
+    ParamsOffer: "params",
+}
+
+
+def rejected(path: str, message: str) -> Rejected:
+    """What cannot be done for one reason."""
+    return Rejected(errors=(Problem(path=path, message=message),))
+
+
+def to_json(answer: Answer) -> dict[str, Any]:
+    """An answer as it stands on the wire."""
+    plain: dict[str, Any] = as_json(answer)
+    name = _WRAPPED.get(type(answer))
+    return plain if name is None else {name: plain}
+
+
+def as_json(part: Any) -> Any:
+    """An answer, or a part of one, as JSON-able data: what `-o json` prints."""
+    if dataclasses.is_dataclass(part) and not isinstance(part, type):
+        left_out = _left_out(part)
+        names = (f.name for f in dataclasses.fields(part))
+        return {name: as_json(getattr(part, name)) for name in names if name not in left_out}
+    if isinstance(part, Mapping):
+        return {key: as_json(value) for key, value in part.items()}
+    return [as_json(value) for value in part] if isinstance(part, list | tuple) else part
+
+
+def from_json(kind: type[A], data: Mapping[str, Any]) -> A:
+    """Read an answer of this kind, or a part of one. Raises DecodeError when it is none, also of a later release."""
+    name, known = _WRAPPED.get(kind), cast("Any", kind)
+    try:
+        found: A = _adapter(known).validate_python(data if name is None else data.get(name))
+    except ValidationError as exc:
+        problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'answer'}: {e['msg']}" for e in exc.errors()[:5])
+        raise DecodeError(f"an answer of another release, {kind.__name__} was expected: {problems}") from exc
+    return found
+
+
+@cache
+def _adapter(kind: type[Any]) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
+
+
+def _left_out(part: Any) -> Collection[str]:
+    """Names of fields that are not said."""
+    match part:
+        case Accepted(notes=()):
+            return ("notes",)
+        case SiteInJob(state=None):
+            return ("state", "activity", "version")
+        case JobDetail():
+            of_running = ("means", "not_finite", "declined", "receiving")
+            return [name for name in of_running if getattr(part, name) is None]
+    return ()
