@@ -63,15 +63,14 @@ def job_detail(row: JobRow, runner: JobRunner | None, membership: Membership, wr
     known |= {"incidents": wrong.incidents, "refusals": wrong.refusals}
     known |= _line(row, runner, membership)
     if runner is None:
-        numbers: dict[str, Any] = (row.result or {}).get("sites", {})
-        return a.JobDetail(sites={site: a.from_json(a.SiteInJob, numbers[site]) for site in numbers}, **known)
-    numbers, measured = runner.work.site_numbers(), runner.work.measured()
+        of_sites: dict[str, Any] = (row.result or {}).get("sites", {})
+        return a.JobDetail(sites={site: a.from_json(a.SiteInJob, of_sites[site]) for site in of_sites}, **known)
+    numbers = runner.work.site_numbers()
     return a.JobDetail(
         sites={site: _site_in_job(site, runner, membership, numbers[site]) for site in numbers},
-        means=measured.means,
-        not_finite=measured.not_finite,
         declined=dict(runner.life.declined_sites),
         receiving=tuple(runner.receiving()),
+        **runner.work.details(),
         **known,
     )
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable, Collection
 from datetime import timedelta
+from typing import Any
 
 from fedbus.aggregator.incoming.complete import Complete
 from fedbus.aggregator.job.folding import Folding
@@ -23,7 +24,7 @@ from fedbus.aggregator.model.log import ModelLogWriter
 from fedbus.aggregator.tools import Tools
 from fedbus.core.job.training import TrainingJob
 from fedbus.core.protocol import messages as m
-from fedbus.core.protocol.answers import BrokenScore, Measured
+from fedbus.core.protocol.answers import BrokenScore
 from fedbus.core.protocol.layout import Layout
 from fedbus.core.rules.aggregation import Aggregation
 from fedbus.core.rules.facts import Refused
@@ -130,12 +131,14 @@ class Training:
     def site_numbers(self) -> dict[str, dict[str, object]]:
         return site_numbers(self.aggregation, self.life.participants)
 
-    def measured(self) -> Measured:
-        broken = {
-            site: BrokenScore(version=score.version, metrics=tuple(score.not_finite))
-            for site, score in self.life.not_finite.items()
+    def details(self) -> dict[str, Any]:
+        not_finite = self.life.not_finite.items()
+        return {
+            "means": self.life.means(),
+            "not_finite": {
+                site: BrokenScore(version=score.version, metrics=score.not_finite) for site, score in not_finite
+            },
         }
-        return Measured(means=self.life.means(), not_finite=broken)
 
     # -------------------------------------------------------------- what sites say
 

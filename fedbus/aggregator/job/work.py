@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from fedbus.core.job.life import Job
 from fedbus.core.protocol import messages as m
-from fedbus.core.protocol.answers import Measured
 from fedbus.core.protocol.layout import Layout
 
 
@@ -67,8 +66,8 @@ class Work(Protocol):
     def site_numbers(self) -> dict[str, dict[str, object]]:
         """What each site has given: updates, refused, mean_staleness."""
 
-    def measured(self) -> Measured:
-        """What sites have measured so far."""
+    def details(self) -> dict[str, Any]:
+        """What `fedbus show` says of a running job beyond that: fields of `answers.JobDetail`."""
 
     # what sites say
 

@@ -110,14 +110,6 @@ class BrokenScore:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Measured:
-    """What the sites of a running job have measured: means of their newest scores by metric, and what is not finite."""
-
-    means: Mapping[str, float] = field(default_factory=dict)
-    not_finite: Mapping[str, BrokenScore] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class SiteInJob:
     """What a site gave to a job and, while the job has not ended (else `state` is None), what it does for it now."""
 
@@ -145,7 +137,7 @@ class Receiving:
 class JobDetail(JobLine):
     """One job with all that is known of it. `result` is kept once it has ended; what is None then, only a running has.
 
-    means, not_finite: see `Measured`. declined: reasons by site.
+    means: of the sites' newest scores, by metric. declined: reasons by site.
     """
 
     spec: Mapping[str, Any] = field(default_factory=dict)
