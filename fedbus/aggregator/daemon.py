@@ -184,7 +184,7 @@ class Aggregator:
 
     async def _disk_has_room(self, jobs: Jobs, text: str) -> None:
         for job in list(jobs.runners) or [events.NOBODY]:
-            await self._announcer.event(events.DISK_HAS_ROOM, job, text)
+            await self._announcer.event(job, events.DiskHasRoom(what=text))
 
     async def _warn_of_another(self) -> None:
         with suppress(ConnectionLostError):

@@ -13,7 +13,6 @@ import typer
 
 from fedbus.cli.broker import Output
 from fedbus.cli.spec_file import read_spec_text
-from fedbus.core.protocol.events import JOB_ENDED
 from fedbus.runtime.printable import printable, printable_lines
 
 if TYPE_CHECKING:
@@ -233,12 +232,15 @@ def _print_json(answer: object) -> None:
 
 
 async def _watch(client: Client, job: str, *, as_json: bool = False) -> int:
-    detail = await client.job(job)
+    from fedbus.console.picture import Picture, after
+
+    detail, picture = await client.job(job), Picture(job=job)
     async for event in client.events(job, submitted_at=detail.submitted_at or 0.0):
         print_event(event, as_json=as_json)
-        if event.kind == JOB_ENDED:
-            return 0 if event.facts.get("state") == "finished" else 1
-    return 1
+        picture = after(picture, event)
+        if picture.ended:
+            break
+    return 0 if picture.finished else 1
 
 
 def print_event(event: Event, *, as_json: bool) -> None:

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from fedbus.console.client import Client
 from fedbus.console.settings import LOGIN, SubmitterSettings
-from fedbus.core.protocol.messages import JobState
 from fedbus.core.spec.jobspec import JobSpec
 from fedbus.demo.job import (
     AWAY,
@@ -56,8 +55,8 @@ class Play:
             if expected is None:
                 raise
             raise first_of(expected) from None
-        if self._story.ended != JobState.FINISHED:
-            raise FedbusError(f"the job ended as {self._story.ended}: {self._story.sentences[-1][1]}")
+        if not self._story.picture.finished:
+            raise FedbusError(f"the job ended as {self._story.picture.state}: {self._story.sentences[-1][1]}")
 
     async def _perform(self, spec: JobSpec) -> None:
         aggregator = self._on_stage["aggregator"] = self._federation.start_aggregator()
@@ -84,7 +83,7 @@ class Play:
             self._story.take(event)
             async with self._moved:
                 self._moved.notify_all()
-            if self._story.ended is not None:
+            if self._story.picture.ended:
                 return
 
     async def _look(self, client: Client, job: str) -> None:
@@ -105,11 +104,10 @@ class Play:
 
     async def _version(self, version: int) -> None:
         async with self._moved:
-            await self._moved.wait_for(lambda: self._story.version >= version)
+            await self._moved.wait_for(lambda: self._story.picture.version >= version)
 
     def _start(self, hospital: str) -> None:
-        self._story.say(f"{hospital}: the process starts")
-        self._story.sites[hospital].state = "starting"
+        self._story.starts(hospital)
         self._on_stage[hospital] = self._federation.start_site(
             hospital,
             self._data / hospital,

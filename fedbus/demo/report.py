@@ -21,29 +21,30 @@ HOWS = {"local_only": "alone", "pooled": "pooled", "federated": "fedbus"}
 
 def facts_of(story: Story, baselines: Aucs) -> dict[str, Any]:
     """What `--json` writes. AUCs are None where there is none: not scored, or test patients of one class only."""
-    scores: Mapping[str, Any] = (story.result or {}).get("scores", {})
+    picture = story.picture
+    scores: Mapping[str, Any] = picture.result.get("scores", {})
     federated = {site: score["metrics"].get("auc") for site, score in scores.items()}
     aucs = {**baselines, "federated": federated}
     return {
-        "job": story.job,
-        "versions": story.version,
-        "updates": story.updates,
+        "job": picture.job,
+        "versions": picture.version,
+        "updates": picture.updates,
         "seconds": round(story.seconds, 1),
-        "training_seconds": round(story.training_s, 1),
+        "training_seconds": round(picture.training_s, 1),
         "hospitals": {
             name: _hospital(site, {how: _rounded(aucs[how].get(name)) for how in HOWS})
             for name, site in story.sites.items()
         },
         "events": {
-            "joined_late": {"site": LATE, "version": story.sites[LATE].joined_at},
-            "left": {"site": AWAY, "version": story.sites[AWAY].left_at},
+            "joined_late": {"site": LATE, "version": picture.site(LATE).joined_at},
+            "left": {"site": AWAY, "version": picture.site(AWAY).left_at},
             "came_back": {
                 "site": AWAY,
-                "version": story.sites[AWAY].back_at,
-                "updates": story.sites[AWAY].updates_since_back,
+                "version": picture.site(AWAY).back_at,
+                "updates": picture.site(AWAY).updates_since_back,
             },
         },
-        "bytes": {"updates": story.update_bytes, "versions": story.version_bytes},
+        "bytes": {"updates": picture.update_bytes, "versions": picture.version_bytes},
     }
 
 
@@ -53,9 +54,9 @@ def _hospital(site: SiteStory, auc: dict[str, float | None]) -> dict[str, Any]:
         "test_patients": site.cohort.test_patients,
         "test_patients_healthy": site.cohort.healthy,
         "auc": auc,
-        "updates": site.updates,
-        "refused": site.refused,
-        "mean_staleness": round(site.mean_staleness, 2),
+        "updates": site.seen.updates,
+        "refused": site.seen.refused,
+        "mean_staleness": round(site.seen.mean_staleness, 2),
     }
 
 

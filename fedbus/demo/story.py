@@ -1,6 +1,6 @@
-"""What has happened in a demo so far, told from the aggregator's events.
+"""What has happened in a demo so far: the picture of its job, the processes, and one sentence per thing worth telling.
 
-What lives here: counting, and one sentence per thing worth telling. What may not: processes, the bus, the terminal.
+What lives here: what is told, and when. What may not: counting (see `console.picture`), processes, the terminal.
 """
 
 from __future__ import annotations
@@ -8,36 +8,30 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
-from fedbus.core.protocol import events
+from fedbus.console.picture import Picture, Point, Presence, SitePicture, after
+from fedbus.core.protocol import events as e
 from fedbus.core.protocol.activities import Activity
 from fedbus.core.protocol.answers import JobDetail
-from fedbus.core.protocol.messages import Event, UpdateId
+from fedbus.core.protocol.messages import Event
 from fedbus.demo.job import Cohort
 from fedbus.runtime.printable import printable
 
+STARTING = "starting"
 
-@dataclass(slots=True, kw_only=True)
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SiteStory:
     """One hospital. `auc` is that of the newest version it scored on its own test patients."""
 
     cohort: Cohort
-    state: str = "not yet"
-    does: str = ""
-    updates: int = 0
-    refused: int = 0
-    staleness_sum: int = 0
-    auc: float | None = None
-    joined_at: int | None = None
-    left_at: int | None = None
-    back_at: int | None = None
-    updates_since_back: int = 0
+    seen: SitePicture
+    state: str
+    does: str
 
     @property
-    def mean_staleness(self) -> float:
-        """0 before the first update."""
-        return self.staleness_sum / self.updates if self.updates else 0.0
+    def auc(self) -> float | None:
+        return self.seen.metrics.get("auc")
 
 
 class Story:
@@ -51,20 +45,14 @@ class Story:
         tell: Callable[[float, str], None] = lambda second, text: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.sites = {name: SiteStory(cohort=cohort) for name, cohort in cohorts.items()}
         self.versions = versions
-        self.job = ""
-        self.version = 0
-        self.updates = 0
-        self.says = "starting"
+        self.picture = Picture()
+        self.says = STARTING
         self.broker = self.aggregator = "not yet"
-        self.update_bytes = self.version_bytes = 0
-        self.result: Mapping[str, Any] | None = None
-        self.ended: str | None = None
         self.sentences: list[tuple[float, str]] = []
-        self._staleness: dict[str, int] = {}
-        self._running_since: float | None = None
-        self._training_s = 0.0
+        self._cohorts = cohorts
+        self._starting: set[str] = set()
+        self._does: dict[str, str] = {}
         self._tell, self._clock = tell, clock
         self._began = clock()
 
@@ -74,13 +62,15 @@ class Story:
         return self._clock() - self._began
 
     @property
-    def training_s(self) -> float:
-        """From version 0 to the last version."""
-        return self._training_s
+    def sites(self) -> dict[str, SiteStory]:
+        """Every hospital, as it is now."""
+        return {name: self._site(name, cohort) for name, cohort in self._cohorts.items()}
 
-    @property
-    def running(self) -> bool:
-        return self._running_since is not None and self.ended is None
+    def _site(self, name: str, cohort: Cohort) -> SiteStory:
+        seen = self.picture.site(name)
+        state = STARTING if name in self._starting else str(seen.presence)
+        does = self._does.get(name, "getting ready") if state == Presence.HERE else ""
+        return SiteStory(cohort=cohort, seen=seen, state=state, does=does)
 
     def say(self, text: str) -> None:
         """Add a sentence."""
@@ -88,78 +78,54 @@ class Story:
         self.sentences.append((self.seconds, text))
         self._tell(self.seconds, text)
 
+    def starts(self, name: str) -> None:
+        """The process of a hospital starts."""
+        self._starting.add(name)
+        self.say(f"{name}: the process starts")
+
     def look(self, detail: JobDetail) -> None:
         """Take in what the aggregator answers about the job: why it waits, what every site does."""
         self.says = printable(detail.says).partition(";")[0]
         for name, found in detail.sites.items():
-            if name in self.sites and self.sites[name].state == "here" and found.activity:
+            if name in self._cohorts and self.sites[name].state == Presence.HERE and found.activity:
                 version = found.version
                 on_version = found.activity == Activity.TRAINING and version is not None and version >= 0
-                self.sites[name].does = f"training on version {version}" if on_version else printable(found.activity)
+                self._does[name] = f"training on version {version}" if on_version else printable(found.activity)
 
     def take(self, event: Event) -> None:
         """Take in one event."""
-        site = self.sites.get(event.site)
-        match event.kind:
-            case events.UPDATE_FOLDED if site:
-                self._folded(site, event.facts)
-            case events.VERSION_COMMITTED:
-                self._committed(event.facts)
-            case events.VERSION_SCORED if site:
-                site.auc = event.facts["metrics"].get("auc", site.auc)
-            case events.SITE_JOINED | events.SITE_RETURNED | events.SITE_ACCEPTED if site:
-                self._is_here(event.site, site)
-            case events.SITE_LEFT | events.SITE_LOST if site:
-                self._is_gone(event, site)
-            case events.JOB_SUBMITTED:
-                self.job = event.job
+        before = self.picture
+        self.picture = after(before, event)
+        match e.event_of(event):
+            case e.UpdateFolded() | e.VersionScored() if event.site in self._cohorts:
+                pass  # told with the version, or shown as a number
+            case e.VersionCommitted() if self.picture.curve:
+                self._tell_version(self.picture.curve[-1])
+            case e.SiteJoined() | e.SiteReturned() | e.SiteAccepted() if event.site in self._cohorts:
+                self._tell_arrival(event.site, before)
+            case e.SiteLeft() if event.site in self._cohorts:
+                self._does.pop(event.site, None)
+                self.say(f"{event.site} leaves at version {self.picture.version}")
+            case e.SiteLost() if event.site in self._cohorts:
+                self._does.pop(event.site, None)
+                self.say(f"{event.text}; nobody waits for it")
+            case e.JobSubmitted():
                 self.say(f"job {event.job}: {event.text}")
-            case events.JOB_RUNNING:
-                self._running_since = self._clock()
-                self.say(event.text)
-            case events.JOB_ENDED:
-                self.ended = str(event.facts.get("state"))
-                self.result = event.facts.get("result") or {}
-                self.say(event.text)
             case _:
-                self._other(event, site)
+                self.say(event.text)
 
-    def _folded(self, site: SiteStory, facts: Mapping[str, Any]) -> None:
-        self.updates += 1
-        site.updates += 1
-        site.updates_since_back += site.back_at is not None
-        site.staleness_sum += facts["staleness"]
-        self.update_bytes += facts["body_bytes"]
-        self._staleness[facts["update"]] = facts["staleness"]
+    def _tell_version(self, point: Point) -> None:
+        parts = [f"{made.site} (staleness {made.staleness})" for made in point.contributions]
+        self.say(f"version {point.version} from {' and '.join(parts)}")
 
-    def _committed(self, facts: Mapping[str, Any]) -> None:
-        self.version = facts["version"]
-        self.version_bytes += facts["body_bytes"]
-        if self._running_since is not None:
-            self._training_s = self._clock() - self._running_since
-        parts = [f"{UpdateId.parse(u).site} (staleness {self._staleness.pop(u, 0)})" for u in facts["updates"]]
-        self.say(f"version {self.version} from {' and '.join(parts)}")
-
-    def _is_here(self, name: str, site: SiteStory) -> None:
-        if site.state == "here":
+    def _tell_arrival(self, name: str, before: Picture) -> None:
+        self._starting.discard(name)
+        if before.site(name).presence is Presence.HERE:
             return
-        if site.left_at is not None:
-            site.back_at = self.version
-            self.say(f"{name} is back, at version {self.version}")
-        elif self.running:
-            site.joined_at = self.version
-            self.say(f"{name} joins while the others train, at version {self.version}")
+        self._does.pop(name, None)
+        if before.site(name).left_at is not None:
+            self.say(f"{name} is back, at version {before.version}")
+        elif before.running:
+            self.say(f"{name} joins while the others train, at version {before.version}")
         else:
-            site.joined_at = 0
             self.say(f"{name} joins")
-        site.state, site.does = "here", "getting ready"
-
-    def _is_gone(self, event: Event, site: SiteStory) -> None:
-        lost = event.kind == events.SITE_LOST
-        site.state, site.does, site.left_at = ("lost" if lost else "left"), "", self.version
-        self.say(f"{event.text}; nobody waits for it" if lost else f"{event.site} leaves at version {self.version}")
-
-    def _other(self, event: Event, site: SiteStory | None) -> None:
-        if event.kind == events.UPDATE_REFUSED and site:
-            site.refused += 1
-        self.say(event.text)

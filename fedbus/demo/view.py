@@ -62,10 +62,11 @@ def screen(story: Story, *, width: int, height: int) -> RenderableType:
 def _head(story: Story, width: int) -> list[RenderableType]:
     up = Text("RabbitMQ ", no_wrap=True).append(story.broker, style=STATE_STYLES.get(story.broker, ""))
     up.append("   aggregator ").append(story.aggregator, style=STATE_STYLES.get(story.aggregator, ""))
-    up.append(f"   job {story.job or 'not yet submitted'}")
-    count = f"version {story.version} of {story.versions}, {story.updates} updates, {story.seconds:.0f} s"
+    up.append(f"   job {story.picture.job or 'not yet submitted'}")
+    version, updates = story.picture.version, story.picture.updates
+    count = f"version {version} of {story.versions}, {updates} updates, {story.seconds:.0f} s"
     bar = Table.grid(padding=(0, 2))
-    bar.add_row(ProgressBar(total=story.versions, completed=story.version, width=max(8, width - len(count) - 2)), count)
+    bar.add_row(ProgressBar(total=story.versions, completed=version, width=max(8, width - len(count) - 2)), count)
     return [up, bar, _line(story.says)]
 
 
@@ -83,8 +84,8 @@ def sites_table(story: Story) -> Table:
 
 
 def _numbers(site: SiteStory) -> tuple[str, str, str]:
-    staleness = f"{site.mean_staleness:.1f}" if site.updates else ""
-    return str(site.updates or ""), staleness, "" if site.auc is None else f"{site.auc:.3f}"
+    staleness = f"{site.seen.mean_staleness:.1f}" if site.seen.updates else ""
+    return str(site.seen.updates or ""), staleness, "" if site.auc is None else f"{site.auc:.3f}"
 
 
 def _legend() -> list[RenderableType]:

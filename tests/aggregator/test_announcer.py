@@ -64,7 +64,7 @@ async def test_a_receipt_waits_behind_no_event() -> None:
     broker = Broker("event")
     async with announcing(broker) as announcer:
         for n in range(1000):
-            await announcer.event(events.VERSION_SCORED, "heart", f"{n}", site="evil")
+            await announcer.event("heart", events.VersionScored(site="evil", version=n))
         await announcer.tell("mercy", RECEIPT)
         assert await broker.has(1) == ["receipt site.mercy"]
 
@@ -108,7 +108,7 @@ async def test_the_end_of_a_job_waits_for_what_was_said_of_it_and_not_for_a_site
 
         async def talk() -> None:
             while talking:
-                await announcer.event(events.TRAINER_TROUBLE, "lungs", "again", site="evil")
+                await announcer.event("lungs", events.TrainerTrouble(site="evil", error="again"))
                 announcer.answer("evil", over("no-such-job"))
                 await asyncio.sleep(0)
 

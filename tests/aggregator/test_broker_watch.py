@@ -19,8 +19,8 @@ class FakeJobs:
 class Said(asyncio.Queue[tuple[str, str, str]]):
     """An announcer that only remembers events."""
 
-    async def event(self, kind: str, job: str, text: str) -> None:
-        await self.put((kind, job, text))
+    async def event(self, job: str, happened: events.Happened) -> None:
+        await self.put((happened.kind, job, happened.text))
 
 
 async def nothing() -> None:
@@ -40,7 +40,7 @@ async def test_an_outage_is_told_to_every_running_job_when_it_is_over() -> None:
     for state in (LinkState.CONNECTED, LinkState.LOST, LinkState.UNREACHABLE, LinkState.CONNECTED):
         watch.on_state(state, "")
     found = await told(watch, "heart", "kidney", times=2)
-    assert [(kind, job) for kind, job, _ in found] == [(events.BROKER_BACK, "heart"), (events.BROKER_BACK, "kidney")]
+    assert [(kind, job) for kind, job, _ in found] == [("broker-back", "heart"), ("broker-back", "kidney")]
     assert found[0][2].startswith("the broker could not be reached for 0 s")
 
 
@@ -49,5 +49,5 @@ async def test_an_alarm_is_told_when_it_is_over() -> None:
     for state in (LinkState.CONNECTED, LinkState.BLOCKED, LinkState.CONNECTED):
         watch.on_state(state, "")
     ((kind, job, text),) = await told(watch, times=1)
-    assert (kind, job) == (events.BROKER_UNBLOCKED, events.NOBODY)
+    assert (kind, job) == (events.BrokerUnblocked.kind, events.NOBODY)
     assert "memory or disk alarm" in text

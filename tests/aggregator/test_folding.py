@@ -14,6 +14,7 @@ from fedbus.aggregator.tools import Tools
 from fedbus.core.job.membership import Membership
 from fedbus.core.protocol import messages as m
 from fedbus.core.protocol.effort import Effort
+from fedbus.core.protocol.events import Happened
 from fedbus.core.protocol.layout import Layout, TensorSpec
 from fedbus.core.rules.aggregation import Aggregation
 from fedbus.core.rules.facts import Folded
@@ -54,7 +55,7 @@ class Announcer:
     async def tell(self, site: str | None, message: Any) -> None:
         self.receipts.append((message.update_id, str(message.outcome)))
 
-    async def event(self, kind: str, job: str, text: str, **facts: object) -> None:
+    async def event(self, job: str, happened: Happened) -> None:
         pass
 
 

@@ -15,6 +15,7 @@ from fedbus.aggregator.tools import Tools
 from fedbus.bus.envelope import Envelope
 from fedbus.core.job.membership import Membership
 from fedbus.core.protocol.answers import to_json
+from fedbus.core.protocol.events import Happened
 from fedbus.store.ledger import JobRow, Ledger
 
 SPEC = {
@@ -26,7 +27,7 @@ SPEC = {
 
 
 class Announcer:
-    async def event(self, kind: str, job: str, text: str, **facts: object) -> None:
+    async def event(self, job: str, happened: Happened) -> None:
         pass
 
 

@@ -75,8 +75,8 @@ class Announcer:
     async def tell(self, site: str | None, message: Any) -> None:
         self.told.append((site, message))
 
-    async def event(self, kind: str, job: str, text: str, **facts: object) -> None:
-        self.events.append((kind, text))
+    async def event(self, job: str, happened: events.Happened) -> None:
+        self.events.append((happened.kind, happened.text))
 
     def asked(self, kind: type[Any]) -> list[str | None]:
         return [site for site, message in self.told if isinstance(message, kind)]
@@ -334,7 +334,7 @@ async def test_a_score_of_a_version_that_does_not_exist_is_ignored(tmp_path: Pat
     await house.runs(has_state(house, m.JobState.RUNNING))
     await house.scores("mercy", 10**9, 0.9)
     assert house.work.life.means() == {}
-    assert events.VERSION_SCORED not in dict(house.announcer.events)
+    assert events.VersionScored.kind not in dict(house.announcer.events)
 
 
 async def test_an_update_that_the_intake_does_not_want_is_refused_on_record(tmp_path: Path) -> None:
@@ -555,7 +555,7 @@ async def test_a_snapshot_is_made_for_the_sites_of_the_job_once_however_many_ask
     await house.runs(lambda: house.ledger.receipt("heart", sent) is not None)
     # then none is made, and nobody is told
     assert house.log.snapshots == []
-    assert events.SITE_RESYNC not in dict(house.announcer.events)
+    assert events.SiteResync.kind not in dict(house.announcer.events)
     # and when a site of the job asks, again and again
     for _ in range(100):
         await house.runner.on_resync(m.ResyncRequest(site="mercy", job="heart", reason="lost"))
@@ -563,7 +563,7 @@ async def test_a_snapshot_is_made_for_the_sites_of_the_job_once_however_many_ask
     await house.runs(lambda: house.ledger.receipt("heart", sent) is not None)
     # then one is made
     assert len(house.log.snapshots) == 1
-    assert [kind for kind, _ in house.announcer.events].count(events.SITE_RESYNC) == 1
+    assert [kind for kind, _ in house.announcer.events].count(events.SiteResync.kind) == 1
 
 
 async def test_who_accepted_is_kept_and_counts_after_a_restart(tmp_path: Path) -> None:
@@ -599,7 +599,7 @@ async def test_a_job_pauses_with_fewer_sites_than_it_asks_for_and_loses_nothing(
     leaves(house, "ucsf")
     # when the other one sends an update
     update_id = house.sends("mercy", 1)
-    await house.runs(lambda: events.JOB_PAUSED in dict(house.announcer.events))
+    await house.runs(lambda: events.JobPaused.kind in dict(house.announcer.events))
     # then it says so, and the update waits: neither folded nor refused
     says = views.says(house.runner, house.membership)
     assert says.startswith("paused: 1 of 2 sites is there")
@@ -609,7 +609,7 @@ async def test_a_job_pauses_with_fewer_sites_than_it_asks_for_and_loses_nothing(
     # and when the site is back, the job goes on with that update at once
     await house.accepts("ucsf")
     await house.runs(lambda: house.work.aggregation.version == 1)
-    assert events.JOB_RESUMED in dict(house.announcer.events)
+    assert events.JobResumed.kind in dict(house.announcer.events)
     assert house.ledger.receipt("heart", update_id)["outcome"] == "folded"
 
 
@@ -726,7 +726,7 @@ async def test_what_is_not_finite_is_said_once_in_the_events_and_in_the_sentence
     await house.runs(has_state(house, m.JobState.RUNNING))
     for _ in range(3):
         await house.scores_loss("ucsf", 0, None)
-    said = [text for kind, text in house.announcer.events if kind == events.SCORE_NOT_FINITE]
+    said = [text for kind, text in house.announcer.events if kind == events.ScoreNotFinite.kind]
     assert said == ["version 0 scores NaN or infinity at ucsf: loss"]
     assert "ucsf scored version 0: loss is not finite" in [text for _, text in house.announcer.events]
     assert "; version 0 scores NaN or infinity at ucsf (loss)" in views.says(house.runner, house.membership)
@@ -750,7 +750,7 @@ async def test_a_site_that_cannot_score_the_last_version_delays_no_end(finishing
     scores = house.row.result["scores"]
     assert scores["ucsf"] == {"metrics": {"auc": 0.8}, "num_examples": 9}
     assert scores["mercy"] == {"metrics": {}, "num_examples": 0, "failed": "no test data"}
-    assert (events.SCORE_FAILED, "mercy could not score version 0: no test data") in house.announcer.events
+    assert (events.ScoreFailed.kind, "mercy could not score version 0: no test data") in house.announcer.events
 
 
 async def test_a_finished_job_says_where_its_last_version_is_not_finite(tmp_path: Path) -> None:
@@ -788,7 +788,7 @@ async def test_the_first_update_of_a_stolen_login_does_not_ruin_the_params_for_g
     # then the params are where honest sites could have brought them
     assert float(house.keeper.model.params.abs().max()) < (4.0 if first else 10.0)
     # and people are told
-    said = [text for kind, text in house.announcer.events if kind == events.SITE_STANDS_OUT]
+    said = [text for kind, text in house.announcer.events if kind == events.SiteStandsOut.kind]
     if not first:
         assert said == [
             "va: its updates are 1e+10 times as long as those of the other sites; at most 30 times counts",
@@ -811,7 +811,7 @@ async def test_a_job_whose_target_no_site_reports_says_so_and_fails_with_its_new
     # when the first score comes
     await house.scores("mercy", 0, 0.9)
     in_vain = "the stop rule target waits for metric 'AUC', sites report auc: nearest 'auc'"
-    await house.runs(lambda: (events.JOB_WAITING, in_vain) in house.announcer.events)
+    await house.runs(lambda: (events.JobWaiting.kind, in_vain) in house.announcer.events)
     # then everybody may read it, and the job goes on until all have scored a few
     assert house.says.startswith(in_vain)
     for version in range(1, 4):
@@ -838,7 +838,7 @@ async def test_a_site_that_is_not_enrolled_is_named_with_the_nearest_and_waited_
     )
     # when it waits
     unknown = "site uscf is not enrolled at the broker: nearest 'ucsf'"
-    await house.runs(lambda: (events.JOB_WAITING, unknown) in house.announcer.events)
+    await house.runs(lambda: (events.JobWaiting.kind, unknown) in house.announcer.events)
     # then it says so as long as it waits
     assert house.says.startswith(f"{unknown}; waiting for sites: 1 of 2 accepted")
     assert house.row.state == "waiting for sites"
@@ -851,7 +851,7 @@ async def test_a_job_that_every_site_has_declined_says_so_at_once_and_fails_with
     await house.declines("ucsf", "the disk is full")
     left = "no site is left to take part: mercy: no task t here; ucsf: the disk is full"
     await house.runs(has_state(house, m.JobState.FAILED))
-    assert (events.JOB_WAITING, f"{left}; the job fails in 0 s unless a site comes") in house.announcer.events
+    assert (events.JobWaiting.kind, f"{left}; the job fails in 0 s unless a site comes") in house.announcer.events
     assert house.row.reason == left
 
 
@@ -914,7 +914,7 @@ async def test_a_clock_that_is_behind_after_a_restart_gives_a_job_no_more_time(
     ends_at = again.runner.life.wall_time_ends_at()
     assert ends_at is not None
     assert 90 < ends_at - time.monotonic() <= 101
-    (text,) = [text for kind, text in again.announcer.events if kind == events.JOB_CONTINUES]
+    (text,) = [text for kind, text in again.announcer.events if kind == events.JobContinues.kind]
     assert "after 0 s without an aggregator" in text
 
 
@@ -981,7 +981,7 @@ async def test_a_job_whose_params_file_does_not_fit_has_failed_on_record(tmp_pat
     house.makes_initial("mercy", torch.zeros(LAYOUT.numel))
     await house.runs(has_state(house, m.JobState.FAILED))
     assert "start.safetensors" in house.row.reason
-    assert events.JOB_ENDED in dict(house.announcer.events)
+    assert events.JobEnded.kind in dict(house.announcer.events)
 
 
 async def test_a_running_job_says_after_a_restart_that_it_is_resumed_and_whom_it_waits_for(tmp_path: Path) -> None:

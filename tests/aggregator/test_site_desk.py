@@ -55,8 +55,8 @@ class Announcer:
     def answer(self, site: str, message: Any) -> None:
         self.answered.append((site, message))
 
-    async def event(self, kind: str, job: str, text: str, **facts: object) -> None:
-        self.events.append((kind, job, text))
+    async def event(self, job: str, happened: events.Happened) -> None:
+        self.events.append((happened.kind, job, happened.text))
 
     async def refuse(self, delivery: Any, reason: str) -> None:
         self.refused.append(reason)
@@ -213,7 +213,7 @@ async def test_a_flood_of_one_site_sets_off_little_and_another_site_is_heard_at_
     assert [site for site, _ in desk.announcer.told[-2:]] == ["mercy", "mercy"]
     # and people are told once, not 5000 times
     await desk.after(30)
-    said = [text for kind, _, text in desk.announcer.events if kind == events.SITE_LIMITED]
+    said = [text for kind, _, text in desk.announcer.events if kind == events.SiteLimited.kind]
     assert 0 < len(said) <= 2
     assert all(text.startswith("evil says more than one site may: ") for text in said)
 
@@ -271,7 +271,7 @@ async def test_ten_sites_that_behave_meet_no_limit(tmp_path: Path) -> None:
                     await desk.says(score)
             await desk.says(status(site, "heart", "lungs", session=f"at {second - second % 10}"))
         await desk.after(1)
-    assert events.SITE_LIMITED not in desk.announcer.kinds()
+    assert events.SiteLimited.kind not in desk.announcer.kinds()
 
 
 async def test_a_job_that_breaks_over_a_message_is_told_and_the_others_go_on(tmp_path: Path) -> None:
@@ -297,4 +297,4 @@ async def test_a_score_that_does_not_count_is_told_to_nobody(tmp_path: Path) -> 
     score = m.ScoreAnswer(site="evil", job="heart", version=0, metrics={"auc": 0.5}, num_examples=9)
     trouble = m.TrainerTrouble(site="evil", job="heart", error="x", restarts=1)
     await desk.says(score, trouble)
-    assert desk.announcer.kinds() == {events.SITE_JOINED: 1}
+    assert desk.announcer.kinds() == {events.SiteJoined.kind: 1}

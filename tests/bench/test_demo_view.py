@@ -28,16 +28,17 @@ def event(kind: str, site: str = "-", text: str = "", **facts: object) -> Event:
 
 
 def folded(site: str, number: int, *, staleness: int = 0) -> Event:
-    return event(events.UPDATE_FOLDED, site, staleness=staleness, body_bytes=100, update=f"{site}:a1b2c3d4:{number}")
+    update = f"{site}:a1b2c3d4:{number}"
+    return event(events.UpdateFolded.kind, site, staleness=staleness, body_bytes=100, update=update)
 
 
 def committed(version: int, *updates: Event) -> Event:
     ids = [update.facts["update"] for update in updates]
-    return event(events.VERSION_COMMITTED, version=version, updates=ids, body_bytes=125)
+    return event(events.VersionCommitted.kind, version=version, updates=ids, body_bytes=125)
 
 
 def scored(site: str, auc: float) -> Event:
-    return event(events.VERSION_SCORED, site, version=1, metrics={"auc": auc, "loss": 0.5}, num_examples=90)
+    return event(events.VersionScored.kind, site, version=1, metrics={"auc": auc, "loss": 0.5}, num_examples=90)
 
 
 @pytest.fixture
@@ -48,10 +49,10 @@ def story() -> Story:
 
 
 def begin(story: Story) -> None:
-    story.take(event(events.JOB_SUBMITTED, text="submitter submitted task heart_disease"))
+    story.take(event(events.JobSubmitted.kind, text="submitter submitted task heart_disease"))
     for site in ("cleveland", "hungary", "switzerland"):
-        story.take(event(events.SITE_ACCEPTED, site))
-    story.take(event(events.JOB_RUNNING, text="training begins with cleveland, hungary, switzerland"))
+        story.take(event(events.SiteAccepted.kind, site))
+    story.take(event(events.JobRunning.kind, text="training begins with cleveland, hungary, switzerland"))
 
 
 def play(story: Story) -> None:
@@ -60,19 +61,19 @@ def play(story: Story) -> None:
     first, second = folded("cleveland", 0), folded("hungary", 0, staleness=2)
     for happened in (first, second, committed(1, first, second)):
         story.take(happened)
-    story.take(event(events.SITE_JOINED, "va-long-beach"))
-    story.take(event(events.SITE_ACCEPTED, "va-long-beach"))
-    story.take(event(events.SITE_LEFT, "hungary", "hungary left: stopped"))
+    story.take(event(events.SiteJoined.kind, "va-long-beach"))
+    story.take(event(events.SiteAccepted.kind, "va-long-beach"))
+    story.take(event(events.SiteLeft.kind, "hungary", "hungary left: stopped"))
     third, fourth = folded("va-long-beach", 0), folded("cleveland", 1, staleness=1)
     for happened in (third, fourth, committed(2, third, fourth)):
         story.take(happened)
-    story.take(event(events.SITE_JOINED, "hungary"))
+    story.take(event(events.SiteJoined.kind, "hungary"))
     fifth, sixth = folded("hungary", 0, staleness=1), folded("switzerland", 0, staleness=2)
     for happened in (fifth, sixth, committed(3, fifth, sixth)):
         story.take(happened)
-    story.take(event(events.UPDATE_REFUSED, "cleveland", "cleveland: update refused: the job is finishing"))
+    story.take(event(events.UpdateRefused.kind, "cleveland", "cleveland: update refused: the job is finishing"))
     scores = {site: {"metrics": {"auc": auc}, "num_examples": 90} for site, auc in FEDERATED.items()}
-    story.take(event(events.JOB_ENDED, text="finished", state="finished", result={"scores": scores}))
+    story.take(event(events.JobEnded.kind, text="finished", state="finished", result={"scores": scores}))
 
 
 def rendered(renderable: object, *, width: int = 80) -> list[str]:
@@ -83,7 +84,7 @@ def rendered(renderable: object, *, width: int = 80) -> list[str]:
 
 def test_updates_and_staleness_are_counted_per_hospital(story):
     play(story)
-    found = {name: (site.updates, site.mean_staleness) for name, site in story.sites.items()}
+    found = {name: (site.seen.updates, site.seen.mean_staleness) for name, site in story.sites.items()}
     assert found == {"cleveland": (2, 0.5), "hungary": (2, 1.5), "switzerland": (1, 2.0), "va-long-beach": (1, 0.0)}
 
 
@@ -118,7 +119,7 @@ def test_facts_of_a_hospital(story):
 
 def test_a_hospital_that_scored_nothing_has_no_federated_auc(story):
     begin(story)
-    story.take(event(events.JOB_ENDED, text="finished", state="finished", result={"scores": {}}))
+    story.take(event(events.JobEnded.kind, text="finished", state="finished", result={"scores": {}}))
     facts = facts_of(story, BASELINES)
     assert facts["hospitals"]["hungary"]["auc"]["federated"] is None
     assert any("hungary not scored" in line for line in rendered(report(facts)))

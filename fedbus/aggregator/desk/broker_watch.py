@@ -24,7 +24,7 @@ class BrokerWatch:
     def __init__(self) -> None:
         self._down_since: float | None = None
         self._blocked_since: float | None = None
-        self._over: asyncio.Queue[tuple[str, str]] = asyncio.Queue()
+        self._over: asyncio.Queue[events.BrokerBack | events.BrokerUnblocked] = asyncio.Queue()
 
     def on_state(self, state: LinkState, words: str) -> None:
         """A session changed. Called in the event loop."""
@@ -41,21 +41,16 @@ class BrokerWatch:
 
     def _connected(self, now: float) -> None:
         if self._down_since is not None:
-            text = f"the broker could not be reached for {span(now - self._down_since)}; what waited there comes now"
-            self._over.put_nowait((events.BROKER_BACK, text))
+            self._over.put_nowait(events.BrokerBack(away=span(now - self._down_since)))
         elif self._blocked_since is not None:
-            text = (
-                f"the broker took no messages for {span(now - self._blocked_since)}: memory or disk alarm (see `fedbus"
-                " broker status`, or rabbitmqctl status there)"
-            )
-            self._over.put_nowait((events.BROKER_UNBLOCKED, text))
+            self._over.put_nowait(events.BrokerUnblocked(blocked=span(now - self._blocked_since)))
         self._down_since = self._blocked_since = None
 
     async def run(self, jobs: Jobs, announcer: Announcer, *, declare: Callable[[], Awaitable[None]]) -> None:
         """Tell every running job, for ever; `declare` brings back what a broker with an empty disk lacks."""
         while True:
-            kind, text = await self._over.get()
-            if kind == events.BROKER_BACK:
+            happened = await self._over.get()
+            if isinstance(happened, events.BrokerBack):
                 await declare()
             for job in list(jobs.runners) or [events.NOBODY]:
-                await announcer.event(kind, job, text)
+                await announcer.event(job, happened)

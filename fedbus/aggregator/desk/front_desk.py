@@ -157,8 +157,8 @@ class FrontDesk:
             return a.rejected("message_id", message)
         if job not in self._runners and not JobState(row.state).ended:
             self._start_job(row)
-            text = f"{envelope.user_id} submitted task {spec.task}"
-            await self._tools.announcer.event(events.JOB_SUBMITTED, job, text)
+            submitted = events.JobSubmitted(login=row.submitted_by, task=spec.task)
+            await self._tools.announcer.event(job, submitted)
         notes = tuple((await unknown_sites(spec.sites or (), self._tools)).values())
         return a.Accepted(job=job, notes=notes)
 

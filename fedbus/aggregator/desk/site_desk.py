@@ -46,10 +46,9 @@ Answer = m.OfferAnswer | m.ScoreAnswer | m.ResyncRequest | m.TrainerTrouble
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Turn:
-    """A site came or went. `kind`, `text`: of the event, if it is one. `anew`: it has forgotten what it was asked."""
+    """A site came or went. `happened`: the event, if it is one. `anew`: it has forgotten what it was asked."""
 
-    kind: str = ""
-    text: str = ""
+    happened: events.Happened | None = None
     anew: bool = False
     offer: bool = False
 
@@ -57,8 +56,7 @@ class Turn:
         """What is left to do when `before` was not done yet."""
         if before is None:
             return self
-        said = self if self.kind else before
-        return replace(self, kind=said.kind, text=said.text, anew=self.anew or before.anew)
+        return replace(self, happened=self.happened or before.happened, anew=self.anew or before.anew)
 
 
 class SiteDesk:
@@ -122,8 +120,8 @@ class SiteDesk:
                 await self._on_status(message, heard, before)
             case m.Leave():
                 if self._membership.left(message, now=now) is Heard.RENEWED:
-                    text = f"{message.site} left: {message.reason}"
-                    await self._turn(message.site, Turn(kind=events.SITE_LEFT, text=text))
+                    left = events.SiteLeft(site=message.site, reason=message.reason)
+                    await self._turn(message.site, Turn(happened=left))
             case m.OfferAnswer() | m.ScoreAnswer() | m.ResyncRequest() | m.TrainerTrouble():
                 await self._on_answer(message)
 
@@ -137,13 +135,14 @@ class SiteDesk:
             case Joined.AGAIN:
                 turn = Turn(offer=True)
             case Joined.NEW:
-                text = f"{site} joined ({join.device}, fedbus {join.fedbus_version})"
-                turn = Turn(kind=events.SITE_JOINED, text=text, anew=True, offer=True)
+                joined = events.SiteJoined(site=site, device=join.device, release=join.fedbus_version)
+                turn = Turn(happened=joined, anew=True, offer=True)
             case Joined.RETURNED:
-                turn = Turn(kind=events.SITE_RETURNED, text=f"{site} {self._back(before)}", anew=True, offer=True)
+                back = events.SiteReturned(site=site, how=self._back(before))
+                turn = Turn(happened=back, anew=True, offer=True)
             case Joined.REPLACED:
-                text = f"{site} joined anew while it was online: its daemon was restarted, or a second one runs"
-                turn = Turn(kind=events.SITE_RETURNED, text=text, anew=True, offer=True)
+                how = "joined anew while it was online: its daemon was restarted, or a second one runs"
+                turn = Turn(happened=events.SiteReturned(site=site, how=how), anew=True, offer=True)
         await self._turn(site, turn)
 
     async def _turn(self, site: str, turn: Turn) -> None:
@@ -156,8 +155,8 @@ class SiteDesk:
 
     def _cost(self, what: Turn | Answer) -> float:
         match what:
-            case Turn(kind=kind, offer=offer):
-                said = cost.KEPT if kind in events.INCIDENTS else cost.EVENT
+            case Turn(happened=happened, offer=offer):
+                said = cost.KEPT if type(happened) in events.INCIDENTS else cost.EVENT
                 return max(1, len(self._jobs.runners)) * (said + cost.EVENT * offer)
             case m.OfferAnswer():
                 return cost.EVENT + WELCOME
@@ -167,8 +166,8 @@ class SiteDesk:
                 return cost.EVENT
 
     async def _do_turn(self, site: str, turn: Turn) -> None:
-        if turn.kind:
-            await self._site_event(turn.kind, site, turn.text)
+        if turn.happened is not None:
+            await self._site_event(turn.happened)
         for runner in list(self._jobs.runners.values()):
             with jobs_own(runner):
                 if turn.anew:
@@ -185,8 +184,8 @@ class SiteDesk:
         if heard is Heard.UNKNOWN_AGAIN:
             return None
         if heard is Heard.BACK:
-            text = f"{status.site} {self._back(before)}"
-            await self._turn(status.site, Turn(kind=events.SITE_RETURNED, text=text))
+            back = events.SiteReturned(site=status.site, how=self._back(before))
+            await self._turn(status.site, Turn(happened=back))
         await self._look_at_clock(status.site)
         over = []
         for activity in status.jobs:
@@ -205,10 +204,7 @@ class SiteDesk:
         if wrong_s is None or now - self._said_clock_at.get(site, -math.inf) < CLOCK_AGAIN_S:
             return
         self._said_clock_at[site] = now
-        text = (
-            f"{site}: its clock is {clock_words(wrong_s)} the aggregator's; only times in logs and lists suffer from it"
-        )
-        await self._site_event(events.SITE_CLOCK, site, text)
+        await self._site_event(events.SiteClock(site=site, off=clock_words(wrong_s)))
 
     def _may_welcome(self, site: str) -> bool:
         return self._work.take(site, WELCOME, now=self._clock())  # else its next status asks again
@@ -264,16 +260,18 @@ class SiteDesk:
             view = self._membership.get(site)
             reason = view.reason if view else "its lease ran out"
             self._sites_changed()
-            await self._turn(site, Turn(kind=events.SITE_LOST, text=f"{site} is lost: {reason}"))
+            await self._turn(site, Turn(happened=events.SiteLost(site=site, reason=reason)))
         await self._do_what_was_put_off()
         for runner in list(self._jobs.runners.values()):
             with jobs_own(runner):
                 if self._stalls.should_tell(runner.job, runner.progress, now=now):
-                    await self._announcer.event(events.JOB_WAITING, runner.job, views.says(runner, self._membership))
+                    waiting = events.JobWaiting(what=views.says(runner, self._membership))
+                    await self._announcer.event(runner.job, waiting)
         for what, over in (("not read", self._reading), ("put off", self._work)):
             for site, times in over.to_tell(now=now).items():
                 text = f"{site} says more than one site may: {counted(times, 'message')} {what}"
-                await self._announcer.event(events.SITE_LIMITED, events.NOBODY, text, site=site, messages=times)
+                limited = events.SiteLimited(site=site, what=text, messages=times)
+                await self._announcer.event(events.NOBODY, limited)
 
     async def _do_what_was_put_off(self) -> None:
         done = True
@@ -293,10 +291,10 @@ class SiteDesk:
             with jobs_own(runner):
                 runner.sites_changed()
 
-    async def _site_event(self, kind: str, site: str, text: str) -> None:
+    async def _site_event(self, happened: events.Happened) -> None:
         """An event of a site belongs to every running job, or to none."""
         for job in list(self._jobs.runners) or [events.NOBODY]:
-            await self._announcer.event(kind, job, text, site=site)
+            await self._announcer.event(job, happened)
 
     def _back(self, before: SiteView | None) -> str:
         """How long a site was away: from when it was last heard of."""

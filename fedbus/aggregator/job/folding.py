@@ -12,7 +12,7 @@ The decisions are `core.Aggregation`'s, the tensors `ModelKeeper`'s; this file i
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from fedbus.aggregator.job import receipts
 from fedbus.aggregator.job.verdicts import refuse
@@ -26,7 +26,6 @@ from fedbus.core.protocol.layout import Layout
 from fedbus.core.rules.aggregation import Aggregation
 from fedbus.core.rules.facts import (
     Arrival,
-    Committed,
     Duplicate,
     Fact,
     Folded,
@@ -164,10 +163,7 @@ class Folding:
 
     async def _say_folded(self, fact: Folded, manifest: m.UpdateManifest) -> None:
         site = fact.update_id.site
-        await self._tools.announcer.event(
-            events.UPDATE_FOLDED,
-            self._job,
-            f"{site}: staleness {fact.staleness}, weight {fact.weight:.3g}{_guarded(fact)}",
+        folded = events.UpdateFolded(
             site=site,
             update=manifest.update_id,
             base_version=fact.base_version,
@@ -178,10 +174,13 @@ class Folding:
             num_examples=fact.num_examples,
             body_bytes=manifest.body_bytes,
             train_s=round(fact.effort.seconds, 3),
-            metrics=dict(fact.effort.metrics),
+            metrics=fact.effort.metrics,
+            before_clip=fact.weight,
+            rebased=fact.rebase is not None,
         )
+        await self._tools.announcer.event(self._job, folded)
         for text in self._remarks.on_folded(fact, self._aggregation.peers(site)):
-            await self._tools.announcer.event(events.SITE_STANDS_OUT, self._job, text, site=site)
+            await self._tools.announcer.event(self._job, events.SiteStandsOut(site=site, remark=text))
 
     # -------------------------------------------------------------- one version
 
@@ -205,34 +204,23 @@ class Folding:
         sent_bytes = await self._publish(delta, told, snapshot=self._log.wants_snapshot(fact.version))
         now = time.monotonic()
         excluded = fact.combination.excluded if fact.combination else ()
-        await self._tools.announcer.event(
-            events.VERSION_COMMITTED,
-            self._job,
-            f"version {fact.version} from {len(fact.update_ids)} updates: {fact.reason}{_not_believed(excluded)}",
+        committed = events.VersionCommitted(
             version=fact.version,
-            updates=[str(u) for u in fact.update_ids],
+            updates=tuple(map(str, fact.update_ids)),
             reason=fact.reason,
-            excluded=list(excluded),
+            excluded=tuple(excluded),
             body_bytes=sent_bytes,
             publish_s=round(now - began, 3),
             interval_s=round(now - self._since_version, 3),
             step=round(fact.step, 6),
         )
+        await self._tools.announcer.event(self._job, committed)
         if fact.rule:
-            await self._say_rule(fact)
+            rule = events.RuleChosen(version=fact.version, rule=fact.rule, reason=fact.rule_reason)
+            await self._tools.announcer.event(self._job, rule)
         self._since_version = now
         if now - self._saved_at >= self._tools.checkpoint_interval_s:
             await self.save()
-
-    async def _say_rule(self, fact: Committed) -> None:
-        await self._tools.announcer.event(
-            events.RULE_CHOSEN,
-            self._job,
-            f"{fact.rule} from version {fact.version} on: {fact.rule_reason}",
-            version=fact.version,
-            rule=fact.rule,
-            reason=fact.rule_reason,
-        )
 
     async def save(self) -> None:
         """Write a checkpoint. Only while the buffer is empty."""
@@ -305,13 +293,3 @@ class Folding:
     async def _facts(self) -> list[tuple[int, Fact]]:
         rows = await self._tools.store(self._tools.ledger.facts, self._job)
         return [(row.seq, row.fact) for row in rows]
-
-
-def _guarded(fact: Folded) -> str:
-    """What the guards did to an update, in words."""
-    clipped = f", clipped to {fact.clip:.2g} of its length" if fact.clip < 1.0 else ""
-    return f"{clipped}, told to rebase" if fact.rebase is not None else clipped
-
-
-def _not_believed(excluded: Sequence[str]) -> str:
-    return f"; not believed: {', '.join(excluded)}" if excluded else ""

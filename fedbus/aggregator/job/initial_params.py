@@ -109,7 +109,7 @@ class InitialParams:
         site = self._asked = min(candidates)
         file = self._origin.file
         what = f"says the layout of {file}" if file else "makes the initial params"
-        await self._event(events.JOB_WAITING, f"{site} {what}", site=site)
+        await self._event(events.JobWaiting(site=site, what=f"{site} {what}"))
         await self._tools.announcer.tell(site, m.InitialParamsRequest(job=self._job, layout_only=bool(file)))
 
     async def agreeing(self, layout: Layout, active: Collection[str]) -> frozenset[str]:
@@ -140,7 +140,7 @@ class InitialParams:
     async def _tell_differences(self, found: Agreement, active: Collection[str]) -> None:
         if self._layouts.differ(active) and found.says != self._told_differences:
             self._told_differences = found.says
-            await self._event(events.JOB_WAITING, found.says)
+            await self._event(events.JobWaiting(what=found.says))
 
     def _check(self, manifest: m.UpdateManifest, site: str, agreed: Agreement, *, too_late: bool) -> None:
         if too_late:
@@ -160,5 +160,5 @@ class InitialParams:
         else:
             self._life.declined(site, f"its initial params were refused: {reason}")
 
-    async def _event(self, kind: str, text: str, *, site: str = events.NOBODY) -> None:
-        await self._tools.announcer.event(kind, self._job, text, site=site)
+    async def _event(self, waiting: events.JobWaiting) -> None:
+        await self._tools.announcer.event(self._job, waiting)

@@ -109,7 +109,7 @@ class Jobs:
     async def _fail(self, job: str, reason: str) -> None:
         state = str(m.JobState.FAILED)
         await self._tools.store(self._tools.ledger.set_job, job, state=state, reason=reason, ended_at=time.time())
-        await self._tools.announcer.event(events.JOB_ENDED, job, f"{state}: {reason}", state=state, result={})
+        await self._tools.announcer.event(job, events.JobEnded(state=state, reason=reason))
 
     def start(self, row: JobRow) -> None:
         """Run a job in a task of its own. Raises JobSpecError when this release cannot read its spec."""
@@ -126,7 +126,7 @@ class Jobs:
 
     def _entrance(self, job: str, sites: Iterable[str] = ()) -> Entrance:
         async def held_off(site: str, text: str) -> None:
-            await self._tools.announcer.event(events.SITE_LIMITED, job, text, site=site)
+            await self._tools.announcer.event(job, events.SiteLimited(site=site, what=text))
 
         return Entrance(job, session=self._control, held_off=held_off, sites=sites)
 
@@ -159,12 +159,11 @@ class Jobs:
         if row is None or m.JobState(row.state).ended:
             self._runners.pop(job, None)  # the next start closes it
             return True
-        if runner.failing is None and pause_s is None:
-            runner.failing = f"again and again something went wrong in the aggregator: {reason}"
-            return False
         if runner.failing is None:
-            text = f"something went wrong in the aggregator: {reason}; the job is taken up again in {pause_s:g} s"
-            await self._tools.announcer.event(events.JOB_TROUBLE, job, text)
+            if pause_s is None:
+                runner.failing = f"again and again something went wrong in the aggregator: {reason}"
+                return False
+            await self._tools.announcer.event(job, events.JobTrouble(reason=reason, retry_s=pause_s))
             return False
         self._runners.pop(job, None)
         await self._fail(job, runner.failing)
@@ -232,8 +231,8 @@ class Jobs:
             self._closing_now.discard(row.job)
 
     async def _close(self, row: JobRow) -> None:
-        text = f"{row.state}: {row.reason}"
-        await self._tools.announcer.event(events.JOB_ENDED, row.job, text, state=row.state, result=row.result or {})
+        ended = events.JobEnded(state=row.state, reason=row.reason, result=row.result or {})
+        await self._tools.announcer.event(row.job, ended)
         complete = Complete()
         sites = await self._tools.store(self._tools.ledger.participants, row.job)
         closing = self._closing(row.job, lambda: m.JobState(row.state), self._entrance(row.job, sites))
@@ -280,7 +279,7 @@ class Jobs:
             await tools.announcer.tell(m.UpdateId.parse(update_id).site, request)
 
         async def dropped(site: str, text: str) -> None:
-            await tools.announcer.event(events.UPLOAD_DROPPED, job, text, site=site)
+            await tools.announcer.event(job, events.UploadDropped(site=site, what=text))
 
         return Intake(
             job,

@@ -74,7 +74,7 @@ class Prospects:
 
     async def _tell(self, what: str, text: str) -> None:
         if text and what not in self._told:
-            await self._tools.announcer.event(events.JOB_WAITING, self._job, text)
+            await self._tools.announcer.event(self._job, events.JobWaiting(what=text))
         self._told = self._told | {what} if text else self._told - {what}
 
     def _see_who_is_left(self, now: float) -> None:

@@ -99,12 +99,11 @@ class JobRunner:
         if not answer.accepted:
             before = self.life.declined_sites.get(answer.site)
             if self.life.declined(answer.site, answer.reason) and before != answer.reason:
-                text = f"{answer.site} declined: {answer.reason}"
-                await self._event(events.SITE_DECLINED, text, site=answer.site)
+                await self._event(events.SiteDeclined(site=answer.site, reason=answer.reason))
         elif self.life.accepted(answer.site) or known:
             if not known:
                 await self._enrol(answer.site)
-                await self._event(events.SITE_ACCEPTED, f"{answer.site} takes part", site=answer.site)
+                await self._event(events.SiteAccepted(site=answer.site))
             await self.welcome(answer.site)
         self.sites_changed()
 
@@ -136,21 +135,18 @@ class JobRunner:
         if request.site not in self.active():
             return
         if self._resyncs.ask(request.site, now=time.monotonic()):
-            text = f"{request.site} asks for a snapshot: {request.reason}"
-            await self._event(events.SITE_RESYNC, text, site=request.site)
+            await self._event(events.SiteResync(site=request.site, reason=request.reason))
         for site, times in self._resyncs.to_tell(now=time.monotonic()).items():
             text = f"{site} asks for snapshots again and again: {counted(times, 'request')} not met"
-            await self._event(events.SITE_LIMITED, text, site=site)
+            await self._event(events.SiteLimited(site=site, what=text))
         self._nudge()
 
     async def on_trouble(self, trouble: m.TrainerTrouble) -> None:
         """A trainer of a site of the job died; the site tries again, or gives the job up."""
         if not self.takes_part(trouble.site):
             return
-        text = f"{trouble.site}: {trouble.error}" + ("; the site gives up" if trouble.fatal else "; it tries again")
-        await self._event(
-            events.TRAINER_TROUBLE, text, site=trouble.site, restarts=trouble.restarts, fatal=trouble.fatal
-        )
+        site, error = trouble.site, trouble.error
+        await self._event(events.TrainerTrouble(site=site, error=error, restarts=trouble.restarts, fatal=trouble.fatal))
         if trouble.fatal:
             self.life.declined(trouble.site, trouble.error)
             self.site_started_anew(trouble.site)  # if it comes back, then without what it was asked
@@ -229,13 +225,9 @@ class JobRunner:
         self.life.started(now=now - max(0.0, ran_s))
         self.over = self.row.reason if self.row.state == m.JobState.FINISHING else None
         self._finish_from = time.monotonic() + self._sites_return_s
-        return await self._event(events.JOB_CONTINUES, await self._continues())
-
-    async def _continues(self) -> str:
-        """What the restart cost, in words."""
-        away_s = max(0.0, time.time() - self._written_at)
-        text = f"continues at version {self.work.version} after {span(away_s)} without an aggregator"
-        return f"{text}; {self.work.redone}" if self.work.redone else text
+        away = span(max(0.0, time.time() - self._written_at))
+        continues = events.JobContinues(version=self.work.version, away=away, redone=self.work.redone)
+        return await self._event(continues)
 
     async def serve(self) -> None:
         """Work until the job has ended."""
@@ -313,10 +305,9 @@ class JobRunner:
             return
         self._pause_told = paused
         if paused:
-            text = f"paused: {self.work.paused}; updates that come wait, nothing is lost"
-            await self._event(events.JOB_PAUSED, text)
+            await self._event(events.JobPaused(why=self.work.paused))
         elif self.over is None:
-            await self._event(events.JOB_RESUMED, f"goes on: {', '.join(sorted(self.active()))} are there")
+            await self._event(events.JobResumed(there=tuple(sorted(self.active()))))
 
     # -------------------------------------------------------------- start
 
@@ -328,8 +319,7 @@ class JobRunner:
         await self.work.begin()
         self.life.started(now=time.monotonic())
         await self._set_state(m.JobState.RUNNING, started_at=time.time())
-        active = sorted(self.active())
-        await self._event(events.JOB_RUNNING, f"{self.work.doing} begins with {', '.join(active)}", sites=active)
+        await self._event(events.JobRunning(doing=self.work.doing, sites=tuple(sorted(self.active()))))
         for site in self.life.accepted_sites:
             await self.welcome(site)
 
@@ -340,7 +330,7 @@ class JobRunner:
         reason, version = self.life.reason, self.work.version
         await self._set_state(m.JobState.FINISHING, reason=reason)
         self._tools.reached(Point.FINISHING)
-        await self._event(events.JOB_FINISHING, f"{reason}; {comes}", version=version)
+        await self._event(events.JobFinishing(version=version, reason=reason, comes=comes))
 
     async def _end(self) -> None:
         """However a job ends, it leaves what its work has come to."""
@@ -354,10 +344,10 @@ class JobRunner:
         self._tools.reached(Point.ENDED)
         for site in sorted(self.life.participants):
             await self._tools.announcer.tell(site, m.JobEnded(job=self.job, state=state, reason=reason))
-        await self._event(events.JOB_ENDED, f"{state}: {reason}", state=str(state), result=result)
+        await self._event(events.JobEnded(state=str(state), reason=reason, result=result))
 
     async def _set_state(self, state: m.JobState, **columns: object) -> None:
         await self._tools.store(self._tools.ledger.set_job, self.job, state=str(state), **columns)
 
-    async def _event(self, kind: str, text: str, *, site: str = events.NOBODY, **facts: object) -> None:
-        await self._tools.announcer.event(kind, self.job, text, site=site, **facts)
+    async def _event(self, happened: events.Happened) -> None:
+        await self._tools.announcer.event(self.job, happened)

@@ -18,9 +18,9 @@ from fedbus.core.job.scores import mean_of
 from fedbus.core.job.training import TrainingJob, ranking_of
 from fedbus.core.protocol import events
 from fedbus.core.protocol import messages as m
+from fedbus.core.protocol.events import MOST_TOLD
 from fedbus.core.rules.aggregation import Aggregation
 
-MOST_TOLD = 8
 """So many metrics of a score stand in its sentence."""
 MOST_REASON = 200
 
@@ -115,8 +115,7 @@ class Scoring:
         reason = score.failed[:MOST_REASON]
         self._life.cannot_score(version=score.version, site=score.site, reason=reason)
         if self._is_news(score.site, f"failed: {reason}"):
-            text = f"{score.site} could not score version {score.version}: {reason}"
-            await self._event(events.SCORE_FAILED, text, site=score.site, version=score.version)
+            await self._event(events.ScoreFailed(site=score.site, version=score.version, reason=reason))
 
     async def _keep(self, score: m.ScoreAnswer) -> None:
         """Keep a point of the job's curve."""
@@ -139,23 +138,19 @@ class Scoring:
         return {name: mean_of(scores) for name, scores in found.items()}
 
     async def _say(self, score: m.ScoreAnswer) -> None:
-        told = list(score.metrics.items())[:MOST_TOLD]
-        parts = [f"{name} {value:.3f}" for name, value in told]
-        parts += [f"{name} is not finite" for name in score.not_finite[:MOST_TOLD]]
         await self._event(
-            events.VERSION_SCORED,
-            f"{score.site} scored version {score.version}: {', '.join(parts) or 'no metric'}",
-            site=score.site,
-            version=score.version,
-            metrics=dict(score.metrics),
-            num_examples=score.num_examples,
-            means=self._life.means(),
-            not_finite=list(score.not_finite),
+            events.VersionScored(
+                site=score.site,
+                version=score.version,
+                metrics=score.metrics,
+                num_examples=score.num_examples,
+                means=self._life.means(),
+                not_finite=score.not_finite,
+            )
         )
-        names = ", ".join(score.not_finite[:MOST_TOLD])
-        if self._is_news(score.site, names) and names:
-            text = f"version {score.version} scores NaN or infinity at {score.site}: {names}"
-            await self._event(events.SCORE_NOT_FINITE, text, site=score.site, version=score.version)
+        names = score.not_finite[:MOST_TOLD]
+        if self._is_news(score.site, ", ".join(names)) and names:
+            await self._event(events.ScoreNotFinite(site=score.site, version=score.version, names=names))
 
     def _is_news(self, site: str, what: str) -> bool:
         """Whether this was not what was said of the site last: a job that has diverged is one incident a site."""
@@ -163,8 +158,8 @@ class Scoring:
         self._told[site] = what
         return what != before
 
-    async def _event(self, kind: str, text: str, *, site: str, **facts: object) -> None:
-        await self._tools.announcer.event(kind, self._job, text, site=site, **facts)
+    async def _event(self, happened: events.Happened) -> None:
+        await self._tools.announcer.event(self._job, happened)
 
 
 def not_finite_text(life: TrainingJob) -> str:

@@ -34,13 +34,6 @@ async def refuse(manifest: m.UpdateManifest, reason: str, *, tools: Tools, drop:
     is_update = manifest.kind is m.UpdateKind.DELTA
     sequence = await receipts.give(receipt, tools, facts=[fact] if is_update else [])
     await tools.compute(drop, manifest.update_id)
-    what = f"{site}: update {manifest.update_id}" if is_update else f"initial params of {site}"
-    await tools.announcer.event(
-        events.UPDATE_REFUSED,
-        manifest.job,
-        f"{what} refused: {reason}",
-        site=site,
-        update=manifest.update_id,
-        reason=reason,
-    )
+    refused = events.UpdateRefused(site=site, update=manifest.update_id, reason=reason, initial=not is_update)
+    await tools.announcer.event(manifest.job, refused)
     return Refusal(receipt=receipt, sequence=sequence)

@@ -87,11 +87,12 @@ class Announcer:
             self._unanswered[envelope.routing_key] += 1
             self._answers.put_nowait(envelope)
 
-    async def event(self, kind: str, job: str, text: str, *, site: str = events.NOBODY, **facts: object) -> None:
-        """Publish an event and write the same as a log line."""
-        (log.warning if kind in _WARNINGS else log.info)(kind, job=job, site=site, text=text, **facts)
-        event = m.Event(at=time.time(), job=job, site=site, kind=kind, text=text, facts=facts)
-        if kind in events.INCIDENTS:
+    async def event(self, job: str, happened: events.Happened) -> None:
+        """Publish an event of a job, or of NOBODY's, and write the same as a log line."""
+        event = events.wire_of(happened, job=job, at=time.time())
+        say = log.warning if type(happened) in _WARNINGS else log.info
+        say(event.kind, job=job, site=event.site, text=event.text, **event.facts)
+        if type(happened) in events.INCIDENTS:
             await self._keep(event)
         await self._events.put(mail.event(event))
 
@@ -101,16 +102,16 @@ class Announcer:
 
 
 _WARNINGS = {
-    events.JOB_TROUBLE,
-    events.JOB_PAUSED,
-    events.SITE_LOST,
-    events.SITE_DECLINED,
-    events.SITE_LIMITED,
-    events.SITE_RESYNC,
-    events.SITE_CLOCK,
-    events.TRAINER_TROUBLE,
-    events.SITE_STANDS_OUT,
-    events.SCORE_NOT_FINITE,
-    events.SCORE_FAILED,
-    events.UPDATE_REFUSED,
+    events.JobTrouble,
+    events.JobPaused,
+    events.SiteLost,
+    events.SiteDeclined,
+    events.SiteLimited,
+    events.SiteResync,
+    events.SiteClock,
+    events.TrainerTrouble,
+    events.SiteStandsOut,
+    events.ScoreNotFinite,
+    events.ScoreFailed,
+    events.UpdateRefused,
 }

@@ -59,11 +59,11 @@ def receipts_in(aggregators: Iterable[Logged], job: str) -> list[Receipt]:
     processes = list(aggregators)
     folded = [
         Receipt(job=job, update_id=line["update"], outcome=Outcome.FOLDED, staleness=line["staleness"])
-        for line in lines(processes, job, events.UPDATE_FOLDED)
+        for line in lines(processes, job, events.UpdateFolded.kind)
     ]
     refused = [
         Receipt(job=job, update_id=line["update"], outcome=Outcome.REFUSED, reason=line["reason"])
-        for line in lines(processes, job, events.UPDATE_REFUSED)
+        for line in lines(processes, job, events.UpdateRefused.kind)
     ]
     return [*folded, *refused]
 

@@ -154,7 +154,7 @@ class _Lanes:
                 self.short_job = submit(self._stage.federation, job_spec("short", stop={"versions": 2}, min_sites=1))
             yield from self._until_dead(working, point)
             working = standing_by
-        yield from _until_logged(working, events.UPDATE_FOLDED)
+        yield from _until_logged(working, events.UpdateFolded.kind)
 
     def _sites(self) -> Iterator[None]:
         for point in (p for p in Point if p.of_site):
@@ -186,7 +186,7 @@ def _until_logged(daemon: Daemon, event: str) -> Iterator[None]:
 def _hits(deaths: Mapping[Point, float | None], federation: LocalFederation, job: str) -> Iterator[Hit]:
     """Look up in the logs when each lane went on."""
     for point, died_at in deaths.items():
-        name, event = (VICTIM, "update-published") if point.of_site else (AGGREGATOR, events.UPDATE_FOLDED)
+        name, event = (VICTIM, "update-published") if point.of_site else (AGGREGATOR, events.UpdateFolded.kind)
         if died_at is None:
             yield Hit(point=point, died=False, went_on_s=None)
             continue

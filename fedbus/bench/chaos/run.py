@@ -81,7 +81,7 @@ def _run(folder: Path, seed: int, within_s: float, tell: Tell) -> Outcome:
         for site in SITES:
             stage.start(site)
         job = submit(federation, spec)
-        aggregator.wait_for(events.VERSION_COMMITTED, within=SOON, job=job)
+        aggregator.wait_for(events.VersionCommitted.kind, within=SOON, job=job)
         player = Player(stage, backstage, job, seed=seed, tell=tell)
         player.idle_until(time.monotonic() + AGE_S)
         player.play(deeds)
@@ -89,13 +89,13 @@ def _run(folder: Path, seed: int, within_s: float, tell: Tell) -> Outcome:
         unaware = wait_for_end(stage, player, job)
     others = {"not done with the job": unaware, "sites that hang": hanging(federation, job, healed_at)}
     found = examine(federation, job, SITES, surprises=stage.surprises, others=others)
-    commits = lines(aggregators(federation), job, events.VERSION_COMMITTED)
+    commits = lines(aggregators(federation), job, events.VersionCommitted.kind)
     return Outcome(
         seed=seed,
         done=tuple(player.done),
         found=found,
         commits_at=tuple(map(time_of, commits)),
-        resyncs=len(lines(aggregators(federation), job, events.SITE_RESYNC)),
+        resyncs=len(lines(aggregators(federation), job, events.SiteResync.kind)),
     )
 
 
@@ -143,7 +143,7 @@ def still_at_it(federation: LocalFederation, sites: Sequence[str], job: str) -> 
     found = [f"{name} still has {path}" for name, path in places.items() if path.exists()]
     with StateReader(folder / "aggregator") as state:
         row = next(row for row in state.ledger.jobs() if row.job == job)
-    said = lines(aggregators(federation), job, events.JOB_ENDED)
+    said = lines(aggregators(federation), job, events.JobEnded.kind)
     return found if said and JobState(row.state).ended else [*found, f"{job} is {row.state}; end told: {bool(said)}"]
 
 
@@ -163,7 +163,7 @@ def wait_for_end(stage: Stage, player: Player, job: str) -> list[str]:
 def hanging(federation: LocalFederation, job: str, healed_at: float) -> list[str]:
     """Sites that did not go on after all was healed, in words."""
     processes = aggregators(federation)
-    over_at = min(map(time_of, lines(processes, job, events.JOB_FINISHING)), default=0.0)
+    over_at = min(map(time_of, lines(processes, job, events.JobFinishing.kind)), default=0.0)
     records = [site_record(site, processes_of(federation, site), job) for site in SITES]
     return stuck(records, healed_at=max(healed_at, connected_at(processes)), over_at=over_at)
 

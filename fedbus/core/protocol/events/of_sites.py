@@ -1,0 +1,143 @@
+"""Events of one site: who comes and goes, takes part, has trouble or says too much."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from fedbus.core.protocol.events.base import Happened, in_text
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SiteJoined(Happened):
+    """A site that was not known is here."""
+
+    kind: ClassVar[str] = "site-joined"
+    device: str = in_text()
+    release: str = in_text()
+
+    def sentence(self) -> str:
+        return f"{self.site} joined ({self.device}, fedbus {self.release})"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SiteReturned(Happened):
+    """A site is here again. `how`: after what, in words."""
+
+    kind: ClassVar[str] = "site-returned"
+    how: str = in_text()
+
+    def sentence(self) -> str:
+        return f"{self.site} {self.how}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SiteLeft(Happened):
+    """A site said goodbye."""
+
+    kind: ClassVar[str] = "site-left"
+    reason: str = in_text()
+
+    def sentence(self) -> str:
+        return f"{self.site} left: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SiteLost(Happened):
+    """A site is silent for longer than its lease."""
+
+    kind: ClassVar[str] = "site-lost"
+    reason: str = in_text()
+
+    def sentence(self) -> str:
+        return f"{self.site} is lost: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SiteAccepted(Happened):
+    """A site takes part in a job."""
+
+    kind: ClassVar[str] = "site-accepted"
+
+    def sentence(self) -> str:
+        return f"{self.site} takes part"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SiteDeclined(Happened):
+    """A site takes no part in a job."""
+
+    kind: ClassVar[str] = "site-declined"
+    reason: str = in_text()
+
+    def sentence(self) -> str:
+        return f"{self.site} declined: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SiteLimited(Happened):
+    """A site says more than it may. `what`: of what, in a sentence; `messages`: how many were not read or put off."""
+
+    kind: ClassVar[str] = "site-limited"
+    messages: int | None = None
+    what: str = in_text()
+
+    def sentence(self) -> str:
+        return self.what
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SiteResync(Happened):
+    """A site cannot follow the model log."""
+
+    kind: ClassVar[str] = "site-resync"
+    reason: str = in_text()
+
+    def sentence(self) -> str:
+        return f"{self.site} asks for a snapshot: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SiteClock(Happened):
+    """The clock of a site is wrong. `off`: by how much, such as '40 s ahead of'."""
+
+    kind: ClassVar[str] = "site-clock"
+    off: str = in_text()
+
+    def sentence(self) -> str:
+        return f"{self.site}: its clock is {self.off} the aggregator's; only times in logs and lists suffer from it"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainerTrouble(Happened):
+    """A trainer of a site died or failed, for so many times; `fatal`: the site gives the job up."""
+
+    kind: ClassVar[str] = "trainer-trouble"
+    restarts: int = 0
+    fatal: bool = False
+    error: str = in_text()
+
+    def sentence(self) -> str:
+        return f"{self.site}: {self.error}" + ("; the site gives up" if self.fatal else "; it tries again")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SiteStandsOut(Happened):
+    """The updates of a site are unlike those of others; `remark` says how."""
+
+    kind: ClassVar[str] = "site-stands-out"
+    remark: str = in_text()
+
+    def sentence(self) -> str:
+        return self.remark
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UploadDropped(Happened):
+    """An upload of a site was given up; `what` says which and why."""
+
+    kind: ClassVar[str] = "upload-dropped"
+    what: str = in_text()
+
+    def sentence(self) -> str:
+        return self.what
