@@ -19,6 +19,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from fedbus.core.job.scores import Score
 from fedbus.core.protocol.messages import UpdateId, UpdateManifest
 from fedbus.core.rules.facts import Committed, Fact
 from fedbus.errors import DiskFullError, IdTakenError, StoreError
@@ -28,6 +29,7 @@ from fedbus.store.manifests import from_text, to_text
 
 NO_ROOM_BYTES = 1 << 20
 RECEIVING, SPOOLED, DECIDED = "receiving", "spooled", "decided"
+_SCORES = "SELECT version, site, metrics, means, num_examples, not_finite, failed FROM scores"
 _JOBS = "SELECT job, spec, state, reason, layout, submitted_by, submitted_at, started_at, ended_at, result FROM jobs"
 
 
@@ -70,12 +72,12 @@ class Recorded:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScoreRow:
-    """What a site measured of a version, and the means over the sites then."""
+    """What a site measured of a version, or why it could not, and the means over the sites then."""
 
-    version: int
     site: str
-    metrics: Mapping[str, float]
+    score: Score
     means: Mapping[str, float]
+    failed: str = ""
 
 
 class Ledger:
@@ -108,7 +110,7 @@ class Ledger:
         if found not in (*schema.READABLE, or_else):
             raise StoreError(
                 f"ledger {self._path} has schema {found}, this release reads"
-                f" {' and '.join(map(str, schema.READABLE))}: upgrade fedbus"
+                f" {schema.READABLE[0]} to {schema.READABLE[-1]}: upgrade fedbus"
             )
 
     def __enter__(self) -> Ledger:
@@ -363,22 +365,26 @@ class Ledger:
     def add_score(
         self,
         job: str,
-        version: int,
         site: str,
-        metrics: Mapping[str, float],
+        score: Score,
         *,
         means: Mapping[str, float],
+        failed: str = "",
         point: tuple[int, float | None] | None = None,
         at: float,
     ) -> None:
         """Keep what a site measured of a version, and the means over the sites with it; the newest counts.
 
-        point: what it makes of the job's trend, a version and its mean.
+        failed: why it could not be measured. point: what it makes of the job's trend, a version and its mean.
         """
-        row = (job, version, site, json.dumps(dict(metrics)), json.dumps(dict(means)), at)
+        measured = json.dumps(dict(score.metrics)), json.dumps(dict(means)), score.num_examples
+        row = (job, score.version, site, *measured, json.dumps(score.not_finite), failed, at)
         with self._transaction() as db:
             db.execute(
-                "INSERT OR REPLACE INTO scores (job, version, site, metrics, means, at) VALUES (?,?,?,?,?,?)", row
+                "INSERT OR REPLACE INTO scores"
+                " (job, version, site, metrics, means, num_examples, not_finite, failed, at)"
+                " VALUES (?,?,?,?,?,?,?,?,?)",
+                row,
             )
             if point is not None:
                 db.execute("INSERT OR REPLACE INTO trend (job, version, mean) VALUES (?,?,?)", (job, *point))
@@ -390,12 +396,13 @@ class Ledger:
 
     def scores(self, job: str, *, after: int, until: int) -> list[ScoreRow]:
         """The scores of the versions after `after` up to `until`, in the order in which they came."""
-        rows = self._rows(
-            "SELECT version, site, metrics, means FROM scores"
-            " WHERE job = ? AND version > ? AND version <= ? ORDER BY at",
-            (job, after, until),
-        )
-        return [ScoreRow(version=v, site=s, metrics=json.loads(m), means=json.loads(o)) for v, s, m, o in rows]
+        query = f"{_SCORES} WHERE job = ? AND version > ? AND version <= ? ORDER BY at"
+        return [_score_row(row) for row in self._rows(query, (job, after, until))]
+
+    def newest_scores(self, job: str) -> list[ScoreRow]:
+        """The score of the newest version that each site has measured."""
+        query = f"{_SCORES} WHERE job = ? AND failed = '' GROUP BY site HAVING version = MAX(version) ORDER BY site"
+        return [_score_row(row) for row in self._rows(query, (job,))]
 
     def name_model_log(self, job: str, stream: str) -> str:
         """Keep the name of a job's model log, unless it has one; returns the name that it has."""
@@ -454,6 +461,17 @@ def _job_row(row: tuple[Any, ...]) -> JobRow:
         ended_at=ended_at,
         result=json.loads(result) if result else None,
     )
+
+
+def _score_row(row: tuple[Any, ...]) -> ScoreRow:
+    version, site, metrics, means, num_examples, not_finite, failed = row
+    score = Score(
+        version=version,
+        metrics=json.loads(metrics),
+        num_examples=num_examples,
+        not_finite=tuple(json.loads(not_finite)),
+    )
+    return ScoreRow(site=site, score=score, means=json.loads(means), failed=failed)
 
 
 def _unusable(path: Path, exc: sqlite3.Error) -> str:

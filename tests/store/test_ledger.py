@@ -314,7 +314,7 @@ def test_a_ledger_of_another_release_is_refused_and_left_as_it_is(path: Path) ->
         other.execute("PRAGMA user_version=9")
     other.close()
     before = path.read_bytes()
-    with pytest.raises(StoreError, match="has schema 9, this release reads 1 and 2: upgrade fedbus"):
+    with pytest.raises(StoreError, match="has schema 9, this release reads 1 to 3: upgrade fedbus"):
         Ledger(path)
     assert path.read_bytes() == before
 
