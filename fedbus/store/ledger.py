@@ -352,6 +352,15 @@ class Ledger:
         row = self._rows("SELECT COALESCE(MAX(version), -1) FROM versions WHERE job = ?", (job,))[0]
         return int(row[0])
 
+    def last_committed(self, job: str) -> int:
+        """The newest version that was decided on; 0 when there is none but the first."""
+        row = self._rows(
+            "SELECT json_extract(body, '$.version') FROM facts WHERE job = ? AND kind = 'committed'"
+            " ORDER BY seq DESC LIMIT 1",
+            (job,),
+        )
+        return int(row[0][0]) if row else 0
+
     def commits(self, job: str, *, after: int, most: int) -> list[tuple[Committed, float]]:
         """The facts of the first so many versions after version `after`, in order, and when they were made."""
         rows = self._rows(

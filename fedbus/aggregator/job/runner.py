@@ -173,7 +173,7 @@ class JobRunner:
 
     @property
     def version(self) -> int | None:
-        """The newest version; while the job is taken up after a restart, the one published last; None: unknown."""
+        """The newest version; while the job is taken up after a restart, the one decided on last; None: unknown."""
         if self.opened or self.row.started_at is None:
             return self.work.version
         return self._was_at
@@ -218,7 +218,7 @@ class JobRunner:
         now = time.monotonic()
         self._participants |= await self._tools.store(self._tools.ledger.participants, self.job)
         self._written_at = await self._tools.store(self._tools.ledger.last_sign_of_life, self.job)
-        self._was_at = await self._tools.store(self._tools.ledger.last_published, self.job)
+        self._was_at = await self._tools.store(self._tools.ledger.last_committed, self.job)
         for site in self._participants - {ANYBODY}:
             self.life.took_part(site)
         await self.work.open()
