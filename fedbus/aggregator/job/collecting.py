@@ -22,6 +22,7 @@ from fedbus.core.job.answers import Answers
 from fedbus.core.job.life import Job
 from fedbus.core.protocol import messages as m
 from fedbus.core.protocol.layout import Layout
+from fedbus.core.words import counted
 
 # After a restart the sites answer the roll call first.
 SITES_RETURN = timedelta(seconds=5)
@@ -30,11 +31,12 @@ SITES_RETURN = timedelta(seconds=5)
 class Questions(Protocol):
     """What the sites of one job are asked; questions are numbered from 0 on.
 
-    doing: what the sites do, in a word. count: how many questions there are. stream: the name of the job's model log;
+    doing: what the sites do, in a word. noun: what a question is about. count: how many there are. stream: the name of the job's model log;
     "" without one.
     """
 
     doing: str
+    noun: str
     count: int
     answers: Answers[Any]
 
@@ -87,8 +89,7 @@ class Collecting:
     """Of one job; see `Work`. `drop` deletes the body of an update, which nobody has asked for."""
 
     redone = ""
-    updates = 0
-    rule = None
+    version = updates = rule = None
     paused = ""
 
     def __init__(self, job: str, *, life: Job, questions: Questions, drop: Drop, tools: Tools) -> None:
@@ -115,8 +116,8 @@ class Collecting:
         return self._questions.layout
 
     @property
-    def version(self) -> int:
-        return self._posed or 0
+    def progress(self) -> tuple[int, ...]:
+        return self._posed or 0, self._questions.answers.count
 
     def waits_to_start_for(self, active: Collection[str]) -> str:
         return self._questions.waits_for(active) or self.life.waiting_for(active)
@@ -210,7 +211,7 @@ class Collecting:
             return None
         if not self.life.active or now < self._not_before:
             return None
-        return f"every site was asked about {self._questions.count}"
+        return f"every site that is there was asked about {counted(self._questions.count, self._questions.noun)}"
 
     async def _pose(self, question: int) -> None:
         await self._questions.pose(question)
@@ -252,7 +253,7 @@ class Collecting:
     async def conclude(self) -> Outcome:
         outcome = await self._questions.close()
         return Outcome(
-            result={"version": self.version, "updates": 0, "sites": self.site_numbers(), **outcome.result},
+            result={"sites": self.site_numbers(), **outcome.result},
             failed=outcome.failed,
             note=outcome.note,
         )

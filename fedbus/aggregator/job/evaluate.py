@@ -114,7 +114,7 @@ class GivenModels:
 class Evaluating:
     """Of one job; see `collecting.Questions`. `open_log` declares the job's model log and returns its writer."""
 
-    doing = "scoring"
+    doing, noun = "scoring", "model"
 
     def __init__(
         self,

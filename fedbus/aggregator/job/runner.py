@@ -179,9 +179,9 @@ class JobRunner:
         return self._was_at
 
     @property
-    def progress(self) -> tuple[m.JobState, int, int]:
+    def progress(self) -> tuple[m.JobState, tuple[int, ...]]:
         """Changes whenever the job moves."""
-        return self.life.state, self.work.version, self.work.updates
+        return self.life.state, self.work.progress
 
     @property
     def paused(self) -> str | None:
@@ -234,7 +234,8 @@ class JobRunner:
     async def _continues(self) -> str:
         """What the restart cost, in words."""
         away_s = max(0.0, time.time() - self._written_at)
-        text = f"continues at version {self.work.version} after {span(away_s)} without an aggregator"
+        at = "" if self.work.version is None else f" at version {self.work.version}"
+        text = f"continues{at} after {span(away_s)} without an aggregator"
         return f"{text}; {self.work.redone}" if self.work.redone else text
 
     async def serve(self) -> None:

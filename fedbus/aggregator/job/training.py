@@ -113,6 +113,10 @@ class Training:
         return self.aggregation.updates
 
     @property
+    def progress(self) -> tuple[int, ...]:
+        return self.aggregation.version, self.aggregation.updates
+
+    @property
     def rule(self) -> str | None:
         return self.aggregation.chosen
 

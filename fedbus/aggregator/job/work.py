@@ -43,9 +43,17 @@ class Work(Protocol):
     # what people see
 
     @property
-    def version(self) -> int: ...
+    def version(self) -> int | None:
+        """The newest version; None in a job that makes none."""
+
     @property
-    def updates(self) -> int: ...
+    def updates(self) -> int | None:
+        """Updates that were folded; None in a job that folds none."""
+
+    @property
+    def progress(self) -> tuple[int, ...]:
+        """Changes whenever the work moves."""
+
     @property
     def rule(self) -> str | None:
         """What an automatic choice came to, in words; None: none was made."""
