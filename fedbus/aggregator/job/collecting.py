@@ -31,8 +31,8 @@ SITES_RETURN = timedelta(seconds=5)
 class Questions(Protocol):
     """What the sites of one job are asked; questions are numbered from 0 on.
 
-    doing: what the sites do, in a word. noun: what a question is about. count: how many there are. stream: the name of the job's model log;
-    "" without one.
+    doing: what the sites do, in a word. noun: what a question is about. count: how many there are. stream: the name of
+    the job's model log; "" without one.
     """
 
     doing: str
