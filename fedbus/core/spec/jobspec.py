@@ -18,6 +18,8 @@ A complete example. Required are `name`, `task`, a rule in `stop`, and in `local
     initial_params: null             # a file in the aggregator's params folder; null: the first site makes them
     keep: []                         # tensors that stay at each site: patterns such as "head.*", or `batch_norm`
                                      # (FedBN: all of batch normalisation) or `buffers`
+    travel: []                       # only these tensors travel, all others stay at each site; []: all travel
+    frozen: []                       # tensors that come with the first params, and are neither trained nor sent
     local:                           # what a site does between two versions
       steps: 40                      # exactly one of steps, epochs, seconds
       time_boxed: false              # slower sites make fewer steps, down to steps / 5, so that all return alike
@@ -100,6 +102,7 @@ from fedbus.core.spec.sections import (
     UpSpec,
     kind_from_text,
 )
+from fedbus.core.spec.sharing import check_sharing
 from fedbus.core.spec.text import (
     SpecValueError,
     frozen_json,
@@ -152,7 +155,9 @@ FrozenJson = Annotated[
 ]
 
 
-_NEW_KEYS: Mapping[str, Any] = MappingProxyType({"keep": [], "min_contributors": 1, "priority": 0})
+_NEW_KEYS: Mapping[str, Any] = MappingProxyType(
+    {"keep": [], "travel": [], "frozen": [], "min_contributors": 1, "priority": 0}
+)
 """Keys that the release before does not know, with what it does."""
 
 
@@ -179,6 +184,10 @@ class JobSpec(Spec):
     """A file in the aggregator's params folder; null lets a site make the first params."""
     keep: Patterns = ()
     """Tensors that stay at each site: patterns such as head.*, or batch_norm, or buffers."""
+    travel: Patterns = ()
+    """Only these tensors travel, the others stay at each site: entries as in keep; empty lets all travel."""
+    frozen: Patterns = ()
+    """Tensors that come with the first params and are then neither trained nor sent: entries as in keep."""
     local: LocalSpec
     """What a site does between two versions."""
     strategy: StrategySpec = AutoSpec()
@@ -237,6 +246,11 @@ class JobSpec(Spec):
     @model_validator(mode="after")
     def _enough_contributors(self) -> Self:
         check_contributors(self.min_contributors, strategy=self.strategy, robust=self.robust, sites=self.sites)
+        return self
+
+    @model_validator(mode="after")
+    def _one_place_for_a_tensor(self) -> Self:
+        check_sharing(travel=self.travel, keep=self.keep, frozen=self.frozen)
         return self
 
     @model_validator(mode="after")

@@ -45,7 +45,9 @@ def opening(job: str, spec: JobSpec, settings: SiteSettings, *, place: int) -> p
         slowdown=settings.slowdown,
         step_delay_s=settings.step_delay_s,
         words=tuple(dict.fromkeys(texts_in(content))),
+        travel=spec.travel,
         keep=spec.keep,
+        frozen=spec.frozen,
         kept=str(kept_file(settings, job)),
     )
 
