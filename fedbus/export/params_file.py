@@ -15,7 +15,7 @@ from fedbus.core.protocol.layout import Layout, TensorSpec
 from fedbus.errors import LayoutError, StoreError
 from fedbus.store.files import replace_durably, replace_soon
 from fedbus.store.tensor_file import StoredTensor, TensorFile, TensorSource, write_tensors
-from fedbus.tensors.params import EXTRA_STATE
+from fedbus.tensors.sharing import EXTRA_STATE
 from fedbus.tensors.tiles import tiles
 
 STORED_DTYPES = {"float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16"}
@@ -102,7 +102,7 @@ def _check_names(path: Path, file: TensorFile, layout: Layout, found: Mapping[st
 
 
 def _stays(name: str, tensor: StoredTensor) -> bool:
-    """Whether it is of a kind that stays at the sites: see `fedbus.tensors.params`."""
+    """Whether it is of a kind that stays at the sites: see `fedbus.tensors.sharing`."""
     return tensor.dtype.startswith(_COUNTERS_AND_MASKS) or name.rpartition(".")[2] == EXTRA_STATE
 
 
