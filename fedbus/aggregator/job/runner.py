@@ -325,7 +325,14 @@ class JobRunner:
             await self._pacing.measured(manifest, active=self.aggregation.active)  # told before the receipt
             await folding.take(manifest)
             manifest = self.complete.next_delta() if self._may_go_on(until) else None
-        await folding.settle()
+        if self.aborting is None and self.failing is None and self._version_due():
+            await folding.commit()
+        else:
+            await folding.settle()
+
+    def _version_due(self) -> bool:
+        # right after a restart no site has come back yet: a buffer must not be committed for their absence
+        return bool(self.over is None and self.aggregation.active and self.aggregation.commit_due(now=time.monotonic()))
 
     def _may_go_on(self, until: float) -> bool:
         now, version, updates = time.monotonic(), self.aggregation.version, self.aggregation.updates
@@ -373,8 +380,7 @@ class JobRunner:
 
     async def _step_running(self, folding: Folding) -> None:
         await self._say_pause()
-        # right after a restart no site has come back yet: a buffer must not be committed for their absence
-        if self.over is None and self.aggregation.active and self.aggregation.commit_due(now=time.monotonic()):
+        if self._version_due():
             await folding.commit()
         await folding.tell()
         await folding.snapshot_if_wanted()
