@@ -12,7 +12,7 @@ import json
 import shutil
 import sqlite3
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -227,8 +227,18 @@ class Ledger:
 
     # updates and their chunks
 
-    def record_arrivals(self, chunks: Sequence[ChunkRow], manifests: Sequence[UpdateManifest], *, at: float) -> None:
-        """Record chunks and manifests; the chunks' bytes are already synced."""
+    def record_arrivals(
+        self,
+        chunks: Sequence[ChunkRow],
+        manifests: Sequence[UpdateManifest],
+        *,
+        complete: Collection[tuple[str, str]] = (),
+        at: float,
+    ) -> None:
+        """Record chunks, whose bytes are already synced, and manifests.
+
+        complete: (job, update id) of updates whose manifest and every chunk are on disk by that.
+        """
         with self._transaction() as db:
             insert = "INSERT OR IGNORE INTO updates (update_id, job, site, state, received_at) VALUES (?,?,?,?,?)"
             db.executemany(insert, [(c.update_id, c.job, c.site, RECEIVING, at) for c in chunks])
@@ -243,13 +253,9 @@ class Ledger:
                     "UPDATE updates SET manifest = ? WHERE job = ? AND update_id = ? AND manifest IS NULL",
                     (to_text(manifest), job, update_id),
                 )
-
-    def mark_spooled(self, job: str, update_ids: Sequence[str], *, at: float) -> None:
-        """These updates are complete: manifest and every chunk are on disk."""
-        with self._transaction() as db:
             db.executemany(
                 "UPDATE updates SET state = ?, received_at = ? WHERE job = ? AND update_id = ? AND state = ?",
-                [(SPOOLED, at, job, u, RECEIVING) for u in update_ids],
+                [(SPOOLED, at, job, update_id, RECEIVING) for job, update_id in complete],
             )
 
     def update_states(self, job: str) -> dict[str, str]:

@@ -27,7 +27,7 @@ from fedbus.core.protocol.answers import BrokenScore
 from fedbus.core.protocol.effort import Effort
 from fedbus.core.protocol.frames import Code
 from fedbus.core.protocol.layout import Layout, TensorSpec
-from fedbus.core.rules.facts import Committed
+from fedbus.core.rules.facts import Committed, Folded
 from fedbus.core.spec.jobspec import JobSpec
 from fedbus.export.params_file import read_params, write_params
 from fedbus.store.ledger import Ledger
@@ -111,6 +111,7 @@ class House:
         self.membership = Membership()
         self.announcer = Announcer()
         self.log = Log()
+        self.writes: list[str] = []
         self.ledger.add_job("heart", parsed.to_dict(), message_id="m1", submitted_by="ana", state="submitted", at=1.0)
         (row,) = self.ledger.jobs()
         self.keeper = ModelKeeper(
@@ -123,7 +124,7 @@ class House:
         tools = Tools(
             session="s",
             ledger=self.ledger,
-            store=at_once,  # type: ignore[arg-type]
+            store=self.store,  # type: ignore[arg-type]
             compute=at_once,  # type: ignore[arg-type]
             announcer=self.announcer,  # type: ignore[arg-type]
             membership=self.membership,
@@ -150,6 +151,12 @@ class House:
             entrance=WideOpen(),  # type: ignore[arg-type]
             sites_return=RETURN,
         )
+
+    async def store(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """The thread that writes; each call that changes the ledger waits for the disk once."""
+        if not function.__name__.startswith(("facts", "last_published", "model_log")):
+            self.writes.append(function.__name__)
+        return function(*args, **kwargs)
 
     async def open_log(self, *_: object) -> Any:
         return self.log
@@ -421,6 +428,23 @@ async def test_updates_that_wait_together_fill_one_buffer_after_the_other(tmp_pa
     facts = (row.fact for row in house.ledger.facts("heart"))
     committed = [[str(u) for u in fact.update_ids] for fact in facts if isinstance(fact, Committed)]
     assert committed == [sent[:2], sent[2:4]]
+
+
+async def test_an_update_that_makes_a_version_is_recorded_with_it_in_one_write(tmp_path: Path) -> None:
+    # given a running job with a buffer of 1
+    house = House(tmp_path, strategy={"kind": "buffered", "buffer": 1})
+    await house.trains("mercy", "ucsf")
+    house.writes.clear()
+    # when an update comes alone
+    sent = house.sends("mercy", 1)
+    await house.runs(lambda: len(house.writes) >= 2)
+    # then the disk is waited for twice: for both facts and the receipt, and for the mark that the version is published
+    assert house.writes == ["record_facts", "mark_published"]
+    folded, committed = (row.fact for row in house.ledger.facts("heart"))
+    assert isinstance(folded, Folded)
+    assert isinstance(committed, Committed)
+    assert committed.update_ids == (folded.update_id,)
+    assert house.ledger.receipt("heart", sent) is not None
 
 
 async def test_a_job_that_ends_at_a_number_of_updates_takes_no_more_of_those_that_wait(tmp_path: Path) -> None:

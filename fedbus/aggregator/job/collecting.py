@@ -177,7 +177,7 @@ class Collecting:
     async def take_initial(self, manifest: m.UpdateManifest, active: Collection[str]) -> bool:
         return await self._questions.take_initial(manifest, active)
 
-    async def take(self, manifest: m.UpdateManifest) -> None:
+    async def take(self, manifest: m.UpdateManifest, *, ending: bool) -> None:
         await self.refuse(manifest, "the job trains nothing")
 
     async def refuse(self, manifest: m.UpdateManifest, reason: str) -> None:

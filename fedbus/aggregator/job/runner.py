@@ -268,7 +268,7 @@ class JobRunner:
             state = self.life.state if self.over is None else m.JobState.FINISHING
             await self.work.refuse(manifest, f"the job is {state}")
         else:
-            await self.work.take(manifest)
+            await self.work.take(manifest, ending=self.aborting is not None or self.failing is not None)
 
     async def _step(self) -> None:
         """Do what is due; a job that has ended by that leaves what it has."""

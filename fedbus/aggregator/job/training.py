@@ -232,7 +232,7 @@ class Training:
         # nothing is committed while nobody is there, so a buffer that is due does not count
         return self.aggregation.next_due_at(now=now) if self.aggregation.active else None
 
-    async def take(self, manifest: m.UpdateManifest) -> None:
+    async def take(self, manifest: m.UpdateManifest, *, ending: bool) -> None:
         """Take an update and those that wait behind it, until something is due: one write for all decisions."""
         if self._folding is None:
             return await self.refuse(manifest, "the job has no params yet")
@@ -242,7 +242,13 @@ class Training:
             await self._pacing.measured(taken, active=self.aggregation.active)  # told before the receipt
             await self._folding.take(taken)
             taken = self._complete.next_delta() if self._may_go_on(until) else None
+        if not ending and self._version_due():
+            return await self._folding.commit()
         return await self._folding.settle()
+
+    def _version_due(self) -> bool:
+        # right after a restart no site has come back yet: a buffer must not be committed for their absence
+        return bool(self.aggregation.active and self.aggregation.commit_due(now=time.monotonic()))
 
     def _may_go_on(self, until: float) -> bool:
         now = time.monotonic()
@@ -261,8 +267,7 @@ class Training:
     async def step(self, *, ending: bool) -> str | None:
         if self._folding is None:
             return None
-        # right after a restart no site has come back yet: a buffer must not be committed for their absence
-        if not ending and self.aggregation.active and self.aggregation.commit_due(now=time.monotonic()):
+        if not ending and self._version_due():
             await self._folding.commit()
         await self._folding.tell()
         await self._folding.snapshot_if_wanted()

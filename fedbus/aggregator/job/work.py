@@ -114,8 +114,8 @@ class Work(Protocol):
     async def take_initial(self, manifest: m.UpdateManifest, active: Collection[str]) -> bool:
         """Take or refuse a job's first params; False: their site takes part no more."""
 
-    async def take(self, manifest: m.UpdateManifest) -> None:
-        """Decide on an update, while the job runs."""
+    async def take(self, manifest: m.UpdateManifest, *, ending: bool) -> None:
+        """Decide on an update, while the job runs. ending: the next step ends it."""
 
     async def refuse(self, manifest: m.UpdateManifest, reason: str) -> None:
         """Refuse an update, on record."""

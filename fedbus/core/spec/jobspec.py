@@ -230,6 +230,11 @@ class JobSpec(JobHead):
         return max(self.min_sites, self.min_contributors)
 
     @property
+    def keeps_some(self) -> bool:
+        """Whether some tensors of the model never travel."""
+        return bool(self.keep or self.travel or self.frozen)
+
+    @property
     def adapts_step(self) -> bool:
         """Whether the core decides the server optimizer's step: `server_optimizer.lr: auto`, where K differs from N."""
         if self.server_optimizer.lr != "auto":
