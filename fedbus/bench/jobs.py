@@ -12,7 +12,7 @@ from fedbus.bus import topology as t
 from fedbus.bus.connection import Session
 from fedbus.bus.declare import ready_messages
 from fedbus.console.client import Client
-from fedbus.console.settings import PublisherSettings
+from fedbus.console.settings import SubmitterSettings
 from fedbus.core.spec.jobspec import JobSpec
 from fedbus.errors import NoSuchQueueError
 from fedbus.local.federation import LocalFederation
@@ -59,5 +59,5 @@ def is_over(federation: LocalFederation, job: str) -> bool:
     return not waiting(federation, t.updates_queue(job))
 
 
-def _settings(federation: LocalFederation) -> PublisherSettings:
-    return PublisherSettings.load(broker_url=federation.url("submitter"))
+def _settings(federation: LocalFederation) -> SubmitterSettings:
+    return SubmitterSettings.load(broker_url=federation.url("submitter"))

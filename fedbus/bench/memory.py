@@ -28,7 +28,7 @@ from fedbus.bus.connection import Session
 from fedbus.bus.envelope import Envelope
 from fedbus.bus.publisher import Publisher
 from fedbus.console.client import Client
-from fedbus.console.settings import PublisherSettings
+from fedbus.console.settings import SubmitterSettings
 from fedbus.core.protocol import messages as m
 from fedbus.core.protocol.effort import Effort
 from fedbus.core.protocol.frames import Code
@@ -162,7 +162,7 @@ def _submit(federation: LocalFederation, mib: int, *, min_sites: int, versions: 
     )
 
     async def submit() -> str:
-        async with Client(PublisherSettings.load(broker_url=federation.url("submitter"))) as client:
+        async with Client(SubmitterSettings.load(broker_url=federation.url("submitter"))) as client:
             return await client.submit(spec)
 
     return asyncio.run(submit())
@@ -228,7 +228,7 @@ def _manifest(job: str, update_id: m.UpdateId, layout: Layout, frames: Sequence[
     return m.UpdateManifest(
         job=job,
         update_id=str(update_id),
-        kind="delta",
+        kind=m.UpdateKind.DELTA,
         base_version=0,
         effort=Effort(num_examples=1),
         layout_digest=layout.digest,

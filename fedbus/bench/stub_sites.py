@@ -96,7 +96,7 @@ class StubTrainer:
                 return p.Loaded(version=version)
             case p.Train(path=path):
                 return await self._train(Path(path))
-            case p.Evaluate(version=version):
+            case p.Score(version=version):
                 return p.Scored(version=version, metrics={"loss": 1.0}, num_examples=1)
         raise TrainerDiedError(f"a stub trainer does not answer {type(command).__name__}")
 

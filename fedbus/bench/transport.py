@@ -19,7 +19,7 @@ from pathlib import Path
 
 from fedbus.bench.figures import MIB, Logged, Row, lines_of, peak_bytes, row, time_of
 from fedbus.console.client import Client
-from fedbus.console.settings import PublisherSettings
+from fedbus.console.settings import SubmitterSettings
 from fedbus.core.spec.jobspec import JobSpec
 from fedbus.local.federation import LocalFederation, wait_until
 
@@ -111,7 +111,7 @@ def start_job(
         site.wait_for("site-ready")
 
     async def submit() -> str:
-        async with Client(PublisherSettings.load(broker_url=federation.url("submitter"))) as client:
+        async with Client(SubmitterSettings.load(broker_url=federation.url("submitter"))) as client:
             return await client.submit(spec)
 
     return asyncio.run(submit())

@@ -1,7 +1,7 @@
 """One supervised connection: connects, notices loss, connects again with back-off. Nothing is restored behind a back.
 
 aio_pika.connect_robust is not used: it was seen to hang for ever while restoring, and to replay a stream from its
-first offset. Here a session only keeps a link up. Whoever uses it (publisher, consumer, model log reader) asks for a
+first offset. Here a session only keeps a link up. Whoever uses it (publisher, consumer, stream reader) asks for a
 channel when it needs one, waits while the link is down, and rebuilds what it had from its own records.
 
 A daemon opens three sessions, for bulk publishing, bulk consuming and control: behind bulk data on one connection a

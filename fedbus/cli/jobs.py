@@ -211,11 +211,11 @@ def abort(
 def with_client(work: Callable[[Client], Awaitable[R]], broker_url: str | None) -> R:
     """Connect as submitter, ask what `work` asks, and return what it returns."""
     from fedbus.console.client import Client
-    from fedbus.console.settings import PublisherSettings
+    from fedbus.console.settings import SubmitterSettings
     from fedbus.runtime.logging import configure_logging
     from fedbus.runtime.process import run_async
 
-    settings = PublisherSettings.load(broker_url=broker_url)
+    settings = SubmitterSettings.load(broker_url=broker_url)
     configure_logging("error", settings.log_format)
 
     async def run() -> R:

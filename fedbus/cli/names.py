@@ -29,13 +29,13 @@ def check_names() -> None:
     if not unread and not os.environ.get(f"{PREFIX}CONFIG"):
         return  # the usual case needs no import of the settings, which costs time
     from fedbus.aggregator.settings import AggregatorSettings
-    from fedbus.console.settings import PublisherSettings
+    from fedbus.console.settings import SubmitterSettings
     from fedbus.runtime.settings import read_toml
     from fedbus.site.settings import SiteSettings
 
     tables = {
         settings.table: frozenset(settings.model_fields)
-        for settings in (AggregatorSettings, SiteSettings, PublisherSettings)
+        for settings in (AggregatorSettings, SiteSettings, SubmitterSettings)
     }
     known = frozenset[str]().union(*tables.values())
     variables = {name.upper() for name in known} | ELSEWHERE

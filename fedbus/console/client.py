@@ -21,8 +21,8 @@ from fedbus.bus import mail
 from fedbus.bus import topology as t
 from fedbus.bus.connection import Session
 from fedbus.bus.envelope import Envelope
-from fedbus.bus.model_log import ModelLogReader, Start
 from fedbus.bus.rpc import request
+from fedbus.bus.stream import Start, StreamReader
 from fedbus.console.fetch import (
     AskedInVainError,
     Fetched,
@@ -30,7 +30,7 @@ from fedbus.console.fetch import (
     fetch,
     no_progress,
 )
-from fedbus.console.settings import LOGIN, PublisherSettings
+from fedbus.console.settings import LOGIN, SubmitterSettings
 from fedbus.core.protocol import answers as a
 from fedbus.core.protocol import requests as q
 from fedbus.core.protocol.messages import JOB_HEADER, Event, job_id
@@ -55,7 +55,7 @@ EARLIER_S = 60.0
 class Client:
     """A connection as submitter; an async context manager."""
 
-    def __init__(self, settings: PublisherSettings) -> None:
+    def __init__(self, settings: SubmitterSettings) -> None:
         self._timeout = timedelta(seconds=settings.timeout_s)
         self._url = settings.url_for(LOGIN)
         self._stack = AsyncExitStack()
@@ -169,7 +169,7 @@ class Client:
         `submitted_at` is what the aggregator says of the job: a time of the same clock as those of the events.
         """
         self._session.give_up_after = None
-        reader = ModelLogReader(self._session, t.EVENTS, prefetch=EVENTS_PREFETCH)
+        reader = StreamReader(self._session, t.EVENTS, prefetch=EVENTS_PREFETCH)
         newest = await reader.newest(kind=EVENT_TYPE)
         start: Start = "first"
         if newest is not None:

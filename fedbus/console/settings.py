@@ -11,7 +11,7 @@ from fedbus.runtime.settings import DaemonSettings, Seconds
 LOGIN = "submitter"
 
 
-class PublisherSettings(DaemonSettings):
+class SubmitterSettings(DaemonSettings):
     """`[submitter]` in the TOML file; durations in seconds."""
 
     table: ClassVar[str] = "submitter"

@@ -7,7 +7,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from fedbus.console.client import Client
-from fedbus.console.settings import LOGIN, PublisherSettings
+from fedbus.console.settings import LOGIN, SubmitterSettings
 from fedbus.core.protocol.messages import JobState
 from fedbus.core.spec.jobspec import JobSpec
 from fedbus.demo.job import (
@@ -66,7 +66,7 @@ class Play:
             self._start(hospital)
         await _logged(aggregator, "aggregator-ready")
         self._story.aggregator = "up"
-        settings = PublisherSettings.load(broker_url=self._federation.url(LOGIN), timeout_s=ANSWER_WITHIN_S)
+        settings = SubmitterSettings.load(broker_url=self._federation.url(LOGIN), timeout_s=ANSWER_WITHIN_S)
         async with Client(settings) as client:
             job = await client.submit(spec)
             submitted_at = (await client.job(job)).submitted_at or 0.0

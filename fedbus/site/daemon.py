@@ -28,7 +28,7 @@ from fedbus.bus import mail
 from fedbus.bus import topology as t
 from fedbus.bus.connection import Session
 from fedbus.bus.consumer import Consumer
-from fedbus.bus.model_log import ModelLogReader
+from fedbus.bus.stream import StreamReader
 from fedbus.bus.url import BrokerUrl
 from fedbus.core.job.policy import Accept, Decline, SitePolicy
 from fedbus.core.protocol import messages as m
@@ -257,7 +257,7 @@ class Site:
             job,
             spec,
             settings=self._settings,
-            reader=partial(ModelLogReader, self._bulk_in),
+            reader=partial(StreamReader, self._bulk_in),
             lane=self._door.lane(job),
             say=self._door.say,
             start=self._start,

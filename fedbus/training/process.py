@@ -102,8 +102,8 @@ class Trainer:
                 return session.load(command)
             case p.Train():
                 return session.train(command, cancel, self._tell)
-            case p.Evaluate():
-                return session.evaluate(command)
+            case p.Score():
+                return session.score(command)
             case p.Cancel() | p.Close():
                 raise AssertionError(f"{type(command).__name__} is not answered here")
             case _:

@@ -4,10 +4,10 @@ What lives here: the messages, their bytes, reading and writing them on asyncio 
 socket (trainer). What may not: torch, for the daemon imports this; tensors, which pass as files of frames.
 
     trainer → daemon   Hello                                              once, before it is asked anything
-    daemon → trainer   Open, MakeInitial, Load, Train, Evaluate, Close    done in order, each answered by one reply
+    daemon → trainer   Open, MakeInitial, Load, Train, Score, Close       done in order, each answered by one reply
                        Cancel                                             at once: every Train sent before it ends
     trainer → daemon   Open: Opened | MakeInitial: Made | Load: Loaded or LoadFailed | Train: Trained or Cancelled
-                       Evaluate: Scored | any of these: Failed | Progress while a Train runs
+                       Score: Scored | any of these: Failed | Progress while a Train runs
                        Close and Cancel have no reply; a trainer that was told Close ends, as it does at end of stream
 
     one message = length u32 little-endian, then msgpack [type name, {field: value}]
@@ -108,7 +108,7 @@ class Train:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Evaluate:
+class Score:
     """Score `version`, which must be the loaded one."""
 
     version: int
@@ -223,7 +223,7 @@ class Failed:
     reference: str = ""
 
 
-Command = Open | MakeInitial | Load | Train | Evaluate | Cancel | Close
+Command = Open | MakeInitial | Load | Train | Score | Cancel | Close
 Reply = Opened | Made | Loaded | LoadFailed | Progress | Trained | Cancelled | Scored | Failed
 Message = Command | Reply | Hello
 
@@ -232,7 +232,7 @@ TYPES: dict[str, type[Message]] = {
     "make-initial": MakeInitial,
     "load": Load,
     "train": Train,
-    "evaluate": Evaluate,
+    "score": Score,
     "cancel": Cancel,
     "close": Close,
     "hello": Hello,

@@ -167,7 +167,7 @@ class Session:
             notes=self._notebook.fresh(metrics.notes),
         )
 
-    def evaluate(self, command: p.Evaluate) -> p.Scored:
+    def score(self, command: p.Score) -> p.Scored:
         """Score the loaded version; ContractError for an answer that is none."""
         version = self._load_base()
         if version != command.version:
@@ -204,7 +204,7 @@ class Session:
 
     def _load_base(self) -> int:
         if self._version is None:
-            raise ProtocolError("no version is loaded: Load comes before Train and Evaluate")
+            raise ProtocolError("no version is loaded: Load comes before Train and Score")
         load_params_(self._model, unflatten(self._replica.flat, self.layout), self.layout)
         return self._version
 

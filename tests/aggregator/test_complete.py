@@ -13,7 +13,7 @@ def manifest(site: str, sequence: int) -> m.UpdateManifest:
     return m.UpdateManifest(
         job="heart",
         update_id=f"{site}:0123abcd:{sequence}",
-        kind="delta",
+        kind=m.UpdateKind.DELTA,
         base_version=0,
         effort=Effort(num_examples=1),
         layout_digest="1a",

@@ -112,7 +112,7 @@ def update(sequence: int) -> m.UpdateManifest:
     return m.UpdateManifest(
         job="heart",
         update_id=f"mercy:0123abcd:{sequence}",
-        kind="delta",
+        kind=m.UpdateKind.DELTA,
         base_version=0,
         effort=Effort(num_examples=5),
         layout_digest=LAYOUT.digest,

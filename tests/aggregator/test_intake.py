@@ -206,7 +206,7 @@ def manifest_of(job: str, update_id: str) -> m.UpdateManifest:
     return m.UpdateManifest(
         job=job,
         update_id=update_id,
-        kind="delta",
+        kind=m.UpdateKind.DELTA,
         base_version=0,
         effort=Effort(num_examples=10),
         layout_digest="1a",
@@ -432,7 +432,7 @@ REFUSED: list[tuple[str, Delivery, str]] = [
     ("too many", changed_chunk(count=2**40), "at most 1048576 chunks"),
     ("no frames", update(frames=0)[-1], "with 0 frames: expected"),
     ("too many frames", update(frames=2**40)[-1], "1 to 1048576 frames"),
-    ("unknown kind", update(kind="gift")[-1], "of kind 'gift'"),
+    ("unknown kind", update(kind="gift")[-1], "kind: Input should be 'delta' or 'initial'"),
     ("a long manifest", update(layout={"tensors": ["1" * 70_000]})[-1], "expected at most 65536"),
     ("garbage", Delivery(dataclasses.replace(update()[-1].envelope, body=b"{"), "mercy"), "Invalid JSON"),
     (

@@ -212,12 +212,12 @@ class House:
 
     def makes_initial(self, site: str, flat: torch.Tensor) -> None:
         """Initial params of a site are complete in the spool."""
-        self._comes(f"{site}:0123abcd:0", flat, kind="initial", layout=LAYOUT.to_dict())
+        self._comes(f"{site}:0123abcd:0", flat, kind=m.UpdateKind.INITIAL, layout=LAYOUT.to_dict())
 
     def sends(self, site: str, sequence: int, *, value: float = 0.1, **facts: Any) -> str:
         """An update of a site is complete in the spool; its id."""
         update_id = f"{site}:0123abcd:{sequence}"
-        self._comes(update_id, torch.full((LAYOUT.numel,), value), kind="delta", **facts)
+        self._comes(update_id, torch.full((LAYOUT.numel,), value), kind=m.UpdateKind.DELTA, **facts)
         return update_id
 
     def _comes(self, update_id: str, flat: torch.Tensor, **facts: Any) -> None:
@@ -324,7 +324,7 @@ async def test_a_job_that_was_ending_takes_no_update_any_more_after_a_restart(fi
     update = m.UpdateManifest(
         job="heart",
         update_id="mercy:0123abcd:1",
-        kind="delta",
+        kind=m.UpdateKind.DELTA,
         base_version=0,
         effort=Effort(num_examples=5),
         layout_digest=LAYOUT.digest,
@@ -360,7 +360,7 @@ async def test_an_update_that_the_intake_does_not_want_is_refused_on_record(tmp_
     update = m.UpdateManifest(
         job="heart",
         update_id="mercy:0123abcd:1",
-        kind="delta",
+        kind=m.UpdateKind.DELTA,
         base_version=0,
         effort=Effort(num_examples=5),
         layout_digest=LAYOUT.digest,

@@ -102,7 +102,7 @@ class House:
         chunk = m.Chunk(job=job, transfer=update_id, part="update", index=index, count=count, body=body)
         await self._site.publish(mail.from_trainer(chunk, site="site-a"))
 
-    async def publish(self, job: str, *, kind: str = "delta") -> str:
+    async def publish(self, job: str, *, kind: m.UpdateKind = m.UpdateKind.DELTA) -> str:
         """Send an update; its id."""
         self._sequence += 1
         update_id = f"site-a:0123abcd:{self._sequence}"
@@ -118,7 +118,7 @@ class House:
             layout_digest=LAYOUT.digest,
             frames=len(frames),
             body_bytes=sum(map(len, frames)),
-            layout=LAYOUT.to_dict() if kind == "initial" else None,
+            layout=LAYOUT.to_dict() if kind is m.UpdateKind.INITIAL else None,
         )
         await self._site.publish(mail.from_trainer(manifest, site="site-a"))
         return update_id
@@ -133,7 +133,7 @@ class House:
         self.submit(job)
         await until(lambda: self.state(job) == "waiting for sites")
         await self.accept(job)
-        await self.publish(job, kind="initial")
+        await self.publish(job, kind=m.UpdateKind.INITIAL)
         await until(lambda: self.state(job) == "running")
 
     async def goes_on(self, job: str) -> None:
@@ -248,7 +248,7 @@ async def test_initial_params_that_cannot_be_read_are_refused_and_the_other_job_
         await until(lambda: house.state(BAD) == "waiting for sites")
         await house.accept(BAD)
         house.ledger.fault, house.ledger.chunks_of_bad = RuntimeError("bug"), 1
-        receipt = await house.outcome(BAD, await house.publish(BAD, kind="initial"))
+        receipt = await house.outcome(BAD, await house.publish(BAD, kind=m.UpdateKind.INITIAL))
         assert (receipt["outcome"], "bug" in receipt["reason"]) == ("refused", True)
         await house.goes_on(GOOD)
 
@@ -338,7 +338,7 @@ async def test_an_update_of_a_site_that_has_not_accepted_the_job_comes_back(tmp_
         house.submit(BAD)
         await until(lambda: house.state(BAD) == "waiting for sites")
         with pytest.raises(UnroutableError):
-            await house.publish(BAD, kind="initial")
+            await house.publish(BAD, kind=m.UpdateKind.INITIAL)
         assert house.ledger.update_states(BAD) == {}
 
 

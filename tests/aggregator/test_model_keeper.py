@@ -17,7 +17,7 @@ from fedbus.aggregator.model.keeper import ModelKeeper, Outgoing
 from fedbus.core.protocol.effort import Effort
 from fedbus.core.protocol.frames import Code
 from fedbus.core.protocol.layout import Layout, TensorSpec
-from fedbus.core.protocol.messages import Chunk, UpdateId, UpdateManifest
+from fedbus.core.protocol.messages import Chunk, UpdateId, UpdateKind, UpdateManifest
 from fedbus.core.rules.facts import Committed, Folded, Refused
 from fedbus.core.spec.jobspec import JobSpec
 from fedbus.errors import DecodeError, LayoutError, StoreError
@@ -315,7 +315,7 @@ def initial(life: Life, flat: torch.Tensor, own: Layout = LAYOUT, **changes: Any
     manifest = UpdateManifest(
         job="heart",
         update_id=update_id,
-        kind="initial",
+        kind=UpdateKind.INITIAL,
         base_version=0,
         effort=Effort(num_examples=1),
         layout_digest=LAYOUT.digest,

@@ -18,7 +18,7 @@ from fedbus.aggregator.model.keeper import ModelKeeper
 from fedbus.core.protocol.effort import Effort
 from fedbus.core.protocol.frames import Code
 from fedbus.core.protocol.layout import Layout, TensorSpec
-from fedbus.core.protocol.messages import Chunk, UpdateId, UpdateManifest
+from fedbus.core.protocol.messages import Chunk, UpdateId, UpdateKind, UpdateManifest
 from fedbus.core.rules.facts import Committed, Fact, Folded, Term
 from fedbus.core.spec.jobspec import JobSpec
 from fedbus.store.ledger import Ledger
@@ -99,7 +99,7 @@ class Aggregator:
         return UpdateManifest(
             job="heart",
             update_id=str(UPDATE),
-            kind="initial",
+            kind=UpdateKind.INITIAL,
             base_version=0,
             effort=Effort(num_examples=1),
             layout_digest=LAYOUT.digest,

@@ -33,7 +33,7 @@ class Job:
         manifest = m.UpdateManifest(
             job="heart",
             update_id=f"{site}:0123abcd:1",
-            kind="delta",
+            kind=m.UpdateKind.DELTA,
             base_version=0,
             effort=Effort(num_examples=5, steps=steps, seconds=seconds),
             layout_digest="1a",

@@ -33,7 +33,7 @@ def manifest(frames: list[bytes]) -> m.UpdateManifest:
     return m.UpdateManifest(
         job="heart",
         update_id=UPDATE,
-        kind="delta",
+        kind=m.UpdateKind.DELTA,
         base_version=0,
         effort=Effort(num_examples=1),
         layout_digest="1a",
@@ -69,6 +69,6 @@ def test_many_empty_chunks_are_more_than_an_update_has() -> None:
 
 def test_before_the_layout_is_known_initial_params_of_any_model_fit() -> None:
     uploads = Uploads(chunk_bytes=1 << 20, most_bytes=lambda: most_bytes(None))
-    huge = dataclasses.replace(manifest([]), kind="initial", frames=65_000, body_bytes=MOST_BYTES_UNKNOWN)
+    huge = dataclasses.replace(manifest([]), kind=m.UpdateKind.INITIAL, frames=65_000, body_bytes=MOST_BYTES_UNKNOWN)
     uploads.add(huge, now=0.0)
     assert uploads.complete() == []

@@ -14,8 +14,8 @@ from fedbus.bus.connection import Session
 from fedbus.bus.consumer import Consumer
 from fedbus.bus.declare import declare
 from fedbus.bus.envelope import Envelope
-from fedbus.bus.model_log import ModelLogReader
 from fedbus.bus.publisher import Publisher
+from fedbus.bus.stream import StreamReader
 from fedbus.bus.topology import (
     ModelLogSize,
     Topology,
@@ -43,7 +43,7 @@ def outbox(tmp_path: Path) -> Outbox:
     manifest = m.UpdateManifest(
         job=JOB,
         update_id=str(update_id),
-        kind="delta",
+        kind=m.UpdateKind.DELTA,
         base_version=0,
         effort=Effort(num_examples=1),
         layout_digest="d",
@@ -94,7 +94,7 @@ async def test_records_of_the_model_log_come_again(vhost: Any) -> None:
         # when
         assert await mischief.repeat_versions(url, JOB, models_stream(JOB), rng=random.Random(1)) == 5
         # then
-        log = ModelLogReader(session, models_stream(JOB)).follow("first")
+        log = StreamReader(session, models_stream(JOB)).follow("first")
         came = [mail.from_envelope((await anext(log)).envelope) for _ in range(10)]
         await log.aclose()
     assert came[:5] == chunks

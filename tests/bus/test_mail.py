@@ -19,7 +19,7 @@ CHUNK = m.Chunk(job="heart", transfer=UPDATE, part="update", index=3, count=9, b
 UPDATE_MANIFEST = m.UpdateManifest(
     job="heart",
     update_id=UPDATE,
-    kind="delta",
+    kind=m.UpdateKind.DELTA,
     base_version=0,
     effort=Effort(num_examples=1),
     layout_digest="ab",

@@ -14,7 +14,7 @@ import typer
 
 from fedbus.aggregator.settings import AggregatorSettings
 from fedbus.cli import commands
-from fedbus.console.settings import PublisherSettings
+from fedbus.console.settings import SubmitterSettings
 from fedbus.runtime.settings import DaemonSettings
 from fedbus.site.settings import SiteSettings
 
@@ -22,7 +22,7 @@ SERVICES = Path(__file__).parents[2] / "services"
 FILES = [
     (AggregatorSettings, "aggregator/aggregator.toml"),
     (SiteSettings, "site/site.toml"),
-    (PublisherSettings, "publisher/submitter.toml"),
+    (SubmitterSettings, "publisher/submitter.toml"),
 ]
 
 

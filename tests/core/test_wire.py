@@ -95,7 +95,7 @@ GOLDEN: list[tuple[wire.Message, str, bytes]] = [
         m.UpdateManifest(
             job="heart",
             update_id=UPDATE,
-            kind="delta",
+            kind=m.UpdateKind.DELTA,
             base_version=3,
             effort=Effort(num_examples=100, steps=40, seconds=1.5, metrics={"loss": 0.25}, travel=4.0, response=1.5),
             layout_digest="ab",

@@ -22,7 +22,7 @@ import psutil
 import pytest
 
 from fedbus.console.client import Client
-from fedbus.console.settings import PublisherSettings
+from fedbus.console.settings import SubmitterSettings
 from fedbus.core.protocol.answers import as_json
 from fedbus.core.rules.facts import Committed, Fact, Folded
 from fedbus.core.spec.jobspec import JobSpec
@@ -79,7 +79,7 @@ class House:
         """Ask with a client of its own."""
 
         async def asking() -> Any:
-            settings = PublisherSettings.load(broker_url=self.running.url("submitter"), timeout_s=SOON.total_seconds())
+            settings = SubmitterSettings.load(broker_url=self.running.url("submitter"), timeout_s=SOON.total_seconds())
             async with Client(settings) as client:
                 return await question(client)
 

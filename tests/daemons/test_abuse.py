@@ -64,7 +64,7 @@ def test_what_a_site_was_told_is_safe_and_never_became_whole_is_refused_at_the_e
     manifest = m.UpdateManifest(
         job=target.job,
         update_id=update_id,
-        kind="delta",
+        kind=m.UpdateKind.DELTA,
         base_version=0,
         effort=Effort(num_examples=1),
         layout_digest="",

@@ -11,7 +11,7 @@ import pytest
 
 from fedbus.bus import mail
 from fedbus.bus.connection import Session
-from fedbus.bus.model_log import ModelLogReader
+from fedbus.bus.stream import StreamReader
 from fedbus.bus.topology import updates_queue
 from fedbus.core.protocol.messages import VersionManifest
 from fedbus.errors import NoSuchQueueError
@@ -30,7 +30,7 @@ def model_log(house):
         found = []
         async with Session(house.running.url("aggregator"), name="test") as session:
             try:
-                async for record in ModelLogReader(session, house.model_log(job)).follow("first"):
+                async for record in StreamReader(session, house.model_log(job)).follow("first"):
                     message = mail.from_envelope(record.envelope)
                     if isinstance(message, VersionManifest):
                         found.append((message.version, message.digest))

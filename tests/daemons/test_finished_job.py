@@ -76,7 +76,7 @@ def test_job_that_is_not_there_is_named_with_those_that_are(manned_house, finish
     assert f"no job 'nothing'; newest jobs: {finished}" in said.err
 
 
-def test_module_of_the_publisher_submits_a_file(manned_house, tmp_path):
+def test_module_of_the_submitter_submits_a_file(manned_house, tmp_path):
     # given a job file
     path = tmp_path / "job.yaml"
     path.write_text(yaml.safe_dump(manned_house.spec(name="by-module", sites=["va-long-beach"])))

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from fedbus.aggregator.settings import AggregatorSettings
 from fedbus.cli import commands
-from fedbus.console.settings import PublisherSettings
+from fedbus.console.settings import SubmitterSettings
 from fedbus.errors import SettingsError
 from fedbus.runtime.settings import DaemonSettings
 from fedbus.site.settings import SiteSettings
@@ -76,7 +76,7 @@ def test_each_daemon_reads_its_own_table_and_what_stands_above_all_tables(toml: 
     assert (site().threads, site().log_level) == (2, "debug")
     aggregator = AggregatorSettings.load()
     assert (aggregator.threads, aggregator.log_level) == (5, "error")
-    assert PublisherSettings.load().log_level == "debug"
+    assert SubmitterSettings.load().log_level == "debug"
 
 
 @pytest.mark.parametrize("text", ["digits,heart_disease", " digits , heart_disease"])

@@ -16,7 +16,7 @@ import pytest
 
 from fedbus.bus import mail
 from fedbus.bus.envelope import Envelope
-from fedbus.bus.model_log import Record
+from fedbus.bus.stream import Record
 from fedbus.core.protocol import messages as m
 from fedbus.core.protocol.effort import Effort
 from fedbus.core.protocol.frames import Code, build_frame

@@ -72,7 +72,7 @@ async def test_a_step_that_goes_on_after_cancel_costs_the_trainer_its_life(
         with pytest.raises(TrainerDiedError, match=r"went on for 0\.2 s after it was cancelled"):
             await training
         with pytest.raises(TrainerDiedError, match="SIGKILL"):
-            await trainer.ask(p.Evaluate(version=0))
+            await trainer.ask(p.Score(version=0))
 
 
 def spawned(folder: Path) -> list[psutil.Process]:

@@ -475,7 +475,7 @@ async def test_each_version_is_scored_before_it_is_trained_from_when_the_job_say
         await clinic.opens()
         await clinic.hold(3)
         await clinic.loads(3)
-        assert (await clinic.expects(p.Evaluate)).version == 3
+        assert (await clinic.expects(p.Score)).version == 3
         clinic.answers.put_nowait(p.Scored(version=3, metrics={"auc": 0.7, "loss": float("nan")}, num_examples=9))
         await clinic.expects(p.Train)
         clinic.trains(3)
@@ -495,7 +495,7 @@ async def test_a_request_for_a_score_cancels_the_training_and_is_the_last_duty(c
         await clinic.loop.score(1)
         assert clinic.cancels == 1
         clinic.answers.put_nowait(p.Cancelled(base_version=1, steps=2))
-        await clinic.expects(p.Evaluate)
+        await clinic.expects(p.Score)
         clinic.answers.put_nowait(p.Scored(version=1, metrics={"auc": 0.5}, num_examples=9))
         await clinic.idle("waiting for the end of the job")
     assert [score.version for score in clinic.said] == [1]
@@ -513,7 +513,7 @@ async def test_a_score_is_given_once_the_version_is_held(clinic: Clinic) -> None
         await clinic.idle("waiting for version 2")
         await clinic.hold(2, "delta")
         await clinic.loads(2)
-        assert (await clinic.expects(p.Evaluate)).version == 2
+        assert (await clinic.expects(p.Score)).version == 2
 
 
 async def test_a_second_request_while_the_first_is_scored_is_not_lost(clinic: Clinic) -> None:
@@ -522,13 +522,13 @@ async def test_a_second_request_while_the_first_is_scored_is_not_lost(clinic: Cl
         await clinic.loop.score(1)
         await clinic.hold(1)
         await clinic.loads(1)
-        await clinic.expects(p.Evaluate)
+        await clinic.expects(p.Score)
         await clinic.loop.score(2)
         clinic.answers.put_nowait(p.Scored(version=1, metrics={}, num_examples=9))
         await clinic.idle("waiting for version 2")
         await clinic.hold(2, "delta")
         await clinic.loads(2)
-        assert (await clinic.expects(p.Evaluate)).version == 2
+        assert (await clinic.expects(p.Score)).version == 2
 
 
 async def test_stop_cancels_the_training_and_ends(clinic: Clinic) -> None:
@@ -748,7 +748,7 @@ async def test_a_version_that_cannot_be_scored_is_said_and_trained_from(tmp_path
         await clinic.hold(3)
         await clinic.loads(3)
         # when its evaluation fails
-        await clinic.expects(p.Evaluate)
+        await clinic.expects(p.Score)
         clinic.answers.put_nowait(TrainerFailedError(FAILED))
         # then that is told in the words that may leave, and the training goes on in the same trainer
         await clinic.expects(p.Train)
@@ -767,7 +767,7 @@ async def test_a_final_score_that_fails_is_said_at_once(clinic: Clinic) -> None:
         await clinic.expects(p.Train)
         await clinic.loop.score(1)
         clinic.answers.put_nowait(p.Cancelled(base_version=1, steps=2))
-        await clinic.expects(p.Evaluate)
+        await clinic.expects(p.Score)
         clinic.answers.put_nowait(TrainerFailedError(FAILED))
         await clinic.idle("waiting for the end of the job")
     assert (await scored_next(clinic)).failed == "KeyError in Ward.evaluate"
@@ -779,7 +779,7 @@ async def test_an_evaluation_that_kills_its_trainer_is_said_and_not_tried_again(
         await clinic.opens()
         await clinic.hold(3)
         await clinic.loads(3)
-        await clinic.expects(p.Evaluate)
+        await clinic.expects(p.Score)
         clinic.answers.put_nowait(TrainerDiedError("killed by SIGSEGV"))
         assert (await scored_next(clinic)).failed == "killed by SIGSEGV"
         # then the next trainer trains from this version without scoring it
@@ -794,7 +794,7 @@ async def test_a_task_whose_score_is_none_is_not_asked_for_another(tmp_path: Pat
         await clinic.opens()
         await clinic.hold(3)
         await clinic.loads(3)
-        await clinic.expects(p.Evaluate)
+        await clinic.expects(p.Score)
         clinic.answers.put_nowait(TrainerFailedError(dataclasses.replace(FAILED, error="returned a dict", fatal=True)))
         await clinic.expects(p.Train)
         await clinic.hold(4, "delta")
@@ -847,7 +847,7 @@ async def test_a_job_that_ended_does_not_wait_for_an_evaluation(tmp_path: Path) 
         await clinic.opens()
         await clinic.hold(1)
         await clinic.loads(1)
-        await clinic.expects(p.Evaluate)
+        await clinic.expects(p.Score)
         await clinic.loop.stop()
         async with asyncio.timeout(30):
             await task

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from fedbus.core.protocol.effort import Effort
-from fedbus.core.protocol.messages import UpdateId, UpdateManifest
+from fedbus.core.protocol.messages import UpdateId, UpdateKind, UpdateManifest
 from fedbus.core.rules.facts import Committed, Folded
 from fedbus.errors import IdTakenError, StoreError
 from fedbus.store.ledger import DECIDED, RECEIVING, SPOOLED, ChunkRow, Ledger
@@ -57,7 +57,7 @@ def manifest(update_id: str = UPDATE, job: str = "heart", *, text: str = "text")
     return UpdateManifest(
         job=job,
         update_id=update_id,
-        kind="delta",
+        kind=UpdateKind.DELTA,
         base_version=0,
         effort=Effort(num_examples=1),
         layout_digest=text,

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from fedbus.core.protocol.effort import Effort
-from fedbus.core.protocol.messages import UpdateId, UpdateManifest
+from fedbus.core.protocol.messages import UpdateId, UpdateKind, UpdateManifest
 from fedbus.errors import StoreError
 from fedbus.store.outbox import Entry, Outbox
 
@@ -22,7 +22,7 @@ def manifest(update_id: UpdateId) -> UpdateManifest:
     return UpdateManifest(
         job="heart",
         update_id=str(update_id),
-        kind="delta",
+        kind=UpdateKind.DELTA,
         base_version=0,
         effort=Effort(num_examples=1, steps=3),
         layout_digest="1a",

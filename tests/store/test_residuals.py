@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from fedbus.core.protocol.effort import Effort
-from fedbus.core.protocol.messages import UpdateId, UpdateManifest
+from fedbus.core.protocol.messages import UpdateId, UpdateKind, UpdateManifest
 from fedbus.store.outbox import Outbox
 from fedbus.store.residuals import Source
 
@@ -39,7 +39,7 @@ def manifest(update_id: UpdateId) -> UpdateManifest:
     return UpdateManifest(
         job="heart",
         update_id=str(update_id),
-        kind="delta",
+        kind=UpdateKind.DELTA,
         base_version=0,
         effort=Effort(num_examples=1, steps=3),
         layout_digest="1a",

@@ -142,7 +142,7 @@ def test_metrics_are_finite_and_hold_the_reported_loss(session: Session, model: 
     session.load(model.load())
 
     assert train(session, tmp_path / "update").effort.metrics == {"loss": 1.25, "fine": 1.0}
-    scored = session.evaluate(p.Evaluate(version=0))
+    scored = session.score(p.Score(version=0))
     assert scored.metrics.keys() == {"mean"}
     assert scored.not_finite == ("auc",)
 
@@ -160,7 +160,7 @@ def test_deltas_lead_from_the_snapshot_to_the_version(session: Session, model: M
     deltas = [model.commit(), model.commit()]
 
     assert session.load(model.load(*deltas)) == p.Loaded(version=2)
-    assert session.evaluate(p.Evaluate(version=2)).version == 2
+    assert session.score(p.Score(version=2)).version == 2
 
 
 def test_only_missing_deltas_are_loaded_when_the_session_holds_a_version(session: Session, model: Model) -> None:
@@ -289,14 +289,14 @@ def test_a_session_trains_on_after_an_error(tmp_path: Path) -> None:
     with pytest.raises(TaskError):
         train(session, tmp_path / "update")
 
-    assert session.evaluate(p.Evaluate(version=0)).num_examples == 3
+    assert session.score(p.Score(version=0)).num_examples == 3
 
 
 def test_scoring_another_version_is_refused(session: Session, model: Model) -> None:
     session.load(model.load())
 
     with pytest.raises(ProtocolError, match="asked to score version 4, version 0 is loaded"):
-        session.evaluate(p.Evaluate(version=4))
+        session.score(p.Score(version=4))
 
 
 @pytest.mark.parametrize("up", [code.value for code in Code])

@@ -107,7 +107,7 @@ def test_the_whole_way_of_an_update_on_real_data(start: Callable[[], Daemon]) ->
     opened = daemon.open("heart_disease")
     layout = daemon.load_initial()
     trained = daemon.ask(p.Train(path=str(daemon.folder / "update"), seed=1))
-    scored = daemon.ask(p.Evaluate(version=0))
+    scored = daemon.ask(p.Score(version=0))
     daemon.send(p.Close())
 
     assert opened == p.Opened(device=opened.device, layout_digest=layout.digest, numel=layout.numel)
@@ -133,7 +133,7 @@ def test_cancel_ends_a_long_training_and_nothing_that_comes_later(start: Callabl
     assert first == p.Progress(step=1, steps=1000, loss=1.25)
     assert cancelled == p.Cancelled(base_version=0, steps=1)
     assert not (daemon.folder / "update").exists()
-    assert isinstance(daemon.ask(p.Evaluate(version=0)), p.Scored)
+    assert isinstance(daemon.ask(p.Score(version=0)), p.Scored)
 
 
 def test_a_closed_socket_ends_a_step_that_never_yields(start: Callable[[], Daemon]) -> None:
@@ -169,7 +169,7 @@ def test_errors_of_a_task_are_reported_and_the_process_lives_on(start: Callable[
     daemon.load_initial()
 
     in_train = daemon.ask(p.Train(path=str(daemon.folder / "update"), seed=1))
-    in_evaluate = daemon.ask(p.Evaluate(version=0))
+    in_evaluate = daemon.ask(p.Score(version=0))
 
     assert in_train.error.startswith("TaskError in Stub.train, stub_tasks.py line ")
     assert in_train.error.endswith(f"its text is in this site's log, reference {in_train.reference}")
@@ -185,7 +185,7 @@ def test_a_task_that_leaves_the_program_is_an_error_as_any_other(start: Callable
     daemon.open(task_config={"mode": "exit"})
     daemon.load_initial()
 
-    failed = daemon.ask(p.Evaluate(version=0))
+    failed = daemon.ask(p.Score(version=0))
 
     assert failed.error.startswith("SystemExit in Stub.evaluate, stub_tasks.py line ")
     assert isinstance(daemon.ask(p.Train(path=str(daemon.folder / "update"), seed=1)), p.Trained)
@@ -208,7 +208,7 @@ def test_an_answer_that_is_none_is_fatal_at_once(start: Callable[[], Daemon]) ->
     daemon.load_initial()
 
     in_train = daemon.ask(p.Train(path=str(daemon.folder / "update"), seed=1))
-    in_evaluate = daemon.ask(p.Evaluate(version=0))
+    in_evaluate = daemon.ask(p.Score(version=0))
 
     assert in_train.fatal
     assert "train() returned a tuple of 2: expected a number of examples >= 1, or TrainResult(" in in_train.error
@@ -221,14 +221,14 @@ def test_what_cannot_be_opened_may_be_there_later_and_is_said_plainly(start: Cal
 
     unknown = daemon.open("kidney")
     empty = daemon.open("heart_disease")
-    nothing_open = daemon.ask(p.Evaluate(version=0))
+    nothing_open = daemon.ask(p.Score(version=0))
 
     assert not unknown.fatal
     assert "task 'kidney' is not installed here; installed tasks: " in unknown.error
     assert not empty.fatal
     assert empty.error.startswith("DataError in read_patients, heart_disease_data.py line ")
     assert "expected heart_disease.csv in" in empty.traceback
-    assert "the first command is Open, got Evaluate" in nothing_open.error
+    assert "the first command is Open, got Score" in nothing_open.error
     assert not nothing_open.fatal
 
 

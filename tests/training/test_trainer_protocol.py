@@ -36,7 +36,7 @@ MESSAGES: list[p.Message] = [
     p.Load(version=3, digest="ab"),
     p.Train(path="/u", seed=7),
     p.Train(path="/u", seed=7, steps=20),
-    p.Evaluate(version=3),
+    p.Score(version=3),
     p.Cancel(),
     p.Close(),
     p.Hello(pid=4711),
@@ -55,7 +55,7 @@ MESSAGES: list[p.Message] = [
 ]
 GOLDEN: list[tuple[p.Message, str]] = [
     (p.Cancel(), "09000000 92 a6 63616e63656c 80"),
-    (p.Evaluate(version=300), "16000000 92 a8 6576616c75617465 81 a7 76657273696f6e cd012c"),
+    (p.Score(version=300), "13000000 92 a5 73636f7265 81 a7 76657273696f6e cd012c"),
     (p.Loaded(version=3), "12000000 92 a6 6c6f61646564 81 a7 76657273696f6e 03"),
     (
         p.Progress(step=2, steps=5, loss=0.5),
@@ -90,8 +90,8 @@ def test_read_only_mappings_of_a_job_spec_pass() -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (["evaluate", {}], "message evaluate: version: Field required"),
-        (["evaluate", {"version": "three"}], "message evaluate: version: "),
+        (["score", {}], "message score: version: Field required"),
+        (["score", {"version": "three"}], "message score: version: "),
         (["cancel", {"why": 1}], "message cancel: why: Unexpected keyword argument"),
         (["dance", {}], "expected a message type of open, "),
         (["cancel", []], "expected a message type of"),

@@ -12,11 +12,10 @@ from fedbus.bus.envelope import Envelope
 from fedbus.bus.mail import check_key, from_envelope
 from fedbus.bus.topology import update_key
 from fedbus.core.protocol import wire
-from fedbus.core.protocol.messages import Chunk, UpdateId, UpdateManifest
+from fedbus.core.protocol.messages import Chunk, UpdateId, UpdateKind, UpdateManifest
 from fedbus.errors import DecodeError, ProtocolError
 
 FRAME_SLACK_BYTES = 1 << 16
-KINDS = ("delta", "initial")
 # Only that of initial params brings a layout. What a manifest says is kept, told in events and named in refusals.
 MAX_MANIFEST_BYTES = 1 << 16
 MAX_INITIAL_MANIFEST_BYTES = 1 << 20
@@ -75,10 +74,7 @@ def _check_chunk(chunk: Chunk, most_bytes: int) -> None:
 
 
 def _check_manifest(manifest: UpdateManifest, size_bytes: int) -> None:
-    if not 0 < manifest.frames <= MAX_FRAMES or manifest.kind not in KINDS:
-        raise ProtocolError(
-            f"update manifest of kind {manifest.kind!r} with {manifest.frames} frames: expected one of"
-            f" {', '.join(KINDS)} and 1 to {MAX_FRAMES} frames"
-        )
-    if manifest.kind == "delta" and size_bytes > MAX_MANIFEST_BYTES:
+    if not 0 < manifest.frames <= MAX_FRAMES:
+        raise ProtocolError(f"update manifest with {manifest.frames} frames: expected 1 to {MAX_FRAMES} frames")
+    if manifest.kind is UpdateKind.DELTA and size_bytes > MAX_MANIFEST_BYTES:
         raise ProtocolError(f"update manifest of {size_bytes} bytes: expected at most {MAX_MANIFEST_BYTES}")

@@ -10,7 +10,7 @@ from collections import Counter, deque
 from dataclasses import dataclass
 from typing import TypeGuard
 
-from fedbus.core.protocol.messages import UpdateId, UpdateManifest
+from fedbus.core.protocol.messages import UpdateId, UpdateKind, UpdateManifest
 
 # Whoever fills the line waits above that: what waits is kept in memory.
 MOST_WAITING = 1000
@@ -112,4 +112,4 @@ class Complete:
 
 
 def _is_delta(item: Item) -> TypeGuard[UpdateManifest]:
-    return isinstance(item, UpdateManifest) and item.kind == "delta"
+    return isinstance(item, UpdateManifest) and item.kind is UpdateKind.DELTA

@@ -261,7 +261,7 @@ class JobRunner:
             return None
 
     async def _take(self, manifest: m.UpdateManifest) -> None:
-        if manifest.kind == "initial":
+        if manifest.kind is m.UpdateKind.INITIAL:
             if not await self.work.take_initial(manifest, self.active()):
                 self.sites_changed()
         elif self.over is not None or self.life.state is not m.JobState.RUNNING:

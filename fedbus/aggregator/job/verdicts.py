@@ -31,7 +31,7 @@ async def refuse(manifest: m.UpdateManifest, reason: str, *, tools: Tools, drop:
     """Refuse an update for good. Initial params are no update: that they are refused is told, and leaves no fact."""
     fact = Refused(update_id=m.UpdateId.parse(manifest.update_id), reason=reason)
     receipt, site = receipts.receipt_of(manifest.job, fact), fact.update_id.site
-    is_update = manifest.kind == "delta"
+    is_update = manifest.kind is m.UpdateKind.DELTA
     sequence = await receipts.give(receipt, tools, facts=[fact] if is_update else [])
     await tools.compute(drop, manifest.update_id)
     what = f"{site}: update {manifest.update_id}" if is_update else f"initial params of {site}"

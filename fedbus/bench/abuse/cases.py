@@ -246,7 +246,7 @@ class Abuser:
             "another layout": {"layout_digest": "0123456789abcdef"},
             "2^60 bytes": {"body_bytes": 2**60},
             "more frames than the model has": {"frames": 2**20},
-            "initial params that nobody asked for": {"kind": "initial"},
+            "initial params that nobody asked for": {"kind": m.UpdateKind.INITIAL},
         }
 
 
@@ -272,7 +272,7 @@ def manifest_of(job: str, update_id: str, layout: Layout, bodies: list[bytes], *
     whole = {
         "job": job,
         "update_id": update_id,
-        "kind": "delta",
+        "kind": m.UpdateKind.DELTA,
         "base_version": 0,
         "num_examples": 10,
         "layout_digest": layout.digest,

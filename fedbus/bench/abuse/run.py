@@ -11,7 +11,7 @@ from fedbus.bench.abuse.attack import CHUNK_BYTES, Outcome, Target, attack
 from fedbus.bench.abuse.cases import End
 from fedbus.bench.figures import MIB, Row, lines_of, row
 from fedbus.console.client import Client
-from fedbus.console.settings import PublisherSettings
+from fedbus.console.settings import SubmitterSettings
 from fedbus.core.spec.jobspec import JobSpec
 from fedbus.local.federation import LocalFederation
 
@@ -58,7 +58,7 @@ def start(federation: LocalFederation) -> Target:
     federation.start_site(TRAINS, federation.folder / "data").wait_for("site-ready")
 
     async def submit(spec: dict[str, object]) -> str:
-        async with Client(PublisherSettings.load(broker_url=federation.url("submitter"))) as client:
+        async with Client(SubmitterSettings.load(broker_url=federation.url("submitter"))) as client:
             return await client.submit(JobSpec.parse(spec))
 
     job, other = asyncio.run(submit(SPEC)), asyncio.run(submit(SPEC | {"name": "other", "sites": [TRAINS]}))

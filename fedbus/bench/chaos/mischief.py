@@ -20,8 +20,8 @@ from typing import Any
 from fedbus.bus import mail
 from fedbus.bus.connection import Session
 from fedbus.bus.envelope import Envelope, Headers
-from fedbus.bus.model_log import ModelLogReader, Start
 from fedbus.bus.publisher import Publisher
+from fedbus.bus.stream import Start, StreamReader
 from fedbus.bus.topology import MODELS, models_key
 from fedbus.core.protocol import messages as m
 from fedbus.store.manifests import from_text
@@ -79,7 +79,7 @@ async def repeat_versions(url: str, job: str, stream: str, *, rng: random.Random
 
 async def _newest(session: Session, job: str, stream: str) -> list[Envelope]:
     found: list[Envelope] = []
-    reader = ModelLogReader(session, stream)
+    reader = StreamReader(session, stream)
     newest = await reader.newest(wait=timedelta(seconds=QUIET_S))
     start: Start = "first" if newest is None else max(0, newest.offset - MOST_RECORDS)
     async with aclosing(reader.follow(start)) as records:

@@ -33,7 +33,7 @@ from fedbus.bench.chaos.report import Found, Outcome, judge
 from fedbus.bench.chaos.stage import Stage, Surprise
 from fedbus.bench.figures import time_of
 from fedbus.console.client import Client
-from fedbus.console.settings import LOGIN, PublisherSettings
+from fedbus.console.settings import LOGIN, SubmitterSettings
 from fedbus.core.protocol import events
 from fedbus.core.protocol.messages import JobState
 from fedbus.core.spec.jobspec import JobSpec
@@ -123,7 +123,7 @@ def ask(federation: LocalFederation, question: Callable[[Client], Coroutine[Any,
     """Ask the aggregator as submitter."""
 
     async def asking() -> T:
-        settings = PublisherSettings.load(broker_url=federation.url(LOGIN), timeout_s=SOON.total_seconds())
+        settings = SubmitterSettings.load(broker_url=federation.url(LOGIN), timeout_s=SOON.total_seconds())
         async with Client(settings) as client:
             return await question(client)
 

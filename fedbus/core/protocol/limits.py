@@ -59,7 +59,7 @@ _NAMES: Mapping[type, tuple[str, ...]] = {
     m.SiteStatus: ("session",),
     m.Leave: ("session",),
     m.OfferAnswer: ("layout",),
-    m.UpdateManifest: ("layout_digest", "kind"),
+    m.UpdateManifest: ("layout_digest",),
 }
 _TEXTS: Mapping[type, tuple[str, ...]] = {
     m.Join: ("fedbus_version", "device"),

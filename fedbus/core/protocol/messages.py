@@ -338,13 +338,20 @@ class Chunk:
     body: bytes
 
 
+class UpdateKind(StrEnum):
+    """What an update holds: a delta, or a job's first params."""
+
+    DELTA = "delta"
+    INITIAL = "initial"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpdateManifest:
-    """Commits one update. `kind` is 'delta', or 'initial' for a job's first params (then `layout` is set)."""
+    """Commits one update. `layout` is set for a job's first params."""
 
     job: str
     update_id: str
-    kind: str
+    kind: UpdateKind
     base_version: int
     effort: Effort
     layout_digest: str

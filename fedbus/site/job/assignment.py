@@ -108,7 +108,7 @@ def initial_manifest(job: str, update_id: m.UpdateId, made: p.Made) -> m.UpdateM
     return m.UpdateManifest(
         job=job,
         update_id=str(update_id),
-        kind="initial",
+        kind=m.UpdateKind.INITIAL,
         base_version=0,
         effort=Effort(),
         layout_digest=made.digest,
@@ -123,7 +123,7 @@ def delta_manifest(job: str, update_id: m.UpdateId, trained: p.Trained, *, layou
     return m.UpdateManifest(
         job=job,
         update_id=str(update_id),
-        kind="delta",
+        kind=m.UpdateKind.DELTA,
         base_version=trained.base_version,
         effort=replace(trained.effort, metrics=_finite(trained.effort.metrics)),
         layout_digest=layout_digest,

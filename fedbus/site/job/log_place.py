@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from fedbus.bus import mail
 from fedbus.bus.envelope import Envelope
-from fedbus.bus.model_log import ModelLogReader, Start
+from fedbus.bus.stream import Start, StreamReader
 from fedbus.core.protocol import messages as m
 from fedbus.errors import ProtocolError
 
@@ -20,7 +20,7 @@ UNSAID_BACK = 16
 MORE_BACK = 4
 
 
-async def before_snapshot(reader: ModelLogReader, manifest: m.VersionManifest, *, offset: int) -> Start:
+async def before_snapshot(reader: StreamReader, manifest: m.VersionManifest, *, offset: int) -> Start:
     """Where to begin to read the newest snapshot; `manifest` is the newest of the log, at `offset`."""
     if manifest.snapshot_version == 0:
         return "first"

@@ -328,7 +328,7 @@ class TrainingLoop:
             if loaded is None:
                 continue
             if self._score.wanted is not None:  # perhaps asked for while the version was loaded
-                await self._evaluate(trainer, loaded.version)
+                await self._make_score(trainer, loaded.version)
             elif self._training is not None:
                 await self._train(trainer, loaded, self._training)
 
@@ -392,13 +392,13 @@ class TrainingLoop:
                 return None
         raise TrainerDiedError(f"the trainer answered {type(reply).__name__} to Load")
 
-    async def _evaluate(self, trainer: Trainer, version: int) -> None:
+    async def _make_score(self, trainer: Trainer, version: int) -> None:
         """Score a version, or say that it cannot be scored; a task whose answer is none is not asked again."""
         self._now(Activity.SCORING)
         if self._score.cannot is not None:
             return await self._no_score(version, self._score.cannot)
         try:
-            scored = await _expect(p.Scored, trainer, p.Evaluate(version=version))
+            scored = await _expect(p.Scored, trainer, p.Score(version=version))
         except TrainerFailedError as exc:
             log_trouble("score-failed", self._job, exc, version=version)
             self._score.cannot = exc.said if exc.fatal else None
@@ -424,7 +424,7 @@ class TrainingLoop:
 
     async def _train(self, trainer: Trainer, base: Held, spec: JobSpec) -> None:
         if spec.local.evaluate and base.version > self._score.newest:
-            await self._evaluate(trainer, base.version)
+            await self._make_score(trainer, base.version)
         if self._stopping or self._score.wanted is not None or base.version < self._oldest_base:
             return
         self._now(Activity.TRAINING)

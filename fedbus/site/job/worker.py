@@ -22,7 +22,7 @@ import structlog
 
 from fedbus.bus import mail
 from fedbus.bus import topology as t
-from fedbus.bus.model_log import ModelLogReader, Start
+from fedbus.bus.stream import Start, StreamReader
 from fedbus.core.protocol import messages as m
 from fedbus.core.protocol import wire
 from fedbus.core.spec.head import JobHead
@@ -56,7 +56,7 @@ class JobWorker:
         spec: JobHead,
         *,
         settings: SiteSettings,
-        reader: Callable[[str], ModelLogReader],
+        reader: Callable[[str], StreamReader],
         lane: Lane,
         say: Say,
         start: StartTrainer = start_trainer,
@@ -78,7 +78,7 @@ class JobWorker:
         self._files = ModelFiles(self._folder / "model")
         self._unsent: asyncio.Queue[m.UpdateId] = asyncio.Queue()
         self._in_hand: set[m.UpdateId] = set()
-        self._started: asyncio.Future[ModelLogReader] = asyncio.get_running_loop().create_future()
+        self._started: asyncio.Future[StreamReader] = asyncio.get_running_loop().create_future()
         self._wanted = ModelWanted(
             job, holds=lambda: self._files.held is not None, ask=self._ask_for_snapshot, first=patience
         )
@@ -209,7 +209,7 @@ class JobWorker:
     async def _ask_for_snapshot(self, reason: Sayable) -> None:
         await self._say(assignment.resync(self._job, self._site, reason))
 
-    async def _where_to_begin(self, reader: ModelLogReader) -> Start:
+    async def _where_to_begin(self, reader: StreamReader) -> Start:
         """After what an earlier process held, or before the newest snapshot: whichever is later in the log.
 
         What comes after the later one is a part of what comes after the other, so that is what costs fewer bytes.

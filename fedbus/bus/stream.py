@@ -42,7 +42,7 @@ class Record:
     offset: int
 
 
-class ModelLogReader:
+class StreamReader:
     """Reads one stream on a session."""
 
     def __init__(self, session: Session, stream: str, *, prefetch: int = PREFETCH) -> None:
@@ -106,7 +106,7 @@ class ModelLogReader:
         Looks `records` before the offset `newest`, then twice as far, and so on; each look costs one stored chunk.
         "first" when the log has no such record, or not any more.
         """
-        look = ModelLogReader(self._session, self._stream, prefetch=1)
+        look = StreamReader(self._session, self._stream, prefetch=1)
         seen = -1
         while (offset := newest - records) > 0:
             async with aclosing(look.follow(offset)) as found:

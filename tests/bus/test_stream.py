@@ -9,8 +9,8 @@ from datetime import timedelta
 import pytest
 
 from fedbus.bus.declare import declare
-from fedbus.bus.model_log import ModelLogReader
 from fedbus.bus.publisher import Publisher
+from fedbus.bus.stream import StreamReader
 from fedbus.bus.topology import QueueSpec, Topology
 from fedbus.errors import LoginError, NoSuchQueueError
 
@@ -35,7 +35,7 @@ async def publish_version(publisher, stream, envelope, version, chunks=5):
 async def test_follow_goes_on_after_a_cut_without_loss_or_repetition(proxied, proxy, publisher, stream, envelope):
     bodies = [b"%d" % number for number in range(60)]
 
-    async with aclosing(ModelLogReader(proxied, stream).follow("first")) as records:
+    async with aclosing(StreamReader(proxied, stream).follow("first")) as records:
         await publisher.publish_many((envelope(stream, body) for body in bodies[:30]), window=1)
         got = await take(records, 10)
         proxy.cut()
@@ -52,10 +52,10 @@ async def test_follow_goes_on_after_a_cut_without_loss_or_repetition(proxied, pr
 async def test_stored_offset_goes_on_in_another_process(open_session, publisher, stream, envelope):
     session = await open_session()
     await publisher.publish_many((envelope(stream, b"%d" % number) for number in range(20)), window=16)
-    async with aclosing(ModelLogReader(session, stream).follow("first")) as records:
+    async with aclosing(StreamReader(session, stream).follow("first")) as records:
         before = await take(records, 7)
 
-    async with aclosing(ModelLogReader(session, stream).follow(before[-1].offset + 1)) as records:
+    async with aclosing(StreamReader(session, stream).follow(before[-1].offset + 1)) as records:
         after = await take(records, 13)
 
     assert len({record.envelope.body for record in before + after}) == 20
@@ -65,7 +65,7 @@ async def test_stored_offset_goes_on_in_another_process(open_session, publisher,
 async def test_unread_records_stay_at_the_broker(proxied, proxy, publisher, stream, envelope):
     await publisher.publish_many((envelope(stream, bytes(100_000)) for _ in range(30)), window=1)
 
-    async with aclosing(ModelLogReader(proxied, stream, prefetch=2).follow("first")) as records:
+    async with aclosing(StreamReader(proxied, stream, prefetch=2).follow("first")) as records:
         await take(records, 1)
         held = asyncio.ensure_future(asyncio.Event().wait())
         await asyncio.wait({held}, timeout=0.2)
@@ -78,7 +78,7 @@ async def test_late_joiner_finds_the_newest_manifest_and_its_version(open_sessio
     session = await open_session()
     for version in range(4):
         await publish_version(publisher, stream, envelope, version)
-    log = ModelLogReader(session, stream)
+    log = StreamReader(session, stream)
 
     newest = await log.newest()
 
@@ -99,7 +99,7 @@ async def test_a_place_is_never_too_late_however_far_back_one_looks_first(
 ):
     session = await open_session()
     await publisher.publish_many(envelope(stream, b"%d" % number) for number in range(100))
-    log = ModelLogReader(session, stream)
+    log = StreamReader(session, stream)
     newest = await log.newest(kind="chunk", wait=SOON)
 
     start = await log.back_to(lambda record: int(record.body) < 40, newest=newest.offset, records=records)
@@ -118,7 +118,7 @@ async def test_a_place_that_retention_took_away_is_the_oldest_record_that_is_lef
     }
     await declare(session, Topology(queues=(QueueSpec(name="fedbus.test.short", arguments=arguments),)))
     await publisher.publish_many((envelope("fedbus.test.short", b"%08d" % n * 12_500) for n in range(100)), window=8)
-    log = ModelLogReader(session, "fedbus.test.short")
+    log = StreamReader(session, "fedbus.test.short")
     newest = await log.newest(kind="chunk", wait=SOON)
     async with aclosing(log.follow("first")) as found:
         oldest = (await take(found, 1))[0].offset
@@ -135,7 +135,7 @@ async def test_newest_manifest_is_found_behind_chunks_whose_writer_died(open_ses
     await publish_version(publisher, stream, envelope, 1)
     await publisher.publish_many((envelope(stream, b"2/%d" % number) for number in range(5)), window=1)
 
-    newest = await ModelLogReader(session, stream).newest(wait=SOON)
+    newest = await StreamReader(session, stream).newest(wait=SOON)
 
     assert newest is not None
     assert newest.envelope.body == b"1"
@@ -144,18 +144,18 @@ async def test_newest_manifest_is_found_behind_chunks_whose_writer_died(open_ses
 async def test_empty_log_has_no_newest_manifest(open_session, stream):
     session = await open_session()
 
-    assert await ModelLogReader(session, stream).newest(wait=SOON) is None
+    assert await StreamReader(session, stream).newest(wait=SOON) is None
 
 
 async def test_site_that_may_not_read_a_stream_is_told(open_session, vhost, stream):
     session = await open_session(vhost.url("site-a"))
 
     with pytest.raises(LoginError, match=stream):
-        await take(ModelLogReader(session, stream).follow("first"), 1)
+        await take(StreamReader(session, stream).follow("first"), 1)
 
 
 async def test_missing_log_is_named(open_session):
     session = await open_session()
 
     with pytest.raises(NoSuchQueueError, match=r"fedbus\.models\.gone"):
-        await take(ModelLogReader(session, "fedbus.models.gone").follow("first"), 1)
+        await take(StreamReader(session, "fedbus.models.gone").follow("first"), 1)
