@@ -231,8 +231,8 @@ class JobSpec(JobHead):
 
     @property
     def keeps_some(self) -> bool:
-        """Whether some tensors of the model never travel."""
-        return bool(self.keep or self.travel or self.frozen)
+        """Whether some tensors of the model never leave the sites."""
+        return bool(self.keep or self.travel)
 
     @property
     def adapts_step(self) -> bool:
