@@ -26,7 +26,8 @@ from fedbus.core.spec.jobspec import JobSpec
 from fedbus.errors import SettingsError
 from fedbus.simulation import SimulatedSite, Simulation, delays_of
 from fedbus.simulation.sites import make_tasks
-from fedbus.tensors.params import layout_of, unflatten
+from fedbus.tensors.params import unflatten
+from fedbus.tensors.sharing import Sharing, layout_of
 from fedbus.training.run import Run
 from fedbus.training.task import Scores, Task
 
@@ -162,7 +163,7 @@ def run_case(case: Case) -> Outcome:
     simulation = Simulation(spec, sites, seed=case.seed, evaluate_every_s=every_s, scorers=scorers)
     result = simulation.run(until_s=case.until_s)
     final = [point.metrics.get("accuracy", 0.0) for point in result.points[-FINAL_POINTS:]]
-    layout = layout_of(next(iter(tasks.values())).model(), keep=spec.keep)
+    layout = layout_of(next(iter(tasks.values())).model(), Sharing.of(spec))
     params = unflatten(result.final_params, layout)
     variances = [float(t.min()) for name, t in params.items() if name.endswith("running_var")]
     return Outcome(

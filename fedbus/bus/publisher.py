@@ -12,7 +12,7 @@ never do: it may be held off for a while, and goes on where it was.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Iterable
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
 from datetime import timedelta
 
 import structlog
@@ -92,6 +92,15 @@ class Publisher:
         except BaseExceptionGroup as failures:
             raise failures.exceptions[0] from None
         return total_bytes
+
+    async def sender(self) -> Callable[[Envelope, bool], Awaitable[None]]:
+        """Return what publishes on the channel that is open now, each message once: see `in_order`."""
+        channel = await self._channel()
+
+        async def send(envelope: Envelope, mandatory: bool) -> None:
+            await channel.publish(envelope, user_id=self._session.login, mandatory=mandatory)
+
+        return send
 
     async def _attempt(self, envelope: Envelope, mandatory: bool) -> None:
         channel = await self._channel()

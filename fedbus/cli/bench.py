@@ -44,6 +44,20 @@ def fold(output: Format = Output.TEXT) -> None:
 
 
 @bench_app.command()
+def announcer(
+    sites: Annotated[int, typer.Option(min=1, help="Sites that receipts go to.")] = 60,
+    messages: Annotated[int, typer.Option(min=1, help="Messages per row.")] = 2000,
+    output: Format = Output.TEXT,
+) -> None:
+    """Events and receipts per second that the aggregator says, on a private node."""
+    from fedbus.bench.announcer import rows
+    from fedbus.runtime.logging import configure_logging
+
+    configure_logging("error")
+    print_rows(rows(sites=sites, messages=messages), output)
+
+
+@bench_app.command()
 def recovery(
     mib: Annotated[int, typer.Option("--mib", help="Model size in MiB.")] = 50,
     kills: Annotated[int, typer.Option(help="How often the aggregator is killed.")] = 5,

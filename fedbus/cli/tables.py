@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -15,7 +15,7 @@ from rich.text import Text
 
 from fedbus.core.job.skew import MUCH_S
 from fedbus.core.job.status_text import clock_words, span
-from fedbus.core.protocol.answers import Doing, JobDetail, JobLine, SiteLine
+from fedbus.core.protocol.answers import Doing, JobDetail, JobLine, ScoredModel, SiteLine, SiteScore, from_json
 from fedbus.runtime.printable import printable
 from fedbus.runtime.terminal import Terminal, said
 
@@ -85,18 +85,52 @@ def job_tables(detail: JobDetail) -> list[RenderableType]:
     for name in ("reason", "exported"):
         if result.get(name):
             _add(facts, name, result[name])
-    if best := result.get("best"):
+    best = result.get("best")
+    if best:
         value = f"version {best['version']}, {best['metric']} {best['value']:.4g}: {best['exported']}"
         _add(facts, "best", value)
-    return [facts, *_site_tables(detail, result.get("scores", {})), *_under_way_and_wrong(detail)]
+    models = detail.models or tuple(from_json(ScoredModel, model) for model in result.get("models", ()))
+    if models:
+        return [facts, *_matrices(models), *_declined(detail), *_under_way_and_wrong(detail)]
+    return [facts, *_site_tables(detail, result.get("scores", {}), best or {}), *_under_way_and_wrong(detail)]
 
 
-def _site_tables(detail: JobDetail, scores: dict[str, Any]) -> list[RenderableType]:
+def _matrices(models: Sequence[ScoredModel]) -> Iterator[RenderableType]:
+    """What each site measured of each model, one table a metric; the models are numbered above."""
+    listed = Table.grid(padding=(0, 2))
+    for number, model in enumerate(models):
+        _add(listed, f"model {number}", model.model)
+    yield listed
+    sites = sorted({site for model in models for site in (*model.scores, *model.failed)})
+    for metric in sorted({name for m in models for s in m.scores.values() for name in (*s.metrics, *s.not_finite)}):
+        table = _table(metric, "examples", *(f"model {number}" for number in range(len(models))))
+        for site in sites:
+            examples = max((m.scores[site].num_examples for m in models if site in m.scores), default=None)
+            _add(table, site, examples, *(_cell(model, site, metric) for model in models))
+        means = (f"{model.means[metric]:.3f}" if metric in model.means else None for model in models)
+        _add(table, "all, by examples", None, *means)
+        yield table
+    for number, model in enumerate(models):
+        for site, why in model.failed.items():
+            yield said(f"{site} could not score model {number}: {why}")
+
+
+def _cell(model: ScoredModel, site: str, metric: str) -> str:
+    score = model.scores.get(site, SiteScore())
+    if metric in score.not_finite:
+        return "not finite"
+    return f"{score.metrics[metric]:.3f}" if metric in score.metrics else ""
+
+
+def _site_tables(detail: JobDetail, scores: dict[str, Any], best: dict[str, Any]) -> list[RenderableType]:
     tables: list[RenderableType] = []
+    of_best: dict[str, Any] = best.get("scores", {})
     if detail.sites:
         metrics = sorted({n for s in scores.values() for n in (*s["metrics"], *s.get("not_finite", ()))})
         older = ["scored version"] if any("version" in score for score in scores.values()) else []
-        table = _table("site", "state", "does", "updates", "refused", "mean staleness", *older, *metrics)
+        bests = [best["metric"]] if of_best else []
+        names = [*metrics, *(f"{name} of the best" for name in bests)]
+        table = _table("site", "state", "does", "updates", "refused", "mean staleness", *older, *names)
         for site, numbers in detail.sites.items():
             score = scores.get(site, {})
             _add(
@@ -109,14 +143,17 @@ def _site_tables(detail: JobDetail, scores: dict[str, Any]) -> list[RenderableTy
                 f"{numbers.mean_staleness:.1f}",
                 *([score.get("version", detail.version)] if older and score.get("metrics") else [None] * len(older)),
                 *(_metric(score, name) for name in metrics),
+                *(_metric(of_best.get(site, {}), name) for name in bests),
             )
         tables.append(table)
     for site, score in scores.items():
         if score.get("failed"):
             tables.append(said(f"{site} could not score the last version: {score['failed']}"))
-    for site, reason in (detail.declined or {}).items():
-        tables.append(said(f"declined by {site}: {reason}"))
-    return tables
+    return [*tables, *_declined(detail)]
+
+
+def _declined(detail: JobDetail) -> list[RenderableType]:
+    return [said(f"declined by {site}: {reason}") for site, reason in (detail.declined or {}).items()]
 
 
 def _under_way_and_wrong(detail: JobDetail) -> list[RenderableType]:

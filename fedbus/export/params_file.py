@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from fedbus.core.protocol.layout import Layout, TensorSpec
-from fedbus.errors import LayoutError
+from fedbus.errors import LayoutError, StoreError
 from fedbus.store.files import replace_durably, replace_soon
 from fedbus.store.tensor_file import StoredTensor, TensorFile, TensorSource, write_tensors
-from fedbus.tensors.params import EXTRA_STATE
+from fedbus.tensors.sharing import EXTRA_STATE
 from fedbus.tensors.tiles import tiles
 
 STORED_DTYPES = {"float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16"}
@@ -42,13 +42,22 @@ def read_params(path: Path, layout: Layout, *, extra: bool = False) -> Tensor:
     which tensors, and what to do.
     """
     with TensorFile.open(path) as file:
-        found = {spec.name: next((n for n in spec.names if n in file.tensors), None) for spec in layout.tensors}
+        found = _names(file, layout)
         _check_names(path, file, layout, found, extra=extra)
         flat, places = torch.empty(layout.numel), layout.slices()
         for spec in layout.tensors:
             start, stop = places[spec.name]
             _read_into_(flat[start:stop], file, found[spec.name] or "")
     return flat
+
+
+def check_fits(path: Path, layout: Layout) -> None:
+    """Raise LayoutError unless `read_params` finds in a file what a layout asks for; no params are read."""
+    try:
+        with TensorFile.open(path) as file:
+            _check_names(path, file, layout, _names(file, layout), extra=False)
+    except StoreError as exc:
+        raise LayoutError(str(exc)) from exc
 
 
 def write_params(
@@ -70,6 +79,11 @@ def write_params(
         write_tensors(beside, sources, metadata)
 
 
+def _names(file: TensorFile, layout: Layout) -> dict[str, str | None]:
+    """The name under which the file has each tensor of a layout; None: it has it not."""
+    return {spec.name: next((n for n in spec.names if n in file.tensors), None) for spec in layout.tensors}
+
+
 def _check_names(path: Path, file: TensorFile, layout: Layout, found: Mapping[str, str | None], *, extra: bool) -> None:
     missing = [name for name, stored in found.items() if stored is None]
     if missing:
@@ -88,7 +102,7 @@ def _check_names(path: Path, file: TensorFile, layout: Layout, found: Mapping[st
 
 
 def _stays(name: str, tensor: StoredTensor) -> bool:
-    """Whether it is of a kind that stays at the sites: see `fedbus.tensors.params`."""
+    """Whether it is of a kind that stays at the sites: see `fedbus.tensors.sharing`."""
     return tensor.dtype.startswith(_COUNTERS_AND_MASKS) or name.rpartition(".")[2] == EXTRA_STATE
 
 

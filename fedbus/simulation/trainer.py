@@ -23,7 +23,8 @@ from fedbus.core.protocol.messages import UpdateId
 from fedbus.core.spec.jobspec import JobSpec
 from fedbus.errors import LayoutError, TaskError
 from fedbus.simulation.residual import HeldResidual
-from fedbus.tensors.params import flatten, layout_of, load_params_, staying, unflatten
+from fedbus.tensors.params import flatten, load_params_, unflatten
+from fedbus.tensors.sharing import Sharing, freeze_, inventory_of, layout_of, parts_of
 from fedbus.training.answers import scoring_answer, training_answer
 from fedbus.training.device import seed_everything
 from fedbus.training.run import Pace, Run, anchor_of
@@ -74,12 +75,16 @@ class Trainer:
         self._code = Code(spec.codec.up.kind)
         self._transform = transform
         self._model = task.model()
-        self.layout = layout_of(self._model, keep=spec.keep)
+        inventory = inventory_of(self._model)
+        self._parts = parts_of(inventory, Sharing.of(spec))
+        freeze_(self._model, self._parts.frozen)
+        self.layout = self._parts.layout
         self.initial = flatten(self._model.state_dict(), self.layout, torch.empty(self.layout.numel))
         self._work = self.initial.clone()
         self._delta = torch.empty_like(self._work)
         self._linked = _link_(self._model, unflatten(self._work, self.layout))
-        self._own = staying(self._model, keep=spec.keep) if spec.keep else {}
+        own = self._parts.own if spec.keep or spec.travel else ()
+        self._own = {name: inventory.tensors[name] for name in own}
         self._kept: dict[str, dict[str, Tensor]] = {}
         self._fresh = _copies(self._own)
         self._makers: dict[str, UpdateMaker] = {}
@@ -146,7 +151,7 @@ class Trainer:
 
     def check_fits(self, task: Task, site: str) -> None:
         """Raise LayoutError when a site's task makes another model."""
-        if layout_of(task.model(), keep=self._spec.keep).digest != self.layout.digest:
+        if layout_of(task.model(), Sharing.of(self._spec)).digest != self.layout.digest:
             raise LayoutError(f"the task of {site} makes another model than that of the first site")
 
     def decided(self, update_id: UpdateId, *, refused: bool) -> None:
@@ -162,6 +167,7 @@ class Trainer:
                 self._code,
                 chunk_bytes=self._spec.chunk_bytes,
                 ratio=self._spec.codec.up.ratio or DEFAULT_RATIO,
+                frozen=self._parts.frozen,
                 filters=() if self._transform is None else (partial(self._transform, site),),
             )
         return self._makers[site]

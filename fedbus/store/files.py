@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
 from fedbus.errors import DiskFullError, StoreError
 
+MOST_TOGETHER = 8
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -51,11 +54,27 @@ def drop_leftovers(path: Path) -> None:
 
 def sync_folder(path: Path) -> None:
     """Make renames and new names in `path` durable."""
+    with opened_folder(path) as fd:
+        os.fsync(fd)
+
+
+@contextmanager
+def opened_folder(path: Path) -> Iterator[int]:
+    """Yield a descriptor of a folder, which can be synced."""
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        os.fsync(fd)
+        yield fd
     finally:
         os.close(fd)
+
+
+def sync_together(fds: Sequence[int]) -> None:
+    """Make what was written to these open files and folders durable, all at once: the slowest sets the time."""
+    if len(fds) == 1:
+        os.fsync(fds[0])
+    elif fds:
+        with ThreadPoolExecutor(max_workers=min(len(fds), MOST_TOGETHER)) as threads:
+            deque(threads.map(os.fsync, fds), maxlen=0)
 
 
 def sync_file(path: Path) -> None:

@@ -12,13 +12,14 @@ import json
 import shutil
 import sqlite3
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from fedbus.core.job.scores import Score
 from fedbus.core.protocol.messages import UpdateId, UpdateManifest
 from fedbus.core.rules.facts import Committed, Fact
 from fedbus.errors import DiskFullError, IdTakenError, StoreError
@@ -28,6 +29,7 @@ from fedbus.store.manifests import from_text, to_text
 
 NO_ROOM_BYTES = 1 << 20
 RECEIVING, SPOOLED, DECIDED = "receiving", "spooled", "decided"
+_SCORES = "SELECT version, site, metrics, means, num_examples, not_finite, failed FROM scores"
 _JOBS = "SELECT job, spec, state, reason, layout, submitted_by, submitted_at, started_at, ended_at, result FROM jobs"
 
 
@@ -70,12 +72,12 @@ class Recorded:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScoreRow:
-    """What a site measured of a version, and the means over the sites then."""
+    """What a site measured of a version, or why it could not, and the means over the sites then."""
 
-    version: int
     site: str
-    metrics: Mapping[str, float]
+    score: Score
     means: Mapping[str, float]
+    failed: str = ""
 
 
 class Ledger:
@@ -108,7 +110,7 @@ class Ledger:
         if found not in (*schema.READABLE, or_else):
             raise StoreError(
                 f"ledger {self._path} has schema {found}, this release reads"
-                f" {' and '.join(map(str, schema.READABLE))}: upgrade fedbus"
+                f" {schema.READABLE[0]} to {schema.READABLE[-1]}: upgrade fedbus"
             )
 
     def __enter__(self) -> Ledger:
@@ -225,8 +227,18 @@ class Ledger:
 
     # updates and their chunks
 
-    def record_arrivals(self, chunks: Sequence[ChunkRow], manifests: Sequence[UpdateManifest], *, at: float) -> None:
-        """Record chunks and manifests; the chunks' bytes are already synced."""
+    def record_arrivals(
+        self,
+        chunks: Sequence[ChunkRow],
+        manifests: Sequence[UpdateManifest],
+        *,
+        complete: Collection[tuple[str, str]] = (),
+        at: float,
+    ) -> None:
+        """Record chunks, whose bytes are already synced, and manifests.
+
+        complete: (job, update id) of updates whose manifest and every chunk are on disk by that.
+        """
         with self._transaction() as db:
             insert = "INSERT OR IGNORE INTO updates (update_id, job, site, state, received_at) VALUES (?,?,?,?,?)"
             db.executemany(insert, [(c.update_id, c.job, c.site, RECEIVING, at) for c in chunks])
@@ -241,13 +253,9 @@ class Ledger:
                     "UPDATE updates SET manifest = ? WHERE job = ? AND update_id = ? AND manifest IS NULL",
                     (to_text(manifest), job, update_id),
                 )
-
-    def mark_spooled(self, job: str, update_ids: Sequence[str], *, at: float) -> None:
-        """These updates are complete: manifest and every chunk are on disk."""
-        with self._transaction() as db:
             db.executemany(
                 "UPDATE updates SET state = ?, received_at = ? WHERE job = ? AND update_id = ? AND state = ?",
-                [(SPOOLED, at, job, u, RECEIVING) for u in update_ids],
+                [(SPOOLED, at, job, update_id, RECEIVING) for job, update_id in complete],
             )
 
     def update_states(self, job: str) -> dict[str, str]:
@@ -350,6 +358,15 @@ class Ledger:
         row = self._rows("SELECT COALESCE(MAX(version), -1) FROM versions WHERE job = ?", (job,))[0]
         return int(row[0])
 
+    def last_committed(self, job: str) -> int:
+        """The newest version that was decided on; 0 when there is none but the first."""
+        row = self._rows(
+            "SELECT json_extract(body, '$.version') FROM facts WHERE job = ? AND kind = 'committed'"
+            " ORDER BY seq DESC LIMIT 1",
+            (job,),
+        )
+        return int(row[0][0]) if row else 0
+
     def commits(self, job: str, *, after: int, most: int) -> list[tuple[Committed, float]]:
         """The facts of the first so many versions after version `after`, in order, and when they were made."""
         rows = self._rows(
@@ -363,22 +380,26 @@ class Ledger:
     def add_score(
         self,
         job: str,
-        version: int,
         site: str,
-        metrics: Mapping[str, float],
+        score: Score,
         *,
         means: Mapping[str, float],
+        failed: str = "",
         point: tuple[int, float | None] | None = None,
         at: float,
     ) -> None:
         """Keep what a site measured of a version, and the means over the sites with it; the newest counts.
 
-        point: what it makes of the job's trend, a version and its mean.
+        failed: why it could not be measured. point: what it makes of the job's trend, a version and its mean.
         """
-        row = (job, version, site, json.dumps(dict(metrics)), json.dumps(dict(means)), at)
+        measured = json.dumps(dict(score.metrics)), json.dumps(dict(means)), score.num_examples
+        row = (job, score.version, site, *measured, json.dumps(score.not_finite), failed, at)
         with self._transaction() as db:
             db.execute(
-                "INSERT OR REPLACE INTO scores (job, version, site, metrics, means, at) VALUES (?,?,?,?,?,?)", row
+                "INSERT OR REPLACE INTO scores"
+                " (job, version, site, metrics, means, num_examples, not_finite, failed, at)"
+                " VALUES (?,?,?,?,?,?,?,?,?)",
+                row,
             )
             if point is not None:
                 db.execute("INSERT OR REPLACE INTO trend (job, version, mean) VALUES (?,?,?)", (job, *point))
@@ -390,12 +411,13 @@ class Ledger:
 
     def scores(self, job: str, *, after: int, until: int) -> list[ScoreRow]:
         """The scores of the versions after `after` up to `until`, in the order in which they came."""
-        rows = self._rows(
-            "SELECT version, site, metrics, means FROM scores"
-            " WHERE job = ? AND version > ? AND version <= ? ORDER BY at",
-            (job, after, until),
-        )
-        return [ScoreRow(version=v, site=s, metrics=json.loads(m), means=json.loads(o)) for v, s, m, o in rows]
+        query = f"{_SCORES} WHERE job = ? AND version > ? AND version <= ? ORDER BY at"
+        return [_score_row(row) for row in self._rows(query, (job, after, until))]
+
+    def newest_scores(self, job: str) -> list[ScoreRow]:
+        """The score of the newest version that each site has measured."""
+        query = f"{_SCORES} WHERE job = ? AND failed = '' GROUP BY site HAVING version = MAX(version) ORDER BY site"
+        return [_score_row(row) for row in self._rows(query, (job,))]
 
     def name_model_log(self, job: str, stream: str) -> str:
         """Keep the name of a job's model log, unless it has one; returns the name that it has."""
@@ -454,6 +476,17 @@ def _job_row(row: tuple[Any, ...]) -> JobRow:
         ended_at=ended_at,
         result=json.loads(result) if result else None,
     )
+
+
+def _score_row(row: tuple[Any, ...]) -> ScoreRow:
+    version, site, metrics, means, num_examples, not_finite, failed = row
+    score = Score(
+        version=version,
+        metrics=json.loads(metrics),
+        num_examples=num_examples,
+        not_finite=tuple(json.loads(not_finite)),
+    )
+    return ScoreRow(site=site, score=score, means=json.loads(means), failed=failed)
 
 
 def _unusable(path: Path, exc: sqlite3.Error) -> str:

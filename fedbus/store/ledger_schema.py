@@ -7,19 +7,20 @@
     facts         what was decided, in order: folded, refused, committed. State = newest checkpoint + the facts after it
     versions      which versions were published to the model log and confirmed
     incidents     what went wrong and what came of it, in words for people
-    scores        what a site measured of a version, and the means over the sites by then; not of earlier releases
+    scores        what a site measured of a version, or why it could not, and the means over the sites by then
     trend         the course of the mean that ranks versions, one point a version; no mean: it is of no use somewhere
     model_logs    the name of each job's stream, a secret of the sites that take part in it
 
-Schema 1 knew an update by its id alone, so that one id in two jobs made one row of two updates.
+Schema 1 knew an update by its id alone, so that one id in two jobs made one row of two updates. Schema 2 had of a score
+its metrics alone, and the first ledgers of it no scores at all.
 """
 
 from __future__ import annotations
 
 import sqlite3
 
-SCHEMA_VERSION = 2
-READABLE = (1, SCHEMA_VERSION)
+SCHEMA_VERSION = 3
+READABLE = (1, 2, SCHEMA_VERSION)
 ANYBODY = "*"
 TABLES_OF_A_JOB = (
     "updates",
@@ -60,7 +61,8 @@ CREATE TABLE IF NOT EXISTS incidents (job TEXT NOT NULL, at REAL NOT NULL, kind 
 CREATE INDEX IF NOT EXISTS incidents_by_job ON incidents (job);
 CREATE TABLE IF NOT EXISTS scores (
   job TEXT NOT NULL, version INTEGER NOT NULL, site TEXT NOT NULL, metrics TEXT NOT NULL, means TEXT NOT NULL,
-  at REAL NOT NULL, PRIMARY KEY (job, version, site)) WITHOUT ROWID;
+  at REAL NOT NULL, num_examples INTEGER NOT NULL DEFAULT 0, not_finite TEXT NOT NULL DEFAULT '[]',
+  failed TEXT NOT NULL DEFAULT '', PRIMARY KEY (job, version, site)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS trend (
   job TEXT NOT NULL, version INTEGER NOT NULL, mean REAL, PRIMARY KEY (job, version)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS model_logs (job TEXT PRIMARY KEY, stream TEXT NOT NULL) WITHOUT ROWID;
@@ -79,6 +81,11 @@ INSERT INTO participants (job, site, at) SELECT job, '*', submitted_at FROM jobs
 DROP TABLE chunks_1;
 DROP TABLE updates_1;
 """
+_SCORES_FROM_2 = """
+ALTER TABLE scores ADD COLUMN num_examples INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE scores ADD COLUMN not_finite TEXT NOT NULL DEFAULT '[]';
+ALTER TABLE scores ADD COLUMN failed TEXT NOT NULL DEFAULT '';
+"""
 _CHUNKS_OF_1 = """
 CREATE TEMP VIEW chunks AS
   SELECT u.job AS job, c.update_id AS update_id, c.idx AS idx, c.offset AS offset, c.length AS length
@@ -89,6 +96,9 @@ CREATE TEMP VIEW chunks AS
 def make(db: sqlite3.Connection, found: int) -> None:
     """Bring a database of schema `found` (0: empty) to SCHEMA_VERSION, whole or not at all. Raises sqlite3.Error."""
     steps = _AWAY_WITH_1 + _UPDATES + _OVER_FROM_1 if found == 1 else ""
+    columns = {name for _, name, *_ in db.execute("PRAGMA table_info(scores)")}
+    if columns and "num_examples" not in columns:
+        steps += _SCORES_FROM_2
     # executescript ends an open transaction, so that it must hold its own
     try:
         db.executescript(f"BEGIN IMMEDIATE;{steps}{_TABLES}PRAGMA user_version={SCHEMA_VERSION};COMMIT;")

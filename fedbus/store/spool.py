@@ -13,14 +13,15 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Collection, Iterable, Iterator
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import ExitStack, suppress
+from io import FileIO
 from pathlib import Path
 from typing import BinaryIO
 
 from fedbus.core.protocol.messages import Chunk, UpdateId
 from fedbus.errors import StoreError
-from fedbus.store.files import disk_errors, make_folder, replace_durably, sync_folder
+from fedbus.store.files import disk_errors, make_folder, opened_folder, replace_durably, sync_folder, sync_together
 from fedbus.store.ledger import ChunkRow
 
 
@@ -69,26 +70,36 @@ class Spool(Bodies):
     """Files under `folder/<job>/`. One thread appends; another may read and remove updates that are complete.
 
     keep_updates: what `put_away` takes out of the spool goes to the archive instead of being deleted. The archive must
-    lie on the same file system.
+    lie on the same file system. sync: makes what was appended through open files, and their folders, durable.
     """
 
-    def __init__(self, folder: Path, *, keep_updates: bool = False) -> None:
+    def __init__(
+        self, folder: Path, *, keep_updates: bool = False, sync: Callable[[Sequence[int]], None] = sync_together
+    ) -> None:
         super().__init__(make_folder(folder))
         self._keep = keep_updates
+        self._sync = sync
 
     def append(self, chunks: Iterable[Chunk]) -> list[ChunkRow]:
-        """Append chunks to their files, sync each file once, and say where every chunk lies."""
+        """Append chunks to their files, sync all of them and their folders once, and say where every chunk lies."""
         by_update: dict[tuple[str, str], list[Chunk]] = {}
         for chunk in chunks:
             by_update.setdefault((chunk.job, chunk.transfer), []).append(chunk)
         rows: list[ChunkRow] = []
         sizes: dict[Path, int] = {}
         try:
-            for (job, update_id), group in by_update.items():
-                path = self.path(job, update_id)
-                with disk_errors("cannot spool", path):
-                    sizes[path] = path.stat().st_size if path.exists() else 0
-                    rows += self._append_one(path, job, update_id, group)
+            with ExitStack() as stack, disk_errors("cannot spool in", self._folder):
+                fds, folders = [], set()
+                for (job, update_id), group in by_update.items():
+                    path = self.path(job, update_id)
+                    with disk_errors("cannot spool", path):
+                        if not path.exists():
+                            folders.add(self._folder_of(job))
+                        sizes[path] = path.stat().st_size if path.exists() else 0
+                        file = stack.enter_context(path.open("ab", buffering=0))
+                        fds.append(file.fileno())
+                        rows += _append_one(file, job, update_id, group)
+                self._sync(fds + [stack.enter_context(opened_folder(folder)) for folder in folders])
         except StoreError:
             # the caller tries again until there is room: what was written must not fill the disk meanwhile
             for path, size in sizes.items():
@@ -97,32 +108,12 @@ class Spool(Bodies):
             raise
         return rows
 
-    def _append_one(self, path: Path, job: str, update_id: str, chunks: list[Chunk]) -> list[ChunkRow]:
-        site = UpdateId.parse(update_id).site
-        if not path.parent.exists():
-            path.parent.mkdir(exist_ok=True)
+    def _folder_of(self, job: str) -> Path:
+        folder = self.folder(job)
+        if not folder.exists():
+            folder.mkdir(exist_ok=True)
             sync_folder(self._folder)
-        new = not path.exists()
-        rows = []
-        with path.open("ab", buffering=0) as file:
-            offset = file.seek(0, os.SEEK_END)
-            for chunk in chunks:
-                _write_all(file.fileno(), chunk.body)
-                rows.append(
-                    ChunkRow(
-                        update_id=update_id,
-                        job=job,
-                        site=site,
-                        index=chunk.index,
-                        offset=offset,
-                        length=len(chunk.body),
-                    )
-                )
-                offset += len(chunk.body)
-            os.fsync(file.fileno())
-        if new:
-            sync_folder(path.parent)
-        return rows
+        return folder
 
     def remove(self, job: str, update_ids: Iterable[str]) -> None:
         """Drop the bodies of these updates."""
@@ -186,6 +177,17 @@ class Spool(Bodies):
 
 def _file_name(update_id: str) -> str:
     return f"{update_id.replace(':', '.')}.frames"
+
+
+def _append_one(file: FileIO, job: str, update_id: str, chunks: Iterable[Chunk]) -> Iterator[ChunkRow]:
+    """Write chunks behind what is there, and say where each lies."""
+    site = UpdateId.parse(update_id).site
+    offset = file.seek(0, os.SEEK_END)
+    for chunk in chunks:
+        length = len(chunk.body)
+        _write_all(file.fileno(), chunk.body)
+        yield ChunkRow(update_id=update_id, job=job, site=site, index=chunk.index, offset=offset, length=length)
+        offset += length
 
 
 def _write_all(fd: int, body: bytes) -> None:

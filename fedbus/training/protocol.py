@@ -39,8 +39,9 @@ LENGTH = struct.Struct("<I")
 class Open:
     """Load the task and the site's data. `local` is the job's `local` section; empty in a job that trains nothing.
 
-    `up` is the code of its updates, `ratio` the share of elements that topk keeps. `keep` names the tensors that stay
-    here, in the file `kept`. `words`: texts of the job's spec, which may stand in names of metrics.
+    `up` is the code of its updates, `ratio` the share of elements that topk keeps. `travel`, `keep` and `frozen` are
+    the job's lists of tensors; what stays at the site lies in the file `kept`. `words`: texts of the job's spec, which
+    may stand in names of metrics.
     """
 
     job: str
@@ -57,7 +58,9 @@ class Open:
     threads: int = 1
     slowdown: float = 1.0
     step_delay_s: float = 0.0
+    travel: tuple[str, ...] = ()
     keep: tuple[str, ...] = ()
+    frozen: tuple[str, ...] = ()
     kept: str = ""
     words: tuple[str, ...] = ()
 

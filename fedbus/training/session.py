@@ -28,8 +28,9 @@ from fedbus.core.protocol.layout import Layout, TensorSpec
 from fedbus.core.spec.jobspec import LocalSpec
 from fedbus.errors import DecodeError, LayoutError, ProtocolError
 from fedbus.tensors import codec
-from fedbus.tensors.params import flatten, layout_of, load_params_, staying, unflatten
+from fedbus.tensors.params import flatten, load_params_, unflatten
 from fedbus.tensors.replica import Replica
+from fedbus.tensors.sharing import Sharing, freeze_, inventory_of, parts_of
 from fedbus.training import protocol as p
 from fedbus.training.answers import Notebook, scoring_answer, training_answer
 from fedbus.training.device import is_broken, pick_device, seed_everything
@@ -74,12 +75,18 @@ class Session:
         self._names = MetricNames(type(self._task), opening.words)
         self._notebook = Notebook()
         self._model = self._fresh_model()
-        self.layout = layout_of(self._model, keep=opening.keep)
-        self._kept = KeptTensors(Path(opening.kept), staying(self._model, keep=opening.keep)) if opening.keep else None
+        inventory = inventory_of(self._model)
+        parts = parts_of(inventory, Sharing(travel=opening.travel, keep=opening.keep, frozen=opening.frozen))
+        freeze_(self._model, parts.frozen)
+        self.layout = parts.layout
+        own = {name: inventory.tensors[name] for name in sorted(parts.own)}
+        self._kept = KeptTensors(Path(opening.kept), own) if opening.keep or opening.travel else None
         self._replica = Replica(self.layout, device=flat_device)
         # kept, for a new one costs more than the subtraction: the system gives its pages one by one
         self._vector = torch.empty(self.layout.numel, device=flat_device)
-        self._updates = UpdateMaker(self.layout, Code(opening.up), chunk_bytes=opening.chunk_bytes, ratio=opening.ratio)
+        self._updates = UpdateMaker(
+            self.layout, Code(opening.up), chunk_bytes=opening.chunk_bytes, ratio=opening.ratio, frozen=parts.frozen
+        )
         self._version: int | None = None
 
     def opened(self) -> p.Opened:

@@ -1,6 +1,6 @@
 """One way from params to frames: whatever of a training leaves a site is made here, and in a simulation the same.
 
-    delta      params after training - base; of state that is not learnt its values
+    delta      params after training - base; of state that is not learnt its values; nothing new of what is frozen
     finite     or a TaskError that says what to look at first
     filters    in their order; all that follows sees only what they gave
     secant     travel and response, see `tensors.secant`
@@ -13,7 +13,7 @@ No vector is made on the way: the params become the delta, and that becomes what
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from typing import Protocol, TypeVar
 
@@ -55,12 +55,15 @@ class UpdateMaker:
         chunk_bytes: int,
         ratio: float = DEFAULT_RATIO,
         filters: Sequence[Filter] = (),
+        frozen: Collection[str] = (),
     ) -> None:
+        """`frozen`: names in the layout; whatever a training made of these, no update changes them."""
         self._layout = layout
         self._code = code
         self._chunk_bytes = chunk_bytes
         self._ratio = ratio
         self._filters = tuple(filters)
+        self._frozen = [slice(*place) for name, place in layout.slices().items() if name in frozen]
         self._secants = SecantProbe(layout)
 
     def make_(
@@ -105,6 +108,8 @@ class UpdateMaker:
         """Values, and the delta of what is learnt."""
         learnt = slice(self._layout.value_numel, self._layout.numel)
         params[learnt].sub_(base[learnt])
+        for place in self._frozen:
+            params[place].copy_(base[place])
         if not is_finite(params):
             raise not_finite_error(params, base, self._layout, losses, steps=steps)
         return params

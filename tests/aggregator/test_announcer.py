@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
-from fedbus.aggregator.voice.announcer import MOST_ANSWERS, Announcer
+from fedbus.aggregator.voice.announcer import MOST_ANSWERS, UNCONFIRMED, Announcer
 from fedbus.bus.envelope import Envelope
 from fedbus.core.protocol import events
 from fedbus.core.protocol import messages as m
@@ -23,18 +23,31 @@ class Broker:
 
     def __init__(self, *held: str) -> None:
         self.held = set(held)
-        self.error: Exception | None = None
+        self.unsayable = ""
         self.published: list[str] = []
+        self.waiting: list[str] = []
         self.came = asyncio.Event()
+
+    async def sender(self) -> Callable[[Envelope, bool], Awaitable[None]]:
+        return lambda envelope, mandatory: self.publish(envelope, mandatory=mandatory)
 
     async def publish(self, envelope: Envelope, *, mandatory: bool = True) -> None:
         if envelope.type in self.held:
+            self.waiting.append(envelope.routing_key)
+            self.came.set()
             await asyncio.Event().wait()
-        if self.error is not None:
-            error, self.error = self.error, None
-            raise error
+        if envelope.type == self.unsayable:
+            raise RuntimeError("injected")
         self.published.append(f"{envelope.type} {envelope.routing_key}")
         self.came.set()
+
+    async def holds(self, number: int) -> list[str]:
+        """Keys of messages that are on their way and are not confirmed, once there are so many."""
+        async with asyncio.timeout(10):
+            while len(self.waiting) < number:
+                self.came.clear()
+                await self.came.wait()
+        return self.waiting
 
     async def has(self, number: int) -> list[str]:
         async with asyncio.timeout(10):
@@ -123,8 +136,45 @@ async def test_the_end_of_a_job_waits_for_what_was_said_of_it_and_not_for_a_site
 
 async def test_a_message_that_cannot_be_said_does_not_silence_the_others() -> None:
     broker = Broker()
-    broker.error = RuntimeError("injected")
+    broker.unsayable = "job-ended"
     async with announcing(broker) as announcer:
         await announcer.tell("mercy", over("heart"))
         await announcer.tell("mercy", RECEIPT)
         assert await broker.has(1) == ["receipt site.mercy"]
+
+
+async def test_events_do_not_wait_for_each_others_confirm_up_to_a_window() -> None:
+    broker = Broker("event")
+    async with announcing(broker) as announcer:
+        for n in range(2 * UNCONFIRMED):
+            await announcer.event("heart", events.VersionScored(site=f"s{n}", version=n))
+        on_their_way = await broker.holds(UNCONFIRMED)
+        await settled()
+        assert on_their_way == [f"heart.s{n}.{events.VersionScored.kind}" for n in range(UNCONFIRMED)]
+
+
+async def test_sites_do_not_wait_for_each_other_and_one_site_has_one_message_on_its_way() -> None:
+    broker = Broker("receipt")
+    async with announcing(broker) as announcer:
+        for site in ("mercy", "ucsf", "va", "mercy", "zurich"):
+            await announcer.tell(site, RECEIPT)
+        on_their_way = await broker.holds(3)
+        await settled()
+        assert on_their_way == ["site.mercy", "site.ucsf", "site.va"]
+
+
+async def test_what_is_for_all_sites_waits_for_what_was_said_before_and_is_waited_for() -> None:
+    broker = Broker("job-ended")
+    async with announcing(broker) as announcer:
+        await announcer.tell("mercy", RECEIPT)
+        await announcer.tell(None, over("heart"))
+        await announcer.tell("ucsf", RECEIPT)
+        assert await broker.holds(1) == ["all"]
+        await settled()
+        assert broker.published == ["receipt site.mercy"]
+
+
+async def settled() -> None:
+    """Everything that can go on has gone on."""
+    for _ in range(50):
+        await asyncio.sleep(0)

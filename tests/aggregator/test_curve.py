@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from fedbus.aggregator.desk import curve
+from fedbus.core.job.scores import Score
 from fedbus.core.protocol.answers import VersionLine
 from fedbus.core.protocol.messages import UpdateId
 from fedbus.core.protocol.requests import BEFORE_ALL
@@ -29,7 +30,8 @@ def test_a_long_curve_comes_in_several_answers(tmp_path: Path, versions: int, me
         ledger.record_facts("heart", committed, at=12.5)
         score = {f"metric-{n}": 0.5 for n in range(metrics)}
         for version in range(1, 41 if metrics > 1 else 3):
-            ledger.add_score("heart", version, "mercy", score, means=score, at=13.0)
+            measured = Score(version=version, metrics=score, num_examples=9)
+            ledger.add_score("heart", "mercy", measured, means=score, at=13.0)
         row = ledger.job("heart")
         assert row is not None
         # when it is asked for until there is no more

@@ -27,7 +27,7 @@ from fedbus.core.protocol.answers import BrokenScore
 from fedbus.core.protocol.effort import Effort
 from fedbus.core.protocol.frames import Code
 from fedbus.core.protocol.layout import Layout, TensorSpec
-from fedbus.core.rules.facts import Committed
+from fedbus.core.rules.facts import Committed, Folded
 from fedbus.core.spec.jobspec import JobSpec
 from fedbus.export.params_file import read_params, write_params
 from fedbus.store.ledger import Ledger
@@ -111,6 +111,7 @@ class House:
         self.membership = Membership()
         self.announcer = Announcer()
         self.log = Log()
+        self.writes: list[str] = []
         self.ledger.add_job("heart", parsed.to_dict(), message_id="m1", submitted_by="ana", state="submitted", at=1.0)
         (row,) = self.ledger.jobs()
         self.keeper = ModelKeeper(
@@ -123,7 +124,7 @@ class House:
         tools = Tools(
             session="s",
             ledger=self.ledger,
-            store=at_once,  # type: ignore[arg-type]
+            store=self.store,  # type: ignore[arg-type]
             compute=at_once,  # type: ignore[arg-type]
             announcer=self.announcer,  # type: ignore[arg-type]
             membership=self.membership,
@@ -150,6 +151,12 @@ class House:
             entrance=WideOpen(),  # type: ignore[arg-type]
             sites_return=RETURN,
         )
+
+    async def store(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """The thread that writes; each call that changes the ledger waits for the disk once."""
+        if not function.__name__.startswith(("facts", "last_published", "model_log")):
+            self.writes.append(function.__name__)
+        return function(*args, **kwargs)
 
     async def open_log(self, *_: object) -> Any:
         return self.log
@@ -198,6 +205,10 @@ class House:
             not_finite=("loss",) if loss is None else (),
         )
         await self.runner.on_score(answer)
+
+    def asked_for_scores_of(self) -> int:
+        """The newest model, by its number in the model log, that sites were asked to score."""
+        return max(message.version for _, message in self.announcer.told if isinstance(message, m.ScoreRequest))
 
     def makes_initial(self, site: str, flat: torch.Tensor) -> None:
         """Initial params of a site are complete in the spool."""
@@ -417,6 +428,23 @@ async def test_updates_that_wait_together_fill_one_buffer_after_the_other(tmp_pa
     facts = (row.fact for row in house.ledger.facts("heart"))
     committed = [[str(u) for u in fact.update_ids] for fact in facts if isinstance(fact, Committed)]
     assert committed == [sent[:2], sent[2:4]]
+
+
+async def test_an_update_that_makes_a_version_is_recorded_with_it_in_one_write(tmp_path: Path) -> None:
+    # given a running job with a buffer of 1
+    house = House(tmp_path, strategy={"kind": "buffered", "buffer": 1})
+    await house.trains("mercy", "ucsf")
+    house.writes.clear()
+    # when an update comes alone
+    sent = house.sends("mercy", 1)
+    await house.runs(lambda: len(house.writes) >= 2)
+    # then the disk is waited for twice: for both facts and the receipt, and for the mark that the version is published
+    assert house.writes == ["record_facts", "mark_published"]
+    folded, committed = (row.fact for row in house.ledger.facts("heart"))
+    assert isinstance(folded, Folded)
+    assert isinstance(committed, Committed)
+    assert committed.update_ids == (folded.update_id,)
+    assert house.ledger.receipt("heart", sent) is not None
 
 
 async def test_a_job_that_ends_at_a_number_of_updates_takes_no_more_of_those_that_wait(tmp_path: Path) -> None:
@@ -661,8 +689,11 @@ async def test_every_site_that_accepted_is_listed_also_after_a_restart_and_when_
     assert {site: of_site.updates for site, of_site in detail.sites.items()} == {"mercy": 1, "ucsf": 0}
 
 
-async def runs_to_its_last_score(house: House, *losses: float | None) -> None:
-    """A job of two sites with a version for each of these losses; None: not finite at either site."""
+async def runs_to_its_last_score(house: House, *losses: float | None, best: float | None = None) -> None:
+    """A job of two sites with a version for each of these losses; None: not finite at either site.
+
+    best: the loss of the version that both are asked for after the last one; None: they say what they said before.
+    """
     await house.runner.open()
     for site in ("mercy", "ucsf"):
         await house.accepts(site)
@@ -676,7 +707,12 @@ async def runs_to_its_last_score(house: House, *losses: float | None) -> None:
         await house.runs(has_state(house, m.JobState.FINISHING) if last else kept.exists)
         for site in ("mercy", "ucsf"):
             await house.scores_loss(site, version, loss)
-    await house.runs(lambda: house.runner.life.state.ended)
+    await house.runs(lambda: house.runner.life.state.ended or house.asked_for_scores_of() > len(losses) - 1)
+    if not house.runner.life.state.ended:
+        best = min(loss for loss in losses if loss is not None) if best is None else best
+        for site in ("mercy", "ucsf"):
+            await house.scores_loss(site, house.asked_for_scores_of(), best)
+        await house.runs(lambda: house.runner.life.state.ended)
 
 
 async def test_a_job_whose_last_version_is_finite_nowhere_has_failed_and_leaves_the_best_one(tmp_path: Path) -> None:
@@ -705,8 +741,73 @@ async def test_the_best_version_is_in_the_result_beside_the_last_one(tmp_path: P
     house = House(tmp_path, **STOPS_AT_3)
     await runs_to_its_last_score(house, 0.9, 0.2, 0.4, 0.3)
     assert house.row.state == "finished"
-    assert house.row.result["best"]["version"] == 1
+    best = house.row.result["best"]
+    assert best["version"] == 1
     assert house.row.result["exported"].endswith("final.safetensors")
+    # and every site has scored both at the end, the best one shown anew
+    assert {site: score["metrics"]["loss"] for site, score in best["scores"].items()} == {"mercy": 0.2, "ucsf": 0.2}
+    assert house.log.snapshots[-1] == 4
+    assert {site: score["metrics"]["loss"] for site, score in house.row.result["scores"].items()} == {
+        "mercy": 0.3,
+        "ucsf": 0.3,
+    }
+
+
+async def test_what_all_sites_say_of_the_best_version_at_the_end_counts(tmp_path: Path) -> None:
+    # given a version that looked better than the last one while only some had scored it
+    house = House(tmp_path, **STOPS_AT_3)
+    await runs_to_its_last_score(house, 0.9, 0.2, 0.4, 0.3, best=0.35)
+    # then the last one is the best after all
+    assert house.row.result["best"]["version"] == 3
+    assert not list((tmp_path / "job" / "best").glob("*.safetensors"))
+
+
+async def test_an_aggregator_that_is_killed_while_the_best_version_is_scored_shows_the_last_one_again(
+    tmp_path: Path,
+) -> None:
+    # given a job that has shown its best version to the sites, as number 4 of its model log
+    house = House(tmp_path, **STOPS_AT_3)
+    await house.trains("mercy", "ucsf")
+    for version, loss in enumerate((0.9, 0.2, 0.4, 0.3)):
+        if version:
+            house.sends("mercy", version)
+        kept = house.keeper.best_folder / f"v{version:08d}.safetensors"
+        await house.runs(kept.exists if version < 3 else has_state(house, m.JobState.FINISHING))
+        for site in ("mercy", "ucsf"):
+            await house.scores_loss(site, version, loss)
+    await house.runs(lambda: house.asked_for_scores_of() == 4)
+    # when another aggregator goes on
+    again = House(tmp_path, **STOPS_AT_3)
+    await again.runner.open()
+    assert again.runner.version == 3
+    for site in ("mercy", "ucsf"):
+        await again.accepts(site)
+    await again.runs(lambda: len(again.announcer.asked(m.ScoreRequest)) == 2)
+    # then the sites, which hold number 4, are shown the last version once more as number 5, and the best as number 6
+    for number, loss in ((5, 0.3), (6, 0.2)):
+        assert again.asked_for_scores_of() == number
+        for site in ("mercy", "ucsf"):
+            await again.scores_loss(site, number, loss)
+        await again.runs(lambda n=number: again.runner.life.state.ended or again.asked_for_scores_of() > n)
+    assert again.row.state == "finished"
+    assert (again.row.result["version"], again.row.result["best"]["version"]) == (3, 1)
+
+
+async def test_what_sites_had_measured_counts_after_a_restart_once_they_are_back(tmp_path: Path) -> None:
+    # given a running job that both sites have scored
+    house = House(tmp_path)
+    await house.trains("mercy", "ucsf")
+    await house.scores("mercy", 0, 0.1)
+    await house.scores("ucsf", 0, 0.3)
+    # when another aggregator goes on
+    again = House(tmp_path)
+    await again.runner.open()
+    # then a site counts from when it is back
+    assert again.work.life.means() == {}
+    await again.accepts("mercy")
+    assert again.work.life.means() == {"auc": 0.1}
+    await again.accepts("ucsf")
+    assert again.work.life.means() == {"auc": pytest.approx(0.2)}
 
 
 async def test_when_the_last_version_is_the_best_there_is_one_file(tmp_path: Path) -> None:

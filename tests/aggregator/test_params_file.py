@@ -12,7 +12,7 @@ from torch import nn
 from fedbus.core.protocol.layout import Layout, TensorSpec
 from fedbus.errors import LayoutError, StoreError
 from fedbus.export.params_file import check_readable, read_params, write_params
-from fedbus.tensors.params import layout_of
+from fedbus.tensors.sharing import layout_of
 
 DTYPES = ["float32", "float16", "bfloat16", "float64"]
 

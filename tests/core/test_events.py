@@ -77,6 +77,21 @@ ON_THE_BUS: list[tuple[e.Happened, str, str, dict[str, Any]]] = [
         {},
     ),
     (e.JobTrouble(reason="OSError", retry_s=2.0), "job-trouble", AGAIN, {}),
+    (e.JobContinues(away="3 s"), "job-continues", "continues after 3 s without an aggregator", {}),
+    (e.JobTrouble(reason="the best cannot be shown"), "job-trouble", "the best cannot be shown", {}),
+    (e.JobFinishing(reason="asked", comes="nothing"), "job-finishing", "asked; nothing", {}),
+    (
+        e.ScoreFailed(site="va", version=1, what="a.safetensors", reason="no data"),
+        "score-failed",
+        "va could not score a.safetensors: no data",
+        {"version": 1},
+    ),
+    (
+        e.VersionScored(site="va", version=1, what="a.safetensors"),
+        "version-scored",
+        "va scored a.safetensors: no metric",
+        {"version": 1, "metrics": {}, "num_examples": 0, "means": {}, "not_finite": []},
+    ),
     (
         e.JobPaused(why="1 of 2 sites is there"),
         "job-paused",

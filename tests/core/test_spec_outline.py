@@ -52,6 +52,9 @@ def test_what_is_left_out_is_said_to_be_the_default():
             "when the sites' mean auc is at least 0.8 or when 5 versions in a row brought no higher auc",
         ),
         ({"initial_params": "a.safetensors"}, "first params", "a.safetensors in the aggregator's params folder"),
+        ({"keep": ["head.*"]}, "kept at home", "head.*"),
+        ({"travel": ["lora_*", "head.*"]}, "travels", "only lora_*, head.*"),
+        ({"frozen": ["batch_norm"]}, "frozen", "batch_norm"),
         ({"min_sites": 7, "robust": "multi_krum"}, "robust", "multi_krum: up to 2 sites of a version may lie"),
     ],
 )

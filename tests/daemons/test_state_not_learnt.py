@@ -88,12 +88,62 @@ def test_what_a_job_keeps_at_the_sites_stays_there_and_outlives_their_trainers(h
     assert not torch.equal(load_file(kept)["norm.running_var"], other["norm.running_var"])
 
 
-def test_a_file_as_safetensors_writes_tied_weights_is_a_start(house, start_site):
-    torch.manual_seed(3)
-    model = Network()
+def test_where_a_job_says_what_travels_all_else_stays_at_the_sites(house, start_site):
+    house.start_aggregator()
+    for site in ("site-a", "site-b"):
+        start_site(site)
+    job = submit(house, travel=["head.*"])
+    house.ended(job)
+
+    assert set(exported(house, job)) == {"head.weight", "head.bias", "weight.weight"}  # tied: one tensor
+    kept = [load_file(house.folder / "sites" / site / "kept" / f"{job}.safetensors") for site in ("site-a", "site-b")]
+    for own in kept:  # but for the layer that the task has frozen: it is made anew with the model
+        assert set(own) == {*STATISTICS, "norm.num_batches_tracked", "norm.weight", "norm.bias", "weight.bias"}
+    assert not torch.equal(kept[0]["norm.weight"], kept[1]["norm.weight"])
+    assert house.refused_in_time(job) == []
+
+
+def test_what_a_job_has_frozen_is_to_the_end_what_the_first_params_say(house, start_site):
+    start = Network()
+    torch.nn.init.normal_(start.norm.running_mean)
+    write_start(house, start)
+    house.start_aggregator(**KEEPING)
+    for site in ("site-a", "site-b"):
+        start_site(site)
+
+    job = submit(house, initial_params="start.safetensors", frozen=["weight.weight", "batch_norm"])
+    house.ended(job)
+
+    found, first = exported(house, job), start.state_dict()
+    frozen = {"weight.weight", "head.weight", "norm.weight", "norm.bias", *STATISTICS}
+    assert [name for name in sorted(frozen) if not torch.equal(found[name], first[name])] == []
+    assert not torch.equal(found["head.bias"], first["head.bias"])
+    assert {fact.values_norm for fact in house.folded(job)} == {None}  # no value was sent
+    assert house.refused_in_time(job) == []
+
+
+def test_a_pattern_that_names_no_tensor_is_said_with_the_nearest_names(house, start_site):
+    house.start_aggregator()
+    start_site("site-a")
+    submit(house, frozen=["haed.bias"], min_sites=1)
+
+    said = house.aggregator.wait_for("trainer-trouble", fatal=True)["text"]
+
+    assert "frozen: 'haed.bias' matches no tensor of the model" in said
+    assert "nearest are head.bias" in said
+
+
+def write_start(house, model: Network) -> None:
+    """The params of a model, as the submitter's file `start.safetensors`."""
     params = house.folder / "aggregator" / "params"
     params.mkdir(parents=True)
     save_model(_without_extra_state(model), str(params / "start.safetensors"))
+
+
+def test_a_file_as_safetensors_writes_tied_weights_is_a_start(house, start_site):
+    torch.manual_seed(3)
+    model = Network()
+    write_start(house, model)
     house.start_aggregator()
     for site in ("site-a", "site-b"):
         start_site(site)

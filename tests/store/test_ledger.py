@@ -158,7 +158,7 @@ def test_a_manifest_that_came_twice_keeps_its_first_text(ledger: Ledger) -> None
 def test_an_update_goes_from_receiving_to_spooled_to_decided(ledger: Ledger) -> None:
     ledger.record_arrivals([chunk(0)], [manifest(UPDATE, "heart", text="text")], at=1.0)
     assert ledger.update_states("heart") == {UPDATE: RECEIVING}
-    ledger.mark_spooled("heart", [UPDATE], at=2.0)
+    ledger.record_arrivals([], [], complete=[("heart", UPDATE)], at=2.0)
     assert ledger.update_states("heart") == {UPDATE: SPOOLED}
     ledger.record_facts("heart", [folded()], decided={UPDATE: {}}, at=3.0)
     assert ledger.update_states("heart") == {UPDATE: DECIDED}
@@ -168,7 +168,7 @@ def test_an_update_goes_from_receiving_to_spooled_to_decided(ledger: Ledger) -> 
 def test_a_decided_update_is_never_spooled_or_received_again(ledger: Ledger) -> None:
     ledger.record_arrivals([chunk(0)], [manifest(UPDATE, "heart", text="text")], at=1.0)
     ledger.record_facts("heart", [], decided={UPDATE: {}}, at=2.0)
-    ledger.mark_spooled("heart", [UPDATE], at=3.0)
+    ledger.record_arrivals([], [], complete=[("heart", UPDATE)], at=3.0)
     ledger.record_arrivals([chunk(0)], [manifest(UPDATE, "heart", text="text")], at=4.0)
     assert ledger.update_states("heart") == {UPDATE: DECIDED}
 
@@ -184,8 +184,8 @@ def test_a_decided_update_keeps_its_receipt(ledger: Ledger) -> None:
 def test_complete_updates_wait_in_the_order_in_which_they_became_complete(ledger: Ledger) -> None:
     for number in (1, 2, 3):
         ledger.record_arrivals([], [manifest(f"mercy:0123abcd:{number}", "heart", text=f"text {number}")], at=1.0)
-    ledger.mark_spooled("heart", ["mercy:0123abcd:3"], at=2.0)
-    ledger.mark_spooled("heart", ["mercy:0123abcd:1", "mercy:0123abcd:2"], at=3.0)
+    ledger.record_arrivals([], [], complete=[("heart", "mercy:0123abcd:3")], at=2.0)
+    ledger.record_arrivals([], [], complete=[("heart", "mercy:0123abcd:1"), ("heart", "mercy:0123abcd:2")], at=3.0)
     assert texts(ledger.manifests("heart", SPOOLED)) == ["text 3", "text 1", "text 2"]
 
 
@@ -204,7 +204,7 @@ def test_of_an_incomplete_update_that_is_forgotten_only_the_manifest_stays(ledge
     begun, lacking, whole = UPDATE, "mercy:0123abcd:2", "mercy:0123abcd:3"
     chunks = [chunk(0, update_id) for update_id in (begun, lacking, whole)]
     ledger.record_arrivals(chunks, [manifest(u, "heart", text="{}") for u in (lacking, whole)], at=1.0)
-    ledger.mark_spooled("heart", [whole], at=2.0)
+    ledger.record_arrivals([], [], complete=[("heart", whole)], at=2.0)
     # when all are to be forgotten
     ledger.forget_updates("heart", [begun, lacking, whole])
     # then the first was never there, the second has nothing but its manifest, and the third is not touched
@@ -314,7 +314,7 @@ def test_a_ledger_of_another_release_is_refused_and_left_as_it_is(path: Path) ->
         other.execute("PRAGMA user_version=9")
     other.close()
     before = path.read_bytes()
-    with pytest.raises(StoreError, match="has schema 9, this release reads 1 and 2: upgrade fedbus"):
+    with pytest.raises(StoreError, match="has schema 9, this release reads 1 to 3: upgrade fedbus"):
         Ledger(path)
     assert path.read_bytes() == before
 
@@ -362,7 +362,7 @@ def test_an_update_id_in_two_jobs_is_two_updates(ledger: Ledger) -> None:
     ledger.record_arrivals([chunk(0)], [manifest(UPDATE, "heart", text="of heart")], at=1.0)
     ledger.record_arrivals([other], [manifest(UPDATE, "lungs", text="of lungs")], at=1.0)
     # when one is decided and its body is dropped
-    ledger.mark_spooled("lungs", [UPDATE], at=2.0)
+    ledger.record_arrivals([], [], complete=[("lungs", UPDATE)], at=2.0)
     ledger.record_facts("lungs", [], decided={UPDATE: {"outcome": "refused"}}, at=2.0)
     ledger.forget_chunks("lungs", [UPDATE])
     # then nothing of the other one has changed

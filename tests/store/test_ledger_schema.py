@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from fedbus.core.job.scores import Score
 from fedbus.core.protocol.effort import Effort
 from fedbus.core.protocol.messages import UpdateId
 from fedbus.core.rules.facts import Refused
@@ -141,3 +142,29 @@ def test_forgetting_a_job_knows_every_table(tmp_path: Path) -> None:
         tables = [name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
         of_a_job = {name for name in tables if "job" in [row[1] for row in db.execute(f"PRAGMA table_info({name})")]}
     assert of_a_job == set(TABLES_OF_A_JOB)
+
+
+def test_scores_that_release_2_kept_are_read_and_new_ones_say_more(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite3"
+    with Ledger(path):
+        pass
+    # given a ledger as release 2 made it, with a score
+    with sqlite3.connect(path) as db:
+        db.executescript(
+            """
+            DROP TABLE scores;
+            CREATE TABLE scores (
+              job TEXT NOT NULL, version INTEGER NOT NULL, site TEXT NOT NULL, metrics TEXT NOT NULL,
+              means TEXT NOT NULL, at REAL NOT NULL, PRIMARY KEY (job, version, site)) WITHOUT ROWID;
+            INSERT INTO scores VALUES ('heart', 3, 'mercy', '{"auc": 0.5}', '{"auc": 0.6}', 1.0);
+            PRAGMA user_version=2;
+            """
+        )
+    db.close()
+    newer = Score(version=4, metrics={}, num_examples=7, not_finite=("loss",))
+    with Ledger(path) as ledger:
+        ledger.add_score("heart", "mercy", newer, means={}, failed="", at=2.0)
+        older, kept = ledger.scores("heart", after=2, until=4)
+        assert ledger.newest_scores("heart") == [kept]
+    assert (older.score, older.means) == (Score(version=3, metrics={"auc": 0.5}, num_examples=0), {"auc": 0.6})
+    assert (kept.site, kept.score) == ("mercy", newer)

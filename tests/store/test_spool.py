@@ -56,6 +56,17 @@ def test_updates_that_arrive_together_lie_apart(spool: Spool) -> None:
     assert read(spool, rows, OTHER) == [b"b", b"d"]
 
 
+def test_one_batch_waits_for_the_disk_once(tmp_path: Path) -> None:
+    syncs: list[int] = []
+    spool = Spool(tmp_path / "spool", sync=lambda fds: syncs.append(len(fds)))
+    # two new files and the folder that holds them
+    spool.append([chunk(0, b"a"), chunk(0, b"b", OTHER), chunk(1, b"c")])
+    assert syncs == [3]
+    # one file that is there already
+    spool.append([chunk(2, b"d")])
+    assert syncs == [3, 1]
+
+
 def test_bodies_that_the_ledger_does_not_know_are_removed(spool: Spool) -> None:
     rows = spool.append([chunk(0, b"known"), chunk(0, b"forgotten", OTHER)])
     spool.remove_unknown("heart", {UPDATE, "va:0123abcd:7"})

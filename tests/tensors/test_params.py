@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fedbus.core.protocol.layout import Kind
 from fedbus.errors import LayoutError
-from fedbus.tensors.params import flatten, layout_of, load_params_, staying, unflatten
+from fedbus.tensors.params import flatten, load_params_, unflatten
+from fedbus.tensors.sharing import layout_of
 
 
 def model(seed: int = 0) -> nn.Module:
@@ -23,23 +23,6 @@ def holding(**tensors: Tensor) -> nn.Module:
         else:
             module.register_buffer(name, tensor)
     return module
-
-
-def test_what_is_learnt_is_told_from_what_is_not_and_integers_stay() -> None:
-    net = model()
-    net[0].bias.requires_grad_(False)
-
-    layout = layout_of(net)
-
-    assert [(t.name, t.kind) for t in layout.tensors] == [
-        ("1.running_mean", Kind.BUFFER),
-        ("1.running_var", Kind.BUFFER),
-        ("0.bias", Kind.FROZEN),
-        *((name, Kind.LEARNT) for name in ("1.bias", "1.weight", "2.bias", "2.weight", "0.weight")),
-    ]
-    assert {t.name: t.dtype for t in layout.tensors}["2.weight"] == "bfloat16"
-    assert layout.value_numel == 3 * 50
-    assert layout.learnt_numel == layout.numel - 150
 
 
 def test_flatten_and_unflatten_are_inverse_in_shape_dtype_and_bits() -> None:
@@ -106,17 +89,6 @@ def test_tied_weights_travel_once_and_come_back_under_all_names() -> None:
     assert target.head.weight is target.emb.weight
 
 
-def test_weights_that_are_equal_but_not_one_travel_each() -> None:
-    untied = Tied()
-    untied.head.weight = nn.Parameter(untied.emb.weight.detach().clone())
-
-    assert layout_of(untied).numel == 2 * 30 * 4
-
-
-def test_the_windows_of_a_recurrent_net_s_one_memory_are_tensors_of_their_own() -> None:
-    assert layout_of(nn.LSTM(3, 4)).numel == sum(p.numel() for p in nn.LSTM(3, 4).parameters())
-
-
 class WithExtraState(nn.Module):
     def __init__(self, extra: object) -> None:
         super().__init__()
@@ -142,36 +114,6 @@ def test_what_a_module_keeps_beside_its_tensors_stays_at_the_site(extra: object)
     assert net.linear.weight.eq(1).all()
 
 
-@pytest.mark.parametrize(
-    ("keep", "travel"),
-    [
-        (("batch_norm",), ["0.bias", "2.bias", "2.weight", "0.weight"]),
-        (("buffers",), ["0.bias", "1.bias", "1.weight", "2.bias", "2.weight", "0.weight"]),
-        (("0.*", "2.bias"), ["1.running_mean", "1.running_var", "1.bias", "1.weight", "2.weight"]),
-    ],
-)
-def test_what_a_job_keeps_at_the_sites_does_not_travel(keep: tuple[str, ...], travel: list[str]) -> None:
-    net = model()
-
-    layout = layout_of(net, keep=keep)
-
-    assert [t.name for t in layout.tensors] == travel
-    assert staying(net, keep=keep).keys() == net.state_dict().keys() - set(travel)
-
-
-@pytest.mark.parametrize("keep", ["batch_norm", "conv1.*", "Buffers"])
-def test_a_pattern_that_keeps_nothing_is_an_error_that_says_what_there_is(keep: str) -> None:
-    with pytest.raises(
-        LayoutError, match=rf"keep: {keep!r} matches no tensor.*it has weight, bias".replace("*'", "[*]'")
-    ):
-        layout_of(nn.Linear(3, 2), keep=[keep])
-
-
-def test_a_model_of_which_everything_is_kept_is_an_error() -> None:
-    with pytest.raises(LayoutError, match="nothing would be trained together"):
-        layout_of(nn.Linear(3, 2), keep=["*"])
-
-
 DIFFER = [
     (holding(w=torch.zeros(2, 3)), r"tensor 'b' \[3\] float32 is missing"),
     (holding(w=torch.zeros(3, 2), b=torch.zeros(3)), r"'w': expected \[2, 3\] float32, found \[3, 2\] float32"),
@@ -190,25 +132,3 @@ def test_params_that_differ_are_named_and_nothing_changes(net: nn.Module, messag
         load_params_(net, unflatten(torch.ones(9), layout), layout)
     assert out.eq(5).all()
     assert all(not tensor.any() for tensor in net.state_dict().values())
-
-
-@pytest.mark.parametrize(
-    ("net", "message"),
-    [
-        (holding(steps=torch.zeros(3, dtype=torch.int64)), "no floating tensor"),
-        (nn.Module(), "no floating tensor"),
-        (nn.LazyLinear(2), "'weight' has no shape yet .*run one batch"),
-        (nn.Linear(2, 2, device="meta"), "'weight' is on the meta device"),
-        (nn.Linear(2, 2, bias=False, dtype=torch.complex64), "'weight' is complex64.*`keep`"),
-        (holding(f8=torch.zeros(3).to(torch.float8_e5m2)), "'f8' is float8_e5m2.*`keep`"),
-    ],
-)
-def test_params_that_cannot_travel_are_refused_by_name(net: nn.Module, message: str) -> None:
-    with pytest.raises(LayoutError, match=message):
-        layout_of(net)
-
-
-def test_what_cannot_travel_can_be_kept() -> None:
-    net = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2, dtype=torch.complex64))
-
-    assert [t.name for t in layout_of(net, keep=["1.*"]).tensors] == ["0.bias", "0.weight"]

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from fedbus.core.protocol.frames import Code
 from fedbus.core.protocol.layout import Kind, Layout
@@ -329,3 +330,45 @@ def test_an_empty_data_folder_is_a_data_error(tmp_path: Path) -> None:
 def test_a_device_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(TaskError, match="device 'abacus' cannot be used here"):
         Session(dataclasses.replace(opening(tmp_path), device="abacus"))
+
+
+COUNTER = {"1.num_batches_tracked"}
+
+
+def test_only_what_travels_is_in_the_layout_and_the_rest_stays_here_across_trainers(tmp_path: Path) -> None:
+    options = {"travel": ("0.*",), "kept": str(tmp_path / "kept" / "job.safetensors")}
+    session = Session(opening(tmp_path, **options))
+    model = Model(session, tmp_path)
+    session.load(model.load())
+    train(session, tmp_path / "update")
+
+    assert model.layout.slices().keys() == {"0.weight", "0.bias"}
+    # when another trainer takes the job up
+    again = Session(opening(tmp_path, **options))
+    again.load(model.load())
+    train(again, tmp_path / "again")
+    kept = load_file(tmp_path / "kept" / "job.safetensors")
+
+    assert kept.keys() == {f"1.{name}" for name in ("weight", "bias", "running_mean", "running_var")} | COUNTER
+    assert kept["1.weight"].tolist() == [1 + 2 * 3 * 0.5] * 4
+
+
+def test_what_a_job_has_frozen_comes_with_the_first_params_and_is_never_sent(tmp_path: Path) -> None:
+    """The task adds to every param with its own hands, also to those that want no gradient."""
+    session = Session(opening(tmp_path, frozen=("0.*", "buffers")))
+    model = Model(session, tmp_path)
+    session.load(model.load())
+
+    train(session, tmp_path / "update")
+
+    assert model.layout.value_numel == 36 + 4 + 2 * 4
+    assert model.layout.value_numel == sum(t.numel for t in model.layout.tensors if t.kind is Kind.FROZEN)
+    update = model.read(tmp_path / "update")
+    assert not update[: model.layout.value_numel].any()
+    assert torch.allclose(update[model.layout.value_numel :], torch.full((8,), 1.5))
+
+
+@pytest.mark.parametrize("key", ["travel", "keep", "frozen"])
+def test_a_pattern_that_names_no_tensor_of_the_task_s_model_is_an_error(key: str, tmp_path: Path) -> None:
+    with pytest.raises(LayoutError, match=f"{key}: 'head' matches no tensor of the model"):
+        Session(opening(tmp_path, **{key: ("head",)}))

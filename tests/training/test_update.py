@@ -20,6 +20,7 @@ from fedbus.training.update import Filter, UpdateMaker
 LAYOUT = Layout.of(
     [
         TensorSpec(name="mean", shape=(2,), dtype="float32", kind=Kind.BUFFER),
+        TensorSpec(name="backbone", shape=(3,), dtype="float32", kind=Kind.FROZEN),
         TensorSpec(name="small", shape=(2,), dtype="float32"),
         TensorSpec(name="w", shape=(5000,), dtype="float32"),
     ]
@@ -49,9 +50,16 @@ class Remembered:
 class Maker:
     """A site that makes updates; `sent` is what the last one brings."""
 
-    def __init__(self, code: Code = Code.FP32, *, filters: Sequence[Filter] = (), residual: bool = False) -> None:
+    def __init__(
+        self,
+        code: Code = Code.FP32,
+        *,
+        filters: Sequence[Filter] = (),
+        residual: bool = False,
+        frozen: Sequence[str] = (),
+    ) -> None:
         self.residual = Remembered() if residual else None
-        self.maker = UpdateMaker(LAYOUT, code, chunk_bytes=1 << 20, filters=filters)
+        self.maker = UpdateMaker(LAYOUT, code, chunk_bytes=1 << 20, filters=filters, frozen=frozen)
         self.sent = torch.zeros(LAYOUT.numel)
 
     def make(self, params: Tensor, base: Tensor) -> Effort:
@@ -69,6 +77,19 @@ def test_what_is_learnt_travels_as_a_difference_and_values_as_they_are() -> None
     site.make(flat(5.0, mean=3.0), flat(4.0, mean=1.0))
 
     assert torch.equal(site.sent, flat(1.0, mean=3.0))
+
+
+def test_no_update_brings_anything_of_what_a_job_has_frozen() -> None:
+    base, backbone = flat(4.0, mean=1.0), slice(*LAYOUT.slices()["backbone"])
+    params = flat(5.0, mean=1.0)
+    params[backbone] = 9.0
+
+    site, free = Maker(frozen=["backbone"]), Maker()
+    site.make(params, base)
+    free.make(params, base)
+
+    assert not site.sent[: LAYOUT.value_numel].any()  # not even as values: no frame of them was sent
+    assert free.sent[backbone].eq(9.0).all()
 
 
 def test_the_effort_is_that_of_the_training_with_the_secant_of_the_site() -> None:

@@ -32,7 +32,7 @@ def _scores(ledger: Ledger, job: str, versions: Sequence[int]) -> Scores:
     found: dict[int, list[ScoreRow]] = {}
     if versions:
         for score in ledger.scores(job, after=versions[0] - 1, until=versions[-1]):
-            found.setdefault(score.version, []).append(score)
+            found.setdefault(score.score.version, []).append(score)
     return found
 
 
@@ -46,7 +46,7 @@ def _line(
         updates=len(update_ids),
         contributors=tuple(sorted({update.site for update in update_ids})),
         means=dict(scores[-1].means) if scores else {},
-        scores={score.site: dict(score.metrics) for score in scores},
+        scores={score.site: dict(score.score.metrics) for score in scores},
     )
 
 

@@ -114,7 +114,8 @@ def _resuming(runner: JobRunner) -> str:
         at = "" if runner.version is None else f" at version {runner.version}"
         return f"resuming{at}: bringing its model back from disk"
     away = _not_back(runner)
-    return f"resuming at version {runner.version}: waiting for {in_words(away)} to come back" if away else ""
+    at = "" if runner.version is None else f" at version {runner.version}"
+    return f"resuming{at}: waiting for {in_words(away)} to come back" if away else ""
 
 
 def _not_back(runner: JobRunner) -> list[str]:

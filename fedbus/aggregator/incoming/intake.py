@@ -31,7 +31,7 @@ from fedbus.core.protocol.messages import Chunk, UpdateManifest
 from fedbus.core.words import counted
 from fedbus.errors import ProtocolError
 from fedbus.runtime.faults import Point, Reached, nothing
-from fedbus.store.ledger import RECEIVING, SPOOLED, Ledger
+from fedbus.store.ledger import RECEIVING, SPOOLED, ChunkRow, Ledger
 from fedbus.store.spool import Spool
 
 # Beside torch there is room for 30 MiB below the promised 300: this, and twice as much for versions on their way out.
@@ -126,7 +126,7 @@ class Intake:
             self._uploads.restore(update_id, lengths, manifest=manifests.get(update_id), now=self._clock())
         for manifest in await self._store(self._ledger.manifests, self._job, SPOOLED):
             self._complete.put_nowait(manifest)
-        await self._complete_updates()
+        await self._record([], [])
 
     def receiving(self) -> tuple[Receiving, ...]:
         """Who uploads what, and how far it is; the upload that was touched last first."""
@@ -159,14 +159,29 @@ class Intake:
         except TimeoutError:
             return
         self.busy = True
-        while not arrived.empty():
-            batch.append(arrived.get_nowait())
-        await self._take(batch)
-        await ack_all(batch)
+        batch += _waiting(arrived)
+        rows, manifests = await self._spool_new(batch)
+        # what came during that sync is recorded with it: most of the time the manifest of these very chunks
+        behind = _waiting(arrived)
+        more_rows, more_manifests = await self._spool_new(behind)
+        await self._record(rows + more_rows, manifests + more_manifests)
+        await self._thin_out()
+        await ack_all([*batch, *behind])
         self._reached(Point.ACKED)
         self.busy = False
 
-    async def _take(self, batch: list[Delivery]) -> None:
+    async def _spool_new(self, batch: list[Delivery]) -> tuple[list[ChunkRow], list[UpdateManifest]]:
+        """Append the chunks of a batch to the spool, synced; returns what is to be recorded of it."""
+        new = await self._new(batch)
+        chunks = [item for item in new if isinstance(item, Chunk)]
+        # spooled and recorded apart, so that a ledger that cannot be written does not make the spool grow with each try
+        rows = await self._store(self._spool.append, chunks) if chunks else []
+        if chunks:
+            self._reached(Point.SPOOLED)
+        return rows, [item for item in new if isinstance(item, UpdateManifest)]
+
+    async def _new(self, batch: list[Delivery]) -> list[Chunk | UpdateManifest]:
+        """What a batch brings that was not there; what breaks the protocol is refused."""
         now = self._clock()
         new: list[Chunk | UpdateManifest] = []
         repeated: set[str] = set()
@@ -189,9 +204,7 @@ class Intake:
             if useless:
                 self._useless(envelope.user_id or "", useless, len(envelope.body) + envelope.refused_bytes)
         await self._say_again(repeated, now)
-        await self._keep(new)
-        await self._complete_updates()
-        await self._thin_out()
+        return new
 
     async def _say_again(self, repeated: Iterable[str], now: float) -> None:
         """A site that repeats itself is told its receipt again, but not a thousand times a second."""
@@ -203,22 +216,16 @@ class Intake:
 
     # -------------------------------------------------------------- disk
 
-    async def _keep(self, new: list[Chunk | UpdateManifest]) -> None:
-        # two steps, so that a ledger that cannot be written does not make the spool grow with every try
-        chunks = [item for item in new if isinstance(item, Chunk)]
-        rows = await self._store(self._spool.append, chunks) if chunks else []
-        self._reached(Point.SPOOLED)
-        manifests = [item for item in new if isinstance(item, UpdateManifest)]
-        if rows or manifests:
-            await self._store(self._ledger.record_arrivals, rows, manifests, at=time.time())
-            self._reached(Point.RECORDED)
-
-    async def _complete_updates(self) -> None:
+    async def _record(self, rows: list[ChunkRow], manifests: list[UpdateManifest]) -> None:
+        """Record what is spooled, and which updates are complete by that, in one write; those may then be decided."""
         done = self._uploads.complete()
-        if not done:
+        if not (rows or manifests or done):
             return
-        await self._store(self._ledger.mark_spooled, self._job, done, at=time.time())
-        self._reached(Point.COMPLETE)
+        complete = [(self._job, update_id) for update_id in done]
+        await self._store(self._ledger.record_arrivals, rows, manifests, complete=complete, at=time.time())
+        self._reached(Point.RECORDED)
+        if done:
+            self._reached(Point.COMPLETE)
         for update_id in done:
             upload = self._uploads.pop(update_id)
             self._done.add(update_id)
@@ -261,7 +268,7 @@ class Intake:
                 self._crowded[upload.site] += 1
             else:
                 upload.excess = f"{upload.site} has begun more than {MAX_PARTIALS} updates and finished none of them"
-        await self._complete_updates()
+        await self._record([], [])
 
     async def _drop(self, upload: Upload) -> None:
         await self._store(self._forget, upload.update_id)
@@ -271,6 +278,11 @@ class Intake:
         # in this order: bytes without rows are removed at the next start, rows without bytes would be read
         self._ledger.forget_updates(self._job, [update_id])
         self._spool.remove(self._job, [update_id])
+
+
+def _waiting(arrived: asyncio.Queue[Delivery]) -> list[Delivery]:
+    """Take everything that is there."""
+    return [arrived.get_nowait() for _ in range(arrived.qsize())]
 
 
 async def _pump(deliveries: AsyncIterable[Delivery], arrived: asyncio.Queue[Delivery]) -> None:

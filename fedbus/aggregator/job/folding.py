@@ -2,7 +2,8 @@
 
     take       complete update → screen → inspect → receive → fold
     settle     facts of all that was taken since the last time durable, in one write
-    commit     facts durable → new params → model log, confirmed → checkpoint when it is time
+    commit     the same, with the fact of the version in that write → new params → model log, confirmed → checkpoint
+               when it is time
     tell       receipts: after the commit that an update has made due, so that its site goes on from that version
     restore    newest checkpoint + the facts after it; what was not published is published again, same bytes
 
@@ -26,6 +27,7 @@ from fedbus.core.protocol.layout import Layout
 from fedbus.core.rules.aggregation import Aggregation
 from fedbus.core.rules.facts import (
     Arrival,
+    Committed,
     Duplicate,
     Fact,
     Folded,
@@ -92,14 +94,24 @@ class Folding:
 
     async def settle(self) -> None:
         """Fold the last update that was taken, and record what was decided since the last time."""
-        if not self._unsettled:
-            return
-        await self._tools.compute(self._fold_scratch)
-        self._tools.reached(Point.FOLDED)
+        if self._unsettled:
+            await self._fold_last()
+            await self._record()
+
+    async def _fold_last(self) -> None:
+        """Fold the last update that was taken, which no other one pushed into the buffer."""
+        if self._in_scratch is not None:
+            await self._tools.compute(self._fold_scratch)
+            self._tools.reached(Point.FOLDED)
+
+    async def _record(self, *version: Committed) -> None:
+        """Make durable what was decided since the last time, and the version that it makes, all or nothing."""
         decided, self._unsettled = self._unsettled, []
         told = [receipts.receipt_of(self._job, fact) for fact, _ in decided]
-        self._last_seq = await receipts.record(told, self._tools, facts=[fact for fact, _ in decided])
-        self._tools.reached(Point.DECIDED)
+        facts: list[Fact] = [*(fact for fact, _ in decided), *version]
+        self._last_seq = await receipts.record(self._job, told, self._tools, facts=facts)
+        if decided:
+            self._tools.reached(Point.DECIDED)
         self._receipts += told
         self._untold += told
         for fact, manifest in decided:
@@ -189,13 +201,13 @@ class Folding:
         await self._publish_snapshot()
 
     async def commit(self, reason: str | None = None) -> None:
-        """Make the buffer a version and publish it."""
+        """Make the buffer a version and publish it; settles what was taken, in the same write."""
+        await self._fold_last()
         now = time.monotonic()
         compared = self._aggregation.to_compare(now=now, reason=reason)
         gram = None if compared is None else await self._tools.compute(self._keeper.gram, compared)
         fact = self._aggregation.commit(now=now, reason=reason, gram=gram)
-        ledger = self._tools.ledger
-        self._last_seq = await self._tools.store(ledger.record_facts, self._job, [fact], at=time.time())
+        await self._record(fact)
         self._tools.reached(Point.COMMIT_RECORDED)
         delta = await self._tools.compute(self._keeper.commit, fact)
         self._tools.reached(Point.COMMITTED)

@@ -141,7 +141,7 @@ class Jobs:
                 except Exception as exc:
                     if everybodys(exc):
                         raise
-                    pause_s = troubles.pause_s((runner.work.version, runner.work.updates))
+                    pause_s = troubles.pause_s(runner.work.progress)
                     log.exception("job-trouble", job=job)
                     if await self._given_up(runner, words(exc), pause_s):
                         return None

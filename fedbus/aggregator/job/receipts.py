@@ -13,16 +13,16 @@ from fedbus.core.rules.facts import Committed, Fact, Folded, Refused
 
 async def give(receipt: Receipt, tools: Tools, *, facts: Sequence[Fact] = ()) -> int:
     """Record a decision, then tell the site; returns the sequence number of the last fact."""
-    sequence = await record([receipt], tools, facts=facts)
+    sequence = await record(receipt.job, [receipt], tools, facts=facts)
     await tell([receipt], tools)
     return sequence
 
 
-async def record(given: Sequence[Receipt], tools: Tools, *, facts: Sequence[Fact] = ()) -> int:
+async def record(job: str, given: Sequence[Receipt], tools: Tools, *, facts: Sequence[Fact] = ()) -> int:
     """Record decisions of one job in one write; returns the sequence number of the last fact."""
     sequence: int = await tools.store(
         tools.ledger.record_facts,
-        given[0].job,
+        job,
         facts,
         decided={receipt.update_id: dataclasses.asdict(receipt) for receipt in given},
         at=time.time(),

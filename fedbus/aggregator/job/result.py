@@ -42,15 +42,24 @@ def best_of(life: TrainingJob, version: int, kept: Best | None, *, exported: str
     exported: the file of the last one, `version`.
     """
     metric, better = ranking_of(life.spec)
-    scores = life.final_scores(version).values()
-    found = [(score.num_examples, score.metrics[metric]) for score in scores if metric in score.metrics]
-    last = mean_of(found) if found and not any(score.broken for score in scores) else None
-    beaten = last is not None and kept is not None and (kept.value > last if better == "higher" else kept.value < last)
+    last = _final_mean(life, version, metric)
+    value = None if kept is None else _final_mean(life, kept.version, metric)
+    value = kept.value if kept is not None and value is None else value
+    beaten = last is not None and value is not None and (value > last if better == "higher" else value < last)
     if last is not None and not beaten:
         return {"version": version, "metric": metric, "value": last, "exported": exported}
     if kept is None:
         return None
-    return {"version": kept.version, "metric": metric, "value": kept.value, "exported": str(kept.path)}
+    scores = {site: _score(score, kept.version) for site, score in life.final_scores(kept.version).items()}
+    found = {"version": kept.version, "metric": metric, "value": value, "exported": str(kept.path)}
+    return found | ({"scores": scores} if scores else {})
+
+
+def _final_mean(life: TrainingJob, version: int, metric: str) -> float | None:
+    """The mean of what the sites measured of a version at the end; None: nothing, or it is of no use somewhere."""
+    scores = life.final_scores(version).values()
+    found = [(score.num_examples, score.metrics[metric]) for score in scores if metric in score.metrics]
+    return mean_of(found) if found and not any(score.broken for score in scores) else None
 
 
 def broken_at(life: TrainingJob, version: int) -> tuple[str, ...]:

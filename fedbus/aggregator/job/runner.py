@@ -169,15 +169,15 @@ class JobRunner:
 
     @property
     def version(self) -> int | None:
-        """The newest version; while the job is taken up after a restart, the one published last; None: unknown."""
+        """The newest version; while the job is taken up after a restart, the one decided on last; None: unknown."""
         if self.opened or self.row.started_at is None:
             return self.work.version
         return self._was_at
 
     @property
-    def progress(self) -> tuple[m.JobState, int, int]:
+    def progress(self) -> tuple[m.JobState, tuple[int, ...]]:
         """Changes whenever the job moves."""
-        return self.life.state, self.work.version, self.work.updates
+        return self.life.state, self.work.progress
 
     @property
     def paused(self) -> str | None:
@@ -214,7 +214,7 @@ class JobRunner:
         now = time.monotonic()
         self._participants |= await self._tools.store(self._tools.ledger.participants, self.job)
         self._written_at = await self._tools.store(self._tools.ledger.last_sign_of_life, self.job)
-        self._was_at = await self._tools.store(self._tools.ledger.last_published, self.job)
+        self._was_at = await self._tools.store(self._tools.ledger.last_committed, self.job)
         for site in self._participants - {ANYBODY}:
             self.life.took_part(site)
         await self.work.open()
@@ -259,7 +259,7 @@ class JobRunner:
             state = self.life.state if self.over is None else m.JobState.FINISHING
             await self.work.refuse(manifest, f"the job is {state}")
         else:
-            await self.work.take(manifest)
+            await self.work.take(manifest, ending=self.aborting is not None or self.failing is not None)
 
     async def _step(self) -> None:
         """Do what is due; a job that has ended by that leaves what it has."""

@@ -6,23 +6,22 @@ and means (see `core.job.life`, `core.job.scores`), which files are kept (see `b
 
 from __future__ import annotations
 
-import math
 import time
 
-from fedbus.aggregator.job.best import BestVersions
+from fedbus.aggregator.job.best import Best, BestVersions
 from fedbus.aggregator.job.result import best_of, broken_at, result_of, why_failed
 from fedbus.aggregator.job.work import Outcome
 from fedbus.aggregator.model.keeper import ModelKeeper
 from fedbus.aggregator.tools import Tools
-from fedbus.core.job.scores import mean_of
+from fedbus.core.job.scores import Score, mean_of
 from fedbus.core.job.training import TrainingJob, ranking_of
 from fedbus.core.protocol import events
 from fedbus.core.protocol import messages as m
 from fedbus.core.protocol.events import MOST_TOLD
 from fedbus.core.rules.aggregation import Aggregation
 
-"""So many metrics of a score stand in its sentence."""
 MOST_REASON = 200
+"""So many characters are kept of why a site could not score."""
 
 
 class Scoring:
@@ -38,8 +37,6 @@ class Scoring:
         self._tools = tools
         self._best = BestVersions(keeper.best_folder, better=ranking_of(life.spec)[1])
         self._told: dict[str, str] = {}
-        self._asked: int | None = None
-        self._wait_until = 0.0
 
     async def take(self, score: m.ScoreAnswer) -> None:
         """A site scored a version, or could not; one that does not exist would pass for the newest and is ignored."""
@@ -48,39 +45,37 @@ class Scoring:
         if score.failed:
             await self._cannot(score)
             return
-        counts = self._life.scored(
+        measured = Score.of(
             version=score.version,
-            site=score.site,
             metrics=score.metrics,
             num_examples=score.num_examples,
             not_finite=score.not_finite,
         )
+        counts = self._life.scored(
+            version=measured.version,
+            site=score.site,
+            metrics=measured.metrics,
+            num_examples=measured.num_examples,
+            not_finite=measured.not_finite,
+        )
         if not counts:  # it came too late, or from a site that is not there: nobody is told of it
             return
-        await self._keep(score)
-        await self._say(score)
+        await self._keep(score.site, measured)
+        await self._say(score.site, measured)
         if self._life.state is m.JobState.RUNNING and (self._life.broken or self._mean is not None):
             newest = self._aggregation.version
             await self._tools.compute(self._best.scored, score.version, self._mean, newest=newest)
 
     async def restore(self) -> None:
-        """After a restart: patience goes on where it was."""
+        """After a restart: patience goes on where it was, and what a site measured last counts when it is back."""
         self._life.took_trend(await self._tools.store(self._tools.ledger.trend, self._job))
+        for kept in await self._tools.store(self._tools.ledger.newest_scores, self._job):
+            self._life.took_score(kept.site, kept.score)
 
-    async def remind(self, site: str) -> None:
-        """A site was started anew since it was asked: it is asked again for the scores that it owes."""
-        for version, owing in self._life.missing_scores():
-            if owing == site:
-                await self._tools.announcer.tell(site, m.ScoreRequest(job=self._job, version=version))
-
-    async def last_scores_are_in(self) -> bool:
-        """Ask every site for its score of the last version, which is no more changed; True when none is waited for."""
-        version = self._aggregation.version
-        if self._asked is None:
-            self._asked, self._wait_until = version, time.monotonic() + self._tools.score_timeout_s
-            for site in sorted(self._life.active):
-                await self._tools.announcer.tell(site, m.ScoreRequest(job=self._job, version=version))
-        return not self._life.missing_scores() or time.monotonic() >= self._wait_until
+    @property
+    def best(self) -> Best | None:
+        """The best of the versions that were kept and scored; None: there is none."""
+        return self._best.best
 
     @property
     def _mean(self) -> float | None:
@@ -117,14 +112,11 @@ class Scoring:
         if self._is_news(score.site, f"failed: {reason}"):
             await self._event(events.ScoreFailed(site=score.site, version=score.version, reason=reason))
 
-    async def _keep(self, score: m.ScoreAnswer) -> None:
+    async def _keep(self, site: str, score: Score) -> None:
         """Keep a point of the job's curve."""
-        metrics = {name: value for name, value in score.metrics.items() if math.isfinite(value)}
-        means = self._means(score.version)
-        add, point = self._tools.ledger.add_score, self._life.trend_point
-        await self._tools.store(
-            add, self._job, score.version, score.site, metrics, means=means, point=point, at=time.time()
-        )
+        means, point = self._means(score.version), self._life.trend_point
+        add = self._tools.ledger.add_score
+        await self._tools.store(add, self._job, site, score, means=means, point=point, at=time.time())
 
     def _means(self, version: int) -> dict[str, float]:
         """Of the sites' newest scores; at the end of the job of those that were asked for then, and no others."""
@@ -137,10 +129,10 @@ class Scoring:
         }
         return {name: mean_of(scores) for name, scores in found.items()}
 
-    async def _say(self, score: m.ScoreAnswer) -> None:
+    async def _say(self, site: str, score: Score) -> None:
         await self._event(
             events.VersionScored(
-                site=score.site,
+                site=site,
                 version=score.version,
                 metrics=score.metrics,
                 num_examples=score.num_examples,
@@ -149,8 +141,8 @@ class Scoring:
             )
         )
         names = score.not_finite[:MOST_TOLD]
-        if self._is_news(score.site, ", ".join(names)) and names:
-            await self._event(events.ScoreNotFinite(site=score.site, version=score.version, names=names))
+        if self._is_news(site, ", ".join(names)) and names:
+            await self._event(events.ScoreNotFinite(site=site, version=score.version, names=names))
 
     def _is_news(self, site: str, what: str) -> bool:
         """Whether this was not what was said of the site last: a job that has diverged is one incident a site."""

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Collection
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 from fedbus.aggregator.incoming.complete import Complete
 from fedbus.aggregator.job.folding import Folding
 from fedbus.aggregator.job.initial_params import InitialParams
+from fedbus.aggregator.job.last_scores import LastScores
 from fedbus.aggregator.job.pacing import Pacing
 from fedbus.aggregator.job.result import site_numbers
 from fedbus.aggregator.job.scoring import Scoring, not_finite_text
@@ -21,6 +23,7 @@ from fedbus.aggregator.job.verdicts import refuse
 from fedbus.aggregator.job.work import Outcome
 from fedbus.aggregator.model.keeper import ModelKeeper
 from fedbus.aggregator.model.log import ModelLogWriter
+from fedbus.aggregator.model.showing import Showing
 from fedbus.aggregator.tools import Tools
 from fedbus.core.job.training import TrainingJob
 from fedbus.core.protocol import messages as m
@@ -83,6 +86,7 @@ class Training:
         self._open_log = open_log
         self._pacing = Pacing(job, spec, tools.announcer)
         self._folding: Folding | None = None
+        self._last_scores: LastScores | None = None
         self._initial = InitialParams(
             job,
             life=self.life,
@@ -107,6 +111,10 @@ class Training:
     @property
     def updates(self) -> int:
         return self.aggregation.updates
+
+    @property
+    def progress(self) -> tuple[int, ...]:
+        return self.aggregation.version, self.aggregation.updates
 
     @property
     def rule(self) -> str | None:
@@ -154,10 +162,12 @@ class Training:
 
     async def welcome(self, site: str) -> None:
         await self._pacing.remind(site)
-        await self._scoring.remind(site)
+        if self._last_scores is not None:
+            await self._last_scores.remind(site)
 
     async def on_score(self, score: m.ScoreAnswer) -> None:
-        await self._scoring.take(score)
+        version = score.version if self._last_scores is None else self._last_scores.version_of(score.version)
+        await self._scoring.take(replace(score, version=version))
 
     def snapshot_wanted(self) -> None:
         if self._folding is not None:
@@ -197,6 +207,15 @@ class Training:
     async def _make_folding(self, layout: Layout) -> Folding:
         log = await self._open_log(layout)
         self.stream = log.stream
+        self._last_scores = LastScores(
+            self._job,
+            life=self.life,
+            layout=layout,
+            last=self._keeper,
+            best=lambda: self._scoring.best,
+            showing=Showing(self._job, log=log, tools=self._tools),
+            tools=self._tools,
+        )
         return Folding(
             self._job,
             self._spec,
@@ -213,7 +232,7 @@ class Training:
         # nothing is committed while nobody is there, so a buffer that is due does not count
         return self.aggregation.next_due_at(now=now) if self.aggregation.active else None
 
-    async def take(self, manifest: m.UpdateManifest) -> None:
+    async def take(self, manifest: m.UpdateManifest, *, ending: bool) -> None:
         """Take an update and those that wait behind it, until something is due: one write for all decisions."""
         if self._folding is None:
             return await self.refuse(manifest, "the job has no params yet")
@@ -223,7 +242,13 @@ class Training:
             await self._pacing.measured(taken, active=self.aggregation.active)  # told before the receipt
             await self._folding.take(taken)
             taken = self._complete.next_delta() if self._may_go_on(until) else None
+        if not ending and self._version_due():
+            return await self._folding.commit()
         return await self._folding.settle()
+
+    def _version_due(self) -> bool:
+        # right after a restart no site has come back yet: a buffer must not be committed for their absence
+        return bool(self.aggregation.active and self.aggregation.commit_due(now=time.monotonic()))
 
     def _may_go_on(self, until: float) -> bool:
         now = time.monotonic()
@@ -242,8 +267,7 @@ class Training:
     async def step(self, *, ending: bool) -> str | None:
         if self._folding is None:
             return None
-        # right after a restart no site has come back yet: a buffer must not be committed for their absence
-        if not ending and self.aggregation.active and self.aggregation.commit_due(now=time.monotonic()):
+        if not ending and self._version_due():
             await self._folding.commit()
         await self._folding.tell()
         await self._folding.snapshot_if_wanted()
@@ -269,9 +293,12 @@ class Training:
         return reason if "became no version" in reason else f"{reason}; {text}"
 
     async def step_finishing(self) -> bool:
-        if self._folding is not None:
-            await self._folding.snapshot_if_wanted()
-        return await self._scoring.last_scores_are_in()
+        if self._folding is None or self._last_scores is None:
+            return True
+        if self._folding.snapshot_wanted and await self._last_scores.again():
+            self._folding.snapshot_wanted = False  # what is scored is newer than the last version
+        await self._folding.snapshot_if_wanted()
+        return await self._last_scores.are_in(self.version)
 
     async def conclude(self) -> Outcome:
         return await self._scoring.conclude(has_params=self._folding is not None)

@@ -43,9 +43,17 @@ class Work(Protocol):
     # what people see
 
     @property
-    def version(self) -> int: ...
+    def version(self) -> int | None:
+        """The newest version; None in a job that makes none."""
+
     @property
-    def updates(self) -> int: ...
+    def updates(self) -> int | None:
+        """Updates that were folded; None in a job that folds none."""
+
+    @property
+    def progress(self) -> tuple[int, ...]:
+        """Changes whenever the work moves."""
+
     @property
     def rule(self) -> str | None:
         """What an automatic choice came to, in words; None: none was made."""
@@ -106,8 +114,8 @@ class Work(Protocol):
     async def take_initial(self, manifest: m.UpdateManifest, active: Collection[str]) -> bool:
         """Take or refuse a job's first params; False: their site takes part no more."""
 
-    async def take(self, manifest: m.UpdateManifest) -> None:
-        """Decide on an update, while the job runs."""
+    async def take(self, manifest: m.UpdateManifest, *, ending: bool) -> None:
+        """Decide on an update, while the job runs. ending: the next step ends it."""
 
     async def refuse(self, manifest: m.UpdateManifest, reason: str) -> None:
         """Refuse an update, on record."""

@@ -9,14 +9,19 @@ from functools import partial
 from pathlib import Path
 
 from fedbus.aggregator.incoming.complete import Complete
+from fedbus.aggregator.job.collecting import Collecting
+from fedbus.aggregator.job.evaluate import Evaluating, GivenModels
 from fedbus.aggregator.job.initial_params import LAYOUTS_WAIT
 from fedbus.aggregator.job.training import Training
 from fedbus.aggregator.job.work import Work
+from fedbus.aggregator.model import bodies
 from fedbus.aggregator.model.keeper import ModelKeeper
 from fedbus.aggregator.model.log import ModelLogWriter
 from fedbus.aggregator.tools import Tools
+from fedbus.core.job.life import Job
 from fedbus.core.protocol.layout import Layout
 from fedbus.core.spec import kinds
+from fedbus.core.spec.evaluate import EvaluateSpec
 from fedbus.core.spec.head import JobHead
 from fedbus.core.spec.jobspec import JobSpec
 from fedbus.errors import StoreError
@@ -47,6 +52,8 @@ def work_of(row: JobRow, *, complete: Complete, place: Place, tools: Tools) -> W
     match spec:
         case JobSpec():
             return _training(row.job, spec, complete=complete, place=place, tools=tools)
+        case EvaluateSpec():
+            return _evaluating(row.job, spec, place=place, tools=tools)
         case _:
             raise StoreError(f"job {row.job} is of kind {row.spec.get('kind')!r}, for which nothing is installed")
 
@@ -70,3 +77,15 @@ def _training(job: str, spec: JobSpec, *, complete: Complete, place: Place, tool
         open_log=partial(place.open_log, job, spec),
         layouts_wait=place.layouts_wait,
     )
+
+
+def _evaluating(job: str, spec: EvaluateSpec, *, place: Place, tools: Tools) -> Collecting:
+    def drop(update_id: str) -> None:
+        bodies.delete(job, [update_id], ledger=tools.ledger, spool=place.spool)
+
+    life = Job(spec, wall_time_s=spec.wall_time_s)
+    folder = make_folder(place.jobs / job) / "models"
+    models = GivenModels(spec, folder=folder, jobs=place.jobs, params=place.params, tools=tools)
+    open_log = partial(place.open_log, job, spec)
+    questions = Evaluating(job, spec, life=life, models=models, drop=drop, open_log=open_log, tools=tools)
+    return Collecting(job, life=life, questions=questions, drop=drop, tools=tools)

@@ -112,7 +112,7 @@ class ModelKeeper:
         """
         layout = self._announced(manifest)
         try:
-            flat = read_params(self._params_dir / name, layout, extra=bool(self._spec.keep))
+            flat = read_params(self._params_dir / name, layout, extra=self._spec.keeps_some)
         except StoreError as exc:
             raise LayoutError(f"initial_params: {exc}") from exc
         self.start(layout, flat)

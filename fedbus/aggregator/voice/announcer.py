@@ -1,7 +1,8 @@
 """What the aggregator says: control messages to sites, events to watchers, log lines to its own operator.
 
-Saying never holds up folding: messages wait in bounded queues, each published in order on the control connection. There
-is one lane for each kind of message, so that none waits behind another kind:
+Saying never holds up folding: messages wait in bounded queues, each published in order on the control connection, up to
+UNCONFIRMED of a lane before the first is confirmed (see `bus.in_order`), but to one site never more than one. There is
+one lane for each kind of message, so that none waits behind another kind:
 
     orders     what a job tells its sites: offers, starts, receipts, the end. A site hears of one job in order
     events     for watchers
@@ -15,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 
 import structlog
 
@@ -23,12 +24,14 @@ from fedbus.aggregator.voice.dead_letters import DeadLetters
 from fedbus.bus import mail
 from fedbus.bus.consumer import Delivery
 from fedbus.bus.envelope import Envelope
+from fedbus.bus.in_order import InOrder
 from fedbus.bus.publisher import Publisher
-from fedbus.bus.topology import EVENTS
+from fedbus.bus.topology import EVENTS, control_key_all
 from fedbus.core.protocol import events
 from fedbus.core.protocol import messages as m
 
 WAITING_MESSAGES = 10_000
+UNCONFIRMED = 16
 MOST_ANSWERS = 200
 
 log = structlog.get_logger()
@@ -40,10 +43,18 @@ Lane = asyncio.Queue[Envelope | asyncio.Event]
 class Announcer:
     """Run `run` as a task; everything else only queues. `keep` makes incidents durable, `dead` what is refused."""
 
-    def __init__(self, publisher: Publisher, *, dead: Publisher, keep: Callable[[m.Event], Awaitable[None]]) -> None:
+    def __init__(
+        self,
+        publisher: Publisher,
+        *,
+        dead: Publisher,
+        keep: Callable[[m.Event], Awaitable[None]],
+        unconfirmed: int = UNCONFIRMED,
+    ) -> None:
         self._publisher = publisher
         self._dead = DeadLetters(dead)
         self._keep = keep
+        self._window = unconfirmed
         self._orders: Lane = asyncio.Queue(WAITING_MESSAGES)
         self._events: Lane = asyncio.Queue(WAITING_MESSAGES)
         self._answers: Lane = asyncio.Queue()
@@ -53,21 +64,33 @@ class Announcer:
         """Publish what waits, in order, for ever. A message nobody can take is logged, not fatal."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._dead.run(), name="dead letters")
-            for name, lane in (("orders", self._orders), ("events", self._events), ("answers", self._answers)):
-                group.create_task(self._say(lane), name=f"say {name}")
+            group.create_task(self._say(self._events, _logged), name="say events")
+            group.create_task(self._say(self._orders, _logged), name="say orders")
+            group.create_task(self._say(self._answers, self._answered), name="say answers")
 
-    async def _say(self, lane: Lane) -> None:
-        while True:
-            envelope = await lane.get()
-            if isinstance(envelope, asyncio.Event):
-                envelope.set()
-                continue
-            try:
-                # the events always have their stream; a site that was never enrolled has no queue
-                await self._publisher.publish(envelope, mandatory=envelope.exchange == EVENTS)
-            except Exception as exc:  # noqa: BLE001 one message that cannot be said must not silence all
-                log.error("unsaid", type=envelope.type, key=envelope.routing_key, error=str(exc))
-            self._unanswered[envelope.routing_key] -= lane is self._answers
+    async def _say(self, lane: Lane, done: Callable[[Envelope, Exception | None], None]) -> None:
+        unconfirmed: set[str] = set()
+        async with InOrder(self._publisher, window=self._window, done=done) as messages:
+            while True:
+                if lane.empty():
+                    await messages.confirmed()
+                    unconfirmed.clear()
+                envelope = await lane.get()
+                if isinstance(envelope, asyncio.Event):
+                    await messages.confirmed()
+                    envelope.set()
+                elif envelope.exchange == EVENTS:
+                    await messages.publish(envelope)  # the events always have their stream
+                else:
+                    if _same_reader(envelope.routing_key, unconfirmed):
+                        await messages.confirmed()
+                        unconfirmed.clear()
+                    unconfirmed.add(envelope.routing_key)
+                    await messages.publish(envelope, mandatory=False)  # a site that was never enrolled has no queue
+
+    def _answered(self, envelope: Envelope, error: Exception | None) -> None:
+        _logged(envelope, error)
+        self._unanswered[envelope.routing_key] -= 1
 
     async def drained(self) -> None:
         """Wait until every order and event said so far was published, whatever is said meanwhile."""
@@ -99,6 +122,18 @@ class Announcer:
     async def refuse(self, delivery: Delivery, reason: str) -> None:
         """Keep a message that breaks the protocol where people can look at it, with the reason in a header."""
         self._dead.refuse(delivery, reason)
+
+
+def _same_reader(key: str, others: Collection[str]) -> bool:
+    """Whether a control message with this key reaches a site that one of the `others` reaches."""
+    everybody = control_key_all()
+    return key in others or everybody in others or (key == everybody and bool(others))
+
+
+def _logged(envelope: Envelope, error: Exception | None) -> None:
+    """One message that cannot be said must not silence all."""
+    if error is not None:
+        log.error("unsaid", type=envelope.type, key=envelope.routing_key, error=str(error))
 
 
 _WARNINGS = {

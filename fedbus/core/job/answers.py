@@ -34,6 +34,11 @@ class Answers(Generic[T]):
             self._failures[question, site] = reason
         return question in self._asked
 
+    @property
+    def count(self) -> int:
+        """Answers and failures so far."""
+        return len(self._answers) + len(self._failures)
+
     def of(self, question: int) -> dict[str, T]:
         """Return the answers to a question by site, in order of names."""
         return {site: answer for (asked, site), answer in sorted(self._answers.items()) if asked == question}

@@ -39,6 +39,7 @@ class TrainingJob(Job):
         self._reported = Reported(watched_metrics(spec))
         self._last_scores: dict[str, Score] = {}
         self._finals: Answers[Score] = Answers()
+        self._from_before: dict[str, Score] = {}
 
     # -------------------------------------------------------------- what is known
 
@@ -56,6 +57,10 @@ class TrainingJob(Job):
         """Take up the points, in order of versions, that were there before the aggregator was started anew."""
         for version, mean in points:
             self._trend.add(version, mean)
+
+    def took_score(self, site: str, score: Score) -> None:
+        """Take up what a site had measured last before the aggregator was started anew; it counts once it is back."""
+        self._last_scores[site] = self._from_before[site] = score
 
     def mean(self, metric: str) -> float | None:
         """Return the mean of a metric over the sites' newest scores; None below the quorum."""
@@ -97,6 +102,8 @@ class TrainingJob(Job):
         """Say which accepted sites are there now; scores of the others no longer count."""
         super().set_active(sites)
         self._scores.keep_only(self._active)
+        for site in self._active & self._from_before.keys():
+            self._scores.add(site, self._from_before.pop(site))
 
     def scored(
         self,

@@ -134,10 +134,29 @@ class Receiving:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SiteScore:
+    """What a site measured of a model. not_finite: metrics that came out as NaN or infinity."""
+
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    num_examples: int = 0
+    not_finite: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoredModel:
+    """A model of a job that evaluates: what each site measured, or why it could not; means over the sites."""
+
+    model: str = ""
+    means: Mapping[str, float] = field(default_factory=dict)
+    scores: Mapping[str, SiteScore] = field(default_factory=dict)
+    failed: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class JobDetail(JobLine):
     """One job with all that is known of it. `result` is kept once it has ended; what is None then, only a running has.
 
-    means: of the sites' newest scores, by metric. declined: reasons by site.
+    means: of the sites' newest scores, by metric. declined: reasons by site. models: of a job that evaluates.
     """
 
     spec: Mapping[str, Any] = field(default_factory=dict)
@@ -149,6 +168,7 @@ class JobDetail(JobLine):
     not_finite: Mapping[str, BrokenScore] | None = None
     declined: Mapping[str, str] | None = None
     receiving: tuple[Receiving, ...] | None = None
+    models: tuple[ScoredModel, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -296,6 +316,6 @@ def _left_out(part: Any) -> Collection[str]:
         case SiteInJob(state=None):
             return ("state", "activity", "version")
         case JobDetail():
-            of_running = ("means", "not_finite", "declined", "receiving")
+            of_running = ("means", "not_finite", "declined", "receiving", "models")
             return [name for name in of_running if getattr(part, name) is None]
     return ()

@@ -54,6 +54,8 @@ _BY_MEANING = {
     "seed": "random_seed rng_seed manual_seed random_state",
     "codec": "compression compressor quantization compress enable_compression lossy_compressor",
     "keep": "personalization personalized_layers local_layers fedbn exclude_vars",
+    "travel": "shared_layers trainable_layers include_vars global_layers aggregated_layers",
+    "frozen": "freeze frozen_layers freeze_layers fixed_layers",
     "robust": "byzantine defense robust_aggregation krum num_malicious num_malicious_clients",
     "clip_to_own_median": "clip clipping clip_norm clipping_norm max_norm clip_value gradient_clipping max_grad_norm",
 }

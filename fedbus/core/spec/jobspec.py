@@ -20,6 +20,8 @@ A complete example. Required are `name`, `task`, a rule in `stop`, and in `local
     initial_params: null             # a file in the aggregator's params folder; null: the first site makes them
     keep: []                         # tensors that stay at each site: patterns such as "head.*", or `batch_norm`
                                      # (FedBN: all of batch normalisation) or `buffers`
+    travel: []                       # only these tensors travel, all others stay at each site; []: all travel
+    frozen: []                       # tensors that come with the first params, and are neither trained nor sent
     local:                           # what a site does between two versions
       steps: 40                      # exactly one of steps, epochs, seconds
       time_boxed: false              # slower sites make fewer steps, down to steps / 5, so that all return alike
@@ -92,6 +94,7 @@ from fedbus.core.spec.sections import (
     kind_from_text,
     plain_file_name,
 )
+from fedbus.core.spec.sharing import check_sharing
 from fedbus.core.spec.text import SpecValueError
 from fedbus.errors import Problem
 
@@ -135,6 +138,10 @@ class JobSpec(JobHead):
     """A file in the aggregator's params folder; null lets a site make the first params."""
     keep: Patterns = ()
     """Tensors that stay at each site: patterns such as head.*, or batch_norm, or buffers."""
+    travel: Patterns = ()
+    """Only these tensors travel, the others stay at each site: entries as in keep; empty lets all travel."""
+    frozen: Patterns = ()
+    """Tensors that come with the first params and are then neither trained nor sent: entries as in keep."""
     local: LocalSpec
     """What a site does between two versions."""
     strategy: StrategySpec = AutoSpec()
@@ -163,7 +170,7 @@ class JobSpec(JobHead):
     """Versions between two whole models in the model log; null lets the aggregator decide."""
 
     new_keys: ClassVar[Mapping[str, Any]] = MappingProxyType(
-        {"kind": "training", "keep": [], "min_contributors": 1, "priority": 0}
+        {"kind": "training", "keep": [], "travel": [], "frozen": [], "min_contributors": 1, "priority": 0}
     )
 
     @field_validator("initial_params")
@@ -180,6 +187,11 @@ class JobSpec(JobHead):
     @model_validator(mode="after")
     def _enough_contributors(self) -> Self:
         check_contributors(self.min_contributors, strategy=self.strategy, robust=self.robust, sites=self.sites)
+        return self
+
+    @model_validator(mode="after")
+    def _one_place_for_a_tensor(self) -> Self:
+        check_sharing(travel=self.travel, keep=self.keep, frozen=self.frozen)
         return self
 
     @model_validator(mode="after")
@@ -216,6 +228,11 @@ class JobSpec(JobHead):
     def least_sites(self) -> int:
         """So many sites must be there for the job to start and to go on."""
         return max(self.min_sites, self.min_contributors)
+
+    @property
+    def keeps_some(self) -> bool:
+        """Whether some tensors of the model never leave the sites."""
+        return bool(self.keep or self.travel)
 
     @property
     def adapts_step(self) -> bool:

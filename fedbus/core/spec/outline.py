@@ -40,7 +40,7 @@ def _training(spec: JobSpec) -> list[tuple[str, str]]:
     return [
         *lines,
         ("first params", _first_params(spec)),
-        ("kept at home", ", ".join(spec.keep) or "nothing" + _default(spec, "keep")),
+        *_sharing(spec),
         ("on the wire", f"{spec.codec.up.kind} up, {spec.codec.down} down{_default(spec, 'codec')}"),
         ("stops", _stop(spec.stop)),
     ]
@@ -118,6 +118,15 @@ def _staleness(staleness: StalenessSpec) -> str:
     if staleness.kind == "constant":
         return "count as much as others"
     return f"count less, {staleness.kind} in how many versions they are behind"
+
+
+def _sharing(spec: JobSpec) -> list[tuple[str, str]]:
+    lines = [("travels", f"only {', '.join(spec.travel)}")] if spec.travel else []
+    if spec.keep or not spec.travel:
+        lines.append(("kept at home", ", ".join(spec.keep) or "nothing" + _default(spec, "keep")))
+    if spec.frozen:
+        lines.append(("frozen", ", ".join(spec.frozen)))
+    return lines
 
 
 def _first_params(spec: JobSpec) -> str:

@@ -54,7 +54,14 @@ def _training_part(spec: JobHead) -> dict[str, Any]:
     if not isinstance(spec, JobSpec):
         return {"local": {}}
     up = spec.codec.up
-    return {"local": spec.to_dict()["local"], "up": up.kind, "ratio": up.ratio or DEFAULT_RATIO, "keep": spec.keep}
+    return {
+        "local": spec.to_dict()["local"],
+        "up": up.kind,
+        "ratio": up.ratio or DEFAULT_RATIO,
+        "travel": spec.travel,
+        "keep": spec.keep,
+        "frozen": spec.frozen,
+    }
 
 
 def kept_file(settings: SiteSettings, job: str) -> Path:

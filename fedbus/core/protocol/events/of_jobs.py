@@ -49,24 +49,27 @@ class JobContinues(Happened):
     """A job is taken up after a restart. `away`: how long nobody worked; `redone`: what had to be done again."""
 
     kind: ClassVar[str] = "job-continues"
-    version: int = in_text(0)
+    version: int | None = in_text(None)
     away: str = in_text()
     redone: str = in_text()
 
     def sentence(self) -> str:
-        text = f"continues at version {self.version} after {self.away} without an aggregator"
+        at = "" if self.version is None else f" at version {self.version}"
+        text = f"continues{at} after {self.away} without an aggregator"
         return f"{text}; {self.redone}" if self.redone else text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobTrouble(Happened):
-    """Something went wrong in the aggregator, in this job alone."""
+    """Something went wrong in the aggregator, in this job alone. `retry_s`: it is taken up again after that pause."""
 
     kind: ClassVar[str] = "job-trouble"
     reason: str = in_text()
-    retry_s: float = in_text(0.0)
+    retry_s: float | None = in_text(None)
 
     def sentence(self) -> str:
+        if self.retry_s is None:
+            return self.reason
         return f"something went wrong in the aggregator: {self.reason}; the job is taken up again in {self.retry_s:g} s"
 
 
@@ -94,10 +97,10 @@ class JobResumed(Happened):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobFinishing(Happened):
-    """The work is over at this version. `comes`: what is still to be done."""
+    """The work is over, at this version where it makes any. `comes`: what is still to be done."""
 
     kind: ClassVar[str] = "job-finishing"
-    version: int
+    version: int | None = None
     reason: str = in_text()
     comes: str = in_text()
 

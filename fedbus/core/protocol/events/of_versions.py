@@ -79,7 +79,8 @@ class VersionCommitted(Happened):
 class VersionScored(Happened):
     """A site measured a version on its own test data. `means`: of the newest scores of all sites.
 
-    not_finite: metrics that came out as NaN or infinity.
+    not_finite: metrics that came out as NaN or infinity. what: the model, where it is no version of the job's own;
+    `version` is then the number of the question.
     """
 
     kind: ClassVar[str] = "version-scored"
@@ -88,11 +89,13 @@ class VersionScored(Happened):
     num_examples: int = 0
     means: Mapping[str, float] = field(default_factory=dict)
     not_finite: tuple[str, ...] = ()
+    what: str = in_text()
 
     def sentence(self) -> str:
         parts = [f"{name} {value:.3f}" for name, value in list(self.metrics.items())[:MOST_TOLD]]
         parts += [f"{name} is not finite" for name in self.not_finite[:MOST_TOLD]]
-        return f"{self.site} scored version {self.version}: {', '.join(parts) or 'no metric'}"
+        what = self.what or f"version {self.version}"
+        return f"{self.site} scored {what}: {', '.join(parts) or 'no metric'}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,14 +113,15 @@ class ScoreNotFinite(Happened):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScoreFailed(Happened):
-    """A site could not score a version."""
+    """A site could not score a version, or a model (`what`) that is none of the job's own."""
 
     kind: ClassVar[str] = "score-failed"
     version: int
+    what: str = in_text()
     reason: str = in_text()
 
     def sentence(self) -> str:
-        return f"{self.site} could not score version {self.version}: {self.reason}"
+        return f"{self.site} could not score {self.what or f'version {self.version}'}: {self.reason}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,106 @@
+"""The end of a training: every site scores the last version, then the best one when that is another.
+
+A site scores the newest model that it holds. The last version is that, unless something was shown after it, before a
+restart; the best is shown anew, see `showing`. So what a site is asked for is a number of the model log, and this is
+where numbers become versions again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from fedbus.aggregator.job.best import Best
+from fedbus.aggregator.job.result import best_of
+from fedbus.aggregator.model.given import GivenParams, Whole
+from fedbus.aggregator.model.showing import Showing
+from fedbus.aggregator.tools import Tools
+from fedbus.core.job.training import TrainingJob
+from fedbus.core.protocol import events
+from fedbus.core.protocol import messages as m
+from fedbus.core.protocol.layout import Layout
+from fedbus.errors import LayoutError
+
+
+class LastScores:
+    """Of one job. `last` is the model of the last version, `best` says which other one has the best score so far."""
+
+    def __init__(
+        self,
+        job: str,
+        *,
+        life: TrainingJob,
+        layout: Layout,
+        last: Whole,
+        best: Callable[[], Best | None],
+        showing: Showing,
+        tools: Tools,
+    ) -> None:
+        self._job = job
+        self._life = life
+        self._layout = layout
+        self._last = last
+        self._best = best
+        self._showing = showing
+        self._tools = tools
+        self._numbers: dict[int, int] = {}
+        self._asked: list[int] = []
+        self._wait_until = 0.0
+
+    def version_of(self, number: int) -> int:
+        """The version that a site has scored under this number."""
+        return self._numbers.get(number, number)
+
+    async def are_in(self, version: int) -> bool:
+        """Ask for what is to be scored next, `version` first; True when no score is waited for any more."""
+        if not self._asked:
+            shown = await self._showing.last_number()
+            number = version if shown <= version else await self._showing.show(self._last)
+            await self._ask(version, number)
+        if self._missing(self._asked[-1]) and time.monotonic() < self._wait_until:
+            return False
+        if len(self._asked) == 1 and (best := self._another(version)) is not None:
+            await self._ask_for_best(best)
+            return not self._missing(best.version)
+        return True
+
+    async def remind(self, site: str) -> None:
+        """A site was started anew since it was asked: it is asked again for the score that it owes."""
+        if self._asked and site in self._missing(self._asked[-1]):
+            await self._tell(site, self._asked[-1])
+
+    async def again(self) -> bool:
+        """Show what is being scored once more, for a site that cannot follow; False when nothing was shown."""
+        return await self._showing.again()
+
+    def _another(self, version: int) -> Best | None:
+        """The best version, when it is not the last."""
+        kept = self._best()
+        found = best_of(self._life, version, kept, exported="")
+        return kept if kept is not None and found is not None and found["version"] != version else None
+
+    async def _ask_for_best(self, best: Best) -> None:
+        chunk_bytes = self._life.head.chunk_bytes
+        try:
+            given = await self._tools.compute(GivenParams, best.path, self._layout, chunk_bytes=chunk_bytes)
+        except LayoutError as exc:  # it keeps the score that it has
+            text = f"version {best.version}, the best, cannot be shown: {exc}"
+            return await self._tools.announcer.event(self._job, events.JobTrouble(reason=text))
+        text = f"every site scores version {best.version}, the best so far"
+        await self._tools.announcer.event(self._job, events.JobWaiting(what=text))
+        return await self._ask(best.version, await self._showing.show(given))
+
+    async def _ask(self, version: int, number: int) -> None:
+        self._numbers[number] = version
+        self._asked.append(version)
+        self._life.ask_for_scores(version)
+        self._wait_until = time.monotonic() + self._tools.score_timeout_s
+        for site in sorted(self._life.active):
+            await self._tell(site, version)
+
+    async def _tell(self, site: str, version: int) -> None:
+        number = max(number for number, of in self._numbers.items() if of == version)
+        await self._tools.announcer.tell(site, m.ScoreRequest(job=self._job, version=number))
+
+    def _missing(self, version: int) -> list[str]:
+        return [site for asked, site in self._life.missing_scores() if asked == version]
