@@ -27,7 +27,8 @@ from fedbus.tensors.params import flatten, load_params_, unflatten
 from fedbus.tensors.sharing import Sharing, freeze_, inventory_of, layout_of, parts_of
 from fedbus.training.answers import scoring_answer, training_answer
 from fedbus.training.device import seed_everything
-from fedbus.training.run import Pace, Run, anchor_of
+from fedbus.training.program import TaskProgram
+from fedbus.training.run import Pace, Run
 from fedbus.training.task import Scores, Task
 from fedbus.training.update import UpdateMaker
 
@@ -115,13 +116,11 @@ class Trainer:
         run = Run(
             local,
             seed=seed,
-            anchor=anchor_of(self._model, local),
             pace=Pace(step_delay_s=delay_s / STEPS_OF_A_DELAY if in_seconds else 0.0),
             clock=clock.read,
             sleep=clock.sleep,
         )
-        self._model.train()
-        num_examples, _ = training_answer(task.train(self._model, run), run.losses)
+        num_examples, _ = training_answer(self._program(task).train(run), run.losses)
         if self._own:
             self._kept[update_id.site] = _copies(self._own)
         effort = Effort(
@@ -144,9 +143,7 @@ class Trainer:
     def score(self, task: Task, params: Tensor, *, site: str) -> Scores:
         """Score `params`, float32 [numel], on a site's test data; metrics that are not finite are left out."""
         self._load_(params, site)
-        self._model.eval()
-        with torch.no_grad():
-            num_examples, metrics = scoring_answer(task.evaluate(self._model))
+        num_examples, metrics = scoring_answer(self._program(task).evaluate())
         return Scores(metrics=metrics.values, num_examples=num_examples)
 
     def check_fits(self, task: Task, site: str) -> None:
@@ -159,6 +156,9 @@ class Trainer:
         residual = self._residual(update_id.site)
         if residual is not None:
             residual.decided(refused=refused)
+
+    def _program(self, task: Task) -> TaskProgram:
+        return TaskProgram(task, seed=self._spec.seed, model=self._model)
 
     def _maker(self, site: str) -> UpdateMaker:
         if site not in self._makers:
@@ -182,7 +182,7 @@ class Trainer:
     def _load_(self, params: Tensor, site: str) -> None:
         self._work.copy_(params)
         if not self._linked:
-            load_params_(self._model, unflatten(self._work, self.layout), self.layout)
+            load_params_(self._model.state_dict(), unflatten(self._work, self.layout))
         with torch.no_grad():
             for name, tensor in self._kept.get(site, self._fresh).items():
                 self._own[name].copy_(tensor)
