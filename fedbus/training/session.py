@@ -37,6 +37,7 @@ from fedbus.training.answers import Notebook, scoring_answer, training_answer
 from fedbus.training.device import is_broken, pick_device, seed_everything
 from fedbus.training.frames_file import read_frames, write_frames
 from fedbus.training.kept import KeptTensors
+from fedbus.training.losses import Losses
 from fedbus.training.program import ProgramLoader, load_program
 from fedbus.training.residual_files import ResidualFiles
 from fedbus.training.run import Pace, Run, TrainingCancelled
@@ -110,17 +111,7 @@ class Session:
         Raises ContractError for an answer that is none, TaskError for params that are not finite.
         """
         base_version = self._load_base()
-        seed_everything(command.seed)
-        local = self._local if command.steps is None else self._local.model_copy(update={"steps": command.steps})
-        run = Run(
-            local,
-            seed=command.seed,
-            device=self._device,
-            pace=self._pace,
-            cancelled=cancel.is_set,
-            sleep=cancel.wait,
-            progress=progress,
-        )
+        run = self._run(command, cancel, progress)
         started = time.monotonic()
         try:
             result = self._program.train(run)
@@ -134,19 +125,8 @@ class Session:
             return p.Cancelled(base_version=base_version, steps=run.steps_done)
         seconds = time.monotonic() - started
         num_examples, metrics = training_answer(result, run.losses, self._program.may_leave)
-        params = self._program.params()
         effort = Effort(num_examples=num_examples, steps=run.steps_done, seconds=seconds, metrics=metrics.values)
-        frame_sizes, effort = self._updates.make_(
-            flatten(params, self.layout, self._vector),
-            self._replica.flat,
-            effort,
-            losses=run.losses,
-            seed=command.seed,
-            take=partial(write_frames, Path(command.path)),
-            residual=ResidualFiles(self.layout, command) if command.residual_after else None,
-        )
-        if self._kept is not None:
-            self._kept.save({name: t for name in self._own if isinstance(t := params[name], Tensor)})
+        frame_sizes, effort = self._write_update(effort, run.losses, command)
         return p.Trained(
             base_version=base_version,
             frame_sizes=frame_sizes,
@@ -167,6 +147,34 @@ class Session:
             not_finite=metrics.not_finite,
             notes=self._notebook.fresh(metrics.notes),
         )
+
+    def _run(self, command: p.Train, cancel: threading.Event, progress: Progressed) -> Run:
+        seed_everything(command.seed)
+        return Run(
+            self._local if command.steps is None else self._local.model_copy(update={"steps": command.steps}),
+            seed=command.seed,
+            device=self._device,
+            pace=self._pace,
+            cancelled=cancel.is_set,
+            sleep=cancel.wait,
+            progress=progress,
+        )
+
+    def _write_update(self, effort: Effort, losses: Losses, command: p.Train) -> tuple[tuple[int, ...], Effort]:
+        """Write what a training brings, and after it what stays here; return the frames' sizes and the effort."""
+        params = self._program.params()
+        written = self._updates.make_(
+            flatten(params, self.layout, self._vector),
+            self._replica.flat,
+            effort,
+            losses=losses,
+            seed=command.seed,
+            take=partial(write_frames, Path(command.path)),
+            residual=ResidualFiles(self.layout, command) if command.residual_after else None,
+        )
+        if self._kept is not None:
+            self._kept.save({name: t for name in self._own if isinstance(t := params[name], Tensor)})
+        return written
 
     def _follow(self, command: p.Load) -> None:
         version = self._version
