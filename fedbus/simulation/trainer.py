@@ -27,7 +27,9 @@ from fedbus.tensors.params import flatten, load_params_, unflatten
 from fedbus.tensors.sharing import Sharing, freeze_, inventory_of, layout_of, parts_of
 from fedbus.training.answers import scoring_answer, training_answer
 from fedbus.training.device import seed_everything
-from fedbus.training.run import Pace, Run, anchor_of
+from fedbus.training.losses import Losses
+from fedbus.training.program import TaskProgram
+from fedbus.training.run import Pace, Run
 from fedbus.training.task import Scores, Task
 from fedbus.training.update import UpdateMaker
 
@@ -111,42 +113,25 @@ class Trainer:
         clock = VirtualClock()
         in_seconds, usual = self._spec.local.seconds is not None, self._spec.local.steps
         share = 1.0 if steps is None or usual is None else steps / usual
-        local = self._spec.local if steps is None else self._spec.local.model_copy(update={"steps": steps})
         run = Run(
-            local,
+            self._spec.local if steps is None else self._spec.local.model_copy(update={"steps": steps}),
             seed=seed,
-            anchor=anchor_of(self._model, local),
             pace=Pace(step_delay_s=delay_s / STEPS_OF_A_DELAY if in_seconds else 0.0),
             clock=clock.read,
             sleep=clock.sleep,
         )
-        self._model.train()
-        num_examples, _ = training_answer(task.train(self._model, run), run.losses)
+        num_examples, _ = training_answer(self._program(task).train(run), run.losses)
         if self._own:
             self._kept[update_id.site] = _copies(self._own)
-        effort = Effort(
-            num_examples=num_examples, steps=run.steps_done, seconds=clock.now if in_seconds else delay_s * share
-        )
-        try:
-            frames, effort = self._maker(update_id.site).make_(
-                self._trained(),
-                base,
-                effort,
-                losses=run.losses,
-                seed=seed,
-                take=tuple[bytes, ...],
-                residual=self._residual(update_id.site),
-            )
-        except TaskError as exc:
-            raise TaskError(f"{update_id.site}: {exc}") from exc
+        seconds = clock.now if in_seconds else delay_s * share
+        effort = Effort(num_examples=num_examples, steps=run.steps_done, seconds=seconds)
+        frames, effort = self._frames(update_id.site, base, effort, losses=run.losses, seed=seed)
         return Trained(update_id=update_id, base_version=base_version, effort=effort, frames=frames)
 
     def score(self, task: Task, params: Tensor, *, site: str) -> Scores:
         """Score `params`, float32 [numel], on a site's test data; metrics that are not finite are left out."""
         self._load_(params, site)
-        self._model.eval()
-        with torch.no_grad():
-            num_examples, metrics = scoring_answer(task.evaluate(self._model))
+        num_examples, metrics = scoring_answer(self._program(task).evaluate())
         return Scores(metrics=metrics.values, num_examples=num_examples)
 
     def check_fits(self, task: Task, site: str) -> None:
@@ -159,6 +144,25 @@ class Trainer:
         residual = self._residual(update_id.site)
         if residual is not None:
             residual.decided(refused=refused)
+
+    def _frames(
+        self, site: str, base: Tensor, effort: Effort, *, losses: Losses, seed: int
+    ) -> tuple[tuple[bytes, ...], Effort]:
+        try:
+            return self._maker(site).make_(
+                self._trained(),
+                base,
+                effort,
+                losses=losses,
+                seed=seed,
+                take=tuple[bytes, ...],
+                residual=self._residual(site),
+            )
+        except TaskError as exc:
+            raise TaskError(f"{site}: {exc}") from exc
+
+    def _program(self, task: Task) -> TaskProgram:
+        return TaskProgram(task, seed=self._spec.seed, model=self._model)
 
     def _maker(self, site: str) -> UpdateMaker:
         if site not in self._makers:
@@ -182,7 +186,7 @@ class Trainer:
     def _load_(self, params: Tensor, site: str) -> None:
         self._work.copy_(params)
         if not self._linked:
-            load_params_(self._model, unflatten(self._work, self.layout), self.layout)
+            load_params_(self._model.state_dict(), unflatten(self._work, self.layout))
         with torch.no_grad():
             for name, tensor in self._kept.get(site, self._fresh).items():
                 self._own[name].copy_(tensor)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fedbus.core.protocol.layout import Layout, TensorSpec
 from fedbus.errors import LayoutError
@@ -22,7 +22,7 @@ def flatten(state: Mapping[str, object], layout: Layout, out: Tensor | None = No
     Raises LayoutError that names the first tensor which is missing or of another shape or dtype; `out` is then
     unchanged.
     """
-    tensors = {spec.name: _checked(state, spec) for spec in layout.tensors}
+    tensors = {s.name: _checked(state, s.name, s.shape, s.dtype) for s in layout.tensors}
     if out is None:
         device = tensors[layout.tensors[0].name].device
         out = torch.empty(layout.numel, dtype=torch.float32, device=device)
@@ -41,16 +41,18 @@ def unflatten(flat: Tensor, layout: Layout) -> dict[str, Tensor]:
     return {name: tensor for spec, tensor in cut for name in spec.names}
 
 
-def load_params_(module: nn.Module, params: Mapping[str, Tensor], layout: Layout) -> None:
-    """Copy params, as `unflatten` returns them, into the module's own; what is not in the layout stays.
+def load_params_(state: Mapping[str, object], params: Mapping[str, Tensor]) -> None:
+    """Copy params into the tensors of a state dict, by name; what else is in it stays.
 
-    LayoutError, and no change, when the module's differ.
+    LayoutError, and no change, when one is missing there or of another shape or dtype.
     """
-    state = module.state_dict()
-    own = {spec.name: _checked(state, spec) for spec in layout.tensors}
+    own = {name: _checked(state, name, tuple(value.shape), _dtype_name(value)) for name, value in params.items()}
+    written: dict[int, Tensor] = {}
     with torch.no_grad():
-        for name, tensor in own.items():
-            tensor.copy_(params[name])
+        for name, value in params.items():
+            before = written.setdefault(id(value), own[name])
+            if before is own[name] or not own[name].is_set_to(before):  # tied: one copy is enough
+                own[name].copy_(value)
 
 
 def _dtype_name(tensor: Tensor) -> str:
@@ -62,12 +64,11 @@ def _cut(flat: Tensor, spec: TensorSpec, start: int, stop: int) -> Tensor:
     return flat[start:stop].view(spec.shape).to(dtype)
 
 
-def _checked(state: Mapping[str, object], spec: TensorSpec) -> Tensor:
-    """The tensor that a spec means."""
-    found = state.get(spec.name)
-    expected = f"{list(spec.shape)} {spec.dtype}"
+def _checked(state: Mapping[str, object], name: str, shape: tuple[int, ...], dtype: str) -> Tensor:
+    found = state.get(name)
+    expected = f"{list(shape)} {dtype}"
     if not isinstance(found, Tensor):
-        raise LayoutError(f"tensor {spec.name!r} {expected} is missing: the job's model has it")
-    if tuple(found.shape) != spec.shape or _dtype_name(found) != spec.dtype:
-        raise LayoutError(f"tensor {spec.name!r}: expected {expected}, found {list(found.shape)} {_dtype_name(found)}")
+        raise LayoutError(f"tensor {name!r} {expected} is missing: the job's model has it")
+    if tuple(found.shape) != shape or _dtype_name(found) != dtype:
+        raise LayoutError(f"tensor {name!r}: expected {expected}, found {list(found.shape)} {_dtype_name(found)}")
     return found

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import safetensors
-import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -18,38 +17,36 @@ from fedbus.errors import StoreError
 
 
 class KeptTensors:
-    """Views of a model's own tensors by name; they take on at once what `path` holds, if it is there.
+    """The file `path` of the tensors that a job keeps here."""
 
-    StoreError when the file is damaged or holds others.
-    """
-
-    def __init__(self, path: Path, tensors: Mapping[str, Tensor]) -> None:
+    def __init__(self, path: Path) -> None:
         self._path = path
-        self._tensors = dict(tensors)
-        if path.exists():
-            self._load()
 
-    def save(self) -> None:
-        """Write them, so that a kill leaves the old file or the new one."""
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        beside = self._path.with_suffix(".tmp")
-        # copies: of tensors that share memory the format holds none
-        save_file({name: t.detach().cpu().contiguous().clone() for name, t in self._tensors.items()}, beside)
-        with beside.open("rb") as file:
-            os.fsync(file.fileno())
-        beside.replace(self._path)
+    def read(self, like: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return what is kept of these tensors, by name; nothing when there is no file yet.
 
-    def _load(self) -> None:
+        StoreError when the file is damaged or lacks one in the same shape and dtype.
+        """
+        if not self._path.exists():
+            return {}
         try:
             found = load_file(self._path)
         except (safetensors.SafetensorError, OSError) as exc:
             raise StoreError(f"{self._path}: the tensors that this job keeps here cannot be read: {exc}") from exc
-        for name, tensor in self._tensors.items():
+        for name, tensor in like.items():
             if name not in found or found[name].shape != tensor.shape or found[name].dtype != tensor.dtype:
                 raise StoreError(
                     f"{self._path} holds other tensors than the task's model keeps here ({name}): was the task changed "
                     "in the middle of the job? Remove the file to begin with fresh ones"
                 )
-        with torch.no_grad():
-            for name, tensor in self._tensors.items():
-                tensor.copy_(found[name])
+        return {name: found[name] for name in like}
+
+    def save(self, tensors: Mapping[str, Tensor]) -> None:
+        """Write them, so that a kill leaves the old file or the new one."""
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        beside = self._path.with_suffix(".tmp")
+        # copies: of tensors that share memory the format holds none
+        save_file({name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}, beside)
+        with beside.open("rb") as file:
+            os.fsync(file.fileno())
+        beside.replace(self._path)

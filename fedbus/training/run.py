@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -54,8 +54,7 @@ class Pace:
 class Run:
     """What a task's `train` gets beside the model.
 
-    `anchor` holds the base params by name for the FedProx term and is needed only when `local.proximal_mu` > 0; it is
-    never mutated. `sleep` may return early (when the run is cancelled). `progress` gets (step, steps, loss) at most
+    `sleep` may return early (when the run is cancelled). `progress` gets (step, steps, loss) at most
     every half second; steps is 0 when the budget is in seconds, loss is None when the task reports none.
     """
 
@@ -65,7 +64,6 @@ class Run:
         *,
         seed: int = 0,
         device: torch.device | None = None,
-        anchor: Mapping[str, Tensor] | None = None,
         pace: Pace | None = None,
         cancelled: Callable[[], bool] = lambda: False,
         progress: Callable[[int, int, float | None], None] = lambda step, steps, loss: None,
@@ -78,7 +76,7 @@ class Run:
         self.generator = torch.Generator().manual_seed(seed)
         self.steps_done = 0
         self._local = local
-        self._anchor = anchor or {}
+        self._anchor: dict[str, Tensor] = {}
         self._pace = pace or Pace()
         self._cancelled = cancelled
         self._progress = progress
@@ -117,6 +115,11 @@ class Run:
             if at == 0 or len(order) == 0:
                 order = torch.randperm(num_examples, generator=self.generator)
             yield order[at : at + self.batch_size].to(self.device)
+
+    def anchor_to(self, model: nn.Module) -> None:
+        """Copy a model's params as the base of the FedProx term; before `proximal`, where `local.proximal_mu` > 0."""
+        if self._local.proximal_mu:
+            self._anchor = {name: param.detach().clone() for name, param in model.named_parameters()}
 
     def proximal(self, model: nn.Module) -> Tensor:
         """Return mu/2 * |params - base params|^2, a scalar to add to the loss (FedProx, arXiv 1812.06127).
@@ -170,13 +173,6 @@ class Run:
         self._told_at = now
         last = self.losses.last
         self._progress(self.steps_done, total, None if last is None else float(last))
-
-
-def anchor_of(model: nn.Module, local: LocalSpec) -> dict[str, Tensor]:
-    """Return copies of a model's params for the FedProx term, by name; none when the job does not use it."""
-    if local.proximal_mu == 0:
-        return {}
-    return {name: param.detach().clone() for name, param in model.named_parameters()}
 
 
 def _scalar(loss: object) -> Tensor:

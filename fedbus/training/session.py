@@ -1,14 +1,14 @@
-"""One job in the trainer process: the task, its model, and the replica of the global params.
+"""One job in the trainer process: the program that trains, and the replica of the global params.
 
 What lives here: what each command does, as plain calls that return the reply. What may not: sockets and threads (see
 `process`). An error leaves the session usable; whether asking again can help is decided in `process`.
 
-    base    = params of the loaded version, from the replica; the model is set to it before every train and evaluate
+    base    = params of the loaded version, from the replica; the program gets it before every train and evaluate
     update  = what `update` makes of the params after training and the base, in a file of frames
 
-Model copies held: the model, the replica, a vector for the delta, and with error feedback at the end of a training the
-residual; beside them samples of the last base and delta (see `tensors.secant`). On CUDA all of them are there: codes
-are made and undone on the device, only they pass to the host.
+Model copies held: the program's own, the replica, a vector for the delta, and with error feedback at the end of a
+training the residual; beside them samples of the last base and delta (see `tensors.secant`). On CUDA all of them are
+there: codes are made and undone on the device, only they pass to the host.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from fedbus.core.protocol.effort import Effort
 from fedbus.core.protocol.frames import Code
@@ -28,20 +29,19 @@ from fedbus.core.protocol.layout import Layout, TensorSpec
 from fedbus.core.spec.jobspec import LocalSpec
 from fedbus.errors import DecodeError, LayoutError, ProtocolError
 from fedbus.tensors import codec
-from fedbus.tensors.params import flatten, load_params_, unflatten
+from fedbus.tensors.params import flatten, unflatten
 from fedbus.tensors.replica import Replica
-from fedbus.tensors.sharing import Sharing, freeze_, inventory_of, parts_of
+from fedbus.tensors.sharing import Sharing, parts_of
 from fedbus.training import protocol as p
 from fedbus.training.answers import Notebook, scoring_answer, training_answer
 from fedbus.training.device import is_broken, pick_device, seed_everything
 from fedbus.training.frames_file import read_frames, write_frames
 from fedbus.training.kept import KeptTensors
-from fedbus.training.names import MetricNames
-from fedbus.training.registry import load_task
+from fedbus.training.losses import Losses
+from fedbus.training.program import ProgramLoader, load_program
 from fedbus.training.residual_files import ResidualFiles
-from fedbus.training.run import Pace, Run, TrainingCancelled, anchor_of
+from fedbus.training.run import Pace, Run, TrainingCancelled
 from fedbus.training.sayable import trouble_of
-from fedbus.training.task import Site, Task
 from fedbus.training.update import UpdateMaker
 
 Progressed = Callable[[int, int, float | None], None]
@@ -51,36 +51,27 @@ log = logging.getLogger(__name__)
 
 
 class Session:
-    """A job that was opened. Made once per process; owns the model and the replica."""
+    """A job that was opened. Made once per process; owns the program and the replica."""
 
-    def __init__(self, opening: p.Open) -> None:
-        """Load the task and the site's data; TaskError or DataError say why that fails."""
+    def __init__(self, opening: p.Open, load: ProgramLoader = load_program) -> None:
+        """Load the program and the site's data; TaskError or DataError say why that fails."""
         torch.set_num_threads(opening.threads)
         self._device = pick_device(opening.device)
         self._local = LocalSpec.model_validate(dict(opening.local or TRAINS_NOTHING))
         self._pace = Pace(slowdown=opening.slowdown, step_delay_s=opening.step_delay_s)
         self._chunk_bytes = opening.chunk_bytes
-        self._seed = opening.seed
-        site = Site(
-            name=opening.site,
-            data=Path(opening.data),
-            config=opening.task_config,
-            seed=opening.seed,
-            device=self._device,
-        )
         # only CUDA is known to decode to the bits that the digest asks for
         flat_device = self._device if self._device.type == "cuda" else torch.device("cpu")
-        seed_everything(opening.seed)
-        self._task: Task = load_task(opening.task)(site)
-        self._names = MetricNames(type(self._task), opening.words)
         self._notebook = Notebook()
-        self._model = self._fresh_model()
-        inventory = inventory_of(self._model)
+        self._program = load(opening, self._device)
+        inventory = self._program.inventory()
         parts = parts_of(inventory, Sharing(travel=opening.travel, keep=opening.keep, frozen=opening.frozen))
-        freeze_(self._model, parts.frozen)
+        self._program.freeze(parts.frozen)
         self.layout = parts.layout
-        own = {name: inventory.tensors[name] for name in sorted(parts.own)}
-        self._kept = KeptTensors(Path(opening.kept), own) if opening.keep or opening.travel else None
+        self._own = sorted(parts.own)
+        self._kept = KeptTensors(Path(opening.kept)) if opening.keep or opening.travel else None
+        if self._kept is not None:
+            self._program.load(self._kept.read({name: inventory.tensors[name] for name in self._own}))
         self._replica = Replica(self.layout, device=flat_device)
         # kept, for a new one costs more than the subtraction: the system gives its pages one by one
         self._vector = torch.empty(self.layout.numel, device=flat_device)
@@ -93,10 +84,10 @@ class Session:
         return p.Opened(device=str(self._device), layout_digest=self.layout.digest, numel=self.layout.numel)
 
     def make_initial(self, command: p.MakeInitial) -> p.Made:
-        """Write the params of a fresh model under the job's seed, exactly."""
+        """Write fresh params under the job's seed, exactly."""
         flat = self._vector.zero_()
         if not command.layout_only:
-            flatten(self._fresh_model().state_dict(), self.layout, flat)
+            flatten(self._program.fresh(), self.layout, flat)
         frames = codec.encode(flat, self.layout, Code.FP32, chunk_bytes=self._chunk_bytes, seed=0)
         sizes = write_frames(Path(command.path), frames)
         return p.Made(layout=self.layout.to_dict(), frame_sizes=sizes, digest=self.layout.digest)
@@ -122,22 +113,10 @@ class Session:
         Raises ContractError for an answer that is none, TaskError for params that are not finite.
         """
         base_version = self._load_base()
-        seed_everything(command.seed)
-        local = self._local if command.steps is None else self._local.model_copy(update={"steps": command.steps})
-        run = Run(
-            local,
-            seed=command.seed,
-            device=self._device,
-            anchor=anchor_of(self._model, local),
-            pace=self._pace,
-            cancelled=cancel.is_set,
-            sleep=cancel.wait,
-            progress=progress,
-        )
-        self._model.train()
+        run = self._run(command, cancel, progress)
         started = time.monotonic()
         try:
-            result = self._task.train(self._model, run)
+            result = self._program.train(run)
         except TrainingCancelled:
             return p.Cancelled(base_version=base_version, steps=run.steps_done)
         except Exception as exc:
@@ -147,19 +126,9 @@ class Session:
             log.warning("ended by an error after it was cancelled: %s", trouble_of(exc).traceback)
             return p.Cancelled(base_version=base_version, steps=run.steps_done)
         seconds = time.monotonic() - started
-        num_examples, metrics = training_answer(result, run.losses, self._names.may_leave)
+        num_examples, metrics = training_answer(result, run.losses, self._program.may_leave)
         effort = Effort(num_examples=num_examples, steps=run.steps_done, seconds=seconds, metrics=metrics.values)
-        frame_sizes, effort = self._updates.make_(
-            flatten(self._model.state_dict(), self.layout, self._vector),
-            self._replica.flat,
-            effort,
-            losses=run.losses,
-            seed=command.seed,
-            take=partial(write_frames, Path(command.path)),
-            residual=ResidualFiles(self.layout, command) if command.residual_after else None,
-        )
-        if self._kept is not None:
-            self._kept.save()
+        frame_sizes, effort = self._write_update(effort, run.losses, command)
         return p.Trained(
             base_version=base_version,
             frame_sizes=frame_sizes,
@@ -172,9 +141,7 @@ class Session:
         version = self._load_base()
         if version != command.version:
             raise ProtocolError(f"asked to score version {command.version}, version {version} is loaded: load it first")
-        self._model.eval()
-        with torch.no_grad():
-            num_examples, metrics = scoring_answer(self._task.evaluate(self._model), self._names.may_leave)
+        num_examples, metrics = scoring_answer(self._program.evaluate(), self._program.may_leave)
         return p.Scored(
             version=version,
             metrics=metrics.values,
@@ -183,9 +150,33 @@ class Session:
             notes=self._notebook.fresh(metrics.notes),
         )
 
-    def _fresh_model(self) -> torch.nn.Module:
-        seed_everything(self._seed)
-        return self._task.model().to(self._device)
+    def _run(self, command: p.Train, cancel: threading.Event, progress: Progressed) -> Run:
+        seed_everything(command.seed)
+        return Run(
+            self._local if command.steps is None else self._local.model_copy(update={"steps": command.steps}),
+            seed=command.seed,
+            device=self._device,
+            pace=self._pace,
+            cancelled=cancel.is_set,
+            sleep=cancel.wait,
+            progress=progress,
+        )
+
+    def _write_update(self, effort: Effort, losses: Losses, command: p.Train) -> tuple[tuple[int, ...], Effort]:
+        """Write what a training brings, and after it what stays here; return the frames' sizes and the effort."""
+        params = self._program.params()
+        written = self._updates.make_(
+            flatten(params, self.layout, self._vector),
+            self._replica.flat,
+            effort,
+            losses=losses,
+            seed=command.seed,
+            take=partial(write_frames, Path(command.path)),
+            residual=ResidualFiles(self.layout, command) if command.residual_after else None,
+        )
+        if self._kept is not None:
+            self._kept.save({name: t for name in self._own if isinstance(t := params[name], Tensor)})
+        return written
 
     def _follow(self, command: p.Load) -> None:
         version = self._version
@@ -205,7 +196,7 @@ class Session:
     def _load_base(self) -> int:
         if self._version is None:
             raise ProtocolError("no version is loaded: Load comes before Train and Score")
-        load_params_(self._model, unflatten(self._replica.flat, self.layout), self.layout)
+        self._program.load(unflatten(self._replica.flat, self.layout))
         return self._version
 
 

@@ -90,9 +90,10 @@ def fresh(task: Task, seed: int = 3) -> torch.nn.Module:
 def trained(task: Task, **local: Any) -> tuple[torch.nn.Module, TrainResult | int]:
     model = fresh(task)
     spec = LocalSpec(**({"steps": 5, "batch_size": 16, "learning_rate": 0.05} | local))
-    anchor = {name: param.detach().clone() for name, param in model.named_parameters()}
+    run = Run(spec, seed=11)
+    run.anchor_to(model)
     torch.manual_seed(11)
-    return model, task.train(model, Run(spec, seed=11, anchor=anchor))
+    return model, task.train(model, run)
 
 
 def flat(model: torch.nn.Module) -> torch.Tensor:

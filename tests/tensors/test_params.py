@@ -58,7 +58,7 @@ def test_load_params_gives_the_module_these_params_and_leaves_its_counters() -> 
     target.state_dict()["1.num_batches_tracked"].fill_(9)
     layout = layout_of(source)
 
-    load_params_(target, unflatten(flatten(source.state_dict(), layout), layout), layout)
+    load_params_(target.state_dict(), unflatten(flatten(source.state_dict(), layout), layout))
 
     assert torch.equal(flatten(target.state_dict(), layout), flatten(source.state_dict(), layout))
     assert target.state_dict()["1.num_batches_tracked"] == 9
@@ -80,7 +80,7 @@ def test_tied_weights_travel_once_and_come_back_under_all_names() -> None:
     layout = layout_of(source)
 
     params = unflatten(flatten(source.state_dict(), layout), layout)
-    load_params_(target, params, layout)
+    load_params_(target.state_dict(), params)
 
     assert layout.numel == 30 * 4
     assert [t.names for t in layout.tensors] == [("emb.weight", "head.weight")]
@@ -107,7 +107,7 @@ def test_what_a_module_keeps_beside_its_tensors_stays_at_the_site(extra: object)
     net = WithExtraState(extra)
     layout = layout_of(net)
 
-    load_params_(net, unflatten(torch.ones(layout.numel), layout), layout)
+    load_params_(net.state_dict(), unflatten(torch.ones(layout.numel), layout))
 
     assert [t.name for t in layout.tensors] == ["linear.bias", "linear.weight"]
     assert net.extra is extra
@@ -129,6 +129,6 @@ def test_params_that_differ_are_named_and_nothing_changes(net: nn.Module, messag
     with pytest.raises(LayoutError, match=message):
         flatten(net.state_dict(), layout, out)
     with pytest.raises(LayoutError, match=message):
-        load_params_(net, unflatten(torch.ones(9), layout), layout)
+        load_params_(net.state_dict(), unflatten(torch.ones(9), layout))
     assert out.eq(5).all()
     assert all(not tensor.any() for tensor in net.state_dict().values())

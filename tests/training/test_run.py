@@ -157,8 +157,10 @@ def test_no_examples_are_an_error_of_the_task() -> None:
 
 def test_proximal_is_half_mu_times_the_squared_distance_from_the_base() -> None:
     model = torch.nn.Linear(2, 1, bias=False)
-    anchor = {"weight": model.weight.detach() - 2.0}
-    run = Run(local(steps=1, proximal_mu=0.5), anchor=anchor)
+    run = Run(local(steps=1, proximal_mu=0.5))
+    run.anchor_to(model)
+    with torch.no_grad():
+        model.weight.add_(2.0)
 
     term = run.proximal(model)
     term.backward()

@@ -143,7 +143,7 @@ def test_the_words_that_a_contract_error_means_for_others_leave() -> None:
 def test_an_error_of_the_store_names_files_and_does_not_leave(tmp_path: Path) -> None:
     (tmp_path / NOBODY).write_bytes(b"no tensors")
 
-    error = caught(lambda: KeptTensors(tmp_path / NOBODY, {}))
+    error = caught(lambda: KeptTensors(tmp_path / NOBODY).read({}))
 
     assert isinstance(error, StoreError)
     trouble = trouble_of(error)
