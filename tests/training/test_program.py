@@ -130,7 +130,7 @@ def test_examples_and_metrics_pass_as_those_of_a_task(tmp_path: Path) -> None:
     effort = site.train().effort
 
     assert (effort.num_examples, effort.steps, effort.metrics) == (30, 2, {"mse": 0.5})
-    scored = site.session.evaluate(p.Evaluate(version=0))
+    scored = site.session.score(p.Score(version=0))
     assert (scored.metrics, scored.num_examples) == ({"mse": 6.0}, 3)
 
 
