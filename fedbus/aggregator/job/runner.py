@@ -14,6 +14,7 @@ from datetime import timedelta
 from fedbus.aggregator.incoming.complete import Complete, Item, Unwanted
 from fedbus.aggregator.incoming.entrance import Entrance
 from fedbus.aggregator.incoming.uploads import Receiving
+from fedbus.aggregator.job.checkpointing import Checkpointing
 from fedbus.aggregator.job.folding import Folding
 from fedbus.aggregator.job.initial_params import InitialParams
 from fedbus.aggregator.job.pacing import Pacing
@@ -24,6 +25,7 @@ from fedbus.aggregator.job.verdicts import refuse
 from fedbus.aggregator.model.keeper import ModelKeeper
 from fedbus.aggregator.model.log import ModelLogWriter
 from fedbus.aggregator.tools import Tools
+from fedbus.aggregator.trouble import first_of
 from fedbus.core.job.agreement import Agreement, Layouts
 from fedbus.core.job.life import Job
 from fedbus.core.job.status_text import span
@@ -89,6 +91,7 @@ class JobRunner:
         self._participants: set[str] = set()
         self._broken: Exception | None = None
         self._resyncs = Resyncs()
+        self._checkpoints = Checkpointing(keeper, tools=tools)
         self._scoring = Scoring(self.job, life=self.life, aggregation=self.aggregation, keeper=keeper, tools=tools)
         self._prospects = Prospects(
             self.job, life=self.life, tools=tools, submitted_at=row.submitted_at, waits_for=self.waits_to_start_for
@@ -284,7 +287,17 @@ class JobRunner:
         return f"{text}; {redone}" if redone else text
 
     async def serve(self) -> None:
-        """Work until the job has ended."""
+        """Work until the job has ended and its last checkpoint is written."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                writing = group.create_task(self._checkpoints.run(), name=f"job {self.job} checkpoints")
+                await self._serve()
+                await self._checkpoints.written()
+                writing.cancel()
+        except BaseExceptionGroup as failures:
+            raise first_of(failures) from None
+
+    async def _serve(self) -> None:
         await self._step()
         while not self.life.state.ended:
             item = await self._next()
@@ -452,7 +465,14 @@ class JobRunner:
         log = await self._open_log(self.spec, self.job, layout)
         self._stream = log.stream
         return Folding(
-            self.job, self.spec, layout, aggregation=self.aggregation, keeper=self._keeper, log=log, tools=self._tools
+            self.job,
+            self.spec,
+            layout,
+            aggregation=self.aggregation,
+            keeper=self._keeper,
+            checkpoints=self._checkpoints,
+            log=log,
+            tools=self._tools,
         )
 
     # -------------------------------------------------------------- end
