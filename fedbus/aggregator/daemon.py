@@ -112,6 +112,7 @@ class Aggregator:
             store=store,
             disk=self._disk,
             compute=questions,
+            saving=questions,
             announcer=self._announcer,
             membership=self._membership,
             score_timeout_s=settings.score_timeout_s,

@@ -21,7 +21,8 @@ async def everybody(site: str) -> bool:
 class Tools:
     """Shared by all jobs; durations in seconds. `session` differs for each process of the aggregator.
 
-    compute: of a job, the thread of its tensors; outside of the jobs, the one that reads what people ask for.
+    compute: of a job, the thread of its tensors; outside of the jobs, the one that reads what people ask for. saving:
+    of a job, the thread that writes its checkpoints.
     enrolled: whether the broker has a queue for a site.
     """
 
@@ -29,6 +30,7 @@ class Tools:
     ledger: Ledger
     store: Worker
     compute: Worker
+    saving: Worker
     announcer: Announcer
     membership: Membership
     score_timeout_s: float

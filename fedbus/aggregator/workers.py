@@ -1,4 +1,5 @@
-"""Threads of the aggregator: one that writes durable files, one for each job that computes with its tensors.
+"""Threads of the aggregator: one that writes durable files, and of each job one that computes with its tensors and one
+that writes its checkpoints.
 
 The event loop only moves messages; fsync and torch never block it. One thread each, so that a job's global model has
 one user at a time and its folds happen in the order they were decided; a job that computes for long holds up no other.

@@ -58,6 +58,18 @@ def announcer(
 
 
 @bench_app.command()
+def checkpoint(
+    mib: Annotated[list[int] | None, typer.Option("--mib", help="Model sizes in MiB.", show_default="50")] = None,
+    times: Annotated[int, typer.Option(min=1, help="Checkpoints per size.")] = 9,
+    output: Format = Output.TEXT,
+) -> None:
+    """What a checkpoint holds up, and for how long."""
+    from fedbus.bench.checkpoint import rows
+
+    print_rows(list(rows(sizes_mib=mib or [50], times=times)), output)
+
+
+@bench_app.command()
 def recovery(
     mib: Annotated[int, typer.Option("--mib", help="Model size in MiB.")] = 50,
     kills: Annotated[int, typer.Option(help="How often the aggregator is killed.")] = 5,

@@ -9,7 +9,7 @@ Saving and reading copy nothing: arrays go from the model's memory to the file a
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,16 +54,20 @@ class Checkpoints:
         self._folder = make_folder(folder)
         drop_leftovers(self._folder)
 
-    def save(self, *, version: int, fact_seq: int, digest: str, arrays: Arrays) -> Path:
+    def save(
+        self, *, version: int, fact_seq: int, digest: str, arrays: Arrays, read: Callable[[], object] = lambda: None
+    ) -> Path:
         """Write a checkpoint durably and drop all but the newest two. StoreError when it cannot be written.
 
-        `arrays` are contiguous, float32 or int64, and only read.
+        `arrays` are contiguous, float32 or int64, and only read; `read` is called once they are, before the disk has
+        them.
         """
         path = self._folder / f"v{version:08d}.safetensors"
         metadata = {"version": str(version), "fact_seq": str(fact_seq), "digest": digest}
         sources = {name: _source(array) for name, array in arrays.items()}
         with replace_durably(path) as beside:
             write_tensors(beside, sources, metadata)
+            read()
         for old in self._files()[:-_KEEP]:
             old.unlink(missing_ok=True)
         return path

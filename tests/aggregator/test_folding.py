@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from fedbus.aggregator.job.checkpointing import Checkpointing
 from fedbus.aggregator.job.folding import Folding
 from fedbus.aggregator.tools import Tools
 from fedbus.core.job.membership import Membership
@@ -79,6 +80,7 @@ class Desk:
             ledger=self.ledger,
             store=self.store,  # type: ignore[arg-type]
             compute=_at_once,  # type: ignore[arg-type]
+            saving=_at_once,  # type: ignore[arg-type]
             announcer=self.announcer,  # type: ignore[arg-type]
             membership=Membership(),
             score_timeout_s=5.0,
@@ -90,6 +92,7 @@ class Desk:
             LAYOUT,
             aggregation=Aggregation(spec, now=time.monotonic()),
             keeper=self.keeper,  # type: ignore[arg-type]
+            checkpoints=Checkpointing(self.keeper, tools=tools),  # type: ignore[arg-type]
             log=None,  # type: ignore[arg-type]
             tools=tools,
         )

@@ -75,6 +75,7 @@ class Desk:
             ledger=self.ledger,
             store=at_once,  # type: ignore[arg-type]
             compute=at_once,  # type: ignore[arg-type]
+            saving=at_once,  # type: ignore[arg-type]
             announcer=Announcer(),  # type: ignore[arg-type]
             membership=Membership(),
             score_timeout_s=5.0,

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator
+from contextlib import asynccontextmanager
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +99,7 @@ class House:
         layouts_wait: timedelta = LAYOUTS_WAIT,
         nobody_left_s: float = 60.0,
         enrolled: Collection[str] | None = None,
+        saving: Callable[..., Any] | None = None,
         **spec: Any,
     ) -> None:
         job = {
@@ -126,6 +129,7 @@ class House:
             ledger=self.ledger,
             store=self.store,  # type: ignore[arg-type]
             compute=at_once,  # type: ignore[arg-type]
+            saving=saving or at_once,  # type: ignore[arg-type]
             announcer=self.announcer,  # type: ignore[arg-type]
             membership=self.membership,
             score_timeout_s=5.0,
@@ -445,6 +449,74 @@ async def test_an_update_that_makes_a_version_is_recorded_with_it_in_one_write(t
     assert isinstance(committed, Committed)
     assert committed.update_ids == (folded.update_id,)
     assert house.ledger.receipt("heart", sent) is not None
+
+
+class Disk:
+    """The thread that writes checkpoints: it writes what it is given once it may, and reads it at once."""
+
+    def __init__(self) -> None:
+        self.may_read, self.may_write = asyncio.Event(), asyncio.Event()
+        self.written = 0
+
+    async def __call__(self, write: Callable[..., Any], *, read: Callable[[], object]) -> None:
+        await self.may_read.wait()
+        read()
+        await self.may_write.wait()
+        write()
+        self.written += 1
+
+
+@asynccontextmanager
+async def serving(house: House) -> AsyncIterator[Callable[[Callable[[], bool]], Awaitable[None]]]:
+    """The job is served all the while; yields what waits until something is true."""
+    task = asyncio.create_task(house.runner.serve())
+
+    async def until(found: Callable[[], bool]) -> None:
+        async with asyncio.timeout(30):
+            while not (found() or task.done()):  # noqa: ASYNC110 the runner says it in plain attributes
+                await asyncio.sleep(0.005)
+
+    try:
+        yield until
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_updates_are_folded_while_a_checkpoint_is_read_and_versions_made_while_it_is_written(
+    tmp_path: Path,
+) -> None:
+    # given a job with a buffer of 2, whose first version is to be saved on a disk that takes its time
+    disk = Disk()
+    house = House(tmp_path, saving=disk, strategy={"kind": "buffered", "buffer": 2})
+    await house.trains("mercy", "ucsf")
+    published = partial(house.ledger.last_published, "heart")
+    async with serving(house) as until:
+        for sequence in range(1, 5):
+            house.sends("mercy", sequence)
+        # then the next updates are folded meanwhile, and their version waits
+        await until(lambda: house.work.aggregation.version == 2)
+        assert house.work.aggregation.updates == 4
+        assert published() == 1
+        # when the checkpoint is read, and before the disk has it, then that version is made
+        disk.may_read.set()
+        await until(lambda: published() == 2)
+        assert (published(), disk.written) == (2, 0)
+
+
+async def test_the_end_of_a_job_waits_for_its_checkpoint(tmp_path: Path) -> None:
+    disk = Disk()
+    disk.may_read.set()
+    house = House(tmp_path, saving=disk, strategy={"kind": "buffered", "buffer": 1}, stop={"versions": 1})
+    await house.trains("mercy", "ucsf")
+    async with serving(house) as until:
+        house.sends("mercy", 1)
+        await until(lambda: house.ledger.last_published("heart") == 1)
+        assert house.row.state == str(m.JobState.RUNNING)
+        disk.may_write.set()
+        await until(has_state(house, m.JobState.FINISHING))
+        assert house.row.state == str(m.JobState.FINISHING)
+        assert disk.written == 2
 
 
 async def test_a_job_that_ends_at_a_number_of_updates_takes_no_more_of_those_that_wait(tmp_path: Path) -> None:

@@ -183,6 +183,7 @@ async def work(folder: Path, vhost: Any, stack: AsyncExitStack, ready: asyncio.F
         ledger=ledger,
         store=store,
         compute=store,
+        saving=store,
         disk=disk,
         announcer=Announcer(Publisher(control), dead=Publisher(control), keep=nobody_keeps),
         membership=Membership(),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,8 @@ from fedbus.core.protocol.layout import Layout, TensorSpec
 from fedbus.core.protocol.messages import Chunk, UpdateId, UpdateKind, UpdateManifest
 from fedbus.core.rules.facts import Committed, Folded, Refused
 from fedbus.core.spec.jobspec import JobSpec
-from fedbus.errors import DecodeError, LayoutError, StoreError
+from fedbus.errors import DecodeError, DiskFullError, LayoutError, StoreError
+from fedbus.store.checkpoints import Checkpoints, read_head
 from fedbus.store.ledger import Ledger
 from fedbus.store.spool import Spool
 from fedbus.tensors import codec
@@ -150,6 +151,53 @@ def never_killed(folder: Path, job: JobSpec) -> Life:
     for number in range(len(STORY)):
         life.step(number)
     return life
+
+
+def test_what_is_folded_while_a_checkpoint_is_written_is_no_part_of_it(life: Life) -> None:
+    # given a version that is to be saved
+    life.begin()
+    first_commit = STORY.index("commit")
+    for number in range(first_commit + 1):
+        life.step(number)
+    saving = life.keeper.begin_save(version=1, fact_seq=life.ledger.facts("heart")[-1].seq)
+    expected = life.bits()
+    # when updates are folded before it is written
+    for number in range(100, 103):
+        update_id = life.arrives(number)
+        life.keeper.inspect(str(update_id))
+        life.keeper.fold(
+            Folded(
+                update_id=update_id, base_version=1, num_examples=9, staleness=0, weight=1.0, clip=1.0, norm=1.0, at=0.0
+            )
+        )
+    path = saving.write()
+    # then the file holds the version as it was
+    found = {name: array.tobytes() for name, array in read_head(path).read().items()}
+    assert found == expected
+
+
+@pytest.mark.parametrize("was_read", [False, True])
+def test_a_checkpoint_that_finds_no_room_is_tried_again_only_while_the_model_stands_still(
+    life: Life, was_read: bool
+) -> None:
+    life.begin()
+    full = FullCheckpoints(was_read=was_read)
+    saving = dataclasses.replace(life.keeper.begin_save(version=0, fact_seq=0), checkpoints=full)
+    with pytest.raises(StoreError, match="the disk is full") as raised:
+        saving.write()
+    assert isinstance(raised.value, DiskFullError) is not was_read
+
+
+class FullCheckpoints(Checkpoints):
+    """A disk that is full before or after the arrays were read."""
+
+    def __init__(self, *, was_read: bool) -> None:
+        self.was_read = was_read
+
+    def save(self, *, read: Callable[[], object] = lambda: None, **_: Any) -> Path:
+        if self.was_read:
+            read()
+        raise DiskFullError("the disk is full")
 
 
 def killed_and_restored(folder: Path, job: JobSpec, at: int, *, after_record: bool) -> Life:

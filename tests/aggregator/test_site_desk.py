@@ -105,6 +105,7 @@ class Desk:
             ledger=self.ledger,
             store=at_once,  # type: ignore[arg-type]
             compute=self.reads,  # type: ignore[arg-type]
+            saving=self.reads,  # type: ignore[arg-type]
             announcer=self.announcer,  # type: ignore[arg-type]
             membership=Membership(),
             score_timeout_s=5.0,

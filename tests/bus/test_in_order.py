@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+from fedbus.bus.consumer import Consumer
 from fedbus.bus.envelope import Envelope
 from fedbus.bus.in_order import InOrder
 from fedbus.bus.publisher import Publisher
@@ -48,7 +49,10 @@ def message(number: int) -> Envelope:
 async def published(link: Link, count: int, *, window: int = 4) -> list[tuple[str, str]]:
     """Publish so many messages; ids and errors as they were said to be done."""
     done: list[tuple[str, str]] = []
-    told = lambda envelope, error: done.append((envelope.message_id, str(error or "")))  # noqa: E731
+
+    def told(envelope: Envelope, error: Exception | None) -> None:
+        done.append((envelope.message_id, str(error or "")))
+
     async with InOrder(link, window=window, done=told) as messages:
         for number in range(count):
             await messages.publish(message(number))
@@ -84,8 +88,6 @@ async def test_a_message_that_cannot_be_published_is_said_and_the_others_are_not
 
 
 async def test_a_real_broker_gets_them_in_order_though_the_link_is_cut(proxy, proxied, queue, envelope):
-    from fedbus.bus.consumer import Consumer
-
     done: list[str | None] = []
     async with InOrder(
         Publisher(proxied), window=16, done=lambda sent, error: done.append(str(error) if error else None)

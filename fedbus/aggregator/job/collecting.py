@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Mapping
+from contextlib import AbstractAsyncContextManager, nullcontext
 from datetime import timedelta
 from typing import Any, Protocol
 
@@ -162,6 +163,9 @@ class Collecting:
         self._snapshot_wanted = True
 
     # -------------------------------------------------------------- start
+
+    def beside(self) -> AbstractAsyncContextManager[None]:
+        return nullcontext()
 
     async def open(self) -> None:
         await self._questions.open()

@@ -3,7 +3,7 @@
     take       complete update → screen → inspect → receive → fold
     settle     facts of all that was taken since the last time durable, in one write
     commit     the same, with the fact of the version in that write → new params → model log, confirmed → checkpoint
-               when it is time
+               when it is time, which is written while folding goes on
     tell       receipts: after the commit that an update has made due, so that its site goes on from that version
     restore    newest checkpoint + the facts after it; what was not published is published again, same bytes
 
@@ -16,6 +16,7 @@ import time
 from collections.abc import Mapping
 
 from fedbus.aggregator.job import receipts
+from fedbus.aggregator.job.checkpointing import Checkpointing
 from fedbus.aggregator.job.verdicts import refuse
 from fedbus.aggregator.model.keeper import ModelKeeper, Outgoing
 from fedbus.aggregator.model.log import ModelLogWriter
@@ -52,6 +53,7 @@ class Folding:
         *,
         aggregation: Aggregation,
         keeper: ModelKeeper,
+        checkpoints: Checkpointing,
         log: ModelLogWriter,
         tools: Tools,
     ) -> None:
@@ -60,6 +62,7 @@ class Folding:
         self.layout = layout
         self._aggregation = aggregation
         self._keeper = keeper
+        self._checkpoints = checkpoints
         self._log = log
         self._tools = tools
         self._remarks = Remarks()
@@ -68,7 +71,6 @@ class Folding:
         self._in_scratch: Folded | None = None
         self._unsettled: list[tuple[Folded, m.UpdateManifest]] = []
         self._last_seq = 0
-        self._saved_at = time.monotonic()
         self._since_version = time.monotonic()
         self.snapshot_wanted = False
         self.redone = ""
@@ -209,6 +211,7 @@ class Folding:
         fact = self._aggregation.commit(now=now, reason=reason, gram=gram)
         await self._record(fact)
         self._tools.reached(Point.COMMIT_RECORDED)
+        await self._checkpoints.read()
         delta = await self._tools.compute(self._keeper.commit, fact)
         self._tools.reached(Point.COMMITTED)
         told, began = tuple(self._receipts), time.monotonic()
@@ -231,15 +234,17 @@ class Folding:
             rule = events.RuleChosen(version=fact.version, rule=fact.rule, reason=fact.rule_reason)
             await self._tools.announcer.event(self._job, rule)
         self._since_version = now
-        if now - self._saved_at >= self._tools.checkpoint_interval_s:
-            await self.save()
+        if self._checkpoints.due(now=now):
+            await self._begin_save()
 
     async def save(self) -> None:
-        """Write a checkpoint. Only while the buffer is empty."""
-        self._tools.reached(Point.BEFORE_CHECKPOINT)
-        await self._tools.compute(self._keeper.save, version=self._aggregation.version, fact_seq=self._last_seq)
-        self._saved_at = time.monotonic()
-        self._tools.reached(Point.CHECKPOINT_DONE)
+        """Write a checkpoint and wait until it is durable. Only while the buffer is empty."""
+        await self._checkpoints.written()
+        await self._begin_save()
+        await self._checkpoints.written()
+
+    async def _begin_save(self) -> None:
+        await self._checkpoints.begin(version=self._aggregation.version, fact_seq=self._last_seq)
 
     async def snapshot_if_wanted(self) -> None:
         """Serve sites that asked for a snapshot, all at once."""

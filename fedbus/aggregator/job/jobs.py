@@ -116,8 +116,10 @@ class Jobs:
         if row.job in self._runners:
             return  # a submit that came again after a restart may be quicker than `open_all`
         compute = Worker(f"compute {row.job}", self._tools.disk)
-        self._runners[row.job] = self._runner(row, replace(self._tools, compute=compute))
-        self._group.create_task(self._lead(row.job, compute), name=f"job {row.job}")
+        saving = Worker(f"checkpoints {row.job}", self._tools.disk)
+        tools = replace(self._tools, compute=compute, saving=saving)
+        self._runners[row.job] = self._runner(row, tools)
+        self._group.create_task(self._lead(row.job, tools), name=f"job {row.job}")
 
     def _runner(self, row: JobRow, tools: Tools) -> JobRunner:
         complete = Complete()
@@ -130,10 +132,10 @@ class Jobs:
 
         return Entrance(job, session=self._control, held_off=held_off, sites=sites)
 
-    async def _lead(self, job: str, compute: Worker) -> None:
+    async def _lead(self, job: str, tools: Tools) -> None:
         """Whatever goes wrong in a job is its own trouble: it is taken up again, and at last has failed."""
         troubles = Troubles()
-        with compute:
+        with tools.compute, tools.saving:
             while True:
                 runner = self._runners[job]
                 try:
@@ -146,8 +148,9 @@ class Jobs:
                     if await self._given_up(runner, words(exc), pause_s):
                         return None
                 await asyncio.sleep(pause_s or 0.0)
-                await compute(_nothing)  # what the runner had begun is done
-                await self._take_up_again(job, compute)
+                for thread in (tools.compute, tools.saving):
+                    await thread(_nothing)  # what the runner had begun is done
+                await self._take_up_again(job, tools)
 
     async def _given_up(self, runner: JobRunner, reason: str, pause_s: float | None) -> bool:
         """Whether a job in which something went wrong is not taken up again: it has ended, or has now failed.
@@ -173,14 +176,13 @@ class Jobs:
                 await self._tools.announcer.tell(site, ended)
         return True
 
-    async def _take_up_again(self, job: str, compute: Worker) -> None:
+    async def _take_up_again(self, job: str, tools: Tools) -> None:
         """As after a restart of the process; a new session makes the sites send again what awaits its receipt."""
         row = await self._tools.store(self._tools.ledger.job, job)
         if row is None:
             raise StoreError(f"job {job} is gone from the ledger")
         before = self._runners[job]
-        tools = replace(self._tools, compute=compute, session=secrets.token_hex(8))
-        self._runners[job] = runner = self._runner(row, tools)
+        self._runners[job] = runner = self._runner(row, replace(tools, session=secrets.token_hex(8)))
         runner.failing = before.failing
         if before.aborting is not None:
             runner.abort(before.aborting)

@@ -231,6 +231,10 @@ class JobRunner:
 
     async def serve(self) -> None:
         """Work until the job has ended."""
+        async with self.work.beside():
+            await self._serve()
+
+    async def _serve(self) -> None:
         await self._step()
         while not self.life.state.ended:
             item = await self._next()

@@ -6,13 +6,16 @@ happens.
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 from fedbus.aggregator.incoming.complete import Complete
+from fedbus.aggregator.job.checkpointing import Checkpointing
 from fedbus.aggregator.job.folding import Folding
 from fedbus.aggregator.job.initial_params import InitialParams
 from fedbus.aggregator.job.last_scores import LastScores
@@ -25,6 +28,7 @@ from fedbus.aggregator.model.keeper import ModelKeeper
 from fedbus.aggregator.model.log import ModelLogWriter
 from fedbus.aggregator.model.showing import Showing
 from fedbus.aggregator.tools import Tools
+from fedbus.aggregator.trouble import first_of
 from fedbus.core.job.training import TrainingJob
 from fedbus.core.protocol import messages as m
 from fedbus.core.protocol.answers import BrokenScore
@@ -85,6 +89,7 @@ class Training:
         self._tools = tools
         self._open_log = open_log
         self._pacing = Pacing(job, spec, tools.announcer)
+        self._checkpoints = Checkpointing(keeper, tools=tools)
         self._folding: Folding | None = None
         self._last_scores: LastScores | None = None
         self._initial = InitialParams(
@@ -175,6 +180,18 @@ class Training:
 
     # -------------------------------------------------------------- start
 
+    @asynccontextmanager
+    async def beside(self) -> AsyncIterator[None]:
+        """Checkpoints are written; the last one is there when this is left."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                writing = group.create_task(self._checkpoints.run(), name=f"job {self._job} checkpoints")
+                yield
+                await self._checkpoints.written()
+                writing.cancel()
+        except BaseExceptionGroup as failures:
+            raise first_of(failures) from None
+
     async def open(self) -> None:
         await self._scoring.restore()
         row = await self._tools.store(self._tools.ledger.job, self._job)
@@ -222,6 +239,7 @@ class Training:
             layout,
             aggregation=self.aggregation,
             keeper=self._keeper,
+            checkpoints=self._checkpoints,
             log=log,
             tools=self._tools,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -98,6 +99,9 @@ class Work(Protocol):
         """The newest version is to come as a snapshot: some site cannot follow."""
 
     # what the runner asks for, in this order
+
+    def beside(self) -> AbstractAsyncContextManager[None]:
+        """What goes on beside all the rest, from the first step to the end of the job; it ends when this is left."""
 
     async def open(self) -> None:
         """Take the work up where the ledger says it is."""

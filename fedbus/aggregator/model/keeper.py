@@ -9,9 +9,10 @@ Nothing of the model's size is made here beside `GlobalModel`'s own copies: fram
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -25,7 +26,7 @@ from fedbus.core.protocol.messages import UpdateId, UpdateManifest
 from fedbus.core.rules.facts import Combination, Committed, Fact, Folded, Refused
 from fedbus.core.rules.memory import Memory
 from fedbus.core.spec.jobspec import AutoSpec, JobSpec
-from fedbus.errors import DecodeError, LayoutError, StoreError
+from fedbus.errors import DecodeError, DiskFullError, LayoutError, StoreError
 from fedbus.export.params_file import check_readable, read_params, write_params
 from fedbus.runtime.faults import Point, Reached, nothing
 from fedbus.store.checkpoints import Checkpoint, Checkpoints
@@ -49,8 +50,44 @@ class Outgoing:
     frames: Iterator[bytes]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Saving:
+    """A checkpoint to be written, on any thread: what it holds changes with a commit alone, folds leave it as it is."""
+
+    version: int
+    fact_seq: int
+    model: GlobalModel
+    checkpoints: Checkpoints
+    put_away: Callable[[], None]
+
+    def write(self, *, read: Callable[[], object] = lambda: None) -> Path:
+        """Write it durably; then bodies of no use since the one before leave the spool.
+
+        `read` is called once the model may be committed again. Raises DiskFullError only before that: then it may be
+        tried again.
+        """
+        was_read = False
+
+        def all_read() -> None:
+            nonlocal was_read
+            was_read = True
+            read()
+
+        arrays = {name: tensor.numpy() for name, tensor in self.model.state().items()}
+        try:
+            path = self.checkpoints.save(
+                version=self.version, fact_seq=self.fact_seq, digest=self.model.digest, arrays=arrays, read=all_read
+            )
+        except DiskFullError as exc:
+            if was_read:
+                raise StoreError(f"checkpoint of version {self.version}: {exc}") from exc
+            raise
+        self.put_away()
+        return path
+
+
 class ModelKeeper:
-    """One job's global model. Nothing here is safe to use from two threads."""
+    """One job's global model. Nothing here is safe to use from two threads; but see `Saving`."""
 
     def __init__(
         self,
@@ -193,12 +230,22 @@ class ModelKeeper:
 
     def save(self, *, version: int, fact_seq: int) -> Path:
         """Write a checkpoint; bodies of no use since the one before leave the spool. Only right after a commit."""
-        arrays = {name: tensor.numpy() for name, tensor in self.model.state().items()}
-        path = self._checkpoints.save(version=version, fact_seq=fact_seq, digest=self.model.digest, arrays=arrays)
+        return self.begin_save(version=version, fact_seq=fact_seq).write()
+
+    def begin_save(self, *, version: int, fact_seq: int) -> Saving:
+        """The checkpoint that is to be written now. Only right after a commit; until it is read, not another one."""
         covered, self._covered = self._covered, self._no_longer_needed()
+        return Saving(
+            version=version,
+            fact_seq=fact_seq,
+            model=self.model,
+            checkpoints=self._checkpoints,
+            put_away=partial(self._put_away, covered),
+        )
+
+    def _put_away(self, covered: list[str]) -> None:
         self._reached(Point.CHECKPOINT)
         bodies.put_away(self._job, covered, ledger=self._ledger, spool=self._spool)
-        return path
 
     def _note(self, fact: Folded | Committed) -> None:
         self._memory.apply(fact)
