@@ -16,10 +16,6 @@ The aggregator moves the model by coded deltas. What a coarse code does to them,
                                                     s + 1 of the loop, and so much smaller m(s)
     int4    response (|t|^2 + |t - c|^2) / |t|^2    noise makes the model travel farther, but the response to it is
                                                     next to nothing: most directions are flat
-
-(`fedbus bench compression --scenario fashion-b`: topk 1 % reaches its target with 1.69 times the updates of fp32, int4
-with 1.10. Where `counted` returns the response as it is, topk never does, in 5 seeds of 5: the step grows to 2 and the
-network dies; int4 takes 1.54.)
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Writing the model log: chunks first, confirmed, then the manifest alone, so that a joiner finds it last.
 
 A part of any size costs IN_FLIGHT_BYTES, and as many in the connection: frames are made on the compute thread while
-nothing is sent, then sent while none are made, because the two at once on two threads took longer (50 MiB: 0.33 s) than
-one after the other (0.29 s).
+nothing is sent, then sent while none are made, because the two at once on two threads took longer.
 
 A snapshot goes with every version that makes it worth while: the first, every `snapshot_every` versions, or when the
 deltas since the last one are REPLAY_MODELS times as large as a snapshot, so that a joiner never reads much more.

@@ -25,8 +25,7 @@ class Auto:
     """Chooses at every commit by r, the slowest active site's period over the fastest one's.
 
     r >= 2: `Calibrated`, which needs a memory but lets a slow site count fully; below 1.6: `Buffered` with b = 1, which
-    is the faster one when all are as fast (20 s against 35 s to the target at r = 1, 50 s against 37 s at r = 10;
-    digits, 12 sites). A period is the median of a site's last gaps between two updates.
+    is the faster one when all are as fast. A period is the median of a site's last gaps between two updates.
     When it turns to calibrated, what every active site sent last becomes its memory: so that body is always kept.
     Commits also FLUSH_TIMES as long after the first update as the buffer takes to fill at the sites' measured periods,
     with two sites in it: a site that is gone, and not yet known to be, stalls nobody.

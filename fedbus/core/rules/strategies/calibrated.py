@@ -37,9 +37,7 @@ class Calibrated:
 
     With all N sites in the buffer this is FedAvg. Staleness does not discount: the slow sites are the ones it would
     starve. A site is forgotten after 4 N silent versions in which it had the time for two updates, and not when it
-    leaves: most come back, and until then what it knew stays in the model. (`fedbus bench churn --seeds 10`: digits-b
-    ends at .959, and at .949 where it is forgotten one of its periods after it left. Nine of twelve sites leaving for
-    good at once made no difference on digits-a, 3 seeds.)
+    leaves: most come back, and until then what it knew stays in the model.
     """
 
     power: float
