@@ -6,8 +6,8 @@
 
 A version is coded to the hidden params: x is what they lack, and what is rounded away is part of x the next time
 (QAFeL, arXiv 2308.00263). That is error feedback, so nothing need be unbiased: rounding to nearest errs less, and steps
-of int4 may be so wide that most elements stay zero. No error is larger than its x, that of the largest x is at most half
-of it: what does not move any more arrives.
+of int4 may be so wide that most elements stay zero. No error is larger than its x, that of the largest x is at most
+half of it: what does not move any more arrives.
 
 int4, two's complement: of each block (the last may be short) the first half is in the lower halves of the bytes, the
 second half in the upper ones.
