@@ -1,6 +1,6 @@
 """The tensors of a model that stay at the site, across restarts of its trainer: one safetensors file per job.
 
-What a job's `keep` names never travels, so nobody else could give it back.
+What a job's `keep` names, or its `travel` does not, never travels, so nobody else could give it back.
 """
 
 from __future__ import annotations
@@ -22,13 +22,15 @@ class KeptTensors:
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def read(self, like: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return what is kept of these tensors, by name; nothing when there is no file yet.
+    @property
+    def is_there(self) -> bool:
+        return self._path.exists()
 
-        StoreError when the file is damaged or lacks one in the same shape and dtype.
+    def read(self, like: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return what is kept of these tensors, by name.
+
+        StoreError when the file is not there, is damaged or lacks one in the same shape and dtype.
         """
-        if not self._path.exists():
-            return {}
         try:
             found = load_file(self._path)
         except (safetensors.SafetensorError, OSError) as exc:

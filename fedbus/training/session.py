@@ -16,7 +16,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -68,10 +68,10 @@ class Session:
         parts = parts_of(inventory, Sharing(travel=opening.travel, keep=opening.keep, frozen=opening.frozen))
         self._program.freeze(parts.frozen)
         self.layout = parts.layout
-        self._own = sorted(parts.own)
+        self._own = {name: inventory.tensors[name] for name in sorted(parts.own)}
         self._kept = KeptTensors(Path(opening.kept)) if opening.keep or opening.travel else None
-        if self._kept is not None:
-            self._program.load(self._kept.read({name: inventory.tensors[name] for name in self._own}))
+        self._own_differ = True
+        """Whether what stays here may be another thing in the program than in its file."""
         self._replica = Replica(self.layout, device=flat_device)
         # kept, for a new one costs more than the subtraction: the system gives its pages one by one
         self._vector = torch.empty(self.layout.numel, device=flat_device)
@@ -79,6 +79,7 @@ class Session:
             self.layout, Code(opening.up), chunk_bytes=opening.chunk_bytes, ratio=opening.ratio, frozen=parts.frozen
         )
         self._version: int | None = None
+        self._restore_own()
 
     def opened(self) -> p.Opened:
         return p.Opened(device=str(self._device), layout_digest=self.layout.digest, numel=self.layout.numel)
@@ -113,6 +114,7 @@ class Session:
         Raises ContractError for an answer that is none, TaskError for params that are not finite.
         """
         base_version = self._load_base()
+        self._own_differ = True
         run = self._run(command, cancel, progress)
         started = time.monotonic()
         try:
@@ -174,9 +176,22 @@ class Session:
             take=partial(write_frames, Path(command.path)),
             residual=ResidualFiles(self.layout, command) if command.residual_after else None,
         )
+        self._save_own(params)
+        return written
+
+    def _save_own(self, params: Mapping[str, object]) -> None:
         if self._kept is not None:
             self._kept.save({name: t for name in self._own if isinstance(t := params[name], Tensor)})
-        return written
+        self._own_differ = False
+
+    def _restore_own(self) -> None:
+        """What a training that failed or was cancelled has made of what stays here is dropped, as the rest of it is."""
+        if self._kept is not None and self._own_differ:
+            if self._kept.is_there:
+                self._program.load(self._kept.read(self._own))
+            else:
+                self._save_own(self._program.params())
+        self._own_differ = False
 
     def _follow(self, command: p.Load) -> None:
         version = self._version
@@ -197,6 +212,7 @@ class Session:
         if self._version is None:
             raise ProtocolError("no version is loaded: Load comes before Train and Score")
         self._program.load(unflatten(self._replica.flat, self.layout))
+        self._restore_own()
         return self._version
 
 

@@ -353,6 +353,28 @@ def test_only_what_travels_is_in_the_layout_and_the_rest_stays_here_across_train
     assert kept["1.weight"].tolist() == [1 + 2 * 3 * 0.5] * 4
 
 
+def test_a_cancelled_training_leaves_nothing_in_what_stays_here(tmp_path: Path) -> None:
+    session = Session(opening(tmp_path, travel=("0.*",), kept=str(tmp_path / "kept.safetensors")))
+    session.load(Model(session, tmp_path).load())
+    # given a training that has changed every param, and was cancelled then
+    cancel = threading.Event()
+    session.train(p.Train(path=str(tmp_path / "dropped"), seed=1), cancel, lambda *_: cancel.set())
+    # when the next one is whole
+    train(session, tmp_path / "update")
+    # then what stays here is one training away from where it began
+    assert load_file(tmp_path / "kept.safetensors")["1.weight"].tolist() == [1 + 3 * 0.5] * 4
+
+
+def test_a_training_that_is_not_finite_leaves_nothing_in_what_stays_here(tmp_path: Path) -> None:
+    kept = tmp_path / "kept.safetensors"
+    session = Session(opening(tmp_path, travel=("0.*",), kept=str(kept), task_config={"mode": "nan"}))
+    session.load(Model(session, tmp_path).load())
+    with pytest.raises(TaskError):
+        train(session, tmp_path / "update")
+    session.score(p.Score(version=0))
+    assert all(bool(tensor.isfinite().all()) for tensor in load_file(kept).values())
+
+
 def test_what_a_job_has_frozen_comes_with_the_first_params_and_is_never_sent(tmp_path: Path) -> None:
     """The task adds to every param with its own hands, also to those that want no gradient."""
     session = Session(opening(tmp_path, frozen=("0.*", "buffers")))
