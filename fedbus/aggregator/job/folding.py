@@ -185,10 +185,8 @@ class Folding:
             weight=round(fact.weight * fact.clip, 6),
             clip=round(fact.clip, 6),
             norm=round(fact.norm, 6),
-            num_examples=fact.num_examples,
             body_bytes=manifest.body_bytes,
-            train_s=round(fact.effort.seconds, 3),
-            metrics=fact.effort.metrics,
+            **events.facts_of(fact.effort),
             before_clip=fact.weight,
             rebased=fact.rebase is not None,
         )

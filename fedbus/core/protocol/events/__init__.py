@@ -50,6 +50,7 @@ from fedbus.core.protocol.events.of_versions import (
     UpdateRefused,
     VersionCommitted,
     VersionScored,
+    facts_of,
 )
 from fedbus.core.protocol.messages import Event
 
@@ -92,6 +93,7 @@ __all__ = [
     "VersionCommitted",
     "VersionScored",
     "event_of",
+    "facts_of",
     "wire_of",
 ]
 

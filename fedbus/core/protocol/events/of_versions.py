@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
+from fedbus.core.protocol.effort import Effort
 from fedbus.core.protocol.events.base import Happened, in_text
 
 MOST_TOLD = 8
@@ -37,6 +38,11 @@ class UpdateFolded(Happened):
         clipped = f", clipped to {self.clip:.2g} of its length" if self.clip < 1.0 else ""
         rebased = ", told to rebase" if self.rebased else ""
         return f"{self.site}: staleness {self.staleness}, weight {self.before_clip:.3g}{clipped}{rebased}"
+
+
+def facts_of(effort: Effort) -> dict[str, Any]:
+    """The fields of `UpdateFolded` that an update says of its own making."""
+    return {"num_examples": effort.num_examples, "train_s": round(effort.seconds, 3), "metrics": effort.metrics}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
