@@ -33,7 +33,7 @@ from fedbus.core.spec import kinds
 from fedbus.core.spec.jobspec import JobSpec
 from fedbus.errors import DecodeError, ProtocolError, StoreError
 from fedbus.store.checkpoints import Checkpoint
-from fedbus.store.ledger import JobRow
+from fedbus.store.rows import JobRow
 from fedbus.store.state_reader import StateReader
 from fedbus.tensors.global_model import GlobalModel
 from fedbus.tensors.server_optimizer import make_server_optimizer

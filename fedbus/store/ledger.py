@@ -14,7 +14,6 @@ import sqlite3
 import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -26,58 +25,10 @@ from fedbus.errors import DiskFullError, IdTakenError, StoreError
 from fedbus.store import ledger_schema as schema
 from fedbus.store.fact_rows import from_row, to_row
 from fedbus.store.manifests import from_text, to_text
+from fedbus.store.rows import JOBS, SCORES, ChunkRow, JobRow, Recorded, ScoreRow, job_row, score_row
 
 NO_ROOM_BYTES = 1 << 20
 RECEIVING, SPOOLED, DECIDED = "receiving", "spooled", "decided"
-_SCORES = "SELECT version, site, metrics, means, num_examples, not_finite, failed FROM scores"
-_JOBS = "SELECT job, spec, state, reason, layout, submitted_by, submitted_at, started_at, ended_at, result FROM jobs"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JobRow:
-    """One job as the ledger knows it; times are seconds since the epoch."""
-
-    job: str
-    spec: Mapping[str, Any]
-    state: str
-    reason: str
-    layout: Mapping[str, Any] | None
-    submitted_by: str
-    submitted_at: float
-    started_at: float | None
-    ended_at: float | None
-    result: Mapping[str, Any] | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ChunkRow:
-    """A chunk that was appended to its update's spool file."""
-
-    update_id: str
-    job: str
-    site: str
-    index: int
-    offset: int
-    length: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Recorded:
-    """One decision, as it was recorded; `seq` orders all facts of a ledger. at: seconds since the epoch."""
-
-    seq: int
-    fact: Fact
-    at: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ScoreRow:
-    """What a site measured of a version, or why it could not, and the means over the sites then."""
-
-    site: str
-    score: Score
-    means: Mapping[str, float]
-    failed: str = ""
 
 
 class Ledger:
@@ -185,12 +136,12 @@ class Ledger:
 
     def jobs(self) -> list[JobRow]:
         """All jobs, oldest first."""
-        return [_job_row(row) for row in self._rows(f"{_JOBS} ORDER BY submitted_at, rowid")]
+        return [job_row(row) for row in self._rows(f"{JOBS} ORDER BY submitted_at, rowid")]
 
     def job(self, job: str) -> JobRow | None:
         """One job; None when there is none of that id."""
-        rows = self._rows(f"{_JOBS} WHERE job = ?", (job,))
-        return _job_row(rows[0]) if rows else None
+        rows = self._rows(f"{JOBS} WHERE job = ?", (job,))
+        return job_row(rows[0]) if rows else None
 
     def endings(self, jobs: Sequence[str]) -> dict[str, tuple[str, str]]:
         """State and reason of those of `jobs` that are known."""
@@ -411,13 +362,13 @@ class Ledger:
 
     def scores(self, job: str, *, after: int, until: int) -> list[ScoreRow]:
         """The scores of the versions after `after` up to `until`, in the order in which they came."""
-        query = f"{_SCORES} WHERE job = ? AND version > ? AND version <= ? ORDER BY at"
-        return [_score_row(row) for row in self._rows(query, (job, after, until))]
+        query = f"{SCORES} WHERE job = ? AND version > ? AND version <= ? ORDER BY at"
+        return [score_row(row) for row in self._rows(query, (job, after, until))]
 
     def newest_scores(self, job: str) -> list[ScoreRow]:
         """The score of the newest version that each site has measured."""
-        query = f"{_SCORES} WHERE job = ? AND failed = '' GROUP BY site HAVING version = MAX(version) ORDER BY site"
-        return [_score_row(row) for row in self._rows(query, (job,))]
+        query = f"{SCORES} WHERE job = ? AND failed = '' GROUP BY site HAVING version = MAX(version) ORDER BY site"
+        return [score_row(row) for row in self._rows(query, (job,))]
 
     def name_model_log(self, job: str, stream: str) -> str:
         """Keep the name of a job's model log, unless it has one; returns the name that it has."""
@@ -460,33 +411,6 @@ class Ledger:
             (job,),
         )[0]
         return float(row[0])
-
-
-def _job_row(row: tuple[Any, ...]) -> JobRow:
-    job, spec, state, reason, layout, submitted_by, submitted_at, started_at, ended_at, result = row
-    return JobRow(
-        job=job,
-        spec=json.loads(spec),
-        state=state,
-        reason=reason,
-        layout=json.loads(layout) if layout else None,
-        submitted_by=submitted_by,
-        submitted_at=submitted_at,
-        started_at=started_at,
-        ended_at=ended_at,
-        result=json.loads(result) if result else None,
-    )
-
-
-def _score_row(row: tuple[Any, ...]) -> ScoreRow:
-    version, site, metrics, means, num_examples, not_finite, failed = row
-    score = Score(
-        version=version,
-        metrics=json.loads(metrics),
-        num_examples=num_examples,
-        not_finite=tuple(json.loads(not_finite)),
-    )
-    return ScoreRow(site=site, score=score, means=json.loads(means), failed=failed)
 
 
 def _unusable(path: Path, exc: sqlite3.Error) -> str:

@@ -22,7 +22,7 @@ from typing import BinaryIO
 from fedbus.core.protocol.messages import Chunk, UpdateId
 from fedbus.errors import StoreError
 from fedbus.store.files import disk_errors, make_folder, opened_folder, replace_durably, sync_folder, sync_together
-from fedbus.store.ledger import ChunkRow
+from fedbus.store.rows import ChunkRow
 
 
 class Bodies:

@@ -17,7 +17,7 @@ from fedbus.core.protocol.requests import PartQuery
 from fedbus.errors import StoreError
 from fedbus.export.params_file import write_params
 from fedbus.store.checkpoints import Checkpoints
-from fedbus.store.ledger import JobRow
+from fedbus.store.rows import JobRow
 
 LAYOUT = Layout(
     tensors=(

@@ -16,7 +16,8 @@ from fedbus.bus.envelope import Envelope
 from fedbus.core.job.membership import Membership
 from fedbus.core.protocol.answers import to_json
 from fedbus.core.protocol.events import Happened
-from fedbus.store.ledger import JobRow, Ledger
+from fedbus.store.ledger import Ledger
+from fedbus.store.rows import JobRow
 
 SPEC = {
     "name": "heart",

@@ -16,7 +16,7 @@ from fedbus.core.protocol.effort import Effort
 from fedbus.core.rules.aggregation import Aggregation
 from fedbus.core.rules.facts import Arrival
 from fedbus.core.spec.jobspec import JobSpec
-from fedbus.store.ledger import JobRow
+from fedbus.store.rows import JobRow
 
 SPEC = JobSpec.parse(
     {

@@ -35,7 +35,8 @@ from fedbus.core.protocol.layout import Layout, TensorSpec
 from fedbus.core.spec.jobspec import JobSpec
 from fedbus.errors import StoreError, UnroutableError
 from fedbus.export.params_file import read_params
-from fedbus.store.ledger import Ledger, Recorded
+from fedbus.store.ledger import Ledger
+from fedbus.store.rows import Recorded
 from fedbus.store.spool import Spool
 from fedbus.tensors import codec
 

@@ -15,7 +15,8 @@ from fedbus.core.protocol.effort import Effort
 from fedbus.core.protocol.messages import UpdateId, UpdateKind, UpdateManifest
 from fedbus.core.rules.facts import Committed, Folded
 from fedbus.errors import IdTakenError, StoreError
-from fedbus.store.ledger import DECIDED, RECEIVING, SPOOLED, ChunkRow, Ledger
+from fedbus.store.ledger import DECIDED, RECEIVING, SPOOLED, Ledger
+from fedbus.store.rows import ChunkRow
 
 UPDATE = "mercy:0123abcd:1"
 

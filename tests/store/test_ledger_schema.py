@@ -11,8 +11,9 @@ from fedbus.core.job.scores import Score
 from fedbus.core.protocol.effort import Effort
 from fedbus.core.protocol.messages import UpdateId
 from fedbus.core.rules.facts import Refused
-from fedbus.store.ledger import DECIDED, RECEIVING, SPOOLED, ChunkRow, Ledger
+from fedbus.store.ledger import DECIDED, RECEIVING, SPOOLED, Ledger
 from fedbus.store.ledger_schema import ANYBODY, TABLES_OF_A_JOB
+from fedbus.store.rows import ChunkRow
 from fedbus.store.state_reader import LedgerReader
 
 WHOLE, BEGUN, DONE = "mercy:0123abcd:1", "mercy:0123abcd:2", "ucsf:0123abcd:1"

@@ -10,7 +10,7 @@ import pytest
 
 from fedbus.core.protocol.messages import Chunk
 from fedbus.errors import StoreError
-from fedbus.store.ledger import ChunkRow
+from fedbus.store.rows import ChunkRow
 from fedbus.store.spool import Bodies, Spool
 
 UPDATE, OTHER = "mercy:0123abcd:1", "ucsf:0123abcd:1"

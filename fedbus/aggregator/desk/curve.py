@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from fedbus.core.protocol import wire
 from fedbus.core.protocol.answers import History, VersionLine
 from fedbus.core.protocol.messages import UpdateId
-from fedbus.store.ledger import JobRow, Ledger, ScoreRow
+from fedbus.store.ledger import Ledger
+from fedbus.store.rows import JobRow, ScoreRow
 
 MOST_VERSIONS = 500
 MOST_BYTES = 1 << 20

@@ -28,7 +28,7 @@ from fedbus.core.protocol import wire
 from fedbus.core.protocol.answers import ParamsOffer, Rejected, rejected, to_json
 from fedbus.core.protocol.requests import PartQuery
 from fedbus.errors import StoreError
-from fedbus.store.ledger import JobRow
+from fedbus.store.rows import JobRow
 
 PART_BYTES = 1 << 20
 MOST_ASKED = 8

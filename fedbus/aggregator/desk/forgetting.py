@@ -26,8 +26,8 @@ from fedbus.bus.declare import delete_queue
 from fedbus.core.protocol import messages as m
 from fedbus.core.protocol.answers import EndedJob
 from fedbus.errors import FedbusError, StoreError
-from fedbus.store.ledger import JobRow
 from fedbus.store.ledger_schema import ANYBODY
+from fedbus.store.rows import JobRow
 from fedbus.store.spool import Spool
 
 DAY_S = 86400.0

@@ -36,7 +36,7 @@ from fedbus.core.protocol.limits import MOST_NAME, plain
 from fedbus.core.protocol.messages import JobState
 from fedbus.core.spec.text import MAX_TEXT_BYTES
 from fedbus.errors import IdTakenError, JobSpecError, Problem, StoreError
-from fedbus.store.ledger import JobRow
+from fedbus.store.rows import JobRow
 
 REQUESTS_PREFETCH = 8
 # A script that asks again as soon as it is answered asks some hundred times a second. A submit makes queues; a list of

@@ -11,7 +11,8 @@ from fedbus.core.job.membership import Membership, SiteView
 from fedbus.core.job.status_text import in_words, waiting_sentence
 from fedbus.core.protocol import answers as a
 from fedbus.core.protocol.messages import JobActivity, JobState
-from fedbus.store.ledger import JobRow, Ledger
+from fedbus.store.ledger import Ledger
+from fedbus.store.rows import JobRow
 
 NEWEST_INCIDENTS = 50
 

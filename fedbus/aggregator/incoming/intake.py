@@ -31,7 +31,8 @@ from fedbus.core.protocol.messages import Chunk, UpdateManifest
 from fedbus.core.words import counted
 from fedbus.errors import ProtocolError
 from fedbus.runtime.faults import Point, Reached, nothing
-from fedbus.store.ledger import RECEIVING, SPOOLED, ChunkRow, Ledger
+from fedbus.store.ledger import RECEIVING, SPOOLED, Ledger
+from fedbus.store.rows import ChunkRow
 from fedbus.store.spool import Spool
 
 # Beside torch there is room for 30 MiB below the promised 300: this, and twice as much for versions on their way out.

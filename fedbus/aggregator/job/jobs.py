@@ -39,8 +39,8 @@ from fedbus.core.protocol import messages as m
 from fedbus.core.protocol.layout import Layout
 from fedbus.core.spec.head import MOST_CHUNK_BYTES, JobHead
 from fedbus.errors import BusError, FedbusError, StoreError
-from fedbus.store.ledger import JobRow
 from fedbus.store.ledger_schema import ANYBODY
+from fedbus.store.rows import JobRow
 from fedbus.store.spool import Spool
 
 ENDED = frozenset(str(state) for state in m.JobState if state.ended)

@@ -15,7 +15,7 @@ from fedbus.aggregator.model.params_bytes import OfCheckpoint, OfFile, ParamsByt
 from fedbus.core.protocol.layout import Layout
 from fedbus.core.protocol.messages import JobState
 from fedbus.errors import StoreError
-from fedbus.store.ledger import JobRow
+from fedbus.store.rows import JobRow
 
 TRIES = 3  # a running job replaces its files; the next look finds the new ones
 SHOWN = 20

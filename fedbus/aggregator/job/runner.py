@@ -25,8 +25,8 @@ from fedbus.core.protocol.answers import Receiving
 from fedbus.core.protocol.layout import Layout
 from fedbus.core.words import counted
 from fedbus.runtime.faults import Point
-from fedbus.store.ledger import JobRow
 from fedbus.store.ledger_schema import ANYBODY
+from fedbus.store.rows import JobRow
 
 LOOK_AGAIN_S = 1.0
 # After a restart the sites answer the roll call first: a job that was about to end would end without their scores.

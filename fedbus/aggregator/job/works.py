@@ -26,7 +26,7 @@ from fedbus.core.spec.head import JobHead
 from fedbus.core.spec.jobspec import JobSpec
 from fedbus.errors import StoreError
 from fedbus.store.files import make_folder
-from fedbus.store.ledger import JobRow
+from fedbus.store.rows import JobRow
 from fedbus.store.spool import Spool
 
 OpenLog = Callable[[str, JobHead, Layout], Awaitable[ModelLogWriter]]
