@@ -19,6 +19,8 @@ from fedbus.core.protocol import messages as m
 from fedbus.core.protocol.activities import Activity
 from fedbus.core.protocol.effort import Effort
 from fedbus.core.protocol.frames import Code, build_frame
+from fedbus.core.spec import kinds
+from fedbus.core.spec.head import JobHead
 from fedbus.core.spec.jobspec import JobSpec
 from fedbus.errors import DiskFullError
 from fedbus.site.job import loop as training_loop
@@ -60,10 +62,11 @@ class Clinic:
         score_limit_s: float = 50,
         stop_grace_s: float = 10,
         patience_s: float = 0,
+        job: JobHead | None = None,
         **spec: Any,
     ) -> None:
         local = {"steps": 3, "batch_size": 8, "learning_rate": 0.1, "evaluate": False, **spec.pop("local", {})}
-        job = {"name": "heart", "task": "t", "local": local, "stop": {"versions": 9}, **spec}
+        training = {"name": "heart", "task": "t", "local": local, "stop": {"versions": 9}, **spec}
         self.files = ModelFiles(folder / "model")
         self.outbox = Outbox(folder / "outbox", "mercy")
         self.asked: asyncio.Queue[p.Command] = asyncio.Queue()
@@ -89,7 +92,7 @@ class Clinic:
         )
         self.loop = TrainingLoop(
             "heart",
-            JobSpec.parse(job),
+            JobSpec.parse(training) if job is None else job,
             settings=settings,
             files=self.files,
             outbox=self.outbox,
@@ -731,6 +734,44 @@ async def test_deltas_that_fail_are_tried_from_the_snapshot_and_then_a_fresh_one
 
 
 FAILED = p.Failed(error="KeyError in Ward.evaluate", traceback="KeyError: Mustermann", fatal=False, reference="1f")
+
+
+SCORES = kinds.parse({"kind": "evaluate", "name": "heart", "task": "t", "models": [{"file": "a.safetensors"}]})
+
+
+async def test_a_job_that_only_scores_opens_its_task_and_trains_nothing(tmp_path: Path) -> None:
+    clinic = Clinic(tmp_path, job=SCORES)
+    async with running(clinic):
+        # when it begins, the layout of its params is said, and made when it is asked for
+        await clinic.opens()
+        await until(lambda: bool(clinic.accepted))
+        await clinic.loop.make_initial(m.InitialParamsRequest(job="heart", layout_only=True))
+        made = await clinic.expects(p.MakeInitial)
+        write(made.path, b"whole")
+        clinic.answers.put_nowait(p.Made(layout=LAYOUT, frame_sizes=(5,), digest="1a"))
+        await until(lambda: bool(clinic.updates))
+        # when it is asked for one model after the other
+        for number in (0, 1):
+            await clinic.loop.score(number)
+            await clinic.hold(number)
+            await clinic.loads(number)
+            await clinic.expects(p.Score)
+            clinic.answers.put_nowait(p.Scored(version=number, metrics={"auc": 0.5}, num_examples=9))
+            assert (await scored_next(clinic)).version == number
+        # then it waits for the end
+        await clinic.idle("waiting for the end of the job")
+
+
+async def test_a_job_that_only_scores_waits_for_its_place_though_it_is_asked(tmp_path: Path) -> None:
+    clinic = Clinic(tmp_path, job=SCORES)
+    other = clinic.places.ask("other", priority=0, submitter="bo")
+    async with running(clinic):
+        await clinic.idle("queued")
+        await clinic.loop.score(0)
+        await clinic.idle("queued")
+        assert clinic.said == []
+        clinic.places.leave(other)
+        await clinic.opens()
 
 
 async def scored_next(clinic: Clinic) -> m.ScoreAnswer:

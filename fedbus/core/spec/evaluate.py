@@ -67,10 +67,17 @@ class EvaluateSpec(JobHead):
 
     kind: Literal["evaluate"]
     """Every site scores the same models, none is trained."""
-    models: Annotated[tuple[ModelSpec, ...], Field(strict=False, min_length=1, max_length=MOST_MODELS)]
+    models: Annotated[tuple[ModelSpec, ...], Field(strict=False)]
     """The models, in the order in which they are scored."""
     wall_time_s: Seconds | None = None
     """The job ends by then, with what was measured; null waits for every site that is there."""
+
+    @field_validator("models")
+    @classmethod
+    def _some_models(cls, value: tuple[ModelSpec, ...]) -> tuple[ModelSpec, ...]:
+        if not 1 <= len(value) <= MOST_MODELS:
+            raise ValueError(f"name 1 to {MOST_MODELS} models; got {len(value)}")
+        return value
 
     def lines(self) -> list[tuple[str, str]]:
         by = "" if self.wall_time_s is None else f", or after {self.wall_time_s:g} s"

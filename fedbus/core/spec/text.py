@@ -287,6 +287,8 @@ def _walk(model: type[BaseModel], loc: tuple[int | str, ...], kind: str) -> tupl
         if in_union and isinstance(step, str):
             continue
         path.append(str(step))
+        if isinstance(step, int):
+            continue  # an item of a list has the classes of the list
         fields = [section.model_fields[step] for section in sections if step in section.model_fields]
         members = [m for field in fields for m in _members(field.annotation)]
         in_union = not members and any(get_origin(field.annotation) in {Union, UnionType} for field in fields)

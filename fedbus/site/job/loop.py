@@ -30,6 +30,7 @@ from fedbus.core.spec.head import JobHead
 from fedbus.core.spec.jobspec import JobSpec, SyncSpec
 from fedbus.errors import DiskFullError
 from fedbus.site.job import assignment
+from fedbus.site.job.attempts import Attempts
 from fedbus.site.job.model_files import Held, ModelFiles
 from fedbus.site.job.score_duty import ScoreDuty
 from fedbus.site.job.trainer import Trainer, start_trainer
@@ -42,10 +43,6 @@ from fedbus.store.residuals import Source
 from fedbus.training import protocol as p
 from fedbus.training.sayable import Sayable, sayable
 
-FEWEST_FAILURES = 5
-"""Below that no site gives up, however short its patience is."""
-FIRST_PAUSE_S = 1.0
-LONGEST_PAUSE_S = 60.0
 NO_ROOM_PAUSE_S = 30.0
 STOP_GRACE = timedelta(seconds=10)
 
@@ -93,7 +90,7 @@ class TrainingLoop:
         self._submitter = submitter
         self._waiting: Waiting | None = None
         self._yielded = False
-        self._sleep = sleep
+        self._attempts = Attempts(patience_s=settings.patience_s, sleep=sleep)
         self._stop_grace_s = stop_grace.total_seconds()
         self._training = spec if isinstance(spec, JobSpec) else None
         self._wait_for_new_version = self._training is not None and isinstance(self._training.strategy, SyncSpec)
@@ -112,9 +109,6 @@ class TrainingLoop:
         self._stopping = False
         # what an earlier daemon trained from counts too: a synchronous site trains once from each version
         self._trained_from = max((e.manifest.base_version for e in outbox.entries()), default=-1)
-        self._failures = 0
-        self._failing_since = 0.0
-        self._pausing: asyncio.Task[None] | None = None
         self._said = assignment.activity(job, Activity.STARTING)
 
     # what others say to it
@@ -141,7 +135,10 @@ class TrainingLoop:
         """
         self._score.ask(version, now=asyncio.get_running_loop().time())
         self._training_is_over = True
-        self._end_pause()
+        if self._training is not None:
+            self._end_pause()
+        else:
+            self._attempts.end_pause()  # in a job that only scores, a site that waits for its place waits on
         self._end_by(self._score.by)
         await self._interrupt()
 
@@ -165,7 +162,7 @@ class TrainingLoop:
 
     def try_now(self) -> None:
         """A person has changed something: do not wait for the next try, and have patience anew."""
-        self._failures = 0
+        self._attempts.succeeded()
         self._end_pause()
 
     async def stop(self) -> None:
@@ -176,8 +173,7 @@ class TrainingLoop:
         await self._interrupt()
 
     def _end_pause(self) -> None:
-        if self._pausing is not None:
-            self._pausing.cancel()
+        self._attempts.end_pause()
         if self._waiting is not None and not self._waiting.turn.done():
             self._waiting.turn.cancel()
 
@@ -252,7 +248,7 @@ class TrainingLoop:
     async def _has_its_turn(self, waiting: Waiting) -> bool:
         """Wait for the turn; False when something else is to be done first."""
         if not waiting.turn.done():
-            if self._score.wanted is not None:
+            if self._score.wanted is not None and self._training is not None:
                 await self._no_score(self._score.wanted, STILL_QUEUED)
                 return False
             self._now(Activity.QUEUED)
@@ -278,37 +274,24 @@ class TrainingLoop:
         """The outbox cannot be written. Whoever makes room need not restart anything."""
         log.error("disk-full", job=self._job, error=str(exc), retry_s=NO_ROOM_PAUSE_S)
         self._now(Activity.WAITING_FOR_ROOM, detail=NO_ROOM)
-        await self._pause(NO_ROOM_PAUSE_S)
+        await self._attempts.pause(NO_ROOM_PAUSE_S)
 
     async def _give_up(self, exc: TrainerDiedError | TrainerFailedError) -> bool:
         """Report the trouble and pause; True when the site tries no more."""
         if isinstance(exc, TrainerDiedError) and exc.after_cancel:
             log.warning("trainer-ended", job=self._job, text=f"{exc}; another one is started")
             return False
-        now = asyncio.get_running_loop().time()
-        self._failing_since = self._failing_since if self._failures else now
-        self._failures += 1
-        patience_is_over = now - self._failing_since >= self._settings.patience_s
-        fatal = (isinstance(exc, TrainerFailedError) and exc.fatal) or (
-            self._failures >= FEWEST_FAILURES and patience_is_over
-        )
-        pause_s = min(FIRST_PAUSE_S * 2 ** min(self._failures - 1, 10), LONGEST_PAUSE_S)
-        log_trouble("trainer-trouble", self._job, exc, failures=self._failures, fatal=fatal, retry_s=pause_s)
+        final = isinstance(exc, TrainerFailedError) and exc.fatal
+        failed = self._attempts.failed(final=final, now=asyncio.get_running_loop().time())
+        fatal, restarts = failed.fatal, failed.failures
+        log_trouble("trainer-trouble", self._job, exc, failures=restarts, fatal=fatal, retry_s=failed.pause_s)
         self._now(Activity.GAVE_UP if fatal else Activity.RESTARTING, detail=exc.said)
-        site, restarts = self._settings.site_name, self._failures
-        await self._say(assignment.trouble(self._job, site, exc.said, restarts=restarts, fatal=fatal))
+        await self._say(
+            assignment.trouble(self._job, self._settings.site_name, exc.said, restarts=restarts, fatal=fatal)
+        )
         if not fatal:
-            await self._pause(pause_s)
+            await self._attempts.pause(failed.pause_s)
         return fatal
-
-    async def _pause(self, pause_s: float) -> None:
-        """Sleep, unless there is a reason to try at once: `try_now`, `score` or `stop`."""
-        self._pausing = asyncio.ensure_future(self._sleep(pause_s))
-        try:
-            await asyncio.wait({self._pausing})
-        finally:
-            self._end_pause()
-            self._pausing = None
 
     async def _serve(self, trainer: Trainer, place: int) -> None:
         self._now(Activity.LOADING_DATA)
@@ -442,7 +425,7 @@ class TrainingLoop:
             case p.Cancelled():
                 return
             case p.Trained():
-                self._failures = 0
+                self._attempts.succeeded()
                 self._trained_from = base.version
                 log_notes(self._job, reply.notes)
                 manifest = assignment.delta_manifest(self._job, update_id, reply, layout_digest=self._layout_digest)
