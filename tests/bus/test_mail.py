@@ -137,6 +137,78 @@ def test_the_body_of_a_chunk_is_not_copied() -> None:
     assert mail.from_trainer(CHUNK, site="mercy").body is CHUNK.body
 
 
+ENVELOPES: list[tuple[Envelope, Envelope]] = [
+    (
+        mail.from_site(m.Leave(site="mercy", session="s", reason="over")),
+        Envelope(
+            exchange="fedbus.sites",
+            routing_key="mercy.leave",
+            type="leave",
+            body=b'{"reason":"over","session":"s","site":"mercy"}',
+            message_id="",
+            content_type="application/json",
+            headers={"schema": 1},
+        ),
+    ),
+    (
+        mail.from_trainer(CHUNK, site="mercy"),
+        Envelope(
+            exchange="fedbus.updates",
+            routing_key="heart.mercy",
+            type="chunk",
+            body=b"frame",
+            message_id="mercy:0123abcd:7/3",
+            content_type="application/vnd.fedbus.frame",
+            headers={"schema": 1, "job": "heart", "transfer": UPDATE, "part": "update", "index": 3, "count": 9},
+        ),
+    ),
+    (
+        mail.to_model_log(VERSION_CHUNK),
+        Envelope(
+            exchange="fedbus.models",
+            routing_key="heart",
+            type="chunk",
+            body=b"frame",
+            message_id="heart/4/delta/3",
+            content_type="application/vnd.fedbus.frame",
+            headers={"schema": 1, "job": "heart", "transfer": "4", "part": "delta", "index": 3, "count": 9},
+        ),
+    ),
+    (
+        mail.control(m.StepBudget(job="heart", steps=20), site="mercy"),
+        Envelope(
+            exchange="fedbus.control",
+            routing_key="site.mercy",
+            type="step-budget",
+            body=b'{"job":"heart","steps":20}',
+            message_id="",
+            content_type="application/json",
+            headers={"schema": 1},
+            expiration=timedelta(hours=1),
+        ),
+    ),
+    (
+        mail.event(m.Event(at=0.5, job="heart", site="mercy", kind="x", text="t")),
+        Envelope(
+            exchange="fedbus.events",
+            routing_key="heart.mercy.x",
+            type="event",
+            body=b'{"at":0.5,"facts":{},"job":"heart","kind":"x","site":"mercy","text":"t"}',
+            message_id="",
+            content_type="application/json",
+            headers={"schema": 1},
+        ),
+    ),
+]
+
+
+@pytest.mark.parametrize(("envelope", "expected"), ENVELOPES, ids=[expected.type for _, expected in ENVELOPES])
+def test_an_envelope_is_the_same_to_the_byte_in_every_release(envelope: Envelope, expected: Envelope) -> None:
+    headers = {**expected.headers, "traceparent": envelope.headers["traceparent"]}  # a part of it is drawn at random
+    message_id = expected.message_id or envelope.message_id
+    assert envelope == dataclasses.replace(expected, message_id=message_id, headers=headers)
+
+
 # ------------------------------------------------------------------ senders
 
 
