@@ -33,6 +33,7 @@ from fedbus.aggregator.workers import Disk, Worker
 from fedbus.bus import topology as t
 from fedbus.bus.connection import Backoff, Session
 from fedbus.bus.declare import declare, exists
+from fedbus.bus.post import Post
 from fedbus.bus.publisher import Publisher
 from fedbus.core.job.membership import Membership
 from fedbus.core.protocol import events
@@ -105,7 +106,8 @@ class Aggregator:
             Session(url, name="aggregator/dead", retry_login=True, follows=self._control)
         )
         self._publisher = Publisher(self._control)
-        self._announcer = Announcer(self._publisher, dead=Publisher(dead), keep=self._keep)
+        post = Post()
+        self._announcer = Announcer(self._publisher, post=post, dead=Publisher(dead), keep=self._keep)
         self._tools = Tools(
             session=self._session_id,
             ledger=self._ledger,
@@ -113,6 +115,7 @@ class Aggregator:
             disk=self._disk,
             compute=questions,
             saving=questions,
+            post=post,
             announcer=self._announcer,
             membership=self._membership,
             score_timeout_s=settings.score_timeout_s,

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from fedbus.aggregator.voice.announcer import Announcer
 from fedbus.aggregator.workers import Disk, Worker
+from fedbus.bus.post import Post
 from fedbus.core.job.membership import Membership
 from fedbus.runtime.faults import Reached, nothing
 from fedbus.store.ledger import Ledger
@@ -31,6 +32,7 @@ class Tools:
     store: Worker
     compute: Worker
     saving: Worker
+    post: Post
     announcer: Announcer
     membership: Membership
     score_timeout_s: float

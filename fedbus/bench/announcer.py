@@ -14,6 +14,7 @@ from pathlib import Path
 from fedbus.aggregator.voice.announcer import UNCONFIRMED, Announcer
 from fedbus.bench.figures import Row, row
 from fedbus.bus.connection import Session
+from fedbus.bus.post import Post
 from fedbus.bus.publisher import Publisher
 from fedbus.core.protocol import events
 from fedbus.core.protocol import messages as m
@@ -39,7 +40,7 @@ async def _measure(url: str, names: Sequence[str], messages: int) -> list[Row]:
         await session.ready()
         publisher = Publisher(session)
         for window in (1, UNCONFIRMED):
-            announcer = Announcer(publisher, dead=publisher, keep=_kept, unconfirmed=window)
+            announcer = Announcer(publisher, post=Post(), dead=publisher, keep=_kept, unconfirmed=window)
             running = asyncio.create_task(announcer.run())
             for what, say in (("events", _event), ("receipts", _receipt)):
                 began = time.perf_counter()

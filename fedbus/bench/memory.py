@@ -23,9 +23,9 @@ import torch
 
 from fedbus.bench.abuse.logins import site
 from fedbus.bench.figures import MIB, Logged, Row, lines_of, peak_bytes, row, time_of
-from fedbus.bus import mail
 from fedbus.bus.connection import Session
 from fedbus.bus.envelope import Envelope
+from fedbus.bus.post import Post
 from fedbus.bus.publisher import Publisher
 from fedbus.console.client import Client
 from fedbus.console.settings import SubmitterSettings
@@ -199,12 +199,13 @@ async def _publish(federation: LocalFederation, job: str, layout: Layout, sender
     """Publish updates with the same body, sender after sender."""
     delta = torch.empty(layout.numel).uniform_(-1e-3, 1e-3, generator=torch.Generator().manual_seed(0))
     frames = list(encode(delta, layout, Code.INT8, seed=0))
+    post = Post()
     for sender, ids in shared_out(updates, senders).items():
         async with Session(federation.url(sender), name=f"{sender}/updates") as session:
             publisher = Publisher(session)
             for update_id in ids:
-                await publisher.publish_many(_chunks(job, update_id, frames))
-                await publisher.publish(mail.from_trainer(_manifest(job, update_id, layout, frames), site=sender))
+                await publisher.publish_many(_chunks(post, job, update_id, frames))
+                await publisher.publish(post.from_trainer(_manifest(job, update_id, layout, frames), site=sender))
 
 
 def shared_out(updates: int, senders: Sequence[str]) -> dict[str, list[m.UpdateId]]:
@@ -218,10 +219,10 @@ def shared_out(updates: int, senders: Sequence[str]) -> dict[str, list[m.UpdateI
     }
 
 
-def _chunks(job: str, update_id: m.UpdateId, frames: Sequence[bytes]) -> Iterator[Envelope]:
+def _chunks(post: Post, job: str, update_id: m.UpdateId, frames: Sequence[bytes]) -> Iterator[Envelope]:
     for index, frame in enumerate(frames):
         chunk = m.Chunk(job=job, transfer=str(update_id), part="update", index=index, count=len(frames), body=frame)
-        yield mail.from_trainer(chunk, site=update_id.site)
+        yield post.from_trainer(chunk, site=update_id.site)
 
 
 def _manifest(job: str, update_id: m.UpdateId, layout: Layout, frames: Sequence[bytes]) -> m.UpdateManifest:

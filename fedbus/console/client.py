@@ -17,10 +17,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from fedbus.bus import mail
 from fedbus.bus import topology as t
 from fedbus.bus.connection import Session
 from fedbus.bus.envelope import Envelope
+from fedbus.bus.post import Post
 from fedbus.bus.rpc import request
 from fedbus.bus.stream import Start, StreamReader
 from fedbus.console.fetch import (
@@ -59,6 +59,7 @@ class Client:
         self._timeout = timedelta(seconds=settings.timeout_s)
         self._url = settings.url_for(LOGIN)
         self._stack = AsyncExitStack()
+        self._post = Post()
 
     async def __aenter__(self) -> Self:
         session = Session(self._url, name="submitter", give_up_after=self._timeout)
@@ -174,13 +175,13 @@ class Client:
         start: Start = "first"
         if newest is not None:
             start = await reader.back_to(
-                lambda record: _said_at(record) < submitted_at - EARLIER_S,
+                lambda record: _said_at(self._post, record) < submitted_at - EARLIER_S,
                 newest=newest.offset,
                 records=EVENTS_PREFETCH,
             )
         async with aclosing(reader.follow(start)) as records:
             async for record in records:
-                event = _event(record.envelope)
+                event = _event(self._post, record.envelope)
                 if event is not None and event.job == job:
                     yield event
 
@@ -214,18 +215,18 @@ def _question() -> Iterator[None]:
         raise NoAnswerError(str(exc)) from exc
 
 
-def _event(record: Envelope) -> Event | None:
+def _event(post: Post, record: Envelope) -> Event | None:
     """What a record says; None for one that is no event of this release."""
     try:
-        event = mail.from_envelope(record)
+        event = post.from_envelope(record)
     except ProtocolError:
         return None
     return event if isinstance(event, Event) else None
 
 
-def _said_at(record: Envelope) -> float:
+def _said_at(post: Post, record: Envelope) -> float:
     """When the aggregator said it; nothing says that a record which cannot be read is old."""
-    event = _event(record)
+    event = _event(post, record)
     return math.inf if event is None else event.at
 
 

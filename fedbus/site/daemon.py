@@ -24,10 +24,10 @@ from typing import Any, Self
 import structlog
 
 import fedbus
-from fedbus.bus import mail
 from fedbus.bus import topology as t
 from fedbus.bus.connection import Session
 from fedbus.bus.consumer import Consumer
+from fedbus.bus.post import Post
 from fedbus.bus.stream import StreamReader
 from fedbus.bus.url import BrokerUrl
 from fedbus.core.job.policy import Accept, Decline, SitePolicy
@@ -81,6 +81,7 @@ class Site:
         self._name = settings.site_name
         self._session_id = secrets.token_hex(8)
         self._stack = AsyncExitStack()
+        self._post = Post()
         self._workers: dict[str, JobWorker] = {}
         self._try_again = asyncio.Event()
         self._troubles: Counter[str] = Counter()
@@ -120,7 +121,7 @@ class Site:
         self._bulk_in = await stack.enter_async_context(
             Session(url, name=f"{self._name}/models", retry_login=True, follows=self._control)
         )
-        self._door = Door(self._name, control=self._control, bulk=self._bulk_out)
+        self._door = Door(self._name, post=self._post, control=self._control, bulk=self._bulk_out)
         return self
 
     async def __aexit__(self, *exc: object) -> None:
@@ -201,7 +202,7 @@ class Site:
     async def _obey(self, deliveries: Consumer) -> None:
         async for delivery in deliveries:
             try:
-                await self._take(mail.from_envelope(delivery.envelope))
+                await self._take(self._post.from_envelope(delivery.envelope))
             except ProtocolError as exc:
                 log.warning("control-message", error=str(exc))
             await delivery.ack()
@@ -258,6 +259,7 @@ class Site:
             spec,
             settings=self._settings,
             reader=partial(StreamReader, self._bulk_in),
+            post=self._post,
             lane=self._door.lane(job),
             say=self._door.say,
             start=self._start,

@@ -1,8 +1,8 @@
 """The one way out of a site: nothing else here can publish. Each message and each chunk passes, in this order,
 
 policy    the site's own: an update leaves in the lane of a job that it has accepted, and no other way
+seal      end to end, by the post; there are no keys yet
 audit     a line of what leaves, with its size: of a message at level debug, of an update at level info (`worker`)
-seal      end to end; there are no keys yet
 publish   confirmed, however long the link is down
 """
 
@@ -13,9 +13,9 @@ from datetime import timedelta
 
 import structlog
 
-from fedbus.bus import mail
 from fedbus.bus.connection import Session
 from fedbus.bus.envelope import Envelope
+from fedbus.bus.post import Post, SiteMessage
 from fedbus.bus.publisher import Publisher
 from fedbus.core.protocol import messages as m
 
@@ -25,9 +25,10 @@ log = structlog.get_logger()
 class Lane:
     """The way out for the updates of one job that this site has accepted."""
 
-    def __init__(self, job: str, *, site: str, publisher: Publisher) -> None:
+    def __init__(self, job: str, *, site: str, post: Post, publisher: Publisher) -> None:
         self._job = job
         self._site = site
+        self._post = post
         self._publisher = publisher
 
     async def send_chunks(self, chunks: Iterable[m.Chunk]) -> int:
@@ -41,24 +42,25 @@ class Lane:
     def _passed(self, message: m.Chunk | m.UpdateManifest) -> Envelope:
         if message.job != self._job:
             raise ValueError(f"expected what belongs to job {self._job}, got something of job {message.job}")
-        return _audited(mail.from_trainer(message, site=self._site))
+        return _audited(self._post.from_trainer(message, site=self._site))
 
 
 class Door:
     """Of one site daemon: `control` carries everything small, `bulk` the updates."""
 
-    def __init__(self, site: str, *, control: Session, bulk: Session) -> None:
+    def __init__(self, site: str, *, post: Post, control: Session, bulk: Session) -> None:
         self._site = site
+        self._post = post
         self._control = Publisher(control)
         self._bulk = bulk
 
-    async def say(self, message: mail.SiteMessage) -> None:
+    async def say(self, message: SiteMessage) -> None:
         """Return when the broker has it. Raises PublishError."""
-        await self._control.publish(_audited(mail.from_site(message)))
+        await self._control.publish(_audited(self._post.from_site(message)))
 
     def lane(self, job: str) -> Lane:
         """For the updates of a job that was accepted. They wait for their route however long it is away."""
-        return Lane(job, site=self._site, publisher=Publisher(self._bulk, routes_return=timedelta.max))
+        return Lane(job, site=self._site, post=self._post, publisher=Publisher(self._bulk, routes_return=timedelta.max))
 
 
 def _audited(envelope: Envelope) -> Envelope:

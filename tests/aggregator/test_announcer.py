@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 
 from fedbus.aggregator.voice.announcer import MOST_ANSWERS, UNCONFIRMED, Announcer
 from fedbus.bus.envelope import Envelope
+from fedbus.bus.post import Post
 from fedbus.core.protocol import events
 from fedbus.core.protocol import messages as m
 
@@ -59,7 +60,7 @@ class Broker:
 
 @asynccontextmanager
 async def announcing(broker: Broker) -> AsyncIterator[Announcer]:
-    announcer = Announcer(broker, dead=broker, keep=kept)  # type: ignore[arg-type]
+    announcer = Announcer(broker, post=Post(), dead=broker, keep=kept)  # type: ignore[arg-type]
     running = asyncio.create_task(announcer.run())
     try:
         yield announcer

@@ -12,6 +12,7 @@ import pytest
 from fedbus.aggregator.job.checkpointing import Checkpointing
 from fedbus.aggregator.job.folding import Folding
 from fedbus.aggregator.tools import Tools
+from fedbus.bus.post import Post
 from fedbus.core.job.membership import Membership
 from fedbus.core.protocol import messages as m
 from fedbus.core.protocol.effort import Effort
@@ -81,6 +82,7 @@ class Desk:
             store=self.store,  # type: ignore[arg-type]
             compute=_at_once,  # type: ignore[arg-type]
             saving=_at_once,  # type: ignore[arg-type]
+            post=Post(),
             announcer=self.announcer,  # type: ignore[arg-type]
             membership=Membership(),
             score_timeout_s=5.0,

@@ -13,6 +13,7 @@ from fedbus.aggregator.desk.fetches import Fetches, Part
 from fedbus.aggregator.desk.front_desk import ASK_BURST, FrontDesk
 from fedbus.aggregator.tools import Tools
 from fedbus.bus.envelope import Envelope
+from fedbus.bus.post import Post
 from fedbus.core.job.membership import Membership
 from fedbus.core.protocol.answers import to_json
 from fedbus.core.protocol.events import Happened
@@ -77,6 +78,7 @@ class Desk:
             store=at_once,  # type: ignore[arg-type]
             compute=at_once,  # type: ignore[arg-type]
             saving=at_once,  # type: ignore[arg-type]
+            post=Post(),
             announcer=Announcer(),  # type: ignore[arg-type]
             membership=Membership(),
             score_timeout_s=5.0,

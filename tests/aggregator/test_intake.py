@@ -20,14 +20,15 @@ from fedbus.aggregator.incoming.complete import Complete, Unwanted
 from fedbus.aggregator.incoming.intake import BROKEN, MAX_WAITING, Intake, prefetch
 from fedbus.aggregator.incoming.uploads import Receiving
 from fedbus.aggregator.workers import Disk, Worker
-from fedbus.bus import mail
 from fedbus.bus.envelope import Envelope
+from fedbus.bus.post import Post
 from fedbus.core.protocol import messages as m
 from fedbus.core.protocol.effort import Effort
 from fedbus.errors import DiskFullError
 from fedbus.store.ledger import DECIDED, RECEIVING, SPOOLED, Ledger
 from fedbus.store.spool import Spool
 
+POST = Post()
 JOB = "heart"
 CHUNK_BYTES = 256 * 1024
 
@@ -115,6 +116,7 @@ class Desk:
             takes_part=lambda site: site not in self.strangers,
             ledger=self.ledger,
             spool=self.spool,
+            post=POST,
             store=self.store,  # type: ignore[arg-type]
             refuse=self.refuse,
             repeat=self.repeat,
@@ -225,7 +227,7 @@ def update(sequence: int = 1, site: str = "mercy", count: int = 3, **changes: An
     ]
     manifest = dataclasses.replace(manifest_of(JOB, update_id), frames=count, body_bytes=sum(map(len, bodies)))
     messages.append(dataclasses.replace(manifest, **changes))
-    return [Delivery(mail.from_trainer(message, site=site), site) for message in messages]
+    return [Delivery(POST.from_trainer(message, site=site), site) for message in messages]
 
 
 def again(deliveries: Iterable[Delivery]) -> list[Delivery]:
@@ -374,9 +376,9 @@ async def test_an_update_that_is_not_what_its_manifest_says_is_refused_with_a_re
 async def test_chunks_that_do_not_agree_on_how_many_there_are_make_no_update(tmp_path: Path) -> None:
     async with opened(tmp_path) as desk:
         first, second, third, manifest = update()
-        message = mail.from_envelope(second.envelope)
+        message = POST.from_envelope(second.envelope)
         assert isinstance(message, m.Chunk)
-        other = Delivery(mail.from_trainer(dataclasses.replace(message, count=7), site="mercy"), "mercy")
+        other = Delivery(POST.from_trainer(dataclasses.replace(message, count=7), site="mercy"), "mercy")
         await desk.take([first, other, third, manifest])
         assert [delivery for delivery, _ in desk.refused] == [other]
         assert "is said to have 3 chunks, and 7" in desk.unwanted()[UPDATE]
@@ -414,9 +416,9 @@ async def test_a_copy_of_a_message_that_was_sent_elsewhere_is_refused(
 
 def changed_chunk(**changes: Any) -> Delivery:
     delivery = update()[0]
-    message = mail.from_envelope(delivery.envelope)
+    message = POST.from_envelope(delivery.envelope)
     assert isinstance(message, m.Chunk)
-    return Delivery(mail.from_trainer(dataclasses.replace(message, **changes), site="mercy"), "mercy")
+    return Delivery(POST.from_trainer(dataclasses.replace(message, **changes), site="mercy"), "mercy")
 
 
 REFUSED: list[tuple[str, Delivery, str]] = [
@@ -437,7 +439,7 @@ REFUSED: list[tuple[str, Delivery, str]] = [
     ("garbage", Delivery(dataclasses.replace(update()[-1].envelope, body=b"{"), "mercy"), "Invalid JSON"),
     (
         "another message",
-        Delivery(mail.from_site(m.Leave(site="mercy", session="s")), "mercy"),
+        Delivery(POST.from_site(m.Leave(site="mercy", session="s")), "mercy"),
         "Leave does not belong on the updates queue",
     ),
 ]
@@ -726,7 +728,7 @@ async def test_an_update_that_a_release_before_recorded_and_did_not_mark_is_comp
     tmp_path: Path,
 ) -> None:
     async with opened(tmp_path) as desk:
-        found = [mail.from_envelope(delivery.envelope) for delivery in update()]
+        found = [POST.from_envelope(delivery.envelope) for delivery in update()]
         rows = desk.spool.append(item for item in found if isinstance(item, m.Chunk))
         desk.ledger.record_arrivals(rows, [item for item in found if isinstance(item, m.UpdateManifest)], at=1.0)
         assert desk.ledger.update_states(JOB) == {UPDATE: RECEIVING}

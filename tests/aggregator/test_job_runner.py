@@ -21,6 +21,7 @@ from fedbus.aggregator.job.runner import JobRunner
 from fedbus.aggregator.job.training import Training
 from fedbus.aggregator.model.keeper import ModelKeeper
 from fedbus.aggregator.tools import Tools
+from fedbus.bus.post import Post
 from fedbus.core.job.membership import Membership
 from fedbus.core.protocol import events
 from fedbus.core.protocol import messages as m
@@ -130,6 +131,7 @@ class House:
             store=self.store,  # type: ignore[arg-type]
             compute=at_once,  # type: ignore[arg-type]
             saving=saving or at_once,  # type: ignore[arg-type]
+            post=Post(),
             announcer=self.announcer,  # type: ignore[arg-type]
             membership=self.membership,
             score_timeout_s=5.0,

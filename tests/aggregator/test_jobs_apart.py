@@ -21,11 +21,11 @@ from fedbus.aggregator.settings import AggregatorSettings
 from fedbus.aggregator.tools import Tools
 from fedbus.aggregator.voice.announcer import Announcer
 from fedbus.aggregator.workers import Disk, Worker
-from fedbus.bus import mail
 from fedbus.bus import topology as t
 from fedbus.bus.connection import Session
 from fedbus.bus.consumer import Consumer
 from fedbus.bus.declare import declare
+from fedbus.bus.post import Post
 from fedbus.bus.publisher import Publisher
 from fedbus.core.job.membership import Membership
 from fedbus.core.protocol import messages as m
@@ -101,7 +101,7 @@ class House:
 
     async def send_chunk(self, job: str, update_id: str, *, index: int, count: int, body: bytes) -> None:
         chunk = m.Chunk(job=job, transfer=update_id, part="update", index=index, count=count, body=body)
-        await self._site.publish(mail.from_trainer(chunk, site="site-a"))
+        await self._site.publish(Post().from_trainer(chunk, site="site-a"))
 
     async def publish(self, job: str, *, kind: m.UpdateKind = m.UpdateKind.DELTA) -> str:
         """Send an update; its id."""
@@ -121,7 +121,7 @@ class House:
             body_bytes=sum(map(len, frames)),
             layout=LAYOUT.to_dict() if kind is m.UpdateKind.INITIAL else None,
         )
-        await self._site.publish(mail.from_trainer(manifest, site="site-a"))
+        await self._site.publish(Post().from_trainer(manifest, site="site-a"))
         return update_id
 
     async def outcome(self, job: str, update_id: str) -> Mapping[str, Any]:
@@ -179,14 +179,16 @@ async def work(folder: Path, vhost: Any, stack: AsyncExitStack, ready: asyncio.F
     await declare(control, t.FEDERATION)
     ledger, disk = stack.enter_context(FaultyLedger(folder / "ledger.sqlite3")), Disk()
     store = stack.enter_context(Worker("store", disk))
+    post = Post()
     tools = Tools(
         session="s",
         ledger=ledger,
         store=store,
         compute=store,
         saving=store,
+        post=post,
         disk=disk,
-        announcer=Announcer(Publisher(control), dead=Publisher(control), keep=nobody_keeps),
+        announcer=Announcer(Publisher(control), post=post, dead=Publisher(control), keep=nobody_keeps),
         membership=Membership(),
         score_timeout_s=5.0,
         checkpoint_interval_s=5.0,

@@ -18,9 +18,10 @@ from fedbus.aggregator.model.log import (
     ModelLogWriter,
     stream_of,
 )
-from fedbus.bus import mail
 from fedbus.bus.envelope import Envelope
+from fedbus.bus.post import Post
 from fedbus.core.protocol import messages as m
+from fedbus.core.protocol import wire
 from fedbus.core.protocol.layout import Layout, TensorSpec
 from fedbus.core.protocol.messages import DELTA, SNAPSHOT
 from fedbus.core.spec.jobspec import JobSpec
@@ -48,7 +49,7 @@ class Publisher:
         return sum(len(envelope.body) for envelope in self.sent[before:])
 
     def messages(self) -> list[Any]:
-        return [mail.wire.decode(e.type, e.headers, e.body) for e in self.sent]
+        return [wire.decode(e.type, e.headers, e.body) for e in self.sent]
 
 
 def spec(**keys: Any) -> JobSpec:
@@ -57,7 +58,7 @@ def spec(**keys: Any) -> JobSpec:
 
 
 def writer(publisher: Publisher, **keys: Any) -> ModelLogWriter:
-    return ModelLogWriter("heart", spec(**keys), LAYOUT, publisher)  # type: ignore[arg-type]
+    return ModelLogWriter("heart", spec(**keys), LAYOUT, publisher, post=Post())  # type: ignore[arg-type]
 
 
 async def at_once(function: Callable[..., Any], *args: Any) -> Any:
@@ -208,7 +209,7 @@ async def test_the_stream_is_large_enough_for_a_snapshot_and_all_that_follows_it
     await snapshots(log, 200, delta_bytes=delta_bytes)
     longest = current = 0
     for envelope in publisher.sent:
-        message = mail.wire.decode(envelope.type, envelope.headers, envelope.body)
+        message = wire.decode(envelope.type, envelope.headers, envelope.body)
         if isinstance(message, m.Chunk):
             current += len(message.body)
         elif message.snapshot is not None:  # type: ignore[union-attr]

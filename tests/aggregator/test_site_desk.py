@@ -16,8 +16,8 @@ from fedbus.aggregator.incoming.complete import Complete
 from fedbus.aggregator.job.runner import JobRunner
 from fedbus.aggregator.job.works import Place, work_of
 from fedbus.aggregator.tools import Tools
-from fedbus.bus import mail
 from fedbus.bus.envelope import Envelope
+from fedbus.bus.post import Post, SiteMessage
 from fedbus.core.job.membership import Membership, SiteState
 from fedbus.core.protocol import events
 from fedbus.core.protocol import messages as m
@@ -106,6 +106,7 @@ class Desk:
             store=at_once,  # type: ignore[arg-type]
             compute=self.reads,  # type: ignore[arg-type]
             saving=self.reads,  # type: ignore[arg-type]
+            post=Post(),
             announcer=self.announcer,  # type: ignore[arg-type]
             membership=Membership(),
             score_timeout_s=5.0,
@@ -126,7 +127,7 @@ class Desk:
         work = work_of(row, complete=complete, place=place, tools=self.tools)
         return JobRunner(row, work=work, complete=complete, tools=self.tools, entrance=WideOpen())  # type: ignore[arg-type]
 
-    async def says(self, *messages: mail.SiteMessage) -> None:
+    async def says(self, *messages: SiteMessage) -> None:
         for message in messages:
             await self.desk.take(delivery_of(message))
 
@@ -140,8 +141,8 @@ class Desk:
             await self.desk.look_around()
 
 
-def delivery_of(message: mail.SiteMessage) -> Any:
-    return Delivery(dataclasses.replace(mail.from_site(message), user_id=message.site))
+def delivery_of(message: SiteMessage) -> Any:
+    return Delivery(dataclasses.replace(Post().from_site(message), user_id=message.site))
 
 
 async def at_once(function: Any, *args: Any, **kwargs: Any) -> Any:
@@ -248,7 +249,7 @@ async def test_a_site_that_came_and_went_too_often_is_offered_its_jobs_in_the_en
 async def test_messages_beyond_what_one_site_may_say_are_not_read(tmp_path: Path) -> None:
     desk = Desk(tmp_path)
     await desk.joins("evil")
-    broken = Delivery(dataclasses.replace(mail.from_site(status("evil")), user_id="evil", body=b"{"))
+    broken = Delivery(dataclasses.replace(Post().from_site(status("evil")), user_id="evil", body=b"{"))
     for _ in range(int(READ_BURST) + 1000):
         await desk.desk.take(broken)  # type: ignore[arg-type]
     assert len(desk.announcer.refused) == READ_BURST - 1

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from fedbus.bench.chaos import mischief
-from fedbus.bus import mail
 from fedbus.bus.connection import Session
 from fedbus.bus.consumer import Consumer
 from fedbus.bus.declare import declare
 from fedbus.bus.envelope import Envelope
+from fedbus.bus.post import Post
 from fedbus.bus.publisher import Publisher
 from fedbus.bus.stream import StreamReader
 from fedbus.bus.topology import (
@@ -30,6 +30,7 @@ from fedbus.core.protocol import messages as m
 from fedbus.core.protocol.effort import Effort
 from fedbus.store.outbox import Outbox
 
+POST = Post()
 JOB = "heart"
 FRAMES = (b"one", b"second", b"3")
 
@@ -72,7 +73,7 @@ async def test_updates_come_twice_with_the_manifest_first(vhost: Any, outbox: Ou
     (update_id,) = map(str, outbox.waiting)
     for half in (came[:4], came[4:]):
         assert (half[0].type, half[0].message_id, half[0].user_id) == ("update", update_id, "site-a")
-        chunks = {mail.from_envelope(envelope).index: envelope.body for envelope in half[1:]}  # type: ignore[union-attr]
+        chunks = {POST.from_envelope(envelope).index: envelope.body for envelope in half[1:]}  # type: ignore[union-attr]
         assert chunks == dict(enumerate(FRAMES))
 
 
@@ -90,12 +91,12 @@ async def test_records_of_the_model_log_come_again(vhost: Any) -> None:
     chunks = [m.Chunk(job=JOB, transfer="1", part="delta", index=i, count=5, body=b"%d" % i) for i in range(5)]
     async with Session(url, name="write") as session:
         await declare(session, job_models(JOB, ModelLogSize(snapshot_bytes=5, delta_bytes=5, snapshot_every=1)))
-        await Publisher(session).publish_many(map(mail.to_model_log, chunks))
+        await Publisher(session).publish_many(map(POST.to_model_log, chunks))
         # when
         assert await mischief.repeat_versions(url, JOB, models_stream(JOB), rng=random.Random(1)) == 5
         # then
         log = StreamReader(session, models_stream(JOB)).follow("first")
-        came = [mail.from_envelope((await anext(log)).envelope) for _ in range(10)]
+        came = [POST.from_envelope((await anext(log)).envelope) for _ in range(10)]
         await log.aclose()
     assert came[:5] == chunks
     assert came[5:] != chunks
@@ -105,5 +106,5 @@ async def test_records_of_the_model_log_come_again(vhost: Any) -> None:
 async def test_receipts_come_twice_and_the_roll_is_called(vhost: Any) -> None:
     receipt = m.Receipt(job=JOB, update_id="site-a:0123abcd:1", outcome=m.Outcome.REFUSED, reason="too old")
     sent = await mischief.repeat_receipts(vhost.url("aggregator"), [receipt], rng=random.Random(1))
-    came = [mail.from_envelope(e) for e in await take(vhost.url("site-a"), site_queue("site-a"), sent)]
+    came = [POST.from_envelope(e) for e in await take(vhost.url("site-a"), site_queue("site-a"), sent)]
     assert sorted(came, key=repr) == sorted([receipt, receipt, m.RollCall(session="mischief")], key=repr)

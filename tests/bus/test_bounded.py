@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from fedbus.bus import mail
 from fedbus.bus.bounded import REFUSED_BYTES
 from fedbus.bus.consumer import Consumer
+from fedbus.bus.post import Post
 from fedbus.bus.publisher import Publisher
 from fedbus.bus.topology import MAX_MESSAGE_BYTES
 from fedbus.errors import ProtocolError
@@ -57,7 +57,7 @@ async def test_what_was_let_go_says_so_and_nobody_can_say_it_of_something_else(o
     assert [e.refused_bytes for e in found] == [MOST + 1, 0, 0]
     assert all(REFUSED_BYTES not in e.headers for e in found)
     with pytest.raises(ProtocolError, match=rf"has {MOST + 1} bytes, more than may come here"):
-        mail.from_envelope(found[0])
+        Post().from_envelope(found[0])
 
 
 async def test_many_large_messages_cost_their_reader_no_memory(open_session, queue, envelope: Any):

@@ -11,7 +11,7 @@ from fedbus.bench.abuse.attack import Target, attack
 from fedbus.bench.abuse.cases import End
 from fedbus.bench.abuse.logins import site
 from fedbus.bench.figures import MIB
-from fedbus.bus import mail
+from fedbus.bus.post import Post
 from fedbus.core.protocol import messages as m
 from fedbus.core.protocol.effort import Effort
 from fedbus.core.rules.facts import Folded, Refused
@@ -75,7 +75,7 @@ def test_what_a_site_was_told_is_safe_and_never_became_whole_is_refused_at_the_e
     async def send():
         async with site("site-a", target.url("site-a")) as by_hand:
             await by_hand.take_part(target.job)
-            await by_hand.publisher.publish(mail.from_trainer(manifest, site="site-a"))
+            await by_hand.publisher.publish(Post().from_trainer(manifest, site="site-a"))
 
     asyncio.run(send())
     # when the job ends

@@ -9,8 +9,8 @@ from datetime import timedelta
 import pika
 import pytest
 
-from fedbus.bus import mail
 from fedbus.bus.connection import Session
+from fedbus.bus.post import Post
 from fedbus.bus.stream import StreamReader
 from fedbus.bus.topology import updates_queue
 from fedbus.core.protocol.messages import VersionManifest
@@ -31,7 +31,7 @@ def model_log(house):
         async with Session(house.running.url("aggregator"), name="test") as session:
             try:
                 async for record in StreamReader(session, house.model_log(job)).follow("first"):
-                    message = mail.from_envelope(record.envelope)
+                    message = Post().from_envelope(record.envelope)
                     if isinstance(message, VersionManifest):
                         found.append((message.version, message.digest))
                         if message.version >= version:

@@ -9,8 +9,8 @@ import pytest
 
 from fedbus.bench.abuse.cases import frames, manifest_of
 from fedbus.bench.abuse.logins import site
-from fedbus.bus import mail
 from fedbus.bus.connection import Session
+from fedbus.bus.post import Post
 from fedbus.bus.publisher import Publisher
 from fedbus.core.protocol import messages as m
 from fedbus.core.protocol.layout import Layout
@@ -43,7 +43,7 @@ def update(house, job):
         for index, body in enumerate(bodies)
     ]
     messages.append(manifest_of(job, UPDATE, layout, bodies))
-    return [mail.from_trainer(message, site="site-b") for message in messages]
+    return [Post().from_trainer(message, site="site-b") for message in messages]
 
 
 async def test_an_upload_that_stopped_is_dropped_asked_for_and_folded_when_its_site_goes_on(house, job, update):
@@ -78,7 +78,7 @@ def test_a_site_that_is_asked_sends_what_awaits_its_receipt_once_more(house):
     async def ask() -> None:
         async with Session(house.running.url("aggregator"), name="test") as session:
             request = m.ResendRequest(job=job, update_id=update_id)
-            await Publisher(session).publish(mail.control(request, site="cleveland"))
+            await Publisher(session).publish(Post().control(request, site="cleveland"))
 
     # when it is asked for it
     asyncio.run(ask())

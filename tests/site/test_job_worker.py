@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from fedbus.bus import mail
 from fedbus.bus.envelope import Envelope
+from fedbus.bus.post import Post
 from fedbus.bus.stream import Record
 from fedbus.core.protocol import messages as m
 from fedbus.core.protocol.effort import Effort
@@ -29,6 +29,7 @@ from fedbus.site.settings import SiteSettings
 from fedbus.store.outbox import Outbox
 from fedbus.training import protocol as p
 
+POST = Post()
 FRAME = build_frame(Code.FP32, 0, 10, [struct.pack("<10f", *range(10))])
 SPEC = JobSpec.parse(
     {
@@ -101,7 +102,7 @@ class Broker:
             snapshot_at=1000.0,
             snapshot_back=16,
         )
-        self.newest_manifest = dataclasses.replace(mail.to_model_log(manifest), user_id="aggregator")
+        self.newest_manifest = dataclasses.replace(POST.to_model_log(manifest), user_id="aggregator")
 
     def version(self, version: int, part: str) -> None:
         """A version with one frame arrives."""
@@ -118,7 +119,7 @@ class Broker:
             layout={"tensors": [["w", [10], "float32"]]} if part == "snapshot" else None,
         )
         for message in (chunk, manifest):
-            self.log.put_nowait(dataclasses.replace(mail.to_model_log(message), user_id="aggregator"))
+            self.log.put_nowait(dataclasses.replace(POST.to_model_log(message), user_id="aggregator"))
 
 
 class Deaf:
@@ -162,7 +163,8 @@ async def working(folder: Path, broker: Broker, **settings_of_it: Any) -> AsyncI
         SPEC,
         settings=settings,
         reader=broker.reader_of,  # type: ignore[arg-type]
-        lane=Lane("heart", site="mercy", publisher=broker),  # type: ignore[arg-type]
+        post=POST,
+        lane=Lane("heart", site="mercy", post=POST, publisher=broker),  # type: ignore[arg-type]
         say=broker.say,
         start=start_deaf,
         sleep=broker.pause,
@@ -307,7 +309,7 @@ async def test_a_site_to_which_a_large_model_comes_slowly_asks_for_nothing(tmp_p
         # when a chunk comes now and then, for three times as long as it would wait for nothing
         chunk = m.Chunk(job="heart", transfer="0", part="snapshot", index=0, count=9, body=FRAME)
         for _ in range(30):
-            broker.log.put_nowait(dataclasses.replace(mail.to_model_log(chunk), user_id="aggregator"))
+            broker.log.put_nowait(dataclasses.replace(POST.to_model_log(chunk), user_id="aggregator"))
             await asyncio.sleep(0.01)
     assert broker.said == []
 

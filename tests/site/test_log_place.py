@@ -7,7 +7,8 @@ import struct
 
 import pytest
 
-from fedbus.bus import mail
+from fedbus.bus.envelope import Envelope
+from fedbus.bus.post import Post
 from fedbus.core.protocol import messages as m
 from fedbus.core.protocol.frames import Code, build_frame
 from fedbus.site.job.log_place import precedes
@@ -16,7 +17,7 @@ FRAME = build_frame(Code.FP32, 0, 10, [struct.pack("<10f", *range(10))])
 PART = m.Part(frames=1, body_bytes=len(FRAME))
 
 
-def record(version: int, what: str) -> mail.Envelope:
+def record(version: int, what: str) -> Envelope:
     """A chunk of 'delta' or 'snapshot', or a manifest with or without one."""
     message: m.Chunk | m.VersionManifest
     if what in ("delta", "snapshot"):
@@ -31,7 +32,7 @@ def record(version: int, what: str) -> mail.Envelope:
             snapshot_version=5,
             snapshot_at=0.0,
         )
-    return dataclasses.replace(mail.to_model_log(message), user_id="aggregator")
+    return dataclasses.replace(Post().to_model_log(message), user_id="aggregator")
 
 
 @pytest.mark.parametrize(
@@ -50,8 +51,8 @@ def record(version: int, what: str) -> mail.Envelope:
     ],
 )
 def test_what_surely_comes_before_the_snapshot_of_version_5(version: int, what: str, before: bool) -> None:
-    assert precedes(record(version, what), 5) is before
+    assert precedes(record(version, what), 5, post=Post()) is before
 
 
 def test_a_record_that_cannot_be_read_says_nothing() -> None:
-    assert precedes(dataclasses.replace(record(4, "manifest"), body=b"{"), 5) is False
+    assert precedes(dataclasses.replace(record(4, "manifest"), body=b"{"), 5, post=Post()) is False

@@ -21,10 +21,10 @@ from fedbus.aggregator.incoming.put_off import PutOff
 from fedbus.aggregator.job.jobs import Jobs
 from fedbus.aggregator.tools import Tools
 from fedbus.aggregator.trouble import jobs_own, words
-from fedbus.bus import mail
 from fedbus.bus import topology as t
 from fedbus.bus.connection import Session
 from fedbus.bus.consumer import Consumer, Delivery
+from fedbus.bus.post import MAX_SITE_MESSAGE_BYTES, SiteMessage
 from fedbus.core.job.membership import Heard, Joined, SiteView
 from fedbus.core.job.status_text import clock_words, span
 from fedbus.core.protocol import events
@@ -77,6 +77,7 @@ class SiteDesk:
         self._jobs = jobs
         self._clock = clock
         self._wall = wall
+        self._post = tools.post
         self._announcer = tools.announcer
         self._membership = tools.membership
         self._stalls = Stalls()
@@ -87,8 +88,7 @@ class SiteDesk:
         self._said_clock_at: dict[str, float] = {}
 
     async def serve(self, session: Session) -> None:
-        most_bytes = mail.MAX_SITE_MESSAGE_BYTES
-        async with Consumer(session, t.SITES, prefetch=SITES_PREFETCH, most_bytes=most_bytes) as deliveries:
+        async with Consumer(session, t.SITES, prefetch=SITES_PREFETCH, most_bytes=MAX_SITE_MESSAGE_BYTES) as deliveries:
             async for delivery in deliveries:
                 await self.take(delivery)
                 await delivery.ack()
@@ -99,7 +99,7 @@ class SiteDesk:
         if login and not self._reading.take(login, now=self._clock()):
             return
         try:
-            await self._hear(mail.from_login(delivery.envelope))
+            await self._hear(self._post.from_login(delivery.envelope))
         except ProtocolError as exc:
             await self._announcer.refuse(delivery, str(exc))
         except (StoreError, BusError):
@@ -108,7 +108,7 @@ class SiteDesk:
             log.exception("site-message", site=login, type=delivery.envelope.type)
             await self._announcer.refuse(delivery, f"the aggregator could not take it in: {words(exc)}")
 
-    async def _hear(self, message: mail.SiteMessage) -> None:
+    async def _hear(self, message: SiteMessage) -> None:
         now = self._clock()
         match message:
             case m.Join():

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from fedbus.aggregator.incoming.uploads import MAX_FRAMES
 from fedbus.bus.envelope import Envelope
-from fedbus.bus.mail import check_key, from_envelope
+from fedbus.bus.post import Post, check_key
 from fedbus.bus.topology import update_key
 from fedbus.core.protocol import wire
 from fedbus.core.protocol.messages import Chunk, UpdateId, UpdateKind, UpdateManifest
@@ -24,7 +24,7 @@ CHUNK_TYPE = wire.NAMES[Chunk]
 
 
 def admitted(
-    envelope: Envelope, *, job: str, chunk_bytes: int, takes_part: Callable[[str], bool]
+    envelope: Envelope, *, post: Post, job: str, chunk_bytes: int, takes_part: Callable[[str], bool]
 ) -> Chunk | UpdateManifest:
     """Read a message of the queue of `job`, of a site that takes part in it.
 
@@ -33,7 +33,7 @@ def admitted(
     sender = envelope.user_id or ""
     if sender and not takes_part(sender):  # before its bytes are looked at
         raise ProtocolError(f"site {sender} takes no part in job {job}: it sends nothing before it has accepted")
-    message = from_envelope(envelope)
+    message = post.from_envelope(envelope)
     match message:
         case Chunk():
             _check_chunk(message, chunk_bytes + FRAME_SLACK_BYTES)

@@ -26,6 +26,7 @@ from fedbus.aggregator.incoming.complete import Complete, Unwanted
 from fedbus.aggregator.incoming.uploads import MAX_PARTIALS, MIB, Upload, Uploads
 from fedbus.aggregator.workers import Worker
 from fedbus.bus.consumer import Delivery, ack_all
+from fedbus.bus.post import Post
 from fedbus.core.protocol.answers import Receiving
 from fedbus.core.protocol.messages import Chunk, UpdateManifest
 from fedbus.core.words import counted
@@ -77,6 +78,7 @@ class Intake:
         ledger: Ledger,
         spool: Spool,
         store: Worker,
+        post: Post,
         refuse: Refuse,
         repeat: TellId,
         ask_again: TellId,
@@ -88,11 +90,10 @@ class Intake:
         reached: Reached = nothing,
     ) -> None:
         self._job = job
-        self._chunk_bytes = chunk_bytes
-        self._takes_part = takes_part
         self._ledger = ledger
         self._spool = spool
         self._store = store
+        self._admitted = partial(admitted, post=post, job=job, chunk_bytes=chunk_bytes, takes_part=takes_part)
         self._refuse = refuse
         self._repeat = repeat
         self._ask_again = ask_again
@@ -190,7 +191,7 @@ class Intake:
             envelope = delivery.envelope
             useless = 0
             try:
-                message = admitted(envelope, job=self._job, chunk_bytes=self._chunk_bytes, takes_part=self._takes_part)
+                message = self._admitted(envelope)
                 update_id = update_id_of(message)
                 if update_id in self._done:
                     useless = 1

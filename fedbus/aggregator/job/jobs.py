@@ -291,6 +291,7 @@ class Jobs:
             ledger=tools.ledger,
             spool=self._spool,
             store=tools.store,
+            post=tools.post,
             refuse=tools.announcer.refuse,
             repeat=lambda update_id: receipts.repeat(job, update_id, tools),
             ask_again=ask_again,
@@ -325,7 +326,8 @@ class Jobs:
         await declare(self._control, t.job_models(job, ModelLogWriter.size(spec, layout), stream=stream))
         if not settled:
             await asyncio.sleep(self._settle_s)
-        return ModelLogWriter(job, spec, layout, Publisher(self._bulk_out), stream=stream, reached=self._tools.reached)
+        post, reached = self._tools.post, self._tools.reached
+        return ModelLogWriter(job, spec, layout, Publisher(self._bulk_out), post=post, stream=stream, reached=reached)
 
     async def offer(self, runner: JobRunner, site: str) -> None:
         """Offer a job to a site, unless its spec names others."""

@@ -16,8 +16,8 @@ from typing import Any
 
 from fedbus.aggregator.tools import Tools
 from fedbus.aggregator.workers import Worker
-from fedbus.bus import mail
 from fedbus.bus.envelope import Envelope
+from fedbus.bus.post import Post
 from fedbus.bus.publisher import Publisher
 from fedbus.bus.topology import ModelLogSize, models_stream, new_models_stream
 from fedbus.core.protocol.layout import Layout
@@ -57,6 +57,7 @@ class ModelLogWriter:
         layout: Layout,
         publisher: Publisher,
         *,
+        post: Post,
         stream: str = "",
         reached: Reached = nothing,
     ) -> None:
@@ -65,6 +66,7 @@ class ModelLogWriter:
         self._job = job
         self._layout: dict[str, Any] = layout.to_dict()
         self._publisher = publisher
+        self._post = post
         self._reached = reached
         self._every = snapshot_every(spec) or MOST_VERSIONS
         self._window = max(2, IN_FLIGHT_BYTES // spec.chunk_bytes)
@@ -111,7 +113,7 @@ class ModelLogWriter:
         for index in range(first, first + len(batch)):
             body = batch.popleft()  # so that it goes when it is confirmed
             chunk = Chunk(job=self._job, transfer=str(version), part=part, index=index, count=count, body=body)
-            yield mail.to_model_log(chunk)
+            yield self._post.to_model_log(chunk)
             self._reached(Point.BETWEEN_CHUNKS)
 
     async def finish(
@@ -140,7 +142,7 @@ class ModelLogWriter:
             layout=self._layout if snapshot is not None else None,
         )
         self._reached(Point.BEFORE_MANIFEST)
-        await self._publisher.publish(mail.to_model_log(manifest))
+        await self._publisher.publish(self._post.to_model_log(manifest))
         self._snapshot_back += 1
         return sum(part.body_bytes for part in (delta, snapshot) if part is not None)
 

@@ -21,10 +21,10 @@ from collections.abc import Awaitable, Callable, Collection
 import structlog
 
 from fedbus.aggregator.voice.dead_letters import DeadLetters
-from fedbus.bus import mail
 from fedbus.bus.consumer import Delivery
 from fedbus.bus.envelope import Envelope
 from fedbus.bus.in_order import InOrder
+from fedbus.bus.post import ControlMessage, Post
 from fedbus.bus.publisher import Publisher
 from fedbus.bus.topology import EVENTS, control_key_all
 from fedbus.core.protocol import events
@@ -47,11 +47,13 @@ class Announcer:
         self,
         publisher: Publisher,
         *,
+        post: Post,
         dead: Publisher,
         keep: Callable[[m.Event], Awaitable[None]],
         unconfirmed: int = UNCONFIRMED,
     ) -> None:
         self._publisher = publisher
+        self._post = post
         self._dead = DeadLetters(dead)
         self._keep = keep
         self._window = unconfirmed
@@ -99,13 +101,13 @@ class Announcer:
             await lane.put(said)
             await said.wait()
 
-    async def tell(self, site: str | None, message: mail.ControlMessage) -> None:
+    async def tell(self, site: str | None, message: ControlMessage) -> None:
         """Send a control message to one site, or to all."""
-        await self._orders.put(mail.control(message, site=site))
+        await self._orders.put(self._post.control(message, site=site))
 
-    def answer(self, site: str, message: mail.ControlMessage) -> None:
+    def answer(self, site: str, message: ControlMessage) -> None:
         """Send a site what it asked for; let go while MOST_ANSWERS wait for it."""
-        envelope = mail.control(message, site=site)
+        envelope = self._post.control(message, site=site)
         if self._unanswered[envelope.routing_key] < MOST_ANSWERS:
             self._unanswered[envelope.routing_key] += 1
             self._answers.put_nowait(envelope)
@@ -117,7 +119,7 @@ class Announcer:
         say(event.kind, job=job, site=event.site, text=event.text, **event.facts)
         if type(happened) in events.INCIDENTS:
             await self._keep(event)
-        await self._events.put(mail.event(event))
+        await self._events.put(self._post.event(event))
 
     async def refuse(self, delivery: Delivery, reason: str) -> None:
         """Keep a message that breaks the protocol where people can look at it, with the reason in a header."""

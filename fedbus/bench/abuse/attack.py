@@ -19,7 +19,6 @@ from pathlib import Path
 from fedbus.bench.abuse.cases import Abuser, Case, End, frames, manifest_of
 from fedbus.bench.abuse.logins import Dead, Site, dead_letters, site
 from fedbus.bench.figures import peak_bytes, resident_bytes
-from fedbus.bus import mail
 from fedbus.bus import topology as t
 from fedbus.bus.connection import Session
 from fedbus.bus.declare import ready_messages
@@ -178,8 +177,8 @@ class Attack:
         job, bodies = self._target.job, frames(self._layout, seed=seed)
         for index, body in enumerate(bodies):
             chunk = m.Chunk(job=job, transfer=update_id, part="update", index=index, count=len(bodies), body=body)
-            yield mail.from_trainer(chunk, site=by.name)
-        yield mail.from_trainer(manifest_of(job, update_id, self._layout, bodies), site=by.name)
+            yield by.post.from_trainer(chunk, site=by.name)
+        yield by.post.from_trainer(manifest_of(job, update_id, self._layout, bodies), site=by.name)
 
     async def _abuse(self, number: int) -> None:
         async def envelopes() -> AsyncIterator[Envelope]:

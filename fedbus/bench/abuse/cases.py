@@ -25,7 +25,6 @@ import zstandard
 
 from fedbus.bench.abuse.logins import Site
 from fedbus.bench.abuse.said import said
-from fedbus.bus import mail
 from fedbus.bus.envelope import Envelope, Headers
 from fedbus.core.protocol import messages as m
 from fedbus.core.protocol import wire
@@ -70,6 +69,7 @@ class Abuser:
         self._other_job = other_job
         self._layout = layout
         self._site = site.name
+        self._post = site.post
         self._other = other
         self._chunk_bytes = chunk_bytes
         self._random = rng = random.Random(seed)
@@ -115,10 +115,10 @@ class Abuser:
     def _chunk(self, body: bytes | None = None, **keys: Any) -> Envelope:
         whole: dict[str, Any] = {"job": self._job, "transfer": self._id, "part": "update", "index": 0, "count": 1}
         body = self._good[0] if body is None else body
-        return mail.from_trainer(m.Chunk(**{**whole, "body": body, **keys}), site=self._site)
+        return self._post.from_trainer(m.Chunk(**{**whole, "body": body, **keys}), site=self._site)
 
     def _manifest(self, **keys: Any) -> Envelope:
-        return mail.from_trainer(self._said(**keys), site=self._site)
+        return self._post.from_trainer(self._said(**keys), site=self._site)
 
     def _said(self, **keys: Any) -> m.UpdateManifest:
         return manifest_of(keys.pop("job", self._job), self._id, self._layout, self._good, **keys)

@@ -7,10 +7,10 @@ import secrets
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
-from fedbus.bus import mail
 from fedbus.bus import topology as t
 from fedbus.bus.connection import Session
 from fedbus.bus.consumer import Consumer
+from fedbus.bus.post import Post
 from fedbus.bus.publisher import Publisher
 from fedbus.core.protocol import messages as m
 from fedbus.core.protocol.activities import Activity
@@ -26,6 +26,7 @@ class Site:
         self.name = name
         self.session = session
         self.session_id = secrets.token_hex(8)
+        self.post = Post()
         self.publisher = Publisher(session)
         self.receipts: dict[str, m.Receipt] = {}
         self.asked_again: list[str] = []
@@ -40,7 +41,7 @@ class Site:
         """Take what the aggregator says to this site, for ever."""
         async with Consumer(self.session, t.site_queue(self.name), prefetch=PREFETCH) as deliveries:
             async for delivery in deliveries:
-                message = mail.from_envelope(delivery.envelope)
+                message = self.post.from_envelope(delivery.envelope)
                 if isinstance(message, m.Receipt):
                     self.repeated += message.update_id in self.receipts
                     self.receipts[message.update_id] = message
@@ -55,7 +56,7 @@ class Site:
         """Join, accept a job that runs, and wait until its start is told."""
         join = m.Join(site=self.name, session=self.session_id, tasks=("synthetic",), fedbus_version="0.1.0")
         for message in (join, m.OfferAnswer(site=self.name, job=job, accepted=True)):
-            await self.publisher.publish(mail.from_site(message))
+            await self.publisher.publish(self.post.from_site(message))
         await self._until(lambda: job in self.started)
 
     async def stay(self, job: str) -> None:
@@ -63,7 +64,7 @@ class Site:
         does = (m.JobActivity(job=job, activity=Activity.TRAINING, version=0),)
         while True:
             status = m.SiteStatus(site=self.name, session=self.session_id, lease_s=LEASE_S, jobs=does)
-            await self.publisher.publish(mail.from_site(status))
+            await self.publisher.publish(self.post.from_site(status))
             await asyncio.sleep(LEASE_S / 10)
 
     async def receipt(self, update_id: str) -> m.Receipt:

@@ -10,8 +10,8 @@ import random
 from collections.abc import Callable
 from functools import partial
 
-from fedbus.bus import mail
 from fedbus.bus.envelope import Envelope
+from fedbus.bus.post import Post, SiteMessage
 from fedbus.core.protocol import messages as m
 from fedbus.core.protocol.activities import Activity
 
@@ -47,7 +47,7 @@ def said(job: str, other: str, *, site: str, session: str, rng: random.Random) -
     def answer(name: str) -> m.OfferAnswer:
         return m.OfferAnswer(site=site, job=name, accepted=rng.random() < 0.5, reason=LONG)
 
-    table: dict[str, Callable[[], tuple[mail.SiteMessage, ...]]] = {
+    table: dict[str, Callable[[], tuple[SiteMessage, ...]]] = {
         "a status that names 3000 unknown jobs": lambda: (status(*(f"j{n}" for n in range(UNKNOWN_JOBS))),),
         "a status that knows no version": lambda: (status(job),),
         "a status that writes on the screen": lambda: (status(job, detail=LONG),),
@@ -62,11 +62,11 @@ def said(job: str, other: str, *, site: str, session: str, rng: random.Random) -
         "an answer for a job that was not offered": lambda: (answer(other),),
         "an answer for a job that does not exist": lambda: (answer("no-such-job"),),
     }
-    whole = mail.from_site(status())
+    whole = Post().from_site(status())
     return {what: partial(_envelopes, make) for what, make in table.items()} | {
         "a status of 8 MiB": lambda: (dataclasses.replace(whole, body=bytes(8 << 20)),)
     }
 
 
-def _envelopes(make: Callable[[], tuple[mail.SiteMessage, ...]]) -> tuple[Envelope, ...]:
-    return tuple(map(mail.from_site, make()))
+def _envelopes(make: Callable[[], tuple[SiteMessage, ...]]) -> tuple[Envelope, ...]:
+    return tuple(map(Post().from_site, make()))

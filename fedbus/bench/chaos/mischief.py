@@ -17,9 +17,9 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from fedbus.bus import mail
 from fedbus.bus.connection import Session
 from fedbus.bus.envelope import Envelope, Headers
+from fedbus.bus.post import Post
 from fedbus.bus.publisher import Publisher
 from fedbus.bus.stream import Start, StreamReader
 from fedbus.bus.topology import MODELS, models_key
@@ -58,7 +58,8 @@ def _update(record: Path, job: str, site: str) -> Iterator[Envelope]:
     lengths: list[int] = entry["frame_bytes"]
     if sum(lengths) != len(body):
         return
-    yield mail.from_trainer(from_text(json.dumps(entry["manifest"])), site=site)
+    post = Post()
+    yield post.from_trainer(from_text(json.dumps(entry["manifest"])), site=site)
     offset = 0
     for index, length in enumerate(lengths):
         frame = body[offset : offset + length]
@@ -66,7 +67,7 @@ def _update(record: Path, job: str, site: str) -> Iterator[Envelope]:
         chunk = m.Chunk(
             job=job, transfer=entry["update_id"], part="update", index=index, count=len(lengths), body=frame
         )
-        yield mail.from_trainer(chunk, site=site)
+        yield post.from_trainer(chunk, site=site)
 
 
 async def repeat_versions(url: str, job: str, stream: str, *, rng: random.Random) -> int:
@@ -100,8 +101,9 @@ def _own(headers: Headers) -> Headers:
 
 async def repeat_receipts(url: str, receipts: Iterable[m.Receipt], *, rng: random.Random) -> int:
     """Tell sites again what became of their updates, twice and shuffled, and call the roll; returns the messages."""
-    told = [mail.control(receipt, site=m.UpdateId.parse(receipt.update_id).site) for receipt in receipts] * TIMES
-    told.append(mail.control(m.RollCall(session="mischief"), site=None))
+    post = Post()
+    told = [post.control(receipt, site=m.UpdateId.parse(receipt.update_id).site) for receipt in receipts] * TIMES
+    told.append(post.control(m.RollCall(session="mischief"), site=None))
     return await _send(url, "mischief", rng.sample(told, len(told)))
 
 

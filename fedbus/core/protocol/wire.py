@@ -1,7 +1,7 @@
 """Messages to bytes and back: what stands in an AMQP body and its headers.
 
 What lives here: the table of message types, JSON bodies, the flat headers of chunks, the schema number. What may not:
-AMQP itself (see `fedbus.bus.mail`), tensors, frames (see `core.protocol.frames`).
+AMQP itself (see `fedbus.bus.post`), tensors, frames (see `core.protocol.frames`).
 
     JSON body     every message but chunks: keys as the fields of `messages`, sorted, no spaces; unknown keys are
                   ignored, so that a site may be one release behind its aggregator; a key that stands there twice and

@@ -9,8 +9,8 @@ back (the broker takes some offsets for itself, a publish may have come twice), 
 
 from __future__ import annotations
 
-from fedbus.bus import mail
 from fedbus.bus.envelope import Envelope
+from fedbus.bus.post import Post
 from fedbus.bus.stream import Start, StreamReader
 from fedbus.core.protocol import messages as m
 from fedbus.errors import ProtocolError
@@ -20,24 +20,24 @@ UNSAID_BACK = 16
 MORE_BACK = 4
 
 
-async def before_snapshot(reader: StreamReader, manifest: m.VersionManifest, *, offset: int) -> Start:
+async def before_snapshot(reader: StreamReader, manifest: m.VersionManifest, *, post: Post, offset: int) -> Start:
     """Where to begin to read the newest snapshot; `manifest` is the newest of the log, at `offset`."""
     if manifest.snapshot_version == 0:
         return "first"
     back = manifest.snapshot_back
     records = back + back // 8 + MORE_BACK if back > 0 else UNSAID_BACK
     return await reader.back_to(
-        lambda record: precedes(record, manifest.snapshot_version), newest=offset, records=records
+        lambda record: precedes(record, manifest.snapshot_version, post=post), newest=offset, records=records
     )
 
 
-def precedes(record: Envelope, snapshot_version: int) -> bool:
+def precedes(record: Envelope, snapshot_version: int, *, post: Post) -> bool:
     """Whether a record surely came before the newest snapshot, which is of this version.
 
     A version's own delta comes before its snapshot. A part of a snapshot may be of one that was not finished.
     """
     try:
-        message = mail.from_envelope(record)
+        message = post.from_envelope(record)
     except ProtocolError:
         return False
     match message:

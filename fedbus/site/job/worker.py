@@ -20,8 +20,8 @@ from time import perf_counter
 
 import structlog
 
-from fedbus.bus import mail
 from fedbus.bus import topology as t
+from fedbus.bus.post import ControlMessage, Post
 from fedbus.bus.stream import Start, StreamReader
 from fedbus.core.protocol import messages as m
 from fedbus.core.protocol import wire
@@ -57,6 +57,7 @@ class JobWorker:
         *,
         settings: SiteSettings,
         reader: Callable[[str], StreamReader],
+        post: Post,
         lane: Lane,
         say: Say,
         start: StartTrainer = start_trainer,
@@ -69,6 +70,7 @@ class JobWorker:
         self._job = job
         self._site = settings.site_name
         self._reader_of = reader
+        self._post = post
         self._lane = lane
         self._say = say
         self._reached = reached
@@ -124,7 +126,7 @@ class JobWorker:
             for task in helpers:
                 task.cancel()
 
-    async def on_control(self, message: mail.ControlMessage) -> None:
+    async def on_control(self, message: ControlMessage) -> None:
         """Take a control message about this job."""
         match message:
             case m.JobStarted(session=session, log=stream):
@@ -196,7 +198,7 @@ class JobWorker:
         try:
             async for record in reader.follow(await self._where_to_begin(reader)):
                 try:
-                    await self._when_there_is_room(mail.from_envelope(record.envelope), record.offset)
+                    await self._when_there_is_room(self._post.from_envelope(record.envelope), record.offset)
                 except ProtocolError as exc:
                     log.warning("model-log-record", job=self._job, offset=record.offset, error=str(exc))
         except NoSuchQueueError:
@@ -215,7 +217,7 @@ class JobWorker:
         What comes after the later one is a part of what comes after the other, so that is what costs fewer bytes.
         """
         newest = await reader.newest()
-        manifest = None if newest is None else mail.from_envelope(newest.envelope)
+        manifest = None if newest is None else self._post.from_envelope(newest.envelope)
         if newest is None or not isinstance(manifest, m.VersionManifest) or manifest.snapshot_version < 0:
             self._files.forget()
             return "first"
@@ -231,7 +233,7 @@ class JobWorker:
             return kept.offset + 1
         self._files.forget()
         self._files.skip_below(manifest.snapshot_version)
-        return await before_snapshot(reader, manifest, offset=newest.offset)
+        return await before_snapshot(reader, manifest, post=self._post, offset=newest.offset)
 
     async def _when_there_is_room(self, message: wire.Message, offset: int) -> None:
         """A full disk is waited out: the record is not acknowledged meanwhile."""
