@@ -23,7 +23,7 @@ from typing import Any
 
 from fedbus.bench import jobs
 from fedbus.bench.figures import Row, lines_of, row, time_of
-from fedbus.core.spec.jobspec import JobSpec
+from fedbus.core.spec.training import TrainingSpec
 from fedbus.local.federation import Daemon, LocalFederation, wait_until
 from fedbus.simulation import SimulatedSite, Simulation, constant, make_sites
 
@@ -82,9 +82,9 @@ def _virtual(seed: int, target: float) -> Ran:
     with tempfile.TemporaryDirectory(prefix="fedbus-bench-") as folder:
         data = _data(Path(folder))
         sites: list[SimulatedSite] = make_sites(
-            JobSpec.parse(job(seed, target)), list(map(constant, periods_s())), names=SITES, data=data
+            TrainingSpec.parse(job(seed, target)), list(map(constant, periods_s())), names=SITES, data=data
         )
-    simulation = Simulation(JobSpec.parse(job(seed, target)), sites, seed=seed, evaluate_every_s=MOST_VIRTUAL_S)
+    simulation = Simulation(TrainingSpec.parse(job(seed, target)), sites, seed=seed, evaluate_every_s=MOST_VIRTUAL_S)
     result = simulation.run(until_s=MOST_VIRTUAL_S)
     return Ran(seconds=result.ended_at, updates=result.updates)
 

@@ -22,7 +22,7 @@ import torch
 from torch import nn
 
 from fedbus.bench.figures import Row, row
-from fedbus.core.spec.jobspec import JobSpec
+from fedbus.core.spec.training import TrainingSpec
 from fedbus.errors import SettingsError
 from fedbus.simulation import SimulatedSite, Simulation, delays_of
 from fedbus.simulation.sites import make_tasks
@@ -142,7 +142,7 @@ def _one_thread() -> None:
 def run_case(case: Case) -> Outcome:
     """Run a case in virtual time; the same case gives the same outcome."""
     built_in = case.network == "bn_cnn"
-    spec = JobSpec.parse(
+    spec = TrainingSpec.parse(
         {
             "name": "batch-norm",
             "task": case.task,

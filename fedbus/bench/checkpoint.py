@@ -14,7 +14,7 @@ import torch
 from fedbus.aggregator.model.keeper import ModelKeeper
 from fedbus.bench.figures import MIB, Row, row
 from fedbus.core.protocol.layout import Layout, TensorSpec
-from fedbus.core.spec.jobspec import JobSpec
+from fedbus.core.spec.training import TrainingSpec
 from fedbus.store.ledger import Ledger
 from fedbus.store.spool import Spool
 
@@ -41,7 +41,7 @@ def _measured(folder: Path, numel: int, times: int) -> Iterator[tuple[float, flo
     with Ledger(folder / "ledger.sqlite3") as ledger:
         spool = Spool(folder / "spool")
         keeper = ModelKeeper(
-            "checkpoint", JobSpec.parse(SPEC), ledger=ledger, spool=spool, folder=folder / "job", params_dir=folder
+            "checkpoint", TrainingSpec.parse(SPEC), ledger=ledger, spool=spool, folder=folder / "job", params_dir=folder
         )
         keeper.start(layout, torch.rand(numel))
         for version in range(1, times + 1):

@@ -13,7 +13,7 @@ from fedbus.bus.connection import Session
 from fedbus.bus.declare import ready_messages
 from fedbus.console.client import Client
 from fedbus.console.settings import SubmitterSettings
-from fedbus.core.spec.jobspec import JobSpec
+from fedbus.core.spec.training import TrainingSpec
 from fedbus.errors import NoSuchQueueError
 from fedbus.local.federation import LocalFederation
 
@@ -25,7 +25,7 @@ def submit(federation: LocalFederation, spec: Mapping[str, Any]) -> str:
 
     async def ask() -> str:
         async with Client(_settings(federation)) as client:
-            return await client.submit(JobSpec.parse(spec))
+            return await client.submit(TrainingSpec.parse(spec))
 
     return asyncio.run(ask())
 

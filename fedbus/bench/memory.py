@@ -33,7 +33,7 @@ from fedbus.core.protocol import messages as m
 from fedbus.core.protocol.effort import Effort
 from fedbus.core.protocol.frames import Code
 from fedbus.core.protocol.layout import Layout
-from fedbus.core.spec.jobspec import JobSpec
+from fedbus.core.spec.training import TrainingSpec
 from fedbus.errors import FedbusError
 from fedbus.local.federation import Daemon, LocalFederation, wait_until
 from fedbus.store.state_reader import StateReader
@@ -149,7 +149,7 @@ def _start(federation: LocalFederation, sites: tuple[str, ...]) -> tuple[Daemon,
 
 
 def _submit(federation: LocalFederation, mib: int, *, min_sites: int, versions: int, step_s: float) -> str:
-    spec = JobSpec.parse(
+    spec = TrainingSpec.parse(
         {
             "name": f"memory-{mib}-mib",
             "task": "synthetic",

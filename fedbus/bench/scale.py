@@ -22,7 +22,7 @@ from fedbus.core.protocol.layout import Layout, TensorSpec
 from fedbus.core.protocol.messages import UpdateId
 from fedbus.core.rules.aggregation import Aggregation
 from fedbus.core.rules.facts import Arrival
-from fedbus.core.spec.jobspec import JobSpec
+from fedbus.core.spec.training import TrainingSpec
 from fedbus.simulation.rules import Production
 from fedbus.simulation.trainer import Trained
 from fedbus.tensors.codec import encode
@@ -64,7 +64,7 @@ def core_rows(*, sites: Sequence[int], strategies: Sequence[str], turns: int = T
 
 def _core_ms(strategy: str, sites: int, *, turns: int) -> float:
     """Milliseconds of the thread per update, decided and committed, in the turn after `turns` turns of all sites."""
-    core = Aggregation(JobSpec.parse(_spec(strategy)), now=0.0)
+    core = Aggregation(TrainingSpec.parse(_spec(strategy)), now=0.0)
     names = [f"site-{number}" for number in range(sites)]
     core.set_active(names, now=0.0)
     held = dict.fromkeys(names, 0)
@@ -93,7 +93,7 @@ def _core_ms(strategy: str, sites: int, *, turns: int) -> float:
 
 def _seconds(strategy: str, sites: int, *, numel: int, updates: int) -> float:
     """Seconds of the aggregator for `updates` updates, once every site has sent one."""
-    spec = JobSpec.parse(_spec(strategy))
+    spec = TrainingSpec.parse(_spec(strategy))
     layout = Layout.of([TensorSpec(name="params", shape=(numel,), dtype="float32")])
     server = Production(spec, layout, torch.zeros(numel))
     names = [f"site-{number}" for number in range(sites)]

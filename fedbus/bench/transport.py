@@ -20,7 +20,7 @@ from pathlib import Path
 from fedbus.bench.figures import MIB, Logged, Row, lines_of, peak_bytes, row, time_of
 from fedbus.console.client import Client
 from fedbus.console.settings import SubmitterSettings
-from fedbus.core.spec.jobspec import JobSpec
+from fedbus.core.spec.training import TrainingSpec
 from fedbus.local.federation import LocalFederation, wait_until
 
 SITES = ("site-a", "site-b")
@@ -93,7 +93,7 @@ def start_job(
     **aggregator: object,
 ) -> str:
     """Start the daemons, the aggregator with these settings, and submit a job; returns its id."""
-    spec = JobSpec.parse(
+    spec = TrainingSpec.parse(
         ({"codec": codec} if codec else {})
         | {
             "name": f"transport-{mib}-mib",

@@ -14,7 +14,7 @@ from fedbus.runtime.printable import printable
 
 if TYPE_CHECKING:
     from fedbus.core.job.spec_sites import Prospect
-    from fedbus.core.spec.head import JobHead
+    from fedbus.core.spec.head import JobSpec
 
 
 def show_reference(wanted: bool) -> None:
@@ -56,7 +56,7 @@ def check(
     raise typer.Exit(0 if found.could_start else 1)
 
 
-def _ask(spec: JobHead, broker_url: str | None) -> Prospect:
+def _ask(spec: JobSpec, broker_url: str | None) -> Prospect:
     from fedbus.core.job.spec_sites import KnownSite, prospect
 
     rows = with_client(lambda client: client.sites(), broker_url)

@@ -14,7 +14,7 @@ from fedbus.cli.broker import Output
 from fedbus.cli.spec_file import read_spec_text
 
 if TYPE_CHECKING:
-    from fedbus.core.spec.jobspec import JobSpec
+    from fedbus.core.spec.training import TrainingSpec
     from fedbus.simulation import Point, Presence, Result
 
 SHOWN_METRICS = 4
@@ -96,10 +96,10 @@ def simulate(
         typer.echo(missing, err=True)
 
 
-def _read(job: Path) -> JobSpec:
-    from fedbus.core.spec.jobspec import JobSpec
+def _read(job: Path) -> TrainingSpec:
+    from fedbus.core.spec.training import TrainingSpec
 
-    return JobSpec.parse_yaml(read_spec_text(job))
+    return TrainingSpec.parse_yaml(read_spec_text(job))
 
 
 def _presences(
@@ -153,7 +153,7 @@ def _progress(name: str) -> Iterator[Callable[[Point], None]]:
         yield told
 
 
-def _print(spec: JobSpec, result: Result, facts: Mapping[str, Any], output: Output) -> None:
+def _print(spec: TrainingSpec, result: Result, facts: Mapping[str, Any], output: Output) -> None:
     if output is Output.JSON:
         typer.echo(json.dumps(facts, indent=1))
         return

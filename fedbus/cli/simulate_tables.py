@@ -12,13 +12,13 @@ from fedbus.runtime.printable import printable
 from fedbus.runtime.terminal import said
 
 if TYPE_CHECKING:
-    from fedbus.core.spec.jobspec import JobSpec
+    from fedbus.core.spec.training import TrainingSpec
     from fedbus.simulation import Result
 
 KIB = 1024
 
 
-def tables(spec: JobSpec, result: Result) -> Iterator[RenderableType]:
+def tables(spec: TrainingSpec, result: Result) -> Iterator[RenderableType]:
     """The run in short, then one line per site."""
     facts = Table.grid(padding=(0, 2))
     facts.add_row("job", said(spec.name))

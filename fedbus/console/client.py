@@ -34,7 +34,7 @@ from fedbus.console.settings import LOGIN, SubmitterSettings
 from fedbus.core.protocol import answers as a
 from fedbus.core.protocol import requests as q
 from fedbus.core.protocol.messages import JOB_HEADER, Event, job_id
-from fedbus.core.spec.head import JobHead
+from fedbus.core.spec.head import JobSpec
 from fedbus.errors import (
     ConnectionLostError,
     FedbusError,
@@ -71,7 +71,7 @@ class Client:
 
     async def submit(
         self,
-        spec: JobHead,
+        spec: JobSpec,
         *,
         job: str | None = None,
         published: Callable[[UnansweredError], None] | None = None,
@@ -99,14 +99,14 @@ class Client:
             note(text)
         return answer.job
 
-    async def _submit_until_answered(self, spec: JobHead, job: str, message_id: str) -> a.Accepted:
+    async def _submit_until_answered(self, spec: JobSpec, job: str, message_id: str) -> a.Accepted:
         """The same message again, which is the same job: the place for the answer to the first is gone."""
         self._session.give_up_after = None
         while True:
             with suppress(UnansweredError, ConnectionLostError):
                 return await self._submit(spec, job, message_id, None)
 
-    async def _submit(self, spec: JobHead, job: str, message_id: str, timeout: timedelta | None) -> a.Accepted:
+    async def _submit(self, spec: JobSpec, job: str, message_id: str, timeout: timedelta | None) -> a.Accepted:
         key = t.submit_key(self._session.login)
         data = json.dumps(spec.to_dict()).encode()
         headers = {JOB_HEADER: job}
@@ -230,7 +230,7 @@ def _said_at(post: Post, record: Envelope) -> float:
     return math.inf if event is None else event.at
 
 
-def new_job_id(spec: JobHead) -> str:
+def new_job_id(spec: JobSpec) -> str:
     """An id that no other job has."""
     return job_id(spec.name, secrets.token_hex(4))
 

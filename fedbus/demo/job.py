@@ -11,7 +11,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Final
 
-from fedbus.core.spec.jobspec import JobSpec
+from fedbus.core.spec.training import TrainingSpec
 from fedbus.tasks.heart_disease_data import FILE_NAME, HOSPITALS, read_patients, split, write_site_data
 
 PACE_S: Final = {"cleveland": 0.015, "hungary": 0.02, "va-long-beach": 0.04, "switzerland": 0.15}
@@ -41,9 +41,9 @@ def job_text() -> str:
     return files("fedbus.demo").joinpath("job.yaml").read_text(encoding="utf-8")
 
 
-def demo_job() -> JobSpec:
+def demo_job() -> TrainingSpec:
     """The job spec, parsed."""
-    return JobSpec.parse_yaml(job_text())
+    return TrainingSpec.parse_yaml(job_text())
 
 
 def hand_out(folder: Path) -> dict[str, Cohort]:

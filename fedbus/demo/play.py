@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fedbus.console.client import Client
 from fedbus.console.settings import LOGIN, SubmitterSettings
-from fedbus.core.spec.jobspec import JobSpec
+from fedbus.core.spec.training import TrainingSpec
 from fedbus.demo.job import (
     AWAY,
     AWAY_IS_STARTED_AT,
@@ -41,7 +41,7 @@ class Play:
         self._on_stage: dict[str, Daemon] = {}
         self._moved = asyncio.Condition()
 
-    async def run(self, spec: JobSpec) -> None:
+    async def run(self, spec: TrainingSpec) -> None:
         """Play to the end of the job. Raises FedbusError when it does not finish, or a process dies."""
         try:
             async with asyncio.timeout(LIMIT.total_seconds()), asyncio.TaskGroup() as group:
@@ -58,7 +58,7 @@ class Play:
         if not self._story.picture.finished:
             raise FedbusError(f"the job ended as {self._story.picture.state}: {self._story.sentences[-1][1]}")
 
-    async def _perform(self, spec: JobSpec) -> None:
+    async def _perform(self, spec: TrainingSpec) -> None:
         aggregator = self._on_stage["aggregator"] = self._federation.start_aggregator()
         self._story.aggregator = "starting"
         for hospital in FIRST:

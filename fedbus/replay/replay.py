@@ -30,7 +30,7 @@ from fedbus.core.rules.facts import Committed, Fact, Folded, Refused, Term
 from fedbus.core.rules.memory import Memory
 from fedbus.core.rules.strategies import Buffer, strategy_of
 from fedbus.core.spec import kinds
-from fedbus.core.spec.jobspec import JobSpec
+from fedbus.core.spec.training import TrainingSpec
 from fedbus.errors import DecodeError, ProtocolError, StoreError
 from fedbus.store.checkpoints import Checkpoint
 from fedbus.store.rows import JobRow
@@ -58,7 +58,7 @@ class Recording:
     """
 
     job: str
-    spec: JobSpec
+    spec: TrainingSpec
     layout: Layout
     facts: tuple[tuple[int, Fact], ...]
     checkpoints: tuple[Checkpoint, ...]
@@ -85,7 +85,7 @@ def record(state: StateReader, job: str) -> Recording:
     row = _row(state, job)
     if row.layout is None:
         raise StoreError(f"job {job} has no params yet: it is {row.state}")
-    if not isinstance(spec := kinds.parse(row.spec), JobSpec):
+    if not isinstance(spec := kinds.parse(row.spec), TrainingSpec):
         raise StoreError(f"job {job} has trained nothing that could be done again: it is of kind {row.spec['kind']}")
     layout = Layout.from_dict(row.layout)
     checkpoints = state.checkpoints(job)  # before the facts: a checkpoint covers only facts that are there by then
@@ -133,7 +133,7 @@ def _gone(state: StateReader, job: str, facts: Collection[tuple[int, Fact]]) -> 
     return (seqs[-1], len(seqs)) if seqs else (0, 0)
 
 
-def _check(job: str, spec: JobSpec, facts: Collection[tuple[int, Fact]]) -> None:
+def _check(job: str, spec: TrainingSpec, facts: Collection[tuple[int, Fact]]) -> None:
     """Apply the facts as the aggregator does: no gap, nothing twice, every commit of exactly its buffer."""
     numbers = Aggregation(spec, now=0.0)
     for seq, fact in facts:

@@ -30,7 +30,7 @@ from fedbus.core.job.duties import Standing, Train, next_duty
 from fedbus.core.job.training import TrainingJob
 from fedbus.core.protocol.messages import JobState, UpdateId
 from fedbus.core.rules.facts import Folded, Refused
-from fedbus.core.spec.jobspec import JobSpec
+from fedbus.core.spec.training import TrainingSpec
 from fedbus.errors import SettingsError, TaskError
 from fedbus.simulation.result import Point, Result, SiteReport, staleness_figures
 from fedbus.simulation.rules import Foreign, ForeignRule, Production, Server
@@ -74,7 +74,7 @@ class Simulation:
 
     def __init__(
         self,
-        spec: JobSpec,
+        spec: TrainingSpec,
         sites: Sequence[SimulatedSite],
         *,
         seed: int,

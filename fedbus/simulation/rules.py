@@ -16,7 +16,7 @@ from fedbus.core.protocol.messages import UpdateId
 from fedbus.core.rules.aggregation import Aggregation
 from fedbus.core.rules.facts import Arrival, Duplicate, Folded, Refused
 from fedbus.core.rules.step_budget import StepBudgets
-from fedbus.core.spec.jobspec import JobSpec
+from fedbus.core.spec.training import TrainingSpec
 from fedbus.simulation.trainer import Trained
 from fedbus.tensors.codec import decode_change_
 from fedbus.tensors.global_model import GlobalModel
@@ -85,7 +85,7 @@ class Production:
 
     needs_base = False
 
-    def __init__(self, spec: JobSpec, layout: Layout, initial: Tensor) -> None:
+    def __init__(self, spec: TrainingSpec, layout: Layout, initial: Tensor) -> None:
         self._spec = spec
         self._core = Aggregation(spec, now=0.0)
         self._model = GlobalModel(

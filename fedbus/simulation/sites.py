@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from fedbus.core.spec.jobspec import JobSpec
+from fedbus.core.spec.training import TrainingSpec
 from fedbus.errors import SettingsError
 from fedbus.simulation.delays import Delay
 from fedbus.simulation.presence import Presence
@@ -43,7 +43,7 @@ class SimulatedSite:
     presence: Presence = ALWAYS
 
 
-def site_names(spec: JobSpec, number: int | None, data: Path | None = None) -> list[str]:
+def site_names(spec: TrainingSpec, number: int | None, data: Path | None = None) -> list[str]:
     """Return the names of the sites: those of the data folders, of the job, of the hospitals, or `number` new ones.
 
     Raises SettingsError when these do not fit together.
@@ -67,7 +67,7 @@ def site_names(spec: JobSpec, number: int | None, data: Path | None = None) -> l
     return found[:number]
 
 
-def make_tasks(spec: JobSpec, names: Sequence[str], data: Path | None = None) -> dict[str, Task]:
+def make_tasks(spec: TrainingSpec, names: Sequence[str], data: Path | None = None) -> dict[str, Task]:
     """Load each site's task with its data, as its trainer process would. Raises TaskError, DataError, SettingsError."""
     config = spec.to_dict()["task_config"]
     if data is None and spec.task in SHARED:
@@ -85,7 +85,7 @@ def make_tasks(spec: JobSpec, names: Sequence[str], data: Path | None = None) ->
 
 
 def make_sites(
-    spec: JobSpec,
+    spec: TrainingSpec,
     delays: Sequence[Delay],
     *,
     names: Sequence[str],
@@ -100,14 +100,14 @@ def make_sites(
     ]
 
 
-def _needs_data(spec: JobSpec) -> SettingsError:
+def _needs_data(spec: TrainingSpec) -> SettingsError:
     return SettingsError(
         f"task {spec.task!r} needs data: give --data DIR, a folder with one folder per site, named like the site "
         "and with what its daemon would get as --data"
     )
 
 
-def _task(spec: JobSpec, name: str, config: Mapping[str, object], folder: Path) -> Task:
+def _task(spec: TrainingSpec, name: str, config: Mapping[str, object], folder: Path) -> Task:
     seed_everything(spec.seed)
     site = Site(name=name, data=folder, config=config, seed=spec.seed, device=torch.device("cpu"))
     task: Task = load_task(spec.task)(site)

@@ -20,7 +20,7 @@ from fedbus.core.job.seeds import training_seed
 from fedbus.core.protocol.effort import Effort
 from fedbus.core.protocol.frames import DEFAULT_RATIO, Code
 from fedbus.core.protocol.messages import UpdateId
-from fedbus.core.spec.jobspec import JobSpec
+from fedbus.core.spec.training import TrainingSpec
 from fedbus.errors import LayoutError, TaskError
 from fedbus.simulation.residual import HeldResidual
 from fedbus.tensors.params import flatten, load_params_, unflatten
@@ -71,7 +71,7 @@ class VirtualClock:
 class Trainer:
     """Trains and scores for every site; one model, whose params are overwritten at each call."""
 
-    def __init__(self, spec: JobSpec, task: Task, *, transform: Transform | None = None) -> None:
+    def __init__(self, spec: TrainingSpec, task: Task, *, transform: Transform | None = None) -> None:
         seed_everything(spec.seed)
         self._spec = spec
         self._code = Code(spec.codec.up.kind)

@@ -34,7 +34,7 @@ from fedbus.core.job.policy import Accept, Decline, SitePolicy
 from fedbus.core.protocol import messages as m
 from fedbus.core.protocol.activities import Activity
 from fedbus.core.protocol.limits import MOST_ACTIVITIES
-from fedbus.core.spec.head import JobHead
+from fedbus.core.spec.head import JobSpec
 from fedbus.errors import BusError, DataError, ProtocolError, SettingsError, StoreError
 from fedbus.runtime.faults import fault_hook
 from fedbus.runtime.lifecycle import until_stopped
@@ -241,7 +241,7 @@ class Site:
                 log.warning("declined", job=offer.job, reason=reason)
                 await self._door.say(m.OfferAnswer(site=self._name, job=offer.job, accepted=False, reason=reason))
 
-    async def _take_up(self, job: str, spec: JobHead, submitter: str) -> None:
+    async def _take_up(self, job: str, spec: JobSpec, submitter: str) -> None:
         """Work for a job, if that is not being done, and say so."""
         if job not in self._workers:
             try:
@@ -253,7 +253,7 @@ class Site:
                 return
         await self._door.say(assignment.accepting(job, self._name, self._workers[job].layout_digest))
 
-    def _begin(self, job: str, spec: JobHead, submitter: str) -> None:
+    def _begin(self, job: str, spec: JobSpec, submitter: str) -> None:
         worker = JobWorker(
             job,
             spec,
@@ -270,7 +270,7 @@ class Site:
         self._workers[job] = worker
         self._group.create_task(self._work(worker, job, spec, submitter), name=job)
 
-    async def _work(self, worker: JobWorker, job: str, spec: JobHead, submitter: str) -> None:
+    async def _work(self, worker: JobWorker, job: str, spec: JobSpec, submitter: str) -> None:
         try:
             await worker.run()
         except Exception as exc:

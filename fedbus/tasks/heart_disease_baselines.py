@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 import torch
 from torch import Tensor
 
-from fedbus.core.spec.jobspec import LocalSpec
+from fedbus.core.spec.training import LocalSpec
 from fedbus.tasks.heart_disease import fit, make_model, score, tensors
 from fedbus.tasks.heart_disease_data import FILE_NAME, HOSPITALS, read_patients, split, write_site_data
 from fedbus.training.run import Run

@@ -26,7 +26,7 @@ from torch import Tensor
 from fedbus.tensors.tiles import tiles
 
 if TYPE_CHECKING:
-    from fedbus.core.spec.jobspec import ServerOptimizerSpec
+    from fedbus.core.spec.training import ServerOptimizerSpec
 
 
 class ServerOptimizer(Protocol):

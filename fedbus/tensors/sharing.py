@@ -31,7 +31,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parameter import is_lazy
 
 from fedbus.core.protocol.layout import Kind, Layout, TensorSpec
-from fedbus.core.spec.jobspec import JobSpec
+from fedbus.core.spec.training import TrainingSpec
 from fedbus.errors import LayoutError
 
 EXTRA_STATE = "_extra_state"
@@ -47,7 +47,7 @@ class Sharing:
     frozen: Sequence[str] = ()
 
     @classmethod
-    def of(cls, spec: JobSpec) -> Sharing:
+    def of(cls, spec: TrainingSpec) -> Sharing:
         return cls(travel=spec.travel, keep=spec.keep, frozen=spec.frozen)
 
     @property

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from fedbus.core.spec.jobspec import LocalSpec
+from fedbus.core.spec.training import LocalSpec
 from fedbus.errors import ContractError
 from fedbus.training.losses import Losses
 from fedbus.training.sayable import type_name

@@ -26,7 +26,7 @@ from torch import Tensor
 from fedbus.core.protocol.effort import Effort
 from fedbus.core.protocol.frames import Code
 from fedbus.core.protocol.layout import Layout, TensorSpec
-from fedbus.core.spec.jobspec import LocalSpec
+from fedbus.core.spec.training import LocalSpec
 from fedbus.errors import DecodeError, LayoutError, ProtocolError
 from fedbus.tensors import codec
 from fedbus.tensors.params import flatten, unflatten

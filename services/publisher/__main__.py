@@ -12,12 +12,12 @@ async def submit(texts: list[str]) -> None:
     """Submit each job and print its id, also of one that nobody has answered yet."""
     from fedbus.console.client import Client, new_job_id
     from fedbus.console.settings import SubmitterSettings
-    from fedbus.core.spec.jobspec import JobSpec
+    from fedbus.core.spec.training import TrainingSpec
     from fedbus.errors import UnansweredError
     from fedbus.runtime.logging import configure_logging
     from fedbus.runtime.printable import printable
 
-    specs = [JobSpec.parse_yaml(text) for text in texts]
+    specs = [TrainingSpec.parse_yaml(text) for text in texts]
     settings = SubmitterSettings.load()
     configure_logging("error", settings.log_format)
     async with Client(settings) as client:

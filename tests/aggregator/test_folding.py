@@ -20,7 +20,7 @@ from fedbus.core.protocol.events import Happened
 from fedbus.core.protocol.layout import Layout, TensorSpec
 from fedbus.core.rules.aggregation import Aggregation
 from fedbus.core.rules.facts import Folded
-from fedbus.core.spec.jobspec import JobSpec
+from fedbus.core.spec.training import TrainingSpec
 from fedbus.errors import DecodeError
 from fedbus.store.ledger import Ledger
 from fedbus.tensors.global_model import Inspection
@@ -65,7 +65,7 @@ class Desk:
     """Folding of one job with a real ledger; `writes` counts what went through the store."""
 
     def __init__(self, folder: Path) -> None:
-        spec = JobSpec.parse(
+        spec = TrainingSpec.parse(
             {
                 "name": "heart",
                 "task": "t",

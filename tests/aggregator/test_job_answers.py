@@ -15,10 +15,10 @@ from fedbus.core.protocol.answers import as_json, to_json
 from fedbus.core.protocol.effort import Effort
 from fedbus.core.rules.aggregation import Aggregation
 from fedbus.core.rules.facts import Arrival
-from fedbus.core.spec.jobspec import JobSpec
+from fedbus.core.spec.training import TrainingSpec
 from fedbus.store.rows import JobRow
 
-SPEC = JobSpec.parse(
+SPEC = TrainingSpec.parse(
     {
         "name": "heart",
         "task": "digits",

@@ -11,8 +11,8 @@ from fedbus.aggregator.desk import requests
 from fedbus.bus.envelope import Envelope
 from fedbus.core.protocol.answers import Rejected, to_json
 from fedbus.core.protocol.messages import check_name
-from fedbus.core.spec.jobspec import JobSpec
 from fedbus.core.spec.text import MAX_TEXT_BYTES
+from fedbus.core.spec.training import TrainingSpec
 from fedbus.errors import JobSpecError
 
 SPEC: dict[str, Any] = {
@@ -27,8 +27,8 @@ def envelope(body: bytes) -> Envelope:
     return Envelope(exchange="fedbus.jobs", routing_key="submit.ana", type="", body=body, message_id="m1")
 
 
-def spec(name: str = "heart") -> JobSpec:
-    return JobSpec.parse({**SPEC, "name": name})
+def spec(name: str = "heart") -> TrainingSpec:
+    return TrainingSpec.parse({**SPEC, "name": name})
 
 
 def test_a_job_spec_is_json_and_needs_no_header_of_ours() -> None:

@@ -31,7 +31,7 @@ from fedbus.core.protocol.effort import Effort
 from fedbus.core.protocol.frames import Code
 from fedbus.core.protocol.layout import Layout, TensorSpec
 from fedbus.core.rules.facts import Committed, Folded
-from fedbus.core.spec.jobspec import JobSpec
+from fedbus.core.spec.training import TrainingSpec
 from fedbus.export.params_file import read_params, write_params
 from fedbus.store.ledger import Ledger
 from fedbus.store.spool import Spool
@@ -109,7 +109,7 @@ class House:
             "local": {"steps": 1, "batch_size": 1, "learning_rate": 0.1},
             "stop": {"target": {"metric": "auc", "at_least": 0.5}},
         }
-        parsed = JobSpec.parse(job | spec)
+        parsed = TrainingSpec.parse(job | spec)
         self.ledger = Ledger(folder / "ledger.sqlite3")
         self.spool = Spool(folder / "spool")
         self.membership = Membership()

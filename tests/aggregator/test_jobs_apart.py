@@ -32,7 +32,7 @@ from fedbus.core.protocol import messages as m
 from fedbus.core.protocol.effort import Effort
 from fedbus.core.protocol.frames import Code
 from fedbus.core.protocol.layout import Layout, TensorSpec
-from fedbus.core.spec.jobspec import JobSpec
+from fedbus.core.spec.training import TrainingSpec
 from fedbus.errors import StoreError, UnroutableError
 from fedbus.export.params_file import read_params
 from fedbus.store.ledger import Ledger
@@ -85,7 +85,7 @@ class House:
         self._sequence = 0
 
     def submit(self, name: str) -> None:
-        spec = JobSpec.parse({"name": name} | SPEC).to_dict()
+        spec = TrainingSpec.parse({"name": name} | SPEC).to_dict()
         self.ledger.add_job(name, spec, message_id=name, submitted_by="ana", state="submitted", at=1.0)
         row = self.ledger.job(name)
         assert row is not None

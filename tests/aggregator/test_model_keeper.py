@@ -19,7 +19,7 @@ from fedbus.core.protocol.frames import Code
 from fedbus.core.protocol.layout import Layout, TensorSpec
 from fedbus.core.protocol.messages import Chunk, UpdateId, UpdateKind, UpdateManifest
 from fedbus.core.rules.facts import Committed, Folded, Refused
-from fedbus.core.spec.jobspec import JobSpec
+from fedbus.core.spec.training import TrainingSpec
 from fedbus.errors import DecodeError, DiskFullError, LayoutError, StoreError
 from fedbus.store.checkpoints import Checkpoints, read_head
 from fedbus.store.ledger import Ledger
@@ -38,9 +38,9 @@ STORY = ("fold", "fold", "commit", "refuse", "fold", "fold", "commit", "save", "
 STORY += ("fold", "fold", "commit", "save", "fold", "fold", "commit", "fold", "fold", "commit", "fold")
 
 
-def spec(**keys: Any) -> JobSpec:
+def spec(**keys: Any) -> TrainingSpec:
     local = {"steps": 1, "batch_size": 1, "learning_rate": 0.1}
-    return JobSpec.parse(
+    return TrainingSpec.parse(
         {"name": "heart", "task": "t", "seed": 3, "local": local, "stop": {"versions": 9}, "chunk_bytes": CHUNK_BYTES}
         | {"strategy": "buffered"}
         | keys
@@ -58,7 +58,7 @@ class Made:
 class Life:
     """A job's ledger, spool and keeper in one folder; a new Life in the same folder is the aggregator restarted."""
 
-    def __init__(self, folder: Path, job: JobSpec) -> None:
+    def __init__(self, folder: Path, job: TrainingSpec) -> None:
         self.ledger = Ledger(folder / "ledger.sqlite3")
         self.spool = Spool(folder / "spool")
         self.job = job
@@ -144,7 +144,7 @@ class Life:
         return sorted(int(path.name.split(".")[2]) for path in (self.spool.path("heart", "x").parent).glob("*.frames"))
 
 
-def never_killed(folder: Path, job: JobSpec) -> Life:
+def never_killed(folder: Path, job: TrainingSpec) -> Life:
     folder.mkdir()
     life = Life(folder, job)
     life.begin()
@@ -200,7 +200,7 @@ class FullCheckpoints(Checkpoints):
         raise DiskFullError("the disk is full")
 
 
-def killed_and_restored(folder: Path, job: JobSpec, at: int, *, after_record: bool) -> Life:
+def killed_and_restored(folder: Path, job: TrainingSpec, at: int, *, after_record: bool) -> Life:
     folder.mkdir()
     before = Life(folder, job)
     before.begin()

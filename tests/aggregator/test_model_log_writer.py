@@ -24,7 +24,7 @@ from fedbus.core.protocol import messages as m
 from fedbus.core.protocol import wire
 from fedbus.core.protocol.layout import Layout, TensorSpec
 from fedbus.core.protocol.messages import DELTA, SNAPSHOT
-from fedbus.core.spec.jobspec import JobSpec
+from fedbus.core.spec.training import TrainingSpec
 from fedbus.store.ledger import Ledger
 
 LAYOUT = Layout.of([TensorSpec(name="w", shape=(100,), dtype="float32")])
@@ -52,9 +52,9 @@ class Publisher:
         return [wire.decode(e.type, e.headers, e.body) for e in self.sent]
 
 
-def spec(**keys: Any) -> JobSpec:
+def spec(**keys: Any) -> TrainingSpec:
     local = {"steps": 1, "batch_size": 1, "learning_rate": 0.1}
-    return JobSpec.parse({"name": "heart", "task": "t", "local": local, "stop": {"versions": 9}} | keys)
+    return TrainingSpec.parse({"name": "heart", "task": "t", "local": local, "stop": {"versions": 9}} | keys)
 
 
 def writer(publisher: Publisher, **keys: Any) -> ModelLogWriter:

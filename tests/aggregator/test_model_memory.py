@@ -20,7 +20,7 @@ from fedbus.core.protocol.frames import Code
 from fedbus.core.protocol.layout import Layout, TensorSpec
 from fedbus.core.protocol.messages import Chunk, UpdateId, UpdateKind, UpdateManifest
 from fedbus.core.rules.facts import Committed, Fact, Folded, Term
-from fedbus.core.spec.jobspec import JobSpec
+from fedbus.core.spec.training import TrainingSpec
 from fedbus.store.ledger import Ledger
 from fedbus.store.spool import Spool
 from fedbus.tensors import codec
@@ -69,7 +69,7 @@ class Aggregator:
         self.spool = Spool(folder / "spool")
         self.folder = folder
         (folder / "params").mkdir(exist_ok=True)
-        self.spec = JobSpec.parse(
+        self.spec = TrainingSpec.parse(
             {
                 "name": "heart",
                 "task": "t",

@@ -7,7 +7,7 @@ from typing import Any
 from fedbus.aggregator.job.pacing import Pacing
 from fedbus.core.protocol import messages as m
 from fedbus.core.protocol.effort import Effort
-from fedbus.core.spec.jobspec import JobSpec
+from fedbus.core.spec.training import TrainingSpec
 
 
 class Announcer:
@@ -23,7 +23,7 @@ class Job:
 
     def __init__(self, *, time_boxed: bool = True) -> None:
         local = {"steps": 100, "time_boxed": time_boxed, "batch_size": 8, "learning_rate": 0.1}
-        spec = JobSpec.parse({"name": "heart", "task": "t", "local": local, "stop": {"versions": 9}})
+        spec = TrainingSpec.parse({"name": "heart", "task": "t", "local": local, "stop": {"versions": 9}})
         self.announcer = Announcer()
         self.pacing = Pacing("heart", spec, self.announcer)  # type: ignore[arg-type]
 

@@ -18,7 +18,7 @@ from fedbus.core.protocol.layout import Layout, TensorSpec
 from fedbus.core.protocol.messages import Chunk, UpdateId
 from fedbus.core.rules.aggregation import Aggregation
 from fedbus.core.rules.facts import Arrival, Committed, Fact, Folded
-from fedbus.core.spec.jobspec import JobSpec
+from fedbus.core.spec.training import TrainingSpec
 from fedbus.store.ledger import Ledger
 from fedbus.store.spool import Spool
 from fedbus.tensors import codec
@@ -30,10 +30,10 @@ SAVE_EVERY = 7
 """Commits between two checkpoints."""
 
 
-def spec_of(strategy: str) -> JobSpec:
+def spec_of(strategy: str) -> TrainingSpec:
     local = {"steps": 1, "batch_size": 1, "learning_rate": 0.1}
     keys = {"name": "heart", "task": "t", "seed": 3, "local": local, "stop": {"versions": 99}, "strategy": strategy}
-    return JobSpec.parse(keys | {"codec": {"up": "fp16", "down": "int8"}})
+    return TrainingSpec.parse(keys | {"codec": {"up": "fp16", "down": "int8"}})
 
 
 class Life:

@@ -22,7 +22,7 @@ from fedbus.core.job.membership import Membership, SiteState
 from fedbus.core.protocol import events
 from fedbus.core.protocol import messages as m
 from fedbus.core.protocol.activities import Activity
-from fedbus.core.spec.jobspec import JobSpec
+from fedbus.core.spec.training import TrainingSpec
 from fedbus.store.ledger import Ledger
 from fedbus.store.spool import Spool
 
@@ -118,7 +118,7 @@ class Desk:
         self.desk = SiteDesk(tools=self.tools, jobs=self.jobs, clock=lambda: self.now)  # type: ignore[arg-type]
 
     def _runner(self, folder: Path, job: str) -> JobRunner:
-        spec = JobSpec.parse({"name": job} | SPEC)
+        spec = TrainingSpec.parse({"name": job} | SPEC)
         self.ledger.add_job(job, spec.to_dict(), message_id=job, submitted_by="ana", state="submitted", at=1.0)
         row = self.ledger.job(job)
         assert row is not None

@@ -25,8 +25,8 @@ from fedbus.core.protocol.effort import Effort
 from fedbus.core.protocol.frames import Code
 from fedbus.core.protocol.layout import Layout, TensorSpec
 from fedbus.core.protocol.messages import UpdateId
-from fedbus.core.spec.jobspec import JobSpec
 from fedbus.core.spec.sections import RobustKind
+from fedbus.core.spec.training import TrainingSpec
 from fedbus.simulation.rules import Production
 from fedbus.simulation.trainer import Trained
 from fedbus.tensors.codec import encode
@@ -127,7 +127,7 @@ def test_textbook_fedbuff_is_the_mean_of_discounted_deltas_whatever_the_sites_si
     scenario = replace(SCENARIOS["digits-a"], sites=6)
     assert scenario.buffer == 2
     job = {**scenario.spec(seed=0, lr_factor=1.0), "codec": {"up": "fp32", "down": "fp32"}}
-    spec = JobSpec.parse({**job, **RULES["fedbuff"].spec(scenario, 0.5)})
+    spec = TrainingSpec.parse({**job, **RULES["fedbuff"].spec(scenario, 0.5)})
     layout = Layout.of([TensorSpec(name="w", shape=(3,), dtype="float32")])
     server = Production(spec, layout, torch.zeros(3))
     server.set_active([f"site-{n}" for n in range(6)], now=0.0)

@@ -16,14 +16,14 @@ from fedbus.core.rules.aggregation import (
     Refused,
 )
 from fedbus.core.rules.server_step import BEGIN
-from fedbus.core.spec.jobspec import JobSpec
+from fedbus.core.spec.training import TrainingSpec
 from fedbus.errors import ProtocolError
 
 LOCAL = {"steps": 1, "batch_size": 1, "learning_rate": 0.1}
 
 
-def job_spec(**keys: Any) -> JobSpec:
-    return JobSpec.parse({"name": "job", "task": "digits", "local": LOCAL, "stop": {"versions": 1}} | keys)
+def job_spec(**keys: Any) -> TrainingSpec:
+    return TrainingSpec.parse({"name": "job", "task": "digits", "local": LOCAL, "stop": {"versions": 1}} | keys)
 
 
 def aggregation(*active: str, **keys: Any) -> Aggregation:

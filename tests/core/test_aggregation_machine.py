@@ -20,13 +20,13 @@ from fedbus.core.rules.aggregation import (
     Folded,
     Refused,
 )
-from fedbus.core.spec.jobspec import (
+from fedbus.core.spec.training import (
     AutoSpec,
     BufferedSpec,
     CalibratedSpec,
     FedAsyncSpec,
-    JobSpec,
     SyncSpec,
+    TrainingSpec,
 )
 from fedbus.errors import ProtocolError
 
@@ -52,9 +52,9 @@ STRATEGIES = st.one_of(
 STALENESS = st.sampled_from(["constant", "polynomial", "hinge", "exponential"])
 
 
-def spec_of(**keys: Any) -> JobSpec:
+def spec_of(**keys: Any) -> TrainingSpec:
     local = {"steps": 1, "batch_size": 1, "learning_rate": 0.1}
-    return JobSpec.parse({"name": "job", "task": "digits", "local": local, "stop": {"versions": 1}} | keys)
+    return TrainingSpec.parse({"name": "job", "task": "digits", "local": local, "stop": {"versions": 1}} | keys)
 
 
 def state_of(aggregation: Aggregation) -> tuple[object, ...]:

@@ -16,7 +16,7 @@ from fedbus.core.rules.aggregation import Aggregation, Arrival, Committed, Folde
 from fedbus.core.rules.peers import FIRST, LONGEST, MOST_EXAMPLES, MOST_OFTEN, model_scale
 from fedbus.core.rules.remarks import Remarks
 from fedbus.core.rules.server_step import LEAST, MOST
-from fedbus.core.spec.jobspec import JobSpec
+from fedbus.core.spec.training import TrainingSpec
 
 LOCAL = {"steps": 10, "batch_size": 1, "learning_rate": 0.1}
 HONEST = ("mercy", "ucsf", "va")
@@ -40,7 +40,7 @@ class Job:
 
     def __post_init__(self) -> None:
         base = {"name": "job", "task": "t", "local": LOCAL, "stop": {"versions": 1}}
-        self.aggregation = Aggregation(JobSpec.parse(base | self.keys), now=0.0)
+        self.aggregation = Aggregation(TrainingSpec.parse(base | self.keys), now=0.0)
         self.aggregation.set_active({*HONEST, LIAR}, now=0.0)
 
     def sends(

@@ -9,15 +9,15 @@ import pytest
 from fedbus.core.protocol.effort import Effort
 from fedbus.core.protocol.messages import UpdateId
 from fedbus.core.rules.aggregation import Aggregation, Arrival, Folded
-from fedbus.core.spec.jobspec import JobSpec
+from fedbus.core.spec.training import TrainingSpec
 from fedbus.errors import JobSpecError
 
 STRATEGIES: list[Any] = ["auto", "sync", "buffered", {"kind": "buffered", "rate_correction": 1.0}]
 
 
-def job_spec(**keys: Any) -> JobSpec:
+def job_spec(**keys: Any) -> TrainingSpec:
     local = {"steps": 100, "time_boxed": True, "batch_size": 1, "learning_rate": 0.1}
-    return JobSpec.parse({"name": "job", "task": "t", "local": local, "stop": {"versions": 1}} | keys)
+    return TrainingSpec.parse({"name": "job", "task": "t", "local": local, "stop": {"versions": 1}} | keys)
 
 
 def mean_delta(sent: dict[str, tuple[int, int, float]], **keys: Any) -> float:

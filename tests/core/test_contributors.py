@@ -10,15 +10,15 @@ from fedbus.core.job.policy import Accept, Decline, SitePolicy
 from fedbus.core.protocol.effort import Effort
 from fedbus.core.protocol.messages import UpdateId
 from fedbus.core.rules.aggregation import Aggregation, Arrival, Folded
-from fedbus.core.spec.jobspec import JobSpec
+from fedbus.core.spec.training import TrainingSpec
 from fedbus.errors import JobSpecError, ProtocolError
 
 LOCAL = {"steps": 10, "batch_size": 1, "learning_rate": 0.1}
 SEVEN = tuple("abcdefg")
 
 
-def spec_of(**keys: Any) -> JobSpec:
-    return JobSpec.parse({"name": "job", "task": "t", "local": LOCAL, "stop": {"versions": 1}} | keys)
+def spec_of(**keys: Any) -> TrainingSpec:
+    return TrainingSpec.parse({"name": "job", "task": "t", "local": LOCAL, "stop": {"versions": 1}} | keys)
 
 
 class Job:
@@ -121,7 +121,7 @@ def test_a_promise_that_cannot_be_kept_is_refused_with_the_key_to_change(
 def test_a_site_of_the_release_before_is_offered_a_spec_that_it_can_read() -> None:
     assert not {"min_contributors", "keep"} & spec_of().to_offer().keys()
     assert spec_of(min_contributors=2).to_offer()["min_contributors"] == 2
-    assert JobSpec.parse(spec_of(min_contributors=2).to_offer()) == spec_of(min_contributors=2)
+    assert TrainingSpec.parse(spec_of(min_contributors=2).to_offer()) == spec_of(min_contributors=2)
 
 
 def test_a_site_takes_part_only_where_it_is_one_of_so_many() -> None:

@@ -10,7 +10,7 @@ from fedbus.core.protocol.effort import Effort
 from fedbus.core.protocol.messages import UpdateId
 from fedbus.core.rules.aggregation import Aggregation, Arrival
 from fedbus.core.rules.server_step import delay_adaptive
-from fedbus.core.spec.jobspec import JobSpec
+from fedbus.core.spec.training import TrainingSpec
 
 
 @pytest.mark.parametrize(
@@ -23,7 +23,7 @@ def test_the_step_is_one_over_the_staleness_past_tau_c(most_stale: int, tau_c: i
 
 def steps(**optimizer: Any) -> list[float]:
     """Steps of four versions of two updates each, of which the second is always from version 0."""
-    spec = JobSpec.parse(
+    spec = TrainingSpec.parse(
         {
             "name": "heart",
             "task": "t",

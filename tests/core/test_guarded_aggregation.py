@@ -9,7 +9,7 @@ import pytest
 from fedbus.core.protocol.effort import Effort
 from fedbus.core.protocol.messages import UpdateId
 from fedbus.core.rules.aggregation import Aggregation, Arrival, Folded
-from fedbus.core.spec.jobspec import JobSpec
+from fedbus.core.spec.training import TrainingSpec
 
 
 class Job:
@@ -18,7 +18,7 @@ class Job:
     def __init__(self, **keys: Any) -> None:
         local = {"steps": 10, "batch_size": 1, "learning_rate": 0.1}
         base = {"name": "job", "task": "t", "local": local, "stop": {"versions": 1}, "clip_to_own_median": None}
-        spec = JobSpec.parse(base | {"strategy": {"kind": "buffered", "buffer": 2}} | keys)
+        spec = TrainingSpec.parse(base | {"strategy": {"kind": "buffered", "buffer": 2}} | keys)
         self.aggregation = Aggregation(spec, now=0.0)
         self.aggregation.set_active({"a", "b", "c", "d"}, now=0.0)
         self.sent = 0

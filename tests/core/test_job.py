@@ -8,14 +8,14 @@ import pytest
 
 from fedbus.core.job.training import TrainingJob
 from fedbus.core.protocol.messages import JobState
-from fedbus.core.spec.jobspec import JobSpec
+from fedbus.core.spec.training import TrainingSpec
 from fedbus.errors import ProtocolError
 
 
 def job(stop: dict[str, Any] | None = None, **keys: Any) -> TrainingJob:
     local = {"steps": 1, "batch_size": 1, "learning_rate": 0.1}
     data = {"name": "job", "task": "digits", "local": local, "stop": stop or {"versions": 10}}
-    return TrainingJob(JobSpec.parse(data | keys))
+    return TrainingJob(TrainingSpec.parse(data | keys))
 
 
 def running(stop: dict[str, Any] | None = None, *, sites: str = "a b", **keys: Any) -> TrainingJob:
@@ -121,7 +121,7 @@ def test_an_answer_that_nobody_asked_for_is_an_error() -> None:
 
 def test_an_answer_of_a_site_that_the_job_does_not_name_is_an_error() -> None:
     data = running().spec.to_dict() | {"sites": ["a"]}
-    made = TrainingJob(JobSpec.parse(data))
+    made = TrainingJob(TrainingSpec.parse(data))
     made.offered(now=0.0)
 
     with pytest.raises(ProtocolError, match="site b answers for job job, which was not offered to it"):

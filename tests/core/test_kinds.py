@@ -9,8 +9,8 @@ import pytest
 from fedbus.core.job.policy import Accept, SitePolicy
 from fedbus.core.spec import kinds
 from fedbus.core.spec.evaluate import EvaluateSpec
-from fedbus.core.spec.jobspec import JobSpec
 from fedbus.core.spec.outline import outline
+from fedbus.core.spec.training import TrainingSpec
 from fedbus.errors import JobSpecError
 
 HEAD = {"name": "heart", "task": "t"}
@@ -19,7 +19,7 @@ EVALUATE = HEAD | {"kind": "evaluate", "models": [{"job": "heart-0a", "version":
 
 
 def test_a_spec_without_a_kind_is_a_training_and_one_with_it_the_same() -> None:
-    assert kinds.parse(TRAINING) == kinds.parse(TRAINING | {"kind": "training"}) == JobSpec.parse(TRAINING)
+    assert kinds.parse(TRAINING) == kinds.parse(TRAINING | {"kind": "training"}) == TrainingSpec.parse(TRAINING)
 
 
 def test_a_training_is_offered_as_sites_of_the_release_before_read_it() -> None:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from fedbus.core.job.policy import Accept, Decline, SitePolicy
-from fedbus.core.spec.jobspec import JobSpec
+from fedbus.core.spec.training import TrainingSpec
 
 POLICY = SitePolicy(
     site="va",
@@ -21,7 +21,7 @@ def offer(**changes: Any) -> dict[str, Any]:
 
 
 def test_an_allowed_job_is_accepted() -> None:
-    spec = JobSpec.parse(offer(sites=["mercy", "va"]))
+    spec = TrainingSpec.parse(offer(sites=["mercy", "va"]))
 
     assert POLICY.decide(spec) == Accept(spec=spec)
     assert POLICY.decide_offer(spec.to_dict()) == Accept(spec=spec)

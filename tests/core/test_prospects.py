@@ -8,15 +8,15 @@ import pytest
 
 from fedbus.core.job.prospects import nearest, nobody_left, unknown_site
 from fedbus.core.job.training import TrainingJob
-from fedbus.core.spec.jobspec import JobSpec
+from fedbus.core.spec.training import TrainingSpec
 
 TARGET = {"target": {"metric": "AUC", "at_least": 0.9}}
 METRICS = {"accuracy": 0.5, "auc": 0.95, "loss": 0.7}
 
 
-def spec(**keys: Any) -> JobSpec:
+def spec(**keys: Any) -> TrainingSpec:
     local = {"steps": 1, "batch_size": 1, "learning_rate": 0.1}
-    return JobSpec.parse({"name": "job", "task": "digits", "local": local, "stop": {"versions": 9}} | keys)
+    return TrainingSpec.parse({"name": "job", "task": "digits", "local": local, "stop": {"versions": 9}} | keys)
 
 
 def running(stop: dict[str, Any], *sites: str) -> TrainingJob:

@@ -11,16 +11,16 @@ from fedbus.core.protocol.messages import UpdateId
 from fedbus.core.rules.aggregation import Aggregation, Arrival, Folded
 from fedbus.core.rules.facts import Combination, Term
 from fedbus.core.rules.robust import without
-from fedbus.core.spec.jobspec import JobSpec
+from fedbus.core.spec.training import TrainingSpec
 from fedbus.errors import JobSpecError, ProtocolError
 
 SITES = ("a", "b", "c", "d", "e", "f")
 
 
-def job_spec(**keys: Any) -> JobSpec:
+def job_spec(**keys: Any) -> TrainingSpec:
     local = {"steps": 10, "batch_size": 1, "learning_rate": 0.1}
     base = {"name": "job", "task": "t", "local": local, "stop": {"versions": 1}, "min_sites": 5}
-    return JobSpec.parse(base | {"strategy": {"kind": "buffered"}, "robust": {"kind": "median", "f": 1}} | keys)
+    return TrainingSpec.parse(base | {"strategy": {"kind": "buffered"}, "robust": {"kind": "median", "f": 1}} | keys)
 
 
 class Job:

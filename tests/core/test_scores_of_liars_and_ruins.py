@@ -9,13 +9,15 @@ import pytest
 
 from fedbus.core.job.scores import MOST_METRICS, Score, mean_of
 from fedbus.core.job.training import TrainingJob
-from fedbus.core.spec.jobspec import JobSpec
+from fedbus.core.spec.training import TrainingSpec
 
 LOCAL = {"steps": 1, "batch_size": 1, "learning_rate": 0.1}
 
 
 def running(*sites: str, **stop: Any) -> TrainingJob:
-    job = TrainingJob(JobSpec.parse({"name": "job", "task": "t", "local": LOCAL, "stop": stop or {"versions": 99}}))
+    job = TrainingJob(
+        TrainingSpec.parse({"name": "job", "task": "t", "local": LOCAL, "stop": stop or {"versions": 99}})
+    )
     job.offered(now=0.0)
     for site in sites:
         job.accepted(site)

@@ -23,7 +23,7 @@ from fedbus.core.rules.server_step import (
     step_of,
 )
 from fedbus.core.rules.site_stats import MOST_SECANT, SiteStats
-from fedbus.core.spec.jobspec import JobSpec
+from fedbus.core.spec.training import TrainingSpec
 
 
 def site(secant: float | None, *, staleness: float = 0.0, examples: int = 100) -> SiteStats:
@@ -128,7 +128,7 @@ SPEC = {
 
 def run(spec: Mapping[str, object]) -> list[Folded | Committed]:
     """Two sites in turn, each with a secant of 0.25."""
-    aggregation = Aggregation(JobSpec.parse(spec), now=0.0)
+    aggregation = Aggregation(TrainingSpec.parse(spec), now=0.0)
     aggregation.set_active({"a", "b"}, now=0.0)
     facts: list[Folded | Committed] = []
     for n in range(20):
@@ -157,7 +157,7 @@ def test_a_learning_rate_that_is_given_is_kept() -> None:
 
 def test_a_replay_of_the_facts_goes_on_with_the_same_step() -> None:
     facts = run(SPEC)
-    again = Aggregation(JobSpec.parse(SPEC), now=0.0)
+    again = Aggregation(TrainingSpec.parse(SPEC), now=0.0)
     again.set_active({"a", "b"}, now=0.0)
     for fact in facts[:-1]:
         again.apply(fact)
@@ -170,7 +170,7 @@ def test_a_replay_of_the_facts_goes_on_with_the_same_step() -> None:
 def test_a_network_with_running_statistics_gets_no_longer_step_than_fedavg_where_all_sites_are_remembered(
     values_norm: float | None, remembers: bool, most: float
 ) -> None:
-    spec = JobSpec.parse(
+    spec = TrainingSpec.parse(
         {
             "name": "j",
             "task": "t",

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from fedbus.core.spec import hints as spec_hints
-from fedbus.core.spec.jobspec import JobSpec
 from fedbus.core.spec.reference import keys
+from fedbus.core.spec.training import TrainingSpec
 from fedbus.errors import JobSpecError
 
 LOCAL = {"steps": 40, "batch_size": 32, "learning_rate": 0.01}
@@ -17,7 +17,7 @@ SPEC = {"name": "heart", "task": "heart_disease", "local": LOCAL, "stop": {"vers
 
 def problem(**more: Any) -> str:
     with pytest.raises(JobSpecError) as caught:
-        JobSpec.parse(SPEC | more)
+        TrainingSpec.parse(SPEC | more)
     (found,) = caught.value.problems
     return found.message
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from fedbus.core.spec.jobspec import JobSpec
 from fedbus.core.spec.outline import outline
+from fedbus.core.spec.training import TrainingSpec
 
 SPEC = {
     "name": "heart",
@@ -18,7 +18,7 @@ SPEC = {
 
 
 def said(**keys: Any) -> dict[str, str]:
-    return dict(outline(JobSpec.parse(SPEC | keys)))
+    return dict(outline(TrainingSpec.parse(SPEC | keys)))
 
 
 def test_what_is_left_out_is_said_to_be_the_default():

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from fedbus.core.spec.jobspec import JobSpec
 from fedbus.core.spec.reference import WIDTH, as_markdown, as_text, keys
+from fedbus.core.spec.training import TrainingSpec
 
 PAGE = Path(__file__).parents[2] / "deploy" / "docs" / "job-spec.md"
 
@@ -34,7 +34,7 @@ def test_every_key_of_a_job_has_a_sentence_and_fits_a_terminal():
 
 
 def test_every_key_of_the_full_spec_is_in_the_reference():
-    spec = JobSpec.parse(
+    spec = TrainingSpec.parse(
         {
             "name": "heart",
             "task": "heart_disease",
@@ -69,7 +69,7 @@ def test_type_range_and_default_are_said_in_plain_words(path, kind, type, defaul
 
 
 def test_every_number_has_a_lower_and_an_upper_bound():
-    found = dict(numbers(JobSpec.model_json_schema()))
+    found = dict(numbers(TrainingSpec.model_json_schema()))
 
     assert len(found) > 40
     unbounded = [

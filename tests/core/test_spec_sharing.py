@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from fedbus.core.spec.jobspec import JobSpec
+from fedbus.core.spec.training import TrainingSpec
 from fedbus.errors import JobSpecError
 
 
-def spec_of(**keys: Any) -> JobSpec:
+def spec_of(**keys: Any) -> TrainingSpec:
     local = {"steps": 1, "batch_size": 1, "learning_rate": 0.1}
-    return JobSpec.parse({"name": "j", "task": "t", "local": local, "stop": {"versions": 1}} | keys)
+    return TrainingSpec.parse({"name": "j", "task": "t", "local": local, "stop": {"versions": 1}} | keys)
 
 
 def problems(**keys: Any) -> dict[str, str]:
@@ -44,7 +44,7 @@ def test_a_site_of_the_release_before_is_offered_these_keys_only_when_they_say_s
     spec = spec_of(travel=["head.*"], frozen=["body.*"])
 
     assert {key: spec.to_offer()[key] for key in ("travel", "frozen")} == {"travel": ["head.*"], "frozen": ["body.*"]}
-    assert JobSpec.parse(spec.to_offer()) == spec
+    assert TrainingSpec.parse(spec.to_offer()) == spec
 
 
 @pytest.mark.parametrize(("word", "key"), [("freeze_layers", "frozen"), ("trainable_layers", "travel")])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fedbus.core.job.spec_sites import KnownSite, Prospect, prospect
-from fedbus.core.spec.jobspec import JobSpec
+from fedbus.core.spec.training import TrainingSpec
 
 SPEC = {
     "name": "heart",
@@ -19,7 +19,7 @@ VA = KnownSite(name="va", state="lost", tasks=("heart_disease",))
 
 
 def found(*known: KnownSite, **keys: Any) -> Prospect:
-    return prospect(JobSpec.parse(SPEC | keys), known)
+    return prospect(TrainingSpec.parse(SPEC | keys), known)
 
 
 def test_a_job_for_everybody_could_be_taken_by_who_is_there_and_has_its_task():

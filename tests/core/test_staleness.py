@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedbus.core.rules.staleness import staleness_function
-from fedbus.core.spec.jobspec import ConstantSpec, ExponentialSpec, HingeSpec, PolynomialSpec, StalenessSpec
+from fedbus.core.spec.training import ConstantSpec, ExponentialSpec, HingeSpec, PolynomialSpec, StalenessSpec
 
 HINGE = HingeSpec(a=10.0, b=4)
 GENTLE_HINGE = HingeSpec(a=0.5, b=6)

@@ -22,14 +22,14 @@ from fedbus.core.rules.strategies import (
     Sync,
     strategy_of,
 )
-from fedbus.core.spec.jobspec import JobSpec
+from fedbus.core.spec.training import TrainingSpec
 
 LOCAL = {"steps": 1, "batch_size": 1, "learning_rate": 0.1}
 
 
 def strategy(kind: str, *, power: float = 0.5, staleness: str = "polynomial", **keys: Any) -> Strategy:
     return strategy_of(
-        JobSpec.parse(
+        TrainingSpec.parse(
             {
                 "name": "job",
                 "task": "digits",

@@ -25,7 +25,7 @@ from fedbus.console.client import Client
 from fedbus.console.settings import SubmitterSettings
 from fedbus.core.protocol.answers import as_json
 from fedbus.core.rules.facts import Committed, Fact, Folded
-from fedbus.core.spec.jobspec import JobSpec
+from fedbus.core.spec.training import TrainingSpec
 from fedbus.local.federation import Daemon, LocalFederation, wait_until
 from fedbus.store.ledger import Ledger
 from fedbus.tasks.heart_disease import write_site_data
@@ -97,7 +97,7 @@ class House:
 
     def submit(self, **keys: Any) -> str:
         """Submit such a job and return its id."""
-        spec = JobSpec.parse(self.spec(**keys))
+        spec = TrainingSpec.parse(self.spec(**keys))
         return str(self.ask(lambda client: client.submit(spec)))
 
     def job(self, job: str) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from fedbus.core.spec.jobspec import JobSpec
+from fedbus.core.spec.training import TrainingSpec
 from fedbus.errors import FedbusError
 from fedbus.local.federation import wait_until
 
@@ -125,7 +125,7 @@ def test_the_newest_checkpoint_of_a_running_job_is_fetched_while_new_ones_take_i
 def test_who_goes_away_in_the_middle_leaves_nothing_and_others_are_served(house, tmp_path):
     house.start_aggregator()
     house.start_site("cleveland")
-    spec = JobSpec.parse(house.spec(**BIG, stop={"versions": 1}))
+    spec = TrainingSpec.parse(house.spec(**BIG, stop={"versions": 1}))
     job = house.ask(lambda client: client.submit(spec))
     house.ended(job)
 

@@ -20,7 +20,7 @@ from fedbus.core.protocol.layout import Layout, TensorSpec
 from fedbus.core.protocol.messages import Chunk, UpdateId
 from fedbus.core.rules.aggregation import Aggregation, Arrival
 from fedbus.core.rules.facts import Committed, Folded, Refused
-from fedbus.core.spec.jobspec import JobSpec
+from fedbus.core.spec.training import TrainingSpec
 from fedbus.errors import StoreError
 from fedbus.replay.contributions import applied, groups_of
 from fedbus.replay.leave_out import LeftOut, leave_out
@@ -55,7 +55,7 @@ class Job:
         local = {"steps": 1, "batch_size": 1, "learning_rate": 0.1}
         strategy = {"kind": "buffered", "buffer": 2}
         # a step that is given, so that commits can be made by hand
-        self.spec = JobSpec.parse(
+        self.spec = TrainingSpec.parse(
             {"name": "heart", "task": "t", "seed": 3, "local": local, "stop": {"versions": 99}, "strategy": strategy}
             | {"chunk_bytes": CHUNK_BYTES, "server_optimizer": {"kind": "plain", "lr": 1.0}}
             | keys
@@ -342,7 +342,7 @@ def no_bodies(update_id: UpdateId) -> list[bytes]:
     raise AssertionError(f"nobody needs {update_id} again")
 
 
-def by_hand(spec: JobSpec, commits: list[tuple[int, list[tuple[torch.Tensor, float]], float]]) -> GlobalModel:
+def by_hand(spec: TrainingSpec, commits: list[tuple[int, list[tuple[torch.Tensor, float]], float]]) -> GlobalModel:
     """Commits `(version, [(delta, weight)], normaliser)` on the params a job begins with."""
     model = GlobalModel(
         LAYOUT,

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from fedbus.core.spec.jobspec import JobSpec
+from fedbus.core.spec.training import TrainingSpec
 from fedbus.simulation import Presence, SimulatedSite, constant
 from fedbus.training.run import Run
 from fedbus.training.task import Scores
@@ -43,7 +43,7 @@ class Counting:
         return Scores(metrics={"x": float(next(model.parameters()))}, num_examples=self.examples)
 
 
-MakeSpec = Callable[..., JobSpec]
+MakeSpec = Callable[..., TrainingSpec]
 MakeSite = Callable[..., SimulatedSite]
 
 
@@ -51,7 +51,7 @@ MakeSite = Callable[..., SimulatedSite]
 def make_spec() -> MakeSpec:
     """A job of one step and plain arithmetic: exact codes, weight 1, server step 1; keys can be set."""
 
-    def make(**keys: Any) -> JobSpec:
+    def make(**keys: Any) -> TrainingSpec:
         plain = {
             "name": "by-hand",
             "task": "synthetic",
@@ -63,7 +63,7 @@ def make_spec() -> MakeSpec:
             "codec": {"up": "fp32", "down": "fp32"},
             "stop": {"versions": 1000},
         }
-        return JobSpec.parse(plain | keys)
+        return TrainingSpec.parse(plain | keys)
 
     return make
 

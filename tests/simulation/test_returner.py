@@ -6,7 +6,7 @@ import random
 from collections.abc import Iterator
 from statistics import fmean
 
-from fedbus.core.spec.jobspec import JobSpec
+from fedbus.core.spec.training import TrainingSpec
 from fedbus.simulation import Presence, SimulatedSite, Simulation, delays_of, site_names
 from fedbus.simulation.sites import make_tasks
 
@@ -21,7 +21,7 @@ class Away(Presence):
 
 
 def test_an_update_from_two_hundred_versions_ago_moves_accuracy_by_less_than_half_a_point() -> None:
-    spec = JobSpec.parse(
+    spec = TrainingSpec.parse(
         {
             "name": "returner",
             "task": "digits",

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fedbus.core.spec.jobspec import JobSpec
+from fedbus.core.spec.training import TrainingSpec
 from fedbus.site.job.assignment import opening
 from fedbus.site.settings import SiteSettings
 
 
 def test_the_trainer_is_told_which_tensors_travel_stay_and_are_frozen(tmp_path: Path) -> None:
-    spec = JobSpec.parse(
+    spec = TrainingSpec.parse(
         {
             "name": "heart",
             "task": "t",

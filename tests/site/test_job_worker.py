@@ -20,7 +20,7 @@ from fedbus.bus.stream import Record
 from fedbus.core.protocol import messages as m
 from fedbus.core.protocol.effort import Effort
 from fedbus.core.protocol.frames import Code, build_frame
-from fedbus.core.spec.jobspec import JobSpec
+from fedbus.core.spec.training import TrainingSpec
 from fedbus.errors import ProtocolError, UnroutableError
 from fedbus.site.door import Lane
 from fedbus.site.job import assignment
@@ -31,7 +31,7 @@ from fedbus.training import protocol as p
 
 POST = Post()
 FRAME = build_frame(Code.FP32, 0, 10, [struct.pack("<10f", *range(10))])
-SPEC = JobSpec.parse(
+SPEC = TrainingSpec.parse(
     {
         "name": "heart",
         "task": "t",

@@ -20,8 +20,8 @@ from fedbus.core.protocol.activities import Activity
 from fedbus.core.protocol.effort import Effort
 from fedbus.core.protocol.frames import Code, build_frame
 from fedbus.core.spec import kinds
-from fedbus.core.spec.head import JobHead
-from fedbus.core.spec.jobspec import JobSpec
+from fedbus.core.spec.head import JobSpec
+from fedbus.core.spec.training import TrainingSpec
 from fedbus.errors import DiskFullError
 from fedbus.site.job import loop as training_loop
 from fedbus.site.job.loop import TrainingLoop
@@ -62,7 +62,7 @@ class Clinic:
         score_limit_s: float = 50,
         stop_grace_s: float = 10,
         patience_s: float = 0,
-        job: JobHead | None = None,
+        job: JobSpec | None = None,
         **spec: Any,
     ) -> None:
         local = {"steps": 3, "batch_size": 8, "learning_rate": 0.1, "evaluate": False, **spec.pop("local", {})}
@@ -92,7 +92,7 @@ class Clinic:
         )
         self.loop = TrainingLoop(
             "heart",
-            JobSpec.parse(training) if job is None else job,
+            TrainingSpec.parse(training) if job is None else job,
             settings=settings,
             files=self.files,
             outbox=self.outbox,

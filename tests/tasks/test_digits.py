@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from fedbus.core.spec.jobspec import LocalSpec
+from fedbus.core.spec.training import LocalSpec
 from fedbus.errors import DataError, TaskError
 from fedbus.tasks.digits import Digits
 from fedbus.tasks.shares import dirichlet_shares

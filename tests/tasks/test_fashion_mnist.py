@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fedbus.core.spec.jobspec import LocalSpec
+from fedbus.core.spec.training import LocalSpec
 from fedbus.errors import DataError, TaskError
 from fedbus.tasks import fashion_mnist
 from fedbus.tasks.fashion_mnist import DEBIAN, IMAGES, LABELS, FashionMnist

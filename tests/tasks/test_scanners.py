@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fedbus.core.spec.jobspec import LocalSpec
+from fedbus.core.spec.training import LocalSpec
 from fedbus.errors import TaskError
 from fedbus.tasks.digits import Digits
 from fedbus.tasks.networks import NETWORKS, small_cnn

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import torch
 
-from fedbus.core.spec.jobspec import LocalSpec
+from fedbus.core.spec.training import LocalSpec
 from fedbus.errors import TaskError
 from fedbus.tasks.digits import Digits
 from fedbus.tasks.fashion_mnist import IMAGES, LABELS, FashionMnist

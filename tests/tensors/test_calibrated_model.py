@@ -17,7 +17,7 @@ from fedbus.core.protocol.layout import Layout, TensorSpec
 from fedbus.core.protocol.messages import UpdateId
 from fedbus.core.rules.aggregation import Aggregation
 from fedbus.core.rules.facts import Arrival, Committed, Fact, Folded
-from fedbus.core.spec.jobspec import JobSpec
+from fedbus.core.spec.training import TrainingSpec
 from fedbus.tensors.codec import encode
 from fedbus.tensors.global_model import GlobalModel
 from fedbus.tensors.server_optimizer import make_server_optimizer
@@ -26,13 +26,13 @@ LAYOUT = Layout.of([TensorSpec(name="w", shape=(30, 50), dtype="float32")])
 POWER = 0.5
 
 
-def spec_of(**keys: Any) -> JobSpec:
+def spec_of(**keys: Any) -> TrainingSpec:
     local = {"steps": 1, "batch_size": 1, "learning_rate": 0.1}
     base = {"name": "job", "task": "t", "local": local, "stop": {"versions": 1}, "codec": {"down": "fp32"}}
-    return JobSpec.parse(base | {"strategy": "calibrated", "server_optimizer": {"lr": 1.0}} | keys)
+    return TrainingSpec.parse(base | {"strategy": "calibrated", "server_optimizer": {"lr": 1.0}} | keys)
 
 
-def model_of(spec: JobSpec, memory: torch.Tensor | None = None) -> GlobalModel:
+def model_of(spec: TrainingSpec, memory: torch.Tensor | None = None) -> GlobalModel:
     optimizer = make_server_optimizer(spec.server_optimizer)
     return GlobalModel(LAYOUT, torch.zeros(LAYOUT.numel), optimizer, down_code=Code(spec.codec.down), memory=memory)
 
@@ -41,7 +41,7 @@ def model_of(spec: JobSpec, memory: torch.Tensor | None = None) -> GlobalModel:
 class Driver:
     """Core and tensors of one job, led as an aggregator leads them."""
 
-    spec: JobSpec
+    spec: TrainingSpec
     now: float = 0.0
     sent: int = 0
     bodies: dict[UpdateId, list[bytes]] = field(default_factory=dict)

@@ -14,7 +14,7 @@ from fedbus.core.protocol.frames import Code, FrameHeader
 from fedbus.core.protocol.layout import Layout, TensorSpec
 from fedbus.core.protocol.messages import UpdateId
 from fedbus.core.rules.facts import Committed, Folded
-from fedbus.core.spec.jobspec import ServerOptimizerSpec
+from fedbus.core.spec.training import ServerOptimizerSpec
 from fedbus.errors import DecodeError, LayoutError
 from fedbus.tensors.codec import encode
 from fedbus.tensors.global_model import GlobalModel

@@ -14,7 +14,7 @@ from fedbus.core.protocol.layout import Layout, TensorSpec
 from fedbus.core.protocol.messages import UpdateId
 from fedbus.core.rules.aggregation import Aggregation
 from fedbus.core.rules.facts import Arrival, Committed, Fact, Folded
-from fedbus.core.spec.jobspec import JobSpec
+from fedbus.core.spec.training import TrainingSpec
 from fedbus.tensors.codec import encode
 from fedbus.tensors.global_model import GlobalModel
 from fedbus.tensors.server_optimizer import make_server_optimizer
@@ -30,7 +30,7 @@ class Federation:
     def __init__(self, **keys: Any) -> None:
         local = {"steps": 1, "batch_size": 1, "learning_rate": 0.1}
         base = {"name": "job", "task": "t", "local": local, "stop": {"versions": 1}, "min_sites": 7}
-        self.spec = JobSpec.parse(
+        self.spec = TrainingSpec.parse(
             base
             | {"codec": {"down": "fp32"}, "strategy": {"kind": "buffered"}, "server_optimizer": {"lr": 1.0}}
             | {"clip_to_own_median": None}

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from fedbus.core.spec.jobspec import ServerOptimizerSpec
+from fedbus.core.spec.training import ServerOptimizerSpec
 from fedbus.tensors.server_optimizer import make_server_optimizer
 
 NUMEL = 70_001

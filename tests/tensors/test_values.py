@@ -16,7 +16,7 @@ from fedbus.core.protocol.layout import VALUE_FRAME, Kind, Layout, TensorSpec
 from fedbus.core.protocol.messages import UpdateId
 from fedbus.core.rules.aggregation import Aggregation
 from fedbus.core.rules.facts import Arrival, Folded
-from fedbus.core.spec.jobspec import JobSpec
+from fedbus.core.spec.training import TrainingSpec
 from fedbus.errors import DecodeError
 from fedbus.tensors.codec import changed_values, encode
 from fedbus.tensors.feedback import encode_update_
@@ -39,15 +39,15 @@ VARIANCE = slice(*LAYOUT.slices()["bn.running_var"])
 LEARNT = slice(LAYOUT.value_numel, LAYOUT.numel)
 
 
-def spec_of(**keys: Any) -> JobSpec:
+def spec_of(**keys: Any) -> TrainingSpec:
     local = {"steps": 1, "batch_size": 1, "learning_rate": 0.1}
-    return JobSpec.parse({"name": "job", "task": "t", "local": local, "stop": {"versions": 99}} | keys)
+    return TrainingSpec.parse({"name": "job", "task": "t", "local": local, "stop": {"versions": 99}} | keys)
 
 
 class Federation:
     """Core and tensors of one job, and a replica as every site holds it."""
 
-    def __init__(self, spec: JobSpec) -> None:
+    def __init__(self, spec: TrainingSpec) -> None:
         self.spec = spec
         self.core = Aggregation(spec, now=0.0)
         self.core.set_active("abcde", now=0.0)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from fedbus.core.spec.jobspec import LocalSpec
+from fedbus.core.spec.training import LocalSpec
 from fedbus.errors import TaskError
 from fedbus.training.run import Pace, Run, TrainingCancelled
 

@@ -32,7 +32,7 @@ from fedbus.core.protocol import messages, wire
 from fedbus.core.protocol import requests as q
 from fedbus.core.protocol.limits import plain
 from fedbus.core.spec import kinds
-from fedbus.core.spec.head import JobHead
+from fedbus.core.spec.head import JobSpec
 from fedbus.core.spec.text import MAX_TEXT_BYTES, load_json
 from fedbus.errors import JobSpecError, Problem
 
@@ -58,12 +58,12 @@ def body_of(envelope: Envelope) -> Mapping[str, Any]:
     return data
 
 
-def spec_of(envelope: Envelope) -> JobHead:
+def spec_of(envelope: Envelope) -> JobSpec:
     """The job spec of a submit. Raises JobSpecError with every problem."""
     return kinds.parse(body_of(envelope))
 
 
-def job_id(spec: JobHead, message_id: str) -> str:
+def job_id(spec: JobSpec, message_id: str) -> str:
     """Name and eight hex digits; the same message gives the same id, so that a repeated submit makes no second job."""
     return messages.job_id(spec.name, hashlib.blake2b(message_id.encode(), digest_size=4).hexdigest())
 

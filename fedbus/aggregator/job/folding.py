@@ -35,7 +35,7 @@ from fedbus.core.rules.facts import (
     Refused,
 )
 from fedbus.core.rules.remarks import Remarks
-from fedbus.core.spec.jobspec import JobSpec
+from fedbus.core.spec.training import TrainingSpec
 from fedbus.core.words import counted
 from fedbus.errors import DecodeError
 from fedbus.runtime.faults import Point
@@ -48,7 +48,7 @@ class Folding:
     def __init__(
         self,
         job: str,
-        spec: JobSpec,
+        spec: TrainingSpec,
         layout: Layout,
         *,
         aggregation: Aggregation,

@@ -37,7 +37,7 @@ from fedbus.bus.publisher import Publisher
 from fedbus.core.protocol import events
 from fedbus.core.protocol import messages as m
 from fedbus.core.protocol.layout import Layout
-from fedbus.core.spec.head import MOST_CHUNK_BYTES, JobHead
+from fedbus.core.spec.head import MOST_CHUNK_BYTES, JobSpec
 from fedbus.errors import BusError, FedbusError, StoreError
 from fedbus.store.ledger_schema import ANYBODY
 from fedbus.store.rows import JobRow
@@ -320,7 +320,7 @@ class Jobs:
         async with consumer as deliveries:
             await intake.run(deliveries)
 
-    async def _open_log(self, job: str, spec: JobHead, layout: Layout) -> ModelLogWriter:
+    async def _open_log(self, job: str, spec: JobSpec, layout: Layout) -> ModelLogWriter:
         stream = await stream_of(job, self._tools)
         settled = await exists(self._control, stream)
         await declare(self._control, t.job_models(job, ModelLogWriter.size(spec, layout), stream=stream))

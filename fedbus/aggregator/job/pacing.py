@@ -9,7 +9,7 @@ import structlog
 from fedbus.aggregator.voice.announcer import Announcer
 from fedbus.core.protocol import messages as m
 from fedbus.core.rules.step_budget import StepBudgets
-from fedbus.core.spec.jobspec import JobSpec
+from fedbus.core.spec.training import TrainingSpec
 
 log = structlog.get_logger()
 
@@ -17,7 +17,7 @@ log = structlog.get_logger()
 class Pacing:
     """Budgets of one job's sites; does nothing in a job that is not time-boxed. Forgotten with the process."""
 
-    def __init__(self, job: str, spec: JobSpec, announcer: Announcer) -> None:
+    def __init__(self, job: str, spec: TrainingSpec, announcer: Announcer) -> None:
         self._job = job
         self._announcer = announcer
         self._budgets = StepBudgets(spec.local.steps or 1) if spec.local.time_boxed else None

@@ -35,7 +35,7 @@ from fedbus.core.protocol.answers import BrokenScore
 from fedbus.core.protocol.layout import Layout
 from fedbus.core.rules.aggregation import Aggregation
 from fedbus.core.rules.facts import Refused
-from fedbus.core.spec.jobspec import JobSpec
+from fedbus.core.spec.training import TrainingSpec
 from fedbus.core.words import counted
 
 # Receipts wait for the last of the updates that are decided together.
@@ -47,7 +47,7 @@ OpenLog = Callable[[Layout], Awaitable[ModelLogWriter]]
 class FromTheSpec:
     """Where a training's first params come from: a file that its spec names, or the site that is asked."""
 
-    def __init__(self, spec: JobSpec, keeper: ModelKeeper) -> None:
+    def __init__(self, spec: TrainingSpec, keeper: ModelKeeper) -> None:
         self._keeper = keeper
         self.file = spec.initial_params or ""
 
@@ -71,7 +71,7 @@ class Training:
     def __init__(
         self,
         job: str,
-        spec: JobSpec,
+        spec: TrainingSpec,
         *,
         complete: Complete,
         keeper: ModelKeeper,

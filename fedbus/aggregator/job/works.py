@@ -22,14 +22,14 @@ from fedbus.core.job.life import Job
 from fedbus.core.protocol.layout import Layout
 from fedbus.core.spec import kinds
 from fedbus.core.spec.evaluate import EvaluateSpec
-from fedbus.core.spec.head import JobHead
-from fedbus.core.spec.jobspec import JobSpec
+from fedbus.core.spec.head import JobSpec
+from fedbus.core.spec.training import TrainingSpec
 from fedbus.errors import StoreError
 from fedbus.store.files import make_folder
 from fedbus.store.rows import JobRow
 from fedbus.store.spool import Spool
 
-OpenLog = Callable[[str, JobHead, Layout], Awaitable[ModelLogWriter]]
+OpenLog = Callable[[str, JobSpec, Layout], Awaitable[ModelLogWriter]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +50,7 @@ def work_of(row: JobRow, *, complete: Complete, place: Place, tools: Tools) -> W
     """The work of a job, not opened yet. Raises JobSpecError when this release cannot read its spec."""
     spec = kinds.parse(row.spec)
     match spec:
-        case JobSpec():
+        case TrainingSpec():
             return _training(row.job, spec, complete=complete, place=place, tools=tools)
         case EvaluateSpec():
             return _evaluating(row.job, spec, place=place, tools=tools)
@@ -58,7 +58,7 @@ def work_of(row: JobRow, *, complete: Complete, place: Place, tools: Tools) -> W
             raise StoreError(f"job {row.job} is of kind {row.spec.get('kind')!r}, for which nothing is installed")
 
 
-def _training(job: str, spec: JobSpec, *, complete: Complete, place: Place, tools: Tools) -> Training:
+def _training(job: str, spec: TrainingSpec, *, complete: Complete, place: Place, tools: Tools) -> Training:
     keeper = ModelKeeper(
         job,
         spec,

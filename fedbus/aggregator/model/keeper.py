@@ -25,7 +25,7 @@ from fedbus.core.protocol.layout import Layout
 from fedbus.core.protocol.messages import UpdateId, UpdateManifest
 from fedbus.core.rules.facts import Combination, Committed, Fact, Folded, Refused
 from fedbus.core.rules.memory import Memory
-from fedbus.core.spec.jobspec import AutoSpec, JobSpec
+from fedbus.core.spec.training import AutoSpec, TrainingSpec
 from fedbus.errors import DecodeError, DiskFullError, LayoutError, StoreError
 from fedbus.export.params_file import check_readable, read_params, write_params
 from fedbus.runtime.faults import Point, Reached, nothing
@@ -92,7 +92,7 @@ class ModelKeeper:
     def __init__(
         self,
         job: str,
-        spec: JobSpec,
+        spec: TrainingSpec,
         *,
         ledger: Ledger,
         spool: Spool,

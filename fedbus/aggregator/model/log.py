@@ -22,8 +22,8 @@ from fedbus.bus.publisher import Publisher
 from fedbus.bus.topology import ModelLogSize, models_stream, new_models_stream
 from fedbus.core.protocol.layout import Layout
 from fedbus.core.protocol.messages import SNAPSHOT, Chunk, Part, Receipt, VersionManifest
-from fedbus.core.spec.head import JobHead
-from fedbus.core.spec.jobspec import JobSpec
+from fedbus.core.spec.head import JobSpec
+from fedbus.core.spec.training import TrainingSpec
 from fedbus.runtime.faults import Point, Reached, nothing
 
 # Fills a line of 1 Gbit/s at 60 ms. Twice as much was no faster here, and memory is what is scarce beside torch.
@@ -53,7 +53,7 @@ class ModelLogWriter:
     def __init__(
         self,
         job: str,
-        spec: JobHead,
+        spec: JobSpec,
         layout: Layout,
         publisher: Publisher,
         *,
@@ -77,7 +77,7 @@ class ModelLogWriter:
         self._snapshot_back = 0
 
     @staticmethod
-    def size(spec: JobHead, layout: Layout) -> ModelLogSize:
+    def size(spec: JobSpec, layout: Layout) -> ModelLogSize:
         """How much the stream must keep for a joiner to find the newest snapshot and all after it."""
         snapshot_bytes = 4 * layout.numel
         asked = snapshot_every(spec)
@@ -147,9 +147,9 @@ class ModelLogWriter:
         return sum(part.body_bytes for part in (delta, snapshot) if part is not None)
 
 
-def snapshot_every(spec: JobHead) -> int | None:
+def snapshot_every(spec: JobSpec) -> int | None:
     """Versions between two snapshots, as the job asks; None: it leaves that to us. Models that are given are whole."""
-    return spec.snapshot_every if isinstance(spec, JobSpec) else 1
+    return spec.snapshot_every if isinstance(spec, TrainingSpec) else 1
 
 
 def _some_of(frames: Iterator[bytes]) -> deque[bytes]:

@@ -12,7 +12,7 @@ from fedbus.bench.abuse.cases import End
 from fedbus.bench.figures import MIB, Row, lines_of, row
 from fedbus.console.client import Client
 from fedbus.console.settings import SubmitterSettings
-from fedbus.core.spec.jobspec import JobSpec
+from fedbus.core.spec.training import TrainingSpec
 from fedbus.local.federation import LocalFederation
 
 TRAINS, WORKS, ATTACKS = "mercy", "ucsf", "mallory"
@@ -59,7 +59,7 @@ def start(federation: LocalFederation) -> Target:
 
     async def submit(spec: dict[str, object]) -> str:
         async with Client(SubmitterSettings.load(broker_url=federation.url("submitter"))) as client:
-            return await client.submit(JobSpec.parse(spec))
+            return await client.submit(TrainingSpec.parse(spec))
 
     job, other = asyncio.run(submit(SPEC)), asyncio.run(submit(SPEC | {"name": "other", "sites": [TRAINS]}))
     for name in (job, other):

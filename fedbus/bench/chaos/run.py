@@ -36,7 +36,7 @@ from fedbus.console.client import Client
 from fedbus.console.settings import LOGIN, SubmitterSettings
 from fedbus.core.protocol import events
 from fedbus.core.protocol.messages import JobState
-from fedbus.core.spec.jobspec import JobSpec
+from fedbus.core.spec.training import TrainingSpec
 from fedbus.errors import FedbusError, SettingsError
 from fedbus.local.federation import Daemon, LocalFederation
 from fedbus.local.interrupts import Interrupts
@@ -99,12 +99,12 @@ def _run(folder: Path, seed: int, within_s: float, tell: Tell) -> Outcome:
     )
 
 
-def job_spec(name: str, *, stop: dict[str, Any], min_sites: int = len(SITES) - 1) -> JobSpec:
+def job_spec(name: str, *, stop: dict[str, Any], min_sites: int = len(SITES) - 1) -> TrainingSpec:
     """A model of 4 MiB whose updates travel in several chunks.
 
     min_sites holds while a job runs: with all of them the others would pause while one is killed.
     """
-    return JobSpec.parse(
+    return TrainingSpec.parse(
         {
             "name": name,
             "task": "synthetic",
@@ -130,7 +130,7 @@ def ask(federation: LocalFederation, question: Callable[[Client], Coroutine[Any,
     return asyncio.run(asking())
 
 
-def submit(federation: LocalFederation, spec: JobSpec) -> str:
+def submit(federation: LocalFederation, spec: TrainingSpec) -> str:
     """Submit a job and return its id."""
     return ask(federation, lambda client: client.submit(spec))
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from fedbus.bench.time_to_target.rules import rule_of
 from fedbus.bench.time_to_target.scenarios import SCENARIOS, TROUBLES, Scenario
-from fedbus.core.spec.jobspec import JobSpec
+from fedbus.core.spec.training import TrainingSpec
 from fedbus.simulation import Point, Presence, SimulatedSite, Simulation, delays_of, site_names
 from fedbus.simulation.sites import make_tasks
 from fedbus.training.task import Task
@@ -112,11 +112,11 @@ def run_case(case: Case) -> Outcome:
     return watch.outcome(reason, time.process_time() - began)
 
 
-def _spec(case: Case, scenario: Scenario) -> JobSpec:
+def _spec(case: Case, scenario: Scenario) -> TrainingSpec:
     data = scenario.spec(seed=case.seed, lr_factor=case.lr_factor)
     rule = rule_of(case.rule)
     codec = {"codec": {"up": case.codec, "down": DOWN.get(case.codec, case.codec)}}
-    return JobSpec.parse({**data, **codec, **rule.spec(scenario, case.eta)})
+    return TrainingSpec.parse({**data, **codec, **rule.spec(scenario, case.eta)})
 
 
 def _given(case: Case) -> float:
@@ -138,7 +138,7 @@ def _sites(case: Case, names: list[str]) -> list[SimulatedSite]:
 @lru_cache(maxsize=8)
 def _tasks(scenario: str, seed: int) -> Mapping[str, Task]:
     """Load the data once for all cases that share them: a task keeps nothing of a run."""
-    spec = JobSpec.parse(SCENARIOS[scenario].spec(seed=seed, lr_factor=1.0))
+    spec = TrainingSpec.parse(SCENARIOS[scenario].spec(seed=seed, lr_factor=1.0))
     return make_tasks(spec, site_names(spec, SCENARIOS[scenario].sites))
 
 

@@ -21,7 +21,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from fedbus.core.protocol.messages import JobState
-from fedbus.core.spec.head import JobHead
+from fedbus.core.spec.head import JobSpec
 from fedbus.errors import ProtocolError
 
 _NEXT: Mapping[str, tuple[JobState, JobState]] = {
@@ -38,7 +38,7 @@ class Job:
     wall_time_s: the job ends so many seconds after it has started; None: time does not end it.
     """
 
-    def __init__(self, spec: JobHead, *, wall_time_s: float | None = None) -> None:
+    def __init__(self, spec: JobSpec, *, wall_time_s: float | None = None) -> None:
         self._head = spec
         self._wall_time_s = wall_time_s
         self._state = JobState.SUBMITTED
@@ -53,7 +53,7 @@ class Job:
     # -------------------------------------------------------------- what is known
 
     @property
-    def head(self) -> JobHead:
+    def head(self) -> JobSpec:
         return self._head
 
     @property

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from fedbus.core.spec import kinds
-from fedbus.core.spec.head import JobHead
-from fedbus.core.spec.jobspec import JobSpec
+from fedbus.core.spec.head import JobSpec
+from fedbus.core.spec.training import TrainingSpec
 from fedbus.core.words import counted
 from fedbus.errors import JobSpecError
 
@@ -21,7 +21,7 @@ from fedbus.errors import JobSpecError
 class Accept:
     """The site takes part."""
 
-    spec: JobHead
+    spec: JobSpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +52,7 @@ class SitePolicy:
         allowed = self.installed_tasks if self.allowed_tasks is None else self.installed_tasks & self.allowed_tasks
         return tuple(sorted(allowed))
 
-    def decide(self, spec: JobHead) -> Accept | Decline:
+    def decide(self, spec: JobSpec) -> Accept | Decline:
         """Accept the job, or decline it with the first reason that applies."""
         reason = self._reason_against(spec)
         return Decline(reason=reason) if reason else Accept(spec=spec)
@@ -64,16 +64,16 @@ class SitePolicy:
         except JobSpecError as exc:
             return Decline(reason=f"this version of fedbus cannot read the job spec: {exc}")
 
-    def _reason_against(self, spec: JobHead) -> str | None:
+    def _reason_against(self, spec: JobSpec) -> str | None:
         if spec.sites is not None and self.site not in spec.sites:
             return f"the job is for {', '.join(spec.sites)}, not for {self.site}"
         if spec.task not in self.installed_tasks:
             return f"task {spec.task!r} is not installed here; installed: {_listed(self.installed_tasks)}"
         if spec.task not in self.tasks:
             return f"task {spec.task!r} is not allowed here; allowed: {_listed(self.tasks)}"
-        return self._against_training(spec) if isinstance(spec, JobSpec) else None
+        return self._against_training(spec) if isinstance(spec, TrainingSpec) else None
 
-    def _against_training(self, spec: JobSpec) -> str | None:
+    def _against_training(self, spec: TrainingSpec) -> str | None:
         if spec.local.batch_size < self.min_batch_size:
             return f"batch_size {spec.local.batch_size} is below this site's minimum of {self.min_batch_size}"
         if spec.min_contributors < self.min_contributors:

@@ -10,8 +10,8 @@ from collections.abc import Collection, Iterable, Mapping
 from difflib import get_close_matches
 
 from fedbus.core.job.scores import Score
-from fedbus.core.spec.head import JobHead
-from fedbus.core.spec.jobspec import JobSpec
+from fedbus.core.spec.head import JobSpec
+from fedbus.core.spec.training import TrainingSpec
 
 ENOUGH_VERSIONS = 3
 """A metric that no site reports is waited for until every active site has scored so many versions."""
@@ -25,7 +25,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return by_lower[found[0]] if found else ""
 
 
-def watched_metrics(spec: JobSpec) -> dict[str, str]:
+def watched_metrics(spec: TrainingSpec) -> dict[str, str]:
     """The metric that each stop rule of a job looks at, by rule."""
     rules = {"target": spec.stop.target, "patience": spec.stop.patience}
     return {name: rule.metric for name, rule in rules.items() if rule is not None}
@@ -80,12 +80,12 @@ def unknown_site(site: str, known: Collection[str]) -> str:
     return f"site {site} is not enrolled at the broker{_but_nearest(site, known)}"
 
 
-def left(spec: JobHead, *, known: Collection[str], declined: Collection[str]) -> frozenset[str]:
+def left(spec: JobSpec, *, known: Collection[str], declined: Collection[str]) -> frozenset[str]:
     """The sites that may take part, or do: of those that the spec names, or else of all that are known."""
     return frozenset(spec.sites or known) - frozenset(declined)
 
 
-def nobody_left(spec: JobHead, *, known: Collection[str], declined: Mapping[str, str]) -> str:
+def nobody_left(spec: JobSpec, *, known: Collection[str], declined: Mapping[str, str]) -> str:
     """Say that too few sites are left for the job to go on, and why; empty while those who declined are not lacking.
 
     known: every site that ever joined or took part. declined: reasons, also of those that gave up.

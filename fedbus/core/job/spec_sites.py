@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from fedbus.core.job.membership import SiteState
-from fedbus.core.spec.head import JobHead
+from fedbus.core.spec.head import JobSpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +46,7 @@ class Prospect:
         )
 
 
-def prospect(spec: JobHead, known: Iterable[KnownSite]) -> Prospect:
+def prospect(spec: JobSpec, known: Iterable[KnownSite]) -> Prospect:
     """Say of each site that is known, or that the job names, whether it could take the job now."""
     by_name = {site.name: site for site in known}
     names = sorted(by_name) if spec.sites is None else [*spec.sites, *sorted(set(by_name) - set(spec.sites))]
@@ -58,7 +58,7 @@ def prospect(spec: JobHead, known: Iterable[KnownSite]) -> Prospect:
     )
 
 
-def _reason_against(spec: JobHead, name: str, known: Mapping[str, KnownSite]) -> str | None:
+def _reason_against(spec: JobSpec, name: str, known: Mapping[str, KnownSite]) -> str | None:
     site = known.get(name)
     if site is None:
         return f"is not known to the aggregator: it has not joined{_nearest(name, known)}"

@@ -21,7 +21,7 @@ from fedbus.core.job.life import Job
 from fedbus.core.job.prospects import Reported, rules_of, watched_metrics
 from fedbus.core.job.scores import Score, Scores, Trend
 from fedbus.core.protocol.messages import JobState
-from fedbus.core.spec.jobspec import JobSpec, PatienceSpec, TargetSpec
+from fedbus.core.spec.training import PatienceSpec, TargetSpec, TrainingSpec
 from fedbus.core.words import counted
 
 NEAR_TARGET = 0.1
@@ -31,7 +31,7 @@ NEAR_TARGET = 0.1
 class TrainingJob(Job):
     """One job that trains on its way. `spec` and what the sites measured decide; the caller acts."""
 
-    def __init__(self, spec: JobSpec) -> None:
+    def __init__(self, spec: TrainingSpec) -> None:
         super().__init__(spec, wall_time_s=spec.stop.wall_time_s)
         self.spec = spec
         self._scores = Scores()
@@ -227,7 +227,7 @@ class TrainingJob(Job):
         return max(self.spec.min_sites, (len(self._active) + 1) // 2)
 
 
-def ranking_of(spec: JobSpec) -> tuple[str, Literal["higher", "lower"]]:
+def ranking_of(spec: TrainingSpec) -> tuple[str, Literal["higher", "lower"]]:
     """Return the metric that ranks versions and which is better: of patience, else of target, else loss, lower."""
     if spec.stop.patience is not None:
         return spec.stop.patience.metric, spec.stop.patience.better

@@ -54,7 +54,7 @@ from fedbus.core.rules.strategies import (
 )
 from fedbus.core.rules.strategies.auto import NOT_MEASURED
 from fedbus.core.rules.values import newest_values
-from fedbus.core.spec.jobspec import AutoSpec, JobSpec
+from fedbus.core.spec.training import AutoSpec, TrainingSpec
 from fedbus.core.words import counted
 from fedbus.errors import ProtocolError
 
@@ -75,7 +75,7 @@ class SeenIds(Protocol):
 class Aggregation:
     """Decides for one job. Starts at version 0 with an empty buffer, or where a replay of facts leads."""
 
-    def __init__(self, spec: JobSpec, *, now: float, seen: SeenIds | None = None) -> None:
+    def __init__(self, spec: TrainingSpec, *, now: float, seen: SeenIds | None = None) -> None:
         self._spec = spec
         self._strategy = strategy_of(spec)
         self._seen: SeenIds = set() if seen is None else seen

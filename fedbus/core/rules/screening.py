@@ -12,12 +12,12 @@ from statistics import median
 from fedbus.core.rules.facts import Arrival
 from fedbus.core.rules.peers import MOST_OFTEN, Peers
 from fedbus.core.rules.site_stats import SiteStats
-from fedbus.core.spec.jobspec import JobSpec
+from fedbus.core.spec.training import TrainingSpec
 
 MAX_EXAMPLES = 10**12
 
 
-def reason_against(spec: JobSpec, site: str, *, version: int, base_version: int, num_examples: int) -> str | None:
+def reason_against(spec: TrainingSpec, site: str, *, version: int, base_version: int, num_examples: int) -> str | None:
     """Return why an update is refused for what its manifest says while `version` is the newest; None: it is not."""
     sites, limit = spec.sites, spec.max_staleness
     if sites is not None and site not in sites:

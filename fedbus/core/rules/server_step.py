@@ -47,7 +47,7 @@ from fedbus.core.rules.guards import soft_limit
 from fedbus.core.rules.peers import fewest_examples
 from fedbus.core.rules.site_stats import SiteStats
 from fedbus.core.rules.strategies.base import examples_weight
-from fedbus.core.spec.jobspec import JobSpec
+from fedbus.core.spec.training import TrainingSpec
 
 MARGIN = 0.45
 BEGIN = 0.5
@@ -60,7 +60,7 @@ FLAT = 1e-3
 
 
 def step_of(
-    spec: JobSpec,
+    spec: TrainingSpec,
     entries: Sequence[Folded],
     stats: Mapping[str, SiteStats],
     *,

@@ -18,7 +18,7 @@ import math
 from collections.abc import Callable
 from typing import assert_never
 
-from fedbus.core.spec.jobspec import ConstantSpec, ExponentialSpec, HingeSpec, PolynomialSpec, StalenessSpec
+from fedbus.core.spec.training import ConstantSpec, ExponentialSpec, HingeSpec, PolynomialSpec, StalenessSpec
 
 MIN_WEIGHT = 1e-12
 """Floor of every staleness weight: a buffer of nothing but ancient updates is still divided by a sum above zero."""

@@ -18,7 +18,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator
 
 from fedbus.core.protocol.messages import check_name
-from fedbus.core.spec.head import JobHead
+from fedbus.core.spec.head import JobSpec
 from fedbus.core.spec.sections import Seconds, Spec, exactly_one, plain_file_name
 from fedbus.core.words import counted
 
@@ -62,7 +62,7 @@ class ModelSpec(Spec):
         return "last" if self.version is None else self.version
 
 
-class EvaluateSpec(JobHead):
+class EvaluateSpec(JobSpec):
     """One job that scores."""
 
     kind: Literal["evaluate"]

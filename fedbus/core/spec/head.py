@@ -35,7 +35,7 @@ Sites = Annotated[
 FrozenJson = Annotated[Mapping[str, Any], PlainValidator(frozen_json), PlainSerializer(thawed_json)]
 
 
-class JobHead(Spec):
+class JobSpec(Spec):
     """What every job says. Build one with `parse` or `parse_yaml`, which report every problem; never mutated then."""
 
     name: Name

@@ -9,16 +9,16 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from fedbus.core.spec.evaluate import EvaluateSpec
-from fedbus.core.spec.head import JobHead
-from fedbus.core.spec.jobspec import JobSpec
+from fedbus.core.spec.head import JobSpec
 from fedbus.core.spec.text import load_yaml, nearest_words, shown
+from fedbus.core.spec.training import TrainingSpec
 from fedbus.errors import JobSpecError, Problem
 
 TRAINING = "training"
-KINDS: Mapping[str, type[JobHead]] = MappingProxyType({TRAINING: JobSpec, "evaluate": EvaluateSpec})
+KINDS: Mapping[str, type[JobSpec]] = MappingProxyType({TRAINING: TrainingSpec, "evaluate": EvaluateSpec})
 
 
-def parse(data: object) -> JobHead:
+def parse(data: object) -> JobSpec:
     """Validate a spec of any kind, a mapping; JobSpecError lists every problem with its path."""
     kind = data.get("kind", TRAINING) if isinstance(data, Mapping) else TRAINING
     spec = KINDS.get(kind) if isinstance(kind, str) else None
@@ -28,6 +28,6 @@ def parse(data: object) -> JobHead:
     return spec.parse(data)
 
 
-def parse_yaml(text: str) -> JobHead:
+def parse_yaml(text: str) -> JobSpec:
     """Parse a YAML (or JSON) text; JobSpecError also for its syntax, with the line."""
     return parse(load_yaml(text))

@@ -4,29 +4,29 @@ from __future__ import annotations
 
 from typing import assert_never
 
-from fedbus.core.spec.head import JobHead
-from fedbus.core.spec.jobspec import (
+from fedbus.core.spec.head import JobSpec
+from fedbus.core.spec.training import (
     AutoSpec,
     BufferedSpec,
     CalibratedSpec,
     FedAsyncSpec,
-    JobSpec,
     LocalSpec,
     StalenessSpec,
     StopSpec,
     StrategySpec,
     SyncSpec,
+    TrainingSpec,
 )
 from fedbus.core.words import counted
 
 
-def outline(spec: JobHead) -> list[tuple[str, str]]:
+def outline(spec: JobSpec) -> list[tuple[str, str]]:
     """Return what matters of a job, each as a word and a phrase; '(default)' where the spec does not say it."""
     lines = [("job", f"{spec.name}: task {spec.task}"), ("takes part", _takes_part(spec))]
-    return [*lines, *(_training(spec) if isinstance(spec, JobSpec) else spec.lines())]
+    return [*lines, *(_training(spec) if isinstance(spec, TrainingSpec) else spec.lines())]
 
 
-def _training(spec: JobSpec) -> list[tuple[str, str]]:
+def _training(spec: TrainingSpec) -> list[tuple[str, str]]:
     lines = [
         ("starts", _starts(spec)),
         ("each site", _each_site(spec.local)),
@@ -46,17 +46,17 @@ def _training(spec: JobSpec) -> list[tuple[str, str]]:
     ]
 
 
-def _default(spec: JobHead, key: str) -> str:
+def _default(spec: JobSpec, key: str) -> str:
     return "" if key in spec.model_fields_set else " (default)"
 
 
-def _takes_part(spec: JobHead) -> str:
+def _takes_part(spec: JobSpec) -> str:
     if spec.sites is None:
         return "every site that has the task and accepts (default)"
     return f"only {', '.join(spec.sites)}"
 
 
-def _starts(spec: JobSpec) -> str:
+def _starts(spec: TrainingSpec) -> str:
     default = "" if spec.model_fields_set & {"min_sites", "min_contributors"} else " (default)"
     text = f"when {counted(spec.least_sites, 'site')} accepted, pauses with fewer{default}"
     if spec.min_contributors > 1:
@@ -105,7 +105,7 @@ def _when(buffer: int | None) -> str:
     return f"a version when {counted(buffer, 'update')} came"
 
 
-def _step(spec: JobSpec) -> str:
+def _step(spec: TrainingSpec) -> str:
     optimizer = spec.server_optimizer
     if optimizer.lr != "auto":
         return f"{optimizer.kind}, server_optimizer.lr {optimizer.lr:g}"
@@ -120,7 +120,7 @@ def _staleness(staleness: StalenessSpec) -> str:
     return f"count less, {staleness.kind} in how many versions they are behind"
 
 
-def _sharing(spec: JobSpec) -> list[tuple[str, str]]:
+def _sharing(spec: TrainingSpec) -> list[tuple[str, str]]:
     lines = [("travels", f"only {', '.join(spec.travel)}")] if spec.travel else []
     if spec.keep or not spec.travel:
         lines.append(("kept at home", ", ".join(spec.keep) or "nothing" + _default(spec, "keep")))
@@ -129,7 +129,7 @@ def _sharing(spec: JobSpec) -> list[tuple[str, str]]:
     return lines
 
 
-def _first_params(spec: JobSpec) -> str:
+def _first_params(spec: TrainingSpec) -> str:
     if spec.initial_params is None:
         return "made by a site that accepted (default)"
     return f"{spec.initial_params} in the aggregator's params folder"

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from fedbus.core.spec.head import JobHead
+from fedbus.core.spec.head import JobSpec
 from fedbus.core.spec.kinds import KINDS, TRAINING
 
 WIDTH = 80
@@ -50,15 +50,15 @@ class Key:
 
 def keys() -> list[Key]:
     """Return every key of a job spec, in the order of the classes."""
-    head = JobHead.model_fields.keys()
-    found = [key for key in _of(JobHead) if key.path.partition(".")[0] in head]
+    head = JobSpec.model_fields.keys()
+    found = [key for key in _of(JobSpec) if key.path.partition(".")[0] in head]
     for kind, spec in KINDS.items():
         of_kind = (key for key in _of(spec) if key.path.partition(".")[0] not in head)
         found += [replace(key, path="kind", type=kind) if key.path == "kind" else _marked(key, kind) for key in of_kind]
     return found
 
 
-def _of(spec: type[JobHead]) -> Iterator[Key]:
+def _of(spec: type[JobSpec]) -> Iterator[Key]:
     schema = spec.model_json_schema()
     return _keys_of(schema, "", "", schema.get("$defs", {}))
 

@@ -1,4 +1,4 @@
-"""The sections of a job spec, one frozen pydantic class each; `jobspec` puts them together and documents every key.
+"""The sections of a job spec, one frozen pydantic class each; `training` puts them together and documents every key.
 
 What lives here: keys, limits and defaults. What may not: what the rules do (see `rules`, `job.life`).
 """

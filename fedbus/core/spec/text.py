@@ -1,6 +1,6 @@
 """The text around a job spec: YAML in, problems in plain words out, JSON data that cannot be changed.
 
-What lives here: how a spec is read and how its mistakes are said. What may not: the keys of a spec (see `jobspec`).
+What lives here: how a spec is read and how its mistakes are said. What may not: the keys of a spec (see `training`).
 """
 
 from __future__ import annotations

@@ -15,8 +15,8 @@ from fedbus.core.protocol import messages as m
 from fedbus.core.protocol.activities import Activity
 from fedbus.core.protocol.effort import Effort
 from fedbus.core.protocol.frames import DEFAULT_RATIO
-from fedbus.core.spec.head import JobHead
-from fedbus.core.spec.jobspec import JobSpec
+from fedbus.core.spec.head import JobSpec
+from fedbus.core.spec.training import TrainingSpec
 from fedbus.site.job.model_files import Held
 from fedbus.site.places import device_of
 from fedbus.site.settings import SiteSettings
@@ -26,7 +26,7 @@ from fedbus.training.names import texts_in
 from fedbus.training.sayable import Sayable
 
 
-def opening(job: str, spec: JobHead, settings: SiteSettings, *, place: int) -> p.Open:
+def opening(job: str, spec: JobSpec, settings: SiteSettings, *, place: int) -> p.Open:
     """The first command: the job's task on this site's data, on the device of its place.
 
     What the job keeps here lies outside its folder: it outlives the job, for nobody else has it.
@@ -50,8 +50,8 @@ def opening(job: str, spec: JobHead, settings: SiteSettings, *, place: int) -> p
     )
 
 
-def _training_part(spec: JobHead) -> dict[str, Any]:
-    if not isinstance(spec, JobSpec):
+def _training_part(spec: JobSpec) -> dict[str, Any]:
+    if not isinstance(spec, TrainingSpec):
         return {"local": {}}
     up = spec.codec.up
     return {

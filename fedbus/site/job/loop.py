@@ -26,8 +26,8 @@ from fedbus.core.job.duties import Duty, Standing, Stop, Wait, next_duty
 from fedbus.core.job.seeds import training_seed
 from fedbus.core.protocol import messages as m
 from fedbus.core.protocol.activities import Activity
-from fedbus.core.spec.head import JobHead
-from fedbus.core.spec.jobspec import JobSpec, SyncSpec
+from fedbus.core.spec.head import JobSpec
+from fedbus.core.spec.training import SyncSpec, TrainingSpec
 from fedbus.errors import DiskFullError
 from fedbus.site.job import assignment
 from fedbus.site.job.attempts import Attempts
@@ -65,7 +65,7 @@ class TrainingLoop:
     def __init__(
         self,
         job: str,
-        spec: JobHead,
+        spec: JobSpec,
         *,
         settings: SiteSettings,
         files: ModelFiles,
@@ -92,7 +92,7 @@ class TrainingLoop:
         self._yielded = False
         self._attempts = Attempts(patience_s=settings.patience_s, sleep=sleep)
         self._stop_grace_s = stop_grace.total_seconds()
-        self._training = spec if isinstance(spec, JobSpec) else None
+        self._training = spec if isinstance(spec, TrainingSpec) else None
         self._wait_for_new_version = self._training is not None and isinstance(self._training.strategy, SyncSpec)
         self._changed = asyncio.Condition()
         self._trainer: Trainer | None = None
@@ -405,7 +405,7 @@ class TrainingLoop:
         if not self._stopping:
             self._end_by(self._score.by)
 
-    async def _train(self, trainer: Trainer, base: Held, spec: JobSpec) -> None:
+    async def _train(self, trainer: Trainer, base: Held, spec: TrainingSpec) -> None:
         if spec.local.evaluate and base.version > self._score.newest:
             await self._make_score(trainer, base.version)
         if self._stopping or self._score.wanted is not None or base.version < self._oldest_base:

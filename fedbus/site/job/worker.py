@@ -25,7 +25,7 @@ from fedbus.bus.post import ControlMessage, Post
 from fedbus.bus.stream import Start, StreamReader
 from fedbus.core.protocol import messages as m
 from fedbus.core.protocol import wire
-from fedbus.core.spec.head import JobHead
+from fedbus.core.spec.head import JobSpec
 from fedbus.errors import DecodeError, DiskFullError, NoSuchQueueError, ProtocolError, PublishError
 from fedbus.runtime.faults import Point, Reached, nothing
 from fedbus.site.door import Lane
@@ -53,7 +53,7 @@ class JobWorker:
     def __init__(
         self,
         job: str,
-        spec: JobHead,
+        spec: JobSpec,
         *,
         settings: SiteSettings,
         reader: Callable[[str], StreamReader],

@@ -35,13 +35,13 @@ from fedbus.core.rules.strategies.contributors import Contributors, least_contri
 from fedbus.core.rules.strategies.fedasync import FedAsync
 from fedbus.core.rules.strategies.robust import Robust
 from fedbus.core.rules.strategies.sync import Sync
-from fedbus.core.spec.jobspec import (
+from fedbus.core.spec.training import (
     AutoSpec,
     BufferedSpec,
     CalibratedSpec,
     FedAsyncSpec,
-    JobSpec,
     SyncSpec,
+    TrainingSpec,
 )
 
 __all__ = [
@@ -64,7 +64,7 @@ __all__ = [
 ]
 
 
-def strategy_of(spec: JobSpec) -> Strategy:
+def strategy_of(spec: TrainingSpec) -> Strategy:
     """Return the strategy that a job spec asks for, within the rules that go around it."""
     rule = _rule_of(spec)
     if spec.local.time_boxed and spec.local.steps is not None:
@@ -74,7 +74,7 @@ def strategy_of(spec: JobSpec) -> Strategy:
     return rule if spec.min_contributors == 1 else Contributors(inner=rule, least=least_contributors(spec))
 
 
-def settled(spec: JobSpec) -> str:
+def settled(spec: TrainingSpec) -> str:
     """Say why `auto` is buffered throughout this job; empty when it may choose."""
     if spec.robust is not None:
         return f"{spec.robust.kind} judges what is in the buffer, and a memory would keep what a liar sent"
@@ -83,7 +83,7 @@ def settled(spec: JobSpec) -> str:
     return ""
 
 
-def _rule_of(spec: JobSpec) -> Strategy:
+def _rule_of(spec: TrainingSpec) -> Strategy:
     power, ratio, function = spec.num_examples_power, spec.num_examples_ratio, staleness_function(spec.staleness)
     match spec.strategy:
         case BufferedSpec() as buffered:

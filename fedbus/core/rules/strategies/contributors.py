@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from fedbus.core.rules.strategies.base import Buffer, Evidence, Plan, Share, Strategy
-from fedbus.core.spec.jobspec import JobSpec
+from fedbus.core.spec.training import TrainingSpec
 from fedbus.core.words import counted
 
 
@@ -53,7 +53,7 @@ class Contributors:
         )
 
 
-def least_contributors(spec: JobSpec) -> int:
+def least_contributors(spec: TrainingSpec) -> int:
     """Return how many distinct sites a buffer needs, so that `min_contributors` of them are in what is made of it.
 
     A robust rule leaves some out: multi-Krum f sites, the trimmed mean 2 f of each coordinate.

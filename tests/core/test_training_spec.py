@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from fedbus.core.spec.jobspec import JobSpec, ServerOptimizerSpec, SyncSpec
+from fedbus.core.spec.training import ServerOptimizerSpec, SyncSpec, TrainingSpec
 from fedbus.errors import JobSpecError
 
 LOCAL = {"steps": 40, "batch_size": 32, "learning_rate": 0.01}
@@ -17,29 +17,29 @@ MINIMAL = {"name": "heart", "task": "heart_disease", "local": LOCAL, "stop": {"v
 
 def problems(data: object) -> dict[str, str]:
     with pytest.raises(JobSpecError) as caught:
-        JobSpec.parse_yaml(data) if isinstance(data, str) else JobSpec.parse(data)
+        TrainingSpec.parse_yaml(data) if isinstance(data, str) else TrainingSpec.parse(data)
     return {problem.path: problem.message for problem in caught.value.problems}
 
 
 def documented_example() -> str:
-    import fedbus.core.spec.jobspec as module
+    import fedbus.core.spec.training as module
 
     assert module.__doc__ is not None
     return module.__doc__.partition("shown here:\n")[2]
 
 
 def test_the_documented_example_shows_the_real_defaults() -> None:
-    documented = JobSpec.parse_yaml(documented_example())
+    documented = TrainingSpec.parse_yaml(documented_example())
 
     minimal = documented.to_dict()
     required = {key: minimal[key] for key in ("name", "task", "stop", "local", "task_config")}
     required["local"] = {key: minimal["local"][key] for key in ("steps", "batch_size", "learning_rate")}
     required["stop"] = {"versions": minimal["stop"]["versions"]}
-    assert JobSpec.parse(required) == documented
+    assert TrainingSpec.parse(required) == documented
 
 
 def test_a_spec_survives_json() -> None:
-    spec = JobSpec.parse(
+    spec = TrainingSpec.parse(
         MINIMAL
         | {
             "task_config": {"layers": [1, 2, {"x": None}], "name": "é"},
@@ -50,12 +50,12 @@ def test_a_spec_survives_json() -> None:
         }
     )
 
-    assert JobSpec.parse(json.loads(json.dumps(spec.to_dict()))) == spec
+    assert TrainingSpec.parse(json.loads(json.dumps(spec.to_dict()))) == spec
 
 
 def test_a_spec_cannot_be_changed() -> None:
     config = {"layers": [1, 2]}
-    spec = JobSpec.parse(MINIMAL | {"task_config": config})
+    spec = TrainingSpec.parse(MINIMAL | {"task_config": config})
 
     config["layers"].append(3)
 
@@ -194,13 +194,13 @@ def test_an_alias_bomb_is_refused() -> None:
 
 
 def test_yaml_numbers_without_a_dot_are_numbers() -> None:
-    spec = JobSpec.parse_yaml(json.dumps(MINIMAL).replace("0.01", "1e-3"))
+    spec = TrainingSpec.parse_yaml(json.dumps(MINIMAL).replace("0.01", "1e-3"))
 
     assert spec.local.learning_rate == 0.001
 
 
 def test_a_rule_can_be_named_in_short() -> None:
-    spec = JobSpec.parse(MINIMAL | {"strategy": "sync", "server_optimizer": "adam"})
+    spec = TrainingSpec.parse(MINIMAL | {"strategy": "sync", "server_optimizer": "adam"})
 
     assert spec.strategy == SyncSpec(k=None, deadline_s=60.0)
     assert spec.server_optimizer == ServerOptimizerSpec(kind="adam", lr=0.01)
@@ -215,7 +215,7 @@ def test_a_rule_can_be_named_in_short() -> None:
     ],
 )
 def test_patience_in_short_watches_the_metric_of_the_target(target: object, metric: str, better: str) -> None:
-    patience = JobSpec.parse(MINIMAL | {"stop": {"patience": 7, "target": target}}).stop.patience
+    patience = TrainingSpec.parse(MINIMAL | {"stop": {"patience": 7, "target": target}}).stop.patience
 
     assert patience is not None
     assert (patience.versions, patience.metric, patience.better) == (7, metric, better)
@@ -270,12 +270,12 @@ JSON = st.recursive(
 )
 
 
-@given(key=st.sampled_from(sorted(JobSpec.model_fields)), value=JSON)
+@given(key=st.sampled_from(sorted(TrainingSpec.model_fields)), value=JSON)
 def test_any_value_parses_or_is_a_problem_below_its_key(key: str, value: object) -> None:
     paths: list[str] = []
     try:
-        spec = JobSpec.parse(MINIMAL | {key: value})
-        assert JobSpec.parse(spec.to_dict()) == spec
+        spec = TrainingSpec.parse(MINIMAL | {key: value})
+        assert TrainingSpec.parse(spec.to_dict()) == spec
     except JobSpecError as error:
         paths = [problem.path for problem in error.problems]
 
@@ -292,11 +292,11 @@ def test_any_value_parses_or_is_a_problem_below_its_key(key: str, value: object)
     ],
 )
 def test_the_code_of_updates_is_a_name_or_a_name_and_a_ratio(given, kind, ratio, back):
-    spec = JobSpec.parse({**MINIMAL, "codec": {"up": given, "down": "int4"}})
+    spec = TrainingSpec.parse({**MINIMAL, "codec": {"up": given, "down": "int4"}})
     assert (spec.codec.up.kind, spec.codec.up.ratio, spec.codec.down) == (kind, ratio, "int4")
     assert spec.codec.up.is_biased == (kind == "topk")
     assert spec.to_dict()["codec"] == {"up": back, "down": "int4"}
-    assert JobSpec.parse(spec.to_dict()) == spec
+    assert TrainingSpec.parse(spec.to_dict()) == spec
 
 
 @pytest.mark.parametrize(
@@ -311,7 +311,7 @@ def test_the_code_of_updates_is_a_name_or_a_name_and_a_ratio(given, kind, ratio,
 )
 def test_a_code_that_does_not_fit_is_named_with_its_path(codec, path, message):
     with pytest.raises(JobSpecError) as caught:
-        JobSpec.parse({**MINIMAL, "codec": codec})
+        TrainingSpec.parse({**MINIMAL, "codec": codec})
     (problem,) = caught.value.problems
     assert problem.path == path
     assert message in problem.message

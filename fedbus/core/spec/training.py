@@ -68,7 +68,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self, assert_never
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from fedbus.core.spec.contributors import check_contributors
-from fedbus.core.spec.head import JobHead
+from fedbus.core.spec.head import JobSpec
 from fedbus.core.spec.sections import (
     AutoSpec,
     BufferedSpec,
@@ -108,7 +108,6 @@ __all__ = [
     "ExponentialSpec",
     "FedAsyncSpec",
     "HingeSpec",
-    "JobSpec",
     "LocalSpec",
     "PatienceSpec",
     "PolynomialSpec",
@@ -119,6 +118,7 @@ __all__ = [
     "StrategySpec",
     "SyncSpec",
     "TargetSpec",
+    "TrainingSpec",
     "UpSpec",
 ]
 
@@ -127,7 +127,7 @@ Patterns = Annotated[
 ]
 
 
-class JobSpec(JobHead):
+class TrainingSpec(JobSpec):
     """One job that trains."""
 
     kind: Literal["training"] = "training"
