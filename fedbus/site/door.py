@@ -1,8 +1,8 @@
 """The one way out of a site: nothing else here can publish. Each message and each chunk passes, in this order,
 
 policy    the site's own: an update leaves in the lane of a job that it has accepted, and no other way
+audit     a line of what leaves: of a message and a chunk at level debug, of a whole update at level info (`worker`)
 seal      end to end, by the post; there are no keys yet
-audit     a line of what leaves, with its size: of a message at level debug, of an update at level info (`worker`)
 publish   confirmed, however long the link is down
 """
 
@@ -42,7 +42,8 @@ class Lane:
     def _passed(self, message: m.Chunk | m.UpdateManifest) -> Envelope:
         if message.job != self._job:
             raise ValueError(f"expected what belongs to job {self._job}, got something of job {message.job}")
-        return _audited(self._post.from_trainer(message, site=self._site))
+        _audit(message)
+        return self._post.from_trainer(message, site=self._site)
 
 
 class Door:
@@ -56,13 +57,14 @@ class Door:
 
     async def say(self, message: SiteMessage) -> None:
         """Return when the broker has it. Raises PublishError."""
-        await self._control.publish(_audited(self._post.from_site(message)))
+        _audit(message)
+        await self._control.publish(self._post.from_site(message))
 
     def lane(self, job: str) -> Lane:
         """For the updates of a job that was accepted. They wait for their route however long it is away."""
         return Lane(job, site=self._site, post=self._post, publisher=Publisher(self._bulk, routes_return=timedelta.max))
 
 
-def _audited(envelope: Envelope) -> Envelope:
-    log.debug("leaves", type=envelope.type, key=envelope.routing_key, body_bytes=len(envelope.body))
-    return envelope
+def _audit(message: SiteMessage | m.Chunk | m.UpdateManifest) -> None:
+    body_bytes = len(message.body) if isinstance(message, m.Chunk) else None
+    log.debug("leaves", type=type(message).__name__, job=getattr(message, "job", None), body_bytes=body_bytes)
