@@ -34,8 +34,10 @@ def check_readable(path: Path) -> None:
         pass
 
 
-def read_params(path: Path, layout: Layout, *, extra: bool = False) -> Tensor:
+def read_params(path: Path, layout: Layout, *, extra: bool = False, into: Tensor | None = None) -> Tensor:
     """What a layout asks for out of a file, by any of its tensors' names, as one float32 vector [numel].
+
+    into: such a vector to be filled, which is then returned; None: a new one is made.
 
     Counters and masks of the file are passed over; other tensors only when `extra` ones are allowed, for a job may keep
     some at the sites. Raises StoreError when the file cannot be read, LayoutError when it is of another model: it says
@@ -44,7 +46,7 @@ def read_params(path: Path, layout: Layout, *, extra: bool = False) -> Tensor:
     with TensorFile.open(path) as file:
         found = _names(file, layout)
         _check_names(path, file, layout, found, extra=extra)
-        flat, places = torch.empty(layout.numel), layout.slices()
+        flat, places = torch.empty(layout.numel) if into is None else into, layout.slices()
         for spec in layout.tensors:
             start, stop = places[spec.name]
             _read_into_(flat[start:stop], file, found[spec.name] or "")

@@ -113,6 +113,12 @@ class GlobalModel:
         self._scale: float | None = None
 
     @property
+    def spare(self) -> Tensor:
+        """A vector, float32 [numel], that nobody needs while no update is inspected or folded and no version made."""
+        self._check_caught_up()
+        return self._scratch
+
+    @property
     def scale(self) -> float:
         """What the lengths of deltas are measured by, see `core.rules.peers`; computed once a version."""
         if self._scale is None:

@@ -12,7 +12,8 @@ from collections.abc import Callable
 
 from fedbus.aggregator.job.best import Best
 from fedbus.aggregator.job.result import best_of
-from fedbus.aggregator.model.given import GivenParams, Whole
+from fedbus.aggregator.model.given import GivenParams
+from fedbus.aggregator.model.keeper import ModelKeeper
 from fedbus.aggregator.model.showing import Showing
 from fedbus.aggregator.tools import Tools
 from fedbus.core.job.training import TrainingJob
@@ -23,7 +24,10 @@ from fedbus.errors import LayoutError
 
 
 class LastScores:
-    """Of one job. `last` is the model of the last version, `best` says which other one has the best score so far."""
+    """Of one job. `best` says which version has the best score so far, where that is another than the last.
+
+    keeper: has the last version, and room for another one that takes no more memory: nothing is folded any more.
+    """
 
     def __init__(
         self,
@@ -31,7 +35,7 @@ class LastScores:
         *,
         life: TrainingJob,
         layout: Layout,
-        last: Whole,
+        keeper: ModelKeeper,
         best: Callable[[], Best | None],
         showing: Showing,
         tools: Tools,
@@ -39,7 +43,7 @@ class LastScores:
         self._job = job
         self._life = life
         self._layout = layout
-        self._last = last
+        self._keeper = keeper
         self._best = best
         self._showing = showing
         self._tools = tools
@@ -55,7 +59,7 @@ class LastScores:
         """Ask for what is to be scored next, `version` first; True when no score is waited for any more."""
         if not self._asked:
             shown = await self._showing.last_number()
-            number = version if shown <= version else await self._showing.show(self._last)
+            number = version if shown <= version else await self._showing.show(self._keeper)
             await self._ask(version, number)
         if self._missing(self._asked[-1]) and time.monotonic() < self._wait_until:
             return False
@@ -80,15 +84,18 @@ class LastScores:
         return kept if kept is not None and found is not None and found["version"] != version else None
 
     async def _ask_for_best(self, best: Best) -> None:
-        chunk_bytes = self._life.head.chunk_bytes
         try:
-            given = await self._tools.compute(GivenParams, best.path, self._layout, chunk_bytes=chunk_bytes)
+            given = await self._tools.compute(self._read, best)
         except LayoutError as exc:  # it keeps the score that it has
             text = f"version {best.version}, the best, cannot be shown: {exc}"
             return await self._tools.announcer.event(self._job, events.JobTrouble(reason=text))
         text = f"every site scores version {best.version}, the best so far"
         await self._tools.announcer.event(self._job, events.JobWaiting(what=text))
         return await self._ask(best.version, await self._showing.show(given))
+
+    def _read(self, best: Best) -> GivenParams:
+        chunk_bytes = self._life.head.chunk_bytes
+        return GivenParams(best.path, self._layout, chunk_bytes=chunk_bytes, into=self._keeper.spare)
 
     async def _ask(self, version: int, number: int) -> None:
         self._numbers[number] = version

@@ -228,7 +228,7 @@ class Training:
             self._job,
             life=self.life,
             layout=layout,
-            last=self._keeper,
+            keeper=self._keeper,
             best=lambda: self._scoring.best,
             showing=Showing(self._job, log=log, tools=self._tools),
             tools=self._tools,

@@ -36,11 +36,14 @@ class Whole(Protocol):
 
 
 class GivenParams:
-    """Params of a safetensors file in a layout, float32 [numel]. Raises LayoutError unless it is of that model."""
+    """Params of a safetensors file in a layout, float32 [numel]. Raises LayoutError unless it is of that model.
 
-    def __init__(self, path: Path, layout: Layout, *, chunk_bytes: int) -> None:
+    into: a vector that holds them, as long as this is used; None: a new one is made.
+    """
+
+    def __init__(self, path: Path, layout: Layout, *, chunk_bytes: int, into: Tensor | None = None) -> None:
         try:
-            self._flat: Tensor = read_params(path, layout)
+            self._flat: Tensor = read_params(path, layout, into=into)
         except StoreError as exc:
             raise LayoutError(str(exc)) from exc
         self._layout = layout

@@ -224,6 +224,11 @@ class ModelKeeper:
         """What the sites hold at `version`, the newest one."""
         return Outgoing(version=version, count=self.model.snapshot_frames, frames=self.model.snapshot())
 
+    @property
+    def spare(self) -> torch.Tensor:
+        """See `GlobalModel.spare`."""
+        return self.model.spare
+
     def digest(self) -> str:
         """Of what the sites hold at the newest version."""
         return self.model.digest
