@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from fedbus.core.protocol import wire
 from fedbus.core.protocol.answers import History, VersionLine
 from fedbus.core.protocol.messages import UpdateId
+from fedbus.core.spec.kinds import TRAINING
 from fedbus.store.ledger import Ledger
 from fedbus.store.rows import JobRow, ScoreRow
 
@@ -17,7 +18,9 @@ Scores = Mapping[int, Sequence[ScoreRow]]
 
 
 def answer(ledger: Ledger, row: JobRow, after: int) -> History:
-    """The lines of versions after `after`, as many as fit, and whether there are more."""
+    """The lines of versions after `after`, as many as fit, and whether there are more; none of a job that makes none."""
+    if row.spec.get("kind", TRAINING) != TRAINING:
+        return History(history=(), more=False)
     commits = ledger.commits(row.job, after=after, most=MOST_VERSIONS)
     first: list[tuple[int, float, Sequence[UpdateId]]] = []
     if row.started_at is not None and after < 0:

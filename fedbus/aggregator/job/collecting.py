@@ -242,8 +242,7 @@ class Collecting:
 
     def _owing(self, question: int) -> list[str]:
         answers = self._questions.answers
-        done = answers.of(question).keys() | answers.failures(question).keys()
-        return sorted(self.life.active - done)
+        return sorted(site for site in self.life.active if not answers.has(question, site))
 
     # -------------------------------------------------------------- end
 

@@ -32,9 +32,9 @@ from fedbus.core.protocol import events
 from fedbus.core.protocol import messages as m
 from fedbus.core.protocol.layout import Layout
 from fedbus.core.spec.evaluate import EvaluateSpec, ModelSpec
-from fedbus.errors import LayoutError, StoreError
+from fedbus.errors import DiskFullError, LayoutError, StoreError
 from fedbus.export.params_file import check_fits, check_readable
-from fedbus.store.files import make_folder
+from fedbus.store.files import make_folder, replace_durably
 
 OpenLog = Callable[[Layout], Awaitable[ModelLogWriter]]
 
@@ -70,31 +70,35 @@ class GivenModels:
         make_folder(self._folder)
         for number, model in enumerate(self._spec.models):
             try:
-                self._names[number] = self._copy(model, self.path(number))
+                self._names[number] = self._copied(model, self.path(number))
                 check_readable(self.path(number))
+            except DiskFullError:
+                raise  # waited out
             except StoreError as exc:
                 raise LayoutError(f"models.{number}: {exc}") from exc
 
-    def _copy(self, model: ModelSpec, path: Path) -> str:
-        if model.file is not None:
-            version: int | None = None
-            source: ParamsBytes = OfFile(self._params / model.file)
-        else:
-            version, source = self._version(model)
-        try:
-            if not path.exists():
+    def _copied(self, model: ModelSpec, path: Path) -> str:
+        """Copy a model, unless an earlier process did; returns what it is, which its file beside says."""
+        name = path.with_suffix(".txt")
+        if not name.exists():
+            says, source = self._open(model)
+            try:
                 copy_params(source, path)
-        finally:
-            source.close()
-        if version is None:
-            return model.says
-        return f"{model.job}, version {version}{f' ({model.wanted})' if isinstance(model.wanted, str) else ''}"
+            finally:
+                source.close()
+            with replace_durably(name) as beside:
+                beside.write_text(says)
+        return name.read_text()
 
-    def _version(self, model: ModelSpec) -> tuple[int, ParamsBytes]:
+    def _open(self, model: ModelSpec) -> tuple[str, ParamsBytes]:
+        if model.file is not None:
+            return model.says, OfFile(self._params / model.file)
         row = self._ledger.job(model.job or "")
         if row is None:
             raise StoreError(f"no job {model.job!r}: `fedbus jobs` lists them")
-        return open_version(self._jobs / row.job, row, model.wanted)
+        version, source = open_version(self._jobs / row.job, row, model.wanted)
+        wanted = f" ({model.wanted})" if isinstance(model.wanted, str) else ""
+        return f"{model.job}, version {version}{wanted}", source
 
     def adopt(self, manifest: m.UpdateManifest) -> Layout:
         """Find out that every model fits the layout that a site says. Raises LayoutError when one does not."""
@@ -203,7 +207,7 @@ class Evaluating:
 
     async def take(self, answer: m.ScoreAnswer) -> None:
         question, site = self._numbers.get(answer.version), answer.site
-        if question is None or site in self.answers.of(question):
+        if question is None or self.answers.has(question, site):
             return
         score = Score.of(
             version=question,

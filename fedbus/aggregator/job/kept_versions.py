@@ -46,6 +46,8 @@ class KeptVersions:
 
     def _version(self, wanted: object) -> int:
         if not self._all:
+            if JobState(self._row.state).ended:
+                raise StoreError(f"job {self._row.job} has left no params: it is {self._row.state}")
             raise StoreError(f"job {self._row.job} has no params yet, it is {self._row.state}: ask again later")
         if wanted == "last":
             return self._final if self._final is not None else max(self._checkpoints or self._all)

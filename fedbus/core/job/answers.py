@@ -34,6 +34,10 @@ class Answers(Generic[T]):
             self._failures[question, site] = reason
         return question in self._asked
 
+    def has(self, question: int, site: str) -> bool:
+        """Whether a site has answered, or said that it cannot."""
+        return (question, site) in self._answers or (question, site) in self._failures
+
     @property
     def count(self) -> int:
         """Answers and failures so far."""
@@ -50,4 +54,4 @@ class Answers(Generic[T]):
     def missing(self, sites: Collection[str]) -> list[tuple[int, str]]:
         """Return (question, site) of the answers that these sites still owe."""
         wanted = ((question, site) for question in self._asked for site in sites)
-        return sorted(key for key in wanted if key not in self._answers and key not in self._failures)
+        return sorted(key for key in wanted if not self.has(*key))
