@@ -18,7 +18,7 @@ Scores = Mapping[int, Sequence[ScoreRow]]
 
 
 def answer(ledger: Ledger, row: JobRow, after: int) -> History:
-    """The lines of versions after `after`, as many as fit, and whether there are more; none of a job without versions."""
+    """The lines of versions after `after`, as many as fit, and whether there are more; a job may make no versions."""
     if row.spec.get("kind", TRAINING) != TRAINING:
         return History(history=(), more=False)
     commits = ledger.commits(row.job, after=after, most=MOST_VERSIONS)
