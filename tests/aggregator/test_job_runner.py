@@ -836,6 +836,26 @@ async def test_what_all_sites_say_of_the_best_version_at_the_end_counts(tmp_path
     assert not list((tmp_path / "job" / "best").glob("*.safetensors"))
 
 
+async def test_a_best_version_that_cannot_be_shown_keeps_its_score_and_the_job_ends(tmp_path: Path) -> None:
+    house = House(tmp_path, **STOPS_AT_3)
+    await house.trains("mercy", "ucsf")
+    for version, loss in enumerate((0.9, 0.2, 0.4, 0.3)):
+        if version:
+            house.sends("mercy", version)
+        kept = house.keeper.best_folder / f"v{version:08d}.safetensors"
+        await house.runs(kept.exists if version < 3 else has_state(house, m.JobState.FINISHING))
+        if version == 3:
+            # given that the file of the best version is damaged by the time the job ends
+            (house.keeper.best_folder / "v00000001.safetensors").write_bytes(b"half")
+        for site in ("mercy", "ucsf"):
+            await house.scores_loss(site, version, loss)
+    await house.runs(lambda: house.runner.life.state.ended)
+    assert (house.row.state, house.row.result["best"]["value"]) == ("finished", 0.2)
+    said = [text for _, text in house.announcer.events if "cannot be shown" in text]
+    assert [text.startswith("version 1, the best, cannot be shown: ") for text in said] == [True]
+    assert "taken up again" not in said[0]
+
+
 async def test_an_aggregator_that_is_killed_while_the_best_version_is_scored_shows_the_last_one_again(
     tmp_path: Path,
 ) -> None:

@@ -13,20 +13,16 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext
-from datetime import timedelta
 from typing import Any, Protocol
 
 from fedbus.aggregator.job.verdicts import Drop, refuse
-from fedbus.aggregator.job.work import Outcome
+from fedbus.aggregator.job.work import SITES_RETURN, Outcome
 from fedbus.aggregator.tools import Tools
 from fedbus.core.job.answers import Answers
 from fedbus.core.job.life import Job
 from fedbus.core.protocol import messages as m
 from fedbus.core.protocol.layout import Layout
 from fedbus.core.words import counted
-
-# After a restart the sites answer the roll call first.
-SITES_RETURN = timedelta(seconds=5)
 
 
 class Questions(Protocol):

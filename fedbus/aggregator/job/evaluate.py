@@ -16,10 +16,10 @@ from typing import Any
 from fedbus.aggregator.incoming.room import available_bytes, check_room
 from fedbus.aggregator.job.initial_params import InitialParams
 from fedbus.aggregator.job.kept_versions import open_version
-from fedbus.aggregator.job.scoring import MOST_REASON
 from fedbus.aggregator.job.verdicts import Drop
 from fedbus.aggregator.job.work import Outcome
 from fedbus.aggregator.model.given import GivenParams, copy_params
+from fedbus.aggregator.model.keeper import announced_layout
 from fedbus.aggregator.model.log import ModelLogWriter
 from fedbus.aggregator.model.params_bytes import OfFile, ParamsBytes
 from fedbus.aggregator.model.showing import Showing
@@ -31,6 +31,7 @@ from fedbus.core.protocol import answers as a
 from fedbus.core.protocol import events
 from fedbus.core.protocol import messages as m
 from fedbus.core.protocol.layout import Layout
+from fedbus.core.protocol.limits import MOST_REASON
 from fedbus.core.spec.evaluate import EvaluateSpec, ModelSpec
 from fedbus.errors import DiskFullError, LayoutError, StoreError
 from fedbus.export.params_file import check_fits, check_readable
@@ -102,9 +103,7 @@ class GivenModels:
 
     def adopt(self, manifest: m.UpdateManifest) -> Layout:
         """Find out that every model fits the layout that a site says. Raises LayoutError when one does not."""
-        layout = Layout.from_dict(manifest.layout or {})
-        if layout.digest != manifest.layout_digest:
-            raise LayoutError(f"layout digest {layout.digest}, announced {manifest.layout_digest}")
+        layout = announced_layout(manifest)
         check_room(layout, available_bytes=available_bytes())
         for number in range(len(self._spec.models)):
             check_fits(self.path(number), layout)
@@ -142,7 +141,6 @@ class Evaluating:
         self._open_log = open_log
         self._tools = tools
         self._showing: Showing | None = None
-        self._numbers: dict[int, int] = {}
         self._initial = InitialParams(job, life=life, origin=models, drop=drop, tools=tools, adopted=self._adopted)
 
     def waits_for(self, active: Collection[str]) -> str:
@@ -195,10 +193,12 @@ class Evaluating:
         if self._showing is not None and self.layout is not None:
             path, chunk_bytes = self._models.path(question), self._spec.chunk_bytes
             given = await self._tools.compute(GivenParams, path, self.layout, chunk_bytes=chunk_bytes)
-            self._numbers[await self._showing.show(given)] = question
+            await self._showing.show(given, what=question)
 
     def request(self, question: int) -> m.ScoreRequest:
-        number = max(number for number, asked in self._numbers.items() if asked == question)
+        number = None if self._showing is None else self._showing.number(question)
+        if number is None:
+            raise StoreError(f"job {self._job}: model {question} is asked for and was not shown")
         return m.ScoreRequest(job=self._job, version=number)
 
     async def again(self) -> None:
@@ -206,7 +206,8 @@ class Evaluating:
             await self._showing.again()
 
     async def take(self, answer: m.ScoreAnswer) -> None:
-        question, site = self._numbers.get(answer.version), answer.site
+        question = None if self._showing is None else self._showing.what(answer.version)
+        site = answer.site
         if question is None or self.answers.has(question, site):
             return
         score = Score.of(

@@ -47,20 +47,20 @@ class LastScores:
         self._best = best
         self._showing = showing
         self._tools = tools
-        self._numbers: dict[int, int] = {}
         self._asked: list[int] = []
         self._wait_until = 0.0
 
     def version_of(self, number: int) -> int:
         """The version that a site has scored under this number."""
-        return self._numbers.get(number, number)
+        shown = self._showing.what(number)
+        return number if shown is None else shown
 
     async def are_in(self, version: int) -> bool:
         """Ask for what is to be scored next, `version` first; True when no score is waited for any more."""
         if not self._asked:
-            shown = await self._showing.last_number()
-            number = version if shown <= version else await self._showing.show(self._keeper)
-            await self._ask(version, number)
+            if await self._showing.last_number() > version:
+                await self._showing.show(self._keeper, what=version)
+            await self._ask(version)
         if self._missing(self._asked[-1]) and time.monotonic() < self._wait_until:
             return False
         if len(self._asked) == 1 and (best := self._another(version)) is not None:
@@ -88,17 +88,19 @@ class LastScores:
             given = await self._tools.compute(self._read, best)
         except LayoutError as exc:  # it keeps the score that it has
             text = f"version {best.version}, the best, cannot be shown: {exc}"
-            return await self._tools.announcer.event(self._job, events.JobTrouble(reason=text))
-        text = f"every site scores version {best.version}, the best so far"
-        await self._tools.announcer.event(self._job, events.JobWaiting(what=text))
-        return await self._ask(best.version, await self._showing.show(given))
+            return await self._say(text)
+        await self._say(f"every site scores version {best.version}, the best so far")
+        await self._showing.show(given, what=best.version)
+        return await self._ask(best.version)
+
+    async def _say(self, what: str) -> None:
+        await self._tools.announcer.event(self._job, events.JobWaiting(what=what))
 
     def _read(self, best: Best) -> GivenParams:
         chunk_bytes = self._life.head.chunk_bytes
         return GivenParams(best.path, self._layout, chunk_bytes=chunk_bytes, into=self._keeper.spare)
 
-    async def _ask(self, version: int, number: int) -> None:
-        self._numbers[number] = version
+    async def _ask(self, version: int) -> None:
         self._asked.append(version)
         self._life.ask_for_scores(version)
         self._wait_until = time.monotonic() + self._tools.score_timeout_s
@@ -106,8 +108,9 @@ class LastScores:
             await self._tell(site, version)
 
     async def _tell(self, site: str, version: int) -> None:
-        number = max(number for number, of in self._numbers.items() if of == version)
-        await self._tools.announcer.tell(site, m.ScoreRequest(job=self._job, version=number))
+        number = self._showing.number(version)
+        wanted = version if number is None else number  # the last version is in the log under its own
+        await self._tools.announcer.tell(site, m.ScoreRequest(job=self._job, version=wanted))
 
     def _missing(self, version: int) -> list[str]:
         return [site for asked, site in self._life.missing_scores() if asked == version]

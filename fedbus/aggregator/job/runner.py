@@ -15,7 +15,7 @@ from fedbus.aggregator.incoming.complete import Complete, Item, Unwanted
 from fedbus.aggregator.incoming.entrance import Entrance
 from fedbus.aggregator.job.prospects import Prospects
 from fedbus.aggregator.job.resyncs import Resyncs
-from fedbus.aggregator.job.work import Work
+from fedbus.aggregator.job.work import SITES_RETURN, Work
 from fedbus.aggregator.tools import Tools
 from fedbus.core.job.life import Job
 from fedbus.core.job.status_text import span
@@ -29,8 +29,6 @@ from fedbus.store.ledger_schema import ANYBODY
 from fedbus.store.rows import JobRow
 
 LOOK_AGAIN_S = 1.0
-# After a restart the sites answer the roll call first: a job that was about to end would end without their scores.
-SITES_RETURN = timedelta(seconds=5)
 
 
 class JobRunner:

@@ -18,9 +18,9 @@ from fedbus.core.job.training import TrainingJob, ranking_of
 from fedbus.core.protocol import events
 from fedbus.core.protocol import messages as m
 from fedbus.core.protocol.events import MOST_TOLD
+from fedbus.core.protocol.limits import MOST_REASON
 from fedbus.core.rules.aggregation import Aggregation
 
-MOST_REASON = 200
 """So many characters are kept of why a site could not score."""
 
 

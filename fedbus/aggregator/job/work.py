@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, Protocol
 
 from fedbus.core.job.life import Job
 from fedbus.core.protocol import messages as m
 from fedbus.core.protocol.layout import Layout
+
+# After a restart the sites answer the roll call first: a job about to end would end without what they measured.
+SITES_RETURN = timedelta(seconds=5)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

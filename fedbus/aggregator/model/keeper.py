@@ -86,6 +86,14 @@ class Saving:
         return path
 
 
+def announced_layout(manifest: UpdateManifest) -> Layout:
+    """The layout that the manifest of initial params brings. Raises LayoutError unless it is the one announced."""
+    layout = Layout.from_dict(manifest.layout or {})
+    if layout.digest != manifest.layout_digest:
+        raise LayoutError(f"initial params: layout digest {layout.digest}, announced {manifest.layout_digest}")
+    return layout
+
+
 class ModelKeeper:
     """One job's global model. Nothing here is safe to use from two threads; but see `Saving`."""
 
@@ -164,9 +172,7 @@ class ModelKeeper:
 
     def _announced(self, manifest: UpdateManifest) -> Layout:
         """The layout that a site says its task makes."""
-        layout = Layout.from_dict(manifest.layout or {})
-        if layout.digest != manifest.layout_digest:
-            raise LayoutError(f"initial params: layout digest {layout.digest}, announced {manifest.layout_digest}")
+        layout = announced_layout(manifest)
         self._model = None  # what a start that met a full disk has left
         check_room(layout, available_bytes=available_bytes())
         return layout

@@ -23,17 +23,25 @@ class Showing:
         self._log = log
         self._tools = tools
         self._shown: tuple[int, Whole] | None = None
+        self._whats: dict[int, int] = {}
 
     async def last_number(self) -> int:
         """The newest number in the model log; -1: none."""
         return int(await self._tools.store(self._tools.ledger.last_published, self._job))
 
-    async def show(self, whole: Whole) -> int:
-        """Put a model into the log; returns its number."""
+    async def show(self, whole: Whole, *, what: int) -> None:
+        """Put a model into the log; `what` is what the caller calls it."""
         number = await self.last_number() + 1
         await self._publish(number, whole)
-        self._shown = number, whole
-        return number
+        self._shown, self._whats[number] = (number, whole), what
+
+    def what(self, number: int) -> int | None:
+        """What was shown under a number; None: nothing by this process."""
+        return self._whats.get(number)
+
+    def number(self, what: int) -> int | None:
+        """The newest number under which this was shown; None: it was not, by this process."""
+        return max((number for number, shown in self._whats.items() if shown == what), default=None)
 
     async def again(self) -> bool:
         """Show what was shown last once more, for a site that cannot follow; False when nothing was."""

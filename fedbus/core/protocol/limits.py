@@ -18,6 +18,8 @@ from fedbus.core.protocol import messages as m
 from fedbus.errors import DecodeError
 
 MOST_TEXT = 500
+MOST_REASON = 200
+"""Of a reason that stands in the middle of a sentence."""
 MOST_NAME = 64
 MOST_METRICS = 256
 MOST_TASKS = 256
