@@ -21,8 +21,6 @@ from fedbus.core.protocol.events import MOST_TOLD
 from fedbus.core.protocol.limits import MOST_REASON
 from fedbus.core.rules.aggregation import Aggregation
 
-"""So many characters are kept of why a site could not score."""
-
 
 class Scoring:
     """Of one job."""
