@@ -17,6 +17,7 @@ from fedbus.bus.post import Post
 from fedbus.core.job.membership import Membership
 from fedbus.core.protocol.answers import to_json
 from fedbus.core.protocol.events import Happened
+from fedbus.core.spec.training import TrainingSpec
 from fedbus.store.ledger import Ledger
 from fedbus.store.rows import JobRow
 
@@ -168,6 +169,14 @@ async def test_a_submit_names_its_job_and_is_one_job_however_often_it_comes(desk
 async def test_a_submit_without_an_id_gets_one(desk: Desk) -> None:
     (job,) = (await desk.asks("submit.ana", SPEC))["accepted"].values()
     assert job.startswith("heart-")
+
+
+async def test_a_submit_that_comes_again_after_an_upgrade_is_the_same_job(desk: Desk) -> None:
+    # given a job as a release that knew fewer keys has kept it
+    older = {key: value for key, value in TrainingSpec.parse(SPEC).to_dict().items() if key not in ("kind", "travel")}
+    desk.ledger.add_job("mine", older, message_id="m1", submitted_by="ana", state="running", at=1.0)
+    answer = await desk.asks("submit.ana", SPEC, message_id="m1", headers={"job": "mine"})
+    assert answer == {"accepted": {"job": "mine"}}
 
 
 @pytest.mark.parametrize(

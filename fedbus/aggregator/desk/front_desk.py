@@ -34,6 +34,7 @@ from fedbus.core.protocol import events, wire
 from fedbus.core.protocol import requests as q
 from fedbus.core.protocol.limits import MOST_NAME, plain
 from fedbus.core.protocol.messages import JobState
+from fedbus.core.spec import kinds
 from fedbus.core.spec.text import MAX_TEXT_BYTES
 from fedbus.errors import IdTakenError, JobSpecError, Problem, StoreError
 from fedbus.store.rows import JobRow
@@ -151,8 +152,9 @@ class FrontDesk:
         row = await self._tools.store(self._tools.ledger.job, job)
         if row is None:
             raise StoreError(f"job {job} is not in the ledger, where it was just written")
-        if row.spec != spec.to_dict() or row.submitted_by != envelope.user_id or (wanted or job) != job:
-            what = "spec" if row.spec != spec.to_dict() else "login or id"
+        same = kinds.parse(row.spec) == spec  # a release before has kept it without the keys that it did not know
+        if not same or row.submitted_by != envelope.user_id or (wanted or job) != job:
+            what = "login or id" if same else "spec"
             message = f"{message_id!r} was used before, for {job} with another {what}: give each submit its own id"
             return a.rejected("message_id", message)
         if job not in self._runners and not JobState(row.state).ended:
