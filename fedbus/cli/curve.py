@@ -36,7 +36,7 @@ def as_csv(lines: Sequence[VersionLine]) -> str:
 def curve_table(lines: Sequence[VersionLine]) -> RenderableType:
     """One line a version; of each metric the mean, and what sites measured of just this version."""
     if not lines:
-        return Text("no version yet: `fedbus jobs` says what the job waits for")
+        return Text("no version yet: `fedbus show` says what the job waits for, or what it has measured")
     metrics = _metrics(lines)
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("version", "after", "contributors", *metrics):

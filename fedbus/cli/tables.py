@@ -92,7 +92,8 @@ def job_tables(detail: JobDetail) -> list[RenderableType]:
     models = detail.models or tuple(from_json(ScoredModel, model) for model in result.get("models", ()))
     if models:
         return [facts, *_matrices(models), *_declined(detail), *_under_way_and_wrong(detail)]
-    return [facts, *_site_tables(detail, result.get("scores", {}), best or {}), *_under_way_and_wrong(detail)]
+    measured = [*_site_tables(detail, result.get("scores", {})), *_best_table(best or {})]
+    return [facts, *measured, *_under_way_and_wrong(detail)]
 
 
 def _matrices(models: Sequence[ScoredModel]) -> Iterator[RenderableType]:
@@ -122,15 +123,12 @@ def _cell(model: ScoredModel, site: str, metric: str) -> str:
     return f"{score.metrics[metric]:.3f}" if metric in score.metrics else ""
 
 
-def _site_tables(detail: JobDetail, scores: dict[str, Any], best: dict[str, Any]) -> list[RenderableType]:
+def _site_tables(detail: JobDetail, scores: dict[str, Any]) -> list[RenderableType]:
     tables: list[RenderableType] = []
-    of_best: dict[str, Any] = best.get("scores", {})
     if detail.sites:
-        metrics = sorted({n for s in scores.values() for n in (*s["metrics"], *s.get("not_finite", ()))})
+        metrics = _metric_names(scores)
         older = ["scored version"] if any("version" in score for score in scores.values()) else []
-        bests = [best["metric"]] if of_best else []
-        names = [*metrics, *(f"{name} of the best" for name in bests)]
-        table = _table("site", "state", "does", "updates", "refused", "mean staleness", *older, *names)
+        table = _table("site", "state", "does", "updates", "refused", "mean staleness", *older, *metrics)
         for site, numbers in detail.sites.items():
             score = scores.get(site, {})
             _add(
@@ -143,13 +141,26 @@ def _site_tables(detail: JobDetail, scores: dict[str, Any], best: dict[str, Any]
                 f"{numbers.mean_staleness:.1f}",
                 *([score.get("version", detail.version)] if older and score.get("metrics") else [None] * len(older)),
                 *(_metric(score, name) for name in metrics),
-                *(_metric(of_best.get(site, {}), name) for name in bests),
             )
         tables.append(table)
     for site, score in scores.items():
         if score.get("failed"):
             tables.append(said(f"{site} could not score the last version: {score['failed']}"))
     return [*tables, *_declined(detail)]
+
+
+def _best_table(best: dict[str, Any]) -> list[RenderableType]:
+    """What the sites measured of the best version at the end, where that is not the last."""
+    scores: dict[str, Any] = best.get("scores", {})
+    metrics = _metric_names(scores)
+    table = _table(f"version {best.get('version')}, the best", *metrics)
+    for site, score in scores.items():
+        _add(table, site, *(_metric(score, name) for name in metrics))
+    return [table] if scores else []
+
+
+def _metric_names(scores: dict[str, Any]) -> list[str]:
+    return sorted({name for score in scores.values() for name in (*score["metrics"], *score.get("not_finite", ()))})
 
 
 def _declined(detail: JobDetail) -> list[RenderableType]:

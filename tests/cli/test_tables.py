@@ -39,8 +39,8 @@ def line(**keys: Any) -> JobLine:
     return from_json(JobLine, JOB | keys)
 
 
-def shown(*tables: Any) -> str:
-    console = Console(width=120)
+def shown(*tables: Any, width: int = 120) -> str:
+    console = Console(width=width)
     with console.capture() as captured:
         for table in tables:
             console.print(table)
@@ -78,6 +78,47 @@ def test_best_version_and_what_is_not_finite_are_shown_and_sites_that_sent_nothi
     (ucsf,) = [line for line in text.splitlines() if line.startswith("ucsf ") and "could" not in line]
     assert ucsf.split() == ["ucsf", "0", "0", "0.0"]
     assert "ucsf could not score the last version: no test data" in text
+
+
+def test_what_the_sites_measured_of_the_best_version_fits_80_columns_beside_the_last() -> None:
+    def score(auc: float) -> dict[str, Any]:
+        return {"metrics": {"accuracy": 0.5, "auc": auc, "loss": 0.25}, "num_examples": 9}
+
+    numbers = {"updates": 400, "refused": 1, "mean_staleness": 0.4}
+    best = {"version": 294, "metric": "auc", "value": 0.9, "exported": "best/v294", "scores": {"cleveland": score(0.9)}}
+    result = {"best": best, "scores": {"cleveland": score(0.8)}}
+    text = shown(*job_tables(detail(result=result, sites={"cleveland": numbers})), width=80)
+    last, of_best = (line.split() for line in text.splitlines() if line.startswith("cleveland "))
+    assert last == ["cleveland", "400", "1", "0.4", "0.500", "0.800", "0.250"]
+    assert of_best == ["cleveland", "0.500", "0.900", "0.250"]
+    assert "version 294, the best  accuracy  auc    loss" in text
+
+
+@pytest.mark.parametrize("ended", [False, True], ids=["while it runs", "when it has ended"])
+def test_a_job_that_evaluates_shows_a_matrix_for_each_metric(ended: bool) -> None:
+    models = [
+        {
+            "model": f"heart-0a, version {version}",
+            "means": {"auc": 0.75},
+            "scores": {
+                "mercy": {"metrics": {"auc": 0.7 + version / 10}, "num_examples": 9},
+                "ucsf": {"metrics": {}, "num_examples": 9, "not_finite": ["auc"]},
+            },
+            "failed": {"va": "no test data"} if version else {},
+        }
+        for version in (0, 1)
+    ]
+    lines = shown(*job_tables(detail(**({"result": {"models": models}} if ended else {"models": models}))), width=80)
+    rows = [" ".join(line.split()) for line in lines.splitlines()]
+    for row in (
+        "model 1 heart-0a, version 1",
+        "auc examples model 0 model 1",
+        "mercy 9 0.700 0.800",
+        "ucsf 9 not finite not finite",
+        "all, by examples 0.750 0.750",
+        "va could not score model 1: no test data",
+    ):
+        assert row in rows
 
 
 def test_a_job_that_was_ended_shows_of_which_version_each_score_is() -> None:
