@@ -16,6 +16,7 @@ from fedbus.cli.check import check
 from fedbus.cli.data import data_app
 from fedbus.cli.names import check_names
 from fedbus.cli.replay import replay
+from fedbus.cli.report import report
 from fedbus.cli.simulate import simulate
 
 
@@ -203,6 +204,7 @@ app.command("sites")(jobs.list_sites)
 app.command()(jobs.watch)
 app.command()(jobs.get)
 app.command()(jobs.history)
+app.command()(report)
 app.command()(jobs.abort)
 app.command()(forget.rm)
 app.command()(forget.prune)
