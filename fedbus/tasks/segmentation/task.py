@@ -79,11 +79,7 @@ class Segmentation:
         values = {"dice": [one.mean_dice for one in found], "loss": [one.loss for one in found]}
         for name in self.config.names.values():
             values[f"dice/{name}"] = [one.dice.get(name, float("nan")) for one in found]
-        means = {name: np.array(column) for name, column in values.items()}
-        return Scores(
-            metrics={name: float(np.nanmean(v)) for name, v in means.items() if not np.isnan(v).all()},
-            num_examples=len(found),
-        )
+        return Scores.of_cases(values)
 
     def predict(self, model: nn.Module, case: Case) -> Prediction:
         """Outline a case. The model is in eval mode; no gradients are kept."""

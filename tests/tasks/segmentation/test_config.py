@@ -39,7 +39,7 @@ def test_a_section_may_be_the_name_of_its_kind() -> None:
         ({"network": {"kind": "unet", "chanels": [4, 8]}}, "network.chanels: unknown key; did you mean 'channels'"),
         ({"network": {"kind": "unet", "channels": [4, 8192]}}, "task_config.network.channels.1"),
         ({"network": {"_target_": "os.system"}}, "task_config.network"),
-        ({"patch_size": [16, 16, 18]}, "task_config.patch_size: expected multiples of 4"),
+        ({"patch_size": [16, 16, 20]}, "task_config.patch_size: expected multiples of 8"),
         ({"patch_size": [1024, 1024, 1024]}, "at most 16,777,216 voxels"),
         ({"spacing": [1.0, 1.0]}, "task_config.spacing"),
         ({"spacing": [1.0, 1.0, float("nan")]}, "task_config.spacing.2"),
