@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -207,6 +208,24 @@ def batch_norm(
     say = partial(print, file=sys.stderr, flush=True)
     run = partial(scanner_rows, scale=scale, shift=shift) if scanners else rows
     print_rows(run(task=task, network=network, seeds=seeds, until_s=until, workers=workers, say=say), output)
+
+
+@bench_app.command()
+def segmentation(
+    job: Annotated[Path, typer.Argument(metavar="JOB.yaml", help="A job of the task segmentation.")],
+    data: Annotated[Path, typer.Option(help="A folder per site, as `fedbus data` writes them.")],
+    baselines: Annotated[bool, typer.Option(help="Train pooled and at each site alone, too.")] = True,
+    output: Format = Output.TEXT,
+) -> None:
+    """Dice and time of a segmentation job with real daemons, beside the pooled model and those of each site alone."""
+    import sys
+    from functools import partial
+
+    from fedbus.bench.segmentation import rows
+    from fedbus.runtime.logging import configure_logging
+
+    configure_logging("error")
+    print_rows(rows(job, data, baselines=baselines, say=partial(print, file=sys.stderr, flush=True)), output)
 
 
 def print_rows(rows: list[dict[str, Any]], output: Output) -> None:

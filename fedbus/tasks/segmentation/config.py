@@ -200,7 +200,7 @@ class SegmentationConfig(Spec):
     """The whole `task_config`."""
 
     classes: Annotated[dict[str, str], BeforeValidator(_numbered), Field(min_length=1, max_length=MOST_CLASSES)]
-    """Names by label value, {1: kidney, 2: tumour}, or a list of names of 1, 2, ...; 0 is the background."""
+    """A list of names of the label values 1, 2, ...; or names by value, {"1": kidney, "5": tumour}. 0 is background."""
     network: NetworkSpec = UNetSpec()
     patch_size: Sides = (96, 96, 96)
     """Voxels of a training patch along x (right), y (front) and z (up)."""

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from fedbus.tasks.segmentation.augment import draw_patch
-from fedbus.tasks.segmentation.cases import Case, prepare_site
-from fedbus.tasks.segmentation.config import read_config
+from fedbus.tasks.segmentation.cases import Case, Prepared, prepare_site
+from fedbus.tasks.segmentation.config import SegmentationConfig, read_config
 from fedbus.tasks.segmentation.losses import segmentation_loss
 from fedbus.tasks.segmentation.networks import make_network
 from fedbus.tasks.segmentation.windows import logits_of
@@ -38,10 +39,19 @@ class Segmentation:
     """Outlines the classes of a job in the imaging studies of one hospital."""
 
     def __init__(self, site: Site) -> None:
-        self.config = read_config(site.config)
-        self._device = site.device
-        make_network(self.config)  # says what is missing or does not fit before an hour of reading
-        self._site = prepare_site(site.data, self.config)
+        config = read_config(site.config)
+        make_network(config)  # says what is missing or does not fit before an hour of reading
+        self._take(config, prepare_site(site.data, config), site.device)
+
+    @classmethod
+    def of(cls, config: SegmentationConfig, prepared: Prepared, device: torch.device) -> Self:
+        """The task on cases that are prepared already, such as those of several sites together."""
+        task = cls.__new__(cls)
+        task._take(config, prepared, device)
+        return task
+
+    def _take(self, config: SegmentationConfig, prepared: Prepared, device: torch.device) -> None:
+        self.config, self._site, self._device = config, prepared, device
 
     @property
     def test_cases(self) -> tuple[Case, ...]:
