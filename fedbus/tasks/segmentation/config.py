@@ -76,7 +76,7 @@ class DynUNetSpec(Spec):
     """nnU-Net's network (Isensee et al. 2021), kernels 3, strides 2."""
 
     kind: Literal["dynunet"] = "dynunet"
-    channels: Widths = (16, 32, 64)
+    channels: Annotated[Widths, Field(min_length=3)] = (16, 32, 64)
     """Feature maps of each level, from the top."""
     norm: Norm = "instance"
     """Normalisation; `batch` has running statistics, see the job's `keep`."""
