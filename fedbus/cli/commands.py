@@ -13,6 +13,7 @@ from typer.core import TyperCommand, TyperGroup
 from fedbus.cli import forget, jobs
 from fedbus.cli.broker import broker_app
 from fedbus.cli.check import check
+from fedbus.cli.export import export
 from fedbus.cli.names import check_names
 from fedbus.cli.replay import replay
 from fedbus.cli.simulate import simulate
@@ -201,6 +202,7 @@ app.command()(jobs.show)
 app.command("sites")(jobs.list_sites)
 app.command()(jobs.watch)
 app.command()(jobs.get)
+app.command()(export)
 app.command()(jobs.history)
 app.command()(jobs.abort)
 app.command()(forget.rm)
