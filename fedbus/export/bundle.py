@@ -46,7 +46,7 @@ def write_bundle(model: TaskModel, config: Mapping[str, Any], folder: Path, *, c
 
 
 def compared(state: Mapping[str, Tensor], expected: Tensor, found: Mapping[str, Tensor]) -> str:
-    """Compare what MONAI has loaded with the model, in words. Raises ExportError when a tensor or the output differs."""
+    """Compare what MONAI has loaded with the model, in words. Raises ExportError when something differs."""
     for name, tensor in state.items():
         if (other := found.get(f"params.{name}")) is None or not torch.equal(other, tensor):
             raise ExportError(f"monai-bundle: {name} is not loaded as it is in the model")
