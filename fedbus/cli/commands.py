@@ -16,6 +16,7 @@ from fedbus.cli.check import check
 from fedbus.cli.export import export
 from fedbus.cli.names import check_names
 from fedbus.cli.replay import replay
+from fedbus.cli.report import report
 from fedbus.cli.simulate import simulate
 
 
@@ -204,6 +205,7 @@ app.command()(jobs.watch)
 app.command()(jobs.get)
 app.command()(export)
 app.command()(jobs.history)
+app.command()(report)
 app.command()(jobs.abort)
 app.command()(forget.rm)
 app.command()(forget.prune)
