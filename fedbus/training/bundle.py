@@ -16,7 +16,7 @@ class BundleParts:
 
     network: it must make the network of `Exportable.network`, tensor by tensor. preprocessing: transforms of `image`
     from a file's name to what the network takes. inferer: how the network is led over an image. labels: names by
-    value, without the background. modality: such as CT or MR. spatial_shape: of an image, as bundles say it.
+    output channel, without the background. modality: such as CT or MR. spatial_shape: of an image, as bundles say it.
     """
 
     network: Mapping[str, Any]
