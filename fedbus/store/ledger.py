@@ -295,6 +295,11 @@ class Ledger:
 
     # versions
 
+    def fact_texts(self, job: str, *, after: int, most: int) -> list[tuple[int, str, str]]:
+        """The first so many facts after a sequence as their rows have them: sequence, kind and JSON body."""
+        query = "SELECT seq, kind, body FROM facts WHERE job = ? AND seq > ? ORDER BY seq LIMIT ?"
+        return self._rows(query, (job, after, most))
+
     def mark_published(self, job: str, version: int, *, at: float) -> None:
         """The version's manifest was confirmed by the broker."""
         with self._transaction() as db:

@@ -157,10 +157,19 @@ class ScoredModel:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Provenance:
+    """A chain of hashes over a job's spec and all that was decided in it, so many facts: see `store.provenance`."""
+
+    sha256: str = ""
+    facts: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class JobDetail(JobLine):
     """One job with all that is known of it. `result` is kept once it has ended; what is None then, only a running has.
 
     means: of the sites' newest scores, by metric. declined: reasons by site. models: of a job that evaluates.
+    provenance: None from an aggregator of an earlier release.
     """
 
     spec: Mapping[str, Any] = field(default_factory=dict)
@@ -173,6 +182,7 @@ class JobDetail(JobLine):
     declined: Mapping[str, str] | None = None
     receiving: tuple[Receiving, ...] | None = None
     models: tuple[ScoredModel, ...] | None = None
+    provenance: Provenance | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -320,6 +330,6 @@ def _left_out(part: Any) -> Collection[str]:
         case SiteInJob(state=None):
             return ("state", "activity", "version")
         case JobDetail():
-            of_running = ("means", "not_finite", "declined", "receiving", "models")
-            return [name for name in of_running if getattr(part, name) is None]
+            not_said = ("means", "not_finite", "declined", "receiving", "models", "provenance")
+            return [name for name in not_said if getattr(part, name) is None]
     return ()
