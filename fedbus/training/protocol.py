@@ -41,8 +41,9 @@ class Open:
     """Load the task and the site's data. `local` is the job's `local` section; empty in a job that trains nothing.
 
     `up` is the code of its updates, `ratio` the share of elements that topk keeps. `travel`, `keep` and `frozen` are
-    the job's lists of tensors; what stays at the site lies in the file `kept`. `words`: texts of the job's spec, which
-    may stand in names of metrics. `fewest_cases`: of fewer test cases no interval leaves.
+    the job's lists of tensors; what stays at the site lies in the file `kept`, and begins as that of another job, in
+    the file `kept_before`, where there is one. `words`: texts of the job's spec, which may stand in names of metrics.
+    `fewest_cases`: of fewer test cases no interval leaves.
     """
 
     job: str
@@ -63,6 +64,7 @@ class Open:
     keep: tuple[str, ...] = ()
     frozen: tuple[str, ...] = ()
     kept: str = ""
+    kept_before: str = ""
     words: tuple[str, ...] = ()
     fewest_cases: int = 5
 
