@@ -19,8 +19,9 @@ class SiteSettings(DaemonSettings):
 
     `tasks` limits what jobs may run here (all installed tasks when it is not given). `min_contributors`: only jobs that
     promise to make every version of updates of so many sites at least; `min_batch_size`: only jobs whose local batches
-    are as large. `slowdown` makes training that many times slower and `step_delay_s` adds a pause to each step: for
-    demonstrations and tests. `score_limit_s` is how long the scores at the end of a job may take; it should be below
+    are as large. `min_test_cases`: of fewer test cases no interval of a score leaves. `slowdown` makes training that
+    many times slower and `step_delay_s` adds a pause to each step: for demonstrations and tests. `score_limit_s` is how
+    long the scores at the end of a job may take; it should be below
     the aggregator's `score_timeout_s`, so that a task which never comes back is said and not waited for. `patience_s`
     is how long a job whose trainer fails again and again is tried before the site gives it up. `max_jobs` are trained
     at once (one for each GPU, or one, when it is not given); others wait for their turn.
@@ -47,6 +48,7 @@ class SiteSettings(DaemonSettings):
     threads: Threads = 1
     min_contributors: Annotated[int, Field(ge=1)] = 1
     min_batch_size: Annotated[int, Field(ge=1)] = 1
+    min_test_cases: Annotated[int, Field(ge=2)] = 5
     max_jobs: Annotated[int, Field(ge=1, le=1000)] | None = None
     max_in_flight: Annotated[int, Field(ge=1, le=1000)] = 1
     status_interval_s: Seconds = 10.0

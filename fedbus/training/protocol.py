@@ -20,7 +20,7 @@ import dataclasses
 import socket
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
@@ -29,6 +29,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 
 from fedbus.core.protocol.effort import Effort
 from fedbus.core.protocol.frames import DEFAULT_RATIO
+from fedbus.core.protocol.spread import Spread, Spreads
 from fedbus.errors import DecodeError
 
 MAX_MESSAGE_BYTES = 16 << 20  # a layout of 200,000 tensors fits; anything longer is garbage
@@ -42,6 +43,7 @@ class Open:
     `up` is the code of its updates, `ratio` the share of elements that topk keeps. `travel`, `keep` and `frozen` are
     the job's lists of tensors; what stays at the site lies in the file `kept`, and begins as that of another job, in
     the file `kept_before`, where there is one. `words`: texts of the job's spec, which may stand in names of metrics.
+    `fewest_cases`: of fewer test cases no interval leaves.
     """
 
     job: str
@@ -64,6 +66,7 @@ class Open:
     kept: str = ""
     kept_before: str = ""
     words: tuple[str, ...] = ()
+    fewest_cases: int = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,9 +113,12 @@ class Train:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Score:
-    """Score `version`, which must be the loaded one."""
+    """Score `version`, which must be the loaded one; the other fields as in `messages.ScoreRequest`."""
 
     version: int
+    intervals: bool = False
+    model: int = -1
+    against: int = -1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,7 +206,8 @@ class Cancelled:
 class Scored:
     """Metrics of the loaded version on the site's test data; `notes` as in Trained.
 
-    not_finite: names of metrics that are NaN or infinite and not in `metrics`.
+    not_finite: names of metrics that are NaN or infinite and not in `metrics`. spreads, differences: as in
+    `messages.ScoreAnswer`.
     """
 
     version: int
@@ -208,6 +215,8 @@ class Scored:
     num_examples: int
     not_finite: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    spreads: Spreads = field(default_factory=dict)
+    differences: Spreads = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -314,11 +323,11 @@ def _build(name: str, fields: Mapping[Any, Any]) -> Message:
 
 
 def _plain(value: object) -> object:
-    """Let msgpack write the read-only mappings of a job spec, and an effort."""
+    """Let msgpack write the read-only mappings of a job spec, an effort, and spreads."""
     if isinstance(value, Mapping):
         return dict(value)
-    if isinstance(value, Effort):
-        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    if isinstance(value, Effort | Spread):
+        return {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
     raise TypeError(f"a {type(value).__name__} does not pass between site daemon and trainer")
 
 

@@ -49,7 +49,8 @@ GOLDEN: list[tuple[wire.Message, str, bytes]] = [
     (
         m.ScoreAnswer(site="mercy", job="heart", version=3, metrics={"auc": 0.5}, num_examples=9),
         "score-answer",
-        b'{"failed":"","job":"heart","metrics":{"auc":0.5},"not_finite":[],"num_examples":9,"site":"mercy","version":3}',
+        b'{"differences":{},"failed":"","job":"heart","metrics":{"auc":0.5},"not_finite":[],"num_examples":9,'
+        b'"site":"mercy","spreads":{},"version":3}',
     ),
     (
         m.ResyncRequest(site="mercy", job="heart", reason="digest"),
@@ -84,7 +85,11 @@ GOLDEN: list[tuple[wire.Message, str, bytes]] = [
         "resend",
         b'{"job":"heart","update_id":"mercy:0123abcd:7"}',
     ),
-    (m.ScoreRequest(job="heart", version=3), "score", b'{"job":"heart","version":3}'),
+    (
+        m.ScoreRequest(job="heart", version=3),
+        "score",
+        b'{"against":-1,"intervals":false,"job":"heart","model":-1,"version":3}',
+    ),
     (
         m.JobEnded(job="heart", state=m.JobState.ABORTED, reason="enough"),
         "job-ended",

@@ -18,6 +18,7 @@ from typing import Any, TypeVar, cast
 
 from pydantic import TypeAdapter, ValidationError
 
+from fedbus.core.protocol.spread import Spread, Spreads
 from fedbus.errors import DecodeError, Problem
 
 A = TypeVar("A")
@@ -138,22 +139,46 @@ class Receiving:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Interval:
+    """A number and its 95 % interval, from so many test cases; low and high None: nothing is known of it.
+
+    cases: 0 where a site tells none, for they are too few. sites: over so many; 1: of a single one.
+    """
+
+    value: float = 0.0
+    low: float | None = None
+    high: float | None = None
+    cases: int = 0
+    sites: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SiteScore:
-    """What a site measured of a model. not_finite: metrics that came out as NaN or infinity."""
+    """What a site measured of a model. not_finite: metrics that came out as NaN or infinity.
+
+    intervals: of its metrics. differences: this model's metrics less those of the one that it is compared to.
+    """
 
     metrics: Mapping[str, float] = field(default_factory=dict)
     num_examples: int = 0
     not_finite: tuple[str, ...] = ()
+    intervals: Mapping[str, Interval] = field(default_factory=dict)
+    differences: Mapping[str, Interval] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScoredModel:
-    """A model of a job that evaluates: what each site measured, or why it could not; means over the sites."""
+    """A model of a job that evaluates: what each site measured, or why it could not; means over the sites.
+
+    intervals, differences: over the sites that say them, which may be fewer than those of the means.
+    """
 
     model: str = ""
     means: Mapping[str, float] = field(default_factory=dict)
     scores: Mapping[str, SiteScore] = field(default_factory=dict)
     failed: Mapping[str, str] = field(default_factory=dict)
+    intervals: Mapping[str, Interval] = field(default_factory=dict)
+    differences: Mapping[str, Interval] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -286,6 +311,16 @@ _WRAPPED: Mapping[type, str] = {
 def rejected(path: str, message: str) -> Rejected:
     """What cannot be done for one reason."""
     return Rejected(errors=(Problem(path=path, message=message),))
+
+
+def intervals_of(spreads: Spreads) -> dict[str, Interval]:
+    """What one site says of how sure it is, as people are told it."""
+    return {name: _interval_of(spread) for name, spread in sorted(spreads.items())}
+
+
+def _interval_of(spread: Spread) -> Interval:
+    low, high = spread.interval or (None, None)
+    return Interval(value=spread.value, low=low, high=high, cases=spread.cases)
 
 
 def to_json(answer: Answer) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from typing import Any
 
 from fedbus.core.protocol.activities import Activity, phrase_of
 from fedbus.core.protocol.effort import Effort
+from fedbus.core.protocol.spread import Spreads
 
 NAME = re.compile(r"[a-z0-9-]{1,40}")
 JOB_HEADER = "job"
@@ -171,6 +172,9 @@ class ScoreAnswer:
 
     not_finite: names of metrics that came out as NaN or infinity and are left out of `metrics`. failed: what kept the
     site from scoring, in words that say nothing of its data; the metrics are empty then.
+
+    spreads: how sure the metrics are, where intervals were asked for; differences: of this model to the one that it is
+    compared to, on the same test cases. Both by metric.
     """
 
     site: str
@@ -180,6 +184,8 @@ class ScoreAnswer:
     num_examples: int
     not_finite: tuple[str, ...] = ()
     failed: str = ""
+    spreads: Spreads = field(default_factory=dict)
+    differences: Spreads = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -298,10 +304,17 @@ class ResendRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScoreRequest:
-    """Training is over: every site of the job scores this version on its own test data, and waits for the end."""
+    """Training is over: every site of the job scores this version on its own test data, and waits for the end.
+
+    intervals: say how sure the metrics are, too. model: what this model is called among those that are compared, -1:
+    nothing; against: say the differences to that one, which was scored before. A site of the release before says none.
+    """
 
     job: str
     version: int
+    intervals: bool = False
+    model: int = -1
+    against: int = -1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -45,6 +45,7 @@ def opening(job: str, spec: JobSpec, settings: SiteSettings, *, place: int) -> p
         slowdown=settings.slowdown,
         step_delay_s=settings.step_delay_s,
         words=tuple(dict.fromkeys(texts_in(content))),
+        fewest_cases=settings.min_test_cases,
         kept=str(kept_file(settings, job)),
         kept_before=_kept_before(spec, settings),
         **_training_part(spec),
@@ -151,7 +152,16 @@ def score_answer(job: str, site: str, scored: p.Scored) -> m.ScoreAnswer:
         metrics=metrics,
         num_examples=scored.num_examples,
         not_finite=(*scored.not_finite, *lost),
+        spreads=scored.spreads,
+        differences=scored.differences,
     )
+
+
+def score(version: int, asked: m.ScoreRequest | None) -> p.Score:
+    """Score a version; asked: what the aggregator wants beside its metrics, if it has asked."""
+    if asked is None:
+        return p.Score(version=version)
+    return p.Score(version=version, intervals=asked.intervals, model=asked.model, against=asked.against)
 
 
 def no_score(job: str, site: str, version: int, why: Sayable) -> m.ScoreAnswer:

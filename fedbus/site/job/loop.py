@@ -128,12 +128,12 @@ class TrainingLoop:
         self._initial_wanted = request
         await self.wake()
 
-    async def score(self, version: int) -> None:
-        """Score `version` as soon as it is held; training that runs is cancelled, and none begins any more.
+    async def score(self, request: m.ScoreRequest) -> None:
+        """Score a version as soon as it is held; training that runs is cancelled, and none begins any more.
 
         What is not done in the site's `score_limit_s` is given up: the trainer is killed, and that is said.
         """
-        self._score.ask(version, now=asyncio.get_running_loop().time())
+        self._score.ask(request, now=asyncio.get_running_loop().time())
         self._training_is_over = True
         if self._training is not None:
             self._end_pause()
@@ -381,7 +381,7 @@ class TrainingLoop:
         if self._score.cannot is not None:
             return await self._no_score(version, self._score.cannot)
         try:
-            scored = await _expect(p.Scored, trainer, p.Score(version=version))
+            scored = await _expect(p.Scored, trainer, assignment.score(version, self._score.request))
         except TrainerFailedError as exc:
             log_trouble("score-failed", self._job, exc, version=version)
             self._score.cannot = exc.said if exc.fatal else None
