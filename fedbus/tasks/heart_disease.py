@@ -14,10 +14,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fedbus.core.protocol.statistics import Plan, Statistics
 from fedbus.errors import ContractError
 from fedbus.tasks.heart_disease_data import (
+    CODES,
     FILE_NAME,
+    LABEL,
     NUM_FEATURES,
+    PLAUSIBLE,
     Patients,
     main,
     read_patients,
@@ -25,6 +29,7 @@ from fedbus.tasks.heart_disease_data import (
     write_site_data,
 )
 from fedbus.tasks.metrics import auc
+from fedbus.tasks.table_statistics import table_statistics
 from fedbus.training.run import Run
 from fedbus.training.task import Scores, Site
 
@@ -44,6 +49,10 @@ class HeartDisease:
         self._hidden = int(site.settings(hidden=0)["hidden"])
         if not 0 <= self._hidden <= MOST_HIDDEN:
             raise ContractError.of_job(f"expected task_config.hidden from 0 to {MOST_HIDDEN}, got {self._hidden}")
+
+    @classmethod
+    def statistics(cls, site: Site, plan: Plan) -> Statistics:
+        return table_statistics(site.data / FILE_NAME, (*PLAUSIBLE, *CODES), label=LABEL, plan=plan)
 
     def model(self) -> nn.Module:
         return make_model(self._hidden)

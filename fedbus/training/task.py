@@ -7,6 +7,10 @@ per job. It says what the model is, how it is trained on this site's data, and h
     train()      gets the model loaded with the newest params; fedbus sends the difference that training made
     evaluate()   gets the model loaded with the version to score, without gradients
 
+It may also have a class method `statistics(site, plan)`, which returns `Statistics` of the site's data with exact
+counts (see `core.protocol.statistics`): for data checks, which ask before a task is opened. fedbus withholds what must
+not leave; a task without it cannot say.
+
 `train` and `evaluate` may be called any number of times and must keep nothing that depends on the params between calls:
 the next base differs, so optimizer state is made new in each `train`.
 

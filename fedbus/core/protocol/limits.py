@@ -15,6 +15,7 @@ from dataclasses import replace
 from typing import Any
 
 from fedbus.core.protocol import messages as m
+from fedbus.core.protocol.statistics import Statistics, checked
 from fedbus.errors import DecodeError
 
 MOST_TEXT = 500
@@ -50,6 +51,8 @@ def within_limits(message: Any) -> Any:
             names = tuple(plain(name, MOST_NAME) for name in message.not_finite[:MOST_METRICS])
             failed, metrics = plain(message.failed), _metrics(message.metrics)
             return replace(message, metrics=metrics, not_finite=names, failed=failed)
+        case m.StatisticsAnswer(statistics=Statistics() as statistics):
+            return replace(message, statistics=checked(statistics), **texts)
         case m.UpdateManifest():
             _check_numbers(message.effort)
             return replace(message, effort=replace(message.effort, metrics=_metrics(message.effort.metrics)))
@@ -62,6 +65,7 @@ _NAMES: Mapping[type, tuple[str, ...]] = {
     m.Leave: ("session",),
     m.OfferAnswer: ("layout",),
     m.UpdateManifest: ("layout_digest",),
+    m.StatisticsAnswer: ("asked",),
 }
 _TEXTS: Mapping[type, tuple[str, ...]] = {
     m.Join: ("fedbus_version", "device"),
@@ -69,6 +73,7 @@ _TEXTS: Mapping[type, tuple[str, ...]] = {
     m.OfferAnswer: ("reason",),
     m.ResyncRequest: ("reason",),
     m.TrainerTrouble: ("error",),
+    m.StatisticsAnswer: ("failed",),
 }
 
 
