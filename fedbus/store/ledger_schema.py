@@ -9,6 +9,7 @@
     incidents     what went wrong and what came of it, in words for people
     scores        what a site measured of a version, or why it could not, and the means over the sites by then
     trend         the course of the mean that ranks versions, one point a version; no mean: it is of no use somewhere
+    answers       what a site said when it was asked what is no score, or why it could not
     model_logs    the name of each job's stream, a secret of the sites that take part in it
 
 Schema 1 knew an update by its id alone, so that one id in two jobs made one row of two updates. Schema 2 had of a score
@@ -31,6 +32,7 @@ TABLES_OF_A_JOB = (
     "incidents",
     "scores",
     "trend",
+    "answers",
     "model_logs",
     "jobs",
 )
@@ -65,6 +67,9 @@ CREATE TABLE IF NOT EXISTS scores (
   failed TEXT NOT NULL DEFAULT '', PRIMARY KEY (job, version, site)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS trend (
   job TEXT NOT NULL, version INTEGER NOT NULL, mean REAL, PRIMARY KEY (job, version)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS answers (
+  job TEXT NOT NULL, asked TEXT NOT NULL, site TEXT NOT NULL, body TEXT NOT NULL, failed TEXT NOT NULL,
+  at REAL NOT NULL, PRIMARY KEY (job, asked, site)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS model_logs (job TEXT PRIMARY KEY, stream TEXT NOT NULL) WITHOUT ROWID;
 """
 _AWAY_WITH_1 = """

@@ -22,6 +22,7 @@ from fedbus.tasks.heart_disease_data import (
     LABEL,
     NUM_FEATURES,
     PLAUSIBLE,
+    UNUSED,
     Patients,
     main,
     read_patients,
@@ -52,7 +53,7 @@ class HeartDisease:
 
     @classmethod
     def statistics(cls, site: Site, plan: Plan) -> Statistics:
-        return table_statistics(site.data / FILE_NAME, (*PLAUSIBLE, *CODES), label=LABEL, plan=plan)
+        return table_statistics(site.data / FILE_NAME, (*PLAUSIBLE, *CODES), label=LABEL, plan=plan, unused=UNUSED)
 
     def model(self) -> nn.Module:
         return make_model(self._hidden)

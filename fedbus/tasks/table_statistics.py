@@ -17,18 +17,28 @@ from fedbus.tasks.plausible import Codes, Numbers, Values
 from fedbus.tasks.table import MISSING_WORDS, Table, header_of, read_table
 
 
-def table_statistics(path: Path, columns: Sequence[Numbers | Codes], *, label: str, plan: Plan) -> Statistics:
+def table_statistics(
+    path: Path,
+    columns: Sequence[Numbers | Codes],
+    *,
+    label: str,
+    plan: Plan,
+    unused: Sequence[Numbers | Codes] = (),
+) -> Statistics:
     """Statistics of the table at `path`, of which `columns` are looked at; `label` is the one that holds classes.
 
+    unused: columns that the task makes no use of, looked at where they are there.
     A table that is not there, or cannot be read at all, is a problem among the statistics and no error.
     """
-    names = [column.name for column in columns]
+    names = [column.name for column in (*columns, *unused)]
     try:
-        there = [name for name in names if name in header_of(path, names)]
+        header = header_of(path, names)
+        there = [name for name in names if name in header]
         table = read_table(path, there)
     except (FileNotFoundError, DataError) as exc:
         kind = "no-table" if isinstance(exc, FileNotFoundError) else "malformed-rows"
         return Statistics(problems={kind: plan.minimum})  # one table, whose number says nothing of a patient
+    columns = (*columns, *(column for column in unused if column.name in there))
     found = {column.name: _numbers(table, column.name) for column in columns if column.name in there}
     unread = sum(int(np.isinf(values).sum()) for values in found.values())
     rows = np.array([np.nan_to_num(found[name], nan=-1e9, posinf=-2e9) for name in there]).T

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from fedbus.core.protocol.statistics import (
+    OTHER,
     PROBLEM_KINDS,
     Column,
     Count,
@@ -33,7 +34,6 @@ from fedbus.training.registry import load_task
 from fedbus.training.sayable import type_name
 from fedbus.training.task import Site
 
-OTHER = "other"
 _DTYPE = re.compile(r"(u?int|float|bool|complex)\d{0,3}")
 _ORIENTATION = re.compile(r"[LRAPSI]{3}")
 _SHAPE = re.compile(r"\d{1,6}(x\d{1,6}){0,3}")

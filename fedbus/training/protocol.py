@@ -252,8 +252,8 @@ Reply = Opened | Made | Loaded | LoadFailed | Progress | Trained | Cancelled | S
 Message = Command | Reply | Hello
 
 TYPES: dict[str, type[Message]] = {
-    "examine": Examine,
     "open": Open,
+    "examine": Examine,
     "make-initial": MakeInitial,
     "load": Load,
     "train": Train,

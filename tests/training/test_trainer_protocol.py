@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedbus.core.protocol.effort import Effort
+from fedbus.core.protocol.statistics import Column, Plan, Spread, Statistics
 from fedbus.errors import DecodeError
 from fedbus.training import protocol as p
 
@@ -37,6 +38,15 @@ MESSAGES: list[p.Message] = [
     p.Train(path="/u", seed=7),
     p.Train(path="/u", seed=7, steps=20),
     p.Score(version=3),
+    p.Examine(
+        job="heart",
+        task="heart_disease",
+        task_config={},
+        seed=0,
+        site="va",
+        data="/data",
+        plan=Plan(salt="0a", minimum=7),
+    ),
     p.Cancel(),
     p.Close(),
     p.Hello(pid=4711),
@@ -51,6 +61,8 @@ MESSAGES: list[p.Message] = [
     ),
     p.Cancelled(base_version=3, steps=4),
     p.Scored(version=3, metrics={"auc": 0.75}, num_examples=4),
+    p.Examined(statistics=None),
+    p.Examined(statistics=Statistics(examples=20, columns=(Column(name="age", values=Spread(count=None)),))),
     p.Failed(error="no", traceback="Traceback", fatal=True),
 ]
 GOLDEN: list[tuple[p.Message, str]] = [

@@ -7,11 +7,11 @@ agree among themselves and it lies far from their median; of two that differ nob
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from fedbus.core.protocol.statistics import LEAST, Count
+from fedbus.core.protocol.statistics import Count
 
 UNITS = (10.0, 25.4, 100.0, 1000.0, 1e4, 1e6)
 """Factors between units, or between numbers written with and without a decimal point."""
@@ -103,4 +103,7 @@ def enough(count: Count) -> int:
     return 1 if count is None else count
 
 
-__all__ = ["LEAST", "UNITS", "Apart", "apart", "apart_by", "enough", "said", "share", "times", "unit_of"]
+def in_words(names: Sequence[str]) -> str:
+    """Return 'a', 'a and b', 'a, b and c'."""
+    *first, last = names
+    return f"{', '.join(first)} and {last}" if first else last

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
-from fedbus.core.check.compare import enough, said, share
+from fedbus.core.check.compare import in_words, said, share
 from fedbus.core.protocol.statistics import Count, Finding, Labels, Statistics
 
 SURE = 10.0
@@ -17,9 +17,7 @@ def of_labels(sites: Mapping[str, Statistics]) -> Iterator[Finding]:
     """Findings on the labels of each site, by what the job expects and what the others have."""
     having = {site: found.labels for site, found in sites.items() if found.labels is not None and found.labels.counts}
     for site, labels in having.items():
-        others = {
-            other: (theirs, _total(theirs, sites[other])) for other, theirs in having.items() if other != site
-        }
+        others = {other: (theirs, _total(theirs, sites[other])) for other, theirs in having.items() if other != site}
         strange = sorted(value for value in map(int_of, labels.counts) if value not in labels.expected)
         if labels.expected and strange:
             yield _strange(site, labels, strange)
@@ -75,41 +73,42 @@ def _one_based(there: set[int], labels: Labels) -> bool:
 
 
 def _missing(site: str, labels: Labels, total: Count, others: Mapping[str, tuple[Labels, Count]]) -> Iterator[Finding]:
+    """Classes that are not there, or far rarer or more frequent than at every other site."""
+    if not others:
+        return
+    elsewhere = {
+        value: [share(found.counts.get(str(value), 0), count) for found, count in others.values()]
+        for value in labels.expected
+    }
+    lacking = [value for value in labels.expected if labels.counts.get(str(value), 0) == 0]
+    everywhere = [value for value in lacking if min(elsewhere[value]) * (total or 0) >= SURE]
+    somewhere = [v for v in lacking if v not in everywhere and max(elsewhere[v]) * (total or 0) >= SURE]
+    for severity, values in (("warning", everywhere), ("notice", somewhere)):
+        if values:
+            begins = "; do they begin at 1?" if values[0] == min(labels.expected) else "?"
+            yield Finding(
+                kind="missing-class",
+                severity=severity,
+                sites=(site,),
+                text=f"{site} has no class {in_words([str(value) for value in values])}",
+                figure=f"0 of {said(total)}; elsewhere " + ", ".join(_range(elsewhere[value]) for value in values),
+                advice=f"are they called otherwise there{begins} what it trains knows nothing of them",
+            )
     for value in labels.expected:
-        word = str(value)
-        theirs = {other: share(found.counts.get(word, 0), count) for other, (found, count) in others.items()}
-        if not theirs:
-            continue
-        mine, least, most = labels.counts.get(word, 0), min(theirs.values()), max(theirs.values())
-        expected = least * (total or 0)
-        if mine == 0 and expected >= SURE:
-            begins = value == min(labels.expected) and "; do they begin at 1?"
-            yield Finding(
-                kind="missing-class",
-                severity="warning",
-                sites=(site,),
-                text=f"{site} has no class {value}, every other site has it",
-                figure=f"0 of {said(total)}; elsewhere {least:.1%} to {most:.1%}",
-                advice=f"is it called otherwise there{begins or '?'}",
-            )
-        elif mine == 0 and most * (total or 0) >= SURE:
-            yield Finding(
-                kind="missing-class",
-                severity="notice",
-                sites=(site,),
-                text=f"{site} has no class {value}",
-                figure=f"0 of {said(total)}; elsewhere {least:.1%} to {most:.1%}",
-                advice="what it trains knows nothing of this class",
-            )
-        elif mine is not None and enough(mine) and total and _unlike(mine / total, least, most, total):
+        mine, least, most = labels.counts.get(str(value), 0), min(elsewhere[value]), max(elsewhere[value])
+        if mine and total and _unlike(mine / total, least, most, total):
             yield Finding(
                 kind="label-share",
                 severity="notice",
                 sites=(site,),
                 text=f"class {value} is unusually {'frequent' if mine / total > most else 'rare'} at {site}",
-                figure=f"{mine / total:.1%}; elsewhere {least:.1%} to {most:.1%}",
+                figure=f"{mine / total:.1%}; elsewhere {_range(elsewhere[value])}",
                 advice="other patients, or another habit of labelling?",
             )
+
+
+def _range(shares: Sequence[float]) -> str:
+    return f"{min(shares):.1%} to {max(shares):.1%}"
 
 
 def _unlike(mine: float, least: float, most: float, total: int) -> bool:

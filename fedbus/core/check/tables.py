@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
-from fedbus.core.check.compare import apart_by, enough, said, share, times, unit_of
+from fedbus.core.check.compare import apart_by, enough, in_words, said, share, times, unit_of
 from fedbus.core.protocol.statistics import Column, Finding, Statistics
 
 NEVER = 0.95
-USUALLY = 0.5
 OFTEN = 0.3
 MANY_IMPOSSIBLE = 0.1
 WIDTHS = 4.0
@@ -19,47 +18,51 @@ def of_tables(sites: Mapping[str, Statistics]) -> Iterator[Finding]:
     """Findings on every column that some site has."""
     names = dict.fromkeys(column.name for found in sites.values() for column in found.columns)
     for name in names:
-        columns = {
-            site: column for site, found in sites.items() for column in found.columns if column.name == name
-        }
+        columns = {site: column for site, found in sites.items() for column in found.columns if column.name == name}
         yield from _there(name, columns, sites)
         yield from _impossible(name, columns, sites)
         yield from _median(name, columns)
 
 
 def _there(name: str, columns: Mapping[str, Column], sites: Mapping[str, Statistics]) -> Iterator[Finding]:
-    shares = {site: share(column.missing, sites[site].examples) for site, column in columns.items() if not column.absent}
-    for site, column in columns.items():
-        others = [value for other, value in shares.items() if other != site]
-        figure = f"{said(column.missing)} of {said(sites[site].examples)} missing{_coded(column)}"
-        if others:
-            figure += f"; elsewhere {min(others):.0%} to {max(others):.0%}"
-        if column.absent:
-            yield Finding(
-                kind="column-absent",
-                severity="fault",
-                sites=(site,),
-                text=f"the table of {site} has no column {name}",
-                advice="export it with this column, empty where nothing was measured",
-            )
-        elif shares[site] >= NEVER:
-            alone = not others or min(others) < USUALLY
-            yield Finding(
-                kind="never-measured",
-                severity="warning" if alone else "notice",
-                sites=(site,),
-                text=f"{site} never measured {name}{_as_code(column)}",
-                figure=figure,
-                advice="the job's model learns nothing of it there; is the column lost in the export?",
-            )
-        elif shares[site] >= OFTEN and others and max(others) < shares[site] / 3:
+    absent = [site for site, column in columns.items() if column.absent]
+    shares = {
+        site: share(column.missing, sites[site].examples) for site, column in columns.items() if site not in absent
+    }
+    never = [site for site, part in shares.items() if part >= NEVER]
+    others = [part for site, part in shares.items() if site not in never]
+    elsewhere = f"; elsewhere {min(others):.0%} to {max(others):.0%}" if others else ""
+    for site in absent:
+        yield Finding(
+            kind="column-absent",
+            severity="fault",
+            sites=(site,),
+            text=f"the table of {site} has no column {name}",
+            advice="export it with this column, empty where nothing was measured",
+        )
+    if never:
+        yield Finding(
+            kind="never-measured",
+            severity="warning" if others or len(shares) == 1 else "notice",
+            sites=tuple(never),
+            text=f"{in_words(never)} never measured {name}{_as_code([columns[site] for site in never])}",
+            figure=", ".join(_part(site, columns[site], sites[site]) for site in never) + elsewhere,
+            advice="the job's model learns nothing of it there; is the column lost in the export?",
+        )
+    for site, part in shares.items():
+        usual = [value for other, value in shares.items() if other not in (site, *never)]
+        if site not in never and part >= OFTEN and usual and max(usual) < part / 3:
             yield Finding(
                 kind="often-missing",
                 severity="notice",
                 sites=(site,),
                 text=f"{name} is often missing at {site}",
-                figure=figure,
+                figure=f"{_part(site, columns[site], sites[site])}; elsewhere {min(usual):.0%} to {max(usual):.0%}",
             )
+
+
+def _part(site: str, column: Column, statistics: Statistics) -> str:
+    return f"{site}: {said(column.missing)} of {said(statistics.examples)} missing{_coded(column)}"
 
 
 def _coded(column: Column) -> str:
@@ -67,19 +70,21 @@ def _coded(column: Column) -> str:
     return f" ({codes})" if codes else ""
 
 
-def _as_code(column: Column) -> str:
-    codes = [code for code, count in column.coded.items() if enough(count)]
+def _as_code(columns: Sequence[Column]) -> str:
+    codes = sorted({code for column in columns for code, count in column.coded.items() if enough(count)})
     return f": it is {' or '.join(codes)} in every row" if codes else ""
 
 
 def _impossible(name: str, columns: Mapping[str, Column], sites: Mapping[str, Statistics]) -> Iterator[Finding]:
     for site, column in columns.items():
-        if not column.impossible and column.impossible is not None:
+        if column.impossible == 0 or _is_label(column, sites[site]):
             continue
         part = share(column.impossible, sites[site].examples)
         is_code = column.low is None
         much = part >= MANY_IMPOSSIBLE or is_code
-        range_ = "" if column.low is None or column.high is None else f" ({column.low:g} to {column.high:g} {column.unit})"
+        range_ = (
+            "" if column.low is None or column.high is None else f" ({column.low:g} to {column.high:g} {column.unit})"
+        )
         yield Finding(
             kind="impossible-codes" if is_code else "impossible-values",
             severity="fault" if much else "notice",
@@ -88,6 +93,11 @@ def _impossible(name: str, columns: Mapping[str, Column], sites: Mapping[str, St
             figure=f"{said(column.impossible)} of {said(sites[site].examples)}{_middle(column)}",
             advice="another unit, another column, or a code for 'not measured' that is not known?",
         )
+
+
+def _is_label(column: Column, statistics: Statistics) -> bool:
+    """Whether the column holds the labels, of which `labels` says what is wrong."""
+    return statistics.labels is not None and dict(column.levels) == dict(statistics.labels.counts)
 
 
 def _middle(column: Column) -> str:

@@ -34,25 +34,33 @@ MOST_BINS = 64
 MOST_NAME = 64
 MOST_COUNT = 1 << 53
 AXES = ("left-right", "back-front", "down-up")
+OTHER = "other"
 PROBLEM_KINDS = frozenset(
     {
-        "truncated",
-        "unreadable",
         "no-label",
         "no-image",
-        "missing-slice",
+        "duplicate",
+        "several-modalities",
+        "macos-file",
+        "bad-name",
+        "outside",
+        "bad-listing",
+        "unreadable",
+        "truncated",
+        "too-large",
         "not-3d",
+        "not-numbers",
+        "bad-geometry",
+        "missing-slice",
+        "duplicate-slice",
+        "several-series",
+        "compressed",
         "shape-mismatch",
         "affine-mismatch",
-        "too-large",
-        "outside",
-        "several-series",
-        "not-finite",
+        "label-values",
+        "no-studies",
         "no-table",
-        "no-rows",
         "malformed-rows",
-        "not-numbers",
-        "no-label-in-row",
     }
 )
 """Words for what keeps a study, or a row, from being used, that tasks of fedbus say."""
@@ -187,7 +195,17 @@ class Finding:
 def withheld(statistics: Statistics, plan: Plan) -> Statistics:
     """What may leave the site of statistics with exact counts."""
     prints = tuple(sorted(set(statistics.prints)))[:MOST_PRINTS] if plan.salt else ()
-    return replace(_sealed(statistics, plan.minimum), prints=prints)
+    images = statistics.images
+    if images is not None:
+        images = replace(images, shapes=_frequent(images.shapes, plan.minimum))
+    return replace(_sealed(replace(statistics, images=images), plan.minimum), prints=prints)
+
+
+def _frequent(shapes: Counts, minimum: int) -> Counts:
+    """Shapes that enough images have; the rest in one, for a shape may tell one image from all others."""
+    common = {word: count for word, count in shapes.items() if (count or 0) >= minimum and word != OTHER}
+    rest = sum(count or 0 for word, count in shapes.items() if word not in common)
+    return common | ({OTHER: rest} if rest else {})
 
 
 def rounded(count: int, minimum: int) -> Count:
@@ -199,17 +217,12 @@ def rounded(count: int, minimum: int) -> Count:
 
 def _sealed(part: T, minimum: int) -> T:
     """The part with every count in it as it leaves."""
-    values: dict[str, Any] = {f.name: getattr(part, f.name) for f in dataclasses.fields(cast("Any", part))}
-    match part:
-        case Spread():
-            return cast("T", _sealed_spread(part, minimum))
-        case Column() | Labels():
-            as_they_are = ("low", "high", "expected")
-        case _:
-            as_they_are = ()
-    return cast("Any", type(part))(
-        **{name: value if name in as_they_are else _of(value, minimum) for name, value in values.items()}
-    )
+    if isinstance(part, Spread):
+        return cast("T", _sealed_spread(part, minimum))
+    exact = ("low", "high", "expected")  # of a column and of labels: what the task declares, no counts
+    values = {f.name: getattr(part, f.name) for f in dataclasses.fields(cast("Any", part))}
+    sealed = {name: value if name in exact else _of(value, minimum) for name, value in values.items()}
+    return cast("T", cast("Any", type(part))(**sealed))
 
 
 def _of(value: Any, minimum: int) -> Any:
@@ -254,7 +267,8 @@ def _check(where: str, value: Any) -> None:
         if not math.isfinite(value):
             raise ValueError(f"{where}: every number must be finite")
     elif isinstance(value, int):
-        if not 0 <= value <= MOST_COUNT and not where.endswith(".expected"):
+        least = -MOST_COUNT if where.endswith((".expected", ".low", ".high")) else 0
+        if not least <= value <= MOST_COUNT:
             raise ValueError(f"{where}: expected a count from 0 to {MOST_COUNT}, got {value}")
     elif isinstance(value, Mapping | tuple):
         if len(value) > MOST_VALUES:

@@ -16,7 +16,9 @@ from fedbus.core.spec.training import TrainingSpec
 from fedbus.errors import JobSpecError, Problem
 
 TRAINING = "training"
-KINDS: Mapping[str, type[JobSpec]] = MappingProxyType({TRAINING: TrainingSpec, "evaluate": EvaluateSpec, "data-check": CheckSpec})
+KINDS: Mapping[str, type[JobSpec]] = MappingProxyType(
+    {TRAINING: TrainingSpec, "evaluate": EvaluateSpec, "data-check": CheckSpec}
+)
 
 
 def parse(data: object) -> JobSpec:

@@ -18,6 +18,7 @@ A complete example. Required are `name`, `task`, a rule in `stop`, and in `local
     kind: training                   # see `kinds` for others, which have the keys above and keys of their own
     min_contributors: 1              # every version comes from so many distinct sites: a promise to each of them
     initial_params: null             # a file in the aggregator's params folder; null: the first site makes them
+    check: null                      # required: data are checked first, sites at fault are left out
     keep: []                         # tensors that stay at each site: patterns such as "head.*", or `batch_norm`
                                      # (FedBN: all of batch normalisation) or `buffers`
     travel: []                       # only these tensors travel, all others stay at each site; []: all travel
@@ -136,6 +137,8 @@ class TrainingSpec(JobSpec):
     """Every version comes from at least so many sites."""
     initial_params: str | None = None
     """A file in the aggregator's params folder; null lets a site make the first params."""
+    check: Literal["required"] | None = None
+    """The sites' data are checked first, and who is at fault is left out; null: they are not."""
     keep: Patterns = ()
     """Tensors that stay at each site: patterns such as head.*, or batch_norm, or buffers."""
     travel: Patterns = ()
@@ -170,7 +173,15 @@ class TrainingSpec(JobSpec):
     """Versions between two whole models in the model log; null lets the aggregator decide."""
 
     new_keys: ClassVar[Mapping[str, Any]] = MappingProxyType(
-        {"kind": "training", "keep": [], "travel": [], "frozen": [], "min_contributors": 1, "priority": 0}
+        {
+            "kind": "training",
+            "check": None,
+            "keep": [],
+            "travel": [],
+            "frozen": [],
+            "min_contributors": 1,
+            "priority": 0,
+        }
     )
 
     @field_validator("initial_params")
