@@ -375,6 +375,17 @@ class Ledger:
         query = f"{SCORES} WHERE job = ? AND failed = '' GROUP BY site HAVING version = MAX(version) ORDER BY site"
         return [score_row(row) for row in self._rows(query, (job,))]
 
+    def add_answer(self, job: str, asked: str, site: str, body: Mapping[str, Any], *, failed: str, at: float) -> None:
+        """Keep what a site said when it was asked, or why it could not; the newest counts. body: JSON-able."""
+        with self._transaction() as db:
+            row = (job, asked, site, json.dumps(body), failed, at)
+            db.execute("INSERT OR REPLACE INTO answers (job, asked, site, body, failed, at) VALUES (?,?,?,?,?,?)", row)
+
+    def answers(self, job: str) -> list[tuple[str, str, dict[str, Any], str]]:
+        """Return (asked, site, body, failed) of every answer of a job."""
+        rows = self._rows("SELECT asked, site, body, failed FROM answers WHERE job = ? ORDER BY at", (job,))
+        return [(str(asked), str(site), json.loads(body), str(failed)) for asked, site, body, failed in rows]
+
     def name_model_log(self, job: str, stream: str) -> str:
         """Keep the name of a job's model log, unless it has one; returns the name that it has."""
         with self._transaction() as db:

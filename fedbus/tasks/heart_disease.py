@@ -17,10 +17,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fedbus.core.protocol.statistics import Plan, Statistics
 from fedbus.errors import ContractError
 from fedbus.tasks.heart_disease_data import (
+    CODES,
     FILE_NAME,
+    LABEL,
     NUM_FEATURES,
+    PLAUSIBLE,
+    UNUSED,
     Patients,
     main,
     read_patients,
@@ -28,6 +33,7 @@ from fedbus.tasks.heart_disease_data import (
     write_site_data,
 )
 from fedbus.tasks.metrics import auc, auc_again
+from fedbus.tasks.table_statistics import table_statistics
 from fedbus.training.run import Run
 from fedbus.training.task import Scores, Site, settings_of
 
@@ -46,6 +52,10 @@ class HeartDisease:
         self._test = tensors(test, site.device)
         self._config = site.config
         _hidden(site.config)
+
+    @classmethod
+    def statistics(cls, site: Site, plan: Plan) -> Statistics:
+        return table_statistics(site.data / FILE_NAME, (*PLAUSIBLE, *CODES), label=LABEL, plan=plan, unused=UNUSED)
 
     def model(self) -> nn.Module:
         return self.network(self._config)

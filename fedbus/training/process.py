@@ -26,6 +26,7 @@ from queue import SimpleQueue
 from fedbus.errors import ContractError, DecodeError, LayoutError, ProtocolError
 from fedbus.training import protocol as p
 from fedbus.training.device import is_broken
+from fedbus.training.examine import examine
 from fedbus.training.sayable import trouble_of
 from fedbus.training.session import Session
 
@@ -92,6 +93,9 @@ class Trainer:
             self._data = Path(command.data)
             self._session = Session(command)
             return self._session.opened()
+        if isinstance(command, p.Examine):
+            self._data = Path(command.data)
+            return examine(command)
         session = self._session
         if session is None:
             raise ProtocolError(f"the first command is Open, got {type(command).__name__}")

@@ -4,10 +4,10 @@ What lives here: the messages, their bytes, reading and writing them on asyncio 
 socket (trainer). What may not: torch, for the daemon imports this; tensors, which pass as files of frames.
 
     trainer → daemon   Hello                                              once, before it is asked anything
-    daemon → trainer   Open, MakeInitial, Load, Train, Score, Close       done in order, each answered by one reply
+    daemon → trainer   Examine, Open, MakeInitial, Load, Train, Score, Close    in order, each answered by one reply
                        Cancel                                             at once: every Train sent before it ends
     trainer → daemon   Open: Opened | MakeInitial: Made | Load: Loaded or LoadFailed | Train: Trained or Cancelled
-                       Score: Scored | any of these: Failed | Progress while a Train runs
+                       Score: Scored | Examine: Examined | any of these: Failed | Progress while a Train runs
                        Close and Cancel have no reply; a trainer that was told Close ends, as it does at end of stream
 
     one message = length u32 little-endian, then msgpack [type name, {field: value}]
@@ -29,7 +29,8 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 
 from fedbus.core.protocol.effort import Effort
 from fedbus.core.protocol.frames import DEFAULT_RATIO
-from fedbus.core.protocol.spread import Spread, Spreads
+from fedbus.core.protocol.spread import Spreads
+from fedbus.core.protocol.statistics import Plan, Statistics
 from fedbus.errors import DecodeError
 
 MAX_MESSAGE_BYTES = 16 << 20  # a layout of 200,000 tensors fits; anything longer is garbage
@@ -119,6 +120,21 @@ class Score:
     intervals: bool = False
     model: int = -1
     against: int = -1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Examine:
+    """Compute statistics of the site's data. Needs no Open: a task may refuse to open what the statistics show."""
+
+    job: str
+    task: str
+    task_config: Mapping[str, Any]
+    seed: int
+    site: str
+    data: str
+    plan: Plan
+    threads: int = 1
+    words: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -220,6 +236,14 @@ class Scored:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Examined:
+    """Statistics as they may leave the site; None: the task has none to give. `notes` as in Trained."""
+
+    statistics: Statistics | None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Failed:
     """The command was not done. `fatal`: asking again cannot help before a person has changed something.
 
@@ -233,12 +257,13 @@ class Failed:
     reference: str = ""
 
 
-Command = Open | MakeInitial | Load | Train | Score | Cancel | Close
-Reply = Opened | Made | Loaded | LoadFailed | Progress | Trained | Cancelled | Scored | Failed
+Command = Examine | Open | MakeInitial | Load | Train | Score | Cancel | Close
+Reply = Opened | Made | Loaded | LoadFailed | Progress | Trained | Cancelled | Scored | Examined | Failed
 Message = Command | Reply | Hello
 
 TYPES: dict[str, type[Message]] = {
     "open": Open,
+    "examine": Examine,
     "make-initial": MakeInitial,
     "load": Load,
     "train": Train,
@@ -254,6 +279,7 @@ TYPES: dict[str, type[Message]] = {
     "trained": Trained,
     "cancelled": Cancelled,
     "scored": Scored,
+    "examined": Examined,
     "failed": Failed,
 }
 NAMES = {cls: name for name, cls in TYPES.items()}
@@ -323,11 +349,11 @@ def _build(name: str, fields: Mapping[Any, Any]) -> Message:
 
 
 def _plain(value: object) -> object:
-    """Let msgpack write the read-only mappings of a job spec, an effort, and spreads."""
+    """Let msgpack write the read-only mappings of a job spec, an effort, and statistics."""
     if isinstance(value, Mapping):
         return dict(value)
-    if isinstance(value, Effort | Spread):
-        return {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
     raise TypeError(f"a {type(value).__name__} does not pass between site daemon and trainer")
 
 

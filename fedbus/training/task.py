@@ -13,6 +13,10 @@ A task that also has these two, static and from the job's task_config alone, can
     network(config)         the network that model() makes
     example_input(config)   what the network takes: a batch of two examples
 
+It may also have a class method `statistics(site, plan)`, which returns `Statistics` of the site's data with exact
+counts (see `core.protocol.statistics`): for data checks, which ask before a task is opened. fedbus withholds what must
+not leave; a task without it cannot say.
+
 `train` and `evaluate` may be called any number of times and must keep nothing that depends on the params between calls:
 the next base differs, so optimizer state is made new in each `train`.
 

@@ -19,6 +19,7 @@ from typing import Any, TypeVar, cast
 from pydantic import TypeAdapter, ValidationError
 
 from fedbus.core.protocol.spread import Spread, Spreads
+from fedbus.core.protocol.statistics import Finding, Statistics
 from fedbus.errors import DecodeError, Problem
 
 A = TypeVar("A")
@@ -190,10 +191,20 @@ class Provenance:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CheckReport:
+    """What a data check has found, the worst first; by site the statistics behind it, or why there are none."""
+
+    findings: tuple[Finding, ...] = ()
+    sites: Mapping[str, Statistics] = field(default_factory=dict)
+    cannot: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class JobDetail(JobLine):
     """One job with all that is known of it. `result` is kept once it has ended; what is None then, only a running has.
 
     means: of the sites' newest scores, by metric. declined: reasons by site. models: of a job that evaluates.
+    check: of one that checks data, or that trains after a check.
     provenance: None from an aggregator of an earlier release.
     """
 
@@ -208,6 +219,7 @@ class JobDetail(JobLine):
     receiving: tuple[Receiving, ...] | None = None
     models: tuple[ScoredModel, ...] | None = None
     provenance: Provenance | None = None
+    check: CheckReport | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -365,6 +377,6 @@ def _left_out(part: Any) -> Collection[str]:
         case SiteInJob(state=None):
             return ("state", "activity", "version")
         case JobDetail():
-            not_said = ("means", "not_finite", "declined", "receiving", "models", "provenance")
+            not_said = ("means", "not_finite", "declined", "receiving", "models", "provenance", "check")
             return [name for name in not_said if getattr(part, name) is None]
     return ()

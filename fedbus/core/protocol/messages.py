@@ -3,11 +3,11 @@
 What lives here: the vocabulary of the protocol. What may not: bytes (see `wire`), AMQP (see `fedbus.bus`), tensors.
 
     who publishes      exchange          messages
-    site               fedbus.sites      Join, SiteStatus, Leave, OfferAnswer, ScoreAnswer, ResyncRequest,
-                                         TrainerTrouble
+    site               fedbus.sites      Join, SiteStatus, Leave, OfferAnswer, ScoreAnswer, StatisticsAnswer,
+                                         ResyncRequest, TrainerTrouble
     site               fedbus.updates    chunks of an update, then UpdateManifest
     aggregator         fedbus.control    RollCall, JobOffer, InitialParamsRequest, JobStarted, Receipt, StepBudget,
-                                         ResendRequest, ScoreRequest, JobEnded, JobForgotten
+                                         ResendRequest, ScoreRequest, StatisticsRequest, JobEnded, JobForgotten
     aggregator         fedbus.models     chunks of a version, then VersionManifest
     aggregator         fedbus.events     Event
     submitter          fedbus.jobs       a job spec, or what stands in `requests`, as plain JSON (any AMQP client)
@@ -26,6 +26,7 @@ from typing import Any
 from fedbus.core.protocol.activities import Activity, phrase_of
 from fedbus.core.protocol.effort import Effort
 from fedbus.core.protocol.spread import Spreads
+from fedbus.core.protocol.statistics import Plan, Statistics
 
 NAME = re.compile(r"[a-z0-9-]{1,40}")
 JOB_HEADER = "job"
@@ -189,6 +190,21 @@ class ScoreAnswer:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StatisticsAnswer:
+    """What a site says of its data, when it was asked.
+
+    asked: the `id` of the request. statistics: None where its task has none to give, or it could not compute them;
+    failed says why then, in words that say nothing of its data.
+    """
+
+    site: str
+    job: str
+    asked: str
+    statistics: Statistics | None = None
+    failed: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ResyncRequest:
     """A site cannot follow the model log (records lost, digest differs) and asks for a snapshot."""
 
@@ -315,6 +331,15 @@ class ScoreRequest:
     intervals: bool = False
     model: int = -1
     against: int = -1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StatisticsRequest:
+    """The site computes statistics of its data by this plan. An answer to an earlier `id` counts no more."""
+
+    job: str
+    id: str
+    plan: Plan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

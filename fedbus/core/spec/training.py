@@ -20,6 +20,7 @@ A complete example. Required are `name`, `task`, a rule in `stop`, and in `local
     initial_params: null             # a file in the aggregator's params folder; null: the first site makes them
     continues: null                  # a job that has ended, whose best version this one begins with; or
                                      # e.g. {job: heart-4-hospitals-0c1d2e3f, version: last}
+    check: null                      # required: data are checked first, sites at fault are left out
     keep: []                         # tensors that stay at each site: patterns such as "head.*", or `batch_norm`
                                      # (FedBN: all of batch normalisation) or `buffers`
     travel: []                       # only these tensors travel, all others stay at each site; []: all travel
@@ -141,6 +142,8 @@ class TrainingSpec(JobSpec):
     """A file in the aggregator's params folder; null lets a site make the first params."""
     continues: Continues = None
     """A job that has ended: this one begins with its best version, and sites with what they kept of it."""
+    check: Literal["required"] | None = None
+    """The sites' data are checked first, and who is at fault is left out; null: they are not."""
     keep: Patterns = ()
     """Tensors that stay at each site: patterns such as head.*, or batch_norm, or buffers."""
     travel: Patterns = ()
@@ -178,6 +181,7 @@ class TrainingSpec(JobSpec):
         {
             "kind": "training",
             "continues": None,
+            "check": None,
             "keep": [],
             "travel": [],
             "frozen": [],

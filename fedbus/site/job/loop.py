@@ -31,6 +31,7 @@ from fedbus.core.spec.training import SyncSpec, TrainingSpec
 from fedbus.errors import DiskFullError
 from fedbus.site.job import assignment
 from fedbus.site.job.attempts import Attempts
+from fedbus.site.job.data_duty import DataDuty
 from fedbus.site.job.model_files import Held, ModelFiles
 from fedbus.site.job.score_duty import ScoreDuty
 from fedbus.site.job.trainer import Trainer, start_trainer
@@ -49,7 +50,9 @@ STOP_GRACE = timedelta(seconds=10)
 log = structlog.get_logger()
 R = TypeVar("R", p.Opened, p.Made, p.Scored)
 StartTrainer = Callable[..., AbstractAsyncContextManager[Trainer]]
-Say = Callable[[m.OfferAnswer | m.ScoreAnswer | m.ResyncRequest | m.TrainerTrouble], Awaitable[None]]
+Say = Callable[
+    [m.OfferAnswer | m.ScoreAnswer | m.StatisticsAnswer | m.ResyncRequest | m.TrainerTrouble], Awaitable[None]
+]
 STILL_QUEUED = Sayable("the site trains other jobs, this one is still queued")
 # Two jobs that wait for each other's sites do not give way at the same moment again and again.
 YIELD_AFTER_S = 20.0, 40.0
@@ -98,6 +101,7 @@ class TrainingLoop:
         self._trainer: Trainer | None = None
         self._device = ""
         self._layout_digest = ""
+        self._data = DataDuty(job, spec, settings=settings, say=say, now=lambda: self._now(Activity.EXAMINING))
         self._initial_wanted: m.InitialParamsRequest | None = None
         self._score = ScoreDuty(settings.score_limit_s)
         self._limit: asyncio.Timeout | None = None
@@ -127,6 +131,12 @@ class TrainingLoop:
         """Make the job's first params, or only say their layout."""
         self._initial_wanted = request
         await self.wake()
+
+    async def examine(self, request: m.StatisticsRequest) -> None:
+        """Compute statistics of the site's data, before anything else; a training that runs is cancelled for it."""
+        self._data.wanted = request
+        self._attempts.end_pause()
+        await self._interrupt()
 
     async def score(self, request: m.ScoreRequest) -> None:
         """Score a version as soon as it is held; training that runs is cancelled, and none begins any more.
@@ -210,6 +220,8 @@ class TrainingLoop:
         while not await self._nothing_to_do():
             try:
                 await self._with_a_trainer()
+                if self._data.refused:
+                    return
             except (TrainerDiedError, TrainerFailedError) as exc:
                 if self._stopping or await self._give_up(exc):
                     return
@@ -230,7 +242,8 @@ class TrainingLoop:
     @property
     def _is_idle(self) -> bool:
         """Whether nothing was asked for; how the task's params are laid out is always said, and that needs it open."""
-        return self._score.wanted is None and self._initial_wanted is None and bool(self._layout_digest)
+        asked = self._score.wanted is not None or self._initial_wanted is not None or self._data.wanted is not None
+        return not asked and (bool(self._layout_digest) or self._data.is_all)
 
     async def _with_a_trainer(self) -> None:
         """Wait for a place, start a trainer there and serve the job with it."""
@@ -294,6 +307,9 @@ class TrainingLoop:
         return fatal
 
     async def _serve(self, trainer: Trainer, place: int) -> None:
+        await self._data.see_to(trainer)
+        if self._data.is_all or self._data.refused:
+            return
         self._now(Activity.LOADING_DATA)
         command = assignment.opening(self._job, self._spec, self._settings, place=place)
         opened = await _expect(p.Opened, trainer, command)
@@ -304,6 +320,9 @@ class TrainingLoop:
         self._trainer, self._device = trainer, opened.device
         loaded: Held | None = None
         while not isinstance(await self._next_duty(), Stop):
+            if self._data.wanted is not None:
+                await self._data.see_to(trainer)
+                continue
             if self._initial_wanted is not None:
                 await self._make_initial(trainer, self._initial_wanted)
                 continue
@@ -337,6 +356,8 @@ class TrainingLoop:
         return Standing(
             held=None if held is None else held.version,
             stopping=self._stopping,
+            statistics_asked=self._data.wanted is not None,
+            only_checks=self._data.is_all,
             initial_asked=self._initial_wanted is not None,
             score_asked=self._score.wanted,
             training_is_over=self._training_is_over,

@@ -95,7 +95,17 @@ class TrainerProcess:
         match reply:
             case p.Failed():
                 raise TrainerFailedError(reply)
-            case p.Open() | p.MakeInitial() | p.Load() | p.Train() | p.Score() | p.Cancel() | p.Close() | p.Hello():
+            case (
+                p.Examine()
+                | p.Open()
+                | p.MakeInitial()
+                | p.Load()
+                | p.Train()
+                | p.Score()
+                | p.Cancel()
+                | p.Close()
+                | p.Hello()
+            ):
                 raise TrainerDiedError(f"the trainer answered with {type(reply).__name__}")
         return reply
 

@@ -145,6 +145,8 @@ class JobWorker:
                 self._send_all_of(m.UpdateId.parse(update_id))
             case m.ScoreRequest():
                 await self._loop.score(message)
+            case m.StatisticsRequest():
+                await self._loop.examine(message)
             case m.JobEnded(state=state, reason=reason):
                 if not self.ended:
                     log.info("job-ended", job=self._job, state=str(state), reason=reason)

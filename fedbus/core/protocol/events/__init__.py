@@ -28,6 +28,8 @@ from fedbus.core.protocol.events.of_jobs import (
     JobWaiting,
 )
 from fedbus.core.protocol.events.of_sites import (
+    DataSaid,
+    DataSuspect,
     SiteAccepted,
     SiteClock,
     SiteDeclined,
@@ -61,6 +63,8 @@ __all__ = [
     "NOBODY",
     "BrokerBack",
     "BrokerUnblocked",
+    "DataSaid",
+    "DataSuspect",
     "DiskHasRoom",
     "Happened",
     "JobContinues",
@@ -126,6 +130,8 @@ _ALL: Final = (
     SiteClock,
     TrainerTrouble,
     SiteStandsOut,
+    DataSaid,
+    DataSuspect,
     BrokerBack,
     BrokerUnblocked,
     DiskHasRoom,
