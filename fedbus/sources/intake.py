@@ -35,7 +35,7 @@ class Found:
 
 
 class Intake:
-    """Of one site: `data` is its data folder, `scratch` a folder of its own. `note` is told (kind, text) of troubles."""
+    """Of one site: `data` is its data folder, `scratch` one of its own; `note` is told kind and text of troubles."""
 
     def __init__(self, source: DataSource, *, data: Path, scratch: Path, journal: JournalFile, note: Note) -> None:
         self._source = source

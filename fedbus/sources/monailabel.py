@@ -1,8 +1,8 @@
 """A MONAI Label server as a source: over HTTP, or in its folder of studies. It is a peer, never a dependency.
 
 A label counts once a radiologist has submitted it, which is the tag `final`. The server's time of a label does not move
-when its file is overwritten, so what tells a new label is its content; an ETag or the file's stat tells that nothing was
-written at all, and then nothing is read.
+when its file is overwritten, so what tells a new label is its content; an ETag or the file's stat tells that nothing
+was written at all, and then nothing is read.
 
     GET /datastore/?output=all                 what there is (the same JSON as datastore_v2.json in its folder)
     GET /datastore/label?label=ID&tag=final    a label          GET /datastore/image?image=ID    its image

@@ -1,8 +1,8 @@
 """What one child process of the site daemon does with a source: poll it once, or give it a model. Its words are JSON.
 
-    daemon → child   one object on standard input: {"what": "poll" | "publish", "settings": …, "data": …, "state": …}
-    child → daemon   one object a line on standard output: {"note": kind, "text": …} as troubles are found, at last
-                     {"found": …} or {"done": text} or {"failed": kind, "text": …}
+daemon → child   one object on standard input: {"what": "poll" | "publish", "settings": …, "data": …, "state": …}
+child → daemon   one object a line on standard output: {"note": kind, "text": …} as troubles are found, at last
+                 {"found": …} or {"done": text} or {"failed": kind, "text": …}
 """
 
 from __future__ import annotations
@@ -68,12 +68,23 @@ def make_source(settings: SourceSettings, *, scratch: Path) -> DataSource:
         case "dicomweb":
             from fedbus.sources.dicomweb import open_dicomweb
 
-            return open_dicomweb(url, token=token, timeout_s=settings.timeout_s, most_bytes=settings.most_bytes)
+            return open_dicomweb(
+                url,
+                token=token,
+                timeout_s=settings.timeout_s,
+                most_bytes=settings.most_bytes,
+                word=settings.label_tag,
+            )
         case "flywheel":
             from fedbus.sources.flywheel import open_flywheel
 
             return open_flywheel(
-                token, project=settings.project or "", tag=settings.label_tag, most_bytes=settings.most_bytes
+                token,
+                project=settings.project or "",
+                tag=settings.label_tag,
+                timeout_s=settings.timeout_s,
+                most_bytes=settings.most_bytes,
+                scratch=scratch,
             )
 
 

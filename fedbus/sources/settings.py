@@ -16,7 +16,8 @@ class SourceSettings(BaseModel):
     """Off unless `kind` is given. Durations in seconds.
 
     url: of the server. folder: of the studies, on a disk that this machine sees. token_file: a bearer token, or the
-    API key of Flywheel. project and label_tag are Flywheel's. min_count: a smaller number of new labels is told as 0.
+    API key of Flywheel. project is Flywheel's. label_tag: the word that makes a label an approved one, a tag in
+    Flywheel and a part of the series' description in a PACS. min_count: a smaller number of new labels is told as 0.
     model_task: jobs of this task give their model back, every `hand_back_every` versions and when training is over,
     to the MONAI Label model `model` or onto the file `model_file`.
     """
