@@ -12,6 +12,7 @@ from pydantic_settings import NoDecode
 
 from fedbus.core.protocol.messages import NAME
 from fedbus.runtime.settings import YEAR_S, DaemonSettings, Seconds, Threads, default_home
+from fedbus.sources.settings import SourceSettings
 
 
 class SiteSettings(DaemonSettings):
@@ -23,7 +24,8 @@ class SiteSettings(DaemonSettings):
     demonstrations and tests. `score_limit_s` is how long the scores at the end of a job may take; it should be below
     the aggregator's `score_timeout_s`, so that a task which never comes back is said and not waited for. `patience_s`
     is how long a job whose trainer fails again and again is tried before the site gives it up. `max_jobs` are trained
-    at once (one for each GPU, or one, when it is not given); others wait for their turn.
+    at once (one for each GPU, or one, when it is not given); others wait for their turn. `source` is the table
+    `[site.source]`: where new labels come from.
     """
 
     table: ClassVar[str] = "site"
@@ -36,6 +38,7 @@ class SiteSettings(DaemonSettings):
             "score_limit_s": None,
             "patience_s": None,
             "fault": None,
+            "source": None,
         }
     )
 
@@ -54,6 +57,7 @@ class SiteSettings(DaemonSettings):
     patience_s: Annotated[float, Field(ge=0, le=YEAR_S)] = 3600.0
     slowdown: Annotated[float, Field(ge=1, le=1e6)] = 1.0
     step_delay_s: Annotated[float, Field(ge=0, le=YEAR_S)] = 0.0
+    source: SourceSettings | None = None
 
     @field_validator("tasks", mode="before")
     @classmethod

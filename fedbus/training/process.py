@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import ctypes
+import gc
 import os
 import signal
 import socket
@@ -90,6 +91,9 @@ class Trainer:
     def _answer(self, command: p.Message, cancel: threading.Event) -> p.Reply:
         if isinstance(command, p.Open):
             self._data = Path(command.data)
+            if self._session is not None:
+                self._session = None  # two at a time would take twice the memory
+                gc.collect()
             self._session = Session(command)
             return self._session.opened()
         session = self._session
@@ -104,6 +108,8 @@ class Trainer:
                 return session.train(command, cancel, self._tell)
             case p.Score():
                 return session.score(command)
+            case p.Save():
+                return session.save(command)
             case p.Cancel() | p.Close():
                 raise AssertionError(f"{type(command).__name__} is not answered here")
             case _:

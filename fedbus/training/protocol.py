@@ -4,10 +4,10 @@ What lives here: the messages, their bytes, reading and writing them on asyncio 
 socket (trainer). What may not: torch, for the daemon imports this; tensors, which pass as files of frames.
 
     trainer → daemon   Hello                                              once, before it is asked anything
-    daemon → trainer   Open, MakeInitial, Load, Train, Score, Close       done in order, each answered by one reply
+    daemon → trainer   Open, MakeInitial, Load, Train, Score, Save, Close done in order, each answered by one reply
                        Cancel                                             at once: every Train sent before it ends
     trainer → daemon   Open: Opened | MakeInitial: Made | Load: Loaded or LoadFailed | Train: Trained or Cancelled
-                       Score: Scored | any of these: Failed | Progress while a Train runs
+                       Score: Scored | Save: Saved | any of these: Failed | Progress while a Train runs
                        Close and Cancel have no reply; a trainer that was told Close ends, as it does at end of stream
 
     one message = length u32 little-endian, then msgpack [type name, {field: value}]
@@ -37,11 +37,11 @@ LENGTH = struct.Struct("<I")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Open:
-    """Load the task and the site's data. `local` is the job's `local` section; empty in a job that trains nothing.
+    """Load the task and the site's data; asked once more, load both anew and forget what was loaded.
 
-    `up` is the code of its updates, `ratio` the share of elements that topk keeps. `travel`, `keep` and `frozen` are
-    the job's lists of tensors; what stays at the site lies in the file `kept`. `words`: texts of the job's spec, which
-    may stand in names of metrics.
+    `local` is the job's `local` section; empty in a job that trains nothing. `up` is the code of its updates, `ratio`
+    the share of elements that topk keeps. `travel`, `keep` and `frozen` are the job's lists of tensors; what stays at
+    the site lies in the file `kept`. `words`: texts of the job's spec, which may stand in names of metrics.
     """
 
     job: str
@@ -112,6 +112,18 @@ class Score:
     """Score `version`, which must be the loaded one."""
 
     version: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Save:
+    """Write `version`, which must be the loaded one, to `path` as a state dict that torch loads, and read it back.
+
+    like: the file that it is to replace; names and shapes must be those of that file. "" for none.
+    """
+
+    path: str
+    version: int
+    like: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -210,6 +222,13 @@ class Scored:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Saved:
+    """The file is written and was compared with the params."""
+
+    version: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Failed:
     """The command was not done. `fatal`: asking again cannot help before a person has changed something.
 
@@ -223,8 +242,8 @@ class Failed:
     reference: str = ""
 
 
-Command = Open | MakeInitial | Load | Train | Score | Cancel | Close
-Reply = Opened | Made | Loaded | LoadFailed | Progress | Trained | Cancelled | Scored | Failed
+Command = Open | MakeInitial | Load | Train | Score | Save | Cancel | Close
+Reply = Opened | Made | Loaded | LoadFailed | Progress | Trained | Cancelled | Scored | Saved | Failed
 Message = Command | Reply | Hello
 
 TYPES: dict[str, type[Message]] = {
@@ -233,6 +252,7 @@ TYPES: dict[str, type[Message]] = {
     "load": Load,
     "train": Train,
     "score": Score,
+    "save": Save,
     "cancel": Cancel,
     "close": Close,
     "hello": Hello,
@@ -244,6 +264,7 @@ TYPES: dict[str, type[Message]] = {
     "trained": Trained,
     "cancelled": Cancelled,
     "scored": Scored,
+    "saved": Saved,
     "failed": Failed,
 }
 NAMES = {cls: name for name, cls in TYPES.items()}

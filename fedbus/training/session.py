@@ -38,6 +38,7 @@ from fedbus.training.device import is_broken, pick_device, seed_everything
 from fedbus.training.frames_file import read_frames, write_frames
 from fedbus.training.kept import KeptTensors
 from fedbus.training.losses import Losses
+from fedbus.training.model_file import write_state_dict
 from fedbus.training.program import ProgramLoader, load_program
 from fedbus.training.residual_files import ResidualFiles
 from fedbus.training.run import Pace, Run, TrainingCancelled
@@ -151,6 +152,14 @@ class Session:
             not_finite=metrics.not_finite,
             notes=self._notebook.fresh(metrics.notes),
         )
+
+    def save(self, command: p.Save) -> p.Saved:
+        """Write the loaded version with what stays here; LayoutError when another model lies where it is to go."""
+        version = self._load_base()
+        if version != command.version:
+            raise ProtocolError(f"asked to save version {command.version}, version {version} is loaded: load it first")
+        write_state_dict(self._program.params(), Path(command.path), like=Path(command.like) if command.like else None)
+        return p.Saved(version=version)
 
     def _run(self, command: p.Train, cancel: threading.Event, progress: Progressed) -> Run:
         seed_everything(command.seed)
