@@ -15,6 +15,7 @@ from fedbus.cli.broker import broker_app
 from fedbus.cli.check import check
 from fedbus.cli.names import check_names
 from fedbus.cli.replay import replay
+from fedbus.cli.report import report
 from fedbus.cli.simulate import simulate
 
 
@@ -202,6 +203,7 @@ app.command("sites")(jobs.list_sites)
 app.command()(jobs.watch)
 app.command()(jobs.get)
 app.command()(jobs.history)
+app.command()(report)
 app.command()(jobs.abort)
 app.command()(forget.rm)
 app.command()(forget.prune)
