@@ -37,6 +37,7 @@ MESSAGES: list[p.Message] = [
     p.Train(path="/u", seed=7),
     p.Train(path="/u", seed=7, steps=20),
     p.Score(version=3),
+    p.Save(path="/m", version=3, like="/old"),
     p.Cancel(),
     p.Close(),
     p.Hello(pid=4711),
@@ -51,6 +52,7 @@ MESSAGES: list[p.Message] = [
     ),
     p.Cancelled(base_version=3, steps=4),
     p.Scored(version=3, metrics={"auc": 0.75}, num_examples=4),
+    p.Saved(version=3),
     p.Failed(error="no", traceback="Traceback", fatal=True),
 ]
 GOLDEN: list[tuple[p.Message, str]] = [

@@ -111,7 +111,10 @@ class BrokenScore:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SiteInJob:
-    """What a site gave to a job and, while the job has not ended (else `state` is None), what it does for it now."""
+    """What a site gave to a job and, while the job has not ended (else `state` is None), what it does for it now.
+
+    new_labels: so many came from its data source since the task was trained there last; None: it tells no number.
+    """
 
     updates: int = 0
     refused: int = 0
@@ -119,6 +122,7 @@ class SiteInJob:
     state: str | None = None
     activity: str | None = None
     version: int | None = None
+    new_labels: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,7 +177,10 @@ class JobDetail(JobLine):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Doing:
-    """What a site says that it does for one job: a phrase, and in `detail` what else there is to say of it."""
+    """What a site says that it does for one job: a phrase, and in `detail` what else there is to say of it.
+
+    new_labels: as in `SiteInJob`.
+    """
 
     activity: str = ""
     version: int = -1
@@ -181,6 +188,7 @@ class Doing:
     steps: int = 0
     detail: str = ""
     device: str = ""
+    new_labels: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -314,7 +322,9 @@ def _left_out(part: Any) -> Collection[str]:
         case Accepted(notes=()):
             return ("notes",)
         case SiteInJob(state=None):
-            return ("state", "activity", "version")
+            return ("state", "activity", "version", "new_labels")
+        case SiteInJob(new_labels=None) | Doing(new_labels=None):
+            return ("new_labels",)
         case JobDetail():
             of_running = ("means", "not_finite", "declined", "receiving", "models")
             return [name for name in of_running if getattr(part, name) is None]

@@ -28,6 +28,7 @@ from fedbus.core.protocol.events.of_jobs import (
     JobWaiting,
 )
 from fedbus.core.protocol.events.of_sites import (
+    LabelsCame,
     SiteAccepted,
     SiteClock,
     SiteDeclined,
@@ -72,6 +73,7 @@ __all__ = [
     "JobSubmitted",
     "JobTrouble",
     "JobWaiting",
+    "LabelsCame",
     "RuleChosen",
     "ScoreFailed",
     "ScoreNotFinite",
@@ -121,6 +123,7 @@ _ALL: Final = (
     SiteLost,
     SiteAccepted,
     SiteDeclined,
+    LabelsCame,
     SiteLimited,
     SiteResync,
     SiteClock,
