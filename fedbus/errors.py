@@ -14,6 +14,7 @@ FedbusError
 │   ├── ContractError    a task or its task_config breaks the contract; `.said` may leave the site
 │   ├── TrainerDiedError     the trainer process ended while it was needed (site)
 │   └── TrainerFailedError   the trainer answered that it could not do what was asked (site)
+├── SourceError          a site's data source cannot be used, or what it gives is no study; `.kind` is a fixed word
 ├── StoreError           spool, ledger, checkpoint or outbox cannot be read or written
 │   ├── FolderInUseError     another process works on this state folder
 │   ├── IdTakenError         a job of this id is there already; nothing was written
@@ -116,6 +117,14 @@ class ContractError(TaskError):
     def of_job(cls, text: str) -> ContractError:
         """Words made of numbers and of the job's own content: all of them may leave."""
         return cls(text, said=text)
+
+
+class SourceError(FedbusError):
+    """A data source of a site cannot be used, or gave what is no study. `kind` names the trouble without any name."""
+
+    def __init__(self, text: str, *, kind: str) -> None:
+        self.kind = kind
+        super().__init__(text)
 
 
 class StoreError(FedbusError):

@@ -13,6 +13,7 @@ from pydantic_settings import NoDecode
 from fedbus.core.protocol.messages import NAME
 from fedbus.core.protocol.statistics import LEAST
 from fedbus.runtime.settings import YEAR_S, DaemonSettings, Seconds, Threads, default_home
+from fedbus.sources.settings import SourceSettings
 
 
 class SiteSettings(DaemonSettings):
@@ -28,6 +29,7 @@ class SiteSettings(DaemonSettings):
     at once (one for each GPU, or one, when it is not given); others wait for their turn. In a data check `min_count` is
     the least count that leaves, if the job's is lower, and `share_prints` lets salted prints of examples leave.
     `refuse_on`: findings on the site's own data, kinds or a severity (fault, warning), with which it trains for no job.
+    `source` is the table `[site.source]`: where new labels come from.
     """
 
     table: ClassVar[str] = "site"
@@ -43,6 +45,7 @@ class SiteSettings(DaemonSettings):
             "share_prints": None,
             "refuse_on": None,
             "fault": None,
+            "source": None,
         }
     )
 
@@ -65,6 +68,7 @@ class SiteSettings(DaemonSettings):
     patience_s: Annotated[float, Field(ge=0, le=YEAR_S)] = 3600.0
     slowdown: Annotated[float, Field(ge=1, le=1e6)] = 1.0
     step_delay_s: Annotated[float, Field(ge=0, le=YEAR_S)] = 0.0
+    source: SourceSettings | None = None
 
     @field_validator("tasks", "refuse_on", mode="before")
     @classmethod

@@ -4,10 +4,11 @@ What lives here: the messages, their bytes, reading and writing them on asyncio 
 socket (trainer). What may not: torch, for the daemon imports this; tensors, which pass as files of frames.
 
     trainer → daemon   Hello                                              once, before it is asked anything
-    daemon → trainer   Examine, Open, MakeInitial, Load, Train, Score, Close    in order, each answered by one reply
+    daemon → trainer   Examine, Open, MakeInitial, Load, Train, Score, Save, Close    in order, each answered once
                        Cancel                                             at once: every Train sent before it ends
     trainer → daemon   Open: Opened | MakeInitial: Made | Load: Loaded or LoadFailed | Train: Trained or Cancelled
-                       Score: Scored | Examine: Examined | any of these: Failed | Progress while a Train runs
+                       Score: Scored | Examine: Examined | Save: Saved | any of these: Failed
+                       Progress while a Train runs
                        Close and Cancel have no reply; a trainer that was told Close ends, as it does at end of stream
 
     one message = length u32 little-endian, then msgpack [type name, {field: value}]
@@ -39,12 +40,13 @@ LENGTH = struct.Struct("<I")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Open:
-    """Load the task and the site's data. `local` is the job's `local` section; empty in a job that trains nothing.
+    """Load the task and the site's data; asked once more, load both anew and forget what was loaded.
 
-    `up` is the code of its updates, `ratio` the share of elements that topk keeps. `travel`, `keep` and `frozen` are
-    the job's lists of tensors; what stays at the site lies in the file `kept`, and begins as that of another job, in
-    the file `kept_before`, where there is one. `words`: texts of the job's spec, which may stand in names of metrics.
-    `fewest_cases`: of fewer test cases no interval leaves.
+    `local` is the job's `local` section; empty in a job that trains nothing. `up` is the code of its updates, `ratio`
+    the share of elements that topk keeps. `travel`, `keep` and `frozen` are the job's lists of tensors; what stays at
+    the site lies in the file `kept`, and begins as that of another job, in the file `kept_before`, where there is one.
+    `words`: texts of the job's spec, which may stand in names of metrics. `fewest_cases`: of fewer test
+    cases no interval leaves.
     """
 
     job: str
@@ -135,6 +137,18 @@ class Examine:
     plan: Plan
     threads: int = 1
     words: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Save:
+    """Write `version`, which must be the loaded one, to `path` as a state dict that torch loads, and read it back.
+
+    like: the file that it is to replace; names and shapes must be those of that file. "" for none.
+    """
+
+    path: str
+    version: int
+    like: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -244,6 +258,13 @@ class Examined:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Saved:
+    """The file is written and was compared with the params."""
+
+    version: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Failed:
     """The command was not done. `fatal`: asking again cannot help before a person has changed something.
 
@@ -257,8 +278,8 @@ class Failed:
     reference: str = ""
 
 
-Command = Examine | Open | MakeInitial | Load | Train | Score | Cancel | Close
-Reply = Opened | Made | Loaded | LoadFailed | Progress | Trained | Cancelled | Scored | Examined | Failed
+Command = Examine | Open | MakeInitial | Load | Train | Score | Save | Cancel | Close
+Reply = Opened | Made | Loaded | LoadFailed | Progress | Trained | Cancelled | Scored | Examined | Saved | Failed
 Message = Command | Reply | Hello
 
 TYPES: dict[str, type[Message]] = {
@@ -268,6 +289,7 @@ TYPES: dict[str, type[Message]] = {
     "load": Load,
     "train": Train,
     "score": Score,
+    "save": Save,
     "cancel": Cancel,
     "close": Close,
     "hello": Hello,
@@ -280,6 +302,7 @@ TYPES: dict[str, type[Message]] = {
     "cancelled": Cancelled,
     "scored": Scored,
     "examined": Examined,
+    "saved": Saved,
     "failed": Failed,
 }
 NAMES = {cls: name for name, cls in TYPES.items()}

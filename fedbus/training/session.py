@@ -39,6 +39,7 @@ from fedbus.training.frames_file import read_frames, write_frames
 from fedbus.training.intervals import Intervals, Measured, Sureness
 from fedbus.training.kept import KeptTensors
 from fedbus.training.losses import Losses
+from fedbus.training.model_file import write_state_dict
 from fedbus.training.program import ProgramLoader, load_program
 from fedbus.training.residual_files import ResidualFiles
 from fedbus.training.run import Pace, Run, TrainingCancelled
@@ -168,6 +169,14 @@ class Session:
     def _sureness(self, returned: object, metrics: Metrics, command: p.Score) -> Sureness:
         measured = Measured(metrics=metrics.values, cases=cases_of(returned, metrics))
         return self._intervals.of(measured, model=command.model, against=command.against)
+
+    def save(self, command: p.Save) -> p.Saved:
+        """Write the loaded version with what stays here; LayoutError when another model lies where it is to go."""
+        version = self._load_base()
+        if version != command.version:
+            raise ProtocolError(f"asked to save version {command.version}, version {version} is loaded: load it first")
+        write_state_dict(self._program.params(), Path(command.path), like=Path(command.like) if command.like else None)
+        return p.Saved(version=version)
 
     def _run(self, command: p.Train, cancel: threading.Event, progress: Progressed) -> Run:
         seed_everything(command.seed)

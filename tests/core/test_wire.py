@@ -38,7 +38,7 @@ GOLDEN: list[tuple[wire.Message, str, bytes]] = [
             said_at=1700000000.5,
         ),
         "status",
-        b'{"jobs":[{"activity":"training","detail":"","device":"cuda:1","job":"heart","step":4,"steps":40,"version":3}],'
+        b'{"jobs":[{"activity":"training","detail":"","device":"cuda:1","job":"heart","new_labels":-1,"step":4,"steps":40,"version":3}],'
         b'"lease_s":30.0,"said_at":1700000000.5,"session":"s1","site":"mercy"}',
     ),
     (m.Leave(site="mercy", session="s1"), "leave", b'{"reason":"stopped","session":"s1","site":"mercy"}'),

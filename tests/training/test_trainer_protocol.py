@@ -49,6 +49,7 @@ MESSAGES: list[p.Message] = [
         data="/data",
         plan=Plan(salt="0a", minimum=7),
     ),
+    p.Save(path="/m", version=3, like="/old"),
     p.Cancel(),
     p.Close(),
     p.Hello(pid=4711),
@@ -66,6 +67,7 @@ MESSAGES: list[p.Message] = [
     p.Scored(version=3, metrics={}, num_examples=4, spreads={"auc": Spread(value=0.5, quantiles=(0.25, 0.75))}),
     p.Examined(statistics=None),
     p.Examined(statistics=Statistics(examples=20, columns=(Column(name="age", values=Distribution(count=None)),))),
+    p.Saved(version=3),
     p.Failed(error="no", traceback="Traceback", fatal=True),
 ]
 GOLDEN: list[tuple[p.Message, str]] = [

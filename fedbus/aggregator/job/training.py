@@ -24,6 +24,7 @@ from fedbus.aggregator.job.pacing import Pacing
 from fedbus.aggregator.job.result import site_numbers
 from fedbus.aggregator.job.scoring import Scoring, not_finite_text
 from fedbus.aggregator.job.verdicts import refuse
+from fedbus.aggregator.job.wanted_labels import WantedLabels
 from fedbus.aggregator.job.work import Outcome
 from fedbus.aggregator.model.keeper import ModelKeeper
 from fedbus.aggregator.model.log import ModelLogWriter
@@ -77,6 +78,7 @@ class Training:
         self._open_log = open_log
         self._gate = gate
         self._pacing = Pacing(job, spec, tools.announcer)
+        self._labels = WantedLabels(job, spec, life=self.life, tools=tools)
         self._checkpoints = Checkpointing(keeper, tools=tools)
         self._folding: Folding | None = None
         self._last_scores: LastScores | None = None
@@ -114,7 +116,7 @@ class Training:
         return self.aggregation.chosen
 
     def waits_to_start_for(self, active: Collection[str]) -> str:
-        waits = self._initial.waits_for(active) or self.life.waiting_for(active)
+        waits = self._labels.missing(active) or self._initial.waits_for(active) or self.life.waiting_for(active)
         checking = "" if self._gate is None else self._gate.waits_for
         return f"{waits}; {checking}" if checking else waits
 
@@ -205,6 +207,8 @@ class Training:
     async def prepare(self, active: Collection[str]) -> bool:
         await self._initial.check()
         if self.life.state.ended or not self.life.can_start(active):
+            return False
+        if await self._labels.are_missing(active):
             return False
         if self._folding is None:
             await self._initial.see_to(active)

@@ -116,6 +116,7 @@ class SiteInJob:
     """What a site gave to a job and, while the job has not ended (else `state` is None), what it does for it now.
 
     data_wait: share of its training in which a step waited for its examples, 0 to 1.
+    new_labels: so many came from its data source since the task was trained there last; None: it tells no number.
     """
 
     updates: int = 0
@@ -125,6 +126,7 @@ class SiteInJob:
     state: str | None = None
     activity: str | None = None
     version: int | None = None
+    new_labels: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -224,7 +226,10 @@ class JobDetail(JobLine):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Doing:
-    """What a site says that it does for one job: a phrase, and in `detail` what else there is to say of it."""
+    """What a site says that it does for one job: a phrase, and in `detail` what else there is to say of it.
+
+    new_labels: as in `SiteInJob`.
+    """
 
     activity: str = ""
     version: int = -1
@@ -232,6 +237,7 @@ class Doing:
     steps: int = 0
     detail: str = ""
     device: str = ""
+    new_labels: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -375,7 +381,9 @@ def _left_out(part: Any) -> Collection[str]:
         case Accepted(notes=()):
             return ("notes",)
         case SiteInJob(state=None):
-            return ("state", "activity", "version")
+            return ("state", "activity", "version", "new_labels")
+        case SiteInJob(new_labels=None) | Doing(new_labels=None):
+            return ("new_labels",)
         case JobDetail():
             not_said = ("means", "not_finite", "declined", "receiving", "models", "provenance", "check")
             return [name for name in not_said if getattr(part, name) is None]

@@ -108,7 +108,8 @@ class JobActivity:
     """What a site does for one job right now.
 
     detail: what varies in it, such as the version that is loaded, or what else people should know.
-    device: what its trainer computes on, such as 'cuda:1'; empty while there is none.
+    device: what its trainer computes on, such as 'cuda:1'; empty while there is none. new_labels: how many labels the
+    site's data source has brought since the task was last trained there; -1: there is no source, or it is not told.
     """
 
     job: str
@@ -118,6 +119,7 @@ class JobActivity:
     steps: int = 0
     detail: str = ""
     device: str = ""
+    new_labels: int = -1
 
     @property
     def phrase(self) -> str:

@@ -60,6 +60,8 @@ def _takes_part(spec: JobSpec) -> str:
 def _starts(spec: TrainingSpec) -> str:
     default = "" if spec.model_fields_set & {"min_sites", "min_contributors"} else " (default)"
     text = f"when {counted(spec.least_sites, 'site')} accepted, pauses with fewer{default}"
+    if spec.min_new_labels:
+        text += f", and their data sources have {counted(spec.min_new_labels, 'new label')}"
     if spec.min_contributors > 1:
         text += f"; every version comes from at least {spec.min_contributors} sites"
     return text
