@@ -13,9 +13,21 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from fedbus.cli.check_tables import check_tables
 from fedbus.core.job.skew import MUCH_S
 from fedbus.core.job.status_text import clock_words, span
-from fedbus.core.protocol.answers import Doing, JobDetail, JobLine, ScoredModel, SiteLine, SiteScore, from_json
+from fedbus.core.protocol.answers import (
+    CheckReport,
+    Doing,
+    JobDetail,
+    JobLine,
+    ScoredModel,
+    SiteInJob,
+    SiteLine,
+    SiteScore,
+    from_json,
+)
+from fedbus.core.words import counted
 from fedbus.runtime.printable import printable
 from fedbus.runtime.terminal import Terminal, said
 
@@ -89,11 +101,16 @@ def job_tables(detail: JobDetail) -> list[RenderableType]:
     if best:
         value = f"version {best['version']}, {best['metric']} {best['value']:.4g}: {best['exported']}"
         _add(facts, "best", value)
+    checked = result.get("check")
+    report = from_json(CheckReport, checked) if checked else detail.check
+    check = [] if report is None else list(check_tables(report))
     models = detail.models or tuple(from_json(ScoredModel, model) for model in result.get("models", ()))
     if models:
         return [facts, *_matrices(models), *_declined(detail), *_under_way_and_wrong(detail)]
+    if check and detail.updates is None:
+        return [facts, *check, *_declined(detail), *_under_way_and_wrong(detail)]
     measured = [*_site_tables(detail, result.get("scores", {})), *_best_table(best or {})]
-    return [facts, *measured, *_under_way_and_wrong(detail)]
+    return [facts, *check, *measured, *_under_way_and_wrong(detail)]
 
 
 def _matrices(models: Sequence[ScoredModel]) -> Iterator[RenderableType]:
@@ -135,7 +152,7 @@ def _site_tables(detail: JobDetail, scores: dict[str, Any]) -> list[RenderableTy
                 table,
                 site,
                 numbers.state,
-                numbers.activity,
+                _does(numbers),
                 numbers.updates,
                 numbers.refused,
                 f"{numbers.mean_staleness:.1f}",
@@ -149,6 +166,12 @@ def _site_tables(detail: JobDetail, scores: dict[str, Any]) -> list[RenderableTy
         if score.get("failed"):
             tables.append(said(f"{site} could not score the last version: {score['failed']}"))
     return [*tables, *_declined(detail)]
+
+
+def _does(numbers: SiteInJob) -> str | None:
+    if not numbers.new_labels:
+        return numbers.activity
+    return f"{numbers.activity}, {counted(numbers.new_labels, 'new label')}"
 
 
 def _best_table(best: dict[str, Any]) -> list[RenderableType]:
