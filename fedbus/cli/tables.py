@@ -22,10 +22,12 @@ from fedbus.core.protocol.answers import (
     JobDetail,
     JobLine,
     ScoredModel,
+    SiteInJob,
     SiteLine,
     SiteScore,
     from_json,
 )
+from fedbus.core.words import counted
 from fedbus.runtime.printable import printable
 from fedbus.runtime.terminal import Terminal, said
 
@@ -150,7 +152,7 @@ def _site_tables(detail: JobDetail, scores: dict[str, Any]) -> list[RenderableTy
                 table,
                 site,
                 numbers.state,
-                numbers.activity,
+                _does(numbers),
                 numbers.updates,
                 numbers.refused,
                 f"{numbers.mean_staleness:.1f}",
@@ -158,10 +160,18 @@ def _site_tables(detail: JobDetail, scores: dict[str, Any]) -> list[RenderableTy
                 *(_metric(score, name) for name in metrics),
             )
         tables.append(table)
+        if waits := [f"{site} {numbers.data_wait:.1%}" for site, numbers in detail.sites.items() if numbers.data_wait]:
+            tables.append(said(f"share of training that waited for data: {', '.join(waits)}"))
     for site, score in scores.items():
         if score.get("failed"):
             tables.append(said(f"{site} could not score the last version: {score['failed']}"))
     return [*tables, *_declined(detail)]
+
+
+def _does(numbers: SiteInJob) -> str | None:
+    if not numbers.new_labels:
+        return numbers.activity
+    return f"{numbers.activity}, {counted(numbers.new_labels, 'new label')}"
 
 
 def _best_table(best: dict[str, Any]) -> list[RenderableType]:

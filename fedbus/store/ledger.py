@@ -25,7 +25,7 @@ from fedbus.errors import DiskFullError, IdTakenError, StoreError
 from fedbus.store import ledger_schema as schema
 from fedbus.store.fact_rows import from_row, to_row
 from fedbus.store.manifests import from_text, to_text
-from fedbus.store.rows import JOBS, SCORES, ChunkRow, JobRow, Recorded, ScoreRow, job_row, score_row
+from fedbus.store.rows import JOBS, SCORES, ChunkRow, JobRow, Recorded, ScoreRow, job_row, score_row, spreads_text
 
 NO_ROOM_BYTES = 1 << 20
 RECEIVING, SPOOLED, DECIDED = "receiving", "spooled", "decided"
@@ -295,6 +295,11 @@ class Ledger:
 
     # versions
 
+    def fact_texts(self, job: str, *, after: int, most: int) -> list[tuple[int, str, str]]:
+        """The first so many facts after a sequence as their rows have them: sequence, kind and JSON body."""
+        query = "SELECT seq, kind, body FROM facts WHERE job = ? AND seq > ? ORDER BY seq LIMIT ?"
+        return self._rows(query, (job, after, most))
+
     def mark_published(self, job: str, version: int, *, at: float) -> None:
         """The version's manifest was confirmed by the broker."""
         with self._transaction() as db:
@@ -344,12 +349,12 @@ class Ledger:
         failed: why it could not be measured. point: what it makes of the job's trend, a version and its mean.
         """
         measured = json.dumps(dict(score.metrics)), json.dumps(dict(means)), score.num_examples
-        row = (job, score.version, site, *measured, json.dumps(score.not_finite), failed, at)
+        row = (job, score.version, site, *measured, json.dumps(score.not_finite), failed, spreads_text(score), at)
         with self._transaction() as db:
             db.execute(
                 "INSERT OR REPLACE INTO scores"
-                " (job, version, site, metrics, means, num_examples, not_finite, failed, at)"
-                " VALUES (?,?,?,?,?,?,?,?,?)",
+                " (job, version, site, metrics, means, num_examples, not_finite, failed, spreads, at)"
+                " VALUES (?,?,?,?,?,?,?,?,?,?)",
                 row,
             )
             if point is not None:

@@ -33,11 +33,13 @@ from fedbus.tensors.params import flatten, unflatten
 from fedbus.tensors.replica import Replica
 from fedbus.tensors.sharing import Sharing, parts_of
 from fedbus.training import protocol as p
-from fedbus.training.answers import Notebook, scoring_answer, training_answer
+from fedbus.training.answers import Metrics, Notebook, cases_of, scoring_answer, training_answer
 from fedbus.training.device import is_broken, pick_device, seed_everything
 from fedbus.training.frames_file import read_frames, write_frames
+from fedbus.training.intervals import Intervals, Measured, Sureness
 from fedbus.training.kept import KeptTensors
 from fedbus.training.losses import Losses
+from fedbus.training.model_file import write_state_dict
 from fedbus.training.program import ProgramLoader, load_program
 from fedbus.training.residual_files import ResidualFiles
 from fedbus.training.run import Pace, Run, TrainingCancelled
@@ -63,6 +65,7 @@ class Session:
         # only CUDA is known to decode to the bits that the digest asks for
         flat_device = self._device if self._device.type == "cuda" else torch.device("cpu")
         self._notebook = Notebook()
+        self._intervals = Intervals(fewest=opening.fewest_cases)
         self._program = load(opening, self._device)
         inventory = self._program.inventory()
         parts = parts_of(inventory, Sharing(travel=opening.travel, keep=opening.keep, frozen=opening.frozen))
@@ -70,6 +73,7 @@ class Session:
         self.layout = parts.layout
         self._own = {name: inventory.tensors[name] for name in sorted(parts.own)}
         self._kept = KeptTensors(Path(opening.kept)) if opening.keep or opening.travel else None
+        self._kept_before = KeptTensors(Path(opening.kept_before)) if opening.kept_before else None
         self._own_differ = True
         """Whether what stays here may be another thing in the program than in its file."""
         self._replica = Replica(self.layout, device=flat_device)
@@ -129,7 +133,13 @@ class Session:
             return p.Cancelled(base_version=base_version, steps=run.steps_done)
         seconds = time.monotonic() - started
         num_examples, metrics = training_answer(result, run.losses, self._program.may_leave)
-        effort = Effort(num_examples=num_examples, steps=run.steps_done, seconds=seconds, metrics=metrics.values)
+        effort = Effort(
+            num_examples=num_examples,
+            steps=run.steps_done,
+            seconds=seconds,
+            data_wait_s=run.data_wait_s,
+            metrics=metrics.values,
+        )
         frame_sizes, effort = self._write_update(effort, run.losses, command)
         return p.Trained(
             base_version=base_version,
@@ -143,14 +153,30 @@ class Session:
         version = self._load_base()
         if version != command.version:
             raise ProtocolError(f"asked to score version {command.version}, version {version} is loaded: load it first")
-        num_examples, metrics = scoring_answer(self._program.evaluate(), self._program.may_leave)
+        returned = self._program.evaluate()
+        num_examples, metrics = scoring_answer(returned, self._program.may_leave)
+        sure = self._sureness(returned, metrics, command) if command.intervals else Sureness()
         return p.Scored(
             version=version,
             metrics=metrics.values,
             num_examples=num_examples,
             not_finite=metrics.not_finite,
-            notes=self._notebook.fresh(metrics.notes),
+            notes=self._notebook.fresh([*metrics.notes, *sure.notes]),
+            spreads=sure.spreads,
+            differences=sure.differences,
         )
+
+    def _sureness(self, returned: object, metrics: Metrics, command: p.Score) -> Sureness:
+        measured = Measured(metrics=metrics.values, cases=cases_of(returned, metrics))
+        return self._intervals.of(measured, model=command.model, against=command.against)
+
+    def save(self, command: p.Save) -> p.Saved:
+        """Write the loaded version with what stays here; LayoutError when another model lies where it is to go."""
+        version = self._load_base()
+        if version != command.version:
+            raise ProtocolError(f"asked to save version {command.version}, version {version} is loaded: load it first")
+        write_state_dict(self._program.params(), Path(command.path), like=Path(command.like) if command.like else None)
+        return p.Saved(version=version)
 
     def _run(self, command: p.Train, cancel: threading.Event, progress: Progressed) -> Run:
         seed_everything(command.seed)
@@ -190,8 +216,17 @@ class Session:
             if self._kept.is_there:
                 self._program.load(self._kept.read(self._own))
             else:
+                self._begin_own()
                 self._save_own(self._program.params())
         self._own_differ = False
+
+    def _begin_own(self) -> None:
+        """What stays here begins as the job that this one continues has left it, as far as it is the same."""
+        if self._kept_before is None or not self._kept_before.is_there:
+            return
+        found = self._kept_before.of_these(self._own)
+        self._program.load(found)
+        log.info("%d of %d tensors that stay here begin as the job before has left them", len(found), len(self._own))
 
     def _follow(self, command: p.Load) -> None:
         version = self._version

@@ -7,6 +7,12 @@ per job. It says what the model is, how it is trained on this site's data, and h
     train()      gets the model loaded with the newest params; fedbus sends the difference that training made
     evaluate()   gets the model loaded with the version to score, without gradients
 
+A task that also has these two, static and from the job's task_config alone, can be exported where there are no data
+(`fedbus export`); see `Exportable`:
+
+    network(config)         the network that model() makes
+    example_input(config)   what the network takes: a batch of two examples
+
 It may also have a class method `statistics(site, plan)`, which returns `Statistics` of the site's data with exact
 counts (see `core.protocol.statistics`): for data checks, which ask before a task is opened. fedbus withholds what must
 not leave; a task without it cannot say.
@@ -19,6 +25,8 @@ the next base differs, so optimizer state is made new in each `train`.
                  64 in all). What is no number or not finite is left out and noted in the site's log
     its name     leaves the site when its words stand in the task's own code or in the job's spec, or when the class
                  declares it: metrics = ("mse",); see `names`
+    a case       with `Scores.of_cases` the site keeps a value per test case, which never leaves, and says of a metric
+                 how sure it is: intervals, and paired differences between models; see `cases` and `intervals`
     a wrong answer, such as a tuple from `train` or a dict from `evaluate`, is refused at once and not tried again: a
                  tuple has no names, and every training library orders it otherwise
 
@@ -34,9 +42,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from fedbus.errors import ContractError
+from fedbus.training.cases import Resample, as_values, mean_of_cases
 from fedbus.training.run import Run
 
 
@@ -51,26 +60,31 @@ class Site:
     device: torch.device
 
     def settings(self, **defaults: Any) -> dict[str, Any]:
-        """Return `defaults` with what the job's `task_config` sets instead.
+        """See `settings_of`: what the job's `task_config` sets."""
+        return settings_of(self.config, **defaults)
 
-        Raises ContractError for a key that has no default and for a value of another type than its default (an integer
-        may stand for a float, which is finite; a default of None takes anything).
-        """
-        if unknown := sorted(self.config.keys() - defaults.keys()):
-            text = f"expected task_config keys of {', '.join(defaults)}; got {', '.join(unknown)}"
+
+def settings_of(config: Mapping[str, Any], **defaults: Any) -> dict[str, Any]:
+    """Return `defaults` with what a `task_config` sets instead.
+
+    Raises ContractError for a key that has no default and for a value of another type than its default (an integer may
+    stand for a float, which is finite; a default of None takes anything).
+    """
+    if unknown := sorted(config.keys() - defaults.keys()):
+        text = f"expected task_config keys of {', '.join(defaults)}; got {', '.join(unknown)}"
+        raise ContractError.of_job(text)
+    settings = {}
+    for key, default in defaults.items():
+        value = config.get(key, default)
+        if isinstance(default, float) and type(value) is int:
+            value = float(value)
+        if default is not None and type(value) is not type(default):
+            text = f"expected task_config.{key} to be of type {type(default).__name__}, got {value!r}"
             raise ContractError.of_job(text)
-        settings = {}
-        for key, default in defaults.items():
-            value = self.config.get(key, default)
-            if isinstance(default, float) and type(value) is int:
-                value = float(value)
-            if default is not None and type(value) is not type(default):
-                text = f"expected task_config.{key} to be of type {type(default).__name__}, got {value!r}"
-                raise ContractError.of_job(text)
-            if isinstance(value, float) and not math.isfinite(value):  # NaN passes every comparison with a bound
-                raise ContractError.of_job(f"expected task_config.{key} to be finite, got {value!r}")
-            settings[key] = value
-        return settings
+        if isinstance(value, float) and not math.isfinite(value):  # NaN passes every comparison with a bound
+            raise ContractError.of_job(f"expected task_config.{key} to be finite, got {value!r}")
+        settings[key] = value
+    return settings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,11 +100,34 @@ class Scores:
     """Metrics of a model on the site's test data, and the number of examples behind them.
 
     A metric that cannot be computed (AUC of a single class) is left out: sites average what is there. One that is not
-    finite is left out too, and its name is told.
+    finite is left out too, and its name is told. `cases` and `resample` say how sure the metrics are, and stay at the
+    site: see `cases`; without them there are no intervals.
     """
 
     metrics: Mapping[str, float]
     num_examples: int
+    cases: Mapping[str, Any] = field(default_factory=dict)
+    resample: Resample | None = None
+
+    @classmethod
+    def of_cases(
+        cls, cases: Mapping[str, Any], *, metrics: Mapping[str, float] | None = None, resample: Resample | None = None
+    ) -> Scores:
+        """Scores of values per test case, [n] of each metric: their means, and `metrics` beside them.
+
+        A list, an array or a tensor each; NaN: this case has no value. Raises ContractError unless all have n values.
+        """
+        values = {name: as_values(name, raw) for name, raw in cases.items()}
+        if len(counts := {len(found) for found in values.values()}) != 1:
+            text = f"expected a value per test case of each metric, as many of all; got {sorted(counts) or 'none'}"
+            raise ContractError.of_job(text)
+        means = {name: mean_of_cases(name, found) for name, found in values.items()}
+        return cls(
+            metrics={name: mean for name, mean in means.items() if mean is not None} | dict(metrics or {}),
+            num_examples=counts.pop(),
+            cases=values,
+            resample=resample,
+        )
 
 
 class Task(Protocol):
@@ -107,3 +144,15 @@ class Task(Protocol):
 
     def evaluate(self, model: nn.Module) -> Scores:
         """Score `model` on the site's own test data."""
+
+
+class Exportable(Protocol):
+    """What a task may have beside, so that its model can be made and tried without any data; both are static."""
+
+    @staticmethod
+    def network(config: Mapping[str, Any]) -> nn.Module:
+        """Make the network of `Task.model` from a job's task_config. Raises ContractError."""
+
+    @staticmethod
+    def example_input(config: Mapping[str, Any]) -> Tensor:
+        """Make what the network takes: two examples, [2, ...], plausible numbers and nobody's data."""

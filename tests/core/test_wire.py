@@ -38,7 +38,7 @@ GOLDEN: list[tuple[wire.Message, str, bytes]] = [
             said_at=1700000000.5,
         ),
         "status",
-        b'{"jobs":[{"activity":"training","detail":"","device":"cuda:1","job":"heart","step":4,"steps":40,"version":3}],'
+        b'{"jobs":[{"activity":"training","detail":"","device":"cuda:1","job":"heart","new_labels":-1,"step":4,"steps":40,"version":3}],'
         b'"lease_s":30.0,"said_at":1700000000.5,"session":"s1","site":"mercy"}',
     ),
     (m.Leave(site="mercy", session="s1"), "leave", b'{"reason":"stopped","session":"s1","site":"mercy"}'),
@@ -50,7 +50,8 @@ GOLDEN: list[tuple[wire.Message, str, bytes]] = [
     (
         m.ScoreAnswer(site="mercy", job="heart", version=3, metrics={"auc": 0.5}, num_examples=9),
         "score-answer",
-        b'{"failed":"","job":"heart","metrics":{"auc":0.5},"not_finite":[],"num_examples":9,"site":"mercy","version":3}',
+        b'{"differences":{},"failed":"","job":"heart","metrics":{"auc":0.5},"not_finite":[],"num_examples":9,'
+        b'"site":"mercy","spreads":{},"version":3}',
     ),
     (
         m.StatisticsAnswer(
@@ -97,7 +98,11 @@ GOLDEN: list[tuple[wire.Message, str, bytes]] = [
         "resend",
         b'{"job":"heart","update_id":"mercy:0123abcd:7"}',
     ),
-    (m.ScoreRequest(job="heart", version=3), "score", b'{"job":"heart","version":3}'),
+    (
+        m.ScoreRequest(job="heart", version=3),
+        "score",
+        b'{"against":-1,"intervals":false,"job":"heart","model":-1,"version":3}',
+    ),
     (
         m.StatisticsRequest(job="heart", id="0a", plan=Plan(salt="ab")),
         "statistics",
@@ -115,13 +120,21 @@ GOLDEN: list[tuple[wire.Message, str, bytes]] = [
             update_id=UPDATE,
             kind=m.UpdateKind.DELTA,
             base_version=3,
-            effort=Effort(num_examples=100, steps=40, seconds=1.5, metrics={"loss": 0.25}, travel=4.0, response=1.5),
+            effort=Effort(
+                num_examples=100,
+                steps=40,
+                seconds=1.5,
+                metrics={"loss": 0.25},
+                travel=4.0,
+                response=1.5,
+                data_wait_s=0.5,
+            ),
             layout_digest="ab",
             frames=2,
             body_bytes=50,
         ),
         "update",
-        b'{"base_version":3,"body_bytes":50,"effort":{"metrics":{"loss":0.25},"num_examples":100,"response":1.5,'
+        b'{"base_version":3,"body_bytes":50,"effort":{"data_wait_s":0.5,"metrics":{"loss":0.25},"num_examples":100,"response":1.5,'
         b'"seconds":1.5,"steps":40,"travel":4.0},"frames":2,"job":"heart","kind":"delta","layout":null,'
         b'"layout_digest":"ab","update_id":"mercy:0123abcd:7"}',
     ),

@@ -195,7 +195,17 @@ class SiteDesk:
             elif activity.version < 0 and status.site in runner.life.accepted_sites and self._may_welcome(status.site):
                 with jobs_own(runner):
                     await runner.welcome(status.site)
+            if runner is not None and status.site in runner.life.accepted_sites:
+                await self._on_labels(status.site, activity, before)
         return await self._say_over(status.site, over)
+
+    async def _on_labels(self, site: str, activity: m.JobActivity, before: SiteView | None) -> None:
+        """Say that a site has more new labels than its last status told."""
+        was = None if before is None else before.activities.get(activity.job)
+        more = activity.new_labels > max(0, -1 if was is None else was.new_labels)
+        if more and self._work.take(site, cost.EVENT, now=self._clock()):
+            came = events.LabelsCame(site=site, labels=activity.new_labels, version=activity.version)
+            await self._announcer.event(activity.job, came)
 
     async def _look_at_clock(self, site: str) -> None:
         """Say once that a site's clock is wrong: what it logs is then hard to set beside what others log."""

@@ -10,15 +10,17 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from fedbus.aggregator.incoming.room import available_bytes, check_room
 from fedbus.aggregator.job.initial_params import InitialParams
 from fedbus.aggregator.job.kept_versions import open_version
+from fedbus.aggregator.job.scored_model import scored_model
 from fedbus.aggregator.job.verdicts import Drop
 from fedbus.aggregator.job.work import Outcome
-from fedbus.aggregator.model.given import GivenParams, copy_params
+from fedbus.aggregator.model.given import GivenParams, copy_once
 from fedbus.aggregator.model.keeper import announced_layout
 from fedbus.aggregator.model.log import ModelLogWriter
 from fedbus.aggregator.model.params_bytes import OfFile, ParamsBytes
@@ -26,7 +28,7 @@ from fedbus.aggregator.model.showing import Showing
 from fedbus.aggregator.tools import Tools
 from fedbus.core.job.answers import Answers
 from fedbus.core.job.life import Job
-from fedbus.core.job.scores import Score, mean_of
+from fedbus.core.job.scores import Score
 from fedbus.core.protocol import answers as a
 from fedbus.core.protocol import events
 from fedbus.core.protocol import messages as m
@@ -35,7 +37,7 @@ from fedbus.core.protocol.limits import MOST_REASON
 from fedbus.core.spec.evaluate import EvaluateSpec, ModelSpec
 from fedbus.errors import DiskFullError, LayoutError, StoreError
 from fedbus.export.params_file import check_fits, check_readable
-from fedbus.store.files import make_folder, replace_durably
+from fedbus.store.files import make_folder
 
 OpenLog = Callable[[Layout], Awaitable[ModelLogWriter]]
 
@@ -71,25 +73,12 @@ class GivenModels:
         make_folder(self._folder)
         for number, model in enumerate(self._spec.models):
             try:
-                self._names[number] = self._copied(model, self.path(number))
+                self._names[number] = copy_once(self.path(number), partial(self._open, model))
                 check_readable(self.path(number))
             except DiskFullError:
                 raise  # waited out
             except StoreError as exc:
                 raise LayoutError(f"models.{number}: {exc}") from exc
-
-    def _copied(self, model: ModelSpec, path: Path) -> str:
-        """Copy a model, unless an earlier process did; returns what it is, which its file beside says."""
-        name = path.with_suffix(".txt")
-        if not name.exists():
-            says, source = self._open(model)
-            try:
-                copy_params(source, path)
-            finally:
-                source.close()
-            with replace_durably(name) as beside:
-                beside.write_text(says)
-        return name.read_text()
 
     def _open(self, model: ModelSpec) -> tuple[str, ParamsBytes]:
         if model.file is not None:
@@ -199,7 +188,8 @@ class Evaluating:
         number = None if self._showing is None else self._showing.number(question)
         if number is None:
             raise StoreError(f"job {self._job}: model {question} is asked for and was not shown")
-        return m.ScoreRequest(job=self._job, version=number)
+        against = 0 if self._spec.compare else -1
+        return m.ScoreRequest(job=self._job, version=number, intervals=True, model=question, against=against)
 
     async def again(self) -> None:
         if self._showing is not None:
@@ -217,6 +207,8 @@ class Evaluating:
             metrics=answer.metrics,
             num_examples=answer.num_examples,
             not_finite=answer.not_finite,
+            spreads=answer.spreads,
+            differences=answer.differences,
         )
         failed = answer.failed[:MOST_REASON]
         await self._tools.store(
@@ -250,22 +242,7 @@ class Evaluating:
         return {"models": tuple(self._scored(question) for question in range(self.count))}
 
     def _scored(self, question: int) -> a.ScoredModel:
-        scores = self.answers.of(question)
-        found: dict[str, list[tuple[int, float]]] = {}
-        for score in scores.values():
-            for metric, value in score.metrics.items():
-                found.setdefault(metric, []).append((score.num_examples, value))
-        return a.ScoredModel(
-            model=self.named(question),
-            means={metric: mean_of(values) for metric, values in sorted(found.items())},
-            scores={
-                site: a.SiteScore(
-                    metrics=dict(score.metrics), num_examples=score.num_examples, not_finite=score.not_finite
-                )
-                for site, score in scores.items()
-            },
-            failed=self.answers.failures(question),
-        )
+        return scored_model(self.named(question), self.answers.of(question), failed=self.answers.failures(question))
 
     async def close(self) -> Outcome:
         models = [self._scored(question) for question in range(self.count)]

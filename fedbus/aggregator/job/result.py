@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping
 from fedbus.aggregator.job.best import Best
 from fedbus.core.job.scores import Score, mean_of
 from fedbus.core.job.training import TrainingJob, ranking_of
+from fedbus.core.protocol import answers as a
 from fedbus.core.rules.aggregation import Aggregation
 
 
@@ -82,11 +83,16 @@ def _score(score: Score, last: int) -> dict[str, object]:
     told: dict[str, object] = {"metrics": dict(score.metrics), "num_examples": score.num_examples}
     if score.version != last:
         told["version"] = score.version
+    if intervals := a.intervals_of(score.spreads):
+        told["intervals"] = a.as_json(intervals)
     return told | ({"not_finite": list(score.not_finite)} if score.not_finite else {})
 
 
 def site_numbers(aggregation: Aggregation, participants: Collection[str] = ()) -> dict[str, dict[str, object]]:
-    """Updates folded and refused and mean staleness of every site that sent something or is one of `participants`."""
+    """Updates folded and refused, mean staleness and waiting for data, of every site that sent something.
+
+    And of all `participants`.
+    """
     sites = sorted({*participants, *aggregation.all_stats})
     stats = {site: aggregation.site_stats(site) for site in sites}
     return {
@@ -94,6 +100,7 @@ def site_numbers(aggregation: Aggregation, participants: Collection[str] = ()) -
             "updates": of_site.folded,
             "refused": of_site.refused,
             "mean_staleness": round(of_site.mean_staleness, 3),
+            "data_wait": round(of_site.data_wait, 4),
         }
         for site, of_site in stats.items()
     }

@@ -18,12 +18,13 @@ from fedbus.aggregator.incoming.complete import Complete
 from fedbus.aggregator.job.checking import Gate
 from fedbus.aggregator.job.checkpointing import Checkpointing
 from fedbus.aggregator.job.folding import Folding
-from fedbus.aggregator.job.initial_params import InitialParams
+from fedbus.aggregator.job.initial_params import InitialParams, Origin
 from fedbus.aggregator.job.last_scores import LastScores
 from fedbus.aggregator.job.pacing import Pacing
 from fedbus.aggregator.job.result import site_numbers
 from fedbus.aggregator.job.scoring import Scoring, not_finite_text
 from fedbus.aggregator.job.verdicts import refuse
+from fedbus.aggregator.job.wanted_labels import WantedLabels
 from fedbus.aggregator.job.work import Outcome
 from fedbus.aggregator.model.keeper import ModelKeeper
 from fedbus.aggregator.model.log import ModelLogWriter
@@ -45,25 +46,6 @@ MOST_TOGETHER = timedelta(seconds=0.1)
 OpenLog = Callable[[Layout], Awaitable[ModelLogWriter]]
 
 
-class FromTheSpec:
-    """Where a training's first params come from: a file that its spec names, or the site that is asked."""
-
-    def __init__(self, spec: TrainingSpec, keeper: ModelKeeper) -> None:
-        self._keeper = keeper
-        self.file = spec.initial_params or ""
-
-    def check(self) -> None:
-        """Raise LayoutError when a file that is named cannot be used."""
-        if self.file:
-            self._keeper.check_file(self.file)
-
-    def adopt(self, manifest: m.UpdateManifest) -> Layout:
-        """Become version 0, in the layout that a site says."""
-        if self.file:
-            return self._keeper.adopt_file(manifest, self.file)
-        return self._keeper.adopt_initial(manifest)
-
-
 class Training:
     """Of one job; see `Work`. `open_log` declares the job's model log and returns its writer.
 
@@ -79,6 +61,7 @@ class Training:
         *,
         complete: Complete,
         keeper: ModelKeeper,
+        origin: Origin,
         tools: Tools,
         open_log: OpenLog,
         layouts_wait: timedelta,
@@ -95,13 +78,14 @@ class Training:
         self._open_log = open_log
         self._gate = gate
         self._pacing = Pacing(job, spec, tools.announcer)
+        self._labels = WantedLabels(job, spec, life=self.life, tools=tools)
         self._checkpoints = Checkpointing(keeper, tools=tools)
         self._folding: Folding | None = None
         self._last_scores: LastScores | None = None
         self._initial = InitialParams(
             job,
             life=self.life,
-            origin=FromTheSpec(spec, keeper),
+            origin=origin,
             drop=keeper.drop,
             tools=tools,
             adopted=self._adopted,
@@ -132,7 +116,7 @@ class Training:
         return self.aggregation.chosen
 
     def waits_to_start_for(self, active: Collection[str]) -> str:
-        waits = self._initial.waits_for(active) or self.life.waiting_for(active)
+        waits = self._labels.missing(active) or self._initial.waits_for(active) or self.life.waiting_for(active)
         checking = "" if self._gate is None else self._gate.waits_for
         return f"{waits}; {checking}" if checking else waits
 
@@ -223,6 +207,8 @@ class Training:
     async def prepare(self, active: Collection[str]) -> bool:
         await self._initial.check()
         if self.life.state.ended or not self.life.can_start(active):
+            return False
+        if await self._labels.are_missing(active):
             return False
         if self._folding is None:
             await self._initial.see_to(active)

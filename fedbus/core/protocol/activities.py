@@ -28,6 +28,7 @@ class Activity(StrEnum):
     WAITING_FOR_NEXT = "waiting for the next version"
     WAITING_FOR_RECEIPT = "waiting for a receipt"
     WAITING_FOR_END = "waiting for the end of the job"
+    WAITING_FOR_LABELS = "waiting for the first labels"
     WAITING_FOR_ROOM = "waiting for room on the disk"
     RESTARTING = "restarting the trainer"
     GAVE_UP = "gave up"

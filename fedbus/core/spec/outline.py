@@ -60,6 +60,8 @@ def _takes_part(spec: JobSpec) -> str:
 def _starts(spec: TrainingSpec) -> str:
     default = "" if spec.model_fields_set & {"min_sites", "min_contributors"} else " (default)"
     text = f"when {counted(spec.least_sites, 'site')} accepted, pauses with fewer{default}"
+    if spec.min_new_labels:
+        text += f", and their data sources have {counted(spec.min_new_labels, 'new label')}"
     if spec.min_contributors > 1:
         text += f"; every version comes from at least {spec.min_contributors} sites"
     return text
@@ -131,6 +133,9 @@ def _sharing(spec: TrainingSpec) -> list[tuple[str, str]]:
 
 
 def _first_params(spec: TrainingSpec) -> str:
+    if spec.continues is not None:
+        kept = ", and what each site kept of it" if spec.keeps_some else ""
+        return f"{spec.continues.says}{kept}"
     if spec.initial_params is None:
         return "made by a site that accepted (default)"
     return f"{spec.initial_params} in the aggregator's params folder"

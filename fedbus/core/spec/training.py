@@ -18,7 +18,10 @@ A complete example. Required are `name`, `task`, a rule in `stop`, and in `local
     kind: training                   # see `kinds` for others, which have the keys above and keys of their own
     min_contributors: 1              # every version comes from so many distinct sites: a promise to each of them
     initial_params: null             # a file in the aggregator's params folder; null: the first site makes them
+    continues: null                  # a job that has ended, whose best version this one begins with; or
+                                     # e.g. {job: heart-4-hospitals-0c1d2e3f, version: last}
     check: null                      # required: data are checked first, sites at fault are left out
+    min_new_labels: 0                # wait until the sites' data sources have so many labels that are new to the task
     keep: []                         # tensors that stay at each site: patterns such as "head.*", or `batch_norm`
                                      # (FedBN: all of batch normalisation) or `buffers`
     travel: []                       # only these tensors travel, all others stay at each site; []: all travel
@@ -68,6 +71,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self, assert_never
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
+from fedbus.core.spec.continues import Continues
 from fedbus.core.spec.contributors import check_contributors
 from fedbus.core.spec.head import JobSpec
 from fedbus.core.spec.sections import (
@@ -137,8 +141,12 @@ class TrainingSpec(JobSpec):
     """Every version comes from at least so many sites."""
     initial_params: str | None = None
     """A file in the aggregator's params folder; null lets a site make the first params."""
+    continues: Continues = None
+    """A job that has ended: this one begins with its best version, and sites with what they kept of it."""
     check: Literal["required"] | None = None
     """The sites' data are checked first, and who is at fault is left out; null: they are not."""
+    min_new_labels: Annotated[int, Field(ge=0, le=10**6)] = 0
+    """The job starts when the sites' data sources have brought so many labels that the task was not trained with."""
     keep: Patterns = ()
     """Tensors that stay at each site: patterns such as head.*, or batch_norm, or buffers."""
     travel: Patterns = ()
@@ -175,6 +183,7 @@ class TrainingSpec(JobSpec):
     new_keys: ClassVar[Mapping[str, Any]] = MappingProxyType(
         {
             "kind": "training",
+            "continues": None,
             "check": None,
             "keep": [],
             "travel": [],
@@ -188,6 +197,12 @@ class TrainingSpec(JobSpec):
     @classmethod
     def _plain_file_name(cls, value: str | None) -> str | None:
         return plain_file_name(value)
+
+    @model_validator(mode="after")
+    def _one_beginning(self) -> Self:
+        if self.continues is not None and self.initial_params is not None:
+            raise SpecValueError("initial_params", "and continues both say what the first params are: leave one out")
+        return self
 
     @model_validator(mode="after")
     def _enough_for_a_sync(self) -> Self:
@@ -244,6 +259,14 @@ class TrainingSpec(JobSpec):
     def keeps_some(self) -> bool:
         """Whether some tensors of the model never leave the sites."""
         return bool(self.keep or self.travel)
+
+    def to_offer(self) -> dict[str, Any]:
+        """See `JobSpec`; where the params come from is a site's business only when it keeps some of them."""
+        offer = super().to_offer()
+        offer.pop("min_new_labels", None)  # the aggregator waits; sites tell what they have in any case
+        if not self.keeps_some:
+            offer.pop("continues", None)
+        return offer
 
     @property
     def adapts_step(self) -> bool:

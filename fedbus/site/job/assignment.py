@@ -46,9 +46,18 @@ def opening(job: str, spec: JobSpec, settings: SiteSettings, *, place: int) -> p
         slowdown=settings.slowdown,
         step_delay_s=settings.step_delay_s,
         words=tuple(dict.fromkeys(texts_in(content))),
+        fewest_cases=settings.min_test_cases,
         kept=str(kept_file(settings, job)),
+        kept_before=_kept_before(spec, settings),
         **_training_part(spec),
     )
+
+
+def _kept_before(spec: JobSpec, settings: SiteSettings) -> str:
+    """Where the tensors are that the job which this one continues has kept here; empty: it continues none."""
+    if not isinstance(spec, TrainingSpec) or spec.continues is None:
+        return ""
+    return str(kept_file(settings, spec.continues.job))
 
 
 def _training_part(spec: JobSpec) -> dict[str, Any]:
@@ -173,7 +182,16 @@ def score_answer(job: str, site: str, scored: p.Scored) -> m.ScoreAnswer:
         metrics=metrics,
         num_examples=scored.num_examples,
         not_finite=(*scored.not_finite, *lost),
+        spreads=scored.spreads,
+        differences=scored.differences,
     )
+
+
+def score(version: int, asked: m.ScoreRequest | None) -> p.Score:
+    """Score a version; asked: what the aggregator wants beside its metrics, if it has asked."""
+    if asked is None:
+        return p.Score(version=version)
+    return p.Score(version=version, intervals=asked.intervals, model=asked.model, against=asked.against)
 
 
 def no_score(job: str, site: str, version: int, why: Sayable) -> m.ScoreAnswer:

@@ -18,6 +18,7 @@ import random
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
+from pathlib import Path
 from typing import TypeVar
 
 import structlog
@@ -32,9 +33,12 @@ from fedbus.errors import DiskFullError
 from fedbus.site.job import assignment
 from fedbus.site.job.attempts import Attempts
 from fedbus.site.job.data_duty import DataDuty
+from fedbus.site.job.hand_back import HandBack
 from fedbus.site.job.model_files import Held, ModelFiles
+from fedbus.site.job.new_labels import NewLabels
 from fedbus.site.job.score_duty import ScoreDuty
 from fedbus.site.job.trainer import Trainer, start_trainer
+from fedbus.site.labels import Labels
 from fedbus.site.places import Places, Waiting
 from fedbus.site.settings import SiteSettings
 from fedbus.site.trainer_errors import TrainerDiedError, TrainerFailedError
@@ -78,6 +82,8 @@ class TrainingLoop:
         start: StartTrainer = start_trainer,
         places: Places | None = None,
         submitter: str = "",
+        labels: Labels | None = None,
+        hand_back: HandBack | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         stop_grace: timedelta = STOP_GRACE,
     ) -> None:
@@ -91,6 +97,8 @@ class TrainingLoop:
         self._start = start
         self._places = places or Places(1)
         self._submitter = submitter
+        self._labels = NewLabels(labels, spec.task)
+        self._hand_back = hand_back or HandBack(job, spec, folder=Path(), receiver=None)
         self._waiting: Waiting | None = None
         self._yielded = False
         self._attempts = Attempts(patience_s=settings.patience_s, sleep=sleep)
@@ -138,12 +146,12 @@ class TrainingLoop:
         self._attempts.end_pause()
         await self._interrupt()
 
-    async def score(self, version: int) -> None:
-        """Score `version` as soon as it is held; training that runs is cancelled, and none begins any more.
+    async def score(self, request: m.ScoreRequest) -> None:
+        """Score a version as soon as it is held; training that runs is cancelled, and none begins any more.
 
         What is not done in the site's `score_limit_s` is given up: the trainer is killed, and that is said.
         """
-        self._score.ask(version, now=asyncio.get_running_loop().time())
+        self._score.ask(request, now=asyncio.get_running_loop().time())
         self._training_is_over = True
         if self._training is not None:
             self._end_pause()
@@ -175,6 +183,12 @@ class TrainingLoop:
         self._attempts.succeeded()
         self._end_pause()
 
+    async def labels_came(self) -> None:
+        """The site's data source has brought labels: what failed for want of them is tried at once."""
+        self._attempts.succeeded()
+        self._attempts.end_pause()
+        await self.wake()
+
     async def stop(self) -> None:
         """The job is over; a task that does not come back to hear of it loses its trainer."""
         self._stopping = True
@@ -205,7 +219,7 @@ class TrainingLoop:
         said = self._said
         if said.activity is Activity.QUEUED and (before := self._places.before(self._job)):
             said = assignment.activity(self._job, Activity.QUEUED, detail=Sayable(f"{before} before it"))
-        return dataclasses.replace(said, version=version, device=self._device)
+        return dataclasses.replace(said, version=version, device=self._device, new_labels=self._labels.count)
 
     def _now(self, activity: Activity, *, detail: Sayable | None = None) -> None:
         self._said = assignment.activity(self._job, activity, detail=detail)
@@ -232,12 +246,18 @@ class TrainingLoop:
                 self._limit = None
 
     async def _nothing_to_do(self) -> bool:
-        """Wait while training is over and no score is asked for; True when the job is over."""
+        """Wait while training is over and no score is asked for, or there are no data; True when the job is over."""
         async with self._changed:
-            while not self._stopping and self._training_is_over and self._is_idle:
-                self._now(Activity.WAITING_FOR_END)
+            while not self._stopping and (reason := self._why_idle) is not None:
+                self._now(reason)
                 await self._changed.wait()
         return self._stopping
+
+    @property
+    def _why_idle(self) -> Activity | None:
+        if self._labels.waited_for and self._score.wanted is None:
+            return Activity.WAITING_FOR_LABELS
+        return Activity.WAITING_FOR_END if self._training_is_over and self._is_idle else None
 
     @property
     def _is_idle(self) -> bool:
@@ -306,18 +326,23 @@ class TrainingLoop:
             await self._attempts.pause(failed.pause_s)
         return fatal
 
-    async def _serve(self, trainer: Trainer, place: int) -> None:
-        await self._data.see_to(trainer)
-        if self._data.is_all or self._data.refused:
-            return
+    async def _open(self, trainer: Trainer, place: int) -> None:
+        """Have the trainer load the task and the data, or load them anew."""
         self._now(Activity.LOADING_DATA)
         command = assignment.opening(self._job, self._spec, self._settings, place=place)
-        opened = await _expect(p.Opened, trainer, command)
+        with self._labels.opening():
+            opened = await _expect(p.Opened, trainer, command)
         log.info("trainer-ready", job=self._job, pid=trainer.pid, device=opened.device, numel=opened.numel)
         if self._layout_digest != opened.layout_digest:
             self._layout_digest = opened.layout_digest
             await self._say(assignment.accepting(self._job, self._settings.site_name, opened.layout_digest))
         self._trainer, self._device = trainer, opened.device
+
+    async def _serve(self, trainer: Trainer, place: int) -> None:
+        await self._data.see_to(trainer)
+        if self._data.is_all or self._data.refused:
+            return
+        await self._open(trainer, place)
         loaded: Held | None = None
         while not isinstance(await self._next_duty(), Stop):
             if self._data.wanted is not None:
@@ -326,6 +351,9 @@ class TrainingLoop:
             if self._initial_wanted is not None:
                 await self._make_initial(trainer, self._initial_wanted)
                 continue
+            if self._labels.wants_reopening and self._score.wanted is None:
+                loaded = None
+                await self._open(trainer, place)
             loaded = await self._load(trainer, loaded)
             if loaded is None:
                 continue
@@ -402,7 +430,7 @@ class TrainingLoop:
         if self._score.cannot is not None:
             return await self._no_score(version, self._score.cannot)
         try:
-            scored = await _expect(p.Scored, trainer, p.Score(version=version))
+            scored = await _expect(p.Scored, trainer, assignment.score(version, self._score.request))
         except TrainerFailedError as exc:
             log_trouble("score-failed", self._job, exc, version=version)
             self._score.cannot = exc.said if exc.fatal else None
@@ -413,7 +441,10 @@ class TrainingLoop:
             raise
         log_notes(self._job, scored.notes)
         self._was_scored(version)
+        self._hand_back.scored(version, scored.metrics)
         await self._say(assignment.score_answer(self._job, self._settings.site_name, scored))
+        if self._training_is_over and self._hand_back.is_due(version, over=True):
+            await self._hand_back.give(trainer, version)
         return None
 
     async def _no_score(self, version: int, why: Sayable) -> None:
@@ -431,6 +462,8 @@ class TrainingLoop:
             await self._make_score(trainer, base.version)
         if self._stopping or self._score.wanted is not None or base.version < self._oldest_base:
             return
+        if self._hand_back.is_due(base.version):
+            await self._hand_back.give(trainer, base.version)
         self._now(Activity.TRAINING)
         update_id = self._outbox.next_id()
         seed = training_seed(spec.seed, update_id)
@@ -448,6 +481,7 @@ class TrainingLoop:
             case p.Trained():
                 self._attempts.succeeded()
                 self._trained_from = base.version
+                self._labels.trained()
                 log_notes(self._job, reply.notes)
                 manifest = assignment.delta_manifest(self._job, update_id, reply, layout_digest=self._layout_digest)
                 self._put(manifest, reply.frame_sizes, residual)

@@ -30,6 +30,7 @@ from fedbus.core.protocol.events.of_jobs import (
 from fedbus.core.protocol.events.of_sites import (
     DataSaid,
     DataSuspect,
+    LabelsCame,
     SiteAccepted,
     SiteClock,
     SiteDeclined,
@@ -76,6 +77,7 @@ __all__ = [
     "JobSubmitted",
     "JobTrouble",
     "JobWaiting",
+    "LabelsCame",
     "RuleChosen",
     "ScoreFailed",
     "ScoreNotFinite",
@@ -125,6 +127,7 @@ _ALL: Final = (
     SiteLost,
     SiteAccepted,
     SiteDeclined,
+    LabelsCame,
     SiteLimited,
     SiteResync,
     SiteClock,

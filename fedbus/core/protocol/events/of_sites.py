@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from fedbus.core.protocol.events.base import Happened, in_text
+from fedbus.core.words import counted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +73,19 @@ class SiteDeclined(Happened):
 
     def sentence(self) -> str:
         return f"{self.site} declined: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelsCame(Happened):
+    """A site's data source has brought labels: so many that the task was not trained with there, at that version."""
+
+    kind: ClassVar[str] = "labels-came"
+    labels: int = 0
+    version: int = -1
+
+    def sentence(self) -> str:
+        at = f" at version {self.version}" if self.version >= 0 else ""
+        return f"{self.site} has {counted(self.labels, 'new label')}{at}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,54 @@
+"""What an evaluation has come to: every model at every site, and the means over the sites."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from fedbus.core.protocol.answers import JobDetail, ScoredModel, SiteScore, VersionLine, from_json
+from fedbus.report import figures
+from fedbus.report import page as p
+
+MOST_FIGURES = 8
+
+
+def evaluate_sections(detail: JobDetail, _: Sequence[VersionLine]) -> Iterator[p.Section]:
+    """The models by number, a matrix for each metric, and which site could not score what."""
+    models = models_of(detail)
+    if not models:
+        return
+    listed = p.Table(columns=["number", "model"], rows=[(f"model {n}", model.model) for n, model in enumerate(models)])
+    yield p.Section(title="What the sites measured", blocks=[listed, *_matrices(models), *_failed(models)])
+
+
+def models_of(detail: JobDetail) -> tuple[ScoredModel, ...]:
+    """What was measured so far, or in the end."""
+    kept = (detail.result or {}).get("models", ())
+    return detail.models or tuple(from_json(ScoredModel, model) for model in kept)
+
+
+def _matrices(models: Sequence[ScoredModel]) -> Iterator[p.Block]:
+    sites = sorted({site for model in models for site in (*model.scores, *model.failed)})
+    names = sorted({name for model in models for score in model.scores.values() for name in score.metrics})
+    columns = [f"model {number}" for number in range(len(models))]
+    for name in names[:MOST_FIGURES]:
+        entries = {
+            (i, j): figures.Entry(value=score.metrics[name], note=f"n = {score.num_examples}")
+            for i, site in enumerate(sites)
+            for j, model in enumerate(models)
+            if name in (score := model.scores.get(site, SiteScore())).metrics
+        }
+        means = {(len(sites), j): figures.Entry(value=m.means[name]) for j, m in enumerate(models) if name in m.means}
+        found = "; ".join(f"{sites[i]}, model {j}: {entry.value:.3f}" for (i, j), entry in list(entries.items())[:40])
+        caption = f"{name}: rows are sites, each with its own test data; the last row is the mean by examples"
+        rows = [*sites, "all sites"]
+        yield figures.matrix(rows, columns, entries | means, says=f"{name}: {found}", caption=caption)
+
+
+def _failed(models: Sequence[ScoredModel]) -> Iterator[p.Block]:
+    findings = [
+        p.Finding(severity=p.Severity.WARNING, text=f"{site} could not score model {number}", detail=why)
+        for number, model in enumerate(models)
+        for site, why in model.failed.items()
+    ]
+    if findings:
+        yield p.Findings(findings=findings)

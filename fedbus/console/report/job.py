@@ -1,0 +1,105 @@
+"""The report of one job of any kind, made of what the aggregator answers: nothing that a site has not already said.
+
+A kind adds its own sections in a module of its own and a line in SECTIONS.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+from fedbus.console.report.attention import attention
+from fedbus.console.report.evaluate import evaluate_sections
+from fedbus.console.report.training import training_sections
+from fedbus.core.job.status_text import span
+from fedbus.core.protocol.answers import JobDetail, VersionLine, as_json
+from fedbus.report import page as p
+
+TRAINING = "training"
+SECTIONS: Mapping[str, Callable[[JobDetail, Sequence[VersionLine]], Iterator[p.Section]]] = MappingProxyType(
+    {TRAINING: training_sections, "evaluate": evaluate_sections}
+)
+"""What is measured in a job of each kind; a kind that is not here has the general sections only."""
+
+
+def job_page(detail: JobDetail, history: Sequence[VersionLine], *, now: float) -> p.Page:
+    """The report of a job. history: its versions, empty for a kind that makes none. now: seconds since the epoch."""
+    kind = kind_of(detail)
+    own = SECTIONS.get(kind)
+    return p.Page(
+        title=f"{detail.name or detail.job}: {_KINDS.get(kind, kind)}",
+        lead=_lead(detail, now),
+        made_at=now,
+        data={"job": as_json(detail), "history": as_json(tuple(history)), "kind": kind},
+        sections=[
+            p.Section(title="What needs attention", blocks=[p.Findings(findings=attention(detail))]),
+            *(own(detail, history) if own else ()),
+            *_happened(detail),
+            p.Section(title="The job", blocks=[_facts(detail, now), *_spec(detail.spec)]),
+        ],
+    )
+
+
+_KINDS = MappingProxyType({TRAINING: "report of a training", "evaluate": "report of an evaluation"})
+
+
+def kind_of(detail: JobDetail) -> str:
+    """The kind of a job, as its spec says it."""
+    return str(detail.spec.get("kind", TRAINING))
+
+
+def _lead(detail: JobDetail, now: float) -> str:
+    sites = f"{len(detail.sites)} site{'s' * (len(detail.sites) != 1)}"
+    took = _duration(detail, now)
+    lasting = f"after {took}" if detail.ended_at else f"for {took}" if took else ""
+    made = f"{detail.updates} updates, {detail.version} versions" if detail.version and detail.updates else ""
+    return ", ".join(filter(None, (f"{detail.state} {lasting}".strip(), sites, made))) + "."
+
+
+def _duration(detail: JobDetail, now: float) -> str:
+    if detail.started_at is None:
+        return ""
+    return span((detail.ended_at or now) - detail.started_at)
+
+
+def _facts(detail: JobDetail, now: float) -> p.Facts:
+    result: Mapping[str, Any] = detail.result or {}
+    return p.Facts(
+        rows=[
+            ("job", detail.job),
+            ("kind", kind_of(detail)),
+            ("task", detail.task),
+            ("state", detail.state),
+            ("says", detail.says),
+            ("reason", _text(result.get("reason"))),
+            ("rule", detail.rule),
+            ("submitted by", detail.submitted_by),
+            ("submitted", p.when(detail.submitted_at)),
+            ("began", p.when(detail.started_at)),
+            ("ended", p.when(detail.ended_at)),
+            ("took", _duration(detail, now)),
+            ("versions", detail.version),
+            ("updates", detail.updates),
+            ("last version in", _text(result.get("exported"))),
+        ]
+    )
+
+
+def _text(value: Any) -> str:
+    return "" if value is None else str(value)
+
+
+def _happened(detail: JobDetail) -> Iterator[p.Section]:
+    """What went wrong, and right again, with its time."""
+    if detail.incidents:
+        rows = [(p.when(incident.at), incident.text) for incident in detail.incidents]
+        table = p.Table(columns=["when", "what went wrong, and right again"], rows=rows)
+        yield p.Section(title="What happened", blocks=[table])
+
+
+def _spec(spec: Mapping[str, Any]) -> Iterator[p.Block]:
+    if spec:
+        yield p.Text(text="The job's description, with every default filled in:")
+        yield p.Code(text=json.dumps(spec, indent=1, sort_keys=True, ensure_ascii=False))
