@@ -13,6 +13,7 @@ from typer.core import TyperCommand, TyperGroup
 from fedbus.cli import forget, jobs
 from fedbus.cli.broker import broker_app
 from fedbus.cli.check import check
+from fedbus.cli.compare import compare
 from fedbus.cli.names import check_names
 from fedbus.cli.replay import replay
 from fedbus.cli.report import report
@@ -203,6 +204,7 @@ app.command("sites")(jobs.list_sites)
 app.command()(jobs.watch)
 app.command()(jobs.get)
 app.command()(jobs.history)
+app.command()(compare)
 app.command()(report)
 app.command()(jobs.abort)
 app.command()(forget.rm)
