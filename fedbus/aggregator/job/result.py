@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from fedbus.aggregator.job.best import Best
+from fedbus.aggregator.job.scored_model import over_sites
 from fedbus.core.job.scores import Score, mean_of
 from fedbus.core.job.training import TrainingJob, ranking_of
 from fedbus.core.protocol import answers as a
@@ -34,7 +35,7 @@ def result_of(
             site: {"metrics": {}, "num_examples": 0, "failed": why} for site, why in life.failed_scores(version).items()
         },
         "sites": site_numbers(aggregation, life.participants),
-    }
+    } | _intervals(scores)
 
 
 def best_of(life: TrainingJob, version: int, kept: Best | None, *, exported: str) -> dict[str, object] | None:
@@ -53,7 +54,7 @@ def best_of(life: TrainingJob, version: int, kept: Best | None, *, exported: str
         return None
     scores = {site: _score(score, kept.version) for site, score in life.final_scores(kept.version).items()}
     found = {"version": kept.version, "metric": metric, "value": value, "exported": str(kept.path)}
-    return found | ({"scores": scores} if scores else {})
+    return found | ({"scores": scores} | _intervals(life.final_scores(kept.version)) if scores else {})
 
 
 def _final_mean(life: TrainingJob, version: int, metric: str) -> float | None:
@@ -77,6 +78,12 @@ def why_failed(life: TrainingJob, version: int, best: Mapping[str, object] | Non
     if best is None:
         return f"{text}; no version that was scored finite is kept ({life.reason})"
     return f"{text}; the best finite version, {best['version']}, is exported ({life.reason})"
+
+
+def _intervals(scores: Mapping[str, Score]) -> dict[str, object]:
+    """Of the means over the sites that say how sure they are."""
+    found = over_sites(scores, lambda score: score.spreads)
+    return {"intervals": a.as_json(found)} if found else {}
 
 
 def _score(score: Score, last: int) -> dict[str, object]:
