@@ -143,10 +143,23 @@ def _site_tables(detail: JobDetail, scores: dict[str, Any]) -> list[RenderableTy
                 *(_metric(score, name) for name in metrics),
             )
         tables.append(table)
+        tables.extend(_influence_table(detail))
     for site, score in scores.items():
         if score.get("failed"):
             tables.append(said(f"{site} could not score the last version: {score['failed']}"))
     return [*tables, *_declined(detail)]
+
+
+def _influence_table(detail: JobDetail) -> Iterator[RenderableType]:
+    """How much each site counts in the last versions, and should."""
+    known = {site: numbers for site, numbers in detail.sites.items() if numbers.influence is not None}
+    if not known:
+        return
+    table = _table("site", "examples", "influence", "its share", "cosine to the versions")
+    for site, numbers in known.items():
+        cosine = "" if numbers.cosine is None else f"{numbers.cosine:+.2f}"
+        _add(table, site, numbers.num_examples, f"{numbers.influence:.1%}", f"{numbers.share or 0.0:.1%}", cosine)
+    yield table
 
 
 def _best_table(best: dict[str, Any]) -> list[RenderableType]:

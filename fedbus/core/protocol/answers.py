@@ -111,11 +111,20 @@ class BrokenScore:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SiteInJob:
-    """What a site gave to a job and, while the job has not ended (else `state` is None), what it does for it now."""
+    """What a site gave to a job and, while the job has not ended (else `state` is None), what it does for it now.
+
+    num_examples: that it trained on last, as many as it is believed. influence: its part of what the last versions
+    apply, 0 to 1; share: what it would be by the job's weighting of examples alone, see `rules.influence`. cosine: of
+    its deltas and the versions that they became part of. None: not known.
+    """
 
     updates: int = 0
     refused: int = 0
     mean_staleness: float = 0.0
+    num_examples: int | None = None
+    influence: float | None = None
+    share: float | None = None
+    cosine: float | None = None
     state: str | None = None
     activity: str | None = None
     version: int | None = None
@@ -323,8 +332,9 @@ def _left_out(part: Any) -> Collection[str]:
     match part:
         case Accepted(notes=()):
             return ("notes",)
-        case SiteInJob(state=None):
-            return ("state", "activity", "version")
+        case SiteInJob():
+            unknown = [name for name in ("num_examples", "influence", "share", "cosine") if getattr(part, name) is None]
+            return [*unknown, *(("state", "activity", "version") if part.state is None else ())]
         case JobDetail():
             not_said = ("means", "not_finite", "declined", "receiving", "models", "provenance")
             return [name for name in not_said if getattr(part, name) is None]
