@@ -138,6 +138,7 @@ def _site_tables(detail: JobDetail, scores: dict[str, Any]) -> list[RenderableTy
         tables.append(table)
         if waits := [f"{site} {numbers.data_wait:.1%}" for site, numbers in detail.sites.items() if numbers.data_wait]:
             tables.append(said(f"share of training that waited for data: {', '.join(waits)}"))
+        tables.extend(_influence_table(detail))
     for site, score in scores.items():
         if score.get("failed"):
             tables.append(said(f"{site} could not score the last version: {score['failed']}"))
@@ -148,6 +149,18 @@ def _does(numbers: SiteInJob) -> str | None:
     if not numbers.new_labels:
         return numbers.activity
     return f"{numbers.activity}, {counted(numbers.new_labels, 'new label')}"
+
+
+def _influence_table(detail: JobDetail) -> Iterator[RenderableType]:
+    """How much each site counts in the last versions, and should."""
+    known = {site: numbers for site, numbers in detail.sites.items() if numbers.influence is not None}
+    if not known:
+        return
+    table = plain_table("site", "examples", "influence", "its share", "cosine to the versions")
+    for site, numbers in known.items():
+        cosine = "" if numbers.cosine is None else f"{numbers.cosine:+.2f}"
+        add_row(table, site, numbers.num_examples, f"{numbers.influence:.1%}", f"{numbers.share or 0.0:.1%}", cosine)
+    yield table
 
 
 def _best_table(best: dict[str, Any]) -> list[RenderableType]:
