@@ -131,7 +131,13 @@ class Session:
             return p.Cancelled(base_version=base_version, steps=run.steps_done)
         seconds = time.monotonic() - started
         num_examples, metrics = training_answer(result, run.losses, self._program.may_leave)
-        effort = Effort(num_examples=num_examples, steps=run.steps_done, seconds=seconds, metrics=metrics.values)
+        effort = Effort(
+            num_examples=num_examples,
+            steps=run.steps_done,
+            seconds=seconds,
+            data_wait_s=run.data_wait_s,
+            metrics=metrics.values,
+        )
         frame_sizes, effort = self._write_update(effort, run.losses, command)
         return p.Trained(
             base_version=base_version,

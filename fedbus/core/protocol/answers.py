@@ -113,12 +113,14 @@ class BrokenScore:
 class SiteInJob:
     """What a site gave to a job and, while the job has not ended (else `state` is None), what it does for it now.
 
-    new_labels: so many came from its data source since the task was trained there last; None: it tells no number.
+    data_wait: share of its training in which a step waited for its examples, 0 to 1. new_labels: so many came from its
+    data source since the task was trained there last; None: it tells no number.
     """
 
     updates: int = 0
     refused: int = 0
     mean_staleness: float = 0.0
+    data_wait: float = 0.0
     state: str | None = None
     activity: str | None = None
     version: int | None = None
