@@ -14,9 +14,8 @@ from typing import Any
 import pytest
 import torch
 
+from fedbus.bench.annotation.label_server import LabelFolder, LabelServer, served
 from fedbus.local.federation import Daemon, wait_until
-
-from ..sources.wards import LabelFolder, LabelServer, served
 
 SOON = timedelta(seconds=30)
 QUICK = {"status_interval_s": 0.3}
