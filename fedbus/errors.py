@@ -33,6 +33,7 @@ FedbusError
 │       └── RefusedError     the broker closed the channel because of a publish (bus)
 ├── NotOverError         a job cannot be forgotten: it does not exist, or is not over (aggregator)
 ├── AskedInVainError     the aggregator has refused what was asked (console)
+├── ExportError          a model cannot be exported in this format, or differs when it is read back; nothing is left
 ├── NodeError            the private RabbitMQ node cannot be started or stopped
 └── OutputError          what a command prints cannot be written
 """
@@ -180,6 +181,10 @@ class PublishError(BusError):
 
 class UnroutableError(PublishError):
     """No queue takes messages with this exchange and routing key."""
+
+
+class ExportError(FedbusError):
+    """A model cannot be exported like this, or the export is not the model; nothing of it is left."""
 
 
 class NodeError(FedbusError):

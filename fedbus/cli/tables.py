@@ -13,9 +13,11 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from fedbus.cli.check_tables import check_tables
 from fedbus.core.job.skew import MUCH_S
 from fedbus.core.job.status_text import clock_words, span
 from fedbus.core.protocol.answers import (
+    CheckReport,
     Doing,
     JobDetail,
     JobLine,
@@ -99,11 +101,16 @@ def job_tables(detail: JobDetail) -> list[RenderableType]:
     if best:
         value = f"version {best['version']}, {best['metric']} {best['value']:.4g}: {best['exported']}"
         _add(facts, "best", value)
+    checked = result.get("check")
+    report = from_json(CheckReport, checked) if checked else detail.check
+    check = [] if report is None else list(check_tables(report))
     models = detail.models or tuple(from_json(ScoredModel, model) for model in result.get("models", ()))
     if models:
         return [facts, *_matrices(models), *_declined(detail), *_under_way_and_wrong(detail)]
+    if check and detail.updates is None:
+        return [facts, *check, *_declined(detail), *_under_way_and_wrong(detail)]
     measured = [*_site_tables(detail, result.get("scores", {})), *_best_table(best or {})]
-    return [facts, *measured, *_under_way_and_wrong(detail)]
+    return [facts, *check, *measured, *_under_way_and_wrong(detail)]
 
 
 def _matrices(models: Sequence[ScoredModel]) -> Iterator[RenderableType]:

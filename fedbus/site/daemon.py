@@ -249,6 +249,7 @@ class Site:
                 | m.StepBudget()
                 | m.ResendRequest()
                 | m.ScoreRequest()
+                | m.StatisticsRequest()
                 | m.JobEnded()
             ) if worker := self._workers.get(message.job):
                 await worker.on_control(message)

@@ -27,6 +27,7 @@ from queue import SimpleQueue
 from fedbus.errors import ContractError, DecodeError, LayoutError, ProtocolError
 from fedbus.training import protocol as p
 from fedbus.training.device import is_broken
+from fedbus.training.examine import examine
 from fedbus.training.sayable import trouble_of
 from fedbus.training.session import Session
 
@@ -96,9 +97,14 @@ class Trainer:
                 gc.collect()
             self._session = Session(command)
             return self._session.opened()
-        session = self._session
-        if session is None:
+        if isinstance(command, p.Examine):
+            self._data = Path(command.data)
+            return examine(command)
+        if self._session is None:
             raise ProtocolError(f"the first command is Open, got {type(command).__name__}")
+        return self._of_session(self._session, command, cancel)
+
+    def _of_session(self, session: Session, command: p.Message, cancel: threading.Event) -> p.Reply:
         match command:
             case p.MakeInitial():
                 return session.make_initial(command)

@@ -143,6 +143,25 @@ ON_THE_BUS: list[tuple[e.Happened, str, str, dict[str, Any]]] = [
     ),
     (e.SiteStandsOut(site="va", remark="va: long updates"), "site-stands-out", "va: long updates", {}),
     (
+        e.DataSaid(site="va", examples=1200),
+        "data-said",
+        "va said statistics of its data, about 1,200 examples",
+        {"examples": 1200},
+    ),
+    (e.DataSaid(site="va"), "data-said", "va has no statistics to give", {}),
+    (
+        e.DataSaid(site="va", reason="OSError"),
+        "data-said",
+        "va could not say statistics of its data: OSError",
+        {},
+    ),
+    (
+        e.DataSuspect(site="va", severity="fault", what="labels begin at 1"),
+        "data-suspect",
+        "fault: labels begin at 1",
+        {"severity": "fault"},
+    ),
+    (
         e.BrokerBack(away="9 s"),
         "broker-back",
         "the broker could not be reached for 9 s; what waited there comes now",

@@ -41,7 +41,7 @@ WELCOME = 3 * cost.EVENT
 
 log = structlog.get_logger()
 
-Answer = m.OfferAnswer | m.ScoreAnswer | m.ResyncRequest | m.TrainerTrouble
+Answer = m.OfferAnswer | m.ScoreAnswer | m.StatisticsAnswer | m.ResyncRequest | m.TrainerTrouble
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,7 +122,7 @@ class SiteDesk:
                 if self._membership.left(message, now=now) is Heard.RENEWED:
                     left = events.SiteLeft(site=message.site, reason=message.reason)
                     await self._turn(message.site, Turn(happened=left))
-            case m.OfferAnswer() | m.ScoreAnswer() | m.ResyncRequest() | m.TrainerTrouble():
+            case m.OfferAnswer() | m.ScoreAnswer() | m.StatisticsAnswer() | m.ResyncRequest() | m.TrainerTrouble():
                 await self._on_answer(message)
 
     # -------------------------------------------------------------- sites that come and go
@@ -162,7 +162,7 @@ class SiteDesk:
                 return cost.EVENT + WELCOME
             case m.TrainerTrouble():
                 return cost.KEPT
-            case m.ScoreAnswer() | m.ResyncRequest():
+            case m.ScoreAnswer() | m.StatisticsAnswer() | m.ResyncRequest():
                 return cost.EVENT
 
     async def _do_turn(self, site: str, turn: Turn) -> None:
@@ -251,6 +251,8 @@ class SiteDesk:
                     await runner.on_answer(message)
                 case m.ScoreAnswer():
                     await runner.on_score(message)
+                case m.StatisticsAnswer():
+                    await runner.on_statistics(message)
                 case m.ResyncRequest():
                     await runner.on_resync(message)
                 case m.TrainerTrouble():

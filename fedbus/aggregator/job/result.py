@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping
 from fedbus.aggregator.job.best import Best
 from fedbus.core.job.scores import Score, mean_of
 from fedbus.core.job.training import TrainingJob, ranking_of
+from fedbus.core.protocol import answers as a
 from fedbus.core.rules.aggregation import Aggregation
 
 
@@ -82,6 +83,8 @@ def _score(score: Score, last: int) -> dict[str, object]:
     told: dict[str, object] = {"metrics": dict(score.metrics), "num_examples": score.num_examples}
     if score.version != last:
         told["version"] = score.version
+    if intervals := a.intervals_of(score.spreads):
+        told["intervals"] = a.as_json(intervals)
     return told | ({"not_finite": list(score.not_finite)} if score.not_finite else {})
 
 

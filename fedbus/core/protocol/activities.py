@@ -22,6 +22,7 @@ class Activity(StrEnum):
     LOADING = "loading version"
     TRAINING = "training"
     SCORING = "scoring"
+    EXAMINING = "computing statistics of its data"
     WAITING_FOR_MODEL = "waiting for the model"
     WAITING_FOR_VERSION = "waiting for version"
     WAITING_FOR_NEXT = "waiting for the next version"

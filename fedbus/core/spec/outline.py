@@ -28,6 +28,7 @@ def outline(spec: JobSpec) -> list[tuple[str, str]]:
 
 def _training(spec: TrainingSpec) -> list[tuple[str, str]]:
     lines = [
+        *([("before", "the sites' data are checked, who is at fault is left out")] if spec.check else []),
         ("starts", _starts(spec)),
         ("each site", _each_site(spec.local)),
         ("strategy", _strategy(spec.strategy) + _default(spec, "strategy")),

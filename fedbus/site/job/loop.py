@@ -32,6 +32,7 @@ from fedbus.core.spec.training import SyncSpec, TrainingSpec
 from fedbus.errors import DiskFullError
 from fedbus.site.job import assignment
 from fedbus.site.job.attempts import Attempts
+from fedbus.site.job.data_duty import DataDuty
 from fedbus.site.job.hand_back import HandBack
 from fedbus.site.job.model_files import Held, ModelFiles
 from fedbus.site.job.new_labels import NewLabels
@@ -53,7 +54,9 @@ STOP_GRACE = timedelta(seconds=10)
 log = structlog.get_logger()
 R = TypeVar("R", p.Opened, p.Made, p.Scored)
 StartTrainer = Callable[..., AbstractAsyncContextManager[Trainer]]
-Say = Callable[[m.OfferAnswer | m.ScoreAnswer | m.ResyncRequest | m.TrainerTrouble], Awaitable[None]]
+Say = Callable[
+    [m.OfferAnswer | m.ScoreAnswer | m.StatisticsAnswer | m.ResyncRequest | m.TrainerTrouble], Awaitable[None]
+]
 STILL_QUEUED = Sayable("the site trains other jobs, this one is still queued")
 # Two jobs that wait for each other's sites do not give way at the same moment again and again.
 YIELD_AFTER_S = 20.0, 40.0
@@ -106,6 +109,7 @@ class TrainingLoop:
         self._trainer: Trainer | None = None
         self._device = ""
         self._layout_digest = ""
+        self._data = DataDuty(job, spec, settings=settings, say=say, now=lambda: self._now(Activity.EXAMINING))
         self._initial_wanted: m.InitialParamsRequest | None = None
         self._score = ScoreDuty(settings.score_limit_s)
         self._limit: asyncio.Timeout | None = None
@@ -136,12 +140,18 @@ class TrainingLoop:
         self._initial_wanted = request
         await self.wake()
 
-    async def score(self, version: int) -> None:
-        """Score `version` as soon as it is held; training that runs is cancelled, and none begins any more.
+    async def examine(self, request: m.StatisticsRequest) -> None:
+        """Compute statistics of the site's data, before anything else; a training that runs is cancelled for it."""
+        self._data.wanted = request
+        self._attempts.end_pause()
+        await self._interrupt()
+
+    async def score(self, request: m.ScoreRequest) -> None:
+        """Score a version as soon as it is held; training that runs is cancelled, and none begins any more.
 
         What is not done in the site's `score_limit_s` is given up: the trainer is killed, and that is said.
         """
-        self._score.ask(version, now=asyncio.get_running_loop().time())
+        self._score.ask(request, now=asyncio.get_running_loop().time())
         self._training_is_over = True
         if self._training is not None:
             self._end_pause()
@@ -227,6 +237,8 @@ class TrainingLoop:
         while not await self._nothing_to_do():
             try:
                 await self._with_a_trainer()
+                if self._data.refused:
+                    return
             except (TrainerDiedError, TrainerFailedError) as exc:
                 if self._stopping or await self._give_up(exc):
                     return
@@ -253,7 +265,8 @@ class TrainingLoop:
     @property
     def _is_idle(self) -> bool:
         """Whether nothing was asked for; how the task's params are laid out is always said, and that needs it open."""
-        return self._score.wanted is None and self._initial_wanted is None and bool(self._layout_digest)
+        asked = self._score.wanted is not None or self._initial_wanted is not None or self._data.wanted is not None
+        return not asked and (bool(self._layout_digest) or self._data.is_all)
 
     async def _with_a_trainer(self) -> None:
         """Wait for a place, start a trainer there and serve the job with it."""
@@ -329,9 +342,15 @@ class TrainingLoop:
         self._trainer, self._device = trainer, opened.device
 
     async def _serve(self, trainer: Trainer, place: int) -> None:
+        await self._data.see_to(trainer)
+        if self._data.is_all or self._data.refused:
+            return
         await self._open(trainer, place)
         loaded: Held | None = None
         while not isinstance(await self._next_duty(), Stop):
+            if self._data.wanted is not None:
+                await self._data.see_to(trainer)
+                continue
             if self._initial_wanted is not None:
                 await self._make_initial(trainer, self._initial_wanted)
                 continue
@@ -370,6 +389,8 @@ class TrainingLoop:
         return Standing(
             held=None if held is None else held.version,
             stopping=self._stopping,
+            statistics_asked=self._data.wanted is not None,
+            only_checks=self._data.is_all,
             initial_asked=self._initial_wanted is not None,
             score_asked=self._score.wanted,
             training_is_over=self._training_is_over,
@@ -414,7 +435,7 @@ class TrainingLoop:
         if self._score.cannot is not None:
             return await self._no_score(version, self._score.cannot)
         try:
-            scored = await _expect(p.Scored, trainer, p.Score(version=version))
+            scored = await _expect(p.Scored, trainer, assignment.score(version, self._score.request))
         except TrainerFailedError as exc:
             log_trouble("score-failed", self._job, exc, version=version)
             self._score.cannot = exc.said if exc.fatal else None

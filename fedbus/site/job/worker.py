@@ -156,8 +156,10 @@ class JobWorker:
                 self._loop.set_steps(steps)
             case m.ResendRequest(update_id=update_id):
                 self._send_all_of(m.UpdateId.parse(update_id))
-            case m.ScoreRequest(version=version):
-                await self._loop.score(version)
+            case m.ScoreRequest():
+                await self._loop.score(message)
+            case m.StatisticsRequest():
+                await self._loop.examine(message)
             case m.JobEnded(state=state, reason=reason):
                 if not self.ended:
                     log.info("job-ended", job=self._job, state=str(state), reason=reason)

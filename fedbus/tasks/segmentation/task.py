@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from fedbus.tasks.segmentation.augment import draw_patch
+from fedbus.tasks.segmentation.bundle import bundle_parts, example_of
 from fedbus.tasks.segmentation.cases import Case, prepare_site
 from fedbus.tasks.segmentation.config import read_config
 from fedbus.tasks.segmentation.losses import segmentation_loss
 from fedbus.tasks.segmentation.networks import make_network
 from fedbus.tasks.segmentation.windows import logits_of
+from fedbus.training.bundle import BundleParts
 from fedbus.training.run import Run
 from fedbus.training.task import Scores, Site
 
@@ -50,6 +54,18 @@ class Segmentation:
 
     def model(self) -> nn.Module:
         return make_network(self.config)
+
+    @staticmethod
+    def network(config: Mapping[str, Any]) -> nn.Module:
+        return make_network(read_config(config))
+
+    @staticmethod
+    def example_input(config: Mapping[str, Any]) -> Tensor:
+        return example_of(read_config(config))
+
+    @staticmethod
+    def bundle(config: Mapping[str, Any]) -> BundleParts:
+        return bundle_parts(read_config(config))
 
     def train(self, model: nn.Module, run: Run) -> int:
         params = [param for param in model.parameters() if param.requires_grad]

@@ -28,6 +28,8 @@ from fedbus.core.protocol.events.of_jobs import (
     JobWaiting,
 )
 from fedbus.core.protocol.events.of_sites import (
+    DataSaid,
+    DataSuspect,
     LabelsCame,
     SiteAccepted,
     SiteClock,
@@ -62,6 +64,8 @@ __all__ = [
     "NOBODY",
     "BrokerBack",
     "BrokerUnblocked",
+    "DataSaid",
+    "DataSuspect",
     "DiskHasRoom",
     "Happened",
     "JobContinues",
@@ -129,6 +133,8 @@ _ALL: Final = (
     SiteClock,
     TrainerTrouble,
     SiteStandsOut,
+    DataSaid,
+    DataSuspect,
     BrokerBack,
     BrokerUnblocked,
     DiskHasRoom,

@@ -147,6 +147,34 @@ class SiteStandsOut(Happened):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DataSaid(Happened):
+    """A site has said statistics of its data, of so many examples, or why it cannot; `reason` says it then."""
+
+    kind: ClassVar[str] = "data-said"
+    examples: int | None = None
+    reason: str = in_text()
+
+    def sentence(self) -> str:
+        if self.reason:
+            return f"{self.site} could not say statistics of its data: {self.reason}"
+        if self.examples is None:
+            return f"{self.site} has no statistics to give"
+        return f"{self.site} said statistics of its data, about {self.examples:,} examples"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataSuspect(Happened):
+    """A data check has found something: a fault or a warning."""
+
+    kind: ClassVar[str] = "data-suspect"
+    severity: str = ""
+    what: str = in_text()
+
+    def sentence(self) -> str:
+        return f"{self.severity}: {self.what}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class UploadDropped(Happened):
     """An upload of a site was given up; `what` says which and why."""
 
