@@ -118,7 +118,7 @@ class TrainingLoop:
         self._oldest_base = 0
         self._base: Held | None = None
         self._forgets_residual = False
-        self._stopping = False
+        self._stopping = self._finished = False
         # what an earlier daemon trained from counts too: a synchronous site trains once from each version
         self._trained_from = max((e.manifest.base_version for e in outbox.entries()), default=-1)
         self._said = assignment.activity(job, Activity.STARTING)
@@ -189,9 +189,12 @@ class TrainingLoop:
         self._attempts.end_pause()
         await self.wake()
 
-    async def stop(self) -> None:
-        """The job is over; a task that does not come back to hear of it loses its trainer."""
-        self._stopping = True
+    async def stop(self, *, finished: bool = False) -> None:
+        """The job is over; a task that does not come back to hear of it loses its trainer.
+
+        Of one that has finished well the model may be given back, see `hand_back`.
+        """
+        self._stopping, self._finished = True, finished
         self._end_pause()
         self._end_by(asyncio.get_running_loop().time() + self._stop_grace_s)
         await self._interrupt()
@@ -361,6 +364,8 @@ class TrainingLoop:
                 await self._make_score(trainer, loaded.version)
             elif self._training is not None:
                 await self._train(trainer, loaded, self._training)
+        if self._finished and loaded is not None and self._hand_back.is_due(loaded.version, over=True):
+            await self._hand_back.give(trainer, loaded.version)
 
     async def _next_duty(self) -> Duty:
         """What there is to do, once there is something; Stop as well when the place is wanted by others."""
@@ -443,8 +448,6 @@ class TrainingLoop:
         self._was_scored(version)
         self._hand_back.scored(version, scored.metrics)
         await self._say(assignment.score_answer(self._job, self._settings.site_name, scored))
-        if self._training_is_over and self._hand_back.is_due(version, over=True):
-            await self._hand_back.give(trainer, version)
         return None
 
     async def _no_score(self, version: int, why: Sayable) -> None:

@@ -164,7 +164,7 @@ class JobWorker:
                 if not self.ended:
                     log.info("job-ended", job=self._job, state=str(state), reason=reason)
                 self.ended = True
-                await self._loop.stop()
+                await self._loop.stop(finished=state is m.JobState.FINISHED)
             case m.RollCall() | m.JobOffer():
                 pass
 
