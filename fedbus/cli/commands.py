@@ -140,6 +140,10 @@ def site(
     max_jobs: Annotated[
         int | None, typer.Option(help="Jobs trained at once.", show_default="one per GPU, or one")
     ] = None,
+    ranks: Annotated[
+        int | None,
+        typer.Option(help="Processes that train one job together, a GPU each.", show_default="all free GPUs, or one"),
+    ] = None,
     max_in_flight: Annotated[
         int | None, typer.Option(help="Updates that may await their receipt.", show_default="1")
     ] = None,
@@ -169,6 +173,7 @@ def site(
         min_contributors=min_contributors,
         min_batch_size=min_batch_size,
         max_jobs=max_jobs,
+        ranks=ranks,
         max_in_flight=max_in_flight,
         status_interval_s=status_interval_s,
         slowdown=slowdown,

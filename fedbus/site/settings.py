@@ -23,7 +23,9 @@ class SiteSettings(DaemonSettings):
     demonstrations and tests. `score_limit_s` is how long the scores at the end of a job may take; it should be below
     the aggregator's `score_timeout_s`, so that a task which never comes back is said and not waited for. `patience_s`
     is how long a job whose trainer fails again and again is tried before the site gives it up. `max_jobs` are trained
-    at once (one for each GPU, or one, when it is not given); others wait for their turn.
+    at once (one for each GPU, or one, when it is not given); others wait for their turn. `ranks` processes train a job
+    together, each with a device and the data of its own: as many as there are GPUs that no other job needs when it is
+    not given, and 1 without GPUs.
     """
 
     table: ClassVar[str] = "site"
@@ -48,6 +50,7 @@ class SiteSettings(DaemonSettings):
     min_contributors: Annotated[int, Field(ge=1)] = 1
     min_batch_size: Annotated[int, Field(ge=1)] = 1
     max_jobs: Annotated[int, Field(ge=1, le=1000)] | None = None
+    ranks: Annotated[int, Field(ge=1, le=64)] | None = None
     max_in_flight: Annotated[int, Field(ge=1, le=1000)] = 1
     status_interval_s: Seconds = 10.0
     score_limit_s: Seconds = 50.0

@@ -18,6 +18,7 @@ from fedbus.tensors.sharing import Inventory, freeze_, inventory_of
 from fedbus.training import protocol as p
 from fedbus.training.device import seed_everything
 from fedbus.training.names import MetricNames
+from fedbus.training.ranks.gradients import together
 from fedbus.training.registry import load_task
 from fedbus.training.run import Run
 from fedbus.training.task import Scores, Site, Task, TrainResult
@@ -92,9 +93,10 @@ class TaskProgram:
         return self._model.state_dict()
 
     def train(self, run: Run) -> TrainResult | int:
-        run.anchor_to(self._model)
-        self._model.train()
-        return self._task.train(self._model, run)
+        with together(self._model, run.team):
+            run.anchor_to(self._model)
+            self._model.train()
+            return self._task.train(self._model, run)
 
     def evaluate(self) -> Scores:
         self._model.eval()

@@ -41,7 +41,7 @@ class Open:
 
     `up` is the code of its updates, `ratio` the share of elements that topk keeps. `travel`, `keep` and `frozen` are
     the job's lists of tensors; what stays at the site lies in the file `kept`. `words`: texts of the job's spec, which
-    may stand in names of metrics.
+    may stand in names of metrics. `ranks`: devices of further processes that train together with this one.
     """
 
     job: str
@@ -63,6 +63,7 @@ class Open:
     frozen: tuple[str, ...] = ()
     kept: str = ""
     words: tuple[str, ...] = ()
+    ranks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
