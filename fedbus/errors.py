@@ -10,6 +10,7 @@ FedbusError
 ├── LayoutError          params that do not fit the job's layout
 ├── TaskError            a task is unknown, or failed while loading, training or scoring
 │   ├── DataError        the site's data folder is missing, empty or malformed
+│   │   └── StudyError       one study, or all of them, cannot be used; `.kind` and `.said` may leave the site
 │   ├── ContractError    a task or its task_config breaks the contract; `.said` may leave the site
 │   │   └── NotTogetherError     a task cannot be trained by several ranks: one process alone can
 │   ├── TrainerDiedError     the trainer process ended while it was needed (site)
@@ -88,6 +89,18 @@ class TaskError(FedbusError):
 
 class DataError(TaskError):
     """The site's data are missing, empty or malformed."""
+
+
+class StudyError(DataError):
+    """A study cannot be used. The text names its file and stays at the site; `said` is made of kinds and counts.
+
+    kind: a fixed word such as `truncated`, see `fedbus.imaging.problems`.
+    """
+
+    def __init__(self, kind: str, text: str, *, said: str | None = None) -> None:
+        self.kind = kind
+        self.said = said or f"a study cannot be used: {kind}"
+        super().__init__(text)
 
 
 class ContractError(TaskError):

@@ -40,9 +40,7 @@ def _measured(folder: Path, numel: int, times: int) -> Iterator[tuple[float, flo
     layout = Layout.of([TensorSpec(name="w", shape=(numel,), dtype="float32")])
     with Ledger(folder / "ledger.sqlite3") as ledger:
         spool = Spool(folder / "spool")
-        keeper = ModelKeeper(
-            "checkpoint", TrainingSpec.parse(SPEC), ledger=ledger, spool=spool, folder=folder / "job", params_dir=folder
-        )
+        keeper = ModelKeeper("checkpoint", TrainingSpec.parse(SPEC), ledger=ledger, spool=spool, folder=folder / "job")
         keeper.start(layout, torch.rand(numel))
         for version in range(1, times + 1):
             read_at: list[float] = []

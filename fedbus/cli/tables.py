@@ -143,6 +143,8 @@ def _site_tables(detail: JobDetail, scores: dict[str, Any]) -> list[RenderableTy
                 *(_metric(score, name) for name in metrics),
             )
         tables.append(table)
+        if waits := [f"{site} {numbers.data_wait:.1%}" for site, numbers in detail.sites.items() if numbers.data_wait]:
+            tables.append(said(f"share of training that waited for data: {', '.join(waits)}"))
     for site, score in scores.items():
         if score.get("failed"):
             tables.append(said(f"{site} could not score the last version: {score['failed']}"))

@@ -24,7 +24,7 @@ from fedbus.tasks.heart_disease_data import (
     split,
     write_site_data,
 )
-from fedbus.tasks.metrics import auc
+from fedbus.tasks.metrics import auc, auc_again
 from fedbus.training.run import Run
 from fedbus.training.task import Scores, Site
 
@@ -85,14 +85,15 @@ def score(model: nn.Module, features: Tensor, labels: Tensor) -> Scores:
     """Score `model` on patients it was not trained on."""
     with torch.no_grad():
         logits = model(features)[:, 0]
-    metrics = {
-        "loss": float(functional.binary_cross_entropy_with_logits(logits, labels)),
-        "accuracy": float(((logits > 0) == (labels > 0)).float().mean()),
+    cases = {
+        "loss": functional.binary_cross_entropy_with_logits(logits, labels, reduction="none"),
+        "accuracy": ((logits > 0) == (labels > 0)).float(),
     }
     area = auc(logits, labels)
-    if area is not None:
-        metrics["auc"] = area
-    return Scores(metrics=metrics, num_examples=len(labels))
+    if area is None:
+        return Scores.of_cases(cases)
+    again = auc_again(logits, labels)
+    return Scores.of_cases(cases, metrics={"auc": area}, resample=lambda rows: {"auc": again(rows)})
 
 
 if __name__ == "__main__":

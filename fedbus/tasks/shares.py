@@ -156,9 +156,9 @@ def class_scores(logits: Tensor, labels: Tensor, rare_classes: Sequence[int] = (
 
     With `rare_classes` also `accuracy_rare`, over the rows of these classes; left out when there is none.
     """
-    right = logits.argmax(1) == labels
-    metrics = {"accuracy": float(right.float().mean()), "loss": float(functional.cross_entropy(logits, labels))}
+    right = (logits.argmax(1) == labels).float()
+    cases = {"accuracy": right, "loss": functional.cross_entropy(logits, labels, reduction="none")}
     rare = sum((labels == label for label in rare_classes), labels.new_zeros(len(labels)).bool())
     if bool(rare.any()):
-        metrics["accuracy_rare"] = float(right[rare].float().mean())
-    return Scores(metrics=metrics, num_examples=len(labels))
+        cases["accuracy_rare"] = right.masked_fill(~rare, float("nan"))
+    return Scores.of_cases(cases)

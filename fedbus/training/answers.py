@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from fedbus.errors import ContractError
+from fedbus.training.cases import Cases, as_values
 from fedbus.training.losses import Losses
 from fedbus.training.sayable import type_name
 from fedbus.training.task import TrainResult
@@ -81,6 +82,23 @@ def scoring_answer(returned: object, may_leave: MayLeave = lambda name: True) ->
         raise _wrong("evaluate()", returned.metrics, "a mapping of names to numbers", of=returned, key="metrics")
     count = _count(returned.num_examples, "evaluate()", of=returned, at_least=0)
     return count, read_metrics(returned.metrics, "evaluate()", may_leave)
+
+
+def cases_of(returned: Any, metrics: Metrics) -> Cases:
+    """Return the values per test case behind `metrics`, of what `evaluate()` returned; none where it gives none.
+
+    What stands for no metric that may leave is left out. Raises ContractError for values that are none.
+    """
+    raw, resample = getattr(returned, "cases", {}), getattr(returned, "resample", None)
+    if not isinstance(raw, Mapping):
+        raise _wrong("evaluate()", raw, "a mapping of names to a value per test case", of=returned, key="cases")
+    if resample is not None and not callable(resample):
+        raise _wrong("evaluate()", resample, "a function of the rows that were drawn", of=returned, key="resample")
+    values = {name: as_values(name, of_cases) for name, of_cases in raw.items() if name in metrics.values}
+    counts = {len(found) for found in values.values()} or {int(returned.num_examples)}
+    if len(counts) > 1:
+        raise _wrong("evaluate()", sorted(counts), "as many values of each metric", of=returned, key="cases")
+    return Cases(count=counts.pop(), values=values, resample=resample)
 
 
 def read_metrics(

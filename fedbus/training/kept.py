@@ -43,6 +43,18 @@ class KeptTensors:
                 )
         return {name: found[name] for name in like}
 
+    def of_these(self, like: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return those of the tensors that are kept in the same shape and dtype; StoreError for a damaged file."""
+        try:
+            found = load_file(self._path)
+        except (safetensors.SafetensorError, OSError) as exc:
+            raise StoreError(f"{self._path}: what an earlier job kept here cannot be read: {exc}") from exc
+        return {
+            name: found[name]
+            for name, tensor in like.items()
+            if name in found and found[name].shape == tensor.shape and found[name].dtype == tensor.dtype
+        }
+
     def save(self, tensors: Mapping[str, Tensor]) -> None:
         """Write them, so that a kill leaves the old file or the new one."""
         self._path.parent.mkdir(parents=True, exist_ok=True)

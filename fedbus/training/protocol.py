@@ -40,8 +40,9 @@ class Open:
     """Load the task and the site's data. `local` is the job's `local` section; empty in a job that trains nothing.
 
     `up` is the code of its updates, `ratio` the share of elements that topk keeps. `travel`, `keep` and `frozen` are
-    the job's lists of tensors; what stays at the site lies in the file `kept`. `words`: texts of the job's spec, which
-    may stand in names of metrics. `ranks`: devices of further processes that train together with this one.
+    the job's lists of tensors; what stays at the site lies in the file `kept`, and begins as that of another job, in
+    the file `kept_before`, where there is one. `words`: texts of the job's spec, which may stand in names of metrics.
+    `ranks`: devices of further processes that train together with this one.
     """
 
     job: str
@@ -62,6 +63,7 @@ class Open:
     keep: tuple[str, ...] = ()
     frozen: tuple[str, ...] = ()
     kept: str = ""
+    kept_before: str = ""
     words: tuple[str, ...] = ()
     ranks: tuple[str, ...] = ()
 

@@ -9,21 +9,28 @@ The budget is exactly one of
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from fedbus.core.spec.training import LocalSpec
 from fedbus.errors import ContractError
+from fedbus.training.ahead import Ahead
 from fedbus.training.losses import Losses
-from fedbus.training.ranks.team import Decision, Team
+from fedbus.training.ranks.team import Decision, Slice, Team, slice_of
 from fedbus.training.sayable import type_name
 
 PROGRESS_EVERY_S = 0.5
+AHEAD = 3
+"""Batches that are made before they are asked for."""
+
+Batch = TypeVar("Batch")
 
 
 class TrainingCancelled(BaseException):
@@ -77,6 +84,8 @@ class Run:
         self.device = device or torch.device("cpu")
         self.generator = torch.Generator().manual_seed(seed)
         self.steps_done = 0
+        self.data_wait_s = 0.0
+        """Seconds in which steps waited for what `fetched` makes."""
         self._local = local
         self._anchor: dict[str, Tensor] = {}
         self._pace = pace or Pace()
@@ -123,14 +132,48 @@ class Run:
 
         Of several ranks each gets its slice of the same batch; the next one is asked for when its step has been made.
         """
-        per_epoch = math.ceil(num_examples / self.batch_size)
+        rows = self._rows(num_examples)
+        for _ in self.steps(self._per_epoch(num_examples)):
+            _, ours = next(rows)
+            self._weigh(ours)
+            yield ours.rows.to(self.device)
+
+    def fetched(self, num_examples: int, make: Callable[[int, Tensor], Batch]) -> Iterator[Batch]:
+        """Yield `make(step, rows)` for the rows that `batches` would give, on the CPU; a thread makes them ahead.
+
+        What a step waits for its batch is counted in `data_wait_s`. An error of `make` is raised here. `make` is called
+        for AHEAD steps that are never made; what it draws at random must follow from its arguments.
+        """
+        rows = self._rows(num_examples)
+
+        def made() -> tuple[Batch, Slice]:
+            step, ours = next(rows)
+            return make(step, ours.rows), ours
+
+        with Ahead(made, most=AHEAD) as batches:
+            for _ in self.steps(self._per_epoch(num_examples)):
+                asked = self._clock()
+                batch, ours = batches.next()
+                self.data_wait_s += self._clock() - asked
+                self._weigh(ours)
+                yield batch
+
+    def _per_epoch(self, num_examples: int) -> int:
+        return math.ceil(num_examples / self.batch_size)
+
+    def _rows(self, num_examples: int) -> Iterator[tuple[int, Slice]]:
+        """Steps from the next one on, each with this rank's shuffled examples, without end."""
+        per_epoch = self._per_epoch(num_examples)
         order = torch.empty(0, dtype=torch.int64)
-        for step in self.steps(per_epoch):
+        for step in itertools.count(self.steps_done):
             at = step % per_epoch * self.batch_size
             if at == 0 or len(order) == 0:
                 order = torch.randperm(num_examples, generator=self.generator)
-            batch = order[at : at + self.batch_size]
-            yield (batch if self.team is None else batch[self.team.slice_of(len(batch))]).to(self.device)
+            yield step, slice_of(order[at : at + self.batch_size], self.rank, self.ranks)
+
+    def _weigh(self, ours: Slice) -> None:
+        if self.team is not None:
+            self.team.weight = ours.weight
 
     def anchor_to(self, model: nn.Module) -> None:
         """Copy a model's params as the base of the FedProx term; before `proximal`, where `local.proximal_mu` > 0."""

@@ -85,6 +85,7 @@ class Session:
         self.layout = parts.layout
         self._own = {name: inventory.tensors[name] for name in sorted(parts.own)}
         self._kept = KeptTensors(Path(opening.kept)) if opening.keep or opening.travel else None
+        self._kept_before = KeptTensors(Path(opening.kept_before)) if opening.kept_before else None
         self._own_differ = True
         """Whether what stays here may be another thing in the program than in its file."""
         self._replica = Replica(self.layout, device=flat_device)
@@ -158,7 +159,13 @@ class Session:
             return p.Cancelled(base_version=base_version, steps=run.steps_done)
         seconds = time.monotonic() - started
         num_examples, metrics = training_answer(result, run.losses, self._program.may_leave)
-        effort = Effort(num_examples=num_examples, steps=run.steps_done, seconds=seconds, metrics=metrics.values)
+        effort = Effort(
+            num_examples=num_examples,
+            steps=run.steps_done,
+            seconds=seconds,
+            data_wait_s=run.data_wait_s,
+            metrics=metrics.values,
+        )
         frame_sizes, effort = self._write_update(effort, run.losses, command)
         return p.Trained(
             base_version=base_version,
@@ -225,8 +232,17 @@ class Session:
             if self._kept.is_there:
                 self._program.load(self._kept.read(self._own))
             else:
+                self._begin_own()
                 self._save_own(self._program.params())
         self._own_differ = False
+
+    def _begin_own(self) -> None:
+        """What stays here begins as the job that this one continues has left it, as far as it is the same."""
+        if self._kept_before is None or not self._kept_before.is_there:
+            return
+        found = self._kept_before.of_these(self._own)
+        self._program.load(found)
+        log.info("%d of %d tensors that stay here begin as the job before has left them", len(found), len(self._own))
 
     def _follow(self, command: p.Load) -> None:
         version = self._version

@@ -15,6 +15,8 @@ the next base differs, so optimizer state is made new in each `train`.
                  64 in all). What is no number or not finite is left out and noted in the site's log
     its name     leaves the site when its words stand in the task's own code or in the job's spec, or when the class
                  declares it: metrics = ("mse",); see `names`
+    a case       with `Scores.of_cases` the site keeps a value per test case, which never leaves, and says of a metric
+                 how sure it is: intervals, and paired differences between models; see `cases` and `intervals`
     a wrong answer, such as a tuple from `train` or a dict from `evaluate`, is refused at once and not tried again: a
                  tuple has no names, and every training library orders it otherwise
 
@@ -33,6 +35,7 @@ import torch
 from torch import nn
 
 from fedbus.errors import ContractError
+from fedbus.training.cases import Resample, as_values, mean_of_cases
 from fedbus.training.run import Run
 
 
@@ -82,11 +85,34 @@ class Scores:
     """Metrics of a model on the site's test data, and the number of examples behind them.
 
     A metric that cannot be computed (AUC of a single class) is left out: sites average what is there. One that is not
-    finite is left out too, and its name is told.
+    finite is left out too, and its name is told. `cases` and `resample` say how sure the metrics are, and stay at the
+    site: see `cases`; without them there are no intervals.
     """
 
     metrics: Mapping[str, float]
     num_examples: int
+    cases: Mapping[str, Any] = field(default_factory=dict)
+    resample: Resample | None = None
+
+    @classmethod
+    def of_cases(
+        cls, cases: Mapping[str, Any], *, metrics: Mapping[str, float] | None = None, resample: Resample | None = None
+    ) -> Scores:
+        """Scores of values per test case, [n] of each metric: their means, and `metrics` beside them.
+
+        A list, an array or a tensor each; NaN: this case has no value. Raises ContractError unless all have n values.
+        """
+        values = {name: as_values(name, raw) for name, raw in cases.items()}
+        if len(counts := {len(found) for found in values.values()}) != 1:
+            text = f"expected a value per test case of each metric, as many of all; got {sorted(counts) or 'none'}"
+            raise ContractError.of_job(text)
+        means = {name: mean_of_cases(name, found) for name, found in values.items()}
+        return cls(
+            metrics={name: mean for name, mean in means.items() if mean is not None} | dict(metrics or {}),
+            num_examples=counts.pop(),
+            cases=values,
+            resample=resample,
+        )
 
 
 class Task(Protocol):

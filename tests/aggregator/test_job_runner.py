@@ -17,6 +17,7 @@ import torch
 from fedbus.aggregator.desk import views
 from fedbus.aggregator.incoming.complete import Complete, Unwanted
 from fedbus.aggregator.job.initial_params import LAYOUTS_WAIT
+from fedbus.aggregator.job.origins import origin_of
 from fedbus.aggregator.job.runner import JobRunner
 from fedbus.aggregator.job.training import Training
 from fedbus.aggregator.model.keeper import ModelKeeper
@@ -118,9 +119,7 @@ class House:
         self.writes: list[str] = []
         self.ledger.add_job("heart", parsed.to_dict(), message_id="m1", submitted_by="ana", state="submitted", at=1.0)
         (row,) = self.ledger.jobs()
-        self.keeper = ModelKeeper(
-            "heart", parsed, ledger=self.ledger, spool=self.spool, folder=folder / "job", params_dir=folder
-        )
+        self.keeper = ModelKeeper("heart", parsed, ledger=self.ledger, spool=self.spool, folder=folder / "job")
 
         async def is_enrolled(site: str) -> bool:
             return enrolled is None or site in enrolled
@@ -145,6 +144,7 @@ class House:
             parsed,
             complete=complete,
             keeper=self.keeper,
+            origin=origin_of(parsed, self.keeper, job="heart", jobs=folder, params=folder, ledger=self.ledger),
             tools=tools,
             open_log=self.open_log,
             layouts_wait=layouts_wait,

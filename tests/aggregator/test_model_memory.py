@@ -86,7 +86,6 @@ class Aggregator:
             ledger=self.ledger,
             spool=self.spool,
             folder=self.folder / "job",
-            params_dir=self.folder / "params",
         )
 
     def put(self, flat: torch.Tensor, code: Code) -> UpdateManifest:
@@ -159,7 +158,7 @@ def test_so_does_a_start_from_a_file(tmp_path: Path) -> None:
     keeper = aggregator.keeper()
 
     with growth() as found:
-        keeper.adopt_file(manifest, "first.safetensors")
+        keeper.adopt_file(manifest, tmp_path / "params" / "first.safetensors")
 
     assert found.peak_bytes < MODEL_COPIES * MODEL_BYTES + BEYOND_BYTES
 

@@ -58,7 +58,6 @@ class Life:
             ledger=self.ledger,
             spool=self.spool,
             folder=self.folder / "job",
-            params_dir=self.folder,
         )
 
     def restart(self) -> None:

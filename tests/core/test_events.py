@@ -25,6 +25,7 @@ FOLDED = e.UpdateFolded(
     num_examples=30,
     body_bytes=99,
     train_s=1.5,
+    data_wait_s=0.25,
     metrics={"loss": 0.5},
     before_clip=0.5,
     rebased=True,
@@ -39,6 +40,7 @@ OF_FOLDED = {
     "num_examples": 30,
     "body_bytes": 99,
     "train_s": 1.5,
+    "data_wait_s": 0.25,
     "metrics": {"loss": 0.5},
 }
 COMMITTED = e.VersionCommitted(

@@ -97,13 +97,21 @@ GOLDEN: list[tuple[wire.Message, str, bytes]] = [
             update_id=UPDATE,
             kind=m.UpdateKind.DELTA,
             base_version=3,
-            effort=Effort(num_examples=100, steps=40, seconds=1.5, metrics={"loss": 0.25}, travel=4.0, response=1.5),
+            effort=Effort(
+                num_examples=100,
+                steps=40,
+                seconds=1.5,
+                metrics={"loss": 0.25},
+                travel=4.0,
+                response=1.5,
+                data_wait_s=0.5,
+            ),
             layout_digest="ab",
             frames=2,
             body_bytes=50,
         ),
         "update",
-        b'{"base_version":3,"body_bytes":50,"effort":{"metrics":{"loss":0.25},"num_examples":100,"response":1.5,'
+        b'{"base_version":3,"body_bytes":50,"effort":{"data_wait_s":0.5,"metrics":{"loss":0.25},"num_examples":100,"response":1.5,'
         b'"seconds":1.5,"steps":40,"travel":4.0},"frames":2,"job":"heart","kind":"delta","layout":null,'
         b'"layout_digest":"ab","update_id":"mercy:0123abcd:7"}',
     ),

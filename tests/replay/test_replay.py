@@ -78,7 +78,6 @@ class Job:
             ledger=self.ledger,
             spool=self.spool,
             folder=self.folder / "jobs" / "heart",
-            params_dir=self.folder,
         )
         if self.aggregation.updates:
             facts = [(row.seq, row.fact) for row in self.ledger.facts("heart")]

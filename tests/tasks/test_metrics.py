@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
-from fedbus.tasks.metrics import auc
+from fedbus.tasks.metrics import auc, auc_again
 
 scored = st.lists(st.tuples(st.integers(-3, 3), st.booleans()), min_size=2, max_size=40)
 
@@ -33,3 +35,14 @@ def test_equals_scikit_learn_without_ties() -> None:
 )
 def test_is_none_where_there_is_none(scores: list[float], labels: list[float]) -> None:
     assert auc(torch.tensor(scores), torch.tensor(labels)) is None
+
+
+def test_auc_of_drawn_rows_is_that_of_a_test_set_of_these_rows() -> None:
+    generator = torch.Generator().manual_seed(3)
+    scores = torch.randint(0, 12, (80,), generator=generator).float()  # with ties
+    labels = torch.randint(0, 2, (80,), generator=generator).float()
+    again = auc_again(scores, labels)
+    for _ in range(20):
+        rows = torch.randint(0, 80, (80,), generator=generator)
+        assert again(rows.numpy()) == pytest.approx(auc(scores[rows], labels[rows]), abs=1e-12)
+    assert math.isnan(again(torch.nonzero(labels > 0)[:, 0].numpy()))

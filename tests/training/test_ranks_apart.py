@@ -15,7 +15,7 @@ from fedbus.tensors.sharing import Sharing, parts_of
 from fedbus.training import protocol as p
 from fedbus.training.program import TaskProgram, load_program
 from fedbus.training.ranks.leader import Crew
-from fedbus.training.ranks.team import Team
+from fedbus.training.ranks.team import Team, slice_of
 from fedbus.training.run import Run
 
 SITE_PACKAGE = Path(__file__).parent / "site_package"
@@ -101,12 +101,10 @@ def test_a_task_that_cannot_be_trained_so_is_refused_and_the_ranks_live_on(trio:
 
 @pytest.mark.parametrize(("examples", "slices"), [(5, [2, 2, 1]), (3, [1, 1, 1]), (2, [1, 1, 1]), (6, [2, 2, 2])])
 def test_slices_cover_a_batch_once_and_count_as_they_are_long(examples: int, slices: list[int]) -> None:
-    teams = [Team(rank, 3) for rank in range(3)]
-    whole = list(range(examples))
-    parts = [whole[team.slice_of(examples)] for team in teams]
-    assert list(map(len, parts)) == slices
-    assert [one for part, team in zip(parts, teams, strict=True) if team.weight for one in part] == whole
-    assert sum(team.weight for team in teams) == pytest.approx(1.0)
+    parts = [slice_of(torch.arange(examples), rank, 3) for rank in range(3)]
+    assert [len(part.rows) for part in parts] == slices
+    assert [row for part in parts if part.weight for row in part.rows.tolist()] == list(range(examples))
+    assert sum(part.weight for part in parts) == pytest.approx(1.0)
 
 
 def test_a_rank_that_cannot_load_the_task_says_why(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

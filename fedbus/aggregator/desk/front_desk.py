@@ -19,6 +19,7 @@ from fedbus.aggregator.desk import curve, requests, views
 from fedbus.aggregator.desk.fetches import Fetches, Part
 from fedbus.aggregator.desk.forgetting import Forgetting, NotOverError
 from fedbus.aggregator.incoming.allowance import Allowance
+from fedbus.aggregator.job.origins import why_not
 from fedbus.aggregator.job.prospects import unknown_sites
 from fedbus.aggregator.job.runner import JobRunner
 from fedbus.aggregator.tools import Tools
@@ -35,7 +36,9 @@ from fedbus.core.protocol import requests as q
 from fedbus.core.protocol.limits import MOST_NAME, plain
 from fedbus.core.protocol.messages import JobState
 from fedbus.core.spec import kinds
+from fedbus.core.spec.head import JobSpec
 from fedbus.core.spec.text import MAX_TEXT_BYTES
+from fedbus.core.spec.training import TrainingSpec
 from fedbus.errors import IdTakenError, JobSpecError, Problem, StoreError
 from fedbus.store.rows import JobRow
 
@@ -137,10 +140,13 @@ class FrontDesk:
         spec, envelope = requests.spec_of(delivery.envelope), delivery.envelope
         wanted = requests.wanted_id(envelope)
         message_id = envelope.message_id or wanted or secrets.token_hex(8)
+        name = wanted or requests.job_id(spec, message_id)
+        if problem := await self._tools.store(self._no_beginning, name, spec):
+            return a.rejected("continues", problem)
         try:
             job = await self._tools.store(
                 self._tools.ledger.add_job,
-                wanted or requests.job_id(spec, message_id),
+                name,
                 spec.to_dict(),
                 message_id=message_id,
                 submitted_by=envelope.user_id or "",
@@ -163,6 +169,12 @@ class FrontDesk:
             await self._tools.announcer.event(job, submitted)
         notes = tuple((await unknown_sites(spec.sites or (), self._tools)).values())
         return a.Accepted(job=job, notes=notes)
+
+    def _no_beginning(self, name: str, spec: JobSpec) -> str:
+        """Why a new job cannot begin with what another one has left; empty for one that came before."""
+        if not isinstance(spec, TrainingSpec) or spec.continues is None or self._tools.ledger.job(name) is not None:
+            return ""
+        return why_not(spec.continues, self._tools.ledger.job(spec.continues.job))
 
     async def _end(self, request: q.Abort | q.Forget, login: str) -> a.Answer:
         job = request.job

@@ -10,6 +10,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from fedbus.aggregator.job.initial_params import InitialParams
 from fedbus.aggregator.job.kept_versions import open_version
 from fedbus.aggregator.job.verdicts import Drop
 from fedbus.aggregator.job.work import Outcome
-from fedbus.aggregator.model.given import GivenParams, copy_params
+from fedbus.aggregator.model.given import GivenParams, copy_once
 from fedbus.aggregator.model.keeper import announced_layout
 from fedbus.aggregator.model.log import ModelLogWriter
 from fedbus.aggregator.model.params_bytes import OfFile, ParamsBytes
@@ -35,7 +36,7 @@ from fedbus.core.protocol.limits import MOST_REASON
 from fedbus.core.spec.evaluate import EvaluateSpec, ModelSpec
 from fedbus.errors import DiskFullError, LayoutError, StoreError
 from fedbus.export.params_file import check_fits, check_readable
-from fedbus.store.files import make_folder, replace_durably
+from fedbus.store.files import make_folder
 
 OpenLog = Callable[[Layout], Awaitable[ModelLogWriter]]
 
@@ -71,25 +72,12 @@ class GivenModels:
         make_folder(self._folder)
         for number, model in enumerate(self._spec.models):
             try:
-                self._names[number] = self._copied(model, self.path(number))
+                self._names[number] = copy_once(self.path(number), partial(self._open, model))
                 check_readable(self.path(number))
             except DiskFullError:
                 raise  # waited out
             except StoreError as exc:
                 raise LayoutError(f"models.{number}: {exc}") from exc
-
-    def _copied(self, model: ModelSpec, path: Path) -> str:
-        """Copy a model, unless an earlier process did; returns what it is, which its file beside says."""
-        name = path.with_suffix(".txt")
-        if not name.exists():
-            says, source = self._open(model)
-            try:
-                copy_params(source, path)
-            finally:
-                source.close()
-            with replace_durably(name) as beside:
-                beside.write_text(says)
-        return name.read_text()
 
     def _open(self, model: ModelSpec) -> tuple[str, ParamsBytes]:
         if model.file is not None:

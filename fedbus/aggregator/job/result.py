@@ -86,7 +86,10 @@ def _score(score: Score, last: int) -> dict[str, object]:
 
 
 def site_numbers(aggregation: Aggregation, participants: Collection[str] = ()) -> dict[str, dict[str, object]]:
-    """Updates folded and refused and mean staleness of every site that sent something or is one of `participants`."""
+    """Updates folded and refused, mean staleness and waiting for data, of every site that sent something.
+
+    And of all `participants`.
+    """
     sites = sorted({*participants, *aggregation.all_stats})
     stats = {site: aggregation.site_stats(site) for site in sites}
     return {
@@ -94,6 +97,7 @@ def site_numbers(aggregation: Aggregation, participants: Collection[str] = ()) -
             "updates": of_site.folded,
             "refused": of_site.refused,
             "mean_staleness": round(of_site.mean_staleness, 3),
+            "data_wait": round(of_site.data_wait, 4),
         }
         for site, of_site in stats.items()
     }

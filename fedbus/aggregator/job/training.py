@@ -17,7 +17,7 @@ from typing import Any
 from fedbus.aggregator.incoming.complete import Complete
 from fedbus.aggregator.job.checkpointing import Checkpointing
 from fedbus.aggregator.job.folding import Folding
-from fedbus.aggregator.job.initial_params import InitialParams
+from fedbus.aggregator.job.initial_params import InitialParams, Origin
 from fedbus.aggregator.job.last_scores import LastScores
 from fedbus.aggregator.job.pacing import Pacing
 from fedbus.aggregator.job.result import site_numbers
@@ -44,25 +44,6 @@ MOST_TOGETHER = timedelta(seconds=0.1)
 OpenLog = Callable[[Layout], Awaitable[ModelLogWriter]]
 
 
-class FromTheSpec:
-    """Where a training's first params come from: a file that its spec names, or the site that is asked."""
-
-    def __init__(self, spec: TrainingSpec, keeper: ModelKeeper) -> None:
-        self._keeper = keeper
-        self.file = spec.initial_params or ""
-
-    def check(self) -> None:
-        """Raise LayoutError when a file that is named cannot be used."""
-        if self.file:
-            self._keeper.check_file(self.file)
-
-    def adopt(self, manifest: m.UpdateManifest) -> Layout:
-        """Become version 0, in the layout that a site says."""
-        if self.file:
-            return self._keeper.adopt_file(manifest, self.file)
-        return self._keeper.adopt_initial(manifest)
-
-
 class Training:
     """Of one job; see `Work`. `open_log` declares the job's model log and returns its writer."""
 
@@ -75,6 +56,7 @@ class Training:
         *,
         complete: Complete,
         keeper: ModelKeeper,
+        origin: Origin,
         tools: Tools,
         open_log: OpenLog,
         layouts_wait: timedelta,
@@ -95,7 +77,7 @@ class Training:
         self._initial = InitialParams(
             job,
             life=self.life,
-            origin=FromTheSpec(spec, keeper),
+            origin=origin,
             drop=keeper.drop,
             tools=tools,
             adopted=self._adopted,

@@ -77,7 +77,7 @@ class Work(Protocol):
         """Why what a running job receives waits undecided: too few sites; empty: it does not."""
 
     def site_numbers(self) -> dict[str, dict[str, object]]:
-        """What each site has given: updates, refused, mean_staleness."""
+        """What each site has given: updates, refused, mean_staleness, data_wait."""
 
     def details(self) -> dict[str, Any]:
         """What `fedbus show` says of a running job beyond that: fields of `answers.JobDetail`."""

@@ -12,6 +12,7 @@ from fedbus.aggregator.incoming.complete import Complete
 from fedbus.aggregator.job.collecting import Collecting
 from fedbus.aggregator.job.evaluate import Evaluating, GivenModels
 from fedbus.aggregator.job.initial_params import LAYOUTS_WAIT
+from fedbus.aggregator.job.origins import origin_of
 from fedbus.aggregator.job.training import Training
 from fedbus.aggregator.job.work import Work
 from fedbus.aggregator.model import bodies
@@ -65,7 +66,6 @@ def _training(job: str, spec: TrainingSpec, *, complete: Complete, place: Place,
         ledger=tools.ledger,
         spool=place.spool,
         folder=make_folder(place.jobs / job),
-        params_dir=place.params,
         reached=tools.reached,
     )
     return Training(
@@ -73,6 +73,7 @@ def _training(job: str, spec: TrainingSpec, *, complete: Complete, place: Place,
         spec,
         complete=complete,
         keeper=keeper,
+        origin=origin_of(spec, keeper, job=job, jobs=place.jobs, params=place.params, ledger=tools.ledger),
         tools=tools,
         open_log=partial(place.open_log, job, spec),
         layouts_wait=place.layouts_wait,

@@ -6,7 +6,7 @@ forgotten.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Protocol
 
@@ -69,3 +69,20 @@ def copy_params(source: ParamsBytes, path: Path) -> None:
     with replace_durably(path) as beside, beside.open("wb") as file:
         while at < source.size_bytes:
             at += file.write(source.read(at, PIECE_BYTES))
+
+
+def copy_once(path: Path, open_source: Callable[[], tuple[str, ParamsBytes]]) -> str:
+    """Copy a model to `path`, unless an earlier process did; returns what it is, which a file beside says.
+
+    open_source: opens the model and says it in words. Raises StoreError.
+    """
+    name = path.with_suffix(".txt")
+    if not name.exists():
+        says, source = open_source()
+        try:
+            copy_params(source, path)
+        finally:
+            source.close()
+        with replace_durably(name) as beside:
+            beside.write_text(says)
+    return name.read_text()

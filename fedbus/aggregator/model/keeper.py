@@ -27,7 +27,7 @@ from fedbus.core.rules.facts import Combination, Committed, Fact, Folded, Refuse
 from fedbus.core.rules.memory import Memory
 from fedbus.core.spec.training import AutoSpec, TrainingSpec
 from fedbus.errors import DecodeError, DiskFullError, LayoutError, StoreError
-from fedbus.export.params_file import check_readable, read_params, write_params
+from fedbus.export.params_file import read_params, write_params
 from fedbus.runtime.faults import Point, Reached, nothing
 from fedbus.store.checkpoints import Checkpoint, Checkpoints
 from fedbus.store.ledger import Ledger
@@ -105,7 +105,6 @@ class ModelKeeper:
         ledger: Ledger,
         spool: Spool,
         folder: Path,
-        params_dir: Path,
         reached: Reached = nothing,
     ) -> None:
         self._job = job
@@ -114,7 +113,6 @@ class ModelKeeper:
         self._spool = spool
         self._checkpoints = Checkpoints(folder / "checkpoints")
         self._export_path = folder / "final.safetensors"
-        self._params_dir = params_dir
         self._reached = reached
         self._model: GlobalModel | None = None
         # updates that nothing after the newest checkpoint needs: a fallback to the one before it needs their bodies
@@ -149,26 +147,19 @@ class ModelKeeper:
         self.start(layout, flat)
         return layout
 
-    def adopt_file(self, manifest: UpdateManifest, name: str) -> Layout:
-        """Take a safetensors file of the params folder as version 0, in the layout that a site's task makes.
+    def adopt_file(self, manifest: UpdateManifest, path: Path) -> Layout:
+        """Take a safetensors file as version 0, in the layout that a site's task makes.
 
         The file knows neither what is learnt nor which names are one tensor. Raises LayoutError, which says why it is
         not usable.
         """
         layout = self._announced(manifest)
         try:
-            flat = read_params(self._params_dir / name, layout, extra=self._spec.keeps_some)
+            flat = read_params(path, layout, extra=self._spec.keeps_some)
         except StoreError as exc:
-            raise LayoutError(f"initial_params: {exc}") from exc
+            raise LayoutError(str(exc)) from exc
         self.start(layout, flat)
         return layout
-
-    def check_file(self, name: str) -> None:
-        """Raise LayoutError when the params folder has no such safetensors file."""
-        try:
-            check_readable(self._params_dir / name)
-        except StoreError as exc:
-            raise LayoutError(f"initial_params: {exc}; put the file there or correct the job") from exc
 
     def _announced(self, manifest: UpdateManifest) -> Layout:
         """The layout that a site says its task makes."""

@@ -111,11 +111,15 @@ class BrokenScore:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SiteInJob:
-    """What a site gave to a job and, while the job has not ended (else `state` is None), what it does for it now."""
+    """What a site gave to a job and, while the job has not ended (else `state` is None), what it does for it now.
+
+    data_wait: share of its training in which a step waited for its examples, 0 to 1.
+    """
 
     updates: int = 0
     refused: int = 0
     mean_staleness: float = 0.0
+    data_wait: float = 0.0
     state: str | None = None
     activity: str | None = None
     version: int | None = None

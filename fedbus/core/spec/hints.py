@@ -47,6 +47,7 @@ _BY_MEANING = {
     "server_optimizer.momentum": "server_momentum server_momentum_param_1 momentum_param",
     "initial_params": "initial_parameters init_params initial_weights pretrained checkpoint init_state_path"
     " source_ckpt_filename initial_model weights_path",
+    "continues": "resume resume_from continue_from parent_job base_job warm_start start_from init_from previous_job",
     "task": "model model_name app learner executor client_app trainer recipe",
     "task_config": "model_config model_params model_kwargs dataset dataset_config data_config train_args config"
     " model_configs dataset_kwargs trainer_args params arguments args",

@@ -130,6 +130,9 @@ def _sharing(spec: TrainingSpec) -> list[tuple[str, str]]:
 
 
 def _first_params(spec: TrainingSpec) -> str:
+    if spec.continues is not None:
+        kept = ", and what each site kept of it" if spec.keeps_some else ""
+        return f"{spec.continues.says}{kept}"
     if spec.initial_params is None:
         return "made by a site that accepted (default)"
     return f"{spec.initial_params} in the aggregator's params folder"

@@ -18,6 +18,8 @@ A complete example. Required are `name`, `task`, a rule in `stop`, and in `local
     kind: training                   # see `kinds` for others, which have the keys above and keys of their own
     min_contributors: 1              # every version comes from so many distinct sites: a promise to each of them
     initial_params: null             # a file in the aggregator's params folder; null: the first site makes them
+    continues: null                  # a job that has ended, whose best version this one begins with; or
+                                     # e.g. {job: heart-4-hospitals-0c1d2e3f, version: last}
     keep: []                         # tensors that stay at each site: patterns such as "head.*", or `batch_norm`
                                      # (FedBN: all of batch normalisation) or `buffers`
     travel: []                       # only these tensors travel, all others stay at each site; []: all travel
@@ -67,6 +69,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self, assert_never
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
+from fedbus.core.spec.continues import Continues
 from fedbus.core.spec.contributors import check_contributors
 from fedbus.core.spec.head import JobSpec
 from fedbus.core.spec.sections import (
@@ -136,6 +139,8 @@ class TrainingSpec(JobSpec):
     """Every version comes from at least so many sites."""
     initial_params: str | None = None
     """A file in the aggregator's params folder; null lets a site make the first params."""
+    continues: Continues = None
+    """A job that has ended: this one begins with its best version, and sites with what they kept of it."""
     keep: Patterns = ()
     """Tensors that stay at each site: patterns such as head.*, or batch_norm, or buffers."""
     travel: Patterns = ()
@@ -170,13 +175,27 @@ class TrainingSpec(JobSpec):
     """Versions between two whole models in the model log; null lets the aggregator decide."""
 
     new_keys: ClassVar[Mapping[str, Any]] = MappingProxyType(
-        {"kind": "training", "keep": [], "travel": [], "frozen": [], "min_contributors": 1, "priority": 0}
+        {
+            "kind": "training",
+            "continues": None,
+            "keep": [],
+            "travel": [],
+            "frozen": [],
+            "min_contributors": 1,
+            "priority": 0,
+        }
     )
 
     @field_validator("initial_params")
     @classmethod
     def _plain_file_name(cls, value: str | None) -> str | None:
         return plain_file_name(value)
+
+    @model_validator(mode="after")
+    def _one_beginning(self) -> Self:
+        if self.continues is not None and self.initial_params is not None:
+            raise SpecValueError("initial_params", "and continues both say what the first params are: leave one out")
+        return self
 
     @model_validator(mode="after")
     def _enough_for_a_sync(self) -> Self:
@@ -233,6 +252,13 @@ class TrainingSpec(JobSpec):
     def keeps_some(self) -> bool:
         """Whether some tensors of the model never leave the sites."""
         return bool(self.keep or self.travel)
+
+    def to_offer(self) -> dict[str, Any]:
+        """See `JobSpec`; where the params come from is a site's business only when it keeps some of them."""
+        offer = super().to_offer()
+        if not self.keeps_some:
+            offer.pop("continues", None)
+        return offer
 
     @property
     def adapts_step(self) -> bool:

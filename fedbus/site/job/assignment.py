@@ -46,8 +46,16 @@ def opening(job: str, spec: JobSpec, settings: SiteSettings, *, devices: Sequenc
         step_delay_s=settings.step_delay_s,
         words=tuple(dict.fromkeys(texts_in(content))),
         kept=str(kept_file(settings, job)),
+        kept_before=_kept_before(spec, settings),
         **_training_part(spec),
     )
+
+
+def _kept_before(spec: JobSpec, settings: SiteSettings) -> str:
+    """Where the tensors are that the job which this one continues has kept here; empty: it continues none."""
+    if not isinstance(spec, TrainingSpec) or spec.continues is None:
+        return ""
+    return str(kept_file(settings, spec.continues.job))
 
 
 def _training_part(spec: JobSpec) -> dict[str, Any]:

@@ -305,6 +305,7 @@ class JobWorker:
             base_version=manifest.base_version,
             body_bytes=manifest.body_bytes,
             train_s=round(manifest.effort.seconds, 3),
+            data_wait_s=round(manifest.effort.data_wait_s, 3),
             publish_s=round(perf_counter() - began, 3),
         )
 

@@ -7,6 +7,7 @@ the task did something else there, is seen by all at the same moment and leaves 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from enum import IntEnum
 
 import torch
@@ -43,6 +44,25 @@ class ApartError(BaseException):
         super().__init__(str(why))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Slice:
+    """A rank's rows of a batch, and their share of it."""
+
+    rows: Tensor
+    weight: float
+
+
+def slice_of(batch: Tensor, rank: int, ranks: int) -> Slice:
+    """A rank's part of a batch [n]; sizes differ by one at most.
+
+    With fewer rows than ranks those without a part repeat that of rank 0, which then counts nothing.
+    """
+    per_rank, more = divmod(len(batch), ranks)
+    size = per_rank + (rank < more)
+    start = rank * per_rank + min(rank, more)
+    return Slice(rows=batch[start : start + size] if size else batch[:1], weight=size / len(batch))
+
+
 class Team:
     """This process among the ranks; `weight` is the share of the batch that its gradients and losses stand for."""
 
@@ -60,17 +80,6 @@ class Team:
     def decide(self, ours: Decision) -> Decision:
         """Return what rank 0 decided for the next step; what others say is not heard."""
         return Decision(int(self.meet(Place.STEP, [ours])[0, 0]))
-
-    def slice_of(self, examples: int) -> slice:
-        """Return this rank's part of a batch and set `weight`; sizes differ by one at most.
-
-        With fewer examples than ranks those without a part repeat that of rank 0, which then counts nothing.
-        """
-        per_rank, more = divmod(examples, self.ranks)
-        size = per_rank + (self.rank < more)
-        self.weight = size / examples
-        start = self.rank * per_rank + min(self.rank, more)
-        return slice(start, start + size) if size else slice(0, 1)
 
     def meet(self, place: Place, says: Sequence[int] = ()) -> Tensor:
         """Return what every rank says at this place, uint8 [ranks, len(says)]; as long at every rank.

@@ -33,7 +33,9 @@ class Ranked:
             return self._own_batches(model, run)
         head = nn.Linear(1, 1) if mode == "head" else nn.Identity()
         optimizer = torch.optim.Adam([*model.parameters(), *head.parameters()], lr=run.learning_rate)
-        for step, batch in enumerate(run.batches(len(self._inputs))):
+        rows = len(self._inputs)
+        batches = run.fetched(rows, lambda _, batch: batch) if mode == "fetched" else run.batches(rows)
+        for step, batch in enumerate(batches):
             optimizer.zero_grad()
             self._trouble(mode, step, run, model)
             if mode == "early" and run.rank == 1:
