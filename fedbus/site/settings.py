@@ -25,7 +25,8 @@ class SiteSettings(DaemonSettings):
     is how long a job whose trainer fails again and again is tried before the site gives it up. `max_jobs` are trained
     at once (one for each GPU, or one, when it is not given); others wait for their turn. `ranks` processes train a job
     together, each with a device and the data of its own: as many as there are GPUs that no other job needs when it is
-    not given, and 1 without GPUs.
+    not given, and 1 without GPUs. `keep_models`: of so many jobs that ended last the model stays here, for the site's
+    own report.
     """
 
     table: ClassVar[str] = "site"
@@ -37,6 +38,7 @@ class SiteSettings(DaemonSettings):
             "tasks": "--task",
             "score_limit_s": None,
             "patience_s": None,
+            "keep_models": None,
             "fault": None,
         }
     )
@@ -52,6 +54,7 @@ class SiteSettings(DaemonSettings):
     max_jobs: Annotated[int, Field(ge=1, le=1000)] | None = None
     ranks: Annotated[int, Field(ge=1, le=64)] | None = None
     max_in_flight: Annotated[int, Field(ge=1, le=1000)] = 1
+    keep_models: Annotated[int, Field(ge=0, le=1000)] = 3
     status_interval_s: Seconds = 10.0
     score_limit_s: Seconds = 50.0
     patience_s: Annotated[float, Field(ge=0, le=YEAR_S)] = 3600.0

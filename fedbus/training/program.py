@@ -6,13 +6,14 @@ arrays, or talk to a process with an interpreter of its own, as long as it knows
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
+from fedbus.errors import TaskError
 from fedbus.tensors.params import load_params_
 from fedbus.tensors.sharing import Inventory, freeze_, inventory_of
 from fedbus.training import protocol as p
@@ -21,6 +22,7 @@ from fedbus.training.names import MetricNames
 from fedbus.training.ranks.gradients import together
 from fedbus.training.registry import load_task
 from fedbus.training.run import Run
+from fedbus.training.shown import ShownCase
 from fedbus.training.task import Scores, Site, Task, TrainResult
 
 
@@ -102,6 +104,15 @@ class TaskProgram:
         self._model.eval()
         with torch.no_grad():
             return self._task.evaluate(self._model)
+
+    def cases(self) -> Iterator[ShownCase]:
+        """Show the site's test cases to people at the site; TaskError when the task has no `cases`."""
+        show = getattr(self._task, "cases", None)
+        if not callable(show):
+            raise TaskError("this task shows no cases: a report at the site needs a task that has cases(model)")
+        self._model.eval()
+        with torch.no_grad():
+            yield from show(self._model)
 
     def may_leave(self, metric: str) -> bool:
         return self._names.may_leave(metric)

@@ -40,7 +40,7 @@ from fedbus.training.device import is_broken, pick_device, seed_everything
 from fedbus.training.frames_file import read_frames, write_frames
 from fedbus.training.kept import KeptTensors
 from fedbus.training.losses import Losses
-from fedbus.training.program import ProgramLoader, load_program
+from fedbus.training.program import Program, ProgramLoader, load_program
 from fedbus.training.ranks.leader import Crew
 from fedbus.training.ranks.team import Team
 from fedbus.training.residual_files import ResidualFiles
@@ -192,6 +192,11 @@ class Session:
         """From now on this process trains without other ranks, which would each have trained another model."""
         log.warning("%s: from now on %s alone trains; with ranks = 1 it does from the start", why, self._device)
         self.close()
+
+    def ready(self) -> Program:
+        """Return the program with the loaded version."""
+        self._load_base()
+        return self._program
 
     def _run(self, command: p.Train, cancel: threading.Event, progress: Progressed) -> Run:
         seed_everything(command.seed)

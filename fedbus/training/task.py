@@ -6,6 +6,7 @@ per job. It says what the model is, how it is trained on this site's data, and h
     model()      made once per job, under the job's seed; its floating-point params and buffers are what travels
     train()      gets the model loaded with the newest params; fedbus sends the difference that training made
     evaluate()   gets the model loaded with the version to score, without gradients
+    cases()      may be there: yields a `ShownCase` for each test case, for people at the site; see `fedbus site report`
 
 `train` and `evaluate` may be called any number of times and must keep nothing that depends on the params between calls:
 the next base differs, so optimizer state is made new in each `train`.
