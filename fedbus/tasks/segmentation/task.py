@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -19,6 +19,7 @@ from fedbus.tasks.segmentation.networks import make_network
 from fedbus.tasks.segmentation.windows import logits_of
 from fedbus.training.bundle import BundleParts
 from fedbus.training.run import Run
+from fedbus.training.shown import ShownCase
 from fedbus.training.task import Scores, Site
 
 
@@ -117,6 +118,21 @@ class Segmentation:
         names = list(self.config.names.values())
         dice = {names[at - 1]: _dice(channels == at, target == at) for at in labelled}
         return Prediction(case=case, channels=channels.cpu().numpy(), loss=loss, dice=dice)
+
+    def cases(self, model: nn.Module) -> Iterator[ShownCase]:
+        """Show every test case with its outlines, to people at the site."""
+        classes = dict(enumerate(self.config.names.values(), start=1))
+        for case in self.test_cases:
+            found = self.predict(model, case)
+            yield ShownCase(
+                id=case.id,
+                image=case.image,
+                label=case.label,
+                prediction=found.channels,
+                spacing=case.spacing,
+                classes=classes,
+                scores=found.dice,
+            )
 
     def _as_batch(self, drawn: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
         images = torch.stack([image for image, _ in drawn])
