@@ -29,8 +29,8 @@ class SiteSettings(DaemonSettings):
     at once (one for each GPU, or one, when it is not given); others wait for their turn. `ranks` processes train a job
     together, each with a device and the data of its own: as many as there are GPUs that no other job needs when it is
     not given, and 1 without GPUs. `keep_models`: of so many jobs that ended last the model stays here, for the site's
-    own report. In a data check `min_count` is the least count that leaves, if the job's is lower, and `share_prints` lets
-    salted prints of examples leave.
+    own report. In a data check `min_count` is the least count that leaves, if the job's is lower, and `share_prints`
+    lets salted prints of examples leave.
     `refuse_on`: findings on the site's own data, kinds or a severity (fault, warning), with which it trains for no job.
     `source` is the table `[site.source]`: where new labels come from.
     """
