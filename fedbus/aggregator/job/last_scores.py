@@ -39,8 +39,10 @@ class LastScores:
         best: Callable[[], Best | None],
         showing: Showing,
         tools: Tools,
+        losses: int = 0,
     ) -> None:
         self._job = job
+        self._losses = losses
         self._life = life
         self._layout = layout
         self._keeper = keeper
@@ -110,7 +112,8 @@ class LastScores:
     async def _tell(self, site: str, version: int) -> None:
         number = self._showing.number(version)
         wanted = version if number is None else number  # the last version is in the log under its own
-        await self._tools.announcer.tell(site, m.ScoreRequest(job=self._job, version=wanted, intervals=True))
+        request = m.ScoreRequest(job=self._job, version=wanted, intervals=True, losses=self._losses)
+        await self._tools.announcer.tell(site, request)
 
     def _missing(self, version: int) -> list[str]:
         return [site for asked, site in self._life.missing_scores() if asked == version]

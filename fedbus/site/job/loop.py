@@ -450,7 +450,9 @@ class TrainingLoop:
         if self._score.cannot is not None:
             return await self._no_score(version, self._score.cannot)
         try:
-            scored = await _expect(p.Scored, trainer, assignment.score(version, self._score.request))
+            scored = await _expect(
+                p.Scored, trainer, assignment.score(version, self._score.request, min_count=self._settings.min_count)
+            )
         except TrainerFailedError as exc:
             log_trouble("score-failed", self._job, exc, version=version)
             self._score.cannot = exc.said if exc.fatal else None
