@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -33,7 +34,8 @@ def compare(
         ),
     ] = None,
     metric: Annotated[
-        str | None, typer.Option(help="The metric that is the question.", show_default="dice, auc or accuracy")
+        str | None,
+        typer.Option(help="The metric that is the question.", show_default="by A's stop rule, or dice, auc"),
     ] = None,
     asked: Annotated[
         str | None, typer.Option("--job", metavar="JOB", help="Show a comparison that was made, by its job.")
@@ -55,14 +57,16 @@ def compare(
     if to is not None:
         check_free(to, force=force)
     _check_usage(jobs or [], versions or [], asked)
-    detail = with_client(lambda client: _compared(client, jobs or [], versions or [], asked), broker_url)
-    found = comparisons_of(detail, metric=metric)
+    detail = with_client(lambda client: _compared(client, jobs or [], versions or [], metric, asked), broker_url)
+    if metric is not None:
+        detail = replace(detail, spec={**detail.spec, "metric": metric})
+    found = comparisons_of(detail)
     if not found:
         raise FedbusError(f"job {detail.job} compares nothing: {detail.says or (detail.result or {}).get('reason')}")
     if metric is not None and not any(one.question for comparison in found for one in comparison.differences):
         names = sorted({one.metric for comparison in found for one in comparison.differences})
         raise FedbusError(f"--metric: no site says how {metric} differs; there is {', '.join(names) or 'none'}")
-    _print(detail, metric, output)
+    _print(detail, output)
     if to is not None:
         from fedbus.console.report.job import job_page
         from fedbus.report.files import write_report
@@ -84,13 +88,15 @@ def _check_usage(jobs: list[str], versions: list[str], asked: str | None) -> Non
         raise SettingsError("--version: give it twice, for A and for B; with two jobs once stands for both")
 
 
-async def _compared(client: Client, jobs: list[str], versions: list[str], asked: str | None) -> JobDetail:
+async def _compared(
+    client: Client, jobs: list[str], versions: list[str], metric: str | None, asked: str | None
+) -> JobDetail:
     """The job that has compared, when it has ended."""
     from fedbus.console.comparing import comparing_spec
     from fedbus.console.picture import Picture, after
 
     if asked is None:
-        spec, notes = await comparing_spec(client, jobs, versions)
+        spec, notes = await comparing_spec(client, jobs, versions, metric)
         for note in notes:
             typer.echo(f"note: {printable(note)}", err=True)
         asked = await client.submit(spec, note=lambda text: typer.echo(f"note: {printable(text)}", err=True))
@@ -104,10 +110,10 @@ async def _compared(client: Client, jobs: list[str], versions: list[str], asked:
     return await client.job(asked)
 
 
-def _print(detail: JobDetail, metric: str | None, output: Output) -> None:
+def _print(detail: JobDetail, output: Output) -> None:
     from fedbus.console.compare import as_data, comparisons_of
 
-    found = comparisons_of(detail, metric=metric)
+    found = comparisons_of(detail)
     if output is Output.JSON:
         typer.echo(json.dumps({"job": detail.job, "comparisons": [as_data(one) for one in found]}, indent=1))
         return

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fedbus.console.client import Client
@@ -13,12 +13,12 @@ from fedbus.errors import SettingsError
 
 
 async def comparing_spec(
-    client: Client, jobs: Sequence[str], versions: Sequence[str]
+    client: Client, jobs: Sequence[str], versions: Sequence[str], metric: str | None
 ) -> tuple[EvaluateSpec, list[str]]:
     """Return the spec of a job that compares, and what its submitter should know.
 
-    jobs: one or two trainings. versions: of A and of B; one stands for both, none for the best of each. Raises
-    SettingsError when the two cannot be compared.
+    jobs: one or two trainings. versions: of A and of B; one stands for both, none for the best of each. metric: the
+    question; None: what A was stopped by, where that is no loss. Raises SettingsError when they cannot be compared.
     """
     details = [await client.job(job) for job in jobs]
     first, second = details[0], details[-1]
@@ -30,7 +30,7 @@ async def comparing_spec(
         raise SettingsError(f"both are version {chosen[0]} of {first.job}: there is nothing to compare")
     notes = _notes(first, second, wanted, chosen)
     sites = sorted({*first.sites, *second.sites})
-    away = sorted(set(sites) - {line.site for line in await client.sites() if line.state != "offline"})
+    away = sorted(set(sites) - {line.site for line in await client.sites() if line.state == "online"})
     if away and len(away) == len(sites):
         raise SettingsError(f"none of the sites of these jobs is there: {', '.join(away)}")
     notes += [f"{', '.join(away)}: not there, and not asked"] if away else []
@@ -42,6 +42,7 @@ async def comparing_spec(
             "task_config": dict(first.spec.get("task_config", {})),
             "seed": first.spec.get("seed", 0),
             "compare": True,
+            "metric": metric or _stopped_by(first),
             "models": [{"job": d.job, "version": v} for d, v in zip((first, second), chosen, strict=True)],
             "sites": [site for site in sites if site not in away] or None,
         }
@@ -71,3 +72,10 @@ def _notes(first: JobDetail, second: JobDetail, wanted: Sequence[str], chosen: S
             f" both are scored with that of {first.job}"
         )
     return notes
+
+
+def _stopped_by(detail: JobDetail) -> str | None:
+    stop: Mapping[str, Any] = detail.spec.get("stop") or {}
+    rules = (stop.get("patience") or {}, stop.get("target") or {})
+    found = next((str(rule["metric"]) for rule in rules if rule.get("metric")), None)
+    return None if found == "loss" else found

@@ -7,6 +7,7 @@
       - {job: heart-4-hospitals-0c1d2e3f, version: best}    # what a job that has ended has left: best, last, its number
       - {file: pretrained.safetensors}                      # a file in the aggregator's params folder
     compare: false                   # true: also how the others differ from the first, on the same test cases
+    metric: null                     # what the comparison is about, such as dice
     wall_time_s: null                # the job ends by then, with what was measured
 
 and the keys of `head`.
@@ -75,10 +76,12 @@ class EvaluateSpec(JobSpec):
     """The models, in the order in which they are scored."""
     compare: bool = False
     """Also how each model differs from the first, with intervals from the same test cases at each site."""
+    metric: Annotated[str, Field(min_length=1, max_length=80)] | None = None
+    """The metric that the comparison is about, named before anybody looks; null: dice, auc, or what there is."""
     wall_time_s: Seconds | None = None
     """The job ends by then, with what was measured; null waits for every site that is there."""
 
-    new_keys: ClassVar[Mapping[str, Any]] = MappingProxyType({**JobSpec.new_keys, "compare": False})
+    new_keys: ClassVar[Mapping[str, Any]] = MappingProxyType({**JobSpec.new_keys, "compare": False, "metric": None})
 
     @field_validator("models")
     @classmethod
@@ -91,6 +94,8 @@ class EvaluateSpec(JobSpec):
     def _something_to_compare(self) -> Self:
         if self.compare and len(self.models) < 2:
             raise SpecValueError("compare", "needs two models: the first is what the others are compared to")
+        if self.metric is not None and not self.compare:
+            raise SpecValueError("metric", "belongs to compare: true")
         return self
 
     def lines(self) -> list[tuple[str, str]]:
