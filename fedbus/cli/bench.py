@@ -209,6 +209,20 @@ def batch_norm(
     print_rows(run(task=task, network=network, seeds=seeds, until_s=until, workers=workers, say=say), output)
 
 
+@bench_app.command()
+def intervals(
+    cases: Annotated[
+        list[int] | None, typer.Option(min=5, help="Test cases of a site; once per number.", show_default="10, 36, 100")
+    ] = None,
+    repetitions: Annotated[int, typer.Option(min=1, help="How often each is drawn anew.")] = 1000,
+    output: Format = Output.TEXT,
+) -> None:
+    """In how many repetitions nominal 95 % intervals hold the truth, and how much narrower paired ones are."""
+    from fedbus.bench.intervals import rows
+
+    print_rows(rows(cases=tuple(cases or (10, 36, 100)), repetitions=repetitions), output)
+
+
 def print_rows(rows: list[dict[str, Any]], output: Output) -> None:
     """Print figures as a table or as JSON."""
     if output is Output.JSON:
