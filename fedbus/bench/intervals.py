@@ -1,8 +1,8 @@
 """Do 95 % intervals hold what they should in 95 of 100 repetitions, and what does pairing gain?
 
 Each repetition draws new test cases of a known truth, as a site has them, and asks `training.intervals`. Dice of a
-model is Beta(8, 2), skewed as Dice is; AUC is of two normal classes 1.2 apart, 40 % ill; a better model adds .02 and noise
-of .05 to the Dice of the same patients. Three sites together have n cases each.
+model is Beta(8, 2), skewed as Dice is; AUC is of two normal classes 1.2 apart, 40 % ill; a better model adds .02 and
+noise of .05 to the Dice of the same patients. Three sites together have n cases each.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -13,12 +13,23 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from fedbus.cli.check_tables import check_tables
 from fedbus.cli.score_tables import comparison_tables, model_tables, version_tables
 from fedbus.cli.table import add_row, plain_table
 from fedbus.console.compare import comparisons_of
 from fedbus.core.job.skew import MUCH_S
 from fedbus.core.job.status_text import clock_words, span
-from fedbus.core.protocol.answers import Doing, JobDetail, JobLine, ScoredModel, SiteLine, from_json
+from fedbus.core.protocol.answers import (
+    CheckReport,
+    Doing,
+    JobDetail,
+    JobLine,
+    ScoredModel,
+    SiteInJob,
+    SiteLine,
+    from_json,
+)
+from fedbus.core.words import counted
 from fedbus.runtime.printable import printable
 from fedbus.runtime.terminal import Terminal, said
 
@@ -92,12 +103,17 @@ def job_tables(detail: JobDetail) -> list[RenderableType]:
     if best:
         value = f"version {best['version']}, {best['metric']} {best['value']:.4g}: {best['exported']}"
         add_row(facts, "best", value)
+    checked = result.get("check")
+    report = from_json(CheckReport, checked) if checked else detail.check
+    check = [] if report is None else list(check_tables(report))
     models = detail.models or tuple(from_json(ScoredModel, model) for model in result.get("models", ()))
     if models:
         compared = [table for one in comparisons_of(detail) for table in comparison_tables(one)]
         return [facts, *compared, *model_tables(models), *_declined(detail), *_under_way_and_wrong(detail)]
+    if check and detail.updates is None:
+        return [facts, *check, *_declined(detail), *_under_way_and_wrong(detail)]
     measured = [*_site_tables(detail, result.get("scores", {})), *_best_table(best or {}), *_sureness(detail, result)]
-    return [facts, *measured, *_under_way_and_wrong(detail)]
+    return [facts, *check, *measured, *_under_way_and_wrong(detail)]
 
 
 def _site_tables(detail: JobDetail, scores: dict[str, Any]) -> list[RenderableType]:
@@ -112,7 +128,7 @@ def _site_tables(detail: JobDetail, scores: dict[str, Any]) -> list[RenderableTy
                 table,
                 site,
                 numbers.state,
-                numbers.activity,
+                _does(numbers),
                 numbers.updates,
                 numbers.refused,
                 f"{numbers.mean_staleness:.1f}",
@@ -120,10 +136,31 @@ def _site_tables(detail: JobDetail, scores: dict[str, Any]) -> list[RenderableTy
                 *(_metric(score, name) for name in metrics),
             )
         tables.append(table)
+        if waits := [f"{site} {numbers.data_wait:.1%}" for site, numbers in detail.sites.items() if numbers.data_wait]:
+            tables.append(said(f"share of training that waited for data: {', '.join(waits)}"))
+        tables.extend(_influence_table(detail))
     for site, score in scores.items():
         if score.get("failed"):
             tables.append(said(f"{site} could not score the last version: {score['failed']}"))
     return [*tables, *_declined(detail)]
+
+
+def _does(numbers: SiteInJob) -> str | None:
+    if not numbers.new_labels:
+        return numbers.activity
+    return f"{numbers.activity}, {counted(numbers.new_labels, 'new label')}"
+
+
+def _influence_table(detail: JobDetail) -> Iterator[RenderableType]:
+    """How much each site counts in the last versions, and should."""
+    known = {site: numbers for site, numbers in detail.sites.items() if numbers.influence is not None}
+    if not known:
+        return
+    table = plain_table("site", "examples", "influence", "its share", "cosine to the versions")
+    for site, numbers in known.items():
+        cosine = "" if numbers.cosine is None else f"{numbers.cosine:+.2f}"
+        add_row(table, site, numbers.num_examples, f"{numbers.influence:.1%}", f"{numbers.share or 0.0:.1%}", cosine)
+    yield table
 
 
 def _best_table(best: dict[str, Any]) -> list[RenderableType]:

@@ -295,6 +295,11 @@ class Ledger:
 
     # versions
 
+    def fact_texts(self, job: str, *, after: int, most: int) -> list[tuple[int, str, str]]:
+        """The first so many facts after a sequence as their rows have them: sequence, kind and JSON body."""
+        query = "SELECT seq, kind, body FROM facts WHERE job = ? AND seq > ? ORDER BY seq LIMIT ?"
+        return self._rows(query, (job, after, most))
+
     def mark_published(self, job: str, version: int, *, at: float) -> None:
         """The version's manifest was confirmed by the broker."""
         with self._transaction() as db:
@@ -370,6 +375,17 @@ class Ledger:
         query = f"{SCORES} WHERE job = ? AND failed = '' GROUP BY site HAVING version = MAX(version) ORDER BY site"
         return [score_row(row) for row in self._rows(query, (job,))]
 
+    def add_answer(self, job: str, asked: str, site: str, body: Mapping[str, Any], *, failed: str, at: float) -> None:
+        """Keep what a site said when it was asked, or why it could not; the newest counts. body: JSON-able."""
+        with self._transaction() as db:
+            row = (job, asked, site, json.dumps(body), failed, at)
+            db.execute("INSERT OR REPLACE INTO answers (job, asked, site, body, failed, at) VALUES (?,?,?,?,?,?)", row)
+
+    def answers(self, job: str) -> list[tuple[str, str, dict[str, Any], str]]:
+        """Return (asked, site, body, failed) of every answer of a job."""
+        rows = self._rows("SELECT asked, site, body, failed FROM answers WHERE job = ? ORDER BY at", (job,))
+        return [(str(asked), str(site), json.loads(body), str(failed)) for asked, site, body, failed in rows]
+
     def name_model_log(self, job: str, stream: str) -> str:
         """Keep the name of a job's model log, unless it has one; returns the name that it has."""
         with self._transaction() as db:
@@ -407,7 +423,9 @@ class Ledger:
         row = self._rows(
             "SELECT MAX(COALESCE((SELECT MAX(at) FROM facts WHERE job = ?1), 0),"
             " COALESCE((SELECT MAX(published_at) FROM versions WHERE job = ?1), 0),"
-            " COALESCE((SELECT MAX(received_at) FROM updates WHERE job = ?1), 0))",
+            " COALESCE((SELECT MAX(received_at) FROM updates WHERE job = ?1), 0),"
+            " COALESCE((SELECT MAX(at) FROM scores WHERE job = ?1), 0),"
+            " COALESCE((SELECT MAX(at) FROM answers WHERE job = ?1), 0))",
             (job,),
         )[0]
         return float(row[0])

@@ -9,6 +9,7 @@
     incidents     what went wrong and what came of it, in words for people
     scores        what a site measured of a version, or why it could not, and the means over the sites by then
     trend         the course of the mean that ranks versions, one point a version; no mean: it is of no use somewhere
+    answers       what a site said when it was asked what is no score, or why it could not
     model_logs    the name of each job's stream, a secret of the sites that take part in it
 
 `spreads` of a score is a column that a release before leaves alone, so that it needs no schema of its own.
@@ -32,6 +33,7 @@ TABLES_OF_A_JOB = (
     "incidents",
     "scores",
     "trend",
+    "answers",
     "model_logs",
     "jobs",
 )
@@ -67,6 +69,9 @@ CREATE TABLE IF NOT EXISTS scores (
   WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS trend (
   job TEXT NOT NULL, version INTEGER NOT NULL, mean REAL, PRIMARY KEY (job, version)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS answers (
+  job TEXT NOT NULL, asked TEXT NOT NULL, site TEXT NOT NULL, body TEXT NOT NULL, failed TEXT NOT NULL,
+  at REAL NOT NULL, PRIMARY KEY (job, asked, site)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS model_logs (job TEXT PRIMARY KEY, stream TEXT NOT NULL) WITHOUT ROWID;
 """
 _AWAY_WITH_1 = """

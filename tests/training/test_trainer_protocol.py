@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 
 from fedbus.core.protocol.effort import Effort
 from fedbus.core.protocol.spread import Spread
+from fedbus.core.protocol.statistics import Column, Plan, Statistics
+from fedbus.core.protocol.statistics import Spread as Distribution
 from fedbus.errors import DecodeError
 from fedbus.training import protocol as p
 
@@ -38,6 +40,16 @@ MESSAGES: list[p.Message] = [
     p.Train(path="/u", seed=7),
     p.Train(path="/u", seed=7, steps=20),
     p.Score(version=3),
+    p.Examine(
+        job="heart",
+        task="heart_disease",
+        task_config={},
+        seed=0,
+        site="va",
+        data="/data",
+        plan=Plan(salt="0a", minimum=7),
+    ),
+    p.Save(path="/m", version=3, like="/old"),
     p.Cancel(),
     p.Close(),
     p.Hello(pid=4711),
@@ -53,6 +65,9 @@ MESSAGES: list[p.Message] = [
     p.Cancelled(base_version=3, steps=4),
     p.Scored(version=3, metrics={"auc": 0.75}, num_examples=4),
     p.Scored(version=3, metrics={}, num_examples=4, spreads={"auc": Spread(value=0.5, quantiles=(0.25, 0.75))}),
+    p.Examined(statistics=None),
+    p.Examined(statistics=Statistics(examples=20, columns=(Column(name="age", values=Distribution(count=None)),))),
+    p.Saved(version=3),
     p.Failed(error="no", traceback="Traceback", fatal=True),
 ]
 GOLDEN: list[tuple[p.Message, str]] = [

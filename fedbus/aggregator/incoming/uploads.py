@@ -43,7 +43,8 @@ def most_bytes(layout: Layout | None) -> int:
 def claim_against(manifest: UpdateManifest) -> str:
     """What a manifest says of its making that cannot be; empty when all of it can."""
     effort = manifest.effort
-    for what, value in (("steps", effort.steps), ("seconds", effort.seconds), ("travel", effort.travel)):
+    for what in ("steps", "seconds", "travel", "data_wait_s"):
+        value = getattr(effort, what)
         if not 0 <= value <= MOST_CLAIMED:
             return f"{what} must be 0 to {MOST_CLAIMED}, got {value:g}"
     return ""

@@ -195,7 +195,9 @@ class Evaluating:
         if self._showing is not None:
             await self._showing.again()
 
-    async def take(self, answer: m.ScoreAnswer) -> None:
+    async def take(self, answer: m.ScoreAnswer | m.StatisticsAnswer) -> None:
+        if not isinstance(answer, m.ScoreAnswer):
+            return
         question = None if self._showing is None else self._showing.what(answer.version)
         site = answer.site
         if question is None or self.answers.has(question, site):

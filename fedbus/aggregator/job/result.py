@@ -96,14 +96,22 @@ def _score(score: Score, last: int) -> dict[str, object]:
 
 
 def site_numbers(aggregation: Aggregation, participants: Collection[str] = ()) -> dict[str, dict[str, object]]:
-    """Updates folded and refused and mean staleness of every site that sent something or is one of `participants`."""
+    """What every site that sent something, or is one of `participants`, gave and counts: see `answers.SiteInJob`."""
     sites = sorted({*participants, *aggregation.all_stats})
-    stats = {site: aggregation.site_stats(site) for site in sites}
-    return {
-        site: {
-            "updates": of_site.folded,
-            "refused": of_site.refused,
-            "mean_staleness": round(of_site.mean_staleness, 3),
-        }
-        for site, of_site in stats.items()
+    return {site: _numbers(aggregation, site) for site in sites}
+
+
+def _numbers(aggregation: Aggregation, site: str) -> dict[str, object]:
+    stats, found = aggregation.site_stats(site), aggregation.influence.of(site)
+    numbers: dict[str, object] = {
+        "updates": stats.folded,
+        "refused": stats.refused,
+        "mean_staleness": round(stats.mean_staleness, 3),
+        "data_wait": round(stats.data_wait, 4),
+        "num_examples": stats.num_examples,
     }
+    if found is not None:
+        numbers |= {"influence": round(found.influence, 4), "share": round(found.share, 4)}
+    if found is not None and found.cosine is not None:
+        numbers["cosine"] = round(found.cosine, 3)
+    return numbers

@@ -41,8 +41,14 @@ class TrainingJob(Job):
         self._last_scores: dict[str, Score] = {}
         self._finals: Answers[Score] = Answers()
         self._from_before: dict[str, Score] = {}
+        self.lacks_labels = False
+        """Whether the start waits for labels that people make; the caller says so."""
 
     # -------------------------------------------------------------- what is known
+
+    @property
+    def waits_for_people(self) -> bool:
+        return self.lacks_labels
 
     @property
     def best(self) -> tuple[int, float] | None:

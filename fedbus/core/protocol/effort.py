@@ -15,7 +15,8 @@ class Effort:
     """The numbers of one training, as its site says them.
 
     num_examples: what it trained on. steps: local steps it took; 0: not said. seconds: how long they took. travel,
-    response: the site's secant, see `tensors.secant`; travel 0: none. metrics: of the training, finite.
+    response: the site's secant, see `tensors.secant`; travel 0: none. data_wait_s: of `seconds`, those in which a step
+    waited for its examples. metrics: of the training, finite.
     """
 
     num_examples: int = 0
@@ -23,6 +24,7 @@ class Effort:
     seconds: float = 0.0
     travel: float = 0.0
     response: float = 0.0
+    data_wait_s: float = 0.0
     metrics: Mapping[str, float] = field(default_factory=dict)
 
 

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 from fedbus.core.protocol import messages as m
 from fedbus.core.protocol.spread import Spreads, check_spread
+from fedbus.core.protocol.statistics import Statistics, checked
 from fedbus.errors import DecodeError
 
 T = TypeVar("T")
@@ -58,6 +59,8 @@ def within_limits(message: Any) -> Any:
                 spreads=_spreads(message.spreads),
                 differences=_spreads(message.differences),
             )
+        case m.StatisticsAnswer(statistics=Statistics() as statistics):
+            return replace(message, statistics=checked(statistics), **texts)
         case m.UpdateManifest():
             _check_numbers(message.effort)
             return replace(message, effort=replace(message.effort, metrics=_metrics(message.effort.metrics)))
@@ -69,7 +72,9 @@ _NAMES: Mapping[type, tuple[str, ...]] = {
     m.SiteStatus: ("session",),
     m.Leave: ("session",),
     m.OfferAnswer: ("layout",),
+    m.ScoreAnswer: ("local",),
     m.UpdateManifest: ("layout_digest",),
+    m.StatisticsAnswer: ("asked",),
 }
 _TEXTS: Mapping[type, tuple[str, ...]] = {
     m.Join: ("fedbus_version", "device"),
@@ -77,6 +82,7 @@ _TEXTS: Mapping[type, tuple[str, ...]] = {
     m.OfferAnswer: ("reason",),
     m.ResyncRequest: ("reason",),
     m.TrainerTrouble: ("error",),
+    m.StatisticsAnswer: ("failed",),
 }
 
 
