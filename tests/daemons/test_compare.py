@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -70,3 +71,31 @@ def test_what_cannot_be_compared_is_said_at_once(house: Any, jobs: tuple[str, st
     twice = house.fedbus("compare", jobs[0], "--version", "1", "--version", "1")
     assert (twice.code, "there is nothing to compare" in twice.err) == (1, True)
     assert "compares nothing" in house.fedbus("compare", "--job", jobs[0]).err
+
+
+def test_local_models_of_sites_that_share_them_are_scored_by_every_site(house: Any) -> None:
+    # given a training at two sites, of which one shares what it has trained
+    house.start_aggregator()
+    house.start_site("cleveland", share_local_model=True)
+    house.start_site("hungary")
+    local = {"steps": 10, "batch_size": 32, "learning_rate": 0.1}
+    job = str(house.submit(**TASK, local=local, min_sites=2, evaluate_local=True, stop={"versions": 4}))
+    house.ended(job)
+    assert house.job(job)["result"]["local_models"] == ["cleveland"]
+    # when the sites score each other's models
+    said = house.fedbus("cross-site", job, "-o", "json")
+    assert said.code == 0, said.err
+    # then the one local model has a row of its own, which is no version of the job
+    models = {model["model"]: model for model in said.json["result"]["models"]}
+    own = models[f"{job}, local model of cleveland"]
+    assert sorted(own["scores"]) == list(SITES)
+    assert own["scores"]["hungary"]["intervals"]["accuracy"]["cases"] > 0
+    others = [model["scores"]["cleveland"]["metrics"]["loss"] for name, model in models.items() if "local" not in name]
+    assert own["scores"]["cleveland"]["metrics"]["loss"] not in others
+    # and that of the other site is asked for in vain
+    wanted = {"kind": "evaluate", "name": "mine", **TASK, "models": [{"job": job, "site": "hungary"}]}
+    path = house.folder / "mine.json"
+    path.write_text(json.dumps(wanted))
+    ended = house.ended(house.fedbus("submit", str(path)).out.strip(), state="failed")
+    assert "hungary has left no local model" in ended["text"]
+    assert "there are those of: cleveland" in ended["text"]
