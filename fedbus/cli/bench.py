@@ -211,6 +211,20 @@ def batch_norm(
 
 
 @bench_app.command()
+def intervals(
+    cases: Annotated[
+        list[int] | None, typer.Option(min=5, help="Test cases of a site; once per number.", show_default="10, 36, 100")
+    ] = None,
+    repetitions: Annotated[int, typer.Option(min=1, help="How often each is drawn anew.")] = 1000,
+    output: Format = Output.TEXT,
+) -> None:
+    """In how many repetitions nominal 95 % intervals hold the truth, and how much narrower paired ones are."""
+    from fedbus.bench.intervals import rows
+
+    print_rows(rows(cases=tuple(cases or (10, 36, 100)), repetitions=repetitions), output)
+
+
+@bench_app.command()
 def segmentation(
     job: Annotated[Path, typer.Argument(metavar="JOB.yaml", help="A job of the task segmentation.")],
     data: Annotated[Path, typer.Option(help="A folder per site, as `fedbus data` writes them.")],

@@ -13,7 +13,7 @@ from typer.core import TyperCommand, TyperGroup
 from fedbus.cli import forget, jobs
 from fedbus.cli.broker import broker_app
 from fedbus.cli.check import check
-from fedbus.cli.compare import compare
+from fedbus.cli.compare import compare, cross_site
 from fedbus.cli.data import data_app
 from fedbus.cli.export import export
 from fedbus.cli.names import check_names
@@ -147,6 +147,7 @@ app.command()(jobs.get)
 app.command()(export)
 app.command()(jobs.history)
 app.command()(compare)
+app.command("cross-site")(cross_site)
 app.command()(report)
 app.command()(jobs.abort)
 app.command()(forget.rm)

@@ -190,6 +190,12 @@ class ScoredModel:
     intervals: Mapping[str, Interval] = field(default_factory=dict)
     differences: Mapping[str, Interval] = field(default_factory=dict)
 
+    def interval_of_mean(self, metric: str) -> Interval | None:
+        """The interval over the sites, where all that measured the metric say one: that is the interval of its mean."""
+        found = self.intervals.get(metric)
+        sites = sum(metric in score.metrics for score in self.scores.values())
+        return found if found is not None and found.sites == sites else None
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Provenance:

@@ -171,8 +171,22 @@ def delta_manifest(job: str, update_id: m.UpdateId, trained: p.Trained, *, layou
     )
 
 
-def score_answer(job: str, site: str, scored: p.Scored) -> m.ScoreAnswer:
-    """A site's score of a version."""
+def local_manifest(job: str, update_id: m.UpdateId, trained: p.Trained, *, layout_digest: str) -> m.UpdateManifest:
+    """Commits the site's local model, whole, as that training has left it."""
+    return m.UpdateManifest(
+        job=job,
+        update_id=str(update_id),
+        kind=m.UpdateKind.LOCAL,
+        base_version=trained.base_version,
+        effort=Effort(num_examples=trained.effort.num_examples),
+        layout_digest=layout_digest,
+        frames=len(trained.local_sizes),
+        body_bytes=sum(trained.local_sizes),
+    )
+
+
+def score_answer(job: str, site: str, scored: p.Scored, *, local: str = "") -> m.ScoreAnswer:
+    """A site's score of a version; local: the id of the update that brings its local model."""
     metrics = _finite(scored.metrics)
     lost = tuple(name for name in scored.metrics if name not in metrics)
     return m.ScoreAnswer(
@@ -185,6 +199,7 @@ def score_answer(job: str, site: str, scored: p.Scored) -> m.ScoreAnswer:
         spreads=scored.spreads,
         differences=scored.differences,
         losses=scored.losses,
+        local=local,
     )
 
 
