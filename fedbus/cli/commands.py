@@ -13,6 +13,7 @@ from typer.core import TyperCommand, TyperGroup
 from fedbus.cli import forget, jobs
 from fedbus.cli.broker import broker_app
 from fedbus.cli.check import check
+from fedbus.cli.contribution import contribution
 from fedbus.cli.data import data_app
 from fedbus.cli.export import export
 from fedbus.cli.names import check_names
@@ -211,6 +212,7 @@ app.command()(jobs.abort)
 app.command()(forget.rm)
 app.command()(forget.prune)
 app.command()(replay)
+app.command()(contribution)
 app.command(rich_help_panel=TRY)(simulate)
 app.add_typer(data_app, name="data", cls=_Group, rich_help_panel=TRY)
 if importlib.util.find_spec("fedbus.bench"):  # measurements and attacks are for a checkout, a wheel has none
