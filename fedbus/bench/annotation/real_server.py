@@ -101,6 +101,7 @@ def _loop(api: LabelApi, folder: Path, studies: list[Study]) -> None:
     _say(f"Dice of the server's proposal for a study that nobody annotates, untrained: {before:.3f}")
     with LocalFederation(folder / "fed", sites=("mercy",)) as federation:
         aggregator = federation.start_aggregator()
+        aggregator.wait_for("aggregator-ready", within=LONG)
         source = {"kind": "monailabel", "url": api.url, "poll_s": 2, "model": MODEL, "hand_back_every": 4}
         site = federation.start_site("mercy", folder / "data", source=json.dumps(source), status_interval_s=1)
         spec = {"name": "check", "task": "segmentation", "task_config": KIDNEYS, "local": LOCAL}
