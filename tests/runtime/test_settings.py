@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from fedbus.aggregator.settings import AggregatorSettings
 from fedbus.cli import commands
+from fedbus.cli import site as cli_site
 from fedbus.console.settings import SubmitterSettings
 from fedbus.errors import SettingsError
 from fedbus.runtime.settings import DaemonSettings
@@ -157,7 +158,7 @@ def test_help_shows_the_default_of_every_flag_that_has_one(daemon: type[DaemonSe
 
 @pytest.mark.parametrize(
     ("daemon", "command"),
-    [(SiteSettings, commands.site), (AggregatorSettings, commands.aggregator)],
+    [(SiteSettings, cli_site.site), (AggregatorSettings, commands.aggregator)],
     ids=["site", "aggregator"],
 )
 def test_the_flags_that_errors_name_are_those_of_the_command(daemon: type[DaemonSettings], command: object) -> None:
