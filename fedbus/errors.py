@@ -15,6 +15,7 @@ FedbusError
 │   │   └── NotTogetherError     a task cannot be trained by several ranks: one process alone can
 │   ├── TrainerDiedError     the trainer process ended while it was needed (site)
 │   └── TrainerFailedError   the trainer answered that it could not do what was asked (site)
+├── SourceError          a site's data source cannot be used, or what it gives is no study; `.kind` is a fixed word
 ├── StoreError           spool, ledger, checkpoint or outbox cannot be read or written
 │   ├── FolderInUseError     another process works on this state folder
 │   ├── IdTakenError         a job of this id is there already; nothing was written
@@ -33,6 +34,7 @@ FedbusError
 │       └── RefusedError     the broker closed the channel because of a publish (bus)
 ├── NotOverError         a job cannot be forgotten: it does not exist, or is not over (aggregator)
 ├── AskedInVainError     the aggregator has refused what was asked (console)
+├── ExportError          a model cannot be exported in this format, or differs when it is read back; nothing is left
 ├── NodeError            the private RabbitMQ node cannot be started or stopped
 └── OutputError          what a command prints cannot be written
 """
@@ -123,6 +125,14 @@ class NotTogetherError(ContractError):
     """Several ranks would each train another model of this task."""
 
 
+class SourceError(FedbusError):
+    """A data source of a site cannot be used, or gave what is no study. `kind` names the trouble without any name."""
+
+    def __init__(self, text: str, *, kind: str) -> None:
+        self.kind = kind
+        super().__init__(text)
+
+
 class StoreError(FedbusError):
     """Durable state cannot be read or written."""
 
@@ -177,6 +187,10 @@ class PublishError(BusError):
 
 class UnroutableError(PublishError):
     """No queue takes messages with this exchange and routing key."""
+
+
+class ExportError(FedbusError):
+    """A model cannot be exported like this, or the export is not the model; nothing of it is left."""
 
 
 class NodeError(FedbusError):

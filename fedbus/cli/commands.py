@@ -13,7 +13,9 @@ from typer.core import TyperCommand, TyperGroup
 from fedbus.cli import forget, jobs
 from fedbus.cli.broker import broker_app
 from fedbus.cli.check import check
+from fedbus.cli.compare import compare
 from fedbus.cli.data import data_app
+from fedbus.cli.export import export
 from fedbus.cli.names import check_names
 from fedbus.cli.replay import replay
 from fedbus.cli.report import report
@@ -142,7 +144,9 @@ app.command()(jobs.show)
 app.command("sites")(jobs.list_sites)
 app.command()(jobs.watch)
 app.command()(jobs.get)
+app.command()(export)
 app.command()(jobs.history)
+app.command()(compare)
 app.command()(report)
 app.command()(jobs.abort)
 app.command()(forget.rm)

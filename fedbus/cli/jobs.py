@@ -7,7 +7,7 @@ import sys
 from collections.abc import Awaitable, Callable, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, TextIO, TypeVar
 
 import typer
 
@@ -17,6 +17,7 @@ from fedbus.runtime.printable import printable, printable_lines
 
 if TYPE_CHECKING:
     from fedbus.console.client import Client
+    from fedbus.console.fetch import Progress
     from fedbus.core.protocol.messages import Event
 
 R = TypeVar("R")
@@ -162,14 +163,23 @@ def get(
     broker_url: BrokerUrl = None,
 ) -> None:
     """Fetch the params of a job, also of one that is running, into a file on this machine."""
-    from fedbus.errors import SettingsError
-
-    if version not in ("best", "last") and not version.isdecimal():
-        raise SettingsError(f"--version: expected best, last or the number of a version, got {printable(version)}")
-    wanted = int(version) if version.isdecimal() else version
-    progress = _show_progress if sys.stderr.isatty() else _no_progress
+    wanted, progress = version_of(version), progress_of(sys.stderr)
     fetched = with_client(lambda client: client.get(job, wanted, to, progress=progress), broker_url)
     typer.echo(f"version {fetched.version} of {printable(job)}: {fetched.size_bytes} bytes in {printable(str(to))}")
+
+
+def version_of(text: str) -> str | int:
+    """What `--version` says: best, last or a number."""
+    from fedbus.errors import SettingsError
+
+    if text not in ("best", "last") and not text.isdecimal():
+        raise SettingsError(f"--version: expected best, last or the number of a version, got {printable(text)}")
+    return int(text) if text.isdecimal() else text
+
+
+def progress_of(stream: TextIO) -> Progress:
+    """Bytes as they come, where somebody looks on."""
+    return _show_progress if stream.isatty() else _no_progress
 
 
 def _show_progress(have_bytes: int, size_bytes: int) -> None:

@@ -14,21 +14,25 @@ folder.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fedbus.core.protocol.statistics import ClassLoss, Plan, Statistics
 from fedbus.errors import ContractError, DataError
+from fedbus.statistics.arrays import class_losses_of
+from fedbus.statistics.pictures import picture_statistics
 from fedbus.tasks import networks, scanners, shares
 from fedbus.tasks.plausible import check_images
 from fedbus.tasks.scanners import Scanner
 from fedbus.tasks.shares import Rows, Sharing, class_scores, share_of
 from fedbus.training.run import Run
-from fedbus.training.task import Scores, Site
+from fedbus.training.task import Scores, Site, settings_of
 
 FILE_NAME = "digits.json"
 SIDE, CLASSES = 8, 10
@@ -40,12 +44,9 @@ class Digits:
     """Reads handwritten digits with a small network."""
 
     def __init__(self, site: Site) -> None:
-        config = site.settings(**shares.DEFAULTS, **scanners.DEFAULTS, network="mlp", hidden=None)
+        config = _settings(site.config)
+        self._config = site.config
         self._sharing = Sharing.of(config)
-        self._network = networks.network_name(config["network"])
-        self._hidden = _widths(config["hidden"])
-        if self._network != "mlp" and config["hidden"] is not None:
-            raise ContractError.of_job(f"task_config.hidden is for the network mlp; expected none with {self._network}")
         index, sites = share_of(site, config["sites"], FILE_NAME)
         images, labels = load_digits_once()
         scanner = Scanner.of(config, index=index, sites=sites)
@@ -53,11 +54,27 @@ class Digits:
         self._train = _rows(images, labels, train, scanner, site.device)
         self._test = _rows(images, labels, test, scanner, site.device)
 
+    @classmethod
+    def statistics(cls, site: Site, plan: Plan) -> Statistics:
+        """Of the rows that the site trains on and is tested on."""
+        task = cls(site)
+        images, labels = (torch.cat(both).numpy() for both in zip(task._train, task._test, strict=True))
+        return picture_statistics(images * BRIGHTEST, labels, expected=range(CLASSES), plan=plan)
+
     def model(self) -> nn.Module:
-        if self._network == "mlp":
-            return nn.Sequential(*networks.mlp((PIXELS, *self._hidden, CLASSES)))
-        layers = networks.small_cnn(side=SIDE, classes=CLASSES, batch_norm=self._network == "bn_cnn")
+        return self.network(self._config)
+
+    @staticmethod
+    def network(config: Mapping[str, Any]) -> nn.Module:
+        settings = _settings(config)
+        if settings["network"] == "mlp":
+            return nn.Sequential(*networks.mlp((PIXELS, *settings["hidden"], CLASSES)))
+        layers = networks.small_cnn(side=SIDE, classes=CLASSES, batch_norm=settings["network"] == "bn_cnn")
         return nn.Sequential(nn.Unflatten(1, (1, SIDE, SIDE)), *layers)
+
+    @staticmethod
+    def example_input(config: Mapping[str, Any]) -> Tensor:
+        return torch.linspace(0.0, 1.0, 2 * PIXELS).reshape(2, PIXELS)
 
     def train(self, model: nn.Module, run: Run) -> int:
         images, labels = self._train
@@ -78,6 +95,21 @@ class Digits:
         images, labels = self._test
         with torch.no_grad():
             return class_scores(model(images), labels, self._sharing.rare_classes)
+
+    def class_losses(self, model: nn.Module) -> dict[str, ClassLoss]:
+        images, labels = (torch.cat(both) for both in zip(self._train, self._test, strict=True))
+        with torch.no_grad():
+            losses = functional.cross_entropy(model(images), labels, reduction="none")
+        return class_losses_of(labels.cpu().numpy(), losses.cpu().numpy())
+
+
+def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Every key of a task_config; `hidden` as widths. Raises ContractError."""
+    settings = settings_of(config, **shares.DEFAULTS, **scanners.DEFAULTS, network="mlp", hidden=None)
+    name = networks.network_name(settings["network"])
+    if name != "mlp" and settings["hidden"] is not None:
+        raise ContractError.of_job(f"task_config.hidden is for the network mlp; expected none with {name}")
+    return settings | {"hidden": _widths(settings["hidden"])}
 
 
 @cache

@@ -20,8 +20,10 @@ import gzip
 import logging
 import struct
 import zlib
+from collections.abc import Mapping
 from functools import cache, lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,7 +36,7 @@ from fedbus.tasks.plausible import check_images
 from fedbus.tasks.scanners import Scanner
 from fedbus.tasks.shares import Sharing, class_scores, share_of
 from fedbus.training.run import Run
-from fedbus.training.task import Scores, Site
+from fedbus.training.task import Scores, Site, settings_of
 
 log = logging.getLogger(__name__)
 
@@ -49,13 +51,9 @@ class FashionMnist:
     """Tells garments apart with a small CNN."""
 
     def __init__(self, site: Site) -> None:
-        config = site.settings(**shares.DEFAULTS, **scanners.DEFAULTS, network="cnn", images=12_000, momentum=0.9)
-        if not (1 <= config["images"] <= MOST_IMAGES and 0 <= config["momentum"] < 1):
-            raise ContractError.of_job(
-                f"expected task_config with images from 1 to {MOST_IMAGES} and 0 <= momentum < 1, got {config}"
-            )
+        config = _settings(site.config)
+        self._config = site.config
         self._sharing, self._momentum = Sharing.of(config), config["momentum"]
-        self._network = networks.network_name(config["network"])
         index, sites = share_of(site, config["sites"], FILE_NAME)
         scanner = Scanner.of(config, index=index, sites=sites)
         folder = site.data if (site.data / IMAGES).exists() else DEBIAN
@@ -66,9 +64,14 @@ class FashionMnist:
         self._test = _tests(folder, config["images"], tuple(test.tolist()), scanner, site.device)
 
     def model(self) -> nn.Module:
-        if self._network == "mlp":
+        return self.network(self._config)
+
+    @staticmethod
+    def network(config: Mapping[str, Any]) -> nn.Module:
+        name = _settings(config)["network"]
+        if name == "mlp":
             return nn.Sequential(nn.Flatten(), *networks.mlp((SIDE**2, MLP_WIDTH, CLASSES)))
-        if self._network == "bn_cnn":
+        if name == "bn_cnn":
             return nn.Sequential(*networks.small_cnn(side=SIDE, classes=CLASSES, batch_norm=True))
         return nn.Sequential(
             nn.Conv2d(1, 8, 5, stride=2, padding=2),
@@ -78,6 +81,10 @@ class FashionMnist:
             nn.Flatten(),
             nn.Linear(16 * 7 * 7, CLASSES),
         )
+
+    @staticmethod
+    def example_input(config: Mapping[str, Any]) -> Tensor:
+        return torch.linspace(0.0, 1.0, 2 * SIDE**2).reshape(2, 1, SIDE, SIDE)
 
     def train(self, model: nn.Module, run: Run) -> int:
         images, labels = self._train
@@ -96,6 +103,17 @@ class FashionMnist:
         images, labels = self._test
         with torch.no_grad():
             return class_scores(model(images), labels, self._sharing.rare_classes)
+
+
+def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Every key of a task_config. Raises ContractError."""
+    settings = settings_of(config, **shares.DEFAULTS, **scanners.DEFAULTS, network="cnn", images=12_000, momentum=0.9)
+    if not (1 <= settings["images"] <= MOST_IMAGES and 0 <= settings["momentum"] < 1):
+        raise ContractError.of_job(
+            f"expected task_config with images from 1 to {MOST_IMAGES} and 0 <= momentum < 1, got {settings}"
+        )
+    networks.network_name(settings["network"])
+    return settings
 
 
 @cache

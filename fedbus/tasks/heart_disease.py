@@ -10,14 +10,22 @@ No layer keeps running statistics, so every number of the model is a trained par
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fedbus.core.protocol.statistics import Plan, Statistics
 from fedbus.errors import ContractError
 from fedbus.tasks.heart_disease_data import (
+    CODES,
     FILE_NAME,
+    LABEL,
     NUM_FEATURES,
+    PLAUSIBLE,
+    UNUSED,
     Patients,
     main,
     read_patients,
@@ -25,8 +33,9 @@ from fedbus.tasks.heart_disease_data import (
     write_site_data,
 )
 from fedbus.tasks.metrics import auc, auc_again
+from fedbus.tasks.table_statistics import table_statistics
 from fedbus.training.run import Run
-from fedbus.training.task import Scores, Site
+from fedbus.training.task import Scores, Site, settings_of
 
 __all__ = ["HeartDisease", "fit", "make_model", "score", "write_site_data"]
 
@@ -41,12 +50,23 @@ class HeartDisease:
         train, test = split(read_patients(site.data / FILE_NAME))
         self._train = tensors(train, site.device)
         self._test = tensors(test, site.device)
-        self._hidden = int(site.settings(hidden=0)["hidden"])
-        if not 0 <= self._hidden <= MOST_HIDDEN:
-            raise ContractError.of_job(f"expected task_config.hidden from 0 to {MOST_HIDDEN}, got {self._hidden}")
+        self._config = site.config
+        _hidden(site.config)
+
+    @classmethod
+    def statistics(cls, site: Site, plan: Plan) -> Statistics:
+        return table_statistics(site.data / FILE_NAME, (*PLAUSIBLE, *CODES), label=LABEL, plan=plan, unused=UNUSED)
 
     def model(self) -> nn.Module:
-        return make_model(self._hidden)
+        return self.network(self._config)
+
+    @staticmethod
+    def network(config: Mapping[str, Any]) -> nn.Module:
+        return make_model(_hidden(config))
+
+    @staticmethod
+    def example_input(config: Mapping[str, Any]) -> Tensor:
+        return torch.linspace(-1.0, 1.0, 2 * NUM_FEATURES).reshape(2, NUM_FEATURES)
 
     def train(self, model: nn.Module, run: Run) -> int:
         fit(model, *self._train, run)
@@ -54,6 +74,13 @@ class HeartDisease:
 
     def evaluate(self, model: nn.Module) -> Scores:
         return score(model, *self._test)
+
+
+def _hidden(config: Mapping[str, Any]) -> int:
+    hidden = int(settings_of(config, hidden=0)["hidden"])
+    if not 0 <= hidden <= MOST_HIDDEN:
+        raise ContractError.of_job(f"expected task_config.hidden from 0 to {MOST_HIDDEN}, got {hidden}")
+    return hidden
 
 
 def tensors(patients: Patients, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import ctypes
+import gc
 import os
 import signal
 import socket
@@ -26,6 +27,7 @@ from queue import SimpleQueue
 from fedbus.errors import ContractError, DecodeError, LayoutError, ProtocolError
 from fedbus.training import protocol as p
 from fedbus.training.device import is_broken
+from fedbus.training.examine import examine
 from fedbus.training.sayable import trouble_of
 from fedbus.training.session import Session
 
@@ -92,11 +94,20 @@ class Trainer:
     def _answer(self, command: p.Message, cancel: threading.Event) -> p.Reply:
         if isinstance(command, p.Open):
             self._data = Path(command.data)
+            if self._session is not None:
+                self._session.close()
+                self._session = None  # two at a time would take twice the memory
+                gc.collect()
             self._session = Session(command)
             return self._session.opened()
-        session = self._session
-        if session is None:
+        if isinstance(command, p.Examine):
+            self._data = Path(command.data)
+            return examine(command)
+        if self._session is None:
             raise ProtocolError(f"the first command is Open, got {type(command).__name__}")
+        return self._of_session(self._session, command, cancel)
+
+    def _of_session(self, session: Session, command: p.Message, cancel: threading.Event) -> p.Reply:
         match command:
             case p.MakeInitial():
                 return session.make_initial(command)
@@ -106,6 +117,8 @@ class Trainer:
                 return session.train(command, cancel, self._tell)
             case p.Score():
                 return session.score(command)
+            case p.Save():
+                return session.save(command)
             case p.Cancel() | p.Close():
                 raise AssertionError(f"{type(command).__name__} is not answered here")
             case _:

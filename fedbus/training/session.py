@@ -35,11 +35,13 @@ from fedbus.tensors.params import flatten, unflatten
 from fedbus.tensors.replica import Replica
 from fedbus.tensors.sharing import Sharing, parts_of
 from fedbus.training import protocol as p
-from fedbus.training.answers import Notebook, scoring_answer, training_answer
+from fedbus.training.answers import Metrics, Notebook, cases_of, scoring_answer, training_answer
 from fedbus.training.device import is_broken, pick_device, seed_everything
 from fedbus.training.frames_file import read_frames, write_frames
+from fedbus.training.intervals import Intervals, Measured, Sureness
 from fedbus.training.kept import KeptTensors
 from fedbus.training.losses import Losses
+from fedbus.training.model_file import write_state_dict
 from fedbus.training.program import Program, ProgramLoader, load_program
 from fedbus.training.ranks.leader import Crew
 from fedbus.training.ranks.team import Team
@@ -72,6 +74,7 @@ class Session:
         # only CUDA is known to decode to the bits that the digest asks for
         flat_device = self._device if self._device.type == "cuda" else torch.device("cpu")
         self._notebook = Notebook()
+        self._intervals = Intervals(fewest=opening.fewest_cases)
         self._crew = Crew(opening, leave=leave) if opening.ranks else None
         self._team: Team | None = None
         try:
@@ -179,14 +182,30 @@ class Session:
         version = self._load_base()
         if version != command.version:
             raise ProtocolError(f"asked to score version {command.version}, version {version} is loaded: load it first")
-        num_examples, metrics = scoring_answer(self._program.evaluate(), self._program.may_leave)
+        returned = self._program.evaluate()
+        num_examples, metrics = scoring_answer(returned, self._program.may_leave)
+        sure = self._sureness(returned, metrics, command) if command.intervals else Sureness()
         return p.Scored(
             version=version,
             metrics=metrics.values,
             num_examples=num_examples,
             not_finite=metrics.not_finite,
-            notes=self._notebook.fresh(metrics.notes),
+            notes=self._notebook.fresh([*metrics.notes, *sure.notes]),
+            spreads=sure.spreads,
+            differences=sure.differences,
         )
+
+    def _sureness(self, returned: object, metrics: Metrics, command: p.Score) -> Sureness:
+        measured = Measured(metrics=metrics.values, cases=cases_of(returned, metrics))
+        return self._intervals.of(measured, model=command.model, against=command.against)
+
+    def save(self, command: p.Save) -> p.Saved:
+        """Write the loaded version with what stays here; LayoutError when another model lies where it is to go."""
+        version = self._load_base()
+        if version != command.version:
+            raise ProtocolError(f"asked to save version {command.version}, version {version} is loaded: load it first")
+        write_state_dict(self._program.params(), Path(command.path), like=Path(command.like) if command.like else None)
+        return p.Saved(version=version)
 
     def _go_alone(self, why: NotTogetherError) -> None:
         """From now on this process trains without other ranks, which would each have trained another model."""

@@ -8,6 +8,16 @@ per job. It says what the model is, how it is trained on this site's data, and h
     evaluate()   gets the model loaded with the version to score, without gradients
     cases()      may be there: yields a `ShownCase` for each test case, for people at the site; see `fedbus site report`
 
+A task that also has these two, static and from the job's task_config alone, can be exported where there are no data
+(`fedbus export`); see `Exportable`:
+
+    network(config)         the network that model() makes
+    example_input(config)   what the network takes: a batch of two examples
+
+It may also have a class method `statistics(site, plan)`, which returns `Statistics` of the site's data with exact
+counts (see `core.protocol.statistics`): for data checks, which ask before a task is opened. fedbus withholds what must
+not leave; a task without it cannot say.
+
 `train` and `evaluate` may be called any number of times and must keep nothing that depends on the params between calls:
 the next base differs, so optimizer state is made new in each `train`.
 
@@ -33,7 +43,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from fedbus.errors import ContractError
 from fedbus.training.cases import Resample, as_values, mean_of_cases
@@ -51,26 +61,31 @@ class Site:
     device: torch.device
 
     def settings(self, **defaults: Any) -> dict[str, Any]:
-        """Return `defaults` with what the job's `task_config` sets instead.
+        """See `settings_of`: what the job's `task_config` sets."""
+        return settings_of(self.config, **defaults)
 
-        Raises ContractError for a key that has no default and for a value of another type than its default (an integer
-        may stand for a float, which is finite; a default of None takes anything).
-        """
-        if unknown := sorted(self.config.keys() - defaults.keys()):
-            text = f"expected task_config keys of {', '.join(defaults)}; got {', '.join(unknown)}"
+
+def settings_of(config: Mapping[str, Any], **defaults: Any) -> dict[str, Any]:
+    """Return `defaults` with what a `task_config` sets instead.
+
+    Raises ContractError for a key that has no default and for a value of another type than its default (an integer may
+    stand for a float, which is finite; a default of None takes anything).
+    """
+    if unknown := sorted(config.keys() - defaults.keys()):
+        text = f"expected task_config keys of {', '.join(defaults)}; got {', '.join(unknown)}"
+        raise ContractError.of_job(text)
+    settings = {}
+    for key, default in defaults.items():
+        value = config.get(key, default)
+        if isinstance(default, float) and type(value) is int:
+            value = float(value)
+        if default is not None and type(value) is not type(default):
+            text = f"expected task_config.{key} to be of type {type(default).__name__}, got {value!r}"
             raise ContractError.of_job(text)
-        settings = {}
-        for key, default in defaults.items():
-            value = self.config.get(key, default)
-            if isinstance(default, float) and type(value) is int:
-                value = float(value)
-            if default is not None and type(value) is not type(default):
-                text = f"expected task_config.{key} to be of type {type(default).__name__}, got {value!r}"
-                raise ContractError.of_job(text)
-            if isinstance(value, float) and not math.isfinite(value):  # NaN passes every comparison with a bound
-                raise ContractError.of_job(f"expected task_config.{key} to be finite, got {value!r}")
-            settings[key] = value
-        return settings
+        if isinstance(value, float) and not math.isfinite(value):  # NaN passes every comparison with a bound
+            raise ContractError.of_job(f"expected task_config.{key} to be finite, got {value!r}")
+        settings[key] = value
+    return settings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,3 +145,15 @@ class Task(Protocol):
 
     def evaluate(self, model: nn.Module) -> Scores:
         """Score `model` on the site's own test data."""
+
+
+class Exportable(Protocol):
+    """What a task may have beside, so that its model can be made and tried without any data; both are static."""
+
+    @staticmethod
+    def network(config: Mapping[str, Any]) -> nn.Module:
+        """Make the network of `Task.model` from a job's task_config. Raises ContractError."""
+
+    @staticmethod
+    def example_input(config: Mapping[str, Any]) -> Tensor:
+        """Make what the network takes: two examples, [2, ...], plausible numbers and nobody's data."""

@@ -65,7 +65,7 @@ def test_a_job_that_ended_is_shown_from_its_row() -> None:
 
 
 def test_a_job_that_ended_without_a_result_is_shown_too() -> None:
-    detail = views.job_detail(ended(None), None, Membership(), views.WentWrong())
+    detail = views.job_detail(ended(None), None, Membership(), views.FromTheLedger())
     assert (detail.version, detail.updates, detail.result, detail.sites) == (None, None, None, {})
     assert detail.spec["task"] == "digits"
     json.dumps(to_json(detail), allow_nan=False)

@@ -753,12 +753,12 @@ async def test_every_site_that_accepted_is_listed_also_after_a_restart_and_when_
     house = House(tmp_path, **STOPS_AT_3)
     await house.runner.open()
     await house.accepts("mercy")
-    numbers = views.job_detail(house.row, house.runner, house.membership, views.WentWrong()).sites
+    numbers = views.job_detail(house.row, house.runner, house.membership, views.FromTheLedger()).sites
     assert {site: of_site.updates for site, of_site in numbers.items()} == {"mercy": 1, "ucsf": 0}
     house.runner.abort("seen enough")
     await house.runs(has_state(house, m.JobState.ABORTED))
     # then the result says how far it came, and with whom
-    detail = views.job_detail(house.row, None, house.membership, views.WentWrong())
+    detail = views.job_detail(house.row, None, house.membership, views.FromTheLedger())
     assert (detail.version, detail.updates) == (1, 1)
     assert {site: of_site.updates for site, of_site in detail.sites.items()} == {"mercy": 1, "ucsf": 0}
 
@@ -925,7 +925,7 @@ async def test_what_is_not_finite_is_said_once_in_the_events_and_in_the_sentence
     assert said == ["version 0 scores NaN or infinity at ucsf: loss"]
     assert "ucsf scored version 0: loss is not finite" in [text for _, text in house.announcer.events]
     assert "; version 0 scores NaN or infinity at ucsf (loss)" in views.says(house.runner, house.membership)
-    detail = views.job_detail(house.row, house.runner, house.membership, views.WentWrong())
+    detail = views.job_detail(house.row, house.runner, house.membership, views.FromTheLedger())
     assert detail.not_finite == {"ucsf": BrokenScore(version=0, metrics=("loss",))}
 
 

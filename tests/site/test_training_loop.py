@@ -497,7 +497,7 @@ async def test_a_request_for_a_score_cancels_the_training_and_is_the_last_duty(c
         await clinic.hold(1)
         await clinic.loads(1)
         await clinic.expects(p.Train)
-        await clinic.loop.score(1)
+        await clinic.loop.score(m.ScoreRequest(job="heart", version=1))
         assert clinic.cancels == 1
         clinic.answers.put_nowait(p.Cancelled(base_version=1, steps=2))
         await clinic.expects(p.Score)
@@ -513,7 +513,7 @@ async def test_a_score_is_given_once_the_version_is_held(clinic: Clinic) -> None
         await clinic.hold(1)
         await clinic.loads(1)
         await clinic.expects(p.Train)
-        await clinic.loop.score(2)
+        await clinic.loop.score(m.ScoreRequest(job="heart", version=2))
         clinic.answers.put_nowait(p.Cancelled(base_version=1, steps=2))
         await clinic.idle("waiting for version 2")
         await clinic.hold(2, "delta")
@@ -524,11 +524,11 @@ async def test_a_score_is_given_once_the_version_is_held(clinic: Clinic) -> None
 async def test_a_second_request_while_the_first_is_scored_is_not_lost(clinic: Clinic) -> None:
     async with running(clinic):
         await clinic.opens()
-        await clinic.loop.score(1)
+        await clinic.loop.score(m.ScoreRequest(job="heart", version=1))
         await clinic.hold(1)
         await clinic.loads(1)
         await clinic.expects(p.Score)
-        await clinic.loop.score(2)
+        await clinic.loop.score(m.ScoreRequest(job="heart", version=2))
         clinic.answers.put_nowait(p.Scored(version=1, metrics={}, num_examples=9))
         await clinic.idle("waiting for version 2")
         await clinic.hold(2, "delta")
@@ -643,7 +643,7 @@ async def test_a_queued_job_is_not_scored_and_ends_at_once(clinic: Clinic) -> No
     other = clinic.places.ask("other", priority=0, submitter="bo")
     async with running(clinic) as task:
         await clinic.idle("queued")
-        await clinic.loop.score(3)
+        await clinic.loop.score(m.ScoreRequest(job="heart", version=3))
         await until(lambda: bool(clinic.said))
         assert "still queued" in clinic.said[0].failed
         await clinic.loop.stop()
@@ -754,7 +754,7 @@ async def test_a_job_that_only_scores_opens_its_task_and_trains_nothing(tmp_path
         await until(lambda: bool(clinic.updates))
         # when it is asked for one model after the other
         for number in (0, 1):
-            await clinic.loop.score(number)
+            await clinic.loop.score(m.ScoreRequest(job="heart", version=number))
             await clinic.hold(number)
             await clinic.loads(number)
             await clinic.expects(p.Score)
@@ -769,7 +769,7 @@ async def test_a_job_that_only_scores_waits_for_its_place_though_it_is_asked(tmp
     other = clinic.places.ask("other", priority=0, submitter="bo")
     async with running(clinic):
         await clinic.idle("queued")
-        await clinic.loop.score(0)
+        await clinic.loop.score(m.ScoreRequest(job="heart", version=0))
         await clinic.idle("queued")
         assert clinic.said == []
         clinic.places.leave(other)
@@ -808,7 +808,7 @@ async def test_a_final_score_that_fails_is_said_at_once(clinic: Clinic) -> None:
         await clinic.hold(1)
         await clinic.loads(1)
         await clinic.expects(p.Train)
-        await clinic.loop.score(1)
+        await clinic.loop.score(m.ScoreRequest(job="heart", version=1))
         clinic.answers.put_nowait(p.Cancelled(base_version=1, steps=2))
         await clinic.expects(p.Score)
         clinic.answers.put_nowait(TrainerFailedError(FAILED))
@@ -855,7 +855,7 @@ async def test_an_evaluation_that_never_comes_back_is_given_up_in_time(tmp_path:
         await clinic.hold(1)
         await clinic.loads(1)
         await clinic.expects(p.Train)
-        await clinic.loop.score(1)
+        await clinic.loop.score(m.ScoreRequest(job="heart", version=1))
         clinic.answers.put_nowait(p.Cancelled(base_version=1, steps=2))
         # when no answer comes, then that is said, the trainer goes, and no other is started for nothing
         score = await scored_next(clinic)
@@ -868,16 +868,16 @@ async def test_a_version_that_does_not_come_is_no_reason_to_wait_for_its_score(t
     clinic = Clinic(tmp_path, score_limit_s=0.01)
     async with running(clinic):
         await clinic.opens()
-        await clinic.loop.score(7)
+        await clinic.loop.score(m.ScoreRequest(job="heart", version=7))
         assert (await scored_next(clinic)).version == 7
 
 
 def test_asking_again_for_a_score_gives_no_more_time() -> None:
     duty = ScoreDuty(limit_s=50.0)
-    duty.ask(3, now=0.0)
-    duty.ask(3, now=40.0)
+    duty.ask(m.ScoreRequest(job="heart", version=3), now=0.0)
+    duty.ask(m.ScoreRequest(job="heart", version=3), now=40.0)
     assert duty.by == 50.0
-    duty.ask(4, now=45.0)
+    duty.ask(m.ScoreRequest(job="heart", version=4), now=45.0)
     duty.done(3)
     assert (duty.wanted, duty.by) == (4, 95.0)
     duty.done(4)

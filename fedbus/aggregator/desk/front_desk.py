@@ -40,6 +40,7 @@ from fedbus.core.spec.head import JobSpec
 from fedbus.core.spec.text import MAX_TEXT_BYTES
 from fedbus.core.spec.training import TrainingSpec
 from fedbus.errors import IdTakenError, JobSpecError, Problem, StoreError
+from fedbus.store.provenance import Provenance
 from fedbus.store.rows import JobRow
 
 REQUESTS_PREFETCH = 8
@@ -74,6 +75,7 @@ class FrontDesk:
         self._fetches = fetches
         self._clock = clock
         self._asking = Allowance(rate=ASK_RATE, burst=ASK_BURST)
+        self._provenance = Provenance(tools.ledger)
         self._listed = 0
 
     async def serve(self, session: Session) -> None:
@@ -220,8 +222,8 @@ class FrontDesk:
             case q.HistoryQuery(after=after):
                 return await read(curve.answer, ledger, row, after)
             case q.JobQuery():
-                went_wrong = await read(views.went_wrong, ledger, row.job)
-                return views.job_detail(row, self._runners.get(row.job), self._tools.membership, went_wrong)
+                of_ledger = await read(views.from_the_ledger, ledger, self._provenance, row)
+                return views.job_detail(row, self._runners.get(row.job), self._tools.membership, of_ledger)
 
     def _line(self, row: JobRow) -> a.JobLine:
         """One job of the list; one that cannot be shown must not hide the others."""

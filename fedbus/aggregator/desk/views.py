@@ -12,17 +12,19 @@ from fedbus.core.job.status_text import in_words, waiting_sentence
 from fedbus.core.protocol import answers as a
 from fedbus.core.protocol.messages import JobActivity, JobState
 from fedbus.store.ledger import Ledger
+from fedbus.store.provenance import Provenance
 from fedbus.store.rows import JobRow
 
 NEWEST_INCIDENTS = 50
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WentWrong:
-    """The newest incidents of a job, and why its updates were refused."""
+class FromTheLedger:
+    """The newest incidents of a job, why its updates were refused, and the hash of its history."""
 
     incidents: tuple[a.Incident, ...] = ()
     refusals: tuple[a.Refusals, ...] = ()
+    provenance: a.Provenance | None = None
 
 
 def job_line(row: JobRow, runner: JobRunner | None, membership: Membership) -> a.JobLine:
@@ -49,19 +51,21 @@ def _line(row: JobRow, runner: JobRunner | None, membership: Membership) -> dict
     }
 
 
-def went_wrong(ledger: Ledger, job: str) -> WentWrong:
-    """What went wrong in a job and what came of it."""
-    incidents = ledger.incidents(job, newest=NEWEST_INCIDENTS)
-    return WentWrong(
+def from_the_ledger(ledger: Ledger, provenance: Provenance, row: JobRow) -> FromTheLedger:
+    """What went wrong in a job and what came of it, and the hash of all that was decided."""
+    incidents = ledger.incidents(row.job, newest=NEWEST_INCIDENTS)
+    chain = provenance.of(row)
+    return FromTheLedger(
         incidents=tuple(a.Incident(at=at, kind=kind, text=text) for at, kind, text in incidents),
-        refusals=tuple(a.Refusals(reason=reason, updates=times) for reason, times in ledger.refusals(job)),
+        refusals=tuple(a.Refusals(reason=reason, updates=times) for reason, times in ledger.refusals(row.job)),
+        provenance=a.Provenance(sha256=chain.sha256, facts=chain.facts),
     )
 
 
-def job_detail(row: JobRow, runner: JobRunner | None, membership: Membership, wrong: WentWrong) -> a.JobDetail:
-    """One job with its spec, sites, result and what went wrong."""
+def job_detail(row: JobRow, runner: JobRunner | None, membership: Membership, of_ledger: FromTheLedger) -> a.JobDetail:
+    """One job with its spec, sites, result and what the ledger has beside."""
     known: dict[str, Any] = {"spec": dict(row.spec), "result": row.result}
-    known |= {"incidents": wrong.incidents, "refusals": wrong.refusals}
+    known |= {name: getattr(of_ledger, name) for name in ("incidents", "refusals", "provenance")}
     known |= _line(row, runner, membership)
     if runner is None:
         of_sites: dict[str, Any] = (row.result or {}).get("sites", {})
@@ -156,7 +160,13 @@ def _doing(activity: JobActivity) -> a.Doing:
         steps=activity.steps,
         detail=activity.note,
         device=activity.device,
+        new_labels=_told(activity),
     )
+
+
+def _told(activity: JobActivity | None) -> int | None:
+    """How many new labels the site tells; None when it does not."""
+    return None if activity is None or activity.new_labels < 0 else activity.new_labels
 
 
 def _site_in_job(site: str, runner: JobRunner, membership: Membership, numbers: dict[str, Any]) -> a.SiteInJob:
@@ -166,5 +176,6 @@ def _site_in_job(site: str, runner: JobRunner, membership: Membership, numbers: 
         state=str(view.state) if view else "unknown",
         activity=activity.phrase if activity else "",
         version=activity.version if activity else None,
+        new_labels=_told(activity),
         **numbers,
     )

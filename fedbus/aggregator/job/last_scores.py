@@ -110,7 +110,7 @@ class LastScores:
     async def _tell(self, site: str, version: int) -> None:
         number = self._showing.number(version)
         wanted = version if number is None else number  # the last version is in the log under its own
-        await self._tools.announcer.tell(site, m.ScoreRequest(job=self._job, version=wanted))
+        await self._tools.announcer.tell(site, m.ScoreRequest(job=self._job, version=wanted, intervals=True))
 
     def _missing(self, version: int) -> list[str]:
         return [site for asked, site in self._life.missing_scores() if asked == version]

@@ -99,6 +99,12 @@ class Work(Protocol):
     async def on_score(self, score: m.ScoreAnswer) -> None:
         """A site scored a version, or could not."""
 
+    async def admission(self, site: str) -> str | None:
+        """Why a site that accepts is left out; empty: it is not; None: not known yet, `on_statistics` may tell."""
+
+    async def on_statistics(self, answer: m.StatisticsAnswer) -> None:
+        """A site says statistics of its data, or why it cannot."""
+
     def snapshot_wanted(self) -> None:
         """The newest version is to come as a snapshot: some site cannot follow."""
 

@@ -6,6 +6,7 @@
     models:                          # one after the other; every site scores each of them
       - {job: heart-4-hospitals-0c1d2e3f, version: best}    # what a job that has ended has left: best, last, its number
       - {file: pretrained.safetensors}                      # a file in the aggregator's params folder
+    compare: false                   # true: also how the others differ from the first, on the same test cases
     wall_time_s: null                # the job ends by then, with what was measured
 
 and the keys of `head`.
@@ -13,13 +14,16 @@ and the keys of `head`.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from fedbus.core.protocol.messages import check_name
 from fedbus.core.spec.head import JobSpec
 from fedbus.core.spec.sections import Seconds, Spec, exactly_one, plain_file_name
+from fedbus.core.spec.text import SpecValueError
 from fedbus.core.words import counted
 
 MOST_MODELS = 32
@@ -69,8 +73,12 @@ class EvaluateSpec(JobSpec):
     """Every site scores the same models, none is trained."""
     models: Annotated[tuple[ModelSpec, ...], Field(strict=False)]
     """The models, in the order in which they are scored."""
+    compare: bool = False
+    """Also how each model differs from the first, with intervals from the same test cases at each site."""
     wall_time_s: Seconds | None = None
     """The job ends by then, with what was measured; null waits for every site that is there."""
+
+    new_keys: ClassVar[Mapping[str, Any]] = MappingProxyType({**JobSpec.new_keys, "compare": False})
 
     @field_validator("models")
     @classmethod
@@ -79,11 +87,18 @@ class EvaluateSpec(JobSpec):
             raise ValueError(f"name 1 to {MOST_MODELS} models; got {len(value)}")
         return value
 
+    @model_validator(mode="after")
+    def _something_to_compare(self) -> Self:
+        if self.compare and len(self.models) < 2:
+            raise SpecValueError("compare", "needs two models: the first is what the others are compared to")
+        return self
+
     def lines(self) -> list[tuple[str, str]]:
         by = "" if self.wall_time_s is None else f", or after {self.wall_time_s:g} s"
         return [
             ("starts", f"when {counted(self.least_sites, 'site')} accepted"),
             ("each site", "scores the models below on its own test data, nothing is trained"),
             *((f"model {number}", model.says) for number, model in enumerate(self.models)),
+            *([("compares", "the others to model 0, on the same test cases")] if self.compare else []),
             ("stops", f"when every site that is there has answered{by}"),
         ]

@@ -15,6 +15,7 @@ from fedbus.core.protocol import messages as m
 from fedbus.core.protocol.activities import Activity
 from fedbus.core.protocol.effort import Effort
 from fedbus.core.protocol.frames import DEFAULT_RATIO
+from fedbus.core.protocol.statistics import Plan, Statistics
 from fedbus.core.spec.head import JobSpec
 from fedbus.core.spec.training import TrainingSpec
 from fedbus.site.job.model_files import Held
@@ -45,6 +46,7 @@ def opening(job: str, spec: JobSpec, settings: SiteSettings, *, devices: Sequenc
         slowdown=settings.slowdown,
         step_delay_s=settings.step_delay_s,
         words=tuple(dict.fromkeys(texts_in(content))),
+        fewest_cases=settings.min_test_cases,
         kept=str(kept_file(settings, job)),
         kept_before=_kept_before(spec, settings),
         **_training_part(spec),
@@ -75,6 +77,35 @@ def _training_part(spec: JobSpec) -> dict[str, Any]:
 def kept_file(settings: SiteSettings, job: str) -> Path:
     """Where the tensors are that a job keeps here."""
     return settings.state_dir.resolve() / "kept" / f"{job}.safetensors"
+
+
+def examining(job: str, spec: JobSpec, settings: SiteSettings, plan: Plan) -> p.Examine:
+    """Statistics of the site's data, by the job's plan and what the site withholds beyond it."""
+    content = spec.to_dict()
+    salt = plan.salt if settings.share_prints else ""
+    return p.Examine(
+        job=job,
+        task=content["task"],
+        task_config=content["task_config"],
+        seed=content["seed"],
+        site=settings.site_name,
+        data=str(settings.site_data.resolve()),
+        plan=replace(plan, minimum=max(plan.minimum, settings.min_count), salt=salt),
+        threads=settings.threads,
+        words=tuple(dict.fromkeys(texts_in(content))),
+    )
+
+
+def statistics_answer(
+    job: str, site: str, asked: str, statistics: Statistics | None, *, why: Sayable | None = None
+) -> m.StatisticsAnswer:
+    """What a site says of its data, or why it cannot."""
+    return m.StatisticsAnswer(site=site, job=job, asked=asked, statistics=statistics, failed=why or "")
+
+
+def declining(job: str, site: str, why: Sayable) -> m.OfferAnswer:
+    """The site takes no part, or no longer."""
+    return m.OfferAnswer(site=site, job=job, accepted=False, reason=why)
 
 
 def load(held: Held, *, since: int | None) -> p.Load:
@@ -151,7 +182,16 @@ def score_answer(job: str, site: str, scored: p.Scored) -> m.ScoreAnswer:
         metrics=metrics,
         num_examples=scored.num_examples,
         not_finite=(*scored.not_finite, *lost),
+        spreads=scored.spreads,
+        differences=scored.differences,
     )
+
+
+def score(version: int, asked: m.ScoreRequest | None) -> p.Score:
+    """Score a version; asked: what the aggregator wants beside its metrics, if it has asked."""
+    if asked is None:
+        return p.Score(version=version)
+    return p.Score(version=version, intervals=asked.intervals, model=asked.model, against=asked.against)
 
 
 def no_score(job: str, site: str, version: int, why: Sayable) -> m.ScoreAnswer:

@@ -28,12 +28,14 @@ from fedbus.errors import DecodeError, DiskFullError, NoSuchQueueError, Protocol
 from fedbus.runtime.faults import Point, Reached, nothing
 from fedbus.site.door import Lane
 from fedbus.site.job import assignment, model_wanted
+from fedbus.site.job.hand_back import HandBack, Receiver
 from fedbus.site.job.log_place import before_snapshot
 from fedbus.site.job.loop import Say, StartTrainer, TrainingLoop
 from fedbus.site.job.model_files import ModelFiles, Step
 from fedbus.site.job.model_wanted import ModelWanted
 from fedbus.site.job.put_away import job_folder, write_spec
 from fedbus.site.job.trainer import start_trainer
+from fedbus.site.labels import Labels
 from fedbus.site.places import Places
 from fedbus.site.settings import SiteSettings
 from fedbus.store.files import make_folder
@@ -62,6 +64,8 @@ class JobWorker:
         start: StartTrainer = start_trainer,
         places: Places | None = None,
         submitter: str = "",
+        labels: Labels | None = None,
+        receiver: Receiver | None = None,
         reached: Reached = nothing,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         patience: timedelta = model_wanted.FIRST,
@@ -86,6 +90,7 @@ class JobWorker:
         )
         self._aggregator = ""
         self.ended = False
+        self._hand_back = HandBack(job, spec, folder=self._folder, receiver=receiver)
         self._loop = TrainingLoop(
             job,
             spec,
@@ -97,6 +102,8 @@ class JobWorker:
             start=start,
             places=places,
             submitter=submitter,
+            labels=labels,
+            hand_back=self._hand_back,
         )
 
     @property
@@ -114,6 +121,10 @@ class JobWorker:
         """A person has changed something: what waits for its next try is tried at once."""
         self._loop.try_now()
 
+    async def labels_came(self) -> None:
+        """The site's data source has brought labels."""
+        await self._loop.labels_came()
+
     async def run(self) -> None:
         """Work until the job ends, or until it cannot be trained here."""
         async with asyncio.TaskGroup() as group:
@@ -121,8 +132,10 @@ class JobWorker:
                 group.create_task(self._follow(), name=f"follow {self._job}"),
                 group.create_task(self._upload(), name=f"upload {self._job}"),
                 group.create_task(self._watch(), name=f"watch {self._job}"),
+                group.create_task(self._hand_back.run(), name=f"hand back {self._job}"),
             ]
             await self._loop.run()
+            await self._hand_back.finish()
             for task in helpers:
                 task.cancel()
 
@@ -143,13 +156,15 @@ class JobWorker:
                 self._loop.set_steps(steps)
             case m.ResendRequest(update_id=update_id):
                 self._send_all_of(m.UpdateId.parse(update_id))
-            case m.ScoreRequest(version=version):
-                await self._loop.score(version)
+            case m.ScoreRequest():
+                await self._loop.score(message)
+            case m.StatisticsRequest():
+                await self._loop.examine(message)
             case m.JobEnded(state=state, reason=reason):
                 if not self.ended:
                     log.info("job-ended", job=self._job, state=str(state), reason=reason)
                 self.ended = True
-                await self._loop.stop()
+                await self._loop.stop(finished=state is m.JobState.FINISHED)
             case m.RollCall() | m.JobOffer():
                 pass
 

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any, Self
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from fedbus.tasks.segmentation.augment import draw_patch
-from fedbus.tasks.segmentation.cases import Case, prepare_site
-from fedbus.tasks.segmentation.config import read_config
+from fedbus.tasks.segmentation.bundle import bundle_parts, example_of
+from fedbus.tasks.segmentation.cases import Case, Prepared, prepare_site
+from fedbus.tasks.segmentation.config import SegmentationConfig, read_config
 from fedbus.tasks.segmentation.losses import segmentation_loss
 from fedbus.tasks.segmentation.networks import make_network
 from fedbus.tasks.segmentation.windows import logits_of
+from fedbus.training.bundle import BundleParts
 from fedbus.training.run import Run
 from fedbus.training.shown import ShownCase
 from fedbus.training.task import Scores, Site
@@ -40,10 +43,19 @@ class Segmentation:
     """Outlines the classes of a job in the imaging studies of one hospital."""
 
     def __init__(self, site: Site) -> None:
-        self.config = read_config(site.config)
-        self._device = site.device
-        make_network(self.config)  # says what is missing or does not fit before an hour of reading
-        self._site = prepare_site(site.data, self.config)
+        config = read_config(site.config)
+        make_network(config)  # says what is missing or does not fit before an hour of reading
+        self._take(config, prepare_site(site.data, config), site.device)
+
+    @classmethod
+    def of(cls, config: SegmentationConfig, prepared: Prepared, device: torch.device) -> Self:
+        """The task on cases that are prepared already, such as those of several sites together."""
+        task = cls.__new__(cls)
+        task._take(config, prepared, device)
+        return task
+
+    def _take(self, config: SegmentationConfig, prepared: Prepared, device: torch.device) -> None:
+        self.config, self._site, self._device = config, prepared, device
 
     @property
     def test_cases(self) -> tuple[Case, ...]:
@@ -52,6 +64,18 @@ class Segmentation:
 
     def model(self) -> nn.Module:
         return make_network(self.config)
+
+    @staticmethod
+    def network(config: Mapping[str, Any]) -> nn.Module:
+        return make_network(read_config(config))
+
+    @staticmethod
+    def example_input(config: Mapping[str, Any]) -> Tensor:
+        return example_of(read_config(config))
+
+    @staticmethod
+    def bundle(config: Mapping[str, Any]) -> BundleParts:
+        return bundle_parts(read_config(config))
 
     def train(self, model: nn.Module, run: Run) -> int:
         params = [param for param in model.parameters() if param.requires_grad]
