@@ -30,8 +30,12 @@ def _scores(detail: JobDetail) -> Iterator[p.Block]:
     last: Mapping[str, Any] = result.get("scores") or {}
     best: Mapping[str, Any] = result.get("best") or {}
     if best:
-        text = f"The best version is {best['version']}, {best['metric']} {best['value']:.4g} over the sites"
-        yield p.Text(text=f"{text}; the last one is {detail.version}. Each site measured on its own test data.")
+        is_last = best["version"] == detail.version
+        last_one = "which is the last one" if is_last else f"the last one is {detail.version}"
+        text = (
+            f"The best version is {best['version']}, {best['metric']} {best['value']:.4g} over the sites; {last_one}."
+        )
+        yield p.Text(text=f"{text} Each site measured on its own test data.")
     of_best: Mapping[str, Any] = best.get("scores") or {}
     names = sorted({name for score in (*last.values(), *of_best.values()) for name in score.get("metrics", {})})
     for name in names[:MOST_FIGURES]:
