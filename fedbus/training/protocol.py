@@ -46,7 +46,7 @@ class Open:
     the share of elements that topk keeps. `travel`, `keep` and `frozen` are the job's lists of tensors; what stays at
     the site lies in the file `kept`, and begins as that of another job, in the file `kept_before`, where there is one.
     `words`: texts of the job's spec, which may stand in names of metrics. `fewest_cases`: of fewer test
-    cases no interval leaves.
+    cases no interval leaves. `ranks`: devices of further processes that train together with this one.
     """
 
     job: str
@@ -70,6 +70,7 @@ class Open:
     kept_before: str = ""
     words: tuple[str, ...] = ()
     fewest_cases: int = 5
+    ranks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,6 +104,8 @@ class Train:
     With error feedback (`residual_after` is set) the sum of the files `residual_add`, less those of
     `residual_subtract`, is added to the delta; it is written to `residual_before` unless it is zero, what the update
     leaves out to `residual_after`.
+
+    local: where the trained params themselves are written, exact, as frames; empty: nowhere.
     """
 
     path: str
@@ -112,6 +115,7 @@ class Train:
     residual_subtract: tuple[str, ...] = ()
     residual_before: str = ""
     residual_after: str = ""
+    local: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -216,13 +220,15 @@ class Progress:
 class Trained:
     """The delta from `base_version` is written; `frame_sizes` in bytes, in the order of the file.
 
-    notes: for the site's own log only, what was left out of the metrics and why.
+    notes: for the site's own log only, what was left out of the metrics and why. local_sizes: of the frames of the
+    trained params, where they were written.
     """
 
     base_version: int
     frame_sizes: tuple[int, ...]
     effort: Effort
     notes: tuple[str, ...] = ()
+    local_sizes: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

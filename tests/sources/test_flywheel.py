@@ -12,13 +12,12 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
 
+from fedbus.bench.annotation.label_server import Answer, served, write_image, write_label
 from fedbus.errors import SourceError
 from fedbus.sources.intake import Found, Intake
 from fedbus.sources.journal import JournalFile
 from fedbus.sources.run import make_source, publish
 from fedbus.sources.settings import SourceSettings
-
-from .wards import Answer, served, write_image, write_label
 
 PROJECT = "5f0000000000000000000001"
 KEY = "K" * 24

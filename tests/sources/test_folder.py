@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from fedbus.bench.annotation.label_server import write_image, write_label
 from fedbus.sources.intake import Found, Intake
 from fedbus.sources.journal import JournalFile
 from fedbus.sources.run import make_source
 from fedbus.sources.settings import SourceSettings
-
-from .wards import write_image, write_label
 
 
 def poll(folder: Path, site: Path) -> Found:

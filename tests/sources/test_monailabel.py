@@ -10,13 +10,12 @@ from typing import Any
 import nibabel
 import pytest
 
+from fedbus.bench.annotation.label_server import LabelFolder, LabelServer, served
 from fedbus.errors import SourceError
 from fedbus.sources.intake import Found, Intake
 from fedbus.sources.journal import JournalFile
 from fedbus.sources.run import make_source, publish
 from fedbus.sources.settings import SourceSettings
-
-from .wards import LabelFolder, LabelServer, served
 
 
 class Site:

@@ -20,6 +20,7 @@ from fedbus.aggregator.job.checkpointing import Checkpointing
 from fedbus.aggregator.job.folding import Folding
 from fedbus.aggregator.job.initial_params import InitialParams, Origin
 from fedbus.aggregator.job.last_scores import LastScores
+from fedbus.aggregator.job.local_models import LocalModels
 from fedbus.aggregator.job.pacing import Pacing
 from fedbus.aggregator.job.result import site_numbers
 from fedbus.aggregator.job.scoring import Scoring, not_finite_text
@@ -83,6 +84,7 @@ class Training:
         self._checkpoints = Checkpointing(keeper, tools=tools)
         self._folding: Folding | None = None
         self._last_scores: LastScores | None = None
+        self._locals: LocalModels | None = None
         self._initial = InitialParams(
             job,
             life=self.life,
@@ -167,6 +169,8 @@ class Training:
             await self._last_scores.remind(site)
 
     async def on_score(self, score: m.ScoreAnswer) -> None:
+        if self._locals is not None and score.site in self.life.accepted_sites:
+            self._locals.promised(score.site, score.local)
         version = score.version if self._last_scores is None else self._last_scores.version_of(score.version)
         await self._scoring.take(replace(score, version=version))
         if self._gate is not None and score.losses and score.site in self.life.accepted_sites:
@@ -235,12 +239,17 @@ class Training:
     async def _make_folding(self, layout: Layout) -> Folding:
         log = await self._open_log(layout)
         self.stream = log.stream
+        keeper = self._keeper
+        if self._spec.evaluate_local:
+            folder = keeper.best_folder.parent
+            self._locals = LocalModels(self._job, folder=folder, layout=layout, keeper=keeper, tools=self._tools)
         self._last_scores = LastScores(
             self._job,
             life=self.life,
             layout=layout,
             keeper=self._keeper,
             best=lambda: self._scoring.best,
+            local_models=self._locals,
             showing=Showing(self._job, log=log, tools=self._tools),
             tools=self._tools,
             losses=0 if self._gate is None else LEAST,
@@ -287,7 +296,15 @@ class Training:
     def _stop_reason(self, now: float) -> str | None:
         return self.life.stop_reason(version=self.aggregation.version, updates=self.aggregation.updates, now=now)
 
+    async def take_local(self, manifest: m.UpdateManifest) -> None:
+        if self._locals is None:
+            return await self.refuse(manifest, "the job asks for no local model")
+        return await self._locals.take(manifest, self.life.accepted_sites)
+
     async def refuse(self, manifest: m.UpdateManifest, reason: str) -> None:
+        if manifest.kind is not m.UpdateKind.DELTA:  # no update of the model, so that it counts as none
+            await refuse(manifest, reason, tools=self._tools, drop=self._keeper.drop)
+            return
         verdict = self.aggregation.refuse(m.UpdateId.parse(manifest.update_id), reason=reason)
         if self._folding is not None and isinstance(verdict, Refused):
             await self._folding.refused(verdict, manifest)
@@ -332,7 +349,10 @@ class Training:
 
     async def conclude(self) -> Outcome:
         outcome = await self._scoring.conclude(has_params=self._folding is not None)
-        if self._gate is None:
-            return outcome
-        await self._gate.tell()
-        return replace(outcome, result={**outcome.result, "check": as_json(self._gate.report())})
+        more: dict[str, object] = {}
+        if self._gate is not None:
+            await self._gate.tell()
+            more["check"] = as_json(self._gate.report())
+        if self._locals is not None:
+            more["local_models"] = self._locals.there
+        return replace(outcome, result={**outcome.result, **more}) if more else outcome

@@ -73,6 +73,7 @@ _NAMES: Mapping[type, tuple[str, ...]] = {
     m.SiteStatus: ("session",),
     m.Leave: ("session",),
     m.OfferAnswer: ("layout",),
+    m.ScoreAnswer: ("local",),
     m.UpdateManifest: ("layout_digest",),
     m.StatisticsAnswer: ("asked",),
 }

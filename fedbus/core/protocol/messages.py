@@ -178,7 +178,7 @@ class ScoreAnswer:
 
     spreads: how sure the metrics are, where intervals were asked for; differences: of this model to the one that it is
     compared to, on the same test cases. Both by metric. losses: of its own labelled examples by class, where the job
-    checks data.
+    checks data. local: the id of the update that brings the site's local model; empty: none comes.
     """
 
     site: str
@@ -191,6 +191,7 @@ class ScoreAnswer:
     spreads: Spreads = field(default_factory=dict)
     differences: Spreads = field(default_factory=dict)
     losses: Mapping[str, ClassLoss] = field(default_factory=dict)
+    local: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -329,6 +330,7 @@ class ScoreRequest:
     intervals: say how sure the metrics are, too. model: what this model is called among those that are compared, -1:
     nothing; against: say the differences to that one, which was scored before. losses: say those of its own labelled
     examples by class, of classes with so many examples at least; 0: say none. A site of the release before says none.
+    local: send your newest local model, too, if you share it.
     """
 
     job: str
@@ -337,6 +339,7 @@ class ScoreRequest:
     model: int = -1
     against: int = -1
     losses: int = 0
+    local: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -383,10 +386,11 @@ class Chunk:
 
 
 class UpdateKind(StrEnum):
-    """What an update holds: a delta, or a job's first params."""
+    """What an update holds: a delta, a job's first params, or a site's whole local model at the end of a job."""
 
     DELTA = "delta"
     INITIAL = "initial"
+    LOCAL = "local"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -34,12 +34,13 @@ from fedbus.site.job import assignment
 from fedbus.site.job.attempts import Attempts
 from fedbus.site.job.data_duty import DataDuty
 from fedbus.site.job.hand_back import HandBack
+from fedbus.site.job.local_model import LocalModel
 from fedbus.site.job.model_files import Held, ModelFiles
 from fedbus.site.job.new_labels import NewLabels
 from fedbus.site.job.score_duty import ScoreDuty
 from fedbus.site.job.trainer import Trainer, start_trainer
 from fedbus.site.labels import Labels
-from fedbus.site.places import Places, Waiting
+from fedbus.site.places import Places, Waiting, devices_of, more_places, most_devices
 from fedbus.site.settings import SiteSettings
 from fedbus.site.trainer_errors import TrainerDiedError, TrainerFailedError
 from fedbus.site.trouble_log import log_notes, log_trouble
@@ -112,13 +113,15 @@ class TrainingLoop:
         self._data = DataDuty(job, spec, settings=settings, say=say, now=lambda: self._now(Activity.EXAMINING))
         self._initial_wanted: m.InitialParamsRequest | None = None
         self._score = ScoreDuty(settings.score_limit_s)
+        shares = self._training is not None and self._training.evaluate_local and settings.share_local_model
+        self._local = LocalModel(outbox.folder if shares else None)
         self._limit: asyncio.Timeout | None = None
         self._training_is_over = self._training is None
         self._steps: int | None = None
         self._oldest_base = 0
         self._base: Held | None = None
         self._forgets_residual = False
-        self._stopping = False
+        self._stopping = self._finished = False
         # what an earlier daemon trained from counts too: a synchronous site trains once from each version
         self._trained_from = max((e.manifest.base_version for e in outbox.entries()), default=-1)
         self._said = assignment.activity(job, Activity.STARTING)
@@ -189,9 +192,12 @@ class TrainingLoop:
         self._attempts.end_pause()
         await self.wake()
 
-    async def stop(self) -> None:
-        """The job is over; a task that does not come back to hear of it loses its trainer."""
-        self._stopping = True
+    async def stop(self, *, finished: bool = False) -> None:
+        """The job is over; a task that does not come back to hear of it loses its trainer.
+
+        Of one that has finished well the model may be given back, see `hand_back`.
+        """
+        self._stopping, self._finished = True, finished
         self._end_pause()
         self._end_by(asyncio.get_running_loop().time() + self._stop_grace_s)
         await self._interrupt()
@@ -273,7 +279,12 @@ class TrainingLoop:
         try:
             if await self._has_its_turn(self._waiting):
                 self._yielded = False
-                await self._in_place(self._waiting.turn.result())
+                self._places.take_more(self._waiting, more_places(self._settings.device, self._most_devices))
+                await self._in_place(self._waiting)
+                while self._places.too_many(self._waiting) and not self._stopping:
+                    self._places.give_back(self._waiting)
+                    log.info("devices-given-back", job=self._job, text="other jobs wait for a place")
+                    await self._in_place(self._waiting)
         finally:
             self._places.leave(self._waiting)
             self._waiting = None
@@ -289,7 +300,14 @@ class TrainingLoop:
             await asyncio.wait({waiting.turn})
         return not waiting.turn.cancelled()
 
-    async def _in_place(self, place: int) -> None:
+    @property
+    def _most_devices(self) -> int:
+        if self._training is None:
+            return 1
+        settings = self._settings
+        return most_devices(settings.device, ranks=settings.ranks, batch_size=self._training.local.batch_size)
+
+    async def _in_place(self, place: Waiting) -> None:
         try:
             with structlog.contextvars.bound_contextvars(job=self._job):  # for the lines of what the task prints
                 async with (
@@ -326,10 +344,12 @@ class TrainingLoop:
             await self._attempts.pause(failed.pause_s)
         return fatal
 
-    async def _open(self, trainer: Trainer, place: int) -> None:
+    async def _open(self, trainer: Trainer, place: Waiting) -> None:
         """Have the trainer load the task and the data, or load them anew."""
         self._now(Activity.LOADING_DATA)
-        command = assignment.opening(self._job, self._spec, self._settings, place=place)
+        held = (place.turn.result(), *place.more)
+        devices = devices_of(self._settings.device, held, self._places.count, most=self._most_devices)
+        command = assignment.opening(self._job, self._spec, self._settings, devices=devices)
         with self._labels.opening():
             opened = await _expect(p.Opened, trainer, command)
         log.info("trainer-ready", job=self._job, pid=trainer.pid, device=opened.device, numel=opened.numel)
@@ -338,13 +358,13 @@ class TrainingLoop:
             await self._say(assignment.accepting(self._job, self._settings.site_name, opened.layout_digest))
         self._trainer, self._device = trainer, opened.device
 
-    async def _serve(self, trainer: Trainer, place: int) -> None:
+    async def _serve(self, trainer: Trainer, place: Waiting) -> None:
         await self._data.see_to(trainer)
         if self._data.is_all or self._data.refused:
             return
         await self._open(trainer, place)
         loaded: Held | None = None
-        while not isinstance(await self._next_duty(), Stop):
+        while not isinstance(await self._next_duty(place), Stop):
             if self._data.wanted is not None:
                 await self._data.see_to(trainer)
                 continue
@@ -361,11 +381,13 @@ class TrainingLoop:
                 await self._make_score(trainer, loaded.version)
             elif self._training is not None:
                 await self._train(trainer, loaded, self._training)
+        if self._finished and loaded is not None and self._hand_back.is_due(loaded.version, over=True):
+            await self._hand_back.give(trainer, loaded.version)
 
-    async def _next_duty(self) -> Duty:
-        """What there is to do, once there is something; Stop as well when the place is wanted by others."""
-        while True:
-            limit_s = random.uniform(*YIELD_AFTER_S) if self._files.held is None else None
+    async def _next_duty(self, place: Waiting) -> Duty:
+        """What there is to do, once there is something; Stop as well when others wait for a place that it has."""
+        while not self._places.too_many(place):
+            limit_s = random.uniform(*YIELD_AFTER_S) if self._files.held is None or place.more else None
             try:
                 async with asyncio.timeout(limit_s), self._changed:
                     while isinstance(duty := next_duty(self._standing), Wait):
@@ -377,6 +399,7 @@ class TrainingLoop:
                     log.info("place-yielded", job=self._job, text="no version yet; other jobs wait for a place")
                     self._yielded = True
                     return Stop()
+        return Stop()
 
     @property
     def _standing(self) -> Standing:
@@ -429,10 +452,10 @@ class TrainingLoop:
         self._now(Activity.SCORING)
         if self._score.cannot is not None:
             return await self._no_score(version, self._score.cannot)
+        asked = self._score.request
         try:
-            scored = await _expect(
-                p.Scored, trainer, assignment.score(version, self._score.request, min_count=self._settings.min_count)
-            )
+            command = assignment.score(version, asked, min_count=self._settings.min_count)
+            scored = await _expect(p.Scored, trainer, command)
         except TrainerFailedError as exc:
             log_trouble("score-failed", self._job, exc, version=version)
             self._score.cannot = exc.said if exc.fatal else None
@@ -444,9 +467,8 @@ class TrainingLoop:
         log_notes(self._job, scored.notes)
         self._was_scored(version)
         self._hand_back.scored(version, scored.metrics)
-        await self._say(assignment.score_answer(self._job, self._settings.site_name, scored))
-        if self._training_is_over and self._hand_back.is_due(version, over=True):
-            await self._hand_back.give(trainer, version)
+        local = self._send_local() if asked is not None and asked.local else ""
+        await self._say(assignment.score_answer(self._job, self._settings.site_name, scored, local=local))
         return None
 
     async def _no_score(self, version: int, why: Sayable) -> None:
@@ -474,7 +496,8 @@ class TrainingLoop:
         path = self._outbox.frames_path(update_id)
         self._base = base
         try:
-            reply = await trainer.ask(assignment.train(path, seed=seed, steps=self._steps, residual=residual))
+            command = assignment.train(path, seed=seed, steps=self._steps, residual=residual)
+            reply = await trainer.ask(dataclasses.replace(command, local=self._local.next_path))
         finally:
             self._base = None
         match reply:
@@ -483,6 +506,7 @@ class TrainingLoop:
             case p.Trained():
                 self._attempts.succeeded()
                 self._trained_from = base.version
+                self._local.written(reply)
                 self._labels.trained()
                 log_notes(self._job, reply.notes)
                 manifest = assignment.delta_manifest(self._job, update_id, reply, layout_digest=self._layout_digest)
@@ -490,6 +514,16 @@ class TrainingLoop:
                 self._forgets_residual = self._forgets_residual and not fresh
             case _:
                 raise TrainerDiedError(f"the trainer answered {type(reply).__name__} to Train")
+
+    def _send_local(self) -> str:
+        """Put the newest local model into the outbox; its update's id, or empty: there is none, or it is not shared."""
+        trained, update_id = self._local.newest, self._outbox.next_id()
+        if trained is None:
+            return ""
+        self._local.move_to(self._outbox.frames_path(update_id))
+        digest = self._layout_digest
+        self._put(assignment.local_manifest(self._job, update_id, trained, layout_digest=digest), trained.local_sizes)
+        return str(update_id)
 
     def _put(self, manifest: m.UpdateManifest, frame_sizes: tuple[int, ...], residual: Source | None = None) -> None:
         update_id = m.UpdateId.parse(manifest.update_id)

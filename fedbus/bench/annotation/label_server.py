@@ -1,9 +1,13 @@
-"""What a hospital has: studies as NIfTI files, and a MONAI Label server and its folder as far as fedbus uses them."""
+"""A MONAI Label server and its folder as far as fedbus uses them, for tests and benchmarks, and small studies.
+
+What it stands for is the server of release 0.8.5; `deploy/monailabel-check` runs the same loop against that one.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -60,14 +64,35 @@ class LabelFolder:
         self._save()
 
     def add_image(self, study: str, *, seed: int = 0) -> None:
+        """A study of noise."""
         write_image(self.folder / f"{study}.nii.gz", seed=seed)
+        self._know(study)
+
+    def add_study(self, study: str, image: Path) -> None:
+        """A study whose image is that file."""
+        shutil.copyfile(image, self.folder / f"{study}.nii.gz")
+        self._know(study)
+
+    def submit_file(self, study: str, label: Path) -> None:
+        """An annotator submits that file, which takes its place in one step."""
+        place = self.label(study)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        beside = place.with_name(f".{place.name}")
+        shutil.copyfile(label, beside)
+        beside.replace(place)
+        self._note(study, "final")
+
+    def _know(self, study: str) -> None:
         self.objects[study] = {"image": {"ext": ".nii.gz", "info": {"ts": self._clock}}, "labels": {}}
         self._save()
 
     def submit(self, study: str, *, size: int = 3, tag: str = "final", shape: tuple[int, ...] = SHAPE) -> None:
         """An annotator submits a label; the server notes the time."""
-        self._clock += 1
         self.write_label(study, size=size, tag=tag, shape=shape)
+        self._note(study, tag)
+
+    def _note(self, study: str, tag: str) -> None:
+        self._clock += 1
         info = {"ts": self._clock, "client_id": "slicer", "label_info": [{"name": "organ"}]}
         self.objects[study]["labels"][tag] = {"ext": ".nii.gz", "info": info}
         self._save()
@@ -81,7 +106,9 @@ class LabelFolder:
 
     def _save(self) -> None:
         content = {"name": "studies", "description": "", "objects": self.objects}
-        (self.folder / "datastore_v2.json").write_text(json.dumps(content))
+        beside = self.folder / ".datastore_v2.json"
+        beside.write_text(json.dumps(content))
+        beside.replace(self.folder / "datastore_v2.json")
 
 
 class LabelServer:
@@ -118,7 +145,8 @@ class LabelServer:
         head = f"Content-Type: {headers['Content-Type']}\r\n\r\n".encode()
         form = BytesParser(policy=HTTP).parsebytes(head + body)
         part = next(part for part in form.iter_parts() if part.get_param("name", header="Content-Disposition"))
-        self.models[name] = part.get_payload(decode=True)
+        sent = part.get_payload(decode=True)
+        self.models[name] = sent if isinstance(sent, bytes) else b""
         checksum = hashlib.sha256(self.models[name]).hexdigest()
         return self._json(json.dumps({"checksum": f"SHA256:{checksum}"}).encode())
 
