@@ -209,40 +209,6 @@ def batch_norm(
     print_rows(run(task=task, network=network, seeds=seeds, until_s=until, workers=workers, say=say), output)
 
 
-@bench_app.command()
-def data_faults(
-    seeds: Annotated[int, typer.Option(min=1, help="How many splits of the data.")] = 20,
-    volumes: Annotated[Path | None, typer.Option(help="A folder with the studies of Task04 Hippocampus.")] = None,
-    output: Format = Output.TEXT,
-) -> None:
-    """Faults planted in one site's data: how often a data check names it, and how often another site."""
-    import sys
-    from functools import partial
-
-    from fedbus.bench.data_faults import rows
-
-    print_rows(rows(seeds=seeds, volumes=volumes, say=partial(print, file=sys.stderr, flush=True)), output)
-
-
-@bench_app.command()
-def label_faults(
-    seeds: Annotated[int, typer.Option(min=1, help="How many splits of the digits.")] = 20,
-    alpha: Annotated[
-        float, typer.Option(min=0.01, help="How alike the sites' classes are: 0.3 hardly, 100 quite.")
-    ] = 1.0,
-    others: Annotated[bool, typer.Option(help="Also by models of the others, one a site.")] = False,
-    output: Format = Output.TEXT,
-) -> None:
-    """Wrong labels at one of four sites: how often a data check names the site by the model, and how often in vain."""
-    import sys
-    from functools import partial
-
-    from fedbus.bench.label_faults import MODELS, rows
-
-    say = partial(print, file=sys.stderr, flush=True)
-    print_rows(rows(seeds=seeds, alpha=alpha, models=MODELS if others else MODELS[:1], say=say), output)
-
-
 def print_rows(rows: list[dict[str, Any]], output: Output) -> None:
     """Print figures as a table or as JSON."""
     if output is Output.JSON:
