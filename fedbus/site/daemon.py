@@ -94,6 +94,7 @@ class Site:
         self._workers: dict[str, JobWorker] = {}
         self._try_again = asyncio.Event()
         self._troubles: Counter[str] = Counter()
+        self._given_up: set[str] = set()
         self._places = Places(settings.max_jobs or default_places(settings.device))
         self._reached = fault_hook(settings.fault)
         installed = frozenset(task_names())
@@ -186,7 +187,9 @@ class Site:
         """What waits for data goes on, and jobs that were given up are offered again."""
         for worker in list(self._workers.values()):
             await worker.labels_came()
-        await self._join()
+        if self._given_up:
+            self._given_up.clear()
+            await self._join()
 
     async def _leave(self) -> None:
         try:
@@ -322,6 +325,8 @@ class Site:
             del self._workers[job]
             if worker.ended:
                 put_away(self._settings, job)
+            else:
+                self._given_up.add(job)
 
     async def _after_trouble(self, job: str, exc: Exception) -> None:
         """Whatever goes wrong here in one job must not end the work for the others; it is taken up again."""

@@ -24,7 +24,9 @@ class Labels:
         self._data = data
         self._min_count = min_count
         self._journal: Journal = file.read()
-        self._trained = file.trained()
+        # a number above the newest is of a journal that was moved away: all its labels are taken, and trained on, anew
+        newest = self._journal.newest
+        self._trained = {task: number for task, number in file.trained().items() if number <= newest}
         self._data_seen = False
 
     @property

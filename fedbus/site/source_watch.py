@@ -135,7 +135,7 @@ class SourceWatch:
             process.stdin.write(json.dumps(order).encode())
             await process.stdin.drain()
         process.stdin.close()
-        with suppress(ValueError):  # no JSON, or a line without an end: how the process ended says the rest
+        with suppress(ValueError, RecursionError):  # no JSON or no line: how the process ended says the rest
             async for line in process.stdout:
                 match json.loads(line):
                     case {"note": kind, "text": text}:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fedbus.errors import DataError, SourceError
+from fedbus.errors import DataError, SourceError, StoreError
 from fedbus.imaging.studies import Study
 from fedbus.imaging.volumes import read_study
 from fedbus.sources.journal import Journal, JournalFile
@@ -62,6 +62,11 @@ class Intake:
                     raise
                 problems[kind] += 1
                 self._note(kind, f"study {item.id[:80]!r}: {exc}")
+            except StoreError:
+                raise
+            except Exception as exc:  # noqa: BLE001  what packages raise for a file from outside; the next one may be good
+                problems["unreadable"] += 1
+                self._note("unreadable", f"study {item.id[:80]!r}: {type(exc).__name__}: {exc}")
         return Found(new=new, labelled=labelled, problems=dict(problems))
 
     def _take(self, item: Item) -> bool:

@@ -31,7 +31,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 from fedbus.core.protocol.effort import Effort
 from fedbus.core.protocol.frames import DEFAULT_RATIO
 from fedbus.core.protocol.spread import Spreads
-from fedbus.core.protocol.statistics import Plan, Statistics
+from fedbus.core.protocol.statistics import ClassLoss, Plan, Statistics
 from fedbus.errors import DecodeError
 
 MAX_MESSAGE_BYTES = 16 << 20  # a layout of 200,000 tensors fits; anything longer is garbage
@@ -126,6 +126,7 @@ class Score:
     intervals: bool = False
     model: int = -1
     against: int = -1
+    losses: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -242,7 +243,7 @@ class Cancelled:
 class Scored:
     """Metrics of the loaded version on the site's test data; `notes` as in Trained.
 
-    not_finite: names of metrics that are NaN or infinite and not in `metrics`. spreads, differences: as in
+    not_finite: names of metrics that are NaN or infinite and not in `metrics`. spreads, differences, losses: as in
     `messages.ScoreAnswer`.
     """
 
@@ -253,6 +254,7 @@ class Scored:
     notes: tuple[str, ...] = ()
     spreads: Spreads = field(default_factory=dict)
     differences: Spreads = field(default_factory=dict)
+    losses: Mapping[str, ClassLoss] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

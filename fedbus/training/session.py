@@ -28,6 +28,7 @@ from torch import Tensor
 from fedbus.core.protocol.effort import Effort
 from fedbus.core.protocol.frames import Code
 from fedbus.core.protocol.layout import Layout, TensorSpec
+from fedbus.core.protocol.statistics import sealed_losses
 from fedbus.core.spec.training import LocalSpec
 from fedbus.errors import DecodeError, LayoutError, NotTogetherError, ProtocolError
 from fedbus.tensors import codec
@@ -195,6 +196,7 @@ class Session:
             notes=self._notebook.fresh([*metrics.notes, *sure.notes]),
             spreads=sure.spreads,
             differences=sure.differences,
+            losses=sealed_losses(self._program.class_losses(), command.losses) if command.losses else {},
         )
 
     def _sureness(self, returned: object, metrics: Metrics, command: p.Score) -> Sureness:

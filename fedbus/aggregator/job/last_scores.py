@@ -41,8 +41,10 @@ class LastScores:
         local_models: LocalModels | None,
         showing: Showing,
         tools: Tools,
+        losses: int = 0,
     ) -> None:
         self._job = job
+        self._losses = losses
         self._life = life
         self._layout = layout
         self._keeper = keeper
@@ -117,9 +119,9 @@ class LastScores:
     async def _tell(self, site: str, version: int) -> None:
         number = self._showing.number(version)
         wanted = version if number is None else number  # the last version is in the log under its own
-        await self._tools.announcer.tell(
-            site, m.ScoreRequest(job=self._job, version=wanted, intervals=True, local=self._wants_local(version))
-        )
+        local = self._wants_local(version)
+        request = m.ScoreRequest(job=self._job, version=wanted, intervals=True, losses=self._losses, local=local)
+        await self._tools.announcer.tell(site, request)
 
     def _wants_local(self, version: int) -> bool:
         return self._local_models is not None and version == self._asked[0]

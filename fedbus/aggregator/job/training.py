@@ -36,6 +36,7 @@ from fedbus.core.job.training import TrainingJob
 from fedbus.core.protocol import messages as m
 from fedbus.core.protocol.answers import BrokenScore, as_json
 from fedbus.core.protocol.layout import Layout
+from fedbus.core.protocol.statistics import LEAST
 from fedbus.core.rules.aggregation import Aggregation
 from fedbus.core.rules.facts import Refused
 from fedbus.core.spec.training import TrainingSpec
@@ -172,6 +173,8 @@ class Training:
             self._locals.promised(score.site, score.local)
         version = score.version if self._last_scores is None else self._last_scores.version_of(score.version)
         await self._scoring.take(replace(score, version=version))
+        if self._gate is not None and score.losses and score.site in self.life.accepted_sites:
+            await self._gate.take_losses(score.site, score.losses)
 
     async def admission(self, site: str) -> str | None:
         return "" if self._gate is None else await self._gate.admission(site)
@@ -221,7 +224,7 @@ class Training:
 
     async def begin(self) -> None:
         if self._gate is not None:
-            await self._gate.begin()
+            await self._gate.tell()
         if self._folding is not None:
             await self._folding.publish_first()
         self.aggregation.restart_timers(now=time.monotonic())
@@ -249,6 +252,7 @@ class Training:
             local_models=self._locals,
             showing=Showing(self._job, log=log, tools=self._tools),
             tools=self._tools,
+            losses=0 if self._gate is None else LEAST,
         )
         return Folding(
             self._job,
@@ -345,7 +349,10 @@ class Training:
 
     async def conclude(self) -> Outcome:
         outcome = await self._scoring.conclude(has_params=self._folding is not None)
-        more: dict[str, object] = {} if self._gate is None else {"check": as_json(self._gate.report())}
+        more: dict[str, object] = {}
+        if self._gate is not None:
+            await self._gate.tell()
+            more["check"] = as_json(self._gate.report())
         if self._locals is not None:
             more["local_models"] = self._locals.there
         return replace(outcome, result={**outcome.result, **more}) if more else outcome

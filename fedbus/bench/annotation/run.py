@@ -88,6 +88,7 @@ def _run(plan: Plan, judge: Judge, *, later: int, say: Say) -> Course:
             for study in studies:
                 servers[site].add_study(study.id, study.image)
         aggregator = federation.start_aggregator()
+        aggregator.wait_for("aggregator-ready", within=LIMIT)
         model = Path(folder) / "bundle" / "model.pt"
         model.parent.mkdir()
         daemons = [_start_site(federation, plan, site, servers[site], model) for site in names]

@@ -19,7 +19,7 @@ from typing import Any, TypeVar, cast
 from pydantic import TypeAdapter, ValidationError
 
 from fedbus.core.protocol.spread import Spread, Spreads
-from fedbus.core.protocol.statistics import Finding, Statistics
+from fedbus.core.protocol.statistics import ClassLoss, Finding, Statistics
 from fedbus.errors import DecodeError, Problem
 
 A = TypeVar("A")
@@ -207,11 +207,15 @@ class Provenance:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckReport:
-    """What a data check has found, the worst first; by site the statistics behind it, or why there are none."""
+    """What a data check has found, the worst first; by site the statistics behind it, or why there are none.
+
+    losses: by site, of its labelled examples by class under the job's last model, where the job trains.
+    """
 
     findings: tuple[Finding, ...] = ()
     sites: Mapping[str, Statistics] = field(default_factory=dict)
     cannot: Mapping[str, str] = field(default_factory=dict)
+    losses: Mapping[str, Mapping[str, ClassLoss]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

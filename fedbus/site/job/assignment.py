@@ -15,7 +15,7 @@ from fedbus.core.protocol import messages as m
 from fedbus.core.protocol.activities import Activity
 from fedbus.core.protocol.effort import Effort
 from fedbus.core.protocol.frames import DEFAULT_RATIO
-from fedbus.core.protocol.statistics import Plan, Statistics
+from fedbus.core.protocol.statistics import LEAST, Plan, Statistics
 from fedbus.core.spec.head import JobSpec
 from fedbus.core.spec.training import TrainingSpec
 from fedbus.site.job.model_files import Held
@@ -198,15 +198,25 @@ def score_answer(job: str, site: str, scored: p.Scored, *, local: str = "") -> m
         not_finite=(*scored.not_finite, *lost),
         spreads=scored.spreads,
         differences=scored.differences,
+        losses=scored.losses,
         local=local,
     )
 
 
-def score(version: int, asked: m.ScoreRequest | None) -> p.Score:
-    """Score a version; asked: what the aggregator wants beside its metrics, if it has asked."""
+def score(version: int, asked: m.ScoreRequest | None, *, min_count: int = LEAST) -> p.Score:
+    """Score a version; asked: what the aggregator wants beside its metrics, if it has asked.
+
+    min_count: losses of classes with fewer examples do not leave this site.
+    """
     if asked is None:
         return p.Score(version=version)
-    return p.Score(version=version, intervals=asked.intervals, model=asked.model, against=asked.against)
+    return p.Score(
+        version=version,
+        intervals=asked.intervals,
+        model=asked.model,
+        against=asked.against,
+        losses=max(min_count, asked.losses) if asked.losses else 0,
+    )
 
 
 def no_score(job: str, site: str, version: int, why: Sayable) -> m.ScoreAnswer:

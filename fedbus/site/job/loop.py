@@ -454,7 +454,8 @@ class TrainingLoop:
             return await self._no_score(version, self._score.cannot)
         asked = self._score.request
         try:
-            scored = await _expect(p.Scored, trainer, assignment.score(version, asked))
+            command = assignment.score(version, asked, min_count=self._settings.min_count)
+            scored = await _expect(p.Scored, trainer, command)
         except TrainerFailedError as exc:
             log_trouble("score-failed", self._job, exc, version=version)
             self._score.cannot = exc.said if exc.fatal else None
