@@ -2,7 +2,8 @@
 
 message                                                   exchange         key
 Join SiteStatus Leave                                     fedbus.sites     <site>.join|status|leave
-OfferAnswer ScoreAnswer ResyncRequest TrainerTrouble      fedbus.sites     <site>.answer
+OfferAnswer ScoreAnswer StatisticsAnswer                  fedbus.sites     <site>.answer
+ResyncRequest TrainerTrouble                              fedbus.sites     <site>.answer
 UpdateManifest, chunks of an update                       fedbus.updates   <job>.<site>
 VersionManifest, chunks of a version                      fedbus.models    <job>
 Event                                                     fedbus.events    <job>.<site>.<kind>
@@ -22,7 +23,16 @@ from fedbus.core.protocol import messages as m
 from fedbus.core.protocol import wire
 from fedbus.errors import DecodeError, ProtocolError
 
-SiteMessage = m.Join | m.SiteStatus | m.Leave | m.OfferAnswer | m.ScoreAnswer | m.ResyncRequest | m.TrainerTrouble
+SiteMessage = (
+    m.Join
+    | m.SiteStatus
+    | m.Leave
+    | m.OfferAnswer
+    | m.ScoreAnswer
+    | m.StatisticsAnswer
+    | m.ResyncRequest
+    | m.TrainerTrouble
+)
 ControlMessage = (
     m.RollCall
     | m.JobOffer
@@ -32,6 +42,7 @@ ControlMessage = (
     | m.StepBudget
     | m.ResendRequest
     | m.ScoreRequest
+    | m.StatisticsRequest
     | m.JobEnded
     | m.JobForgotten
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -208,39 +207,6 @@ def batch_norm(
     say = partial(print, file=sys.stderr, flush=True)
     run = partial(scanner_rows, scale=scale, shift=shift) if scanners else rows
     print_rows(run(task=task, network=network, seeds=seeds, until_s=until, workers=workers, say=say), output)
-
-
-@bench_app.command()
-def continual(
-    hippocampus: Annotated[
-        Path | None, typer.Option(help="A folder per site, see `fedbus data hippocampus`; without it digits.")
-    ] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="Splits of the data; medians are printed.")] = 5,
-    output: Format = Output.TEXT,
-) -> None:
-    """New data on old weights: alone, together with the old ones, or all from scratch."""
-    import sys
-    from functools import partial
-
-    from fedbus.bench.continual import DIGITS, HIPPOCAMPUS, rows
-
-    setting = DIGITS if hippocampus is None else HIPPOCAMPUS
-    say = partial(print, file=sys.stderr, flush=True)
-    print_rows(rows(setting, data=hippocampus, seeds=seeds, say=say), output)
-
-
-@bench_app.command()
-def personal(
-    seeds: Annotated[int, typer.Option(min=1, help="Seeds; means are printed.")] = 5,
-    output: Format = Output.TEXT,
-) -> None:
-    """Private heads: one trunk for hospitals that do not measure or ask the same, beside one model and each alone."""
-    import sys
-    from functools import partial
-
-    from fedbus.bench.personal import rows
-
-    print_rows(rows(seeds=seeds, say=partial(print, file=sys.stderr, flush=True)), output)
 
 
 def print_rows(rows: list[dict[str, Any]], output: Output) -> None:

@@ -133,6 +133,9 @@ def _toml_table(cls: type[DaemonSettings]) -> dict[str, Any]:
 
 def _problem(cls: type[DaemonSettings], error: Any) -> str:
     name = str(error["loc"][0])
+    if len(error["loc"]) > 1:
+        path = ".".join(map(str, error["loc"]))
+        return f"{path}: {error['msg'].lower()} (set it in [{cls.table}.{name}] of the TOML file)"
     if error["type"] == "extra_forbidden":
         known = ", ".join(cls.model_fields)
         return f"{name}: no such setting (in [{cls.table}] of the TOML file); known: {known}"

@@ -3,6 +3,7 @@
     control    fedbus.site.<name> → offers are answered, messages about a job go to its worker
     status     every status interval: what is done for each job; renews the lease
     job ...    one worker per accepted job, see `job.worker`; what goes wrong in one is that job's trouble
+    source     if one is set: a child process looks for new labels now and then, see `source_watch`
     SIGUSR1    `fedbus retry`: what failed is tried now, what was given up is offered again
 
 Stop order: the trainers end, then Leave is published (nobody waits for this site from then on), then the connections
@@ -40,11 +41,16 @@ from fedbus.runtime.faults import fault_hook
 from fedbus.runtime.lifecycle import until_stopped
 from fedbus.site.door import Door
 from fedbus.site.job import assignment
+from fedbus.site.job.hand_back import Receiver
 from fedbus.site.job.loop import StartTrainer
+from fedbus.site.job.put_away import discard, put_away
 from fedbus.site.job.trainer import start_trainer
-from fedbus.site.job.worker import JobWorker, discard_files, left_over
+from fedbus.site.job.worker import JobWorker, left_over
+from fedbus.site.labels import Labels
 from fedbus.site.places import Places, default_places, device_meant
 from fedbus.site.settings import SiteSettings
+from fedbus.site.source_watch import SourceWatch
+from fedbus.sources.journal import JournalFile
 from fedbus.store.files import make_folder
 from fedbus.store.lock import StateLock
 from fedbus.training.registry import task_names
@@ -66,6 +72,9 @@ async def run_site(settings: SiteSettings, stop: asyncio.Event) -> None:
 
 def _check_data(settings: SiteSettings) -> None:
     folder = settings.site_data
+    if settings.source is not None:
+        make_folder(folder)  # the source fills it
+        return
     if not folder.is_dir():
         raise DataError(f"data folder {folder} does not exist: give the folder with this site's data (--data)")
     if not any(folder.iterdir()):
@@ -85,6 +94,7 @@ class Site:
         self._workers: dict[str, JobWorker] = {}
         self._try_again = asyncio.Event()
         self._troubles: Counter[str] = Counter()
+        self._given_up: set[str] = set()
         self._places = Places(settings.max_jobs or default_places(settings.device))
         self._reached = fault_hook(settings.fault)
         installed = frozenset(task_names())
@@ -93,6 +103,8 @@ class Site:
             raise SettingsError(
                 f"tasks: {', '.join(unknown)} not installed here; installed: {', '.join(sorted(installed)) or 'none'}"
             )
+        self._source: SourceWatch | None = None
+        self._labels: Labels | None = None
         allowed = None if settings.tasks is None else frozenset(settings.tasks)
         self._policy = SitePolicy(
             site=self._name,
@@ -114,6 +126,7 @@ class Site:
         # before the lock, by which `fedbus retry` finds us: unheard, the signal would end the process
         asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, self._try_again.set)
         stack.enter_context(StateLock(make_folder(settings.state_dir)))
+        self._watch_source()
         self._control = await stack.enter_async_context(Session(url, name=f"{self._name}/control", retry_login=True))
         self._bulk_out = await stack.enter_async_context(
             Session(url, name=f"{self._name}/updates", retry_login=True, follows=self._control)
@@ -126,6 +139,16 @@ class Site:
 
     async def __aexit__(self, *exc: object) -> None:
         await self._stack.aclose()
+
+    def _watch_source(self) -> None:
+        source, state = self._settings.source, self._settings.state_dir / "source"
+        if source is None:
+            return
+        data = self._settings.site_data.resolve()
+        self._labels = Labels(JournalFile(state), data=data, min_count=source.min_count)
+        self._source = SourceWatch(
+            source, data=data, state=state.resolve(), labels=self._labels, on_new=self._labels_came
+        )
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until `stop` is set, then say goodbye."""
@@ -147,6 +170,8 @@ class Site:
             log.info("site-ready", site=self._name, broker=str(self._control.url), tasks=list(self._policy.tasks))
             group.create_task(self._report(), name="status")
             group.create_task(self._try_when_told(), name="try now")
+            if self._source is not None:
+                group.create_task(self._source.run(), name="source")
             await self._obey(deliveries)
 
     async def _try_when_told(self) -> None:
@@ -156,6 +181,14 @@ class Site:
             log.info("try-now", text="what failed is tried at once; jobs that were given up are offered again")
             for worker in list(self._workers.values()):
                 worker.try_now()
+            await self._join()
+
+    async def _labels_came(self) -> None:
+        """What waits for data goes on, and jobs that were given up are offered again."""
+        for worker in list(self._workers.values()):
+            await worker.labels_came()
+        if self._given_up:
+            self._given_up.clear()
             await self._join()
 
     async def _leave(self) -> None:
@@ -220,14 +253,15 @@ class Site:
                 | m.StepBudget()
                 | m.ResendRequest()
                 | m.ScoreRequest()
+                | m.StatisticsRequest()
                 | m.JobEnded()
             ) if worker := self._workers.get(message.job):
                 await worker.on_control(message)
             case m.JobEnded(job=job):
                 # it ended while this site was away or had given it up
-                discard_files(self._settings, job)
+                put_away(self._settings, job)
             case m.JobForgotten(job=job) if job not in self._workers:
-                discard_files(self._settings, job)
+                discard(self._settings, job)
                 with suppress(OSError):  # what cannot be deleted stays: no reason to end the work for others
                     assignment.kept_file(self._settings, job).unlink()
 
@@ -265,10 +299,19 @@ class Site:
             start=self._start,
             places=self._places,
             submitter=submitter,
+            labels=self._labels,
+            receiver=self._receiver,
             reached=self._reached,
         )
         self._workers[job] = worker
         self._group.create_task(self._work(worker, job, spec, submitter), name=job)
+
+    @property
+    def _receiver(self) -> Receiver | None:
+        source = self._settings.source
+        if source is None or self._source is None or not source.hands_back:
+            return None
+        return Receiver(settings=source, publish=self._source.publish)
 
     async def _work(self, worker: JobWorker, job: str, spec: JobSpec, submitter: str) -> None:
         try:
@@ -281,7 +324,9 @@ class Site:
         else:
             del self._workers[job]
             if worker.ended:
-                discard_files(self._settings, job)
+                put_away(self._settings, job)
+            else:
+                self._given_up.add(job)
 
     async def _after_trouble(self, job: str, exc: Exception) -> None:
         """Whatever goes wrong here in one job must not end the work for the others; it is taken up again."""

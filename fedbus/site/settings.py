@@ -11,7 +11,9 @@ from pydantic import Field, field_validator
 from pydantic_settings import NoDecode
 
 from fedbus.core.protocol.messages import NAME
+from fedbus.core.protocol.statistics import LEAST
 from fedbus.runtime.settings import YEAR_S, DaemonSettings, Seconds, Threads, default_home
+from fedbus.sources.settings import SourceSettings
 
 
 class SiteSettings(DaemonSettings):
@@ -19,11 +21,18 @@ class SiteSettings(DaemonSettings):
 
     `tasks` limits what jobs may run here (all installed tasks when it is not given). `min_contributors`: only jobs that
     promise to make every version of updates of so many sites at least; `min_batch_size`: only jobs whose local batches
-    are as large. `slowdown` makes training that many times slower and `step_delay_s` adds a pause to each step: for
-    demonstrations and tests. `score_limit_s` is how long the scores at the end of a job may take; it should be below
-    the aggregator's `score_timeout_s`, so that a task which never comes back is said and not waited for. `patience_s`
-    is how long a job whose trainer fails again and again is tried before the site gives it up. `max_jobs` are trained
-    at once (one for each GPU, or one, when it is not given); others wait for their turn.
+    are as large. `min_test_cases`: of fewer test cases no interval of a score leaves. `share_local_model`: at the end
+    of a job that asks for it, the newest local model leaves, as it is. `slowdown` makes training that many times slower
+    and `step_delay_s` adds a pause to each step: for demonstrations and tests. `score_limit_s` is how long the scores
+    at the end of a job may take; it should be below the aggregator's `score_timeout_s`, so that a task which never
+    comes back is said and not waited for. `patience_s` is how long a job whose trainer fails again and again is tried
+    before the site gives it up. `max_jobs` are trained at once (one for each GPU, or one, when it is not given); others
+    wait for their turn. `ranks` processes train a job together, each with a device and the data of its own: as many as
+    there are GPUs that no other job needs when it is not given, and 1 without GPUs. `keep_models`: of so many jobs that
+    ended last the model stays here, for the site's own report. In a data check `min_count` is the least count that
+    leaves, if the job's is lower, and `share_prints` lets salted prints of examples leave. `refuse_on`: findings on the
+    site's own data, kinds or a severity (fault, warning), with which it trains for no job. `source` is the table
+    `[site.source]`: where new labels come from.
     """
 
     table: ClassVar[str] = "site"
@@ -35,7 +44,12 @@ class SiteSettings(DaemonSettings):
             "tasks": "--task",
             "score_limit_s": None,
             "patience_s": None,
+            "min_count": None,
+            "share_prints": None,
+            "refuse_on": None,
+            "keep_models": None,
             "fault": None,
+            "source": None,
         }
     )
 
@@ -47,15 +61,23 @@ class SiteSettings(DaemonSettings):
     threads: Threads = 1
     min_contributors: Annotated[int, Field(ge=1)] = 1
     min_batch_size: Annotated[int, Field(ge=1)] = 1
+    share_local_model: bool = False
+    min_test_cases: Annotated[int, Field(ge=2)] = 5
     max_jobs: Annotated[int, Field(ge=1, le=1000)] | None = None
+    ranks: Annotated[int, Field(ge=1, le=64)] | None = None
     max_in_flight: Annotated[int, Field(ge=1, le=1000)] = 1
+    min_count: Annotated[int, Field(ge=1, le=1000)] = LEAST
+    share_prints: bool = True
+    refuse_on: Annotated[tuple[str, ...] | None, NoDecode] = None
+    keep_models: Annotated[int, Field(ge=0, le=1000)] = 3
     status_interval_s: Seconds = 10.0
     score_limit_s: Seconds = 50.0
     patience_s: Annotated[float, Field(ge=0, le=YEAR_S)] = 3600.0
     slowdown: Annotated[float, Field(ge=1, le=1e6)] = 1.0
     step_delay_s: Annotated[float, Field(ge=0, le=YEAR_S)] = 0.0
+    source: SourceSettings | None = None
 
-    @field_validator("tasks", mode="before")
+    @field_validator("tasks", "refuse_on", mode="before")
     @classmethod
     def _tasks_by_comma(cls, value: object) -> object:
         """FEDBUS_TASKS=digits,heart_disease: the environment has no lists."""

@@ -25,7 +25,7 @@ from fedbus.errors import DiskFullError, IdTakenError, StoreError
 from fedbus.store import ledger_schema as schema
 from fedbus.store.fact_rows import from_row, to_row
 from fedbus.store.manifests import from_text, to_text
-from fedbus.store.rows import JOBS, SCORES, ChunkRow, JobRow, Recorded, ScoreRow, job_row, score_row
+from fedbus.store.rows import JOBS, SCORES, ChunkRow, JobRow, Recorded, ScoreRow, job_row, score_row, spreads_text
 
 NO_ROOM_BYTES = 1 << 20
 RECEIVING, SPOOLED, DECIDED = "receiving", "spooled", "decided"
@@ -349,12 +349,12 @@ class Ledger:
         failed: why it could not be measured. point: what it makes of the job's trend, a version and its mean.
         """
         measured = json.dumps(dict(score.metrics)), json.dumps(dict(means)), score.num_examples
-        row = (job, score.version, site, *measured, json.dumps(score.not_finite), failed, at)
+        row = (job, score.version, site, *measured, json.dumps(score.not_finite), failed, spreads_text(score), at)
         with self._transaction() as db:
             db.execute(
                 "INSERT OR REPLACE INTO scores"
-                " (job, version, site, metrics, means, num_examples, not_finite, failed, at)"
-                " VALUES (?,?,?,?,?,?,?,?,?)",
+                " (job, version, site, metrics, means, num_examples, not_finite, failed, spreads, at)"
+                " VALUES (?,?,?,?,?,?,?,?,?,?)",
                 row,
             )
             if point is not None:
@@ -374,6 +374,17 @@ class Ledger:
         """The score of the newest version that each site has measured."""
         query = f"{SCORES} WHERE job = ? AND failed = '' GROUP BY site HAVING version = MAX(version) ORDER BY site"
         return [score_row(row) for row in self._rows(query, (job,))]
+
+    def add_answer(self, job: str, asked: str, site: str, body: Mapping[str, Any], *, failed: str, at: float) -> None:
+        """Keep what a site said when it was asked, or why it could not; the newest counts. body: JSON-able."""
+        with self._transaction() as db:
+            row = (job, asked, site, json.dumps(body), failed, at)
+            db.execute("INSERT OR REPLACE INTO answers (job, asked, site, body, failed, at) VALUES (?,?,?,?,?,?)", row)
+
+    def answers(self, job: str) -> list[tuple[str, str, dict[str, Any], str]]:
+        """Return (asked, site, body, failed) of every answer of a job."""
+        rows = self._rows("SELECT asked, site, body, failed FROM answers WHERE job = ? ORDER BY at", (job,))
+        return [(str(asked), str(site), json.loads(body), str(failed)) for asked, site, body, failed in rows]
 
     def name_model_log(self, job: str, stream: str) -> str:
         """Keep the name of a job's model log, unless it has one; returns the name that it has."""
@@ -412,7 +423,9 @@ class Ledger:
         row = self._rows(
             "SELECT MAX(COALESCE((SELECT MAX(at) FROM facts WHERE job = ?1), 0),"
             " COALESCE((SELECT MAX(published_at) FROM versions WHERE job = ?1), 0),"
-            " COALESCE((SELECT MAX(received_at) FROM updates WHERE job = ?1), 0))",
+            " COALESCE((SELECT MAX(received_at) FROM updates WHERE job = ?1), 0),"
+            " COALESCE((SELECT MAX(at) FROM scores WHERE job = ?1), 0),"
+            " COALESCE((SELECT MAX(at) FROM answers WHERE job = ?1), 0))",
             (job,),
         )[0]
         return float(row[0])

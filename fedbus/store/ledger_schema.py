@@ -9,8 +9,10 @@
     incidents     what went wrong and what came of it, in words for people
     scores        what a site measured of a version, or why it could not, and the means over the sites by then
     trend         the course of the mean that ranks versions, one point a version; no mean: it is of no use somewhere
+    answers       what a site said when it was asked what is no score, or why it could not
     model_logs    the name of each job's stream, a secret of the sites that take part in it
 
+`spreads` of a score is a column that a release before leaves alone, so that it needs no schema of its own.
 Schema 1 knew an update by its id alone, so that one id in two jobs made one row of two updates. Schema 2 had of a score
 its metrics alone, and the first ledgers of it no scores at all.
 """
@@ -31,6 +33,7 @@ TABLES_OF_A_JOB = (
     "incidents",
     "scores",
     "trend",
+    "answers",
     "model_logs",
     "jobs",
 )
@@ -62,9 +65,13 @@ CREATE INDEX IF NOT EXISTS incidents_by_job ON incidents (job);
 CREATE TABLE IF NOT EXISTS scores (
   job TEXT NOT NULL, version INTEGER NOT NULL, site TEXT NOT NULL, metrics TEXT NOT NULL, means TEXT NOT NULL,
   at REAL NOT NULL, num_examples INTEGER NOT NULL DEFAULT 0, not_finite TEXT NOT NULL DEFAULT '[]',
-  failed TEXT NOT NULL DEFAULT '', PRIMARY KEY (job, version, site)) WITHOUT ROWID;
+  failed TEXT NOT NULL DEFAULT '', spreads TEXT NOT NULL DEFAULT '{{}}', PRIMARY KEY (job, version, site))
+  WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS trend (
   job TEXT NOT NULL, version INTEGER NOT NULL, mean REAL, PRIMARY KEY (job, version)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS answers (
+  job TEXT NOT NULL, asked TEXT NOT NULL, site TEXT NOT NULL, body TEXT NOT NULL, failed TEXT NOT NULL,
+  at REAL NOT NULL, PRIMARY KEY (job, asked, site)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS model_logs (job TEXT PRIMARY KEY, stream TEXT NOT NULL) WITHOUT ROWID;
 """
 _AWAY_WITH_1 = """
@@ -86,6 +93,8 @@ ALTER TABLE scores ADD COLUMN num_examples INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE scores ADD COLUMN not_finite TEXT NOT NULL DEFAULT '[]';
 ALTER TABLE scores ADD COLUMN failed TEXT NOT NULL DEFAULT '';
 """
+_SPREADS = "ALTER TABLE scores ADD COLUMN spreads TEXT NOT NULL DEFAULT '{}';"
+_SCORES_WITHOUT = "CREATE TEMP VIEW scores AS SELECT *, '{}' AS spreads FROM main.scores;"
 _CHUNKS_OF_1 = """
 CREATE TEMP VIEW chunks AS
   SELECT u.job AS job, c.update_id AS update_id, c.idx AS idx, c.offset AS offset, c.length AS length
@@ -96,9 +105,11 @@ CREATE TEMP VIEW chunks AS
 def make(db: sqlite3.Connection, found: int) -> None:
     """Bring a database of schema `found` (0: empty) to SCHEMA_VERSION, whole or not at all. Raises sqlite3.Error."""
     steps = _AWAY_WITH_1 + _UPDATES + _OVER_FROM_1 if found == 1 else ""
-    columns = {name for _, name, *_ in db.execute("PRAGMA table_info(scores)")}
+    columns = _columns_of_scores(db)
     if columns and "num_examples" not in columns:
         steps += _SCORES_FROM_2
+    if columns and "spreads" not in columns:
+        steps += _SPREADS
     # executescript ends an open transaction, so that it must hold its own
     try:
         db.executescript(f"BEGIN IMMEDIATE;{steps}{_TABLES}PRAGMA user_version={SCHEMA_VERSION};COMMIT;")
@@ -112,3 +123,10 @@ def read_as_newest(db: sqlite3.Connection) -> None:
     """Let queries of this release read a database of an earlier schema, without a write to it."""
     if db.execute("PRAGMA user_version").fetchone()[0] == 1:
         db.executescript(_CHUNKS_OF_1)
+    columns = _columns_of_scores(db)
+    if columns and "spreads" not in columns:
+        db.executescript(_SCORES_WITHOUT)
+
+
+def _columns_of_scores(db: sqlite3.Connection) -> set[str]:
+    return {name for _, name, *_ in db.execute("PRAGMA table_info(scores)")}

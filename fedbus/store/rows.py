@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from fedbus.core.job.scores import Score
+from fedbus.core.protocol.spread import Spread, Spreads
 from fedbus.core.rules.facts import Fact
 
-SCORES = "SELECT version, site, metrics, means, num_examples, not_finite, failed FROM scores"
+SCORES = "SELECT version, site, metrics, means, num_examples, not_finite, failed, spreads FROM scores"
 JOBS = "SELECT job, spec, state, reason, layout, submitted_by, submitted_at, started_at, ended_at, result FROM jobs"
 
 
@@ -83,11 +84,22 @@ def job_row(row: tuple[Any, ...]) -> JobRow:
 
 def score_row(row: tuple[Any, ...]) -> ScoreRow:
     """Read what a query that begins with SCORES found."""
-    version, site, metrics, means, num_examples, not_finite, failed = row
+    version, site, metrics, means, num_examples, not_finite, failed, spreads = row
     score = Score(
         version=version,
         metrics=json.loads(metrics),
         num_examples=num_examples,
         not_finite=tuple(json.loads(not_finite)),
+        **{kind: _spreads(found) for kind, found in json.loads(spreads).items()},
     )
     return ScoreRow(site=site, score=score, means=json.loads(means), failed=failed)
+
+
+def spreads_text(score: Score) -> str:
+    """What a row has of the spreads of a score and of its differences."""
+    kinds = {"spreads": score.spreads, "differences": score.differences}
+    return json.dumps({kind: {name: asdict(spread) for name, spread in of.items()} for kind, of in kinds.items() if of})
+
+
+def _spreads(found: Mapping[str, Any]) -> Spreads:
+    return {name: Spread(**spread | {"quantiles": tuple(spread["quantiles"])}) for name, spread in found.items()}

@@ -23,7 +23,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fedbus.core.protocol.statistics import ClassLoss, Plan, Statistics
 from fedbus.errors import ContractError, DataError
+from fedbus.statistics.arrays import class_losses_of
+from fedbus.statistics.pictures import picture_statistics
 from fedbus.tasks import networks, scanners, shares
 from fedbus.tasks.plausible import check_images
 from fedbus.tasks.scanners import Scanner
@@ -50,6 +53,13 @@ class Digits:
         train, test = self._sharing.split(labels.numpy(), index=index, sites=sites)
         self._train = _rows(images, labels, train, scanner, site.device)
         self._test = _rows(images, labels, test, scanner, site.device)
+
+    @classmethod
+    def statistics(cls, site: Site, plan: Plan) -> Statistics:
+        """Of the rows that the site trains on and is tested on."""
+        task = cls(site)
+        images, labels = (torch.cat(both).numpy() for both in zip(task._train, task._test, strict=True))
+        return picture_statistics(images * BRIGHTEST, labels, expected=range(CLASSES), plan=plan)
 
     def model(self) -> nn.Module:
         return self.network(self._config)
@@ -85,6 +95,12 @@ class Digits:
         images, labels = self._test
         with torch.no_grad():
             return class_scores(model(images), labels, self._sharing.rare_classes)
+
+    def class_losses(self, model: nn.Module) -> dict[str, ClassLoss]:
+        images, labels = (torch.cat(both) for both in zip(self._train, self._test, strict=True))
+        with torch.no_grad():
+            losses = functional.cross_entropy(model(images), labels, reduction="none")
+        return class_losses_of(labels.cpu().numpy(), losses.cpu().numpy())
 
 
 def _settings(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,10 +17,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fedbus.core.protocol.statistics import ClassLoss, Plan, Statistics
 from fedbus.errors import ContractError
+from fedbus.statistics.arrays import class_losses_of
 from fedbus.tasks.heart_disease_data import (
+    CODES,
     FILE_NAME,
+    LABEL,
     NUM_FEATURES,
+    PLAUSIBLE,
+    UNUSED,
     Patients,
     main,
     read_patients,
@@ -28,6 +34,7 @@ from fedbus.tasks.heart_disease_data import (
     write_site_data,
 )
 from fedbus.tasks.metrics import auc, auc_again
+from fedbus.tasks.table_statistics import table_statistics
 from fedbus.training.run import Run
 from fedbus.training.task import Scores, Site, settings_of
 
@@ -47,6 +54,10 @@ class HeartDisease:
         self._config = site.config
         _hidden(site.config)
 
+    @classmethod
+    def statistics(cls, site: Site, plan: Plan) -> Statistics:
+        return table_statistics(site.data / FILE_NAME, (*PLAUSIBLE, *CODES), label=LABEL, plan=plan, unused=UNUSED)
+
     def model(self) -> nn.Module:
         return self.network(self._config)
 
@@ -61,6 +72,11 @@ class HeartDisease:
     def train(self, model: nn.Module, run: Run) -> int:
         fit(model, *self._train, run)
         return len(self._train[1])
+
+    def class_losses(self, model: nn.Module) -> dict[str, ClassLoss]:
+        features, labels = (torch.cat(both) for both in zip(self._train, self._test, strict=True))
+        losses = functional.binary_cross_entropy_with_logits(model(features)[:, 0], labels, reduction="none")
+        return class_losses_of(labels.cpu().numpy(), losses.cpu().numpy())
 
     def evaluate(self, model: nn.Module) -> Scores:
         return score(model, *self._test)

@@ -77,6 +77,12 @@ CODES = (
     ),
     Codes(name=LABEL, codes={0: "healthy", **dict.fromkeys(range(1, 5), "disease")}, missing=NOT_MEASURED),
 )
+UNUSED = (
+    Codes(name="slope", codes={1: "up", 2: "flat", 3: "down"}, missing=(-9.0, 0.0)),
+    Codes(name="ca", codes={0: "none", 1: "one", 2: "two", 3: "three"}, missing=NOT_MEASURED),
+    Codes(name="thal", codes={3: "normal", 6: "fixed defect", 7: "reversible defect"}, missing=(-9.0, 0.0)),
+)
+"""Columns of the shipped table that the task leaves out, for most hospitals lack them; a data check says which."""
 COLUMNS = tuple(column.name for column in (*PLAUSIBLE, *CODES))
 NUM_FEATURES = len(NUMBERS) + len(FLAGS) + sum(map(len, CATEGORIES.values()))
 

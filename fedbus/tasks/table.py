@@ -145,6 +145,17 @@ def read_table(path: Path, columns: Sequence[str]) -> Table:
     return Table(path=path, separator=separator, rows=rows, copies=len(rows) - len(different), notes=tuple(notes))
 
 
+def header_of(path: Path, columns: Sequence[str]) -> tuple[str, ...]:
+    """Return the names of the columns that a file has, in lower case; which of `columns` decide what separates them.
+
+    Raises FileNotFoundError, and DataError for what is no text.
+    """
+    text, _ = _decode(path)
+    separator, start = _separator(path, text, columns)
+    cells = next((cells for line, cells in _records(path, text, separator) if line >= start and any(cells)), [])
+    return tuple(cell.lower() for cell in cells)
+
+
 def _read(path: Path) -> bytes:
     try:
         if (size := path.stat().st_size) > MOST_BYTES:

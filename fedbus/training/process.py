@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import ctypes
+import gc
 import os
 import signal
 import socket
@@ -26,6 +27,7 @@ from queue import SimpleQueue
 from fedbus.errors import ContractError, DecodeError, LayoutError, ProtocolError
 from fedbus.training import protocol as p
 from fedbus.training.device import is_broken
+from fedbus.training.examine import examine
 from fedbus.training.sayable import trouble_of
 from fedbus.training.session import Session
 
@@ -77,6 +79,8 @@ class Trainer:
         while True:
             command, cancel = inbox.next()
             if isinstance(command, p.Close):
+                if self._session is not None:
+                    self._session.close()
                 return EXIT_DONE
             try:
                 reply = self._answer(command, cancel)
@@ -90,11 +94,20 @@ class Trainer:
     def _answer(self, command: p.Message, cancel: threading.Event) -> p.Reply:
         if isinstance(command, p.Open):
             self._data = Path(command.data)
+            if self._session is not None:
+                self._session.close()
+                self._session = None  # two at a time would take twice the memory
+                gc.collect()
             self._session = Session(command)
             return self._session.opened()
-        session = self._session
-        if session is None:
+        if isinstance(command, p.Examine):
+            self._data = Path(command.data)
+            return examine(command)
+        if self._session is None:
             raise ProtocolError(f"the first command is Open, got {type(command).__name__}")
+        return self._of_session(self._session, command, cancel)
+
+    def _of_session(self, session: Session, command: p.Message, cancel: threading.Event) -> p.Reply:
         match command:
             case p.MakeInitial():
                 return session.make_initial(command)
@@ -104,6 +117,8 @@ class Trainer:
                 return session.train(command, cancel, self._tell)
             case p.Score():
                 return session.score(command)
+            case p.Save():
+                return session.save(command)
             case p.Cancel() | p.Close():
                 raise AssertionError(f"{type(command).__name__} is not answered here")
             case _:
@@ -119,7 +134,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m fedbus.training", description="Started by a site daemon.")
     parser.add_argument("--socket", required=True, type=int, metavar="NUMBER", help="the open socket to the daemon")
     number = parser.parse_args(arguments).socket
-    _die_with_parent()
+    die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole terminal; the daemon decides when we end
     sock = socket.socket(fileno=number)  # closed by the end of the process: it says that we ended
     sock.set_inheritable(False)
@@ -132,7 +147,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return EXIT_DONE
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
+    """Let the kernel kill this process when its parent ends."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 

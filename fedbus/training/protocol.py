@@ -4,10 +4,11 @@ What lives here: the messages, their bytes, reading and writing them on asyncio 
 socket (trainer). What may not: torch, for the daemon imports this; tensors, which pass as files of frames.
 
     trainer → daemon   Hello                                              once, before it is asked anything
-    daemon → trainer   Open, MakeInitial, Load, Train, Score, Close       done in order, each answered by one reply
+    daemon → trainer   Examine, Open, MakeInitial, Load, Train, Score, Save, Close    in order, each answered once
                        Cancel                                             at once: every Train sent before it ends
     trainer → daemon   Open: Opened | MakeInitial: Made | Load: Loaded or LoadFailed | Train: Trained or Cancelled
-                       Score: Scored | any of these: Failed | Progress while a Train runs
+                       Score: Scored | Examine: Examined | Save: Saved | any of these: Failed
+                       Progress while a Train runs
                        Close and Cancel have no reply; a trainer that was told Close ends, as it does at end of stream
 
     one message = length u32 little-endian, then msgpack [type name, {field: value}]
@@ -20,7 +21,7 @@ import dataclasses
 import socket
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
@@ -29,6 +30,8 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 
 from fedbus.core.protocol.effort import Effort
 from fedbus.core.protocol.frames import DEFAULT_RATIO
+from fedbus.core.protocol.spread import Spreads
+from fedbus.core.protocol.statistics import ClassLoss, Plan, Statistics
 from fedbus.errors import DecodeError
 
 MAX_MESSAGE_BYTES = 16 << 20  # a layout of 200,000 tensors fits; anything longer is garbage
@@ -37,11 +40,13 @@ LENGTH = struct.Struct("<I")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Open:
-    """Load the task and the site's data. `local` is the job's `local` section; empty in a job that trains nothing.
+    """Load the task and the site's data; asked once more, load both anew and forget what was loaded.
 
-    `up` is the code of its updates, `ratio` the share of elements that topk keeps. `travel`, `keep` and `frozen` are
-    the job's lists of tensors; what stays at the site lies in the file `kept`, and begins as that of another job, in
-    the file `kept_before`, where there is one. `words`: texts of the job's spec, which may stand in names of metrics.
+    `local` is the job's `local` section; empty in a job that trains nothing. `up` is the code of its updates, `ratio`
+    the share of elements that topk keeps. `travel`, `keep` and `frozen` are the job's lists of tensors; what stays at
+    the site lies in the file `kept`, and begins as that of another job, in the file `kept_before`, where there is one.
+    `words`: texts of the job's spec, which may stand in names of metrics. `fewest_cases`: of fewer test
+    cases no interval leaves. `ranks`: devices of further processes that train together with this one.
     """
 
     job: str
@@ -64,6 +69,8 @@ class Open:
     kept: str = ""
     kept_before: str = ""
     words: tuple[str, ...] = ()
+    fewest_cases: int = 5
+    ranks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,6 +104,8 @@ class Train:
     With error feedback (`residual_after` is set) the sum of the files `residual_add`, less those of
     `residual_subtract`, is added to the delta; it is written to `residual_before` unless it is zero, what the update
     leaves out to `residual_after`.
+
+    local: where the trained params themselves are written, exact, as frames; empty: nowhere.
     """
 
     path: str
@@ -106,13 +115,45 @@ class Train:
     residual_subtract: tuple[str, ...] = ()
     residual_before: str = ""
     residual_after: str = ""
+    local: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Score:
-    """Score `version`, which must be the loaded one."""
+    """Score `version`, which must be the loaded one; the other fields as in `messages.ScoreRequest`."""
 
     version: int
+    intervals: bool = False
+    model: int = -1
+    against: int = -1
+    losses: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Examine:
+    """Compute statistics of the site's data. Needs no Open: a task may refuse to open what the statistics show."""
+
+    job: str
+    task: str
+    task_config: Mapping[str, Any]
+    seed: int
+    site: str
+    data: str
+    plan: Plan
+    threads: int = 1
+    words: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Save:
+    """Write `version`, which must be the loaded one, to `path` as a state dict that torch loads, and read it back.
+
+    like: the file that it is to replace; names and shapes must be those of that file. "" for none.
+    """
+
+    path: str
+    version: int
+    like: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,13 +220,15 @@ class Progress:
 class Trained:
     """The delta from `base_version` is written; `frame_sizes` in bytes, in the order of the file.
 
-    notes: for the site's own log only, what was left out of the metrics and why.
+    notes: for the site's own log only, what was left out of the metrics and why. local_sizes: of the frames of the
+    trained params, where they were written.
     """
 
     base_version: int
     frame_sizes: tuple[int, ...]
     effort: Effort
     notes: tuple[str, ...] = ()
+    local_sizes: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,7 +243,8 @@ class Cancelled:
 class Scored:
     """Metrics of the loaded version on the site's test data; `notes` as in Trained.
 
-    not_finite: names of metrics that are NaN or infinite and not in `metrics`.
+    not_finite: names of metrics that are NaN or infinite and not in `metrics`. spreads, differences, losses: as in
+    `messages.ScoreAnswer`.
     """
 
     version: int
@@ -208,6 +252,24 @@ class Scored:
     num_examples: int
     not_finite: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    spreads: Spreads = field(default_factory=dict)
+    differences: Spreads = field(default_factory=dict)
+    losses: Mapping[str, ClassLoss] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Examined:
+    """Statistics as they may leave the site; None: the task has none to give. `notes` as in Trained."""
+
+    statistics: Statistics | None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Saved:
+    """The file is written and was compared with the params."""
+
+    version: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -224,16 +286,18 @@ class Failed:
     reference: str = ""
 
 
-Command = Open | MakeInitial | Load | Train | Score | Cancel | Close
-Reply = Opened | Made | Loaded | LoadFailed | Progress | Trained | Cancelled | Scored | Failed
+Command = Examine | Open | MakeInitial | Load | Train | Score | Save | Cancel | Close
+Reply = Opened | Made | Loaded | LoadFailed | Progress | Trained | Cancelled | Scored | Examined | Saved | Failed
 Message = Command | Reply | Hello
 
 TYPES: dict[str, type[Message]] = {
     "open": Open,
+    "examine": Examine,
     "make-initial": MakeInitial,
     "load": Load,
     "train": Train,
     "score": Score,
+    "save": Save,
     "cancel": Cancel,
     "close": Close,
     "hello": Hello,
@@ -245,6 +309,8 @@ TYPES: dict[str, type[Message]] = {
     "trained": Trained,
     "cancelled": Cancelled,
     "scored": Scored,
+    "examined": Examined,
+    "saved": Saved,
     "failed": Failed,
 }
 NAMES = {cls: name for name, cls in TYPES.items()}
@@ -314,10 +380,10 @@ def _build(name: str, fields: Mapping[Any, Any]) -> Message:
 
 
 def _plain(value: object) -> object:
-    """Let msgpack write the read-only mappings of a job spec, and an effort."""
+    """Let msgpack write the read-only mappings of a job spec, an effort, and statistics."""
     if isinstance(value, Mapping):
         return dict(value)
-    if isinstance(value, Effort):
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
     raise TypeError(f"a {type(value).__name__} does not pass between site daemon and trainer")
 

@@ -6,12 +6,18 @@ per job. It says what the model is, how it is trained on this site's data, and h
     model()      made once per job, under the job's seed; its floating-point params and buffers are what travels
     train()      gets the model loaded with the newest params; fedbus sends the difference that training made
     evaluate()   gets the model loaded with the version to score, without gradients
+    cases()      may be there: yields a `ShownCase` for each test case, for people at the site; see `fedbus site report`
 
 A task that also has these two, static and from the job's task_config alone, can be exported where there are no data
 (`fedbus export`); see `Exportable`:
 
     network(config)         the network that model() makes
     example_input(config)   what the network takes: a batch of two examples
+
+It may also have a class method `statistics(site, plan)`, which returns `Statistics` of the site's data with exact
+counts (see `core.protocol.statistics`): for data checks, which ask before a task is opened. fedbus withholds what must
+not leave; a task without it cannot say. And a method `class_losses(model)`, the losses of the site's labelled examples
+by class (see `statistics.arrays.class_losses_of`): what a data check compares when the training has ended.
 
 `train` and `evaluate` may be called any number of times and must keep nothing that depends on the params between calls:
 the next base differs, so optimizer state is made new in each `train`.

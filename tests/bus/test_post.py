@@ -12,6 +12,7 @@ from fedbus.bus.post import MAX_SITE_MESSAGE_BYTES, ControlMessage, Post, SiteMe
 from fedbus.core.protocol import messages as m
 from fedbus.core.protocol import wire
 from fedbus.core.protocol.effort import Effort
+from fedbus.core.protocol.statistics import Plan
 from fedbus.errors import DecodeError, ProtocolError
 
 POST = Post()
@@ -38,6 +39,7 @@ FROM_SITE: list[tuple[SiteMessage, str]] = [
     (m.Leave(site="mercy", session="s"), "mercy.leave"),
     (m.OfferAnswer(site="mercy", job="heart", accepted=True), "mercy.answer"),
     (m.ScoreAnswer(site="mercy", job="heart", version=1, metrics={}, num_examples=1), "mercy.answer"),
+    (m.StatisticsAnswer(site="mercy", job="heart", asked="0a"), "mercy.answer"),
     (m.ResyncRequest(site="mercy", job="heart", reason="gap"), "mercy.answer"),
     (m.TrainerTrouble(site="mercy", job="heart", error="died", restarts=1), "mercy.answer"),
 ]
@@ -50,6 +52,7 @@ CONTROL: list[ControlMessage] = [
     m.StepBudget(job="heart", steps=20),
     m.ResendRequest(job="heart", update_id=UPDATE),
     m.ScoreRequest(job="heart", version=1),
+    m.StatisticsRequest(job="heart", id="0a", plan=Plan()),
     m.JobEnded(job="heart", state=m.JobState.FINISHED, reason="done"),
     m.JobForgotten(job="heart"),
 ]

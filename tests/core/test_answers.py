@@ -25,7 +25,7 @@ LINE = {
     "updates": 9,
     "version": 4,
 }
-NUMBERS = {"mean_staleness": 0.5, "refused": 1, "updates": 8}
+NUMBERS = {"data_wait": 0.01, "mean_staleness": 0.5, "refused": 1, "updates": 8}
 RUNNING = {
     **LINE,
     "declined": {"ucsf": "task 'digits' is not allowed here"},

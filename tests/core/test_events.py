@@ -25,6 +25,7 @@ FOLDED = e.UpdateFolded(
     num_examples=30,
     body_bytes=99,
     train_s=1.5,
+    data_wait_s=0.25,
     metrics={"loss": 0.5},
     before_clip=0.5,
     rebased=True,
@@ -39,6 +40,7 @@ OF_FOLDED = {
     "num_examples": 30,
     "body_bytes": 99,
     "train_s": 1.5,
+    "data_wait_s": 0.25,
     "metrics": {"loss": 0.5},
 }
 COMMITTED = e.VersionCommitted(
@@ -117,6 +119,12 @@ ON_THE_BUS: list[tuple[e.Happened, str, str, dict[str, Any]]] = [
     (e.SiteLost(site="va", reason="its lease ran out"), "site-lost", "va is lost: its lease ran out", {}),
     (e.SiteAccepted(site="va"), "site-accepted", "va takes part", {}),
     (e.SiteDeclined(site="va", reason="no task"), "site-declined", "va declined: no task", {}),
+    (
+        e.LabelsCame(site="va", labels=3, version=7),
+        "labels-came",
+        "va has 3 new labels at version 7",
+        {"labels": 3, "version": 7},
+    ),
     (e.SiteLimited(site="va", what="va says too much"), "site-limited", "va says too much", {}),
     (e.SiteLimited(site="va", what="too much", messages=7), "site-limited", "too much", {"messages": 7}),
     (e.SiteResync(site="va", reason="digest"), "site-resync", "va asks for a snapshot: digest", {}),
@@ -141,6 +149,25 @@ ON_THE_BUS: list[tuple[e.Happened, str, str, dict[str, Any]]] = [
         {"influence": 0.05, "share": 0.2},
     ),
     (e.SiteStandsOut(site="va", remark="va: long updates"), "site-stands-out", "va: long updates", {}),
+    (
+        e.DataSaid(site="va", examples=1200),
+        "data-said",
+        "va said statistics of its data, about 1,200 examples",
+        {"examples": 1200},
+    ),
+    (e.DataSaid(site="va"), "data-said", "va has no statistics to give", {}),
+    (
+        e.DataSaid(site="va", reason="OSError"),
+        "data-said",
+        "va could not say statistics of its data: OSError",
+        {},
+    ),
+    (
+        e.DataSuspect(site="va", severity="fault", what="labels begin at 1"),
+        "data-suspect",
+        "fault: labels begin at 1",
+        {"severity": "fault"},
+    ),
     (
         e.BrokerBack(away="9 s"),
         "broker-back",

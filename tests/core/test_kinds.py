@@ -46,9 +46,9 @@ def test_an_evaluate_spec_says_its_models_in_order() -> None:
         (
             {"kind": "evalute"},
             "kind",
-            "expected one of training, evaluate, got 'evalute' (text); did you mean 'evaluate'?",
+            "expected one of training, evaluate, data-check, got 'evalute' (text); did you mean 'evaluate'?",
         ),
-        ({"kind": 3}, "kind", "expected one of training, evaluate, got 3"),
+        ({"kind": 3}, "kind", "expected one of training, evaluate, data-check, got 3"),
         ({"models": []}, "models", "name 1 to 32 models; got 0"),
         ({"models": [{}]}, "models.0", "give exactly one of job, file; got none of them"),
         ({"models": [{"job": "a", "file": "b"}]}, "models.0", "give exactly one of job, file; got job and file"),

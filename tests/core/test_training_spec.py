@@ -104,7 +104,7 @@ def test_every_problem_is_reported_with_its_path() -> None:
 @pytest.mark.parametrize(
     ("changes", "path", "message"),
     [
-        ({"colour": 1}, "colour", "unknown key; known here: chunk_bytes, "),
+        ({"colour": 1}, "colour", "unknown key; known here: check, chunk_bytes, "),
         ({"seeds": 1}, "seeds", "unknown key; did you mean 'seed'?"),
         (
             {"local": LOCAL | {"evaluate": False}, "stop": {"target": {"metric": "auc", "at_least": 0.9}}},

@@ -14,6 +14,7 @@ from fedbus.core.protocol import messages as m
 from fedbus.core.protocol import wire
 from fedbus.core.protocol.activities import Activity
 from fedbus.core.protocol.effort import Effort
+from fedbus.core.protocol.statistics import Labels, Plan, Statistics
 from fedbus.errors import DecodeError
 
 HEADERS = {"schema": 1}
@@ -37,7 +38,7 @@ GOLDEN: list[tuple[wire.Message, str, bytes]] = [
             said_at=1700000000.5,
         ),
         "status",
-        b'{"jobs":[{"activity":"training","detail":"","device":"cuda:1","job":"heart","step":4,"steps":40,"version":3}],'
+        b'{"jobs":[{"activity":"training","detail":"","device":"cuda:1","job":"heart","new_labels":-1,"step":4,"steps":40,"version":3}],'
         b'"lease_s":30.0,"said_at":1700000000.5,"session":"s1","site":"mercy"}',
     ),
     (m.Leave(site="mercy", session="s1"), "leave", b'{"reason":"stopped","session":"s1","site":"mercy"}'),
@@ -49,7 +50,20 @@ GOLDEN: list[tuple[wire.Message, str, bytes]] = [
     (
         m.ScoreAnswer(site="mercy", job="heart", version=3, metrics={"auc": 0.5}, num_examples=9),
         "score-answer",
-        b'{"failed":"","job":"heart","metrics":{"auc":0.5},"not_finite":[],"num_examples":9,"site":"mercy","version":3}',
+        b'{"differences":{},"failed":"","job":"heart","losses":{},"metrics":{"auc":0.5},"not_finite":[],"num_examples":9,'
+        b'"site":"mercy","spreads":{},"version":3}',
+    ),
+    (
+        m.StatisticsAnswer(
+            site="mercy",
+            job="heart",
+            asked="0a",
+            statistics=Statistics(examples=20, labels=Labels(counts={"0": 20, "1": None}, expected=(0, 1))),
+        ),
+        "statistics-answer",
+        b'{"asked":"0a","failed":"","job":"heart","site":"mercy","statistics":{"columns":[],"copies":0,"examples":20,'
+        b'"images":null,"labels":{"counts":{"0":20,"1":null},"expected":[0,1],"of_masks":false},"masks":null,'
+        b'"prints":[],"problems":{}}}',
     ),
     (
         m.ResyncRequest(site="mercy", job="heart", reason="digest"),
@@ -84,7 +98,16 @@ GOLDEN: list[tuple[wire.Message, str, bytes]] = [
         "resend",
         b'{"job":"heart","update_id":"mercy:0123abcd:7"}',
     ),
-    (m.ScoreRequest(job="heart", version=3), "score", b'{"job":"heart","version":3}'),
+    (
+        m.ScoreRequest(job="heart", version=3),
+        "score",
+        b'{"against":-1,"intervals":false,"job":"heart","losses":0,"model":-1,"version":3}',
+    ),
+    (
+        m.StatisticsRequest(job="heart", id="0a", plan=Plan(salt="ab")),
+        "statistics",
+        b'{"id":"0a","job":"heart","plan":{"bins":10,"minimum":5,"salt":"ab"}}',
+    ),
     (
         m.JobEnded(job="heart", state=m.JobState.ABORTED, reason="enough"),
         "job-ended",
@@ -97,13 +120,21 @@ GOLDEN: list[tuple[wire.Message, str, bytes]] = [
             update_id=UPDATE,
             kind=m.UpdateKind.DELTA,
             base_version=3,
-            effort=Effort(num_examples=100, steps=40, seconds=1.5, metrics={"loss": 0.25}, travel=4.0, response=1.5),
+            effort=Effort(
+                num_examples=100,
+                steps=40,
+                seconds=1.5,
+                metrics={"loss": 0.25},
+                travel=4.0,
+                response=1.5,
+                data_wait_s=0.5,
+            ),
             layout_digest="ab",
             frames=2,
             body_bytes=50,
         ),
         "update",
-        b'{"base_version":3,"body_bytes":50,"effort":{"metrics":{"loss":0.25},"num_examples":100,"response":1.5,'
+        b'{"base_version":3,"body_bytes":50,"effort":{"data_wait_s":0.5,"metrics":{"loss":0.25},"num_examples":100,"response":1.5,'
         b'"seconds":1.5,"steps":40,"travel":4.0},"frames":2,"job":"heart","kind":"delta","layout":null,'
         b'"layout_digest":"ab","update_id":"mercy:0123abcd:7"}',
     ),

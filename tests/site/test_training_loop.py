@@ -23,6 +23,7 @@ from fedbus.core.spec import kinds
 from fedbus.core.spec.head import JobSpec
 from fedbus.core.spec.training import TrainingSpec
 from fedbus.errors import DiskFullError
+from fedbus.site import places as site_places
 from fedbus.site.job import loop as training_loop
 from fedbus.site.job.loop import TrainingLoop
 from fedbus.site.job.model_files import ModelFiles
@@ -62,6 +63,7 @@ class Clinic:
         score_limit_s: float = 50,
         stop_grace_s: float = 10,
         patience_s: float = 0,
+        places: int = 1,
         job: JobSpec | None = None,
         **spec: Any,
     ) -> None:
@@ -77,7 +79,7 @@ class Clinic:
         self.pauses: list[float] = []
         self.sleeps = asyncio.Event()
         self.sleeps.set()
-        self.places = Places(1)
+        self.places = Places(places)
         self.cancels = 0
         self.starts = 0
         self.ends = 0
@@ -495,7 +497,7 @@ async def test_a_request_for_a_score_cancels_the_training_and_is_the_last_duty(c
         await clinic.hold(1)
         await clinic.loads(1)
         await clinic.expects(p.Train)
-        await clinic.loop.score(1)
+        await clinic.loop.score(m.ScoreRequest(job="heart", version=1))
         assert clinic.cancels == 1
         clinic.answers.put_nowait(p.Cancelled(base_version=1, steps=2))
         await clinic.expects(p.Score)
@@ -511,7 +513,7 @@ async def test_a_score_is_given_once_the_version_is_held(clinic: Clinic) -> None
         await clinic.hold(1)
         await clinic.loads(1)
         await clinic.expects(p.Train)
-        await clinic.loop.score(2)
+        await clinic.loop.score(m.ScoreRequest(job="heart", version=2))
         clinic.answers.put_nowait(p.Cancelled(base_version=1, steps=2))
         await clinic.idle("waiting for version 2")
         await clinic.hold(2, "delta")
@@ -522,11 +524,11 @@ async def test_a_score_is_given_once_the_version_is_held(clinic: Clinic) -> None
 async def test_a_second_request_while_the_first_is_scored_is_not_lost(clinic: Clinic) -> None:
     async with running(clinic):
         await clinic.opens()
-        await clinic.loop.score(1)
+        await clinic.loop.score(m.ScoreRequest(job="heart", version=1))
         await clinic.hold(1)
         await clinic.loads(1)
         await clinic.expects(p.Score)
-        await clinic.loop.score(2)
+        await clinic.loop.score(m.ScoreRequest(job="heart", version=2))
         clinic.answers.put_nowait(p.Scored(version=1, metrics={}, num_examples=9))
         await clinic.idle("waiting for version 2")
         await clinic.hold(2, "delta")
@@ -641,7 +643,7 @@ async def test_a_queued_job_is_not_scored_and_ends_at_once(clinic: Clinic) -> No
     other = clinic.places.ask("other", priority=0, submitter="bo")
     async with running(clinic) as task:
         await clinic.idle("queued")
-        await clinic.loop.score(3)
+        await clinic.loop.score(m.ScoreRequest(job="heart", version=3))
         await until(lambda: bool(clinic.said))
         assert "still queued" in clinic.said[0].failed
         await clinic.loop.stop()
@@ -752,7 +754,7 @@ async def test_a_job_that_only_scores_opens_its_task_and_trains_nothing(tmp_path
         await until(lambda: bool(clinic.updates))
         # when it is asked for one model after the other
         for number in (0, 1):
-            await clinic.loop.score(number)
+            await clinic.loop.score(m.ScoreRequest(job="heart", version=number))
             await clinic.hold(number)
             await clinic.loads(number)
             await clinic.expects(p.Score)
@@ -767,7 +769,7 @@ async def test_a_job_that_only_scores_waits_for_its_place_though_it_is_asked(tmp
     other = clinic.places.ask("other", priority=0, submitter="bo")
     async with running(clinic):
         await clinic.idle("queued")
-        await clinic.loop.score(0)
+        await clinic.loop.score(m.ScoreRequest(job="heart", version=0))
         await clinic.idle("queued")
         assert clinic.said == []
         clinic.places.leave(other)
@@ -806,7 +808,7 @@ async def test_a_final_score_that_fails_is_said_at_once(clinic: Clinic) -> None:
         await clinic.hold(1)
         await clinic.loads(1)
         await clinic.expects(p.Train)
-        await clinic.loop.score(1)
+        await clinic.loop.score(m.ScoreRequest(job="heart", version=1))
         clinic.answers.put_nowait(p.Cancelled(base_version=1, steps=2))
         await clinic.expects(p.Score)
         clinic.answers.put_nowait(TrainerFailedError(FAILED))
@@ -853,7 +855,7 @@ async def test_an_evaluation_that_never_comes_back_is_given_up_in_time(tmp_path:
         await clinic.hold(1)
         await clinic.loads(1)
         await clinic.expects(p.Train)
-        await clinic.loop.score(1)
+        await clinic.loop.score(m.ScoreRequest(job="heart", version=1))
         clinic.answers.put_nowait(p.Cancelled(base_version=1, steps=2))
         # when no answer comes, then that is said, the trainer goes, and no other is started for nothing
         score = await scored_next(clinic)
@@ -866,16 +868,16 @@ async def test_a_version_that_does_not_come_is_no_reason_to_wait_for_its_score(t
     clinic = Clinic(tmp_path, score_limit_s=0.01)
     async with running(clinic):
         await clinic.opens()
-        await clinic.loop.score(7)
+        await clinic.loop.score(m.ScoreRequest(job="heart", version=7))
         assert (await scored_next(clinic)).version == 7
 
 
 def test_asking_again_for_a_score_gives_no_more_time() -> None:
     duty = ScoreDuty(limit_s=50.0)
-    duty.ask(3, now=0.0)
-    duty.ask(3, now=40.0)
+    duty.ask(m.ScoreRequest(job="heart", version=3), now=0.0)
+    duty.ask(m.ScoreRequest(job="heart", version=3), now=40.0)
     assert duty.by == 50.0
-    duty.ask(4, now=45.0)
+    duty.ask(m.ScoreRequest(job="heart", version=4), now=45.0)
     duty.done(3)
     assert (duty.wanted, duty.by) == (4, 95.0)
     duty.done(4)
@@ -946,3 +948,30 @@ async def test_an_answer_to_another_question_is_a_dead_trainer(clinic: Clinic) -
         clinic.answers.put_nowait(p.Loaded(version=0))
         await clinic.opens()
     assert clinic.said[0].error == "the trainer answered Loaded to Open"
+
+
+async def test_a_job_alone_has_all_gpus_and_shares_them_between_two_trainings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given a site with four GPUs and one job
+    monkeypatch.setattr(site_places, "gpus", lambda: 4)
+    clinic = Clinic(tmp_path, places=4, max_in_flight=9)
+    async with running(clinic):
+        asked = await clinic.expects(p.Open)
+        assert (asked.device, *asked.ranks) == ("cuda:0", "cuda:1", "cuda:2", "cuda:3")
+        clinic.answers.put_nowait(OPENED)
+        await clinic.hold(0)
+        await clinic.loads(0)
+        await clinic.expects(p.Train)
+        # when another job comes while it trains
+        other = clinic.places.ask("other", priority=0, submitter="bo")
+        assert not other.turn.done()
+        clinic.trains(0)
+        # then the training is kept, and it goes on with its share
+        asked = await clinic.expects(p.Open)
+        assert (asked.device, *asked.ranks) == ("cuda:0", "cuda:1")
+        assert other.turn.result() == 2
+        assert len(clinic.updates) == 1
+        clinic.answers.put_nowait(OPENED)
+        await clinic.loads(0)
+        await clinic.expects(p.Train)

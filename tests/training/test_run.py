@@ -180,3 +180,37 @@ def test_autocast_is_the_jobs_choice(wanted: bool, dtype: torch.dtype) -> None:
 
     with run.autocast():
         assert torch.nn.Linear(2, 1)(torch.ones(1, 2)).dtype == dtype
+
+
+def test_fetched_batches_are_those_of_the_same_seed_and_are_made_ahead_of_their_steps() -> None:
+    def rows_of(step: int, rows: torch.Tensor) -> tuple[int, list[int]]:
+        return step, rows.tolist()
+
+    plain = [rows.tolist() for rows in Run(local(epochs=2), seed=3).batches(10)]
+    fetched = list(Run(local(epochs=2), seed=3).fetched(10, rows_of))
+
+    assert fetched == list(enumerate(plain))
+
+
+def test_only_the_wait_for_a_batch_counts_as_waiting_for_data() -> None:
+    time = FakeTime()
+    run = run_with(time, local(steps=4))
+
+    for _ in run.fetched(10, lambda step, rows: rows):
+        time.work(0.5)
+
+    assert run.steps_done == 4
+    assert run.data_wait_s == 0.0  # the fake clock stands still while a batch is waited for
+
+
+def test_an_error_while_a_batch_is_made_ends_the_training() -> None:
+    def make(step: int, rows: torch.Tensor) -> int:
+        if step == 2:
+            raise KeyError(step)
+        return step
+
+    batches = Run(local(steps=9)).fetched(10, make)
+
+    assert [next(batches), next(batches)] == [0, 1]
+    with pytest.raises(KeyError):
+        next(batches)

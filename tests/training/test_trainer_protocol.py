@@ -13,6 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedbus.core.protocol.effort import Effort
+from fedbus.core.protocol.spread import Spread
+from fedbus.core.protocol.statistics import Column, Plan, Statistics
+from fedbus.core.protocol.statistics import Spread as Distribution
 from fedbus.errors import DecodeError
 from fedbus.training import protocol as p
 
@@ -37,6 +40,16 @@ MESSAGES: list[p.Message] = [
     p.Train(path="/u", seed=7),
     p.Train(path="/u", seed=7, steps=20),
     p.Score(version=3),
+    p.Examine(
+        job="heart",
+        task="heart_disease",
+        task_config={},
+        seed=0,
+        site="va",
+        data="/data",
+        plan=Plan(salt="0a", minimum=7),
+    ),
+    p.Save(path="/m", version=3, like="/old"),
     p.Cancel(),
     p.Close(),
     p.Hello(pid=4711),
@@ -51,11 +64,19 @@ MESSAGES: list[p.Message] = [
     ),
     p.Cancelled(base_version=3, steps=4),
     p.Scored(version=3, metrics={"auc": 0.75}, num_examples=4),
+    p.Scored(version=3, metrics={}, num_examples=4, spreads={"auc": Spread(value=0.5, quantiles=(0.25, 0.75))}),
+    p.Examined(statistics=None),
+    p.Examined(statistics=Statistics(examples=20, columns=(Column(name="age", values=Distribution(count=None)),))),
+    p.Saved(version=3),
     p.Failed(error="no", traceback="Traceback", fatal=True),
 ]
 GOLDEN: list[tuple[p.Message, str]] = [
     (p.Cancel(), "09000000 92 a6 63616e63656c 80"),
-    (p.Score(version=300), "13000000 92 a5 73636f7265 81 a7 76657273696f6e cd012c"),
+    (
+        p.Score(version=300),
+        "2e000000 92 a5 73636f7265 84 a7 76657273696f6e cd012c a9 696e74657276616c73 c2"
+        " a5 6d6f64656c ff a7 616761696e7374 ff",
+    ),
     (p.Loaded(version=3), "12000000 92 a6 6c6f61646564 81 a7 76657273696f6e 03"),
     (
         p.Progress(step=2, steps=5, loss=0.5),

@@ -41,7 +41,7 @@ WELCOME = 3 * cost.EVENT
 
 log = structlog.get_logger()
 
-Answer = m.OfferAnswer | m.ScoreAnswer | m.ResyncRequest | m.TrainerTrouble
+Answer = m.OfferAnswer | m.ScoreAnswer | m.StatisticsAnswer | m.ResyncRequest | m.TrainerTrouble
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,7 +122,7 @@ class SiteDesk:
                 if self._membership.left(message, now=now) is Heard.RENEWED:
                     left = events.SiteLeft(site=message.site, reason=message.reason)
                     await self._turn(message.site, Turn(happened=left))
-            case m.OfferAnswer() | m.ScoreAnswer() | m.ResyncRequest() | m.TrainerTrouble():
+            case m.OfferAnswer() | m.ScoreAnswer() | m.StatisticsAnswer() | m.ResyncRequest() | m.TrainerTrouble():
                 await self._on_answer(message)
 
     # -------------------------------------------------------------- sites that come and go
@@ -162,7 +162,7 @@ class SiteDesk:
                 return cost.EVENT + WELCOME
             case m.TrainerTrouble():
                 return cost.KEPT
-            case m.ScoreAnswer() | m.ResyncRequest():
+            case m.ScoreAnswer() | m.StatisticsAnswer() | m.ResyncRequest():
                 return cost.EVENT
 
     async def _do_turn(self, site: str, turn: Turn) -> None:
@@ -195,7 +195,17 @@ class SiteDesk:
             elif activity.version < 0 and status.site in runner.life.accepted_sites and self._may_welcome(status.site):
                 with jobs_own(runner):
                     await runner.welcome(status.site)
+            if runner is not None and status.site in runner.life.accepted_sites:
+                await self._on_labels(status.site, activity, before)
         return await self._say_over(status.site, over)
+
+    async def _on_labels(self, site: str, activity: m.JobActivity, before: SiteView | None) -> None:
+        """Say that a site has more new labels than its last status told."""
+        was = None if before is None else before.activities.get(activity.job)
+        more = activity.new_labels > max(0, -1 if was is None else was.new_labels)
+        if more and self._work.take(site, cost.EVENT, now=self._clock()):
+            came = events.LabelsCame(site=site, labels=activity.new_labels, version=activity.version)
+            await self._announcer.event(activity.job, came)
 
     async def _look_at_clock(self, site: str) -> None:
         """Say once that a site's clock is wrong: what it logs is then hard to set beside what others log."""
@@ -241,6 +251,8 @@ class SiteDesk:
                     await runner.on_answer(message)
                 case m.ScoreAnswer():
                     await runner.on_score(message)
+                case m.StatisticsAnswer():
+                    await runner.on_statistics(message)
                 case m.ResyncRequest():
                     await runner.on_resync(message)
                 case m.TrainerTrouble():

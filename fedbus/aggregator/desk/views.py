@@ -160,7 +160,13 @@ def _doing(activity: JobActivity) -> a.Doing:
         steps=activity.steps,
         detail=activity.note,
         device=activity.device,
+        new_labels=_told(activity),
     )
+
+
+def _told(activity: JobActivity | None) -> int | None:
+    """How many new labels the site tells; None when it does not."""
+    return None if activity is None or activity.new_labels < 0 else activity.new_labels
 
 
 def _site_in_job(site: str, runner: JobRunner, membership: Membership, numbers: dict[str, Any]) -> a.SiteInJob:
@@ -170,5 +176,6 @@ def _site_in_job(site: str, runner: JobRunner, membership: Membership, numbers: 
         state=str(view.state) if view else "unknown",
         activity=activity.phrase if activity else "",
         version=activity.version if activity else None,
+        new_labels=_told(activity),
         **numbers,
     )

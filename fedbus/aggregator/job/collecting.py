@@ -24,6 +24,9 @@ from fedbus.core.protocol import messages as m
 from fedbus.core.protocol.layout import Layout
 from fedbus.core.words import counted
 
+Request = m.ScoreRequest | m.StatisticsRequest
+Answer = m.ScoreAnswer | m.StatisticsAnswer
+
 
 class Questions(Protocol):
     """What the sites of one job are asked; questions are numbered from 0 on.
@@ -63,11 +66,11 @@ class Questions(Protocol):
     async def pose(self, question: int) -> None:
         """See to it that sites can answer the question."""
 
-    def request(self, question: int) -> m.ScoreRequest:
+    def request(self, question: int) -> Request:
         """What a site is told, once the question was posed."""
 
-    async def take(self, answer: m.ScoreAnswer) -> None:
-        """A site answers."""
+    async def take(self, answer: Answer) -> None:
+        """A site answers; what answers no question of these is not for them."""
 
     async def again(self) -> None:
         """Some site cannot follow the model log."""
@@ -83,19 +86,32 @@ class Questions(Protocol):
 
 
 class Collecting:
-    """Of one job; see `Work`. `drop` deletes the body of an update, which nobody has asked for."""
+    """Of one job; see `Work`. `drop` deletes the body of an update, which nobody has asked for.
+
+    answer_within_s: how long a silent site is waited for; None: as long as for scores.
+    """
 
     redone = ""
     version = updates = rule = None
     paused = ""
 
-    def __init__(self, job: str, *, life: Job, questions: Questions, drop: Drop, tools: Tools) -> None:
+    def __init__(
+        self,
+        job: str,
+        *,
+        life: Job,
+        questions: Questions,
+        drop: Drop,
+        tools: Tools,
+        answer_within_s: float | None = None,
+    ) -> None:
         self.life = life
         self.doing = questions.doing
         self._job = job
         self._questions = questions
         self._drop = drop
         self._tools = tools
+        self._wait_s = tools.score_timeout_s if answer_within_s is None else answer_within_s
         self._asked: set[tuple[int, str]] = set()
         self._posed: int | None = None
         self._wait_until = 0.0
@@ -155,6 +171,13 @@ class Collecting:
         if score.site in self.life.accepted_sites:
             await self._questions.take(score)
 
+    async def admission(self, site: str) -> str | None:
+        return ""
+
+    async def on_statistics(self, answer: m.StatisticsAnswer) -> None:
+        if answer.site in self.life.accepted_sites:
+            await self._questions.take(answer)
+
     def snapshot_wanted(self) -> None:
         self._snapshot_wanted = True
 
@@ -178,6 +201,9 @@ class Collecting:
         return await self._questions.take_initial(manifest, active)
 
     async def take(self, manifest: m.UpdateManifest, *, ending: bool) -> None:
+        await self.refuse(manifest, "the job trains nothing")
+
+    async def take_local(self, manifest: m.UpdateManifest) -> None:
         await self.refuse(manifest, "the job trains nothing")
 
     async def refuse(self, manifest: m.UpdateManifest, reason: str) -> None:
@@ -217,11 +243,11 @@ class Collecting:
         await self._questions.pose(question)
         self._questions.answers.ask(question)
         self._posed = question
-        self._wait_until = time.monotonic() + self._tools.score_timeout_s
+        self._wait_until = time.monotonic() + self._wait_s
 
     async def _ask_who_is_new(self, question: int) -> None:
         for site in self._not_asked(question):
-            self._wait_until = time.monotonic() + self._tools.score_timeout_s
+            self._wait_until = time.monotonic() + self._wait_s
             await self._ask(question, site)
 
     async def _ask(self, question: int, site: str) -> None:

@@ -17,6 +17,8 @@ from typing import Any
 from fedbus.aggregator.incoming.room import available_bytes, check_room
 from fedbus.aggregator.job.initial_params import InitialParams
 from fedbus.aggregator.job.kept_versions import open_version
+from fedbus.aggregator.job.local_models import local_file
+from fedbus.aggregator.job.scored_model import scored_model
 from fedbus.aggregator.job.verdicts import Drop
 from fedbus.aggregator.job.work import Outcome
 from fedbus.aggregator.model.given import GivenParams, copy_once
@@ -27,7 +29,7 @@ from fedbus.aggregator.model.showing import Showing
 from fedbus.aggregator.tools import Tools
 from fedbus.core.job.answers import Answers
 from fedbus.core.job.life import Job
-from fedbus.core.job.scores import Score, mean_of
+from fedbus.core.job.scores import Score
 from fedbus.core.protocol import answers as a
 from fedbus.core.protocol import events
 from fedbus.core.protocol import messages as m
@@ -85,9 +87,19 @@ class GivenModels:
         row = self._ledger.job(model.job or "")
         if row is None:
             raise StoreError(f"no job {model.job!r}: `fedbus jobs` lists them")
+        if model.site is not None:
+            return model.says, self._local(row.job, model.site)
         version, source = open_version(self._jobs / row.job, row, model.wanted)
         wanted = f" ({model.wanted})" if isinstance(model.wanted, str) else ""
         return f"{model.job}, version {version}{wanted}", source
+
+    def _local(self, job: str, site: str) -> ParamsBytes:
+        path = local_file(self._jobs / job, site)
+        if not path.exists():
+            there = ", ".join(sorted(file.stem for file in path.parent.glob("*.safetensors"))) or "none"
+            text = f"{site} has left no local model in job {job} (evaluate_local, and share_local_model at the site)"
+            raise StoreError(f"{text}; there are those of: {there}")
+        return OfFile(path)
 
     def adopt(self, manifest: m.UpdateManifest) -> Layout:
         """Find out that every model fits the layout that a site says. Raises LayoutError when one does not."""
@@ -187,13 +199,16 @@ class Evaluating:
         number = None if self._showing is None else self._showing.number(question)
         if number is None:
             raise StoreError(f"job {self._job}: model {question} is asked for and was not shown")
-        return m.ScoreRequest(job=self._job, version=number)
+        against = 0 if self._spec.compare else -1
+        return m.ScoreRequest(job=self._job, version=number, intervals=True, model=question, against=against)
 
     async def again(self) -> None:
         if self._showing is not None:
             await self._showing.again()
 
-    async def take(self, answer: m.ScoreAnswer) -> None:
+    async def take(self, answer: m.ScoreAnswer | m.StatisticsAnswer) -> None:
+        if not isinstance(answer, m.ScoreAnswer):
+            return
         question = None if self._showing is None else self._showing.what(answer.version)
         site = answer.site
         if question is None or self.answers.has(question, site):
@@ -203,6 +218,8 @@ class Evaluating:
             metrics=answer.metrics,
             num_examples=answer.num_examples,
             not_finite=answer.not_finite,
+            spreads=answer.spreads,
+            differences=answer.differences,
         )
         failed = answer.failed[:MOST_REASON]
         await self._tools.store(
@@ -236,22 +253,7 @@ class Evaluating:
         return {"models": tuple(self._scored(question) for question in range(self.count))}
 
     def _scored(self, question: int) -> a.ScoredModel:
-        scores = self.answers.of(question)
-        found: dict[str, list[tuple[int, float]]] = {}
-        for score in scores.values():
-            for metric, value in score.metrics.items():
-                found.setdefault(metric, []).append((score.num_examples, value))
-        return a.ScoredModel(
-            model=self.named(question),
-            means={metric: mean_of(values) for metric, values in sorted(found.items())},
-            scores={
-                site: a.SiteScore(
-                    metrics=dict(score.metrics), num_examples=score.num_examples, not_finite=score.not_finite
-                )
-                for site, score in scores.items()
-            },
-            failed=self.answers.failures(question),
-        )
+        return scored_model(self.named(question), self.answers.of(question), failed=self.answers.failures(question))
 
     async def close(self) -> Outcome:
         models = [self._scored(question) for question in range(self.count)]

@@ -3,7 +3,8 @@
     metrics    a target or patience on what no site reports: the job has failed when nothing else can end it
     sites      one that the spec names and the broker does not know: waited for, it may be enrolled later
     nobody     too few sites have not declined or given up: the job has failed after `nobody_left_s`, unless one comes
-    wall time  a job that has not started by then has failed; it runs anew while sites have no place for the job
+    wall time  a job that has not started by then has failed; it runs anew while sites have no place for the job, or
+               while people make the labels that it waits for
 
 What is the case stands in `core.job.prospects` and `core.job.life`.
 """
@@ -95,7 +96,7 @@ class Prospects:
 
     def _never_started(self, now: float) -> str:
         at_least = self._opened_at + self._tools.nobody_left_s
-        if self._is_in_line():
+        if self._is_in_line() or self._life.waits_for_people:
             self._submitted_at = now
         until = self._life.waits_until(submitted=self._submitted_at, at_least=at_least)
         if self._life.state is not JobState.WAITING or until is None or now < until:

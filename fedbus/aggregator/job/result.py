@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from fedbus.aggregator.job.best import Best
+from fedbus.aggregator.job.scored_model import over_sites
 from fedbus.core.job.scores import Score, mean_of
 from fedbus.core.job.training import TrainingJob, ranking_of
+from fedbus.core.protocol import answers as a
 from fedbus.core.rules.aggregation import Aggregation
 
 
@@ -33,7 +35,7 @@ def result_of(
             site: {"metrics": {}, "num_examples": 0, "failed": why} for site, why in life.failed_scores(version).items()
         },
         "sites": site_numbers(aggregation, life.participants),
-    }
+    } | _intervals(scores)
 
 
 def best_of(life: TrainingJob, version: int, kept: Best | None, *, exported: str) -> dict[str, object] | None:
@@ -52,7 +54,7 @@ def best_of(life: TrainingJob, version: int, kept: Best | None, *, exported: str
         return None
     scores = {site: _score(score, kept.version) for site, score in life.final_scores(kept.version).items()}
     found = {"version": kept.version, "metric": metric, "value": value, "exported": str(kept.path)}
-    return found | ({"scores": scores} if scores else {})
+    return found | ({"scores": scores} | _intervals(life.final_scores(kept.version)) if scores else {})
 
 
 def _final_mean(life: TrainingJob, version: int, metric: str) -> float | None:
@@ -78,10 +80,18 @@ def why_failed(life: TrainingJob, version: int, best: Mapping[str, object] | Non
     return f"{text}; the best finite version, {best['version']}, is exported ({life.reason})"
 
 
+def _intervals(scores: Mapping[str, Score]) -> dict[str, object]:
+    """Of the means over the sites that say how sure they are."""
+    found = over_sites(scores, lambda score: score.spreads)
+    return {"intervals": a.as_json(found)} if found else {}
+
+
 def _score(score: Score, last: int) -> dict[str, object]:
     told: dict[str, object] = {"metrics": dict(score.metrics), "num_examples": score.num_examples}
     if score.version != last:
         told["version"] = score.version
+    if intervals := a.intervals_of(score.spreads):
+        told["intervals"] = a.as_json(intervals)
     return told | ({"not_finite": list(score.not_finite)} if score.not_finite else {})
 
 
@@ -97,6 +107,7 @@ def _numbers(aggregation: Aggregation, site: str) -> dict[str, object]:
         "updates": stats.folded,
         "refused": stats.refused,
         "mean_staleness": round(stats.mean_staleness, 3),
+        "data_wait": round(stats.data_wait, 4),
         "num_examples": stats.num_examples,
     }
     if found is not None:

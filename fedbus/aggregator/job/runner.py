@@ -55,6 +55,7 @@ class JobRunner:
         """Uploads under way, as the intake sees them."""
         self._tools = tools
         self._participants: set[str] = set()
+        self._at_the_gate: frozenset[str] = frozenset()
         self._broken: Exception | None = None
         self._resyncs = Resyncs()
         self._prospects = Prospects(
@@ -98,12 +99,35 @@ class JobRunner:
             before = self.life.declined_sites.get(answer.site)
             if self.life.declined(answer.site, answer.reason) and before != answer.reason:
                 await self._event(events.SiteDeclined(site=answer.site, reason=answer.reason))
-        elif self.life.accepted(answer.site) or known:
-            if not known:
-                await self._enrol(answer.site)
-                await self._event(events.SiteAccepted(site=answer.site))
-            await self.welcome(answer.site)
+        elif known:
+            await self._let_in(answer.site)
+        else:
+            await self._admit(answer.site)
         self.sites_changed()
+
+    async def _admit(self, site: str) -> None:
+        """Let a site in, or leave it out, as the work says; it may have to look at the site first."""
+        why = await self.work.admission(site)
+        self._at_the_gate = self._at_the_gate - {site} if why is not None else self._at_the_gate | {site}
+        if why:
+            await self._leave_out(site, why)
+        elif why is not None:
+            await self._let_in(site)
+
+    async def _let_in(self, site: str) -> None:
+        known = site in self.life.accepted_sites
+        if not self.life.accepted(site) and not known:
+            return
+        if not known:
+            await self._enrol(site)
+            await self._event(events.SiteAccepted(site=site))
+        await self.welcome(site)
+
+    async def _leave_out(self, site: str, why: str) -> None:
+        """The site works for the job no more; once it was started anew, it may come again."""
+        if self.life.declined(site, why):
+            await self._event(events.SiteDeclined(site=site, reason=why))
+        await self._tools.announcer.tell(site, m.JobEnded(job=self.job, state=m.JobState.ABORTED, reason=why))
 
     async def _enrol(self, site: str) -> None:
         """Durable before the site is told to begin: what it sends must count after any restart."""
@@ -127,6 +151,16 @@ class JobRunner:
         """A site scored a version, or could not."""
         await self.work.on_score(score)
         self._nudge()
+
+    async def on_statistics(self, answer: m.StatisticsAnswer) -> None:
+        """A site says statistics of its data, or why it cannot."""
+        await self.work.on_statistics(answer)
+        for site in sorted(self._at_the_gate):
+            await self._admit(site)
+        for site in sorted(self.life.accepted_sites):
+            if why := await self.work.admission(site):  # what comes later may show what others are
+                await self._leave_out(site, why)
+        self.sites_changed()
 
     async def on_resync(self, request: m.ResyncRequest) -> None:
         """A site of the job cannot follow the model log: soon the newest version comes as a snapshot, for all."""
@@ -257,6 +291,8 @@ class JobRunner:
         if manifest.kind is m.UpdateKind.INITIAL:
             if not await self.work.take_initial(manifest, self.active()):
                 self.sites_changed()
+        elif manifest.kind is m.UpdateKind.LOCAL:
+            await self.work.take_local(manifest)
         elif self.over is not None or self.life.state is not m.JobState.RUNNING:
             state = self.life.state if self.over is None else m.JobState.FINISHING
             await self.work.refuse(manifest, f"the job is {state}")

@@ -48,6 +48,7 @@ class Scoring:
             metrics=score.metrics,
             num_examples=score.num_examples,
             not_finite=score.not_finite,
+            spreads=score.spreads,
         )
         counts = self._life.scored(
             version=measured.version,
@@ -55,6 +56,7 @@ class Scoring:
             metrics=measured.metrics,
             num_examples=measured.num_examples,
             not_finite=measured.not_finite,
+            spreads=measured.spreads,
         )
         if not counts:  # it came too late, or from a site that is not there: nobody is told of it
             return

@@ -15,14 +15,17 @@ from datetime import timedelta
 from typing import Any
 
 from fedbus.aggregator.incoming.complete import Complete
+from fedbus.aggregator.job.checking import Gate
 from fedbus.aggregator.job.checkpointing import Checkpointing
 from fedbus.aggregator.job.folding import Folding
 from fedbus.aggregator.job.initial_params import InitialParams, Origin
 from fedbus.aggregator.job.last_scores import LastScores
+from fedbus.aggregator.job.local_models import LocalModels
 from fedbus.aggregator.job.pacing import Pacing
 from fedbus.aggregator.job.result import site_numbers
 from fedbus.aggregator.job.scoring import Scoring, not_finite_text
 from fedbus.aggregator.job.verdicts import refuse
+from fedbus.aggregator.job.wanted_labels import WantedLabels
 from fedbus.aggregator.job.work import Outcome
 from fedbus.aggregator.model.keeper import ModelKeeper
 from fedbus.aggregator.model.log import ModelLogWriter
@@ -31,8 +34,9 @@ from fedbus.aggregator.tools import Tools
 from fedbus.aggregator.trouble import first_of
 from fedbus.core.job.training import TrainingJob
 from fedbus.core.protocol import messages as m
-from fedbus.core.protocol.answers import BrokenScore
+from fedbus.core.protocol.answers import BrokenScore, as_json
 from fedbus.core.protocol.layout import Layout
+from fedbus.core.protocol.statistics import LEAST
 from fedbus.core.rules.aggregation import Aggregation
 from fedbus.core.rules.facts import Refused
 from fedbus.core.spec.training import TrainingSpec
@@ -45,7 +49,10 @@ OpenLog = Callable[[Layout], Awaitable[ModelLogWriter]]
 
 
 class Training:
-    """Of one job; see `Work`. `open_log` declares the job's model log and returns its writer."""
+    """Of one job; see `Work`. `open_log` declares the job's model log and returns its writer.
+
+    gate: the data check that sites pass before they take part; None: the job asks for none.
+    """
 
     doing = "training"
 
@@ -60,6 +67,7 @@ class Training:
         tools: Tools,
         open_log: OpenLog,
         layouts_wait: timedelta,
+        gate: Gate | None = None,
     ) -> None:
         self.life = TrainingJob(spec)
         self.aggregation = Aggregation(spec, now=time.monotonic())
@@ -70,10 +78,13 @@ class Training:
         self._keeper = keeper
         self._tools = tools
         self._open_log = open_log
+        self._gate = gate
         self._pacing = Pacing(job, spec, tools.announcer)
+        self._labels = WantedLabels(job, spec, life=self.life, tools=tools)
         self._checkpoints = Checkpointing(keeper, tools=tools)
         self._folding: Folding | None = None
         self._last_scores: LastScores | None = None
+        self._locals: LocalModels | None = None
         self._initial = InitialParams(
             job,
             life=self.life,
@@ -108,7 +119,9 @@ class Training:
         return self.aggregation.chosen
 
     def waits_to_start_for(self, active: Collection[str]) -> str:
-        return self._initial.waits_for(active) or self.life.waiting_for(active)
+        waits = self._labels.missing(active) or self._initial.waits_for(active) or self.life.waiting_for(active)
+        checking = "" if self._gate is None else self._gate.waits_for
+        return f"{waits}; {checking}" if checking else waits
 
     def waiting_for(self) -> str:
         if self.life.state is m.JobState.FINISHING:
@@ -129,6 +142,7 @@ class Training:
     def details(self) -> dict[str, Any]:
         not_finite = self.life.not_finite.items()
         return {
+            "check": None if self._gate is None else self._gate.report(),
             "means": self.life.means(),
             "not_finite": {
                 site: BrokenScore(version=score.version, metrics=score.not_finite) for site, score in not_finite
@@ -142,6 +156,8 @@ class Training:
 
     def site_started_anew(self, site: str) -> None:
         self._initial.site_started_anew(site)
+        if self._gate is not None:
+            self._gate.site_started_anew(site)
 
     def sites_changed(self, active: frozenset[str]) -> None:
         self.aggregation.set_active(active, now=time.monotonic())
@@ -153,8 +169,19 @@ class Training:
             await self._last_scores.remind(site)
 
     async def on_score(self, score: m.ScoreAnswer) -> None:
+        if self._locals is not None and score.site in self.life.accepted_sites:
+            self._locals.promised(score.site, score.local)
         version = score.version if self._last_scores is None else self._last_scores.version_of(score.version)
         await self._scoring.take(replace(score, version=version))
+        if self._gate is not None and score.losses and score.site in self.life.accepted_sites:
+            await self._gate.take_losses(score.site, score.losses)
+
+    async def admission(self, site: str) -> str | None:
+        return "" if self._gate is None else await self._gate.admission(site)
+
+    async def on_statistics(self, answer: m.StatisticsAnswer) -> None:
+        if self._gate is not None:
+            await self._gate.take(answer)
 
     def snapshot_wanted(self) -> None:
         if self._folding is not None:
@@ -176,6 +203,8 @@ class Training:
 
     async def open(self) -> None:
         await self._scoring.restore()
+        if self._gate is not None:
+            await self._gate.open()
         row = await self._tools.store(self._tools.ledger.job, self._job)
         if row is not None and row.layout is not None:
             self._folding = await self._make_folding(Layout.from_dict(row.layout))
@@ -186,12 +215,16 @@ class Training:
         await self._initial.check()
         if self.life.state.ended or not self.life.can_start(active):
             return False
+        if await self._labels.are_missing(active):
+            return False
         if self._folding is None:
             await self._initial.see_to(active)
             return False
         return self.life.can_start(await self._initial.agreeing(self._folding.layout, active))
 
     async def begin(self) -> None:
+        if self._gate is not None:
+            await self._gate.tell()
         if self._folding is not None:
             await self._folding.publish_first()
         self.aggregation.restart_timers(now=time.monotonic())
@@ -206,14 +239,20 @@ class Training:
     async def _make_folding(self, layout: Layout) -> Folding:
         log = await self._open_log(layout)
         self.stream = log.stream
+        keeper = self._keeper
+        if self._spec.evaluate_local:
+            folder = keeper.best_folder.parent
+            self._locals = LocalModels(self._job, folder=folder, layout=layout, keeper=keeper, tools=self._tools)
         self._last_scores = LastScores(
             self._job,
             life=self.life,
             layout=layout,
             keeper=self._keeper,
             best=lambda: self._scoring.best,
+            local_models=self._locals,
             showing=Showing(self._job, log=log, tools=self._tools),
             tools=self._tools,
+            losses=0 if self._gate is None else LEAST,
         )
         return Folding(
             self._job,
@@ -257,7 +296,15 @@ class Training:
     def _stop_reason(self, now: float) -> str | None:
         return self.life.stop_reason(version=self.aggregation.version, updates=self.aggregation.updates, now=now)
 
+    async def take_local(self, manifest: m.UpdateManifest) -> None:
+        if self._locals is None:
+            return await self.refuse(manifest, "the job asks for no local model")
+        return await self._locals.take(manifest, self.life.accepted_sites)
+
     async def refuse(self, manifest: m.UpdateManifest, reason: str) -> None:
+        if manifest.kind is not m.UpdateKind.DELTA:  # no update of the model, so that it counts as none
+            await refuse(manifest, reason, tools=self._tools, drop=self._keeper.drop)
+            return
         verdict = self.aggregation.refuse(m.UpdateId.parse(manifest.update_id), reason=reason)
         if self._folding is not None and isinstance(verdict, Refused):
             await self._folding.refused(verdict, manifest)
@@ -301,4 +348,11 @@ class Training:
         return await self._last_scores.are_in(self.version)
 
     async def conclude(self) -> Outcome:
-        return await self._scoring.conclude(has_params=self._folding is not None)
+        outcome = await self._scoring.conclude(has_params=self._folding is not None)
+        more: dict[str, object] = {}
+        if self._gate is not None:
+            await self._gate.tell()
+            more["check"] = as_json(self._gate.report())
+        if self._locals is not None:
+            more["local_models"] = self._locals.there
+        return replace(outcome, result={**outcome.result, **more}) if more else outcome

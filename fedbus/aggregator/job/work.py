@@ -77,7 +77,7 @@ class Work(Protocol):
         """Why what a running job receives waits undecided: too few sites; empty: it does not."""
 
     def site_numbers(self) -> dict[str, dict[str, object]]:
-        """What each site has given: updates, refused, mean_staleness."""
+        """What each site has given: updates, refused, mean_staleness, data_wait."""
 
     def details(self) -> dict[str, Any]:
         """What `fedbus show` says of a running job beyond that: fields of `answers.JobDetail`."""
@@ -98,6 +98,12 @@ class Work(Protocol):
 
     async def on_score(self, score: m.ScoreAnswer) -> None:
         """A site scored a version, or could not."""
+
+    async def admission(self, site: str) -> str | None:
+        """Why a site that accepts is left out; empty: it is not; None: not known yet, `on_statistics` may tell."""
+
+    async def on_statistics(self, answer: m.StatisticsAnswer) -> None:
+        """A site says statistics of its data, or why it cannot."""
 
     def snapshot_wanted(self) -> None:
         """The newest version is to come as a snapshot: some site cannot follow."""
@@ -124,6 +130,9 @@ class Work(Protocol):
 
     async def take(self, manifest: m.UpdateManifest, *, ending: bool) -> None:
         """Decide on an update, while the job runs. ending: the next step ends it."""
+
+    async def take_local(self, manifest: m.UpdateManifest) -> None:
+        """Take or refuse a site's local model."""
 
     async def refuse(self, manifest: m.UpdateManifest, reason: str) -> None:
         """Refuse an update, on record."""

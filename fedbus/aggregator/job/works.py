@@ -9,11 +9,14 @@ from functools import partial
 from pathlib import Path
 
 from fedbus.aggregator.incoming.complete import Complete
+from fedbus.aggregator.job.checking import Checking, Gate
 from fedbus.aggregator.job.collecting import Collecting
 from fedbus.aggregator.job.evaluate import Evaluating, GivenModels
 from fedbus.aggregator.job.initial_params import LAYOUTS_WAIT
 from fedbus.aggregator.job.origins import origin_of
+from fedbus.aggregator.job.survey import Survey
 from fedbus.aggregator.job.training import Training
+from fedbus.aggregator.job.verdicts import Drop
 from fedbus.aggregator.job.work import Work
 from fedbus.aggregator.model import bodies
 from fedbus.aggregator.model.keeper import ModelKeeper
@@ -22,6 +25,7 @@ from fedbus.aggregator.tools import Tools
 from fedbus.core.job.life import Job
 from fedbus.core.protocol.layout import Layout
 from fedbus.core.spec import kinds
+from fedbus.core.spec.check import CheckSpec
 from fedbus.core.spec.evaluate import EvaluateSpec
 from fedbus.core.spec.head import JobSpec
 from fedbus.core.spec.training import TrainingSpec
@@ -55,6 +59,8 @@ def work_of(row: JobRow, *, complete: Complete, place: Place, tools: Tools) -> W
             return _training(row.job, spec, complete=complete, place=place, tools=tools)
         case EvaluateSpec():
             return _evaluating(row.job, spec, place=place, tools=tools)
+        case CheckSpec():
+            return _checking(row.job, spec, place=place, tools=tools)
         case _:
             raise StoreError(f"job {row.job} is of kind {row.spec.get('kind')!r}, for which nothing is installed")
 
@@ -77,16 +83,35 @@ def _training(job: str, spec: TrainingSpec, *, complete: Complete, place: Place,
         tools=tools,
         open_log=partial(place.open_log, job, spec),
         layouts_wait=place.layouts_wait,
+        gate=Gate(Survey(job, tools=tools), tools=tools) if spec.check else None,
     )
 
 
 def _evaluating(job: str, spec: EvaluateSpec, *, place: Place, tools: Tools) -> Collecting:
-    def drop(update_id: str) -> None:
-        bodies.delete(job, [update_id], ledger=tools.ledger, spool=place.spool)
-
+    drop = _dropping(job, place=place, tools=tools)
     life = Job(spec, wall_time_s=spec.wall_time_s)
     folder = make_folder(place.jobs / job) / "models"
     models = GivenModels(spec, folder=folder, jobs=place.jobs, params=place.params, tools=tools)
     open_log = partial(place.open_log, job, spec)
     questions = Evaluating(job, spec, life=life, models=models, drop=drop, open_log=open_log, tools=tools)
     return Collecting(job, life=life, questions=questions, drop=drop, tools=tools)
+
+
+def _checking(job: str, spec: CheckSpec, *, place: Place, tools: Tools) -> Collecting:
+    survey = Survey(job, tools=tools, minimum=spec.minimum, bins=spec.bins, duplicates=spec.duplicates)
+    life = Job(spec, wall_time_s=spec.wall_time_s)
+    return Collecting(
+        job,
+        life=life,
+        questions=Checking(life=life, survey=survey),
+        drop=_dropping(job, place=place, tools=tools),
+        tools=tools,
+        answer_within_s=spec.answer_within_s,
+    )
+
+
+def _dropping(job: str, *, place: Place, tools: Tools) -> Drop:
+    def drop(update_id: str) -> None:
+        bodies.delete(job, [update_id], ledger=tools.ledger, spool=place.spool)
+
+    return drop

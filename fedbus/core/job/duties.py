@@ -4,6 +4,8 @@ What lives here: the rules. What may not: how a duty is carried out, clocks, fil
 
     asked in this order                                                         duty
     the daemon stops, or the job is over                                        Stop
+    statistics of the data are asked for                                        Examine
+    the job only checks data                                                    Wait: for the end of the job
     the aggregator asked for initial params                                     MakeInitial
     no version is held                                                          Wait: for the model
     a score is asked for      and a version as new as that is held              Score
@@ -26,11 +28,14 @@ from fedbus.core.protocol.activities import Activity
 class Standing:
     """What a site holds and was asked for. Versions; -1 in `trained_from`: from none yet.
 
-    waits_for_new: each version is trained from once (a synchronous job). unsettled: updates that await their receipt.
+    only_checks: the job has no params. waits_for_new: each version is trained from once (a synchronous job).
+    unsettled: updates that await their receipt.
     """
 
     held: int | None
     stopping: bool = False
+    statistics_asked: bool = False
+    only_checks: bool = False
     initial_asked: bool = False
     score_asked: int | None = None
     training_is_over: bool = False
@@ -44,6 +49,11 @@ class Standing:
 @dataclass(frozen=True, slots=True)
 class Stop:
     """Leave off."""
+
+
+@dataclass(frozen=True, slots=True)
+class Examine:
+    """Compute statistics of the site's data."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,23 +79,31 @@ class Wait:
     version: int | None = None
 
 
-Duty = Stop | MakeInitial | Score | Train | Wait
+Duty = Stop | Examine | MakeInitial | Score | Train | Wait
 
 
 def next_duty(standing: Standing) -> Duty:
     """Return what to do, by the table at the head of this module."""
     if standing.stopping:
         return Stop()
+    if standing.statistics_asked:
+        return Examine()
+    if standing.only_checks:
+        return Wait(Activity.WAITING_FOR_END)
     if standing.initial_asked:
         return MakeInitial()
     if standing.held is None:
         return Wait(Activity.WAITING_FOR_MODEL)
+    return _with_a_version(standing, standing.held)
+
+
+def _with_a_version(standing: Standing, held: int) -> Score | Train | Wait:
     if standing.score_asked is not None:
-        ready = standing.held >= standing.score_asked
+        ready = held >= standing.score_asked
         return Score() if ready else Wait(Activity.WAITING_FOR_VERSION, standing.score_asked)
     if standing.training_is_over:
         return Wait(Activity.WAITING_FOR_END)
-    return _training(standing, standing.held)
+    return _training(standing, held)
 
 
 def _training(standing: Standing, held: int) -> Train | Wait:

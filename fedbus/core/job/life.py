@@ -93,6 +93,11 @@ class Job:
         """Say what a running job waits for that no site reports; empty: nothing."""
         return ""
 
+    @property
+    def waits_for_people(self) -> bool:
+        """Whether the start waits for work that people do: no wall time runs meanwhile."""
+        return False
+
     def cannot_end(self) -> str | None:
         """Say why a running job can never end by itself; None while it may, or not enough is known."""
         return None

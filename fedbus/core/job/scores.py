@@ -17,13 +17,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Literal
+
+from fedbus.core.protocol.spread import Spreads
 
 Better = Literal["higher", "lower"]
 MOST_METRICS = 64
 """So many metrics of a score are kept."""
 OUT_OF_PROPORTION = 10.0
+NO_SPREADS: Spreads = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,25 +35,38 @@ class Score:
     """One site's evaluation of a version.
 
     metrics: the finite ones, at most MOST_METRICS. not_finite: names of those that came out as NaN or infinity.
+    spreads: of these metrics, where the site says how sure they are; differences: to the model that is compared to.
     """
 
     version: int
     metrics: Mapping[str, float]
     num_examples: int
     not_finite: tuple[str, ...] = ()
+    spreads: Spreads = field(default_factory=dict)
+    differences: Spreads = field(default_factory=dict)
 
     @classmethod
     def of(
-        cls, *, version: int, metrics: Mapping[str, float], num_examples: int, not_finite: Collection[str] = ()
+        cls,
+        *,
+        version: int,
+        metrics: Mapping[str, float],
+        num_examples: int,
+        not_finite: Collection[str] = (),
+        spreads: Spreads = NO_SPREADS,
+        differences: Spreads = NO_SPREADS,
     ) -> Score:
         """A score as it came: what is not finite is told apart, what is too much is left out."""
         finite = {name: value for name, value in metrics.items() if math.isfinite(value)}
         others = sorted({*not_finite, *(metrics.keys() - finite.keys())})
+        kept = dict(list(finite.items())[:MOST_METRICS])
         return cls(
             version=version,
-            metrics=dict(list(finite.items())[:MOST_METRICS]),
+            metrics=kept,
             num_examples=num_examples,
             not_finite=tuple(others[:MOST_METRICS]),
+            spreads={name: spread for name, spread in spreads.items() if name in kept},
+            differences={name: spread for name, spread in differences.items() if name in kept},
         )
 
     @property
@@ -120,27 +137,37 @@ class Scores:
 
 
 def mean_of(found: Sequence[tuple[int, float]]) -> float:
-    """Return the mean of (examples, value), at least one; from three on each is bounded by the others, see the module.
+    """Return the mean of (examples, value), at least one, as `bounded` has them."""
+    counted = bounded(found)
+    total = sum(examples for examples, _ in counted)
+    return math.fsum(examples / total * value for examples, value in counted)
+
+
+def bounded(found: Sequence[tuple[int, float]]) -> list[tuple[int, float]]:
+    """Return (examples, value) as they count; from three on each is bounded by the others, see the module.
 
     A value is in proportion up to OUT_OF_PROPORTION times the others' range, or size, beyond their range.
     """
     if len(found) < 3:
-        bounded = list(found)
-    else:
-        whole = sum(examples for examples, _ in found)
-        bounded = [
-            (min(examples, whole - examples), _in_proportion(value, [*found[:i], *found[i + 1 :]]))
-            for i, (examples, value) in enumerate(found)
-        ]
-    total = sum(examples for examples, _ in bounded)
-    return math.fsum(examples / total * value for examples, value in bounded)
+        return list(found)
+    whole = sum(examples for examples, _ in found)
+    return [
+        (min(examples, whole - examples), min(max(value, low), high))
+        for (examples, value), (low, high) in zip(found, in_proportion([value for _, value in found]), strict=True)
+    ]
 
 
-def _in_proportion(value: float, others: Sequence[tuple[int, float]]) -> float:
-    values = [other for _, other in others]
-    low, high = min(values), max(values)
-    beyond = max(OUT_OF_PROPORTION * max(high - low, abs(low), abs(high)), 1.0)
-    return min(max(value, low - beyond), high + beyond)
+def in_proportion(values: Sequence[float]) -> list[tuple[float, float]]:
+    """Return for each of the values what is in proportion to the others; below three everything is."""
+    if len(values) < 3:
+        return [(-math.inf, math.inf)] * len(values)
+    limits = []
+    for at in range(len(values)):
+        others = [*values[:at], *values[at + 1 :]]
+        low, high = min(others), max(others)
+        beyond = max(OUT_OF_PROPORTION * max(high - low, abs(low), abs(high)), 1.0)
+        limits.append((low - beyond, high + beyond))
+    return limits
 
 
 class Trend:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from fedbus.core.job.membership import SiteState, SiteView
+from fedbus.core.words import counted
 
 _GONE = {SiteState.LOST: "offline", SiteState.LEFT: "left"}
 
@@ -35,6 +36,7 @@ def _place(site: SiteView, *, job: str, now: float) -> tuple[str, str]:
         return "online", site.name
     notes = [f"step {activity.step}/{activity.steps}"] if activity.steps > 0 else []
     notes += [activity.note] if activity.note else []
+    notes += [counted(activity.new_labels, "new label")] if activity.new_labels > 0 else []
     return activity.phrase, f"{site.name} ({', '.join(notes)})" if notes else site.name
 
 

@@ -19,8 +19,9 @@ from typing import Literal
 from fedbus.core.job.answers import Answers
 from fedbus.core.job.life import Job
 from fedbus.core.job.prospects import Reported, rules_of, watched_metrics
-from fedbus.core.job.scores import Score, Scores, Trend
+from fedbus.core.job.scores import NO_SPREADS, Score, Scores, Trend
 from fedbus.core.protocol.messages import JobState
+from fedbus.core.protocol.spread import Spreads
 from fedbus.core.spec.training import PatienceSpec, TargetSpec, TrainingSpec
 from fedbus.core.words import counted
 
@@ -40,8 +41,14 @@ class TrainingJob(Job):
         self._last_scores: dict[str, Score] = {}
         self._finals: Answers[Score] = Answers()
         self._from_before: dict[str, Score] = {}
+        self.lacks_labels = False
+        """Whether the start waits for labels that people make; the caller says so."""
 
     # -------------------------------------------------------------- what is known
+
+    @property
+    def waits_for_people(self) -> bool:
+        return self.lacks_labels
 
     @property
     def best(self) -> tuple[int, float] | None:
@@ -113,12 +120,15 @@ class TrainingJob(Job):
         metrics: Mapping[str, float],
         num_examples: int,
         not_finite: Collection[str] = (),
+        spreads: Spreads = NO_SPREADS,
     ) -> bool:
         """Take in a site's score of a version; False when it does not count (site not active, older, no examples).
 
         While the job is finishing only the versions that `finishing` named count, see `final_scores`.
         """
-        score = Score.of(version=version, metrics=metrics, num_examples=num_examples, not_finite=not_finite)
+        score = Score.of(
+            version=version, metrics=metrics, num_examples=num_examples, not_finite=not_finite, spreads=spreads
+        )
         if self._state is JobState.FINISHING and site in self._active and self._finals.take(version, site, score):
             self._last_scores[site] = score
             return True

@@ -18,6 +18,8 @@ from typing import Any, TypeVar, cast
 
 from pydantic import TypeAdapter, ValidationError
 
+from fedbus.core.protocol.spread import Spread, Spreads
+from fedbus.core.protocol.statistics import ClassLoss, Finding, Statistics
 from fedbus.errors import DecodeError, Problem
 
 A = TypeVar("A")
@@ -113,6 +115,8 @@ class BrokenScore:
 class SiteInJob:
     """What a site gave to a job and, while the job has not ended (else `state` is None), what it does for it now.
 
+    data_wait: share of its training in which a step waited for its examples, 0 to 1.
+    new_labels: so many came from its data source since the task was trained there last; None: it tells no number.
     num_examples: that it trained on last, as many as it is believed. influence: its part of what the last versions
     apply, 0 to 1; share: what it would be by the job's weighting of examples alone, see `rules.influence`. cosine: of
     its deltas and the versions that they became part of. None: not known.
@@ -121,6 +125,7 @@ class SiteInJob:
     updates: int = 0
     refused: int = 0
     mean_staleness: float = 0.0
+    data_wait: float = 0.0
     num_examples: int | None = None
     influence: float | None = None
     share: float | None = None
@@ -128,6 +133,7 @@ class SiteInJob:
     state: str | None = None
     activity: str | None = None
     version: int | None = None
+    new_labels: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,22 +149,52 @@ class Receiving:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Interval:
+    """A number and its 95 % interval, from so many test cases; low and high None: nothing is known of it.
+
+    cases: 0 where a site tells none, for they are too few. sites: over so many; 1: of a single one.
+    """
+
+    value: float = 0.0
+    low: float | None = None
+    high: float | None = None
+    cases: int = 0
+    sites: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SiteScore:
-    """What a site measured of a model. not_finite: metrics that came out as NaN or infinity."""
+    """What a site measured of a model. not_finite: metrics that came out as NaN or infinity.
+
+    intervals: of its metrics. differences: this model's metrics less those of the one that it is compared to.
+    """
 
     metrics: Mapping[str, float] = field(default_factory=dict)
     num_examples: int = 0
     not_finite: tuple[str, ...] = ()
+    intervals: Mapping[str, Interval] = field(default_factory=dict)
+    differences: Mapping[str, Interval] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScoredModel:
-    """A model of a job that evaluates: what each site measured, or why it could not; means over the sites."""
+    """A model of a job that evaluates: what each site measured, or why it could not; means over the sites.
+
+    intervals, differences: over the sites that say them, which may be fewer than those of the means.
+    """
 
     model: str = ""
     means: Mapping[str, float] = field(default_factory=dict)
     scores: Mapping[str, SiteScore] = field(default_factory=dict)
     failed: Mapping[str, str] = field(default_factory=dict)
+    intervals: Mapping[str, Interval] = field(default_factory=dict)
+    differences: Mapping[str, Interval] = field(default_factory=dict)
+
+    def interval_of_mean(self, metric: str) -> Interval | None:
+        """The interval over the sites, where all that measured the metric say one: that is the interval of its mean."""
+        found = self.intervals.get(metric)
+        sites = sum(metric in score.metrics for score in self.scores.values())
+        return found if found is not None and found.sites == sites else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,10 +206,24 @@ class Provenance:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CheckReport:
+    """What a data check has found, the worst first; by site the statistics behind it, or why there are none.
+
+    losses: by site, of its labelled examples by class under the job's last model, where the job trains.
+    """
+
+    findings: tuple[Finding, ...] = ()
+    sites: Mapping[str, Statistics] = field(default_factory=dict)
+    cannot: Mapping[str, str] = field(default_factory=dict)
+    losses: Mapping[str, Mapping[str, ClassLoss]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class JobDetail(JobLine):
     """One job with all that is known of it. `result` is kept once it has ended; what is None then, only a running has.
 
     means: of the sites' newest scores, by metric. declined: reasons by site. models: of a job that evaluates.
+    check: of one that checks data, or that trains after a check.
     provenance: None from an aggregator of an earlier release.
     """
 
@@ -188,11 +238,15 @@ class JobDetail(JobLine):
     receiving: tuple[Receiving, ...] | None = None
     models: tuple[ScoredModel, ...] | None = None
     provenance: Provenance | None = None
+    check: CheckReport | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Doing:
-    """What a site says that it does for one job: a phrase, and in `detail` what else there is to say of it."""
+    """What a site says that it does for one job: a phrase, and in `detail` what else there is to say of it.
+
+    new_labels: as in `SiteInJob`.
+    """
 
     activity: str = ""
     version: int = -1
@@ -200,6 +254,7 @@ class Doing:
     steps: int = 0
     detail: str = ""
     device: str = ""
+    new_labels: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -293,6 +348,16 @@ def rejected(path: str, message: str) -> Rejected:
     return Rejected(errors=(Problem(path=path, message=message),))
 
 
+def intervals_of(spreads: Spreads) -> dict[str, Interval]:
+    """What one site says of how sure it is, as people are told it."""
+    return {name: _interval_of(spread) for name, spread in sorted(spreads.items())}
+
+
+def _interval_of(spread: Spread) -> Interval:
+    low, high = spread.interval or (None, None)
+    return Interval(value=spread.value, low=low, high=high, cases=spread.cases)
+
+
 def to_json(answer: Answer) -> dict[str, Any]:
     """An answer as it stands on the wire."""
     plain: dict[str, Any] = as_json(answer)
@@ -333,9 +398,12 @@ def _left_out(part: Any) -> Collection[str]:
         case Accepted(notes=()):
             return ("notes",)
         case SiteInJob():
-            unknown = [name for name in ("num_examples", "influence", "share", "cosine") if getattr(part, name) is None]
+            always = ("num_examples", "influence", "share", "cosine", "new_labels")
+            unknown = [name for name in always if getattr(part, name) is None]
             return [*unknown, *(("state", "activity", "version") if part.state is None else ())]
+        case Doing(new_labels=None):
+            return ("new_labels",)
         case JobDetail():
-            not_said = ("means", "not_finite", "declined", "receiving", "models", "provenance")
+            not_said = ("means", "not_finite", "declined", "receiving", "models", "provenance", "check")
             return [name for name in not_said if getattr(part, name) is None]
     return ()

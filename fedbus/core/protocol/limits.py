@@ -12,11 +12,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 from fedbus.core.protocol import messages as m
+from fedbus.core.protocol.spread import Spreads, check_spread
+from fedbus.core.protocol.statistics import Statistics, checked, checked_losses
 from fedbus.errors import DecodeError
 
+T = TypeVar("T")
 MOST_TEXT = 500
 MOST_REASON = 200
 """Of a reason that stands in the middle of a sentence."""
@@ -48,8 +51,17 @@ def within_limits(message: Any) -> Any:
             return replace(message, jobs=tuple(map(_activity, message.jobs[:MOST_ACTIVITIES])))
         case m.ScoreAnswer():
             names = tuple(plain(name, MOST_NAME) for name in message.not_finite[:MOST_METRICS])
-            failed, metrics = plain(message.failed), _metrics(message.metrics)
-            return replace(message, metrics=metrics, not_finite=names, failed=failed)
+            return replace(
+                message,
+                metrics=_metrics(message.metrics),
+                not_finite=names,
+                failed=plain(message.failed),
+                spreads=_spreads(message.spreads),
+                differences=_spreads(message.differences),
+                losses=checked_losses(message.losses),
+            )
+        case m.StatisticsAnswer(statistics=Statistics() as statistics):
+            return replace(message, statistics=checked(statistics), **texts)
         case m.UpdateManifest():
             _check_numbers(message.effort)
             return replace(message, effort=replace(message.effort, metrics=_metrics(message.effort.metrics)))
@@ -61,7 +73,9 @@ _NAMES: Mapping[type, tuple[str, ...]] = {
     m.SiteStatus: ("session",),
     m.Leave: ("session",),
     m.OfferAnswer: ("layout",),
+    m.ScoreAnswer: ("local",),
     m.UpdateManifest: ("layout_digest",),
+    m.StatisticsAnswer: ("asked",),
 }
 _TEXTS: Mapping[type, tuple[str, ...]] = {
     m.Join: ("fedbus_version", "device"),
@@ -69,6 +83,7 @@ _TEXTS: Mapping[type, tuple[str, ...]] = {
     m.OfferAnswer: ("reason",),
     m.ResyncRequest: ("reason",),
     m.TrainerTrouble: ("error",),
+    m.StatisticsAnswer: ("failed",),
 }
 
 
@@ -82,7 +97,17 @@ def _activity(activity: m.JobActivity) -> m.JobActivity:
     )
 
 
-def _metrics(metrics: Mapping[str, float]) -> dict[str, float]:
+def _spreads(spreads: Spreads) -> Spreads:
+    for spread in spreads.values():
+        _check_numbers(spread)
+        try:
+            check_spread(spread)
+        except ValueError as exc:
+            raise DecodeError(str(exc)) from exc
+    return _metrics(spreads)
+
+
+def _metrics(metrics: Mapping[str, T]) -> dict[str, T]:
     """The first MOST_METRICS of those whose name is short and can be shown."""
     fine = ((name, value) for name, value in metrics.items() if len(name) <= MOST_NAME and name.isprintable())
     return dict(value for value, _ in zip(fine, range(MOST_METRICS), strict=False))

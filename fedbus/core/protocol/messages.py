@@ -3,11 +3,11 @@
 What lives here: the vocabulary of the protocol. What may not: bytes (see `wire`), AMQP (see `fedbus.bus`), tensors.
 
     who publishes      exchange          messages
-    site               fedbus.sites      Join, SiteStatus, Leave, OfferAnswer, ScoreAnswer, ResyncRequest,
-                                         TrainerTrouble
+    site               fedbus.sites      Join, SiteStatus, Leave, OfferAnswer, ScoreAnswer, StatisticsAnswer,
+                                         ResyncRequest, TrainerTrouble
     site               fedbus.updates    chunks of an update, then UpdateManifest
     aggregator         fedbus.control    RollCall, JobOffer, InitialParamsRequest, JobStarted, Receipt, StepBudget,
-                                         ResendRequest, ScoreRequest, JobEnded, JobForgotten
+                                         ResendRequest, ScoreRequest, StatisticsRequest, JobEnded, JobForgotten
     aggregator         fedbus.models     chunks of a version, then VersionManifest
     aggregator         fedbus.events     Event
     submitter          fedbus.jobs       a job spec, or what stands in `requests`, as plain JSON (any AMQP client)
@@ -25,6 +25,8 @@ from typing import Any
 
 from fedbus.core.protocol.activities import Activity, phrase_of
 from fedbus.core.protocol.effort import Effort
+from fedbus.core.protocol.spread import Spreads
+from fedbus.core.protocol.statistics import ClassLoss, Plan, Statistics
 
 NAME = re.compile(r"[a-z0-9-]{1,40}")
 JOB_HEADER = "job"
@@ -106,7 +108,8 @@ class JobActivity:
     """What a site does for one job right now.
 
     detail: what varies in it, such as the version that is loaded, or what else people should know.
-    device: what its trainer computes on, such as 'cuda:1'; empty while there is none.
+    device: what its trainer computes on, such as 'cuda:1'; empty while there is none. new_labels: how many labels the
+    site's data source has brought since the task was last trained there; -1: there is no source, or it is not told.
     """
 
     job: str
@@ -116,6 +119,7 @@ class JobActivity:
     steps: int = 0
     detail: str = ""
     device: str = ""
+    new_labels: int = -1
 
     @property
     def phrase(self) -> str:
@@ -171,6 +175,10 @@ class ScoreAnswer:
 
     not_finite: names of metrics that came out as NaN or infinity and are left out of `metrics`. failed: what kept the
     site from scoring, in words that say nothing of its data; the metrics are empty then.
+
+    spreads: how sure the metrics are, where intervals were asked for; differences: of this model to the one that it is
+    compared to, on the same test cases. Both by metric. losses: of its own labelled examples by class, where the job
+    checks data. local: the id of the update that brings the site's local model; empty: none comes.
     """
 
     site: str
@@ -179,6 +187,25 @@ class ScoreAnswer:
     metrics: Mapping[str, float]
     num_examples: int
     not_finite: tuple[str, ...] = ()
+    failed: str = ""
+    spreads: Spreads = field(default_factory=dict)
+    differences: Spreads = field(default_factory=dict)
+    losses: Mapping[str, ClassLoss] = field(default_factory=dict)
+    local: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StatisticsAnswer:
+    """What a site says of its data, when it was asked.
+
+    asked: the `id` of the request. statistics: None where its task has none to give, or it could not compute them;
+    failed says why then, in words that say nothing of its data.
+    """
+
+    site: str
+    job: str
+    asked: str
+    statistics: Statistics | None = None
     failed: str = ""
 
 
@@ -298,10 +325,30 @@ class ResendRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScoreRequest:
-    """Training is over: every site of the job scores this version on its own test data, and waits for the end."""
+    """Training is over: every site of the job scores this version on its own test data, and waits for the end.
+
+    intervals: say how sure the metrics are, too. model: what this model is called among those that are compared, -1:
+    nothing; against: say the differences to that one, which was scored before. losses: say those of its own labelled
+    examples by class, of classes with so many examples at least; 0: say none. A site of the release before says none.
+    local: send your newest local model, too, if you share it.
+    """
 
     job: str
     version: int
+    intervals: bool = False
+    model: int = -1
+    against: int = -1
+    losses: int = 0
+    local: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StatisticsRequest:
+    """The site computes statistics of its data by this plan. An answer to an earlier `id` counts no more."""
+
+    job: str
+    id: str
+    plan: Plan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -339,10 +386,11 @@ class Chunk:
 
 
 class UpdateKind(StrEnum):
-    """What an update holds: a delta, or a job's first params."""
+    """What an update holds: a delta, a job's first params, or a site's whole local model at the end of a job."""
 
     DELTA = "delta"
     INITIAL = "initial"
+    LOCAL = "local"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

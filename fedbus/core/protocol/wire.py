@@ -38,6 +38,7 @@ Message = (
     | m.Leave
     | m.OfferAnswer
     | m.ScoreAnswer
+    | m.StatisticsAnswer
     | m.ResyncRequest
     | m.TrainerTrouble
     | m.RollCall
@@ -48,6 +49,7 @@ Message = (
     | m.StepBudget
     | m.ResendRequest
     | m.ScoreRequest
+    | m.StatisticsRequest
     | m.JobEnded
     | m.JobForgotten
     | m.Chunk
@@ -62,6 +64,7 @@ TYPES: dict[str, type[Message]] = {
     "leave": m.Leave,
     "offer-answer": m.OfferAnswer,
     "score-answer": m.ScoreAnswer,
+    "statistics-answer": m.StatisticsAnswer,
     "resync": m.ResyncRequest,
     "trainer-trouble": m.TrainerTrouble,
     "roll-call": m.RollCall,
@@ -72,6 +75,7 @@ TYPES: dict[str, type[Message]] = {
     "step-budget": m.StepBudget,
     "resend": m.ResendRequest,
     "score": m.ScoreRequest,
+    "statistics": m.StatisticsRequest,
     "job-ended": m.JobEnded,
     "job-forgotten": m.JobForgotten,
     "chunk": m.Chunk,

@@ -41,7 +41,7 @@ class SiteStats:
     as they were folded, after clipping, so that a site's median grows by at most the clip factor per update.
     gaps: seconds between the last updates, at most `RECENT`. last_at, last_version: when the last update came, and at
     which version of the model. num_examples: of the last update; 0 before the first. travel, response: running means of
-    what its updates said of them, see `tensors.secant`.
+    what its updates said of them, see `tensors.secant`. trained_s, waited_s: sums, of training and of waiting for data.
     """
 
     folded: int = 0
@@ -55,6 +55,13 @@ class SiteStats:
     num_examples: int = 0
     travel: float = 0.0
     response: float = 0.0
+    trained_s: float = 0.0
+    waited_s: float = 0.0
+
+    @property
+    def data_wait(self) -> float:
+        """Share of its training in which a step waited for its examples, in [0, 1]."""
+        return min(self.waited_s / self.trained_s, 1.0) if self.trained_s > 0.0 else 0.0
 
     @property
     def mean_staleness(self) -> float:
@@ -124,6 +131,8 @@ class SiteStats:
             last_at=fact.at,
             last_version=fact.base_version + fact.staleness,
             num_examples=fact.num_examples,
+            trained_s=self.trained_s + fact.effort.seconds,
+            waited_s=self.waited_s + fact.effort.data_wait_s,
             travel=_running(None if first else self.travel, travel, keep=KEEP_SECANT) if known else self.travel,
             response=_running(None if first else self.response, response, keep=KEEP_SECANT) if known else self.response,
         )

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from fedbus.core.spec.check import CheckSpec
 from fedbus.core.spec.evaluate import EvaluateSpec
 from fedbus.core.spec.head import JobSpec
 from fedbus.core.spec.text import load_yaml, nearest_words, shown
@@ -15,7 +16,9 @@ from fedbus.core.spec.training import TrainingSpec
 from fedbus.errors import JobSpecError, Problem
 
 TRAINING = "training"
-KINDS: Mapping[str, type[JobSpec]] = MappingProxyType({TRAINING: TrainingSpec, "evaluate": EvaluateSpec})
+KINDS: Mapping[str, type[JobSpec]] = MappingProxyType(
+    {TRAINING: TrainingSpec, "evaluate": EvaluateSpec, "data-check": CheckSpec}
+)
 
 
 def parse(data: object) -> JobSpec:

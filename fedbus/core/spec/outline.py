@@ -28,6 +28,7 @@ def outline(spec: JobSpec) -> list[tuple[str, str]]:
 
 def _training(spec: TrainingSpec) -> list[tuple[str, str]]:
     lines = [
+        *([("before", "the sites' data are checked, who is at fault is left out")] if spec.check else []),
         ("starts", _starts(spec)),
         ("each site", _each_site(spec.local)),
         ("strategy", _strategy(spec.strategy) + _default(spec, "strategy")),
@@ -59,6 +60,8 @@ def _takes_part(spec: JobSpec) -> str:
 def _starts(spec: TrainingSpec) -> str:
     default = "" if spec.model_fields_set & {"min_sites", "min_contributors"} else " (default)"
     text = f"when {counted(spec.least_sites, 'site')} accepted, pauses with fewer{default}"
+    if spec.min_new_labels:
+        text += f", and their data sources have {counted(spec.min_new_labels, 'new label')}"
     if spec.min_contributors > 1:
         text += f"; every version comes from at least {spec.min_contributors} sites"
     return text

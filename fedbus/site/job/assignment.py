@@ -6,7 +6,7 @@ Free text leaves a site only through this module, and only as `Sayable`.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,10 @@ from fedbus.core.protocol import messages as m
 from fedbus.core.protocol.activities import Activity
 from fedbus.core.protocol.effort import Effort
 from fedbus.core.protocol.frames import DEFAULT_RATIO
+from fedbus.core.protocol.statistics import LEAST, Plan, Statistics
 from fedbus.core.spec.head import JobSpec
 from fedbus.core.spec.training import TrainingSpec
 from fedbus.site.job.model_files import Held
-from fedbus.site.places import device_of
 from fedbus.site.settings import SiteSettings
 from fedbus.store.residuals import Source
 from fedbus.training import protocol as p
@@ -26,8 +26,8 @@ from fedbus.training.names import texts_in
 from fedbus.training.sayable import Sayable
 
 
-def opening(job: str, spec: JobSpec, settings: SiteSettings, *, place: int) -> p.Open:
-    """The first command: the job's task on this site's data, on the device of its place.
+def opening(job: str, spec: JobSpec, settings: SiteSettings, *, devices: Sequence[str]) -> p.Open:
+    """The first command: the job's task on this site's data, on the devices of its places.
 
     What the job keeps here lies outside its folder: it outlives the job, for nobody else has it.
     """
@@ -40,11 +40,13 @@ def opening(job: str, spec: JobSpec, settings: SiteSettings, *, place: int) -> p
         site=settings.site_name,
         data=str(settings.site_data.resolve()),
         chunk_bytes=content["chunk_bytes"],
-        device=device_of(settings.device, place),
+        device=devices[0],
+        ranks=tuple(devices[1:]),
         threads=settings.threads,
         slowdown=settings.slowdown,
         step_delay_s=settings.step_delay_s,
         words=tuple(dict.fromkeys(texts_in(content))),
+        fewest_cases=settings.min_test_cases,
         kept=str(kept_file(settings, job)),
         kept_before=_kept_before(spec, settings),
         **_training_part(spec),
@@ -75,6 +77,35 @@ def _training_part(spec: JobSpec) -> dict[str, Any]:
 def kept_file(settings: SiteSettings, job: str) -> Path:
     """Where the tensors are that a job keeps here."""
     return settings.state_dir.resolve() / "kept" / f"{job}.safetensors"
+
+
+def examining(job: str, spec: JobSpec, settings: SiteSettings, plan: Plan) -> p.Examine:
+    """Statistics of the site's data, by the job's plan and what the site withholds beyond it."""
+    content = spec.to_dict()
+    salt = plan.salt if settings.share_prints else ""
+    return p.Examine(
+        job=job,
+        task=content["task"],
+        task_config=content["task_config"],
+        seed=content["seed"],
+        site=settings.site_name,
+        data=str(settings.site_data.resolve()),
+        plan=replace(plan, minimum=max(plan.minimum, settings.min_count), salt=salt),
+        threads=settings.threads,
+        words=tuple(dict.fromkeys(texts_in(content))),
+    )
+
+
+def statistics_answer(
+    job: str, site: str, asked: str, statistics: Statistics | None, *, why: Sayable | None = None
+) -> m.StatisticsAnswer:
+    """What a site says of its data, or why it cannot."""
+    return m.StatisticsAnswer(site=site, job=job, asked=asked, statistics=statistics, failed=why or "")
+
+
+def declining(job: str, site: str, why: Sayable) -> m.OfferAnswer:
+    """The site takes no part, or no longer."""
+    return m.OfferAnswer(site=site, job=job, accepted=False, reason=why)
 
 
 def load(held: Held, *, since: int | None) -> p.Load:
@@ -140,8 +171,22 @@ def delta_manifest(job: str, update_id: m.UpdateId, trained: p.Trained, *, layou
     )
 
 
-def score_answer(job: str, site: str, scored: p.Scored) -> m.ScoreAnswer:
-    """A site's score of a version."""
+def local_manifest(job: str, update_id: m.UpdateId, trained: p.Trained, *, layout_digest: str) -> m.UpdateManifest:
+    """Commits the site's local model, whole, as that training has left it."""
+    return m.UpdateManifest(
+        job=job,
+        update_id=str(update_id),
+        kind=m.UpdateKind.LOCAL,
+        base_version=trained.base_version,
+        effort=Effort(num_examples=trained.effort.num_examples),
+        layout_digest=layout_digest,
+        frames=len(trained.local_sizes),
+        body_bytes=sum(trained.local_sizes),
+    )
+
+
+def score_answer(job: str, site: str, scored: p.Scored, *, local: str = "") -> m.ScoreAnswer:
+    """A site's score of a version; local: the id of the update that brings its local model."""
     metrics = _finite(scored.metrics)
     lost = tuple(name for name in scored.metrics if name not in metrics)
     return m.ScoreAnswer(
@@ -151,6 +196,26 @@ def score_answer(job: str, site: str, scored: p.Scored) -> m.ScoreAnswer:
         metrics=metrics,
         num_examples=scored.num_examples,
         not_finite=(*scored.not_finite, *lost),
+        spreads=scored.spreads,
+        differences=scored.differences,
+        losses=scored.losses,
+        local=local,
+    )
+
+
+def score(version: int, asked: m.ScoreRequest | None, *, min_count: int = LEAST) -> p.Score:
+    """Score a version; asked: what the aggregator wants beside its metrics, if it has asked.
+
+    min_count: losses of classes with fewer examples do not leave this site.
+    """
+    if asked is None:
+        return p.Score(version=version)
+    return p.Score(
+        version=version,
+        intervals=asked.intervals,
+        model=asked.model,
+        against=asked.against,
+        losses=max(min_count, asked.losses) if asked.losses else 0,
     )
 
 

@@ -18,6 +18,7 @@ import random
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
+from pathlib import Path
 from typing import TypeVar
 
 import structlog
@@ -31,10 +32,15 @@ from fedbus.core.spec.training import SyncSpec, TrainingSpec
 from fedbus.errors import DiskFullError
 from fedbus.site.job import assignment
 from fedbus.site.job.attempts import Attempts
+from fedbus.site.job.data_duty import DataDuty
+from fedbus.site.job.hand_back import HandBack
+from fedbus.site.job.local_model import LocalModel
 from fedbus.site.job.model_files import Held, ModelFiles
+from fedbus.site.job.new_labels import NewLabels
 from fedbus.site.job.score_duty import ScoreDuty
 from fedbus.site.job.trainer import Trainer, start_trainer
-from fedbus.site.places import Places, Waiting
+from fedbus.site.labels import Labels
+from fedbus.site.places import Places, Waiting, devices_of, more_places, most_devices
 from fedbus.site.settings import SiteSettings
 from fedbus.site.trainer_errors import TrainerDiedError, TrainerFailedError
 from fedbus.site.trouble_log import log_notes, log_trouble
@@ -49,7 +55,9 @@ STOP_GRACE = timedelta(seconds=10)
 log = structlog.get_logger()
 R = TypeVar("R", p.Opened, p.Made, p.Scored)
 StartTrainer = Callable[..., AbstractAsyncContextManager[Trainer]]
-Say = Callable[[m.OfferAnswer | m.ScoreAnswer | m.ResyncRequest | m.TrainerTrouble], Awaitable[None]]
+Say = Callable[
+    [m.OfferAnswer | m.ScoreAnswer | m.StatisticsAnswer | m.ResyncRequest | m.TrainerTrouble], Awaitable[None]
+]
 STILL_QUEUED = Sayable("the site trains other jobs, this one is still queued")
 # Two jobs that wait for each other's sites do not give way at the same moment again and again.
 YIELD_AFTER_S = 20.0, 40.0
@@ -75,6 +83,8 @@ class TrainingLoop:
         start: StartTrainer = start_trainer,
         places: Places | None = None,
         submitter: str = "",
+        labels: Labels | None = None,
+        hand_back: HandBack | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         stop_grace: timedelta = STOP_GRACE,
     ) -> None:
@@ -88,6 +98,8 @@ class TrainingLoop:
         self._start = start
         self._places = places or Places(1)
         self._submitter = submitter
+        self._labels = NewLabels(labels, spec.task)
+        self._hand_back = hand_back or HandBack(job, spec, folder=Path(), receiver=None)
         self._waiting: Waiting | None = None
         self._yielded = False
         self._attempts = Attempts(patience_s=settings.patience_s, sleep=sleep)
@@ -98,15 +110,18 @@ class TrainingLoop:
         self._trainer: Trainer | None = None
         self._device = ""
         self._layout_digest = ""
+        self._data = DataDuty(job, spec, settings=settings, say=say, now=lambda: self._now(Activity.EXAMINING))
         self._initial_wanted: m.InitialParamsRequest | None = None
         self._score = ScoreDuty(settings.score_limit_s)
+        shares = self._training is not None and self._training.evaluate_local and settings.share_local_model
+        self._local = LocalModel(outbox.folder if shares else None)
         self._limit: asyncio.Timeout | None = None
         self._training_is_over = self._training is None
         self._steps: int | None = None
         self._oldest_base = 0
         self._base: Held | None = None
         self._forgets_residual = False
-        self._stopping = False
+        self._stopping = self._finished = False
         # what an earlier daemon trained from counts too: a synchronous site trains once from each version
         self._trained_from = max((e.manifest.base_version for e in outbox.entries()), default=-1)
         self._said = assignment.activity(job, Activity.STARTING)
@@ -128,12 +143,18 @@ class TrainingLoop:
         self._initial_wanted = request
         await self.wake()
 
-    async def score(self, version: int) -> None:
-        """Score `version` as soon as it is held; training that runs is cancelled, and none begins any more.
+    async def examine(self, request: m.StatisticsRequest) -> None:
+        """Compute statistics of the site's data, before anything else; a training that runs is cancelled for it."""
+        self._data.wanted = request
+        self._attempts.end_pause()
+        await self._interrupt()
+
+    async def score(self, request: m.ScoreRequest) -> None:
+        """Score a version as soon as it is held; training that runs is cancelled, and none begins any more.
 
         What is not done in the site's `score_limit_s` is given up: the trainer is killed, and that is said.
         """
-        self._score.ask(version, now=asyncio.get_running_loop().time())
+        self._score.ask(request, now=asyncio.get_running_loop().time())
         self._training_is_over = True
         if self._training is not None:
             self._end_pause()
@@ -165,9 +186,18 @@ class TrainingLoop:
         self._attempts.succeeded()
         self._end_pause()
 
-    async def stop(self) -> None:
-        """The job is over; a task that does not come back to hear of it loses its trainer."""
-        self._stopping = True
+    async def labels_came(self) -> None:
+        """The site's data source has brought labels: what failed for want of them is tried at once."""
+        self._attempts.succeeded()
+        self._attempts.end_pause()
+        await self.wake()
+
+    async def stop(self, *, finished: bool = False) -> None:
+        """The job is over; a task that does not come back to hear of it loses its trainer.
+
+        Of one that has finished well the model may be given back, see `hand_back`.
+        """
+        self._stopping, self._finished = True, finished
         self._end_pause()
         self._end_by(asyncio.get_running_loop().time() + self._stop_grace_s)
         await self._interrupt()
@@ -195,7 +225,7 @@ class TrainingLoop:
         said = self._said
         if said.activity is Activity.QUEUED and (before := self._places.before(self._job)):
             said = assignment.activity(self._job, Activity.QUEUED, detail=Sayable(f"{before} before it"))
-        return dataclasses.replace(said, version=version, device=self._device)
+        return dataclasses.replace(said, version=version, device=self._device, new_labels=self._labels.count)
 
     def _now(self, activity: Activity, *, detail: Sayable | None = None) -> None:
         self._said = assignment.activity(self._job, activity, detail=detail)
@@ -210,6 +240,8 @@ class TrainingLoop:
         while not await self._nothing_to_do():
             try:
                 await self._with_a_trainer()
+                if self._data.refused:
+                    return
             except (TrainerDiedError, TrainerFailedError) as exc:
                 if self._stopping or await self._give_up(exc):
                     return
@@ -220,17 +252,24 @@ class TrainingLoop:
                 self._limit = None
 
     async def _nothing_to_do(self) -> bool:
-        """Wait while training is over and no score is asked for; True when the job is over."""
+        """Wait while training is over and no score is asked for, or there are no data; True when the job is over."""
         async with self._changed:
-            while not self._stopping and self._training_is_over and self._is_idle:
-                self._now(Activity.WAITING_FOR_END)
+            while not self._stopping and (reason := self._why_idle) is not None:
+                self._now(reason)
                 await self._changed.wait()
         return self._stopping
 
     @property
+    def _why_idle(self) -> Activity | None:
+        if self._labels.waited_for and self._score.wanted is None:
+            return Activity.WAITING_FOR_LABELS
+        return Activity.WAITING_FOR_END if self._training_is_over and self._is_idle else None
+
+    @property
     def _is_idle(self) -> bool:
         """Whether nothing was asked for; how the task's params are laid out is always said, and that needs it open."""
-        return self._score.wanted is None and self._initial_wanted is None and bool(self._layout_digest)
+        asked = self._score.wanted is not None or self._initial_wanted is not None or self._data.wanted is not None
+        return not asked and (bool(self._layout_digest) or self._data.is_all)
 
     async def _with_a_trainer(self) -> None:
         """Wait for a place, start a trainer there and serve the job with it."""
@@ -240,7 +279,12 @@ class TrainingLoop:
         try:
             if await self._has_its_turn(self._waiting):
                 self._yielded = False
-                await self._in_place(self._waiting.turn.result())
+                self._places.take_more(self._waiting, more_places(self._settings.device, self._most_devices))
+                await self._in_place(self._waiting)
+                while self._places.too_many(self._waiting) and not self._stopping:
+                    self._places.give_back(self._waiting)
+                    log.info("devices-given-back", job=self._job, text="other jobs wait for a place")
+                    await self._in_place(self._waiting)
         finally:
             self._places.leave(self._waiting)
             self._waiting = None
@@ -256,7 +300,14 @@ class TrainingLoop:
             await asyncio.wait({waiting.turn})
         return not waiting.turn.cancelled()
 
-    async def _in_place(self, place: int) -> None:
+    @property
+    def _most_devices(self) -> int:
+        if self._training is None:
+            return 1
+        settings = self._settings
+        return most_devices(settings.device, ranks=settings.ranks, batch_size=self._training.local.batch_size)
+
+    async def _in_place(self, place: Waiting) -> None:
         try:
             with structlog.contextvars.bound_contextvars(job=self._job):  # for the lines of what the task prints
                 async with (
@@ -293,20 +344,36 @@ class TrainingLoop:
             await self._attempts.pause(failed.pause_s)
         return fatal
 
-    async def _serve(self, trainer: Trainer, place: int) -> None:
+    async def _open(self, trainer: Trainer, place: Waiting) -> None:
+        """Have the trainer load the task and the data, or load them anew."""
         self._now(Activity.LOADING_DATA)
-        command = assignment.opening(self._job, self._spec, self._settings, place=place)
-        opened = await _expect(p.Opened, trainer, command)
+        held = (place.turn.result(), *place.more)
+        devices = devices_of(self._settings.device, held, self._places.count, most=self._most_devices)
+        command = assignment.opening(self._job, self._spec, self._settings, devices=devices)
+        with self._labels.opening():
+            opened = await _expect(p.Opened, trainer, command)
         log.info("trainer-ready", job=self._job, pid=trainer.pid, device=opened.device, numel=opened.numel)
         if self._layout_digest != opened.layout_digest:
             self._layout_digest = opened.layout_digest
             await self._say(assignment.accepting(self._job, self._settings.site_name, opened.layout_digest))
         self._trainer, self._device = trainer, opened.device
+
+    async def _serve(self, trainer: Trainer, place: Waiting) -> None:
+        await self._data.see_to(trainer)
+        if self._data.is_all or self._data.refused:
+            return
+        await self._open(trainer, place)
         loaded: Held | None = None
-        while not isinstance(await self._next_duty(), Stop):
+        while not isinstance(await self._next_duty(place), Stop):
+            if self._data.wanted is not None:
+                await self._data.see_to(trainer)
+                continue
             if self._initial_wanted is not None:
                 await self._make_initial(trainer, self._initial_wanted)
                 continue
+            if self._labels.wants_reopening and self._score.wanted is None:
+                loaded = None
+                await self._open(trainer, place)
             loaded = await self._load(trainer, loaded)
             if loaded is None:
                 continue
@@ -314,11 +381,13 @@ class TrainingLoop:
                 await self._make_score(trainer, loaded.version)
             elif self._training is not None:
                 await self._train(trainer, loaded, self._training)
+        if self._finished and loaded is not None and self._hand_back.is_due(loaded.version, over=True):
+            await self._hand_back.give(trainer, loaded.version)
 
-    async def _next_duty(self) -> Duty:
-        """What there is to do, once there is something; Stop as well when the place is wanted by others."""
-        while True:
-            limit_s = random.uniform(*YIELD_AFTER_S) if self._files.held is None else None
+    async def _next_duty(self, place: Waiting) -> Duty:
+        """What there is to do, once there is something; Stop as well when others wait for a place that it has."""
+        while not self._places.too_many(place):
+            limit_s = random.uniform(*YIELD_AFTER_S) if self._files.held is None or place.more else None
             try:
                 async with asyncio.timeout(limit_s), self._changed:
                     while isinstance(duty := next_duty(self._standing), Wait):
@@ -330,6 +399,7 @@ class TrainingLoop:
                     log.info("place-yielded", job=self._job, text="no version yet; other jobs wait for a place")
                     self._yielded = True
                     return Stop()
+        return Stop()
 
     @property
     def _standing(self) -> Standing:
@@ -337,6 +407,8 @@ class TrainingLoop:
         return Standing(
             held=None if held is None else held.version,
             stopping=self._stopping,
+            statistics_asked=self._data.wanted is not None,
+            only_checks=self._data.is_all,
             initial_asked=self._initial_wanted is not None,
             score_asked=self._score.wanted,
             training_is_over=self._training_is_over,
@@ -380,8 +452,10 @@ class TrainingLoop:
         self._now(Activity.SCORING)
         if self._score.cannot is not None:
             return await self._no_score(version, self._score.cannot)
+        asked = self._score.request
         try:
-            scored = await _expect(p.Scored, trainer, p.Score(version=version))
+            command = assignment.score(version, asked, min_count=self._settings.min_count)
+            scored = await _expect(p.Scored, trainer, command)
         except TrainerFailedError as exc:
             log_trouble("score-failed", self._job, exc, version=version)
             self._score.cannot = exc.said if exc.fatal else None
@@ -392,7 +466,9 @@ class TrainingLoop:
             raise
         log_notes(self._job, scored.notes)
         self._was_scored(version)
-        await self._say(assignment.score_answer(self._job, self._settings.site_name, scored))
+        self._hand_back.scored(version, scored.metrics)
+        local = self._send_local() if asked is not None and asked.local else ""
+        await self._say(assignment.score_answer(self._job, self._settings.site_name, scored, local=local))
         return None
 
     async def _no_score(self, version: int, why: Sayable) -> None:
@@ -410,6 +486,8 @@ class TrainingLoop:
             await self._make_score(trainer, base.version)
         if self._stopping or self._score.wanted is not None or base.version < self._oldest_base:
             return
+        if self._hand_back.is_due(base.version):
+            await self._hand_back.give(trainer, base.version)
         self._now(Activity.TRAINING)
         update_id = self._outbox.next_id()
         seed = training_seed(spec.seed, update_id)
@@ -418,7 +496,8 @@ class TrainingLoop:
         path = self._outbox.frames_path(update_id)
         self._base = base
         try:
-            reply = await trainer.ask(assignment.train(path, seed=seed, steps=self._steps, residual=residual))
+            command = assignment.train(path, seed=seed, steps=self._steps, residual=residual)
+            reply = await trainer.ask(dataclasses.replace(command, local=self._local.next_path))
         finally:
             self._base = None
         match reply:
@@ -427,12 +506,24 @@ class TrainingLoop:
             case p.Trained():
                 self._attempts.succeeded()
                 self._trained_from = base.version
+                self._local.written(reply)
+                self._labels.trained()
                 log_notes(self._job, reply.notes)
                 manifest = assignment.delta_manifest(self._job, update_id, reply, layout_digest=self._layout_digest)
                 self._put(manifest, reply.frame_sizes, residual)
                 self._forgets_residual = self._forgets_residual and not fresh
             case _:
                 raise TrainerDiedError(f"the trainer answered {type(reply).__name__} to Train")
+
+    def _send_local(self) -> str:
+        """Put the newest local model into the outbox; its update's id, or empty: there is none, or it is not shared."""
+        trained, update_id = self._local.newest, self._outbox.next_id()
+        if trained is None:
+            return ""
+        self._local.move_to(self._outbox.frames_path(update_id))
+        digest = self._layout_digest
+        self._put(assignment.local_manifest(self._job, update_id, trained, layout_digest=digest), trained.local_sizes)
+        return str(update_id)
 
     def _put(self, manifest: m.UpdateManifest, frame_sizes: tuple[int, ...], residual: Source | None = None) -> None:
         update_id = m.UpdateId.parse(manifest.update_id)

@@ -92,11 +92,10 @@ class TrainerProcess:
             raise TrainerDiedError(await self._how_it_ended(), after_cancel=cancelled) from exc
         finally:
             self._limit = None
-        match reply:
-            case p.Failed():
-                raise TrainerFailedError(reply)
-            case p.Open() | p.MakeInitial() | p.Load() | p.Train() | p.Score() | p.Cancel() | p.Close() | p.Hello():
-                raise TrainerDiedError(f"the trainer answered with {type(reply).__name__}")
+        if isinstance(reply, p.Failed):
+            raise TrainerFailedError(reply)
+        if not isinstance(reply, p.Reply):
+            raise TrainerDiedError(f"the trainer answered with {type(reply).__name__}")
         return reply
 
     async def cancel(self) -> None:

@@ -11,11 +11,9 @@ outbox is sent again when the site comes back.
 from __future__ import annotations
 
 import asyncio
-import shutil
 from collections.abc import Awaitable, Callable, Collection, Iterator
 from dataclasses import replace
 from datetime import timedelta
-from pathlib import Path
 from time import perf_counter
 
 import structlog
@@ -30,11 +28,14 @@ from fedbus.errors import DecodeError, DiskFullError, NoSuchQueueError, Protocol
 from fedbus.runtime.faults import Point, Reached, nothing
 from fedbus.site.door import Lane
 from fedbus.site.job import assignment, model_wanted
+from fedbus.site.job.hand_back import HandBack, Receiver
 from fedbus.site.job.log_place import before_snapshot
 from fedbus.site.job.loop import Say, StartTrainer, TrainingLoop
 from fedbus.site.job.model_files import ModelFiles, Step
 from fedbus.site.job.model_wanted import ModelWanted
+from fedbus.site.job.put_away import job_folder, write_spec
 from fedbus.site.job.trainer import start_trainer
+from fedbus.site.labels import Labels
 from fedbus.site.places import Places
 from fedbus.site.settings import SiteSettings
 from fedbus.store.files import make_folder
@@ -63,6 +64,8 @@ class JobWorker:
         start: StartTrainer = start_trainer,
         places: Places | None = None,
         submitter: str = "",
+        labels: Labels | None = None,
+        receiver: Receiver | None = None,
         reached: Reached = nothing,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         patience: timedelta = model_wanted.FIRST,
@@ -75,7 +78,8 @@ class JobWorker:
         self._say = say
         self._reached = reached
         self._sleep = sleep
-        self._folder = make_folder(_folder(settings, job))
+        self._folder = make_folder(job_folder(settings, job))
+        write_spec(self._folder, spec)
         self._outbox = Outbox(self._folder / "outbox", self._site)
         self._files = ModelFiles(self._folder / "model")
         self._unsent: asyncio.Queue[m.UpdateId] = asyncio.Queue()
@@ -86,6 +90,7 @@ class JobWorker:
         )
         self._aggregator = ""
         self.ended = False
+        self._hand_back = HandBack(job, spec, folder=self._folder, receiver=receiver)
         self._loop = TrainingLoop(
             job,
             spec,
@@ -97,6 +102,8 @@ class JobWorker:
             start=start,
             places=places,
             submitter=submitter,
+            labels=labels,
+            hand_back=self._hand_back,
         )
 
     @property
@@ -114,6 +121,10 @@ class JobWorker:
         """A person has changed something: what waits for its next try is tried at once."""
         self._loop.try_now()
 
+    async def labels_came(self) -> None:
+        """The site's data source has brought labels."""
+        await self._loop.labels_came()
+
     async def run(self) -> None:
         """Work until the job ends, or until it cannot be trained here."""
         async with asyncio.TaskGroup() as group:
@@ -121,8 +132,10 @@ class JobWorker:
                 group.create_task(self._follow(), name=f"follow {self._job}"),
                 group.create_task(self._upload(), name=f"upload {self._job}"),
                 group.create_task(self._watch(), name=f"watch {self._job}"),
+                group.create_task(self._hand_back.run(), name=f"hand back {self._job}"),
             ]
             await self._loop.run()
+            await self._hand_back.finish()
             for task in helpers:
                 task.cancel()
 
@@ -143,13 +156,15 @@ class JobWorker:
                 self._loop.set_steps(steps)
             case m.ResendRequest(update_id=update_id):
                 self._send_all_of(m.UpdateId.parse(update_id))
-            case m.ScoreRequest(version=version):
-                await self._loop.score(version)
+            case m.ScoreRequest():
+                await self._loop.score(message)
+            case m.StatisticsRequest():
+                await self._loop.examine(message)
             case m.JobEnded(state=state, reason=reason):
                 if not self.ended:
                     log.info("job-ended", job=self._job, state=str(state), reason=reason)
                 self.ended = True
-                await self._loop.stop()
+                await self._loop.stop(finished=state is m.JobState.FINISHED)
             case m.RollCall() | m.JobOffer():
                 pass
 
@@ -305,6 +320,7 @@ class JobWorker:
             base_version=manifest.base_version,
             body_bytes=manifest.body_bytes,
             train_s=round(manifest.effort.seconds, 3),
+            data_wait_s=round(manifest.effort.data_wait_s, 3),
             publish_s=round(perf_counter() - began, 3),
         )
 
@@ -321,17 +337,8 @@ class JobWorker:
             self._reached(Point.SITE_BETWEEN_CHUNKS)
 
 
-def _folder(settings: SiteSettings, job: str) -> Path:
-    return settings.state_dir / "jobs" / job
-
-
 def left_over(settings: SiteSettings, *, but: Collection[str]) -> list[str]:
     """Jobs of which there are files here, `but` those that are being worked for; no other folder is told of."""
     folder = settings.state_dir / "jobs"
     found = [path.name for path in folder.iterdir() if (path / "outbox").is_dir()] if folder.is_dir() else []
     return sorted(name for name in found if m.NAME.fullmatch(name) and name not in but)
-
-
-def discard_files(settings: SiteSettings, job: str) -> None:
-    """Drop the files of a job that has ended."""
-    shutil.rmtree(_folder(settings, job), ignore_errors=True)

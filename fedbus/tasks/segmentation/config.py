@@ -39,13 +39,13 @@ def _numbered(value: object) -> object:
 
 
 class UNetSpec(Spec):
-    """Residual U-Net (Kerfoot et al. 2019); `res_units` 0 is the plain one (Ronneberger et al. 2015)."""
+    """U-Net (Ronneberger et al. 2015, Çiçek et al. 2016), with residual units where wanted (Kerfoot et al. 2019)."""
 
     kind: Literal["unet"] = "unet"
-    channels: Widths = (16, 32, 64)
+    channels: Widths = (16, 32, 64, 128)
     """Feature maps of each level, from the top."""
-    res_units: Annotated[int, Field(ge=0, le=8)] = 1
-    """Residual units in each level."""
+    res_units: Annotated[int, Field(ge=0, le=8)] = 0
+    """Residual units in each level; 0 is a plain U-Net, the fastest on a CPU."""
     norm: Norm = "instance"
     """Normalisation; `batch` has running statistics, see the job's `keep`."""
 
@@ -76,7 +76,7 @@ class DynUNetSpec(Spec):
     """nnU-Net's network (Isensee et al. 2021), kernels 3, strides 2."""
 
     kind: Literal["dynunet"] = "dynunet"
-    channels: Widths = (16, 32, 64)
+    channels: Annotated[Widths, Field(min_length=3)] = (16, 32, 64)
     """Feature maps of each level, from the top."""
     norm: Norm = "instance"
     """Normalisation; `batch` has running statistics, see the job's `keep`."""
@@ -200,7 +200,7 @@ class SegmentationConfig(Spec):
     """The whole `task_config`."""
 
     classes: Annotated[dict[str, str], BeforeValidator(_numbered), Field(min_length=1, max_length=MOST_CLASSES)]
-    """Names by label value, {1: kidney, 2: tumour}, or a list of names of 1, 2, ...; 0 is the background."""
+    """A list of names of the label values 1, 2, ...; or names by value, {"1": kidney, "5": tumour}. 0 is background."""
     network: NetworkSpec = UNetSpec()
     patch_size: Sides = (96, 96, 96)
     """Voxels of a training patch along x (right), y (front) and z (up)."""

@@ -24,10 +24,11 @@ from fedbus.tasks.segmentation.config import (
 )
 
 RNG = np.random.default_rng(1)
+SMALL = {"kind": "unet", "channels": [4, 8]}
 
 
 def config(**changes: Any) -> SegmentationConfig:
-    return read_config({"classes": ["kidney", "tumour"], "patch_size": [8, 8, 8]} | changes)
+    return read_config({"classes": ["kidney", "tumour"], "patch_size": [8, 8, 8], "network": SMALL} | changes)
 
 
 def case(name: str, shape: tuple[int, ...] = (4, 4, 4)) -> Case:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from fedbus.core.protocol.events.base import Happened, in_text
+from fedbus.core.words import counted
 
 FAR_ABOVE, FAR_BELOW = 1.9, 0.55
 FASTER = "does it send more often than the others? strategy: auto or calibrated makes up for speed"
@@ -79,6 +80,19 @@ class SiteDeclined(Happened):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LabelsCame(Happened):
+    """A site's data source has brought labels: so many that the task was not trained with there, at that version."""
+
+    kind: ClassVar[str] = "labels-came"
+    labels: int = 0
+    version: int = -1
+
+    def sentence(self) -> str:
+        at = f" at version {self.version}" if self.version >= 0 else ""
+        return f"{self.site} has {counted(self.labels, 'new label')}{at}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SiteLimited(Happened):
     """A site says more than it may. `what`: of what, in a sentence; `messages`: how many were not read or put off."""
 
@@ -134,6 +148,34 @@ class SiteStandsOut(Happened):
 
     def sentence(self) -> str:
         return self.remark
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataSaid(Happened):
+    """A site has said statistics of its data, of so many examples, or why it cannot; `reason` says it then."""
+
+    kind: ClassVar[str] = "data-said"
+    examples: int | None = None
+    reason: str = in_text()
+
+    def sentence(self) -> str:
+        if self.reason:
+            return f"{self.site} could not say statistics of its data: {self.reason}"
+        if self.examples is None:
+            return f"{self.site} has no statistics to give"
+        return f"{self.site} said statistics of its data, about {self.examples:,} examples"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataSuspect(Happened):
+    """A data check has found something: a fault or a warning."""
+
+    kind: ClassVar[str] = "data-suspect"
+    severity: str = ""
+    what: str = in_text()
+
+    def sentence(self) -> str:
+        return f"{self.severity}: {self.what}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -30,6 +30,7 @@ class UpdateFolded(Happened):
     num_examples: int = 0
     body_bytes: int = 0
     train_s: float = 0.0
+    data_wait_s: float = 0.0
     metrics: Mapping[str, float] = field(default_factory=dict)
     before_clip: float = in_text(1.0)
     rebased: bool = in_text(False)
@@ -42,7 +43,12 @@ class UpdateFolded(Happened):
 
 def facts_of(effort: Effort) -> dict[str, Any]:
     """The fields of `UpdateFolded` that an update says of its own making."""
-    return {"num_examples": effort.num_examples, "train_s": round(effort.seconds, 3), "metrics": effort.metrics}
+    return {
+        "num_examples": effort.num_examples,
+        "train_s": round(effort.seconds, 3),
+        "data_wait_s": round(effort.data_wait_s, 3),
+        "metrics": effort.metrics,
+    }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,49 @@
+"""What the sites' scores of one model are together, as people and programs are told it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from fedbus.core.job.scores import Score, mean_of
+from fedbus.core.job.spreads import OfSite, together
+from fedbus.core.protocol import answers as a
+from fedbus.core.protocol.spread import Spreads
+
+
+def scored_model(name: str, scores: Mapping[str, Score], *, failed: Mapping[str, str]) -> a.ScoredModel:
+    """Of what each site measured, and why others could not."""
+    found: dict[str, list[tuple[int, float]]] = {}
+    for score in scores.values():
+        for metric, value in score.metrics.items():
+            found.setdefault(metric, []).append((score.num_examples, value))
+    return a.ScoredModel(
+        model=name,
+        means={metric: mean_of(values) for metric, values in sorted(found.items())},
+        scores={
+            site: a.SiteScore(
+                metrics=dict(score.metrics),
+                num_examples=score.num_examples,
+                not_finite=score.not_finite,
+                intervals=a.intervals_of(score.spreads),
+                differences=a.intervals_of(score.differences),
+            )
+            for site, score in scores.items()
+        },
+        failed=failed,
+        intervals=over_sites(scores, lambda score: score.spreads),
+        differences=over_sites(scores, lambda score: score.differences),
+    )
+
+
+def over_sites(scores: Mapping[str, Score], spreads_of: Callable[[Score], Spreads]) -> dict[str, a.Interval]:
+    """The interval of each metric's mean, over the sites that say how sure they are of it."""
+    by_metric: dict[str, dict[str, OfSite]] = {}
+    for site, score in scores.items():
+        for metric, spread in spreads_of(score).items():
+            by_metric.setdefault(metric, {})[site] = OfSite(examples=score.num_examples, spread=spread)
+    found = ((metric, together(of_sites)) for metric, of_sites in sorted(by_metric.items()))
+    return {
+        metric: a.Interval(value=one.value, low=one.low, high=one.high, cases=one.cases, sites=one.sites)
+        for metric, one in found
+        if one is not None
+    }
