@@ -17,11 +17,12 @@ import torch
 
 from fedbus import __version__
 from fedbus.core.protocol.answers import JobDetail, as_json
+from fedbus.core.words import counted
 from fedbus.store.tensor_file import TensorFile
 
 NO_PRIVACY = "no differential privacy: the sites' updates were clipped, no noise was added"
 SETTINGS = ("local", "strategy", "server_optimizer", "codec", "staleness", "num_examples_power", "min_contributors")
-SITE_COLUMNS = ("num_examples", "updates", "refused", "mean_staleness", "influence", "cosine")
+SITE_COLUMNS = ("num_examples", "updates", "refused", "mean_staleness", "influence", "share", "cosine")
 CARD, CARD_JSON = "MODEL_CARD.md", "card.json"
 
 
@@ -77,8 +78,8 @@ def _lines(card: Mapping[str, Any]) -> Iterator[str]:
     yield from ("", "## Scores of this version, on each site's own test data", *_score_rows(card["scores"]))
     if best := card["best"]:
         yield f"\nBest version of the job: {best['version']}, mean {best['metric']} {best['value']:.4g}."
-    yield from ("", "## Privacy", card["privacy"]["says"] + ".")
-    yield f"Every version comes from at least {card['privacy']['min_contributors']} sites."
+    yield from ("", "## Privacy", _sentence(card["privacy"]["says"]))
+    yield f"Every version comes from at least {counted(card['privacy']['min_contributors'], 'site')}."
     if card["stays_at_the_sites"]:
         yield f"Tensors that stay at each site and are not in this file: {', '.join(card['stays_at_the_sites'])}."
     yield from ("", "## Where it comes from")
@@ -86,7 +87,7 @@ def _lines(card: Mapping[str, Any]) -> Iterator[str]:
     if card["provenance"]:
         chain = card["provenance"]
         yield f"\nsha256 over the job and the {chain['facts']} facts of the aggregator's ledger: `{chain['sha256']}`"
-    yield f"\n{card['verified'][:1].upper()}{card['verified'][1:]}."
+    yield "\n" + _sentence(card["verified"])
     yield from (
         "",
         "## Settings",
@@ -94,6 +95,10 @@ def _lines(card: Mapping[str, Any]) -> Iterator[str]:
         json.dumps(card["settings"] | {"task_config": card["task_config"]}, indent=1),
     )
     yield "```"
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}."
 
 
 def _ended(card: Mapping[str, Any]) -> str:

@@ -74,7 +74,7 @@ def test_safetensors_come_with_a_card_for_people_and_machines(tmp_path: Path, pa
     text = (to / "MODEL_CARD.md").read_text()
     assert "| mercy | 46 | 0.8123 |" in text
     assert "| va | could not score it |  |" in text
-    assert "no differential privacy" in text
+    assert "No differential privacy" in text
     assert card["params"]["sha256"] in text
 
 
