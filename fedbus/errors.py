@@ -12,6 +12,7 @@ FedbusError
 │   ├── DataError        the site's data folder is missing, empty or malformed
 │   │   └── StudyError       one study, or all of them, cannot be used; `.kind` and `.said` may leave the site
 │   ├── ContractError    a task or its task_config breaks the contract; `.said` may leave the site
+│   │   └── NotTogetherError     a task cannot be trained by several ranks: one process alone can
 │   ├── TrainerDiedError     the trainer process ended while it was needed (site)
 │   └── TrainerFailedError   the trainer answered that it could not do what was asked (site)
 ├── SourceError          a site's data source cannot be used, or what it gives is no study; `.kind` is a fixed word
@@ -42,6 +43,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 
 class FedbusError(Exception):
@@ -114,9 +116,13 @@ class ContractError(TaskError):
         super().__init__(text)
 
     @classmethod
-    def of_job(cls, text: str) -> ContractError:
+    def of_job(cls, text: str) -> Self:
         """Words made of numbers and of the job's own content: all of them may leave."""
         return cls(text, said=text)
+
+
+class NotTogetherError(ContractError):
+    """Several ranks would each train another model of this task."""
 
 
 class SourceError(FedbusError):

@@ -13,12 +13,14 @@ from typer.core import TyperCommand, TyperGroup
 from fedbus.cli import forget, jobs
 from fedbus.cli.broker import broker_app
 from fedbus.cli.check import check
+from fedbus.cli.compare import compare
 from fedbus.cli.data import data_app
 from fedbus.cli.export import export
 from fedbus.cli.names import check_names
 from fedbus.cli.replay import replay
 from fedbus.cli.report import report
 from fedbus.cli.simulate import simulate
+from fedbus.cli.site import site_app
 
 
 class _PlainFlags:
@@ -51,6 +53,7 @@ app = typer.Typer(
 )
 TRY = "Try and measure"
 app.add_typer(broker_app, name="broker", cls=_Group)
+app.add_typer(site_app, name="site", cls=_Group)
 
 
 def show_version(wanted: bool) -> None:
@@ -119,69 +122,6 @@ def aggregator(
 
 
 @app.command()
-def site(
-    name: Annotated[str | None, typer.Option(help="Name of the site: its login at the broker.")] = None,
-    data: Annotated[Path | None, typer.Option(help="Folder with this site's data.")] = None,
-    state_dir: Annotated[
-        Path | None, typer.Option(help="Outbox and model files.", show_default="$FEDBUS_HOME/sites/NAME")
-    ] = None,
-    broker_url: jobs.BrokerUrl = None,
-    tasks: Annotated[
-        list[str] | None,
-        typer.Option("--task", help="A task that may run here; once per task.", show_default="all installed"),
-    ] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.", show_default="auto")] = None,
-    threads: Annotated[int | None, typer.Option(help="Torch threads of the trainer.", show_default="1")] = None,
-    min_contributors: Annotated[
-        int | None,
-        typer.Option(help="Only jobs that make every version of updates of so many sites.", show_default="1"),
-    ] = None,
-    min_batch_size: Annotated[
-        int | None, typer.Option(help="Only jobs whose local batches are as large.", show_default="1")
-    ] = None,
-    max_jobs: Annotated[
-        int | None, typer.Option(help="Jobs trained at once.", show_default="one per GPU, or one")
-    ] = None,
-    max_in_flight: Annotated[
-        int | None, typer.Option(help="Updates that may await their receipt.", show_default="1")
-    ] = None,
-    status_interval_s: Annotated[
-        float | None, typer.Option(help="Seconds between two status messages.", show_default="10")
-    ] = None,
-    slowdown: Annotated[
-        float | None, typer.Option(help="Train so many times slower (demonstrations).", show_default="1")
-    ] = None,
-    step_delay_s: Annotated[
-        float | None, typer.Option(help="Pause after each step (demonstrations).", show_default="0")
-    ] = None,
-    log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.", show_default="info")] = None,
-    log_format: Annotated[str | None, typer.Option(help="auto, json or console.", show_default="auto")] = None,
-) -> None:
-    """Run a site daemon until a signal."""
-    from fedbus.site.start import start
-
-    code = start(
-        site_name=name,
-        site_data=data,
-        site_state_dir=state_dir,
-        broker_url=broker_url,
-        tasks=tuple(tasks) if tasks else None,
-        device=device,
-        threads=threads,
-        min_contributors=min_contributors,
-        min_batch_size=min_batch_size,
-        max_jobs=max_jobs,
-        max_in_flight=max_in_flight,
-        status_interval_s=status_interval_s,
-        slowdown=slowdown,
-        step_delay_s=step_delay_s,
-        log_level=log_level,
-        log_format=log_format,
-    )
-    raise typer.Exit(code)
-
-
-@app.command()
 def retry(
     name: Annotated[str, typer.Argument(help="Name of a site whose daemon runs on this machine.")],
     state_dir: Annotated[
@@ -206,6 +146,7 @@ app.command()(jobs.watch)
 app.command()(jobs.get)
 app.command()(export)
 app.command()(jobs.history)
+app.command()(compare)
 app.command()(report)
 app.command()(jobs.abort)
 app.command()(forget.rm)

@@ -14,6 +14,9 @@ from rich.table import Table
 from rich.text import Text
 
 from fedbus.cli.check_tables import check_tables
+from fedbus.cli.score_tables import comparison_tables, model_tables, version_tables
+from fedbus.cli.table import add_row, plain_table
+from fedbus.console.compare import comparisons_of
 from fedbus.core.job.skew import MUCH_S
 from fedbus.core.job.status_text import clock_words, span
 from fedbus.core.protocol.answers import (
@@ -24,7 +27,6 @@ from fedbus.core.protocol.answers import (
     ScoredModel,
     SiteInJob,
     SiteLine,
-    SiteScore,
     from_json,
 )
 from fedbus.core.words import counted
@@ -70,14 +72,14 @@ def sites_table(rows: Sequence[SiteLine]) -> RenderableType:
     """One line per site."""
     if not rows:
         return Text("no site has joined yet: start one with `fedbus site --name NAME --data DIR`")
-    table = _table("site", "state", "since", "heard", "device", "does")
+    table = plain_table("site", "state", "since", "heard", "device", "does")
     for row in rows:
         does = "; ".join(f"{job}: {_activity(a)}" for job, a in row.jobs.items()) or row.reason or "idle"
         ahead_s = row.clock_ahead_s or 0.0
         does += f"; its clock is {clock_words(ahead_s)} the aggregator's" if abs(ahead_s) > MUCH_S else ""
         used = sorted({a.device for a in row.jobs.values() if a.device})
         device = ", ".join(used) or row.device
-        _add(table, row.site, row.state, span(row.since_s), f"{span(row.heard_s)} ago", device, does)
+        add_row(table, row.site, row.state, span(row.since_s), f"{span(row.heard_s)} ago", device, does)
     return table
 
 
@@ -87,57 +89,31 @@ def job_tables(detail: JobDetail) -> list[RenderableType]:
     facts.add_column()
     facts.add_column(overflow="fold")  # the path of an export is of no use when its end is cut off
     for name in ("job", "task", "state", "says", "version", "updates", "submitted_by"):
-        _add(facts, name.replace("_", " "), getattr(detail, name))
+        add_row(facts, name.replace("_", " "), getattr(detail, name))
     if detail.rule:
-        _add(facts, "rule", detail.rule)
+        add_row(facts, "rule", detail.rule)
     for name in ("submitted_at", "started_at", "ended_at"):
         if at := getattr(detail, name):
-            _add(facts, name.replace("_", " "), f"{datetime.fromtimestamp(at).astimezone():%F %T%z}")
+            add_row(facts, name.replace("_", " "), f"{datetime.fromtimestamp(at).astimezone():%F %T%z}")
     result = detail.result or {}
     for name in ("reason", "exported"):
         if result.get(name):
-            _add(facts, name, result[name])
+            add_row(facts, name, result[name])
     best = result.get("best")
     if best:
         value = f"version {best['version']}, {best['metric']} {best['value']:.4g}: {best['exported']}"
-        _add(facts, "best", value)
+        add_row(facts, "best", value)
     checked = result.get("check")
     report = from_json(CheckReport, checked) if checked else detail.check
     check = [] if report is None else list(check_tables(report))
     models = detail.models or tuple(from_json(ScoredModel, model) for model in result.get("models", ()))
     if models:
-        return [facts, *_matrices(models), *_declined(detail), *_under_way_and_wrong(detail)]
+        compared = [table for one in comparisons_of(detail) for table in comparison_tables(one)]
+        return [facts, *compared, *model_tables(models), *_declined(detail), *_under_way_and_wrong(detail)]
     if check and detail.updates is None:
         return [facts, *check, *_declined(detail), *_under_way_and_wrong(detail)]
-    measured = [*_site_tables(detail, result.get("scores", {})), *_best_table(best or {})]
+    measured = [*_site_tables(detail, result.get("scores", {})), *_best_table(best or {}), *_sureness(detail, result)]
     return [facts, *check, *measured, *_under_way_and_wrong(detail)]
-
-
-def _matrices(models: Sequence[ScoredModel]) -> Iterator[RenderableType]:
-    """What each site measured of each model, one table a metric; the models are numbered above."""
-    listed = Table.grid(padding=(0, 2))
-    for number, model in enumerate(models):
-        _add(listed, f"model {number}", model.model)
-    yield listed
-    sites = sorted({site for model in models for site in (*model.scores, *model.failed)})
-    for metric in sorted({name for m in models for s in m.scores.values() for name in (*s.metrics, *s.not_finite)}):
-        table = _table(metric, "examples", *(f"model {number}" for number in range(len(models))))
-        for site in sites:
-            examples = max((m.scores[site].num_examples for m in models if site in m.scores), default=None)
-            _add(table, site, examples, *(_cell(model, site, metric) for model in models))
-        means = (f"{model.means[metric]:.3f}" if metric in model.means else None for model in models)
-        _add(table, "all, by examples", None, *means)
-        yield table
-    for number, model in enumerate(models):
-        for site, why in model.failed.items():
-            yield said(f"{site} could not score model {number}: {why}")
-
-
-def _cell(model: ScoredModel, site: str, metric: str) -> str:
-    score = model.scores.get(site, SiteScore())
-    if metric in score.not_finite:
-        return "not finite"
-    return f"{score.metrics[metric]:.3f}" if metric in score.metrics else ""
 
 
 def _site_tables(detail: JobDetail, scores: dict[str, Any]) -> list[RenderableType]:
@@ -145,10 +121,10 @@ def _site_tables(detail: JobDetail, scores: dict[str, Any]) -> list[RenderableTy
     if detail.sites:
         metrics = _metric_names(scores)
         older = ["scored version"] if any("version" in score for score in scores.values()) else []
-        table = _table("site", "state", "does", "updates", "refused", "mean staleness", *older, *metrics)
+        table = plain_table("site", "state", "does", "updates", "refused", "mean staleness", *older, *metrics)
         for site, numbers in detail.sites.items():
             score = scores.get(site, {})
-            _add(
+            add_row(
                 table,
                 site,
                 numbers.state,
@@ -162,6 +138,7 @@ def _site_tables(detail: JobDetail, scores: dict[str, Any]) -> list[RenderableTy
         tables.append(table)
         if waits := [f"{site} {numbers.data_wait:.1%}" for site, numbers in detail.sites.items() if numbers.data_wait]:
             tables.append(said(f"share of training that waited for data: {', '.join(waits)}"))
+        tables.extend(_influence_table(detail))
     for site, score in scores.items():
         if score.get("failed"):
             tables.append(said(f"{site} could not score the last version: {score['failed']}"))
@@ -174,14 +151,33 @@ def _does(numbers: SiteInJob) -> str | None:
     return f"{numbers.activity}, {counted(numbers.new_labels, 'new label')}"
 
 
+def _influence_table(detail: JobDetail) -> Iterator[RenderableType]:
+    """How much each site counts in the last versions, and should."""
+    known = {site: numbers for site, numbers in detail.sites.items() if numbers.influence is not None}
+    if not known:
+        return
+    table = plain_table("site", "examples", "influence", "its share", "cosine to the versions")
+    for site, numbers in known.items():
+        cosine = "" if numbers.cosine is None else f"{numbers.cosine:+.2f}"
+        add_row(table, site, numbers.num_examples, f"{numbers.influence:.1%}", f"{numbers.share or 0.0:.1%}", cosine)
+    yield table
+
+
 def _best_table(best: dict[str, Any]) -> list[RenderableType]:
     """What the sites measured of the best version at the end, where that is not the last."""
     scores: dict[str, Any] = best.get("scores", {})
     metrics = _metric_names(scores)
-    table = _table(f"version {best.get('version')}, the best", *metrics)
+    table = plain_table(f"version {best.get('version')}, the best", *metrics)
     for site, score in scores.items():
-        _add(table, site, *(_metric(score, name) for name in metrics))
+        add_row(table, site, *(_metric(score, name) for name in metrics))
     return [table] if scores else []
+
+
+def _sureness(detail: JobDetail, result: Mapping[str, Any]) -> list[RenderableType]:
+    """The 95 % intervals of the last version's scores, and of the best one's where that is another."""
+    best = result.get("best") or {}
+    last = version_tables(f"version {detail.version}, 95 % intervals", result)
+    return [*last, *version_tables(f"version {best.get('version')}, the best", best if "scores" in best else {})]
 
 
 def _metric_names(scores: dict[str, Any]) -> list[str]:
@@ -195,20 +191,20 @@ def _declined(detail: JobDetail) -> list[RenderableType]:
 def _under_way_and_wrong(detail: JobDetail) -> list[RenderableType]:
     tables: list[RenderableType] = []
     if detail.receiving:
-        table = _table("uploading", "chunks", "last one", "update")
+        table = plain_table("uploading", "chunks", "last one", "update")
         for upload in detail.receiving:
             chunks = f"{upload.chunks} of {upload.count or '?'}"
-            _add(table, upload.site, chunks, f"{span(upload.age_s)} ago", upload.update_id)
+            add_row(table, upload.site, chunks, f"{span(upload.age_s)} ago", upload.update_id)
         tables.append(table)
     if detail.refusals:
-        table = _table("refused", "because")
+        table = plain_table("refused", "because")
         for refusal in detail.refusals:
-            _add(table, refusal.updates, refusal.reason)
+            add_row(table, refusal.updates, refusal.reason)
         tables.append(table)
     if detail.incidents:
-        table = _table("when", "what went wrong, and right again")
+        table = plain_table("when", "what went wrong, and right again")
         for incident in detail.incidents:
-            _add(table, f"{datetime.fromtimestamp(incident.at).astimezone():%m-%d %H:%M:%S%z}", incident.text)
+            add_row(table, f"{datetime.fromtimestamp(incident.at).astimezone():%m-%d %H:%M:%S%z}", incident.text)
         tables.append(table)
     return tables
 
@@ -223,14 +219,3 @@ def _activity(doing: Doing) -> str:
     step = f" {doing.step}/{doing.steps}" if doing.steps else ""
     detail = f" ({doing.detail})" if doing.detail else ""
     return f"{doing.activity}{step}{detail}"
-
-
-def _table(*columns: str) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(said(column), overflow="fold")
-    return table
-
-
-def _add(table: Table, *cells: object) -> None:
-    table.add_row(*map(said, cells))

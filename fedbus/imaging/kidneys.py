@@ -64,7 +64,7 @@ def draw_study(scanner: Scanner, rng: np.random.Generator) -> tuple[NDArray[np.i
     middles = [np.array([x * EXTENT_MM[0], 32.0, 32.0]) + rng.uniform(-4, 4, 3) for x in (0.27, 0.73)]
     for middle in middles:
         label[_ellipsoid(mm, middle, rng.uniform((11, 13, 16), (14, 17, 21)), rng)] = 1
-    label[_ellipsoid(mm, _at_border(middles[rng.integers(2)], rng), rng.uniform(7, 10, 3), rng)] = 2
+    label[_ellipsoid(mm, _at_border(middles[rng.integers(2)], rng), rng.uniform(8, 12, 3), rng)] = 2
     hu[label == 1], hu[label == 2] = KIDNEY, TUMOUR
     seen = hu * scanner.gain + scanner.offset + rng.normal(0, scanner.noise, shape)
     return seen.round().astype(np.int16), label

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -32,6 +32,18 @@ FEW_SHAPES: Final = 16
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """One study that was read, turned to RAS; mask [X, Y, Z] of class values, None without one.
+
+    orientation: as the file has it.
+    """
+
+    image: Volume
+    mask: NDArray[np.uint8] | None = None
+    orientation: str = "RAS"
+
+
 @dataclass(slots=True, kw_only=True)
 class _Region:
     volumes: list[float] = field(default_factory=list)
@@ -39,7 +51,7 @@ class _Region:
 
 
 @dataclass(slots=True, kw_only=True)
-class _Seen:
+class _Kept:
     """What is kept of the studies that were read."""
 
     dtypes: list[str] = field(default_factory=list)
@@ -73,50 +85,67 @@ def folder_statistics(folder: Path, *, expected: Sequence[int], plan: Plan) -> S
 
 def studies_statistics(studies: Studies, *, expected: Sequence[int], plan: Plan) -> Statistics:
     """Statistics of these studies; what is wrong with one is counted here and named in the site's log."""
-    seen, problems = _Seen(), Counter(problem.kind for problem in studies.problems)
+    problems = Counter(problem.kind for problem in studies.problems)
     for problem in studies.problems:
         log.warning("%s", problem)
-    for study in studies.studies:
-        try:
-            _look(study, seen, plan)
-        except StudyError as exc:
-            log.warning("%s", exc)
-            problems[exc.kind] += study.label is not None or exc.kind != "no-label"
+    found = volumes_statistics(_read(studies.studies, problems), expected=expected, plan=plan)
+    return replace(found, examples=len(studies.studies), problems=dict(problems))
+
+
+def volumes_statistics(volumes: Iterable[Seen], *, expected: Sequence[int], plan: Plan) -> Statistics:
+    """Statistics of studies that are read one after the other."""
+    kept = _Kept()
+    for seen in volumes:
+        _keep_image(seen, kept, plan)
+        if seen.mask is not None:
+            _keep_mask(seen.image, seen.mask, kept)
+    labels = {str(value): kept.values[value] for value in sorted(kept.values)}
     return Statistics(
-        examples=len(studies.studies),
-        labels=Labels(
-            counts={str(value): seen.values[value] for value in sorted(seen.values)},
-            expected=tuple(expected),
-            of_masks=True,
-        ),
-        images=_images(seen),
-        masks=_masks(seen),
-        problems=dict(problems),
-        copies=len(seen.prints) - len(set(seen.prints)),
-        prints=tuple(dict.fromkeys(seen.prints)),
+        examples=len(kept.dtypes),
+        labels=Labels(counts=labels, expected=tuple(expected), of_masks=True),
+        images=_images(kept),
+        masks=_masks(kept),
+        copies=len(kept.prints) - len(set(kept.prints)),
+        prints=tuple(dict.fromkeys(kept.prints)),
     )
 
 
-def _look(study: Study, seen: _Seen, plan: Plan) -> None:
-    if study.label is None:
-        image: Volume = read_volume(study.image).canonical()
-        return _see_image(read_volume(study.image), image, seen, plan)
-    image, label = read_study(study)
-    _see_image(read_volume(study.image), image, seen, plan)
-    return _see_mask(image, label.array, seen)
+def _read(studies: Iterable[Study], problems: Counter[str]) -> Iterator[Seen]:
+    for study in studies:
+        try:
+            if study.label is None:
+                image, mask = read_volume(study.image).canonical(), None
+            else:
+                image, label = read_study(study)
+                mask = label.array
+            if not np.isfinite(_thinned(image.array)).all():
+                raise refused("not-numbers", study.image, "it holds NaN or infinity")
+            seen = Seen(image=image, mask=mask, orientation=_orientation(study.image))
+        except StudyError as exc:
+            log.warning("%s", exc)
+            problems[exc.kind] += 1
+        else:
+            yield seen
 
 
-def _see_image(stored: Volume, image: Volume, seen: _Seen, plan: Plan) -> None:
-    array = _thinned(image.array)
-    if not np.isfinite(array).all():
-        raise refused("not-numbers", Path("image"), "it holds NaN or infinity")
-    seen.dtypes.append(str(stored.dtype.newbyteorder("=")))
-    seen.orientations.append(stored.orientation)
-    seen.shapes.append("x".join(map(str, image.array.shape)))
-    seen.sizes.append(image.array.shape)
-    seen.spacings.append(image.spacing)
-    seen.percentiles.append(np.percentile(array, (1, 50, 99)))
-    seen.prints += prints_of([_standard(image.array)], salt=plan.salt)
+def _orientation(path: Path) -> str:
+    """As the file has it, before it was turned to RAS."""
+    if path.is_dir():
+        return read_volume(path).orientation
+    import nibabel
+
+    return "".join(nibabel.orientations.aff2axcodes(nibabel.load(path).affine))  # reads the header alone
+
+
+def _keep_image(seen: Seen, kept: _Kept, plan: Plan) -> None:
+    image = seen.image
+    kept.dtypes.append(str(image.dtype.newbyteorder("=")))
+    kept.orientations.append(seen.orientation)
+    kept.shapes.append("x".join(map(str, image.array.shape)))
+    kept.sizes.append(image.array.shape)
+    kept.spacings.append(image.spacing)
+    kept.percentiles.append(np.percentile(_thinned(image.array), (1, 50, 99)))
+    kept.prints += prints_of([_standard(image.array)], salt=plan.salt)
 
 
 def _standard(array: NDArray[Any]) -> NDArray[np.float64]:
@@ -128,19 +157,19 @@ def _standard(array: NDArray[Any]) -> NDArray[np.float64]:
     return np.round(coarse * 8)
 
 
-def _see_mask(image: Volume, mask: NDArray[np.uint8], seen: _Seen) -> None:
+def _keep_mask(image: Volume, mask: NDArray[np.uint8], kept: _Kept) -> None:
     values, times = np.unique(mask, return_counts=True)
-    seen.masks += 1
-    seen.values.update(values.tolist())
+    kept.masks += 1
+    kept.values.update(values.tolist())
     inside = [(int(value), int(count)) for value, count in zip(values, times, strict=True) if value]
-    seen.empty += not inside
+    kept.empty += not inside
     millilitres = float(np.prod(image.spacing)) / 1000
     for value, count in inside:
-        region = seen.regions.setdefault(value, _Region())
+        region = kept.regions.setdefault(value, _Region())
         region.volumes.append(count * millilitres)
         region.centres.append(_centre(mask == value))
     if len(values) > 1:
-        seen.fits.append(_fits(_thinned(image.array), _thinned(mask)))
+        kept.fits.append(_fits(_thinned(image.array), _thinned(mask)))
 
 
 def _centre(region: NDArray[np.bool_]) -> tuple[float, ...]:
@@ -173,28 +202,28 @@ def _thinned(array: NDArray[Any]) -> NDArray[Any]:
     return array[::step, ::step, ::step]
 
 
-def _images(seen: _Seen) -> Images:
-    percentiles = np.array(seen.percentiles).reshape(-1, 3)
+def _images(kept: _Kept) -> Images:
+    percentiles = np.array(kept.percentiles).reshape(-1, 3)
     return Images(
-        dtypes=counts_of(seen.dtypes),
-        orientations=counts_of(seen.orientations),
-        shapes=_common(seen.shapes),
-        size=_by_axis(seen.sizes),
-        spacing=_by_axis(seen.spacings),
+        dtypes=counts_of(kept.dtypes),
+        orientations=counts_of(kept.orientations),
+        shapes=_common(kept.shapes),
+        size=_by_axis(kept.sizes),
+        spacing=_by_axis(kept.spacings),
         intensity={name: spread_of(percentiles[:, at]) for at, name in enumerate(("p1", "p50", "p99"))},
     )
 
 
-def _masks(seen: _Seen) -> Masks:
+def _masks(kept: _Kept) -> Masks:
     return Masks(
-        empty=seen.empty,
+        empty=kept.empty,
         regions={
             str(value): Region(
                 studies=len(region.volumes), volume=spread_of(region.volumes), centre=_by_axis(region.centres)
             )
-            for value, region in sorted(seen.regions.items())
+            for value, region in sorted(kept.regions.items())
         },
-        fits=_by_axis(seen.fits),
+        fits=_by_axis(kept.fits),
     )
 
 

@@ -15,14 +15,15 @@ With two sites both have the same cosine.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from fedbus.core.protocol.layout import Layout
 from fedbus.core.protocol.messages import UpdateId
-from fedbus.core.rules.facts import Combination, Committed, Term
+from fedbus.core.rules.applied import applied_by
+from fedbus.core.rules.facts import Committed
 from fedbus.core.rules.memory import Memory
 from fedbus.replay.replay import Recording, Told, nothing, read_delta
 from fedbus.store.state_reader import StateReader
@@ -79,28 +80,12 @@ def applied(recording: Recording) -> dict[UpdateId, float]:
     """How much of every update's delta the commits after the recording's start have applied, in all."""
     shares: dict[UpdateId, float] = {}
     memory = Memory()
-
-    def add(terms: Iterable[Term], factor: float) -> None:
-        for term in terms:
-            shares[term.update_id] = shares.get(term.update_id, 0.0) + factor * term.factor
-
     for seq, fact in recording.facts:
         if isinstance(fact, Committed) and seq > recording.start.fact_seq:
-            if fact.combination is not None:
-                add(fact.combination.terms, fact.step / _divisor(fact, fact.combination))
-            for slot in memory.buffer.values() if fact.combination is None else ():
-                add(slot.terms, fact.step / fact.normaliser)
-            if fact.memory:
-                add((t for slot in memory.sites.values() for t in slot.terms), fact.step * fact.memory)
-                add(fact.corrections, fact.step * fact.memory)
+            for term in applied_by(fact, memory):
+                shares[term.update_id] = shares.get(term.update_id, 0.0) + term.factor
         memory.apply(fact)
     return {update: share for update, share in shares.items() if share}
-
-
-def _divisor(fact: Committed, combination: Combination) -> float:
-    """What a robust rule divides by; a trimmed mean or a median counts here as the mean of its sites."""
-    sites = {term.update_id.site for term in combination.terms}
-    return fact.normaliser if combination.rule == "mean" else float(len(sites))
 
 
 def groups_of(layout: Layout) -> Groups:

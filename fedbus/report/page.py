@@ -94,13 +94,17 @@ class Figure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Picture:
-    """A PNG image of so many CSS pixels, which the file holds itself."""
+    """A PNG image of so many CSS pixels, which the file holds itself.
+
+    edges: four letters to write at its left, right, top and bottom, or none.
+    """
 
     png: bytes
     width_px: int
     height_px: int
     says: str
     caption: str = ""
+    edges: str = ""
 
     def __post_init__(self) -> None:
         if not self.png.startswith(PNG):

@@ -43,8 +43,9 @@ from fedbus.site.door import Door
 from fedbus.site.job import assignment
 from fedbus.site.job.hand_back import Receiver
 from fedbus.site.job.loop import StartTrainer
+from fedbus.site.job.put_away import discard, put_away
 from fedbus.site.job.trainer import start_trainer
-from fedbus.site.job.worker import JobWorker, discard_files, left_over
+from fedbus.site.job.worker import JobWorker, left_over
 from fedbus.site.labels import Labels
 from fedbus.site.places import Places, default_places, device_meant
 from fedbus.site.settings import SiteSettings
@@ -258,9 +259,9 @@ class Site:
                 await worker.on_control(message)
             case m.JobEnded(job=job):
                 # it ended while this site was away or had given it up
-                discard_files(self._settings, job)
+                put_away(self._settings, job)
             case m.JobForgotten(job=job) if job not in self._workers:
-                discard_files(self._settings, job)
+                discard(self._settings, job)
                 with suppress(OSError):  # what cannot be deleted stays: no reason to end the work for others
                     assignment.kept_file(self._settings, job).unlink()
 
@@ -323,7 +324,7 @@ class Site:
         else:
             del self._workers[job]
             if worker.ended:
-                discard_files(self._settings, job)
+                put_away(self._settings, job)
             else:
                 self._given_up.add(job)
 

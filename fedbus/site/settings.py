@@ -26,8 +26,11 @@ class SiteSettings(DaemonSettings):
     long the scores at the end of a job may take; it should be below
     the aggregator's `score_timeout_s`, so that a task which never comes back is said and not waited for. `patience_s`
     is how long a job whose trainer fails again and again is tried before the site gives it up. `max_jobs` are trained
-    at once (one for each GPU, or one, when it is not given); others wait for their turn. In a data check `min_count` is
-    the least count that leaves, if the job's is lower, and `share_prints` lets salted prints of examples leave.
+    at once (one for each GPU, or one, when it is not given); others wait for their turn. `ranks` processes train a job
+    together, each with a device and the data of its own: as many as there are GPUs that no other job needs when it is
+    not given, and 1 without GPUs. `keep_models`: of so many jobs that ended last the model stays here, for the site's
+    own report. In a data check `min_count` is the least count that leaves, if the job's is lower, and `share_prints` lets
+    salted prints of examples leave.
     `refuse_on`: findings on the site's own data, kinds or a severity (fault, warning), with which it trains for no job.
     `source` is the table `[site.source]`: where new labels come from.
     """
@@ -44,6 +47,7 @@ class SiteSettings(DaemonSettings):
             "min_count": None,
             "share_prints": None,
             "refuse_on": None,
+            "keep_models": None,
             "fault": None,
             "source": None,
         }
@@ -59,10 +63,12 @@ class SiteSettings(DaemonSettings):
     min_batch_size: Annotated[int, Field(ge=1)] = 1
     min_test_cases: Annotated[int, Field(ge=2)] = 5
     max_jobs: Annotated[int, Field(ge=1, le=1000)] | None = None
+    ranks: Annotated[int, Field(ge=1, le=64)] | None = None
     max_in_flight: Annotated[int, Field(ge=1, le=1000)] = 1
     min_count: Annotated[int, Field(ge=1, le=1000)] = LEAST
     share_prints: bool = True
     refuse_on: Annotated[tuple[str, ...] | None, NoDecode] = None
+    keep_models: Annotated[int, Field(ge=0, le=1000)] = 3
     status_interval_s: Seconds = 10.0
     score_limit_s: Seconds = 50.0
     patience_s: Annotated[float, Field(ge=0, le=YEAR_S)] = 3600.0

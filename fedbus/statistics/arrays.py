@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fedbus.core.protocol.statistics import MOST_VALUES, QUANTILES, Labels, Spread
+from fedbus.core.protocol.statistics import MOST_LOSS, MOST_VALUES, QUANTILES, ClassLoss, Labels, Spread
 
 
 def spread_of(values: ArrayLike) -> Spread:
@@ -67,3 +67,14 @@ def _order(word: str) -> tuple[float, str]:
         return float(word), ""
     except ValueError:
         return 0.0, word
+
+
+def class_losses_of(labels: ArrayLike, losses: ArrayLike) -> dict[str, ClassLoss]:
+    """By label value the mean and variance of losses [n], each cut at MOST_LOSS; labels [n]."""
+    values, cut = np.asarray(labels), np.minimum(np.asarray(losses, dtype=np.float64), MOST_LOSS)
+    found = {}
+    for value in np.unique(values):
+        own = cut[values == value]
+        variance = float(own.var(ddof=1)) if len(own) > 1 else 0.0
+        found[_word(value)] = ClassLoss(examples=len(own), mean=float(own.mean()), variance=variance)
+    return found

@@ -423,7 +423,9 @@ class Ledger:
         row = self._rows(
             "SELECT MAX(COALESCE((SELECT MAX(at) FROM facts WHERE job = ?1), 0),"
             " COALESCE((SELECT MAX(published_at) FROM versions WHERE job = ?1), 0),"
-            " COALESCE((SELECT MAX(received_at) FROM updates WHERE job = ?1), 0))",
+            " COALESCE((SELECT MAX(received_at) FROM updates WHERE job = ?1), 0),"
+            " COALESCE((SELECT MAX(at) FROM scores WHERE job = ?1), 0),"
+            " COALESCE((SELECT MAX(at) FROM answers WHERE job = ?1), 0))",
             (job,),
         )[0]
         return float(row[0])

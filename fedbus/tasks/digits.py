@@ -23,8 +23,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fedbus.core.protocol.statistics import Plan, Statistics
+from fedbus.core.protocol.statistics import ClassLoss, Plan, Statistics
 from fedbus.errors import ContractError, DataError
+from fedbus.statistics.arrays import class_losses_of
 from fedbus.statistics.pictures import picture_statistics
 from fedbus.tasks import networks, scanners, shares
 from fedbus.tasks.plausible import check_images
@@ -94,6 +95,12 @@ class Digits:
         images, labels = self._test
         with torch.no_grad():
             return class_scores(model(images), labels, self._sharing.rare_classes)
+
+    def class_losses(self, model: nn.Module) -> dict[str, ClassLoss]:
+        images, labels = (torch.cat(both) for both in zip(self._train, self._test, strict=True))
+        with torch.no_grad():
+            losses = functional.cross_entropy(model(images), labels, reduction="none")
+        return class_losses_of(labels.cpu().numpy(), losses.cpu().numpy())
 
 
 def _settings(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -41,6 +41,7 @@ from fedbus.tensors.codec import (
     encode,
     frame_count,
 )
+from fedbus.tensors.cosines import Cosines
 from fedbus.tensors.fold import Accumulator
 from fedbus.tensors.server_optimizer import ServerOptimizer
 from fedbus.tensors.tiles import tiles
@@ -106,6 +107,7 @@ class GlobalModel:
         self._memory = None if memory is None else Accumulator(layout.learnt_numel, of=memory.detach().contiguous())
         self._scratch = torch.zeros_like(self.params)
         self._learnt = slice(layout.value_numel, layout.numel)
+        self._cosines = Cosines(layout.learnt_numel)
         variances = [spec.name for spec in layout.tensors if spec.is_value and spec.name.endswith("running_var")]
         self._variances = {name: place for name, place in layout.slices().items() if name in variances}
         self._changed: tuple[int, ...] = ()
@@ -124,6 +126,11 @@ class GlobalModel:
         if self._scale is None:
             self._scale = model_scale(_norm(self.params[self._learnt]), self.layout.learnt_numel)
         return self._scale
+
+    @property
+    def cosines(self) -> Mapping[str, float]:
+        """How the deltas of the last commit's sites lie to its mean delta, see `fedbus.tensors.cosines`."""
+        return self._cosines.last
 
     @property
     def digest(self) -> str:
@@ -168,6 +175,7 @@ class GlobalModel:
         DecodeError when a body is damaged; the buffer is of no use then.
         """
         self._buffer.fold_(self._scratch[self._learnt], fact.weight * fact.clip)
+        self._cosines.fold(fact.update_id.site, self._scratch[self._learnt], fact.weight * fact.clip)
         for term in fact.also:
             self._add_(self._buffer, term, bodies)
 
@@ -186,6 +194,7 @@ class GlobalModel:
         for term in fact.corrections:
             self._add_(self._remembered(), term, bodies)
         mean = self._mean(fact) if fact.combination is None else self._combined(fact, fact.combination, bodies)
+        self._cosines.commit(mean)
         if fact.remembers:
             self._remembered().fold_(self._buffer.sum, 1.0)
         self._optimizer.step_(self.params[self._learnt], mean, fact.step)

@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from fedbus.core.protocol.layout import Layout
+from fedbus.tensors.samples import sample
 
 MOST_SAMPLES = 1 << 20
 """Of a larger model every so-manieth element is looked at: a quotient of two sums over a million hardly moves."""
@@ -60,7 +61,7 @@ class SecantProbe:
     """
 
     def __init__(self, layout: Layout) -> None:
-        self._sample = _sample(layout.value_numel, layout.numel)
+        self._sample = sample(layout.value_numel, layout.numel, most=MOST_SAMPLES)
         self._before: tuple[Tensor, Tensor] | None = None
 
     def measure(self, base: Tensor, delta: Tensor) -> tuple[float, float]:
@@ -77,14 +78,3 @@ class SecantProbe:
         response = -float((here[1] - before[1]).double() @ moved)
         known = travel > 0.0 and math.isfinite(travel) and math.isfinite(response)
         return (travel, response) if known else (0.0, 0.0)
-
-
-def _sample(start: int, stop: int) -> slice:
-    return slice(start, stop, _prime_from(max(1, -(-(stop - start) // MOST_SAMPLES))))
-
-
-def _prime_from(number: int) -> int:
-    """The smallest prime from `number` on (1 for 1): rows of a tensor must not line up with the stride."""
-    while any(number % k == 0 for k in range(2, math.isqrt(number) + 1)):
-        number += 1
-    return number

@@ -79,6 +79,8 @@ class Trainer:
         while True:
             command, cancel = inbox.next()
             if isinstance(command, p.Close):
+                if self._session is not None:
+                    self._session.close()
                 return EXIT_DONE
             try:
                 reply = self._answer(command, cancel)
@@ -93,6 +95,7 @@ class Trainer:
         if isinstance(command, p.Open):
             self._data = Path(command.data)
             if self._session is not None:
+                self._session.close()
                 self._session = None  # two at a time would take twice the memory
                 gc.collect()
             self._session = Session(command)
@@ -131,7 +134,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m fedbus.training", description="Started by a site daemon.")
     parser.add_argument("--socket", required=True, type=int, metavar="NUMBER", help="the open socket to the daemon")
     number = parser.parse_args(arguments).socket
-    _die_with_parent()
+    die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole terminal; the daemon decides when we end
     sock = socket.socket(fileno=number)  # closed by the end of the process: it says that we ended
     sock.set_inheritable(False)
@@ -144,7 +147,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return EXIT_DONE
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
+    """Let the kernel kill this process when its parent ends."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 

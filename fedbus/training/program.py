@@ -6,20 +6,23 @@ arrays, or talk to a process with an interpreter of its own, as long as it knows
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
+from fedbus.errors import TaskError
 from fedbus.tensors.params import load_params_
 from fedbus.tensors.sharing import Inventory, freeze_, inventory_of
 from fedbus.training import protocol as p
 from fedbus.training.device import seed_everything
 from fedbus.training.names import MetricNames
+from fedbus.training.ranks.gradients import together
 from fedbus.training.registry import load_task
 from fedbus.training.run import Run
+from fedbus.training.shown import ShownCase
 from fedbus.training.task import Scores, Site, Task, TrainResult
 
 
@@ -92,14 +95,24 @@ class TaskProgram:
         return self._model.state_dict()
 
     def train(self, run: Run) -> TrainResult | int:
-        run.anchor_to(self._model)
-        self._model.train()
-        return self._task.train(self._model, run)
+        with together(self._model, run.team):
+            run.anchor_to(self._model)
+            self._model.train()
+            return self._task.train(self._model, run)
 
     def evaluate(self) -> Scores:
         self._model.eval()
         with torch.no_grad():
             return self._task.evaluate(self._model)
+
+    def cases(self) -> Iterator[ShownCase]:
+        """Show the site's test cases to people at the site; TaskError when the task has no `cases`."""
+        show = getattr(self._task, "cases", None)
+        if not callable(show):
+            raise TaskError("this task shows no cases: a report at the site needs a task that has cases(model)")
+        self._model.eval()
+        with torch.no_grad():
+            yield from show(self._model)
 
     def may_leave(self, metric: str) -> bool:
         return self._names.may_leave(metric)

@@ -46,7 +46,7 @@ class Open:
     the share of elements that topk keeps. `travel`, `keep` and `frozen` are the job's lists of tensors; what stays at
     the site lies in the file `kept`, and begins as that of another job, in the file `kept_before`, where there is one.
     `words`: texts of the job's spec, which may stand in names of metrics. `fewest_cases`: of fewer test
-    cases no interval leaves.
+    cases no interval leaves. `ranks`: devices of further processes that train together with this one.
     """
 
     job: str
@@ -70,6 +70,7 @@ class Open:
     kept_before: str = ""
     words: tuple[str, ...] = ()
     fewest_cases: int = 5
+    ranks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,6 +23,7 @@ from fedbus.core.spec.training import LocalSpec
 from fedbus.errors import ContractError
 from fedbus.training.ahead import Ahead
 from fedbus.training.losses import Losses
+from fedbus.training.ranks.team import Decision, Slice, Team, slice_of
 from fedbus.training.sayable import type_name
 
 PROGRESS_EVERY_S = 0.5
@@ -76,6 +77,7 @@ class Run:
         progress: Callable[[int, int, float | None], None] = lambda step, steps, loss: None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], object] = time.sleep,
+        team: Team | None = None,
     ) -> None:
         self.batch_size = local.batch_size
         self.learning_rate = local.learning_rate
@@ -92,7 +94,19 @@ class Run:
         self._clock = clock
         self._sleep = sleep
         self._told_at = -math.inf
+        self.team = team
+        self._reported: list[Tensor] = []
         self.losses = Losses()
+
+    @property
+    def rank(self) -> int:
+        """Number of this process among the `ranks` that train together; all have the same seed."""
+        return 0 if self.team is None else self.team.rank
+
+    @property
+    def ranks(self) -> int:
+        """How many processes train together, each with its slice of every batch; 1 on a single device."""
+        return 1 if self.team is None else self.team.ranks
 
     def steps(self, per_epoch: int) -> Iterator[int]:
         """Yield step numbers from 0 until the budget is spent; `per_epoch` steps are one pass over the data.
@@ -104,8 +118,7 @@ class Run:
             raise ContractError.of_job(text)
         total = self._total_steps(per_epoch)
         started = self._clock()
-        while not self._spent(total, started):
-            self._leave_if_cancelled()
+        while self._goes_on(total, started):
             before = self._clock()
             yield self.steps_done
             self.steps_done += 1
@@ -113,13 +126,17 @@ class Run:
             self._tell(total)
             if pause > 0:
                 self._sleep(pause)
-        self._leave_if_cancelled()
 
     def batches(self, num_examples: int) -> Iterator[Tensor]:
-        """Yield int64 index tensors [<= batch_size] over shuffled examples until the budget is spent."""
+        """Yield int64 index tensors [<= batch_size] over shuffled examples until the budget is spent.
+
+        Of several ranks each gets its slice of the same batch; the next one is asked for when its step has been made.
+        """
         rows = self._rows(num_examples)
         for _ in self.steps(self._per_epoch(num_examples)):
-            yield next(rows)[1].to(self.device)
+            _, ours = next(rows)
+            self._weigh(ours)
+            yield ours.rows.to(self.device)
 
     def fetched(self, num_examples: int, make: Callable[[int, Tensor], Batch]) -> Iterator[Batch]:
         """Yield `make(step, rows)` for the rows that `batches` would give, on the CPU; a thread makes them ahead.
@@ -128,25 +145,35 @@ class Run:
         for AHEAD steps that are never made; what it draws at random must follow from its arguments.
         """
         rows = self._rows(num_examples)
-        with Ahead(lambda: make(*next(rows)), most=AHEAD) as batches:
+
+        def made() -> tuple[Batch, Slice]:
+            step, ours = next(rows)
+            return make(step, ours.rows), ours
+
+        with Ahead(made, most=AHEAD) as batches:
             for _ in self.steps(self._per_epoch(num_examples)):
                 asked = self._clock()
-                batch = batches.next()
+                batch, ours = batches.next()
                 self.data_wait_s += self._clock() - asked
+                self._weigh(ours)
                 yield batch
 
     def _per_epoch(self, num_examples: int) -> int:
         return math.ceil(num_examples / self.batch_size)
 
-    def _rows(self, num_examples: int) -> Iterator[tuple[int, Tensor]]:
-        """Steps from the next one on, each with its shuffled examples, without end."""
+    def _rows(self, num_examples: int) -> Iterator[tuple[int, Slice]]:
+        """Steps from the next one on, each with this rank's shuffled examples, without end."""
         per_epoch = self._per_epoch(num_examples)
         order = torch.empty(0, dtype=torch.int64)
         for step in itertools.count(self.steps_done):
             at = step % per_epoch * self.batch_size
             if at == 0 or len(order) == 0:
                 order = torch.randperm(num_examples, generator=self.generator)
-            yield step, order[at : at + self.batch_size]
+            yield step, slice_of(order[at : at + self.batch_size], self.rank, self.ranks)
+
+    def _weigh(self, ours: Slice) -> None:
+        if self.team is not None:
+            self.team.weight = ours.weight
 
     def anchor_to(self, model: nn.Module) -> None:
         """Copy a model's params as the base of the FedProx term; before `proximal`, where `local.proximal_mu` > 0."""
@@ -175,7 +202,10 @@ class Run:
 
         Raises ContractError for what is not one number: a loss per example is reported as its mean.
         """
-        self.losses.add(_scalar(loss))
+        if self.team is None:
+            self.losses.add(_scalar(loss))
+        else:
+            self._reported.append(_scalar(loss).float())
 
     @property
     def mean_loss(self) -> float | None:
@@ -194,9 +224,28 @@ class Run:
             return self.steps_done > 0 and self._clock() - started >= self._local.seconds
         return self.steps_done >= total
 
-    def _leave_if_cancelled(self) -> None:
-        if self._cancelled():
+    def _goes_on(self, total: int, started: float) -> bool:
+        """Whether another step is made; what rank 0 says holds for all ranks."""
+        ours = Decision.CANCEL if self._cancelled() else Decision.OVER if self._spent(total, started) else Decision.GO
+        if self.team is not None:
+            ours = self.team.decide(ours)
+            self._add_losses(self.team)
+            self.team.weight = 1 / self.team.ranks
+        if ours is Decision.CANCEL:
             raise TrainingCancelled
+        return ours is Decision.GO
+
+    def _add_losses(self, team: Team) -> None:
+        """Take the loss of the step that was made: the mean over its whole batch."""
+        if not self.steps_done:
+            return
+        ours = torch.stack(self._reported).mean() if self._reported else torch.zeros((), device=self.device)
+        weight = team.weight if self._reported else 0.0
+        pair = torch.stack([ours * weight, torch.full_like(ours, weight)]).to(self.device)
+        team.sum_([pair])
+        if self._reported:
+            self.losses.add(pair[0] / pair[1])
+        self._reported.clear()
 
     def _tell(self, total: int) -> None:
         now = self._clock()

@@ -4,6 +4,7 @@ What lives here: what each command does, as plain calls that return the reply. W
 `process`). An error leaves the session usable; whether asking again can help is decided in `process`.
 
     base    = params of the loaded version, from the replica; the program gets it before every train and evaluate
+    ranks   = other processes that train with this one, where the site gives the job several devices (see `ranks`)
     update  = what `update` makes of the params after training and the base, in a file of frames
 
 Model copies held: the program's own, the replica, a vector for the delta, and with error feedback at the end of a
@@ -14,6 +15,7 @@ there: codes are made and undone on the device, only they pass to the host.
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -27,7 +29,7 @@ from fedbus.core.protocol.effort import Effort
 from fedbus.core.protocol.frames import Code
 from fedbus.core.protocol.layout import Layout, TensorSpec
 from fedbus.core.spec.training import LocalSpec
-from fedbus.errors import DecodeError, LayoutError, ProtocolError
+from fedbus.errors import DecodeError, LayoutError, NotTogetherError, ProtocolError
 from fedbus.tensors import codec
 from fedbus.tensors.params import flatten, unflatten
 from fedbus.tensors.replica import Replica
@@ -40,7 +42,9 @@ from fedbus.training.intervals import Intervals, Measured, Sureness
 from fedbus.training.kept import KeptTensors
 from fedbus.training.losses import Losses
 from fedbus.training.model_file import write_state_dict
-from fedbus.training.program import ProgramLoader, load_program
+from fedbus.training.program import Program, ProgramLoader, load_program
+from fedbus.training.ranks.leader import Crew
+from fedbus.training.ranks.team import Team
 from fedbus.training.residual_files import ResidualFiles
 from fedbus.training.run import Pace, Run, TrainingCancelled
 from fedbus.training.sayable import trouble_of
@@ -55,8 +59,13 @@ log = logging.getLogger(__name__)
 class Session:
     """A job that was opened. Made once per process; owns the program and the replica."""
 
-    def __init__(self, opening: p.Open, load: ProgramLoader = load_program) -> None:
-        """Load the program and the site's data; TaskError or DataError say why that fails."""
+    def __init__(
+        self, opening: p.Open, load: ProgramLoader = load_program, *, leave: Callable[[int], None] = os._exit
+    ) -> None:
+        """Load the program and the site's data; TaskError or DataError say why that fails.
+
+        leave: ends this process with an exit code, once another rank of a training has ended.
+        """
         torch.set_num_threads(opening.threads)
         self._device = pick_device(opening.device)
         self._local = LocalSpec.model_validate(dict(opening.local or TRAINS_NOTHING))
@@ -66,7 +75,13 @@ class Session:
         flat_device = self._device if self._device.type == "cuda" else torch.device("cpu")
         self._notebook = Notebook()
         self._intervals = Intervals(fewest=opening.fewest_cases)
-        self._program = load(opening, self._device)
+        self._crew = Crew(opening, leave=leave) if opening.ranks else None
+        self._team: Team | None = None
+        try:
+            self._program = load(opening, self._device)
+        except BaseException:
+            self.close()
+            raise
         inventory = self._program.inventory()
         parts = parts_of(inventory, Sharing(travel=opening.travel, keep=opening.keep, frozen=opening.frozen))
         self._program.freeze(parts.frozen)
@@ -84,9 +99,18 @@ class Session:
         )
         self._version: int | None = None
         self._restore_own()
+        if self._crew is not None:
+            self._team = self._crew.join(self.layout.digest, self._device)
+
+    def close(self) -> None:
+        """End the other ranks."""
+        if self._crew is not None:
+            self._crew.close()
+        self._crew = self._team = None
 
     def opened(self) -> p.Opened:
-        return p.Opened(device=str(self._device), layout_digest=self.layout.digest, numel=self.layout.numel)
+        others = "" if self._team is None else f", {self._team.ranks} ranks"
+        return p.Opened(device=f"{self._device}{others}", layout_digest=self.layout.digest, numel=self.layout.numel)
 
     def make_initial(self, command: p.MakeInitial) -> p.Made:
         """Write fresh params under the job's seed, exactly."""
@@ -122,7 +146,12 @@ class Session:
         run = self._run(command, cancel, progress)
         started = time.monotonic()
         try:
+            if self._crew is not None:
+                self._crew.train(command)
             result = self._program.train(run)
+        except NotTogetherError as exc:
+            self._go_alone(exc)
+            return self.train(command, cancel, progress)
         except TrainingCancelled:
             return p.Cancelled(base_version=base_version, steps=run.steps_done)
         except Exception as exc:
@@ -178,6 +207,16 @@ class Session:
         write_state_dict(self._program.params(), Path(command.path), like=Path(command.like) if command.like else None)
         return p.Saved(version=version)
 
+    def _go_alone(self, why: NotTogetherError) -> None:
+        """From now on this process trains without other ranks, which would each have trained another model."""
+        log.warning("%s: from now on %s alone trains; with ranks = 1 it does from the start", why, self._device)
+        self.close()
+
+    def ready(self) -> Program:
+        """Return the program with the loaded version."""
+        self._load_base()
+        return self._program
+
     def _run(self, command: p.Train, cancel: threading.Event, progress: Progressed) -> Run:
         seed_everything(command.seed)
         return Run(
@@ -188,6 +227,7 @@ class Session:
             cancelled=cancel.is_set,
             sleep=cancel.wait,
             progress=progress,
+            team=self._team,
         )
 
     def _write_update(self, effort: Effort, losses: Losses, command: p.Train) -> tuple[tuple[int, ...], Effort]:

@@ -6,6 +6,7 @@ per job. It says what the model is, how it is trained on this site's data, and h
     model()      made once per job, under the job's seed; its floating-point params and buffers are what travels
     train()      gets the model loaded with the newest params; fedbus sends the difference that training made
     evaluate()   gets the model loaded with the version to score, without gradients
+    cases()      may be there: yields a `ShownCase` for each test case, for people at the site; see `fedbus site report`
 
 A task that also has these two, static and from the job's task_config alone, can be exported where there are no data
 (`fedbus export`); see `Exportable`:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-HEAVY = {"torch", "numpy", "aio_pika", "pydantic", "rich.table", "safetensors"}
+HEAVY = {"torch", "numpy", "aio_pika", "pydantic", "rich.table", "safetensors", "monai", "nibabel", "pydicom"}
 # The goal is 0.3 s on an idle machine. Processor time, because tests share two cores with much else.
 AT_MOST_CPU_S = 2.0
 
@@ -49,3 +49,13 @@ def test_help_shows_no_type_for_a_flag_and_operators_commands_apart_from_trials(
     ]
     assert "<bool>" not in "".join(shown)
     assert shown[0].index(" broker ") < shown[0].index("Try and measure") < shown[0].index(" simulate ")
+
+
+def test_the_task_segmentation_and_what_reads_its_studies_load_monai_only_in_a_trainer():
+    code = (
+        "import sys, fedbus.imaging.series, fedbus.imaging.studies, fedbus.site.daemon\n"
+        "assert not {'torch', 'monai'} & set(sys.modules)\n"
+        "import fedbus.tasks.segmentation; assert 'monai' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr

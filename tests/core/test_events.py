@@ -141,6 +141,13 @@ ON_THE_BUS: list[tuple[e.Happened, str, str, dict[str, Any]]] = [
         "va: no data; the site gives up",
         {"restarts": 3, "fatal": True},
     ),
+    (
+        e.SiteInfluence(site="va", influence=0.05, share=0.2),
+        "site-influence",
+        "va counts 0.25 times as much as it should: 5.0% of what the last versions apply is from it, its share is "
+        "20.0%; do its updates come seldom, late, or much cut? strategy: auto or calibrated makes up for speed",
+        {"influence": 0.05, "share": 0.2},
+    ),
     (e.SiteStandsOut(site="va", remark="va: long updates"), "site-stands-out", "va: long updates", {}),
     (
         e.DataSaid(site="va", examples=1200),

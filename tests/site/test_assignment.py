@@ -23,7 +23,8 @@ def test_the_trainer_is_told_which_tensors_travel_stay_and_are_frozen(tmp_path: 
     )
     settings = SiteSettings(site_name="mercy", site_data=tmp_path, site_state_dir=tmp_path / "state")
 
-    asked = opening("heart-1", spec, settings, place=0)
+    asked = opening("heart-1", spec, settings, devices=["cuda:1", "cuda:0"])
 
     assert (asked.travel, asked.keep, asked.frozen) == (("head.*",), ("batch_norm",), ("body.*",))
+    assert (asked.device, asked.ranks) == ("cuda:1", ("cuda:0",))
     assert Path(asked.kept) == tmp_path / "state" / "kept" / "heart-1.safetensors"

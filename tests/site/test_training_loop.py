@@ -23,6 +23,7 @@ from fedbus.core.spec import kinds
 from fedbus.core.spec.head import JobSpec
 from fedbus.core.spec.training import TrainingSpec
 from fedbus.errors import DiskFullError
+from fedbus.site import places as site_places
 from fedbus.site.job import loop as training_loop
 from fedbus.site.job.loop import TrainingLoop
 from fedbus.site.job.model_files import ModelFiles
@@ -62,6 +63,7 @@ class Clinic:
         score_limit_s: float = 50,
         stop_grace_s: float = 10,
         patience_s: float = 0,
+        places: int = 1,
         job: JobSpec | None = None,
         **spec: Any,
     ) -> None:
@@ -77,7 +79,7 @@ class Clinic:
         self.pauses: list[float] = []
         self.sleeps = asyncio.Event()
         self.sleeps.set()
-        self.places = Places(1)
+        self.places = Places(places)
         self.cancels = 0
         self.starts = 0
         self.ends = 0
@@ -946,3 +948,30 @@ async def test_an_answer_to_another_question_is_a_dead_trainer(clinic: Clinic) -
         clinic.answers.put_nowait(p.Loaded(version=0))
         await clinic.opens()
     assert clinic.said[0].error == "the trainer answered Loaded to Open"
+
+
+async def test_a_job_alone_has_all_gpus_and_shares_them_between_two_trainings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given a site with four GPUs and one job
+    monkeypatch.setattr(site_places, "gpus", lambda: 4)
+    clinic = Clinic(tmp_path, places=4, max_in_flight=9)
+    async with running(clinic):
+        asked = await clinic.expects(p.Open)
+        assert (asked.device, *asked.ranks) == ("cuda:0", "cuda:1", "cuda:2", "cuda:3")
+        clinic.answers.put_nowait(OPENED)
+        await clinic.hold(0)
+        await clinic.loads(0)
+        await clinic.expects(p.Train)
+        # when another job comes while it trains
+        other = clinic.places.ask("other", priority=0, submitter="bo")
+        assert not other.turn.done()
+        clinic.trains(0)
+        # then the training is kept, and it goes on with its share
+        asked = await clinic.expects(p.Open)
+        assert (asked.device, *asked.ranks) == ("cuda:0", "cuda:1")
+        assert other.turn.result() == 2
+        assert len(clinic.updates) == 1
+        clinic.answers.put_nowait(OPENED)
+        await clinic.loads(0)
+        await clinic.expects(p.Train)

@@ -13,14 +13,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from fedbus.core.spec.training import LocalSpec
 from fedbus.errors import TaskError
+from fedbus.imaging.kidneys import Scanner, draw_study, write_study
 from fedbus.tasks.digits import Digits
 from fedbus.tasks.fashion_mnist import IMAGES, LABELS, FashionMnist
 from fedbus.tasks.heart_disease import HeartDisease, write_site_data
+from fedbus.tasks.segmentation import Segmentation
 from fedbus.tasks.synthetic import Synthetic
 from fedbus.training.run import Run
 from fedbus.training.task import Scores, Site, Task, TrainResult
@@ -58,6 +61,20 @@ def write_share(folder: Path) -> None:
     (folder / "digits.json").write_text(json.dumps({"index": 1, "sites": 4}))
 
 
+def write_kidney_studies(folder: Path) -> None:
+    rng = np.random.default_rng(3)
+    scanner = Scanner(spacing=(4.0, 4.0, 4.0), noise=10, gain=1, offset=0)
+    for study in range(4):
+        write_study(folder / f"case_{study}", *draw_study(scanner, rng), scanner.spacing)
+
+
+KIDNEYS = {
+    "classes": ["kidney", "tumour"],
+    "patch_size": [16, 16, 16],
+    "network": {"kind": "unet", "channels": [4, 8]},
+    "augment": {"flip": {}, "affine": {}, "intensity": {}, "noise": {}},
+}
+
 TASKS: dict[str, tuple[Callable[[], Any], Callable[[Path], object], dict[str, Any]]] = {
     "heart_disease": (lambda: HeartDisease, lambda folder: write_site_data(folder, "hungary"), {}),
     "heart_disease-hidden": (lambda: HeartDisease, lambda folder: write_site_data(folder, "hungary"), {"hidden": 8}),
@@ -69,6 +86,7 @@ TASKS: dict[str, tuple[Callable[[], Any], Callable[[Path], object], dict[str, An
     "fashion_mnist-mlp": (lambda: FashionMnist, write_garments, {"images": 100, "alpha": 10.0, "network": "mlp"}),
     "fashion_mnist-bn_cnn": (lambda: FashionMnist, write_garments, {"images": 100, "alpha": 10.0, "network": "bn_cnn"}),
     "synthetic": (lambda: Synthetic, lambda folder: None, {"numel": 5000, "tensors": 3}),
+    "segmentation": (lambda: Segmentation, write_kidney_studies, KIDNEYS),
     "example": (example_task, write_patients, {}),
 }
 
@@ -145,7 +163,7 @@ def test_a_strong_proximal_term_keeps_params_near_the_base(name: str, tmp_path: 
     assert held < free / 2
 
 
-@pytest.mark.parametrize("name", ["heart_disease", "digits"])
+@pytest.mark.parametrize("name", ["heart_disease", "digits", "segmentation"])
 def test_bf16_autocast_trains_fp32_params(name: str, tmp_path: Path) -> None:
     make_class, write_data, config = TASKS[name]
     write_data(tmp_path)

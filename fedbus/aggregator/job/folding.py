@@ -231,9 +231,18 @@ class Folding:
         if fact.rule:
             rule = events.RuleChosen(version=fact.version, rule=fact.rule, reason=fact.rule_reason)
             await self._tools.announcer.event(self._job, rule)
+        await self._say_influence()
         self._since_version = now
         if self._checkpoints.due(now=now):
             await self._begin_save()
+
+    async def _say_influence(self) -> None:
+        """Whose influence is far from its share now, or is back."""
+        influence = self._aggregation.influence
+        influence.note_cosines(self._keeper.model.cosines)
+        for site, found in influence.news():
+            event = events.SiteInfluence(site=site, influence=round(found.influence, 4), share=round(found.share, 4))
+            await self._tools.announcer.event(self._job, event)
 
     async def save(self) -> None:
         """Write a checkpoint and wait until it is durable. Only while the buffer is empty."""

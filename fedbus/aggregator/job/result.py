@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from fedbus.aggregator.job.best import Best
+from fedbus.aggregator.job.scored_model import over_sites
 from fedbus.core.job.scores import Score, mean_of
 from fedbus.core.job.training import TrainingJob, ranking_of
 from fedbus.core.protocol import answers as a
@@ -34,7 +35,7 @@ def result_of(
             site: {"metrics": {}, "num_examples": 0, "failed": why} for site, why in life.failed_scores(version).items()
         },
         "sites": site_numbers(aggregation, life.participants),
-    }
+    } | _intervals(scores)
 
 
 def best_of(life: TrainingJob, version: int, kept: Best | None, *, exported: str) -> dict[str, object] | None:
@@ -53,7 +54,7 @@ def best_of(life: TrainingJob, version: int, kept: Best | None, *, exported: str
         return None
     scores = {site: _score(score, kept.version) for site, score in life.final_scores(kept.version).items()}
     found = {"version": kept.version, "metric": metric, "value": value, "exported": str(kept.path)}
-    return found | ({"scores": scores} if scores else {})
+    return found | ({"scores": scores} | _intervals(life.final_scores(kept.version)) if scores else {})
 
 
 def _final_mean(life: TrainingJob, version: int, metric: str) -> float | None:
@@ -79,6 +80,12 @@ def why_failed(life: TrainingJob, version: int, best: Mapping[str, object] | Non
     return f"{text}; the best finite version, {best['version']}, is exported ({life.reason})"
 
 
+def _intervals(scores: Mapping[str, Score]) -> dict[str, object]:
+    """Of the means over the sites that say how sure they are."""
+    found = over_sites(scores, lambda score: score.spreads)
+    return {"intervals": a.as_json(found)} if found else {}
+
+
 def _score(score: Score, last: int) -> dict[str, object]:
     told: dict[str, object] = {"metrics": dict(score.metrics), "num_examples": score.num_examples}
     if score.version != last:
@@ -89,18 +96,22 @@ def _score(score: Score, last: int) -> dict[str, object]:
 
 
 def site_numbers(aggregation: Aggregation, participants: Collection[str] = ()) -> dict[str, dict[str, object]]:
-    """Updates folded and refused, mean staleness and waiting for data, of every site that sent something.
-
-    And of all `participants`.
-    """
+    """What every site that sent something, or is one of `participants`, gave and counts: see `answers.SiteInJob`."""
     sites = sorted({*participants, *aggregation.all_stats})
-    stats = {site: aggregation.site_stats(site) for site in sites}
-    return {
-        site: {
-            "updates": of_site.folded,
-            "refused": of_site.refused,
-            "mean_staleness": round(of_site.mean_staleness, 3),
-            "data_wait": round(of_site.data_wait, 4),
-        }
-        for site, of_site in stats.items()
+    return {site: _numbers(aggregation, site) for site in sites}
+
+
+def _numbers(aggregation: Aggregation, site: str) -> dict[str, object]:
+    stats, found = aggregation.site_stats(site), aggregation.influence.of(site)
+    numbers: dict[str, object] = {
+        "updates": stats.folded,
+        "refused": stats.refused,
+        "mean_staleness": round(stats.mean_staleness, 3),
+        "data_wait": round(stats.data_wait, 4),
+        "num_examples": stats.num_examples,
     }
+    if found is not None:
+        numbers |= {"influence": round(found.influence, 4), "share": round(found.share, 4)}
+    if found is not None and found.cosine is not None:
+        numbers["cosine"] = round(found.cosine, 3)
+    return numbers

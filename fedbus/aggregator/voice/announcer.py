@@ -147,6 +147,7 @@ _WARNINGS = {
     events.SiteResync,
     events.SiteClock,
     events.TrainerTrouble,
+    events.SiteInfluence,
     events.SiteStandsOut,
     events.ScoreNotFinite,
     events.ScoreFailed,

@@ -16,6 +16,8 @@ VOLUME = 5.0
 CENTRE = 0.12
 """Of the image's length: the centre of a class lies so far from where it lies at the others."""
 EMPTY = 0.1
+HARMLESS = frozenset({"no-label", "macos-file"})
+"""Problems that every folder may have: studies that are not annotated yet, what macOS wrote beside a file."""
 
 
 def of_images(sites: Mapping[str, Statistics]) -> Iterator[Finding]:
@@ -102,7 +104,7 @@ def _problems(site: str, found: Statistics) -> Iterator[Finding]:
         part = share(count, found.examples)
         yield Finding(
             kind=f"problem-{kind}",
-            severity="fault" if part >= 0.2 or not found.examples else "warning",
+            severity="notice" if kind in HARMLESS else "fault" if part >= 0.2 or not found.examples else "warning",
             sites=(site,),
             text=f"{site} has what cannot be used: {kind.replace('-', ' ')}",
             figure=f"{said(count)} of {said(found.examples)}" if found.examples else "nothing could be read",

@@ -40,7 +40,7 @@ def _total(labels: Labels, statistics: Statistics) -> Count:
 def _strange(site: str, labels: Labels, strange: list[float]) -> Finding:
     there = {int(value) for value in map(int_of, labels.counts) if value.is_integer()}
     what = "masks" if labels.of_masks else "labels"
-    found = ", ".join(f"{word}: {said(count)}" for word, count in labels.counts.items())
+    found = _counted(labels)
     classes = f"{labels.expected[0]} to {labels.expected[-1]}"
     if _one_based(there, labels):
         return Finding(
@@ -81,6 +81,16 @@ def _missing(site: str, labels: Labels, total: Count, others: Mapping[str, tuple
         for value in labels.expected
     }
     lacking = [value for value in labels.expected if labels.counts.get(str(value), 0) == 0]
+    if _may_be_one_based(labels, elsewhere, total):
+        yield Finding(
+            kind="one-based-labels",
+            severity="warning",
+            sites=(site,),
+            text=f"the labels of {site} seem to begin at 1: it has none of class {labels.expected[0]}",
+            figure=f"{_counted(labels)}; elsewhere {_range(elsewhere[labels.expected[0]])} are {labels.expected[0]}",
+            advice="if they do, subtract 1 from every label at this site",
+        )
+        return
     everywhere = [value for value in lacking if min(elsewhere[value]) * (total or 0) >= SURE]
     somewhere = [v for v in lacking if v not in everywhere and max(elsewhere[v]) * (total or 0) >= SURE]
     for severity, values in (("warning", everywhere), ("notice", somewhere)):
@@ -105,6 +115,18 @@ def _missing(site: str, labels: Labels, total: Count, others: Mapping[str, tuple
                 figure=f"{mine / total:.1%}; elsewhere {_range(elsewhere[value])}",
                 advice="other patients, or another habit of labelling?",
             )
+
+
+def _may_be_one_based(labels: Labels, elsewhere: Mapping[int, Sequence[float]], total: Count) -> bool:
+    """Whether the lowest class is missing though others have plenty of it, and the next ones are there."""
+    first = min(labels.expected)
+    there = sorted(int(value) for word in labels.counts if (value := int_of(word)).is_integer())
+    in_a_row = there == list(range(first + 1, first + 1 + len(there))) and len(there) > 1
+    return in_a_row and not labels.of_masks and min(elsewhere[first]) * (total or 0) >= SURE
+
+
+def _counted(labels: Labels) -> str:
+    return ", ".join(f"{word}: {said(count)}" for word, count in labels.counts.items())
 
 
 def _range(shares: Sequence[float]) -> str:

@@ -10,7 +10,7 @@ from fedbus.core.protocol.statistics import Column, Finding, Statistics
 NEVER = 0.95
 OFTEN = 0.3
 MANY_IMPOSSIBLE = 0.1
-WIDTHS = 4.0
+WIDTHS = 1.5
 """A median that is so many times the others' middle half away from theirs is another quantity, or another unit."""
 
 

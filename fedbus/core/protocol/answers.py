@@ -115,14 +115,21 @@ class BrokenScore:
 class SiteInJob:
     """What a site gave to a job and, while the job has not ended (else `state` is None), what it does for it now.
 
-    data_wait: share of its training in which a step waited for its examples, 0 to 1. new_labels: so many came from its
-    data source since the task was trained there last; None: it tells no number.
+    data_wait: share of its training in which a step waited for its examples, 0 to 1.
+    new_labels: so many came from its data source since the task was trained there last; None: it tells no number.
+    num_examples: that it trained on last, as many as it is believed. influence: its part of what the last versions
+    apply, 0 to 1; share: what it would be by the job's weighting of examples alone, see `rules.influence`. cosine: of
+    its deltas and the versions that they became part of. None: not known.
     """
 
     updates: int = 0
     refused: int = 0
     mean_staleness: float = 0.0
     data_wait: float = 0.0
+    num_examples: int | None = None
+    influence: float | None = None
+    share: float | None = None
+    cosine: float | None = None
     state: str | None = None
     activity: str | None = None
     version: int | None = None
@@ -380,9 +387,11 @@ def _left_out(part: Any) -> Collection[str]:
     match part:
         case Accepted(notes=()):
             return ("notes",)
-        case SiteInJob(state=None):
-            return ("state", "activity", "version", "new_labels")
-        case SiteInJob(new_labels=None) | Doing(new_labels=None):
+        case SiteInJob():
+            always = ("num_examples", "influence", "share", "cosine", "new_labels")
+            unknown = [name for name in always if getattr(part, name) is None]
+            return [*unknown, *(("state", "activity", "version") if part.state is None else ())]
+        case Doing(new_labels=None):
             return ("new_labels",)
         case JobDetail():
             not_said = ("means", "not_finite", "declined", "receiving", "models", "provenance", "check")

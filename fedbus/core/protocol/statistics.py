@@ -26,6 +26,8 @@ T = TypeVar("T")
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 LEAST = 5
+MOST_LOSS = 5.0
+"""As for a label with a probability below .7 %."""
 MOST_PRINTS = 4096
 MOST_COLUMNS = 256
 MOST_VALUES = 64
@@ -178,6 +180,15 @@ class Statistics:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ClassLoss:
+    """A model's loss on the examples that have one label, each cut at MOST_LOSS: its mean and variance."""
+
+    examples: Count = 0
+    mean: float | None = None
+    variance: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
     """What a check has found. severity: fault, warning or notice. sites: whom it is about; all of equal suspicion.
 
@@ -206,6 +217,21 @@ def _frequent(shapes: Counts, minimum: int) -> Counts:
     common = {word: count for word, count in shapes.items() if (count or 0) >= minimum and word != OTHER}
     rest = sum(count or 0 for word, count in shapes.items() if word not in common)
     return common | ({OTHER: rest} if rest else {})
+
+
+def sealed_losses(losses: Mapping[str, ClassLoss], minimum: int) -> dict[str, ClassLoss]:
+    """What may leave of losses with exact counts: of classes with enough examples, three significant digits."""
+    return {
+        word: ClassLoss(
+            examples=rounded(loss.examples or 0, minimum), mean=_short(loss.mean), variance=_short(loss.variance)
+        )
+        for word, loss in list(losses.items())[:MOST_VALUES]
+        if (loss.examples or 0) >= minimum
+    }
+
+
+def _short(value: float | None) -> float | None:
+    return None if value is None or not math.isfinite(value) else float(f"{value:.3g}")
 
 
 def rounded(count: int, minimum: int) -> Count:

@@ -27,6 +27,7 @@ from typing import Protocol, assert_never
 
 from fedbus.core.protocol.messages import UpdateId
 from fedbus.core.rules import guards, screening
+from fedbus.core.rules.applied import applied_by
 from fedbus.core.rules.attendance import Attendance
 from fedbus.core.rules.facts import (
     Arrival,
@@ -38,6 +39,7 @@ from fedbus.core.rules.facts import (
     Refused,
     Term,
 )
+from fedbus.core.rules.influence import Influence
 from fedbus.core.rules.memory import Memory
 from fedbus.core.rules.peers import Peers
 from fedbus.core.rules.robust import Matrix, believed
@@ -48,6 +50,7 @@ from fedbus.core.rules.strategies import (
     Buffer,
     Evidence,
     Plan,
+    examples_say,
     least_contributors,
     settled,
     strategy_of,
@@ -85,6 +88,7 @@ class Aggregation:
         self._updates = 0
         self._entries: list[Folded] = []
         self._memory = Memory()
+        self._influence = Influence()
         self._rule, self._rule_reason = "", ""
         self._last_step: float | None = None
         self._began_at = now
@@ -158,6 +162,11 @@ class Aggregation:
         return self._memory
 
     @property
+    def influence(self) -> Influence:
+        """How much each site counts, and should."""
+        return self._influence
+
+    @property
     def chosen(self) -> str | None:
         """Which rule weighs now and why, e.g. 'calibrated: ...'; None when the strategy is not one that chooses."""
         if not isinstance(self._spec.strategy, AutoSpec):
@@ -219,6 +228,7 @@ class Aggregation:
         if sites and not self.active:
             self.restart_timers(now=now)
         self._sites.set_active(sites)
+        self._influence.set_active(self.active)
         self._attendance.set_active(self.active)
 
     def set_idle(self, site: str) -> None:
@@ -287,6 +297,7 @@ class Aggregation:
         if not (0.0 < fact.weight < math.inf and 0.0 <= fact.clip <= 1.0):
             raise ProtocolError(f"update {fact.update_id} is recorded with weight {fact.weight} and clip {fact.clip}")
         self._memory.apply(fact)
+        self._influence.on_folded(fact.update_id.site, self._say(fact.num_examples))
         self._sites.put(fact.update_id.site, self.site_stats(fact.update_id.site).with_folded(fact))
         self._attendance.on_folded(fact.update_id.site)
         self._first_at = fact.at if self._first_at is None else self._first_at
@@ -305,6 +316,10 @@ class Aggregation:
                 f"the commit of version {fact.version} has normaliser {fact.normaliser}, step {fact.step} and memory "
                 f"{fact.memory}"
             )
+        # of a time-boxed site the weight is less by as much as its delta is longer
+        times = {e.update_id: float(e.effort.steps) for e in self._entries} if self._spec.local.time_boxed else {}
+        terms = applied_by(fact, self._memory)
+        self._influence.on_committed(terms, updates=len(self._entries), times=times)
         self._memory.apply(fact)
         if fact.rule:
             self._rule, self._rule_reason = fact.rule, fact.rule_reason
@@ -314,6 +329,12 @@ class Aggregation:
         self._attendance.on_committed()
         self._first_at = None
         self._began_at = fact.at
+
+    def _say(self, num_examples: int) -> float:
+        """What so many examples weigh by the job's rule among the sites that are there."""
+        power, ratio = self._spec.num_examples_power, self._spec.num_examples_ratio
+        fewest = self._sites.fewest_examples(num_examples, power=power, most_ratio=ratio)
+        return examples_say(self._spec, num_examples, fewest=fewest)
 
     def _check_new(self, update_id: UpdateId) -> None:
         if update_id in self._seen:

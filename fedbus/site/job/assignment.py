@@ -6,7 +6,7 @@ Free text leaves a site only through this module, and only as `Sayable`.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,6 @@ from fedbus.core.protocol.statistics import Plan, Statistics
 from fedbus.core.spec.head import JobSpec
 from fedbus.core.spec.training import TrainingSpec
 from fedbus.site.job.model_files import Held
-from fedbus.site.places import device_of
 from fedbus.site.settings import SiteSettings
 from fedbus.store.residuals import Source
 from fedbus.training import protocol as p
@@ -27,8 +26,8 @@ from fedbus.training.names import texts_in
 from fedbus.training.sayable import Sayable
 
 
-def opening(job: str, spec: JobSpec, settings: SiteSettings, *, place: int) -> p.Open:
-    """The first command: the job's task on this site's data, on the device of its place.
+def opening(job: str, spec: JobSpec, settings: SiteSettings, *, devices: Sequence[str]) -> p.Open:
+    """The first command: the job's task on this site's data, on the devices of its places.
 
     What the job keeps here lies outside its folder: it outlives the job, for nobody else has it.
     """
@@ -41,7 +40,8 @@ def opening(job: str, spec: JobSpec, settings: SiteSettings, *, place: int) -> p
         site=settings.site_name,
         data=str(settings.site_data.resolve()),
         chunk_bytes=content["chunk_bytes"],
-        device=device_of(settings.device, place),
+        device=devices[0],
+        ranks=tuple(devices[1:]),
         threads=settings.threads,
         slowdown=settings.slowdown,
         step_delay_s=settings.step_delay_s,

@@ -41,6 +41,7 @@ class DataDuty:
         self.is_all = isinstance(spec, CheckSpec)
         """Whether the job wants nothing else."""
         self.wanted: m.StatisticsRequest | None = None
+        self._seen: Statistics | None = None
         self.refused = False
         """Whether the site trains not, for what it found in its data."""
 
@@ -78,6 +79,7 @@ class DataDuty:
                 log.warning(
                     "data-finding", job=self._job, severity=found.severity, text=found.text, figure=found.figure
                 )
+        self._seen = reply.statistics
         return reply.statistics
 
     def _findings(self, statistics: Statistics) -> tuple[Finding, ...]:
@@ -85,7 +87,7 @@ class DataDuty:
 
     async def _look(self, trainer: Trainer) -> None:
         try:
-            statistics = await self._examined(trainer, Plan(minimum=self._settings.min_count))
+            statistics = self._seen or await self._examined(trainer, Plan(minimum=self._settings.min_count))
         except TrainerFailedError as exc:
             return log_trouble("statistics-failed", self._job, exc)  # opening the task says it as well
         found = () if statistics is None else self._findings(statistics)

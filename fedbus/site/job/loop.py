@@ -39,7 +39,7 @@ from fedbus.site.job.new_labels import NewLabels
 from fedbus.site.job.score_duty import ScoreDuty
 from fedbus.site.job.trainer import Trainer, start_trainer
 from fedbus.site.labels import Labels
-from fedbus.site.places import Places, Waiting
+from fedbus.site.places import Places, Waiting, devices_of, more_places, most_devices
 from fedbus.site.settings import SiteSettings
 from fedbus.site.trainer_errors import TrainerDiedError, TrainerFailedError
 from fedbus.site.trouble_log import log_notes, log_trouble
@@ -276,7 +276,12 @@ class TrainingLoop:
         try:
             if await self._has_its_turn(self._waiting):
                 self._yielded = False
-                await self._in_place(self._waiting.turn.result())
+                self._places.take_more(self._waiting, more_places(self._settings.device, self._most_devices))
+                await self._in_place(self._waiting)
+                while self._places.too_many(self._waiting) and not self._stopping:
+                    self._places.give_back(self._waiting)
+                    log.info("devices-given-back", job=self._job, text="other jobs wait for a place")
+                    await self._in_place(self._waiting)
         finally:
             self._places.leave(self._waiting)
             self._waiting = None
@@ -292,7 +297,14 @@ class TrainingLoop:
             await asyncio.wait({waiting.turn})
         return not waiting.turn.cancelled()
 
-    async def _in_place(self, place: int) -> None:
+    @property
+    def _most_devices(self) -> int:
+        if self._training is None:
+            return 1
+        settings = self._settings
+        return most_devices(settings.device, ranks=settings.ranks, batch_size=self._training.local.batch_size)
+
+    async def _in_place(self, place: Waiting) -> None:
         try:
             with structlog.contextvars.bound_contextvars(job=self._job):  # for the lines of what the task prints
                 async with (
@@ -329,10 +341,12 @@ class TrainingLoop:
             await self._attempts.pause(failed.pause_s)
         return fatal
 
-    async def _open(self, trainer: Trainer, place: int) -> None:
+    async def _open(self, trainer: Trainer, place: Waiting) -> None:
         """Have the trainer load the task and the data, or load them anew."""
         self._now(Activity.LOADING_DATA)
-        command = assignment.opening(self._job, self._spec, self._settings, place=place)
+        held = (place.turn.result(), *place.more)
+        devices = devices_of(self._settings.device, held, self._places.count, most=self._most_devices)
+        command = assignment.opening(self._job, self._spec, self._settings, devices=devices)
         with self._labels.opening():
             opened = await _expect(p.Opened, trainer, command)
         log.info("trainer-ready", job=self._job, pid=trainer.pid, device=opened.device, numel=opened.numel)
@@ -341,13 +355,13 @@ class TrainingLoop:
             await self._say(assignment.accepting(self._job, self._settings.site_name, opened.layout_digest))
         self._trainer, self._device = trainer, opened.device
 
-    async def _serve(self, trainer: Trainer, place: int) -> None:
+    async def _serve(self, trainer: Trainer, place: Waiting) -> None:
         await self._data.see_to(trainer)
         if self._data.is_all or self._data.refused:
             return
         await self._open(trainer, place)
         loaded: Held | None = None
-        while not isinstance(await self._next_duty(), Stop):
+        while not isinstance(await self._next_duty(place), Stop):
             if self._data.wanted is not None:
                 await self._data.see_to(trainer)
                 continue
@@ -367,10 +381,10 @@ class TrainingLoop:
         if self._finished and loaded is not None and self._hand_back.is_due(loaded.version, over=True):
             await self._hand_back.give(trainer, loaded.version)
 
-    async def _next_duty(self) -> Duty:
-        """What there is to do, once there is something; Stop as well when the place is wanted by others."""
-        while True:
-            limit_s = random.uniform(*YIELD_AFTER_S) if self._files.held is None else None
+    async def _next_duty(self, place: Waiting) -> Duty:
+        """What there is to do, once there is something; Stop as well when others wait for a place that it has."""
+        while not self._places.too_many(place):
+            limit_s = random.uniform(*YIELD_AFTER_S) if self._files.held is None or place.more else None
             try:
                 async with asyncio.timeout(limit_s), self._changed:
                     while isinstance(duty := next_duty(self._standing), Wait):
@@ -382,6 +396,7 @@ class TrainingLoop:
                     log.info("place-yielded", job=self._job, text="no version yet; other jobs wait for a place")
                     self._yielded = True
                     return Stop()
+        return Stop()
 
     @property
     def _standing(self) -> Standing:

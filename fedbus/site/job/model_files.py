@@ -104,7 +104,7 @@ class ModelFiles:
         self._floor = 0
         self._held: Held | None = None
         self._shown_from = 0
-        self.kept = _read_kept(self._folder / _HELD)
+        self.kept = kept_in(self._folder)
         self._drop_all_but(_files_of(None if self.kept is None else self.kept.held))
 
     @property
@@ -238,8 +238,9 @@ def _to_json(held: Held) -> dict[str, Any]:
     }
 
 
-def _read_kept(path: Path) -> Kept | None:
-    """What `remember` wrote; None when it is not there, cut short, or names files that are not."""
+def kept_in(folder: Path) -> Kept | None:
+    """What `remember` wrote; None when it is not there, cut short, or names files that are not. Changes nothing."""
+    path = folder / _HELD
     with suppress(OSError, ValueError, KeyError, TypeError):
         data = json.loads(path.read_text())
         version, digest, name = data["held"]["snapshot"]

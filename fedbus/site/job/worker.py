@@ -11,11 +11,9 @@ outbox is sent again when the site comes back.
 from __future__ import annotations
 
 import asyncio
-import shutil
 from collections.abc import Awaitable, Callable, Collection, Iterator
 from dataclasses import replace
 from datetime import timedelta
-from pathlib import Path
 from time import perf_counter
 
 import structlog
@@ -35,6 +33,7 @@ from fedbus.site.job.log_place import before_snapshot
 from fedbus.site.job.loop import Say, StartTrainer, TrainingLoop
 from fedbus.site.job.model_files import ModelFiles, Step
 from fedbus.site.job.model_wanted import ModelWanted
+from fedbus.site.job.put_away import job_folder, write_spec
 from fedbus.site.job.trainer import start_trainer
 from fedbus.site.labels import Labels
 from fedbus.site.places import Places
@@ -79,7 +78,8 @@ class JobWorker:
         self._say = say
         self._reached = reached
         self._sleep = sleep
-        self._folder = make_folder(_folder(settings, job))
+        self._folder = make_folder(job_folder(settings, job))
+        write_spec(self._folder, spec)
         self._outbox = Outbox(self._folder / "outbox", self._site)
         self._files = ModelFiles(self._folder / "model")
         self._unsent: asyncio.Queue[m.UpdateId] = asyncio.Queue()
@@ -337,17 +337,8 @@ class JobWorker:
             self._reached(Point.SITE_BETWEEN_CHUNKS)
 
 
-def _folder(settings: SiteSettings, job: str) -> Path:
-    return settings.state_dir / "jobs" / job
-
-
 def left_over(settings: SiteSettings, *, but: Collection[str]) -> list[str]:
     """Jobs of which there are files here, `but` those that are being worked for; no other folder is told of."""
     folder = settings.state_dir / "jobs"
     found = [path.name for path in folder.iterdir() if (path / "outbox").is_dir()] if folder.is_dir() else []
     return sorted(name for name in found if m.NAME.fullmatch(name) and name not in but)
-
-
-def discard_files(settings: SiteSettings, job: str) -> None:
-    """Drop the files of a job that has ended."""
-    shutil.rmtree(_folder(settings, job), ignore_errors=True)

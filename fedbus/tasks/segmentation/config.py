@@ -76,7 +76,7 @@ class DynUNetSpec(Spec):
     """nnU-Net's network (Isensee et al. 2021), kernels 3, strides 2."""
 
     kind: Literal["dynunet"] = "dynunet"
-    channels: Widths = (16, 32, 64)
+    channels: Annotated[Widths, Field(min_length=3)] = (16, 32, 64)
     """Feature maps of each level, from the top."""
     norm: Norm = "instance"
     """Normalisation; `batch` has running statistics, see the job's `keep`."""
@@ -200,7 +200,7 @@ class SegmentationConfig(Spec):
     """The whole `task_config`."""
 
     classes: Annotated[dict[str, str], BeforeValidator(_numbered), Field(min_length=1, max_length=MOST_CLASSES)]
-    """Names by label value, {1: kidney, 2: tumour}, or a list of names of 1, 2, ...; 0 is the background."""
+    """A list of names of the label values 1, 2, ...; or names by value, {"1": kidney, "5": tumour}. 0 is background."""
     network: NetworkSpec = UNetSpec()
     patch_size: Sides = (96, 96, 96)
     """Voxels of a training patch along x (right), y (front) and z (up)."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -12,13 +12,14 @@ from torch import Tensor, nn
 
 from fedbus.tasks.segmentation.augment import draw_patch
 from fedbus.tasks.segmentation.bundle import bundle_parts, example_of
-from fedbus.tasks.segmentation.cases import Case, prepare_site
-from fedbus.tasks.segmentation.config import read_config
+from fedbus.tasks.segmentation.cases import Case, Prepared, prepare_site
+from fedbus.tasks.segmentation.config import SegmentationConfig, read_config
 from fedbus.tasks.segmentation.losses import segmentation_loss
 from fedbus.tasks.segmentation.networks import make_network
 from fedbus.tasks.segmentation.windows import logits_of
 from fedbus.training.bundle import BundleParts
 from fedbus.training.run import Run
+from fedbus.training.shown import ShownCase
 from fedbus.training.task import Scores, Site
 
 
@@ -42,10 +43,19 @@ class Segmentation:
     """Outlines the classes of a job in the imaging studies of one hospital."""
 
     def __init__(self, site: Site) -> None:
-        self.config = read_config(site.config)
-        self._device = site.device
-        make_network(self.config)  # says what is missing or does not fit before an hour of reading
-        self._site = prepare_site(site.data, self.config)
+        config = read_config(site.config)
+        make_network(config)  # says what is missing or does not fit before an hour of reading
+        self._take(config, prepare_site(site.data, config), site.device)
+
+    @classmethod
+    def of(cls, config: SegmentationConfig, prepared: Prepared, device: torch.device) -> Self:
+        """The task on cases that are prepared already, such as those of several sites together."""
+        task = cls.__new__(cls)
+        task._take(config, prepared, device)
+        return task
+
+    def _take(self, config: SegmentationConfig, prepared: Prepared, device: torch.device) -> None:
+        self.config, self._site, self._device = config, prepared, device
 
     @property
     def test_cases(self) -> tuple[Case, ...]:
@@ -108,6 +118,21 @@ class Segmentation:
         names = list(self.config.names.values())
         dice = {names[at - 1]: _dice(channels == at, target == at) for at in labelled}
         return Prediction(case=case, channels=channels.cpu().numpy(), loss=loss, dice=dice)
+
+    def cases(self, model: nn.Module) -> Iterator[ShownCase]:
+        """Show every test case with its outlines, to people at the site."""
+        classes = dict(enumerate(self.config.names.values(), start=1))
+        for case in self.test_cases:
+            found = self.predict(model, case)
+            yield ShownCase(
+                id=case.id,
+                image=case.image,
+                label=case.label,
+                prediction=found.channels,
+                spacing=case.spacing,
+                classes=classes,
+                scores=found.dice,
+            )
 
     def _as_batch(self, drawn: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
         images = torch.stack([image for image, _ in drawn])

@@ -8,6 +8,10 @@ from typing import ClassVar
 from fedbus.core.protocol.events.base import Happened, in_text
 from fedbus.core.words import counted
 
+FAR_ABOVE, FAR_BELOW = 1.9, 0.55
+FASTER = "does it send more often than the others? strategy: auto or calibrated makes up for speed"
+SLOWER = "do its updates come seldom, late, or much cut? strategy: auto or calibrated makes up for speed"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SiteJoined(Happened):
@@ -172,6 +176,24 @@ class DataSuspect(Happened):
 
     def sentence(self) -> str:
         return f"{self.severity}: {self.what}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SiteInfluence(Happened):
+    """A site counts for far less or more in the versions than its share is, or does so no longer; 0 to 1 both."""
+
+    kind: ClassVar[str] = "site-influence"
+    influence: float = 0.0
+    share: float = 0.0
+
+    def sentence(self) -> str:
+        times = self.influence / self.share if self.share else 0.0
+        text = f"{self.influence:.1%} of what the last versions apply is from it, its share is {self.share:.1%}"
+        if times > FAR_ABOVE:
+            return f"{self.site} counts {times:.1f} times as much as it should: {text}; {FASTER}"
+        if times < FAR_BELOW:
+            return f"{self.site} counts {times:.2f} times as much as it should: {text}; {SLOWER}"
+        return f"{self.site} counts about as much as it should again: {text}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -27,7 +27,7 @@ from typing import assert_never
 
 from fedbus.core.rules.staleness import constant, staleness_function
 from fedbus.core.rules.strategies.auto import Auto
-from fedbus.core.rules.strategies.base import Buffer, Evidence, Plan, Share, Strategy
+from fedbus.core.rules.strategies.base import Buffer, Evidence, Plan, Share, Strategy, examples_weight
 from fedbus.core.rules.strategies.buffered import Buffered
 from fedbus.core.rules.strategies.by_steps import ByLocalSteps
 from fedbus.core.rules.strategies.calibrated import Calibrated
@@ -58,6 +58,7 @@ __all__ = [
     "Share",
     "Strategy",
     "Sync",
+    "examples_say",
     "least_contributors",
     "settled",
     "strategy_of",
@@ -72,6 +73,18 @@ def strategy_of(spec: TrainingSpec) -> Strategy:
     if spec.robust is not None:
         rule = Robust(inner=rule, kind=spec.robust.kind, f=spec.robust.f)
     return rule if spec.min_contributors == 1 else Contributors(inner=rule, least=least_contributors(spec))
+
+
+def examples_say(spec: TrainingSpec, num_examples: int, *, fewest: float) -> float:
+    """Return what a site's examples weigh by the job's rule, whatever its speed; see `peers.fewest_examples`."""
+    match spec.strategy:
+        case FedAsyncSpec():
+            return 1.0
+        case SyncSpec():
+            return examples_weight(num_examples, power=spec.num_examples_power)
+        case _:
+            ratio = spec.num_examples_ratio
+            return examples_weight(num_examples, power=spec.num_examples_power, fewest=fewest, most_ratio=ratio)
 
 
 def settled(spec: TrainingSpec) -> str:

@@ -1,0 +1,117 @@
+"""`fedbus compare`: is one model better than another, by how much, and how sure is that?"""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fedbus.cli.broker import Output
+from fedbus.cli.jobs import BrokerUrl, Format, with_client
+from fedbus.cli.report import Force
+from fedbus.runtime.printable import printable
+
+if TYPE_CHECKING:
+    from fedbus.console.client import Client
+    from fedbus.core.protocol.answers import JobDetail
+
+
+def compare(
+    jobs: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="JOB_A [JOB_B]", help="Two trainings; or one, and two versions of it.", show_default=False
+        ),
+    ] = None,
+    versions: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--version", metavar="best|last|N", help="Which version of A, then of B.", show_default="the best of each"
+        ),
+    ] = None,
+    metric: Annotated[
+        str | None, typer.Option(help="The metric that is the question.", show_default="dice, auc or accuracy")
+    ] = None,
+    asked: Annotated[
+        str | None, typer.Option("--job", metavar="JOB", help="Show a comparison that was made, by its job.")
+    ] = None,
+    to: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a page, .html or .json, as well.")] = None,
+    force: Force = False,
+    output: Format = Output.TEXT,
+    broker_url: BrokerUrl = None,
+) -> None:
+    """Let every site measure two models on the same test cases, and say how they differ and how sure that is.
+
+    It submits a job that only scores, waits for its end and prints what it has come to; `fedbus compare --job JOB` and
+    `fedbus report JOB` show it again. The models are A and B; a difference is B less A.
+    """
+    from fedbus.console.compare import comparisons_of
+    from fedbus.errors import FedbusError
+    from fedbus.report.files import check_free
+
+    if to is not None:
+        check_free(to, force=force)
+    _check_usage(jobs or [], versions or [], asked)
+    detail = with_client(lambda client: _compared(client, jobs or [], versions or [], asked), broker_url)
+    found = comparisons_of(detail, metric=metric)
+    if not found:
+        raise FedbusError(f"job {detail.job} compares nothing: {detail.says or (detail.result or {}).get('reason')}")
+    if metric is not None and not any(one.question for comparison in found for one in comparison.differences):
+        names = sorted({one.metric for comparison in found for one in comparison.differences})
+        raise FedbusError(f"--metric: no site says how {metric} differs; there is {', '.join(names) or 'none'}")
+    _print(detail, metric, output)
+    if to is not None:
+        from fedbus.console.report.job import job_page
+        from fedbus.report.files import write_report
+
+        write_report(job_page(detail, (), now=time.time()), to, force=force)
+        typer.echo(f"report: {printable(str(to))}", err=True)
+
+
+def _check_usage(jobs: list[str], versions: list[str], asked: str | None) -> None:
+    from fedbus.errors import SettingsError
+
+    if asked is not None and not jobs and not versions:
+        return
+    if asked is not None or not 1 <= len(jobs) <= 2:
+        raise SettingsError("give two trainings, one and two --version, or --job and a comparison that was made")
+    if wrong := [word for word in versions if word not in ("best", "last") and not word.isdecimal()]:
+        raise SettingsError(f"--version: expected best, last or the number of a version, got {printable(wrong[0])}")
+    if len(versions) > 2 or (len(jobs) == 1 and len(versions) != 2):
+        raise SettingsError("--version: give it twice, for A and for B; with two jobs once stands for both")
+
+
+async def _compared(client: Client, jobs: list[str], versions: list[str], asked: str | None) -> JobDetail:
+    """The job that has compared, when it has ended."""
+    from fedbus.console.comparing import comparing_spec
+    from fedbus.console.picture import Picture, after
+
+    if asked is None:
+        spec, notes = await comparing_spec(client, jobs, versions)
+        for note in notes:
+            typer.echo(f"note: {printable(note)}", err=True)
+        asked = await client.submit(spec, note=lambda text: typer.echo(f"note: {printable(text)}", err=True))
+        typer.echo(f"comparing in job {printable(asked)}", err=True)
+    detail, picture = await client.job(asked), Picture(job=asked)
+    if detail.ended_at is None:
+        async for event in client.events(asked, submitted_at=detail.submitted_at or 0.0):
+            picture = after(picture, event)
+            if picture.ended:
+                break
+    return await client.job(asked)
+
+
+def _print(detail: JobDetail, metric: str | None, output: Output) -> None:
+    from fedbus.console.compare import as_data, comparisons_of
+
+    found = comparisons_of(detail, metric=metric)
+    if output is Output.JSON:
+        typer.echo(json.dumps({"job": detail.job, "comparisons": [as_data(one) for one in found]}, indent=1))
+        return
+    from fedbus.cli.score_tables import comparison_tables
+    from fedbus.cli.tables import print_tables
+
+    print_tables(*(table for one in found for table in comparison_tables(one)))
