@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -208,83 +207,6 @@ def batch_norm(
     say = partial(print, file=sys.stderr, flush=True)
     run = partial(scanner_rows, scale=scale, shift=shift) if scanners else rows
     print_rows(run(task=task, network=network, seeds=seeds, until_s=until, workers=workers, say=say), output)
-
-
-@bench_app.command()
-def segmentation(
-    job: Annotated[Path, typer.Argument(metavar="JOB.yaml", help="A job of the task segmentation.")],
-    data: Annotated[Path, typer.Option(help="A folder per site, as `fedbus data` writes them.")],
-    baselines: Annotated[bool, typer.Option(help="Train pooled and at each site alone, too.")] = True,
-    output: Format = Output.TEXT,
-) -> None:
-    """Dice and time of a segmentation job with real daemons, beside the pooled model and those of each site alone."""
-    import sys
-    from functools import partial
-
-    from fedbus.bench.segmentation import rows
-    from fedbus.runtime.logging import configure_logging
-
-    configure_logging("error")
-    print_rows(rows(job, data, baselines=baselines, say=partial(print, file=sys.stderr, flush=True)), output)
-
-
-@bench_app.command()
-def data_faults(
-    seeds: Annotated[int, typer.Option(min=1, help="How many splits of the data.")] = 20,
-    volumes: Annotated[Path | None, typer.Option(help="A folder with the studies of Task04 Hippocampus.")] = None,
-    output: Format = Output.TEXT,
-) -> None:
-    """Faults planted in one site's data: how often a data check names it, and how often another site."""
-    import sys
-    from functools import partial
-
-    from fedbus.bench.data_faults import rows
-
-    print_rows(rows(seeds=seeds, volumes=volumes, say=partial(print, file=sys.stderr, flush=True)), output)
-
-
-@bench_app.command()
-def label_faults(
-    seeds: Annotated[int, typer.Option(min=1, help="How many splits of the digits.")] = 20,
-    alpha: Annotated[
-        float, typer.Option(min=0.01, help="How alike the sites' classes are: 0.3 hardly, 100 quite.")
-    ] = 1.0,
-    output: Format = Output.TEXT,
-) -> None:
-    """Wrong labels at one of four sites: how often a data check names the site by the model, and how often in vain."""
-    import sys
-    from functools import partial
-
-    from fedbus.bench.label_faults import rows
-
-    print_rows(rows(seeds=seeds, alpha=alpha, say=partial(print, file=sys.stderr, flush=True)), output)
-
-
-@bench_app.command()
-def annotation(
-    hippocampus: Annotated[
-        Path | None, typer.Option(metavar="TGZ", help="Task04 of the Decathlon; synthetic kidneys without it.")
-    ] = None,
-    first: Annotated[int, typer.Option(min=2, help="Labels that the job waits for, all of the first site.")] = 4,
-    later: Annotated[int, typer.Option(min=0, help="Labels that come while it trains.")] = 26,
-    every: Annotated[float, typer.Option(min=0.1, help="Seconds between two labels.")] = 2.5,
-    versions: Annotated[int, typer.Option(min=2, help="Versions of the job.")] = 40,
-    output: Format = Output.TEXT,
-) -> None:
-    """Labels come site by site while a job trains: Dice of the models that are handed back, over time."""
-    import sys
-    import tempfile
-    from functools import partial
-
-    from fedbus.bench.annotation.plans import plan_of
-    from fedbus.bench.annotation.run import rows
-    from fedbus.runtime.logging import configure_logging
-
-    configure_logging("error")
-    say = partial(print, file=sys.stderr, flush=True)
-    with tempfile.TemporaryDirectory(prefix="fedbus-studies-") as folder:
-        plan = plan_of(Path(folder), hippocampus, first=first, later=later, every_s=every, versions=versions)
-        print_rows(rows(plan, say=say), output)
 
 
 def print_rows(rows: list[dict[str, Any]], output: Output) -> None:

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from fedbus.bench.time_to_target.plan import Plan, Setting
     from fedbus.bench.time_to_target.pool import Pool
 
-__all__ = ["bench_app"]
-
 Scenarios = Annotated[
     list[str] | None, typer.Option("--scenario", help="Once per scenario: digits-a, digits-b, fashion-a, ...")
 ]

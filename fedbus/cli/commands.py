@@ -13,7 +13,8 @@ from typer.core import TyperCommand, TyperGroup
 from fedbus.cli import forget, jobs
 from fedbus.cli.broker import broker_app
 from fedbus.cli.check import check
-from fedbus.cli.compare import compare
+from fedbus.cli.compare import compare, cross_site
+from fedbus.cli.contribution import contribution
 from fedbus.cli.data import data_app
 from fedbus.cli.export import export
 from fedbus.cli.names import check_names
@@ -147,15 +148,18 @@ app.command()(jobs.get)
 app.command()(export)
 app.command()(jobs.history)
 app.command()(compare)
+app.command("cross-site")(cross_site)
 app.command()(report)
 app.command()(jobs.abort)
 app.command()(forget.rm)
 app.command()(forget.prune)
 app.command()(replay)
+app.command()(contribution)
 app.command(rich_help_panel=TRY)(simulate)
 app.add_typer(data_app, name="data", cls=_Group, rich_help_panel=TRY)
 if importlib.util.find_spec("fedbus.bench"):  # measurements and attacks are for a checkout, a wheel has none
-    from fedbus.cli.bench_compare import bench_app
+    from fedbus.cli import bench_compare, bench_hospital  # noqa: F401 - their commands join those of `bench`
+    from fedbus.cli.bench import bench_app
     from fedbus.cli.chaos import chaos
 
     app.command(rich_help_panel=TRY)(chaos)

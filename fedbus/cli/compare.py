@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fedbus.cli.broker import Output
-from fedbus.cli.jobs import BrokerUrl, Format, with_client
+from fedbus.cli.jobs import BrokerUrl, Format, JobId, with_client
 from fedbus.cli.report import Force
 from fedbus.runtime.printable import printable
 
 if TYPE_CHECKING:
     from fedbus.console.client import Client
     from fedbus.core.protocol.answers import JobDetail
+    from fedbus.core.spec.evaluate import EvaluateSpec
 
 
 def compare(
@@ -33,7 +35,8 @@ def compare(
         ),
     ] = None,
     metric: Annotated[
-        str | None, typer.Option(help="The metric that is the question.", show_default="dice, auc or accuracy")
+        str | None,
+        typer.Option(help="The metric that is the question.", show_default="by A's stop rule, or dice, auc"),
     ] = None,
     asked: Annotated[
         str | None, typer.Option("--job", metavar="JOB", help="Show a comparison that was made, by its job.")
@@ -55,20 +58,17 @@ def compare(
     if to is not None:
         check_free(to, force=force)
     _check_usage(jobs or [], versions or [], asked)
-    detail = with_client(lambda client: _compared(client, jobs or [], versions or [], asked), broker_url)
-    found = comparisons_of(detail, metric=metric)
+    detail = with_client(lambda client: _compared(client, jobs or [], versions or [], metric, asked), broker_url)
+    if metric is not None:
+        detail = replace(detail, spec={**detail.spec, "metric": metric})
+    found = comparisons_of(detail)
     if not found:
         raise FedbusError(f"job {detail.job} compares nothing: {detail.says or (detail.result or {}).get('reason')}")
     if metric is not None and not any(one.question for comparison in found for one in comparison.differences):
         names = sorted({one.metric for comparison in found for one in comparison.differences})
         raise FedbusError(f"--metric: no site says how {metric} differs; there is {', '.join(names) or 'none'}")
-    _print(detail, metric, output)
-    if to is not None:
-        from fedbus.console.report.job import job_page
-        from fedbus.report.files import write_report
-
-        write_report(job_page(detail, (), now=time.time()), to, force=force)
-        typer.echo(f"report: {printable(str(to))}", err=True)
+    _print(detail, output)
+    _write_page(detail, to, force=force)
 
 
 def _check_usage(jobs: list[str], versions: list[str], asked: str | None) -> None:
@@ -84,30 +84,82 @@ def _check_usage(jobs: list[str], versions: list[str], asked: str | None) -> Non
         raise SettingsError("--version: give it twice, for A and for B; with two jobs once stands for both")
 
 
-async def _compared(client: Client, jobs: list[str], versions: list[str], asked: str | None) -> JobDetail:
+async def _compared(
+    client: Client, jobs: list[str], versions: list[str], metric: str | None, asked: str | None
+) -> JobDetail:
     """The job that has compared, when it has ended."""
     from fedbus.console.comparing import comparing_spec
+
+    if asked is not None:
+        return await _ended(client, asked)
+    return await _evaluated(client, *await comparing_spec(client, jobs, versions, metric))
+
+
+async def _evaluated(client: Client, spec: EvaluateSpec, notes: list[str]) -> JobDetail:
+    """Submit a job that scores, and wait for its end."""
+    for note in notes:
+        typer.echo(f"note: {printable(note)}", err=True)
+    job = await client.submit(spec, note=lambda text: typer.echo(f"note: {printable(text)}", err=True))
+    typer.echo(f"scoring in job {printable(job)}", err=True)
+    return await _ended(client, job)
+
+
+async def _ended(client: Client, job: str) -> JobDetail:
     from fedbus.console.picture import Picture, after
 
-    if asked is None:
-        spec, notes = await comparing_spec(client, jobs, versions)
-        for note in notes:
-            typer.echo(f"note: {printable(note)}", err=True)
-        asked = await client.submit(spec, note=lambda text: typer.echo(f"note: {printable(text)}", err=True))
-        typer.echo(f"comparing in job {printable(asked)}", err=True)
-    detail, picture = await client.job(asked), Picture(job=asked)
+    detail, picture = await client.job(job), Picture(job=job)
     if detail.ended_at is None:
-        async for event in client.events(asked, submitted_at=detail.submitted_at or 0.0):
+        async for event in client.events(job, submitted_at=detail.submitted_at or 0.0):
             picture = after(picture, event)
             if picture.ended:
                 break
-    return await client.job(asked)
+    return await client.job(job)
 
 
-def _print(detail: JobDetail, metric: str | None, output: Output) -> None:
+def cross_site(
+    job: JobId,
+    to: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a page, .html or .json, as well.")] = None,
+    force: Force = False,
+    output: Format = Output.TEXT,
+    broker_url: BrokerUrl = None,
+) -> None:
+    """Let every site score the best and the last version of a training, and the local models that sites have left.
+
+    Local models are there when the training says `evaluate_local` and a site's setting `share_local_model` allows it.
+    """
+    from fedbus.cli.tables import job_tables, print_tables
+    from fedbus.console.comparing import cross_site_spec
+    from fedbus.core.protocol.answers import as_json
+    from fedbus.report.files import check_free
+
+    if to is not None:
+        check_free(to, force=force)
+
+    async def run(client: Client) -> JobDetail:
+        return await _evaluated(client, *await cross_site_spec(client, job))
+
+    detail = with_client(run, broker_url)
+    if output is Output.JSON:
+        typer.echo(json.dumps(as_json(detail), indent=1, sort_keys=True))
+    else:
+        print_tables(*job_tables(detail))
+    _write_page(detail, to, force=force)
+
+
+def _write_page(detail: JobDetail, to: Path | None, *, force: bool) -> None:
+    if to is None:
+        return
+    from fedbus.console.report.job import job_page
+    from fedbus.report.files import write_report
+
+    write_report(job_page(detail, (), now=time.time()), to, force=force)
+    typer.echo(f"report: {printable(str(to))}", err=True)
+
+
+def _print(detail: JobDetail, output: Output) -> None:
     from fedbus.console.compare import as_data, comparisons_of
 
-    found = comparisons_of(detail, metric=metric)
+    found = comparisons_of(detail)
     if output is Output.JSON:
         typer.echo(json.dumps({"job": detail.job, "comparisons": [as_data(one) for one in found]}, indent=1))
         return

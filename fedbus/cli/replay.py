@@ -81,7 +81,7 @@ def _verified(state: StateReader, job: str, out: Path | None, *, alone: bool) ->
     from fedbus.replay.verification import verify
 
     try:
-        with _counted(job) as told:
+        with counted_on_the_terminal(job) as told:
             verdict, done = verify(state, job, told=told)
         if out is not None:
             _write(done, out, job)
@@ -108,7 +108,7 @@ def _leave_out(state: StateReader, job: str, without: list[str], out: Path | Non
     from fedbus.replay.leave_out import leave_out
     from fedbus.replay.replay import with_recording
 
-    with _counted(job) as told:
+    with counted_on_the_terminal(job) as told:
         result, done = with_recording(state, job, lambda recording: leave_out(state, recording, without, told=told))
     if out is not None:
         _write(done, out, job, without=",".join(result.without))
@@ -131,7 +131,7 @@ def _write(done: Replay, out: Path, job: str, **metadata: str) -> None:
 
 
 @contextmanager
-def _counted(job: str) -> Iterator[Told]:
+def counted_on_the_terminal(job: str) -> Iterator[Told]:
     """Count on the terminal what was read so far; nothing when standard error is no terminal."""
     from fedbus.runtime.terminal import Terminal, said
 

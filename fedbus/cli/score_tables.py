@@ -94,7 +94,7 @@ def _tables(
 
 def _cell(model: ScoredModel, site: str, *, metric: str, wide: bool) -> Text:
     if site == OVER_ALL:
-        return _value(model.means.get(metric), model.intervals.get(metric), wide=wide)
+        return _value(model.means.get(metric), model.interval_of_mean(metric), wide=wide)
     score = model.scores.get(site, SiteScore())
     if metric in score.not_finite:
         return Text("not finite")

@@ -49,11 +49,12 @@ class Comparison:
     values: Mapping[str, tuple[float | None, float | None]]
 
 
-def comparisons_of(detail: JobDetail, *, metric: str | None = None) -> list[Comparison]:
+def comparisons_of(detail: JobDetail) -> list[Comparison]:
     """Return how each later model differs from the first; empty for a job that compares none.
 
-    metric: what the question is; None: `usual_question`.
+    The question is the metric that the job's spec names, else `usual_question`.
     """
+    metric = detail.spec.get("metric")
     kept = (detail.result or {}).get("models", ())
     models = detail.models or tuple(from_json(ScoredModel, model) for model in kept)
     if not detail.spec.get("compare") or len(models) < 2:

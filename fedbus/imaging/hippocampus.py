@@ -74,7 +74,8 @@ def _files(archive: Path) -> tuple[dict[str, bytes], dict[str, bytes]]:
                 where = images if path.parent.name.startswith("images") else labels
                 where[path.name] = data
     except (OSError, tarfile.TarError, zlib.error, EOFError) as exc:
-        raise DataError(f"{archive} cannot be read as a tar archive: {exc}; download it again") from exc
+        why, *_ = str(exc).splitlines() or [type(exc).__name__]
+        raise DataError(f"{archive} cannot be read as a tar archive: {why}; download it again") from exc
     return images, labels
 
 

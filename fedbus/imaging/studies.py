@@ -85,10 +85,16 @@ class _Finder:
                 continue
             elif not _is_text(path.name):
                 self.problem("bad-name", path, "its name is no valid UTF-8 text; rename it")
-            elif not path.resolve().is_relative_to(self.root):
+            elif not self._is_inside(path):
                 self.problem("outside", path, "it leads out of the site's folder and is not followed; copy it there")
             else:
                 yield path
+
+    def _is_inside(self, path: Path) -> bool:
+        try:
+            return path.resolve().is_relative_to(self.root)
+        except (OSError, RuntimeError):  # links that lead round in a circle
+            return False
 
     def named(self, folder: Path, *, series: bool) -> dict[str, Path]:
         """NIfTI files of a folder by study id, and with `series` its folders; the second of one id is noted."""
@@ -108,11 +114,17 @@ class _Finder:
 def find_studies(folder: Path) -> Studies:
     """Find the studies of a folder and what is wrong there.
 
-    Raises DataError when the folder is none, or none of the layouts.
+    Raises DataError when the folder is none, cannot be listed, or has none of the layouts.
     """
     if not folder.is_dir():
         raise DataError(f"expected a folder with studies at {folder}, found none: is it mounted?")
-    finder = _Finder(folder)
+    try:
+        return _found(_Finder(folder), folder)
+    except OSError as exc:
+        raise DataError(f"the studies of {folder} cannot be listed: {exc}") from exc
+
+
+def _found(finder: _Finder, folder: Path) -> Studies:
     for layout, pairs in PAIRS.items():
         for images, labels in pairs:
             if (folder / images).is_dir() and ((folder / labels).is_dir() or layout == "msd"):

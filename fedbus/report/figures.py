@@ -24,6 +24,7 @@ ROW = 22
 CHAR = 6.6
 """Width of a usual character of the figures' 12 px text."""
 LABEL_CHARS = 30
+INTERVAL_CHARS = 48
 DASHES = ("", "6 3", "2 3", "8 3 2 3")
 BAR = Markup('<rect class="s{} bar" x="{:.1f}" y="{}" width="{:.1f}" height="{}" rx="2"/>')
 POLYLINE = Markup('<polyline class="s{} line" stroke-dasharray="{}" points="{}"/>')
@@ -99,7 +100,7 @@ def intervals(
     kept = rows[:MOST_ROWS]
     known = [v for row in kept for v in (row.value, row.low, row.high, reference) if v is not None and math.isfinite(v)]
     texts = [_interval_text(row, digits) for row in kept]
-    left, right = _label_width([row.label for row in kept]), _label_width(texts)
+    left, right = _label_width([row.label for row in kept]), _label_width(texts, most=INTERVAL_CHARS)
     x = _scale(*_widened(known), left + 8, WIDTH - right - 8)
     bottom = len(kept) * ROW
     parts = [_axis(x, known, bottom)]
@@ -259,8 +260,8 @@ def _short(text: str, most: int) -> str:
     return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
-def _label_width(labels: Sequence[str]) -> float:
-    return 12 + CHAR * max((min(len(printable(label, most=200)), LABEL_CHARS) for label in labels), default=0)
+def _label_width(labels: Sequence[str], *, most: int = LABEL_CHARS) -> float:
+    return 12 + CHAR * max((min(len(printable(label, most=200)), most) for label in labels), default=0)
 
 
 def _number(value: float) -> str:

@@ -69,7 +69,8 @@ class Simulation:
     """One job with its sites; run it once.
 
     `seed` stands for the job's own and decides everything random. `scorers` are the sites whose tests make the curve's
-    metrics (None: all). `rule` takes the place of the production aggregation. `latency_s` is one way.
+    metrics (None: all). `rule` takes the place of the production aggregation. `latency_s` is one way. `initial`: the
+    first params, float32 [numel], such as another run's `final_params`; None: the first site's task makes them.
     """
 
     def __init__(
@@ -84,6 +85,7 @@ class Simulation:
         rule: ForeignRule | None = None,
         transform: Transform | None = None,
         latency_s: float = 0.0,
+        initial: Tensor | None = None,
     ) -> None:
         if not sites or not (evaluate_every_s > 0 and latency_s >= 0):
             raise SettingsError("expected at least one site, evaluate_every_s > 0 and latency_s >= 0")
@@ -91,7 +93,8 @@ class Simulation:
         self._trainer = Trainer(self._spec, sites[0].task, transform=transform)
         for site in sites[1:]:
             self._trainer.check_fits(site.task, site.name)
-        layout, initial = self._trainer.layout, self._trainer.initial
+        layout = self._trainer.layout
+        initial = self._trainer.initial if initial is None else initial
         self._server: Server = (
             Production(self._spec, layout, initial) if rule is None else Foreign(rule, layout, initial)
         )

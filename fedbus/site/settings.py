@@ -21,18 +21,18 @@ class SiteSettings(DaemonSettings):
 
     `tasks` limits what jobs may run here (all installed tasks when it is not given). `min_contributors`: only jobs that
     promise to make every version of updates of so many sites at least; `min_batch_size`: only jobs whose local batches
-    are as large. `min_test_cases`: of fewer test cases no interval of a score leaves. `slowdown` makes training that
-    many times slower and `step_delay_s` adds a pause to each step: for demonstrations and tests. `score_limit_s` is how
-    long the scores at the end of a job may take; it should be below
-    the aggregator's `score_timeout_s`, so that a task which never comes back is said and not waited for. `patience_s`
-    is how long a job whose trainer fails again and again is tried before the site gives it up. `max_jobs` are trained
-    at once (one for each GPU, or one, when it is not given); others wait for their turn. `ranks` processes train a job
-    together, each with a device and the data of its own: as many as there are GPUs that no other job needs when it is
-    not given, and 1 without GPUs. `keep_models`: of so many jobs that ended last the model stays here, for the site's
-    own report. In a data check `min_count` is the least count that leaves, if the job's is lower, and `share_prints` lets
-    salted prints of examples leave.
-    `refuse_on`: findings on the site's own data, kinds or a severity (fault, warning), with which it trains for no job.
-    `source` is the table `[site.source]`: where new labels come from.
+    are as large. `min_test_cases`: of fewer test cases no interval of a score leaves. `share_local_model`: at the end
+    of a job that asks for it, the newest local model leaves, as it is. `slowdown` makes training that many times slower
+    and `step_delay_s` adds a pause to each step: for demonstrations and tests. `score_limit_s` is how long the scores
+    at the end of a job may take; it should be below the aggregator's `score_timeout_s`, so that a task which never
+    comes back is said and not waited for. `patience_s` is how long a job whose trainer fails again and again is tried
+    before the site gives it up. `max_jobs` are trained at once (one for each GPU, or one, when it is not given); others
+    wait for their turn. `ranks` processes train a job together, each with a device and the data of its own: as many as
+    there are GPUs that no other job needs when it is not given, and 1 without GPUs. `keep_models`: of so many jobs that
+    ended last the model stays here, for the site's own report. In a data check `min_count` is the least count that
+    leaves, if the job's is lower, and `share_prints` lets salted prints of examples leave. `refuse_on`: findings on the
+    site's own data, kinds or a severity (fault, warning), with which it trains for no job. `source` is the table
+    `[site.source]`: where new labels come from.
     """
 
     table: ClassVar[str] = "site"
@@ -61,6 +61,7 @@ class SiteSettings(DaemonSettings):
     threads: Threads = 1
     min_contributors: Annotated[int, Field(ge=1)] = 1
     min_batch_size: Annotated[int, Field(ge=1)] = 1
+    share_local_model: bool = False
     min_test_cases: Annotated[int, Field(ge=2)] = 5
     max_jobs: Annotated[int, Field(ge=1, le=1000)] | None = None
     ranks: Annotated[int, Field(ge=1, le=64)] | None = None

@@ -49,7 +49,7 @@ class Outbox:
     """Updates of one site for one job, under `folder`. StoreError when an entry cannot be read back."""
 
     def __init__(self, folder: Path, site: str) -> None:
-        self._folder = make_folder(folder)
+        self._folder = self.folder = make_folder(folder)
         self._site = site
         drop_leftovers(self._folder)
         self._waiting = {e.update_id: e for e in self._entries()}

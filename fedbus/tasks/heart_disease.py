@@ -17,8 +17,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fedbus.core.protocol.statistics import Plan, Statistics
+from fedbus.core.protocol.statistics import ClassLoss, Plan, Statistics
 from fedbus.errors import ContractError
+from fedbus.statistics.arrays import class_losses_of
 from fedbus.tasks.heart_disease_data import (
     CODES,
     FILE_NAME,
@@ -71,6 +72,11 @@ class HeartDisease:
     def train(self, model: nn.Module, run: Run) -> int:
         fit(model, *self._train, run)
         return len(self._train[1])
+
+    def class_losses(self, model: nn.Module) -> dict[str, ClassLoss]:
+        features, labels = (torch.cat(both) for both in zip(self._train, self._test, strict=True))
+        losses = functional.binary_cross_entropy_with_logits(model(features)[:, 0], labels, reduction="none")
+        return class_losses_of(labels.cpu().numpy(), losses.cpu().numpy())
 
     def evaluate(self, model: nn.Module) -> Scores:
         return score(model, *self._test)

@@ -13,6 +13,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from fedbus.core.protocol.statistics import ClassLoss
 from fedbus.errors import TaskError
 from fedbus.tensors.params import load_params_
 from fedbus.tensors.sharing import Inventory, freeze_, inventory_of
@@ -49,6 +50,9 @@ class Program(Protocol):
 
     def evaluate(self) -> Scores:
         """Score what it holds on the site's own test data."""
+
+    def class_losses(self) -> Mapping[str, ClassLoss]:
+        """Losses of what it holds on the site's labelled examples by class, exact; empty where there are none."""
 
     def may_leave(self, metric: str) -> bool:
         """Say whether a metric's name may leave the site; see `names`."""
@@ -113,6 +117,14 @@ class TaskProgram:
         self._model.eval()
         with torch.no_grad():
             yield from show(self._model)
+
+    def class_losses(self) -> Mapping[str, ClassLoss]:
+        compute: Callable[[nn.Module], Mapping[str, ClassLoss]] | None = getattr(self._task, "class_losses", None)
+        if compute is None:
+            return {}
+        self._model.eval()
+        with torch.no_grad():
+            return {f"{int(label)}": loss for label, loss in compute(self._model).items()}
 
     def may_leave(self, metric: str) -> bool:
         return self._names.may_leave(metric)

@@ -31,7 +31,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 from fedbus.core.protocol.effort import Effort
 from fedbus.core.protocol.frames import DEFAULT_RATIO
 from fedbus.core.protocol.spread import Spreads
-from fedbus.core.protocol.statistics import Plan, Statistics
+from fedbus.core.protocol.statistics import ClassLoss, Plan, Statistics
 from fedbus.errors import DecodeError
 
 MAX_MESSAGE_BYTES = 16 << 20  # a layout of 200,000 tensors fits; anything longer is garbage
@@ -104,6 +104,8 @@ class Train:
     With error feedback (`residual_after` is set) the sum of the files `residual_add`, less those of
     `residual_subtract`, is added to the delta; it is written to `residual_before` unless it is zero, what the update
     leaves out to `residual_after`.
+
+    local: where the trained params themselves are written, exact, as frames; empty: nowhere.
     """
 
     path: str
@@ -113,6 +115,7 @@ class Train:
     residual_subtract: tuple[str, ...] = ()
     residual_before: str = ""
     residual_after: str = ""
+    local: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,6 +126,7 @@ class Score:
     intervals: bool = False
     model: int = -1
     against: int = -1
+    losses: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -216,13 +220,15 @@ class Progress:
 class Trained:
     """The delta from `base_version` is written; `frame_sizes` in bytes, in the order of the file.
 
-    notes: for the site's own log only, what was left out of the metrics and why.
+    notes: for the site's own log only, what was left out of the metrics and why. local_sizes: of the frames of the
+    trained params, where they were written.
     """
 
     base_version: int
     frame_sizes: tuple[int, ...]
     effort: Effort
     notes: tuple[str, ...] = ()
+    local_sizes: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -237,7 +243,7 @@ class Cancelled:
 class Scored:
     """Metrics of the loaded version on the site's test data; `notes` as in Trained.
 
-    not_finite: names of metrics that are NaN or infinite and not in `metrics`. spreads, differences: as in
+    not_finite: names of metrics that are NaN or infinite and not in `metrics`. spreads, differences, losses: as in
     `messages.ScoreAnswer`.
     """
 
@@ -248,6 +254,7 @@ class Scored:
     notes: tuple[str, ...] = ()
     spreads: Spreads = field(default_factory=dict)
     differences: Spreads = field(default_factory=dict)
+    losses: Mapping[str, ClassLoss] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -28,6 +28,7 @@ from torch import Tensor
 from fedbus.core.protocol.effort import Effort
 from fedbus.core.protocol.frames import Code
 from fedbus.core.protocol.layout import Layout, TensorSpec
+from fedbus.core.protocol.statistics import sealed_losses
 from fedbus.core.spec.training import LocalSpec
 from fedbus.errors import DecodeError, LayoutError, NotTogetherError, ProtocolError
 from fedbus.tensors import codec
@@ -170,11 +171,13 @@ class Session:
             metrics=metrics.values,
         )
         frame_sizes, effort = self._write_update(effort, run.losses, command)
+        local_sizes = self._write_local(Path(command.local)) if command.local else ()
         return p.Trained(
             base_version=base_version,
             frame_sizes=frame_sizes,
             effort=effort,
             notes=self._notebook.fresh(metrics.notes),
+            local_sizes=local_sizes,
         )
 
     def score(self, command: p.Score) -> p.Scored:
@@ -193,6 +196,7 @@ class Session:
             notes=self._notebook.fresh([*metrics.notes, *sure.notes]),
             spreads=sure.spreads,
             differences=sure.differences,
+            losses=sealed_losses(self._program.class_losses(), command.losses) if command.losses else {},
         )
 
     def _sureness(self, returned: object, metrics: Metrics, command: p.Score) -> Sureness:
@@ -244,6 +248,11 @@ class Session:
         )
         self._save_own(params)
         return written
+
+    def _write_local(self, path: Path) -> tuple[int, ...]:
+        """Write what was trained, as it is and whole; after the update, whose vector is free by then."""
+        flat = flatten(self._program.params(), self.layout, self._vector)
+        return write_frames(path, codec.encode(flat, self.layout, Code.FP32, chunk_bytes=self._chunk_bytes, seed=0))
 
     def _save_own(self, params: Mapping[str, object]) -> None:
         if self._kept is not None:

@@ -16,7 +16,8 @@ A task that also has these two, static and from the job's task_config alone, can
 
 It may also have a class method `statistics(site, plan)`, which returns `Statistics` of the site's data with exact
 counts (see `core.protocol.statistics`): for data checks, which ask before a task is opened. fedbus withholds what must
-not leave; a task without it cannot say.
+not leave; a task without it cannot say. And a method `class_losses(model)`, the losses of the site's labelled examples
+by class (see `statistics.arrays.class_losses_of`): what a data check compares when the training has ended.
 
 `train` and `evaluate` may be called any number of times and must keep nothing that depends on the params between calls:
 the next base differs, so optimizer state is made new in each `train`.

@@ -55,8 +55,13 @@ def test_every_site_scores_every_model_and_the_last_version_scores_as_it_did(hou
         ["model", "0"],
         ["model", "1"],
     ]
-    auc = models[0]["means"]["auc"]
-    assert f"all, by examples            {auc:.3f}    {auc:.3f}" in shown
+    of_all = models[0]["intervals"]["auc"]
+    cell = f"{models[0]['means']['auc']:.3f} [{of_all['low']:.3f}, {of_all['high']:.3f}]"
+    assert f"all, by examples            {cell}" in shown
+    # each site and all together say how sure that is, and nothing else of the test cases
+    site = models[0]["scores"]["cleveland"]["intervals"]["auc"]
+    assert site["low"] < site["value"] < site["high"]
+    assert set(site) == {"value", "low", "high", "cases", "sites"}
     # and nothing was trained, and nothing is left of the copies
     assert house.job(job)["updates"] is None
     assert not list((house.folder / "aggregator" / "jobs" / job).rglob("*.safetensors"))

@@ -102,7 +102,9 @@ def test_a_link_out_of_the_folder_is_not_followed(tmp_path: Path) -> None:
     put(tmp_path, "elsewhere/b.nii.gz", "site/images/a.nii.gz", "site/labels/a.nii.gz", "site/labels/b.nii.gz")
     (tmp_path / "site" / "images" / "b.nii.gz").symlink_to(tmp_path / "elsewhere" / "b.nii.gz")
 
-    assert kinds(tmp_path / "site") == "no-image 1, outside 1"
+    (tmp_path / "site" / "images" / "c.nii.gz").symlink_to(tmp_path / "site" / "images" / "c.nii.gz")
+
+    assert kinds(tmp_path / "site") == "no-image 1, outside 2"
 
 
 def test_a_listing_that_names_what_is_not_there_is_said(tmp_path: Path) -> None:

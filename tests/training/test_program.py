@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from fedbus.core.protocol.layout import Kind, Layout
+from fedbus.core.protocol.statistics import ClassLoss
 from fedbus.errors import LayoutError
 from fedbus.tensors.codec import decode_change_
 from fedbus.tensors.digest import digest
@@ -64,6 +65,9 @@ class Regression:
 
     def evaluate(self) -> Scores:
         return Scores(metrics={"mse": float(self._held["coef"].sum())}, num_examples=3)
+
+    def class_losses(self) -> Mapping[str, ClassLoss]:
+        return {"0": ClassLoss(examples=12, mean=0.123456, variance=0.5), "1": ClassLoss(examples=3, mean=4.0)}
 
     def may_leave(self, metric: str) -> bool:
         return metric == "mse"

@@ -15,6 +15,7 @@ from fedbus.core.protocol import answers as a
 from fedbus.core.protocol import messages as m
 from fedbus.core.protocol.layout import Layout
 from fedbus.core.protocol.limits import MOST_TEXT, plain
+from fedbus.core.protocol.statistics import ClassLoss
 from fedbus.core.words import counted
 
 
@@ -118,8 +119,12 @@ class Gate:
         if await self._survey.take(answer):
             await self._survey.tell(all_of_them=False)
 
-    async def begin(self) -> None:
-        """The training starts: what else was found is said."""
+    async def take_losses(self, site: str, losses: Mapping[str, ClassLoss]) -> None:
+        """A site says what the job's model makes of its labels."""
+        await self._survey.take_losses(site, losses)
+
+    async def tell(self) -> None:
+        """The training starts, or has ended: what was found and not said yet is said."""
         await self._survey.tell(all_of_them=True)
 
     @property

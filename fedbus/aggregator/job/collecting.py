@@ -203,6 +203,9 @@ class Collecting:
     async def take(self, manifest: m.UpdateManifest, *, ending: bool) -> None:
         await self.refuse(manifest, "the job trains nothing")
 
+    async def take_local(self, manifest: m.UpdateManifest) -> None:
+        await self.refuse(manifest, "the job trains nothing")
+
     async def refuse(self, manifest: m.UpdateManifest, reason: str) -> None:
         await refuse(manifest, reason, tools=self._tools, drop=self._drop)
 

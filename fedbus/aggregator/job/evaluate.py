@@ -17,6 +17,7 @@ from typing import Any
 from fedbus.aggregator.incoming.room import available_bytes, check_room
 from fedbus.aggregator.job.initial_params import InitialParams
 from fedbus.aggregator.job.kept_versions import open_version
+from fedbus.aggregator.job.local_models import local_file
 from fedbus.aggregator.job.scored_model import scored_model
 from fedbus.aggregator.job.verdicts import Drop
 from fedbus.aggregator.job.work import Outcome
@@ -86,9 +87,19 @@ class GivenModels:
         row = self._ledger.job(model.job or "")
         if row is None:
             raise StoreError(f"no job {model.job!r}: `fedbus jobs` lists them")
+        if model.site is not None:
+            return model.says, self._local(row.job, model.site)
         version, source = open_version(self._jobs / row.job, row, model.wanted)
         wanted = f" ({model.wanted})" if isinstance(model.wanted, str) else ""
         return f"{model.job}, version {version}{wanted}", source
+
+    def _local(self, job: str, site: str) -> ParamsBytes:
+        path = local_file(self._jobs / job, site)
+        if not path.exists():
+            there = ", ".join(sorted(file.stem for file in path.parent.glob("*.safetensors"))) or "none"
+            text = f"{site} has left no local model in job {job} (evaluate_local, and share_local_model at the site)"
+            raise StoreError(f"{text}; there are those of: {there}")
+        return OfFile(path)
 
     def adopt(self, manifest: m.UpdateManifest) -> Layout:
         """Find out that every model fits the layout that a site says. Raises LayoutError when one does not."""

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 
 from fedbus.aggregator.job.best import Best
+from fedbus.aggregator.job.local_models import LocalModels
 from fedbus.aggregator.job.result import best_of
 from fedbus.aggregator.model.given import GivenParams
 from fedbus.aggregator.model.keeper import ModelKeeper
@@ -37,14 +38,18 @@ class LastScores:
         layout: Layout,
         keeper: ModelKeeper,
         best: Callable[[], Best | None],
+        local_models: LocalModels | None,
         showing: Showing,
         tools: Tools,
+        losses: int = 0,
     ) -> None:
         self._job = job
+        self._losses = losses
         self._life = life
         self._layout = layout
         self._keeper = keeper
         self._best = best
+        self._local_models = local_models
         self._showing = showing
         self._tools = tools
         self._asked: list[int] = []
@@ -60,9 +65,13 @@ class LastScores:
         if not self._asked:
             if await self._showing.last_number() > version:
                 await self._showing.show(self._keeper, what=version)
+            if self._local_models is not None:
+                self._local_models.ask()
             await self._ask(version)
-        if self._missing(self._asked[-1]) and time.monotonic() < self._wait_until:
+        if time.monotonic() < self._wait_until and (self._missing(self._asked[-1]) or self._locals_missing()):
             return False
+        if self._local_models is not None:
+            self._local_models.close()
         if len(self._asked) == 1 and (best := self._another(version)) is not None:
             await self._ask_for_best(best)
             return not self._missing(best.version)
@@ -110,7 +119,15 @@ class LastScores:
     async def _tell(self, site: str, version: int) -> None:
         number = self._showing.number(version)
         wanted = version if number is None else number  # the last version is in the log under its own
-        await self._tools.announcer.tell(site, m.ScoreRequest(job=self._job, version=wanted, intervals=True))
+        local = self._wants_local(version)
+        request = m.ScoreRequest(job=self._job, version=wanted, intervals=True, losses=self._losses, local=local)
+        await self._tools.announcer.tell(site, request)
+
+    def _wants_local(self, version: int) -> bool:
+        return self._local_models is not None and version == self._asked[0]
+
+    def _locals_missing(self) -> list[str]:
+        return [] if self._local_models is None else self._local_models.missing(self._life.active)
 
     def _missing(self, version: int) -> list[str]:
         return [site for asked, site in self._life.missing_scores() if asked == version]

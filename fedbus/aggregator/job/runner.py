@@ -291,6 +291,8 @@ class JobRunner:
         if manifest.kind is m.UpdateKind.INITIAL:
             if not await self.work.take_initial(manifest, self.active()):
                 self.sites_changed()
+        elif manifest.kind is m.UpdateKind.LOCAL:
+            await self.work.take_local(manifest)
         elif self.over is not None or self.life.state is not m.JobState.RUNNING:
             state = self.life.state if self.over is None else m.JobState.FINISHING
             await self.work.refuse(manifest, f"the job is {state}")

@@ -8,23 +8,28 @@ from __future__ import annotations
 
 import secrets
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 
 from pydantic import TypeAdapter
 
 from fedbus.aggregator.tools import Tools
-from fedbus.core.check.report import FAULT, faults, findings
+from fedbus.core.check.losses import of_losses
+from fedbus.core.check.report import FAULT, faults, findings, ranked
 from fedbus.core.protocol import answers as a
 from fedbus.core.protocol import events
 from fedbus.core.protocol import messages as m
 from fedbus.core.protocol.limits import MOST_REASON
-from fedbus.core.protocol.statistics import LEAST, Finding, Plan, Statistics
+from fedbus.core.protocol.statistics import LEAST, ClassLoss, Finding, Plan, Statistics
 from fedbus.errors import StoreError
 
 SALT_BYTES = 32
 MOST_TOLD = 20
 _PLAN = ""
 """Stands for the site in the row that keeps the plan."""
+_LOSSES = "losses"
+"""Stands for the request in rows that keep what a model makes of the labels."""
+_LOSSES_OF_CLASSES: TypeAdapter[dict[str, ClassLoss]] = TypeAdapter(dict[str, ClassLoss])
 _STATISTICS: TypeAdapter[Statistics] = TypeAdapter(Statistics)
 
 
@@ -41,6 +46,7 @@ class Survey:
         self._plan: Plan | None = None
         self.sites: dict[str, Statistics | None] = {}
         self.failed: dict[str, str] = {}
+        self.losses: dict[str, Mapping[str, ClassLoss]] = {}
         self._told: set[Finding] = set()
         self._found: tuple[Finding, ...] = ()
 
@@ -58,8 +64,10 @@ class Survey:
             await self._tools.store(
                 self._tools.ledger.add_answer, self._job, self._id, _PLAN, kept, failed="", at=time.time()
             )
-        for _, site, body, failed in rows:
-            if site != _PLAN:
+        for asked, site, body, failed in rows:
+            if asked == _LOSSES:
+                self.losses[site] = _LOSSES_OF_CLASSES.validate_python(body)
+            elif site != _PLAN:
                 self._count(site, _STATISTICS.validate_python(body) if body else None, failed)
         self._found = self._compare()
         self._told = set(self._found)
@@ -95,6 +103,15 @@ class Survey:
         self._found = self._compare()
         return True
 
+    async def take_losses(self, site: str, losses: Mapping[str, ClassLoss]) -> None:
+        """Keep what the job's model makes of a site's labels; the newest counts."""
+        body = a.as_json(dict(losses))
+        await self._tools.store(
+            self._tools.ledger.add_answer, self._job, _LOSSES, site, body, failed="", at=time.time()
+        )
+        self.losses[site] = losses
+        self._found = self._compare()
+
     def _count(self, site: str, statistics: Statistics | None, failed: str) -> None:
         self.sites.pop(site, None)
         self.failed.pop(site, None)
@@ -105,7 +122,8 @@ class Survey:
 
     def _compare(self) -> tuple[Finding, ...]:
         known = {site: found for site, found in self.sites.items() if found is not None}
-        return findings(known, minimum=LEAST if self._plan is None else self._plan.minimum)
+        minimum = LEAST if self._plan is None else self._plan.minimum
+        return ranked([*findings(known, minimum=minimum), *of_losses(dict(sorted(self.losses.items())))])
 
     async def tell(self, *, all_of_them: bool) -> None:
         """Say what was found and was not said yet: faults at once, warnings when all have answered."""
@@ -126,7 +144,8 @@ class Survey:
         known = {site: replace(found, prints=()) for site, found in self.sites.items() if found is not None}
         silent = {site: "its task has no statistics to give" for site, found in self.sites.items() if found is None}
         cannot = dict(sorted((silent | self.failed).items()))
-        return a.CheckReport(findings=self._found, sites=dict(sorted(known.items())), cannot=cannot)
+        sites, losses = dict(sorted(known.items())), dict(sorted(self.losses.items()))
+        return a.CheckReport(findings=self._found, sites=sites, cannot=cannot, losses=losses)
 
     async def _event(self, happened: events.Happened) -> None:
         await self._tools.announcer.event(self._job, happened)

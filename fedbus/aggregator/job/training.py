@@ -20,6 +20,7 @@ from fedbus.aggregator.job.checkpointing import Checkpointing
 from fedbus.aggregator.job.folding import Folding
 from fedbus.aggregator.job.initial_params import InitialParams, Origin
 from fedbus.aggregator.job.last_scores import LastScores
+from fedbus.aggregator.job.local_models import LocalModels
 from fedbus.aggregator.job.pacing import Pacing
 from fedbus.aggregator.job.result import site_numbers
 from fedbus.aggregator.job.scoring import Scoring, not_finite_text
@@ -35,6 +36,7 @@ from fedbus.core.job.training import TrainingJob
 from fedbus.core.protocol import messages as m
 from fedbus.core.protocol.answers import BrokenScore, as_json
 from fedbus.core.protocol.layout import Layout
+from fedbus.core.protocol.statistics import LEAST
 from fedbus.core.rules.aggregation import Aggregation
 from fedbus.core.rules.facts import Refused
 from fedbus.core.spec.training import TrainingSpec
@@ -82,6 +84,7 @@ class Training:
         self._checkpoints = Checkpointing(keeper, tools=tools)
         self._folding: Folding | None = None
         self._last_scores: LastScores | None = None
+        self._locals: LocalModels | None = None
         self._initial = InitialParams(
             job,
             life=self.life,
@@ -166,8 +169,12 @@ class Training:
             await self._last_scores.remind(site)
 
     async def on_score(self, score: m.ScoreAnswer) -> None:
+        if self._locals is not None and score.site in self.life.accepted_sites:
+            self._locals.promised(score.site, score.local)
         version = score.version if self._last_scores is None else self._last_scores.version_of(score.version)
         await self._scoring.take(replace(score, version=version))
+        if self._gate is not None and score.losses and score.site in self.life.accepted_sites:
+            await self._gate.take_losses(score.site, score.losses)
 
     async def admission(self, site: str) -> str | None:
         return "" if self._gate is None else await self._gate.admission(site)
@@ -217,7 +224,7 @@ class Training:
 
     async def begin(self) -> None:
         if self._gate is not None:
-            await self._gate.begin()
+            await self._gate.tell()
         if self._folding is not None:
             await self._folding.publish_first()
         self.aggregation.restart_timers(now=time.monotonic())
@@ -232,14 +239,20 @@ class Training:
     async def _make_folding(self, layout: Layout) -> Folding:
         log = await self._open_log(layout)
         self.stream = log.stream
+        keeper = self._keeper
+        if self._spec.evaluate_local:
+            folder = keeper.best_folder.parent
+            self._locals = LocalModels(self._job, folder=folder, layout=layout, keeper=keeper, tools=self._tools)
         self._last_scores = LastScores(
             self._job,
             life=self.life,
             layout=layout,
             keeper=self._keeper,
             best=lambda: self._scoring.best,
+            local_models=self._locals,
             showing=Showing(self._job, log=log, tools=self._tools),
             tools=self._tools,
+            losses=0 if self._gate is None else LEAST,
         )
         return Folding(
             self._job,
@@ -283,7 +296,15 @@ class Training:
     def _stop_reason(self, now: float) -> str | None:
         return self.life.stop_reason(version=self.aggregation.version, updates=self.aggregation.updates, now=now)
 
+    async def take_local(self, manifest: m.UpdateManifest) -> None:
+        if self._locals is None:
+            return await self.refuse(manifest, "the job asks for no local model")
+        return await self._locals.take(manifest, self.life.accepted_sites)
+
     async def refuse(self, manifest: m.UpdateManifest, reason: str) -> None:
+        if manifest.kind is not m.UpdateKind.DELTA:  # no update of the model, so that it counts as none
+            await refuse(manifest, reason, tools=self._tools, drop=self._keeper.drop)
+            return
         verdict = self.aggregation.refuse(m.UpdateId.parse(manifest.update_id), reason=reason)
         if self._folding is not None and isinstance(verdict, Refused):
             await self._folding.refused(verdict, manifest)
@@ -328,6 +349,10 @@ class Training:
 
     async def conclude(self) -> Outcome:
         outcome = await self._scoring.conclude(has_params=self._folding is not None)
-        if self._gate is None:
-            return outcome
-        return replace(outcome, result={**outcome.result, "check": as_json(self._gate.report())})
+        more: dict[str, object] = {}
+        if self._gate is not None:
+            await self._gate.tell()
+            more["check"] = as_json(self._gate.report())
+        if self._locals is not None:
+            more["local_models"] = self._locals.there
+        return replace(outcome, result={**outcome.result, **more}) if more else outcome

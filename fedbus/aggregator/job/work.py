@@ -131,6 +131,9 @@ class Work(Protocol):
     async def take(self, manifest: m.UpdateManifest, *, ending: bool) -> None:
         """Decide on an update, while the job runs. ending: the next step ends it."""
 
+    async def take_local(self, manifest: m.UpdateManifest) -> None:
+        """Take or refuse a site's local model."""
+
     async def refuse(self, manifest: m.UpdateManifest, reason: str) -> None:
         """Refuse an update, on record."""
 

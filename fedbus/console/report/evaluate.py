@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from fedbus.core.protocol.answers import JobDetail, ScoredModel, SiteScore, VersionLine, from_json
+from fedbus.console.report.compare import compare_sections
+from fedbus.core.protocol.answers import Interval, JobDetail, ScoredModel, SiteScore, VersionLine, from_json
 from fedbus.report import figures
 from fedbus.report import page as p
 
 MOST_FIGURES = 8
 
 
-def evaluate_sections(detail: JobDetail, _: Sequence[VersionLine]) -> Iterator[p.Section]:
-    """The models by number, a matrix for each metric, and which site could not score what."""
+def evaluate_sections(detail: JobDetail, history: Sequence[VersionLine]) -> Iterator[p.Section]:
+    """What a comparison has come to, the models by number, a matrix for each metric, and who could not score what."""
     models = models_of(detail)
     if not models:
         return
+    yield from compare_sections(detail, history)
     listed = p.Table(columns=["number", "model"], rows=[(f"model {n}", model.model) for n, model in enumerate(models)])
     yield p.Section(title="What the sites measured", blocks=[listed, *_matrices(models), *_failed(models)])
 
@@ -32,16 +34,34 @@ def _matrices(models: Sequence[ScoredModel]) -> Iterator[p.Block]:
     columns = [f"model {number}" for number in range(len(models))]
     for name in names[:MOST_FIGURES]:
         entries = {
-            (i, j): figures.Entry(value=score.metrics[name], note=f"n = {score.num_examples}")
+            (i, j): figures.Entry(value=score.metrics[name], note=_note(score, name))
             for i, site in enumerate(sites)
             for j, model in enumerate(models)
             if name in (score := model.scores.get(site, SiteScore())).metrics
         }
-        means = {(len(sites), j): figures.Entry(value=m.means[name]) for j, m in enumerate(models) if name in m.means}
+        means = {
+            (len(sites), j): figures.Entry(value=m.means[name], note=interval_text(m.interval_of_mean(name)))
+            for j, m in enumerate(models)
+            if name in m.means
+        }
         found = "; ".join(f"{sites[i]}, model {j}: {entry.value:.3f}" for (i, j), entry in list(entries.items())[:40])
-        caption = f"{name}: rows are sites, each with its own test data; the last row is the mean by examples"
+        caption = (
+            f"{name}: rows are sites, each with its own test data; the last row is the mean by examples. Below a value:"
+            " its 95 % interval, or the number of test cases"
+        )
         rows = [*sites, "all sites"]
         yield figures.matrix(rows, columns, entries | means, says=f"{name}: {found}", caption=caption)
+
+
+def _note(score: SiteScore, name: str) -> str:
+    return interval_text(score.intervals.get(name)) or f"n = {score.num_examples}"
+
+
+def interval_text(interval: Interval | None) -> str:
+    """A 95 % interval in a few characters; empty: none is known."""
+    if interval is None or interval.low is None or interval.high is None:
+        return ""
+    return f"{interval.low:.2f} to {interval.high:.2f}"
 
 
 def _failed(models: Sequence[ScoredModel]) -> Iterator[p.Block]:

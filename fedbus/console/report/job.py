@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import Any
 
 from fedbus.console.report.attention import attention
+from fedbus.console.report.check import check_sections
 from fedbus.console.report.evaluate import evaluate_sections
 from fedbus.console.report.training import training_sections
 from fedbus.core.job.status_text import span
@@ -19,7 +20,7 @@ from fedbus.report import page as p
 
 TRAINING = "training"
 SECTIONS: Mapping[str, Callable[[JobDetail, Sequence[VersionLine]], Iterator[p.Section]]] = MappingProxyType(
-    {TRAINING: training_sections, "evaluate": evaluate_sections}
+    {TRAINING: training_sections, "evaluate": evaluate_sections, "data-check": check_sections}
 )
 """What is measured in a job of each kind; a kind that is not here has the general sections only."""
 
@@ -36,13 +37,16 @@ def job_page(detail: JobDetail, history: Sequence[VersionLine], *, now: float) -
         sections=[
             p.Section(title="What needs attention", blocks=[p.Findings(findings=attention(detail))]),
             *(own(detail, history) if own else ()),
+            *(check_sections(detail, history) if kind == TRAINING else ()),
             *_happened(detail),
             p.Section(title="The job", blocks=[_facts(detail, now), *_spec(detail.spec)]),
         ],
     )
 
 
-_KINDS = MappingProxyType({TRAINING: "report of a training", "evaluate": "report of an evaluation"})
+_KINDS = MappingProxyType(
+    {TRAINING: "report of a training", "evaluate": "report of an evaluation", "data-check": "report of a data check"}
+)
 
 
 def kind_of(detail: JobDetail) -> str:

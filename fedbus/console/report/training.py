@@ -11,6 +11,7 @@ from fedbus.report import page as p
 
 MOST_FIGURES = 8
 LAST, BEST = 0, 1
+OVER = "over"
 
 
 def training_sections(detail: JobDetail, history: Sequence[VersionLine]) -> Iterator[p.Section]:
@@ -34,6 +35,13 @@ def _scores(detail: JobDetail) -> Iterator[p.Block]:
     of_best: Mapping[str, Any] = best.get("scores") or {}
     names = sorted({name for score in (*last.values(), *of_best.values()) for name in score.get("metrics", {})})
     for name in names[:MOST_FIGURES]:
+        if sure := [*_sure(result, name, f"last ({detail.version})", LAST), *_sure(best, name, "best", BEST)]:
+            sure.sort(key=lambda row: (row.label.startswith(OVER), row.label, row.series))
+            shown = "; ".join(f"{row.label} {row.value:.3f}" for row in sure[:20])
+            yield figures.intervals(
+                sure, says=f"{name}, per site: {shown}", caption=f"{name}, per site, with 95 % intervals"
+            )
+            continue
         rows = [*_bars(last, name, f"last ({detail.version})", LAST), *_bars(of_best, name, "best", BEST)]
         rows.sort(key=lambda bar: (bar.label, bar.series))
         shown = "; ".join(f"{bar.label} {bar.value:.3f}" for bar in rows[:20])
@@ -49,6 +57,28 @@ def _bars(scores: Mapping[str, Any], name: str, what: str, series: int) -> Itera
         if name in score.get("metrics", {}):
             note = f"{what}, n = {score.get('num_examples', 0)}"
             yield figures.Bar(label=site, value=score["metrics"][name], note=note, series=series)
+
+
+def _sure(scored: Mapping[str, Any], name: str, what: str, series: int) -> Iterator[figures.Interval]:
+    """Points with their intervals, where a site says how sure it is, and over the sites; none when no site does."""
+    scores: Mapping[str, Any] = scored.get("scores") or {}
+    if not any(name in score.get("intervals", {}) for score in scores.values()):
+        return
+    for site, score in scores.items():
+        if name in score.get("metrics", {}):
+            of_site = score.get("intervals", {}).get(name, {})
+            cases = of_site.get("cases") or score.get("num_examples", 0)
+            yield _point(site, score["metrics"][name], of_site, f"{what}, n = {cases}", series)
+    if name in (overall := scored.get("intervals", {})):
+        found = overall[name]
+        note = f"{what}, n = {found['cases']}"
+        yield _point(f"{OVER} {found['sites']} sites", found["value"], found, note, series)
+
+
+def _point(label: str, value: float, found: Mapping[str, Any], note: str, series: int) -> figures.Interval:
+    return figures.Interval(
+        label=label, value=value, low=found.get("low"), high=found.get("high"), note=note, series=series
+    )
 
 
 def _top(rows: Sequence[figures.Bar]) -> float | None:

@@ -7,7 +7,7 @@ notice    worth knowing; other patients and other scanners do that
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from fedbus.core.check.doubles import of_doubles
 from fedbus.core.check.images import of_images
@@ -23,6 +23,11 @@ def findings(sites: Mapping[str, Statistics], *, minimum: int = LEAST) -> tuple[
     """What is found when these sites are compared; of a single site, what stands by itself."""
     ordered = dict(sorted(sites.items()))
     found = [*of_labels(ordered), *of_tables(ordered), *of_images(ordered), *of_doubles(ordered, minimum=minimum)]
+    return ranked(found)
+
+
+def ranked(found: Iterable[Finding]) -> tuple[Finding, ...]:
+    """The worst first."""
     return tuple(sorted(found, key=lambda one: (SEVERITIES.index(one.severity), one.sites, one.kind)))
 
 

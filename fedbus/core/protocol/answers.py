@@ -19,7 +19,7 @@ from typing import Any, TypeVar, cast
 from pydantic import TypeAdapter, ValidationError
 
 from fedbus.core.protocol.spread import Spread, Spreads
-from fedbus.core.protocol.statistics import Finding, Statistics
+from fedbus.core.protocol.statistics import ClassLoss, Finding, Statistics
 from fedbus.errors import DecodeError, Problem
 
 A = TypeVar("A")
@@ -190,6 +190,12 @@ class ScoredModel:
     intervals: Mapping[str, Interval] = field(default_factory=dict)
     differences: Mapping[str, Interval] = field(default_factory=dict)
 
+    def interval_of_mean(self, metric: str) -> Interval | None:
+        """The interval over the sites, where all that measured the metric say one: that is the interval of its mean."""
+        found = self.intervals.get(metric)
+        sites = sum(metric in score.metrics for score in self.scores.values())
+        return found if found is not None and found.sites == sites else None
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Provenance:
@@ -201,11 +207,15 @@ class Provenance:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckReport:
-    """What a data check has found, the worst first; by site the statistics behind it, or why there are none."""
+    """What a data check has found, the worst first; by site the statistics behind it, or why there are none.
+
+    losses: by site, of its labelled examples by class under the job's last model, where the job trains.
+    """
 
     findings: tuple[Finding, ...] = ()
     sites: Mapping[str, Statistics] = field(default_factory=dict)
     cannot: Mapping[str, str] = field(default_factory=dict)
+    losses: Mapping[str, Mapping[str, ClassLoss]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from fedbus.core.protocol import messages as m
 from fedbus.core.protocol.spread import Spreads, check_spread
-from fedbus.core.protocol.statistics import Statistics, checked
+from fedbus.core.protocol.statistics import Statistics, checked, checked_losses
 from fedbus.errors import DecodeError
 
 T = TypeVar("T")
@@ -58,6 +58,7 @@ def within_limits(message: Any) -> Any:
                 failed=plain(message.failed),
                 spreads=_spreads(message.spreads),
                 differences=_spreads(message.differences),
+                losses=checked_losses(message.losses),
             )
         case m.StatisticsAnswer(statistics=Statistics() as statistics):
             return replace(message, statistics=checked(statistics), **texts)
@@ -72,6 +73,7 @@ _NAMES: Mapping[type, tuple[str, ...]] = {
     m.SiteStatus: ("session",),
     m.Leave: ("session",),
     m.OfferAnswer: ("layout",),
+    m.ScoreAnswer: ("local",),
     m.UpdateManifest: ("layout_digest",),
     m.StatisticsAnswer: ("asked",),
 }

@@ -26,7 +26,7 @@ from typing import Any
 from fedbus.core.protocol.activities import Activity, phrase_of
 from fedbus.core.protocol.effort import Effort
 from fedbus.core.protocol.spread import Spreads
-from fedbus.core.protocol.statistics import Plan, Statistics
+from fedbus.core.protocol.statistics import ClassLoss, Plan, Statistics
 
 NAME = re.compile(r"[a-z0-9-]{1,40}")
 JOB_HEADER = "job"
@@ -177,7 +177,8 @@ class ScoreAnswer:
     site from scoring, in words that say nothing of its data; the metrics are empty then.
 
     spreads: how sure the metrics are, where intervals were asked for; differences: of this model to the one that it is
-    compared to, on the same test cases. Both by metric.
+    compared to, on the same test cases. Both by metric. losses: of its own labelled examples by class, where the job
+    checks data. local: the id of the update that brings the site's local model; empty: none comes.
     """
 
     site: str
@@ -189,6 +190,8 @@ class ScoreAnswer:
     failed: str = ""
     spreads: Spreads = field(default_factory=dict)
     differences: Spreads = field(default_factory=dict)
+    losses: Mapping[str, ClassLoss] = field(default_factory=dict)
+    local: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -325,7 +328,9 @@ class ScoreRequest:
     """Training is over: every site of the job scores this version on its own test data, and waits for the end.
 
     intervals: say how sure the metrics are, too. model: what this model is called among those that are compared, -1:
-    nothing; against: say the differences to that one, which was scored before. A site of the release before says none.
+    nothing; against: say the differences to that one, which was scored before. losses: say those of its own labelled
+    examples by class, of classes with so many examples at least; 0: say none. A site of the release before says none.
+    local: send your newest local model, too, if you share it.
     """
 
     job: str
@@ -333,6 +338,8 @@ class ScoreRequest:
     intervals: bool = False
     model: int = -1
     against: int = -1
+    losses: int = 0
+    local: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -379,10 +386,11 @@ class Chunk:
 
 
 class UpdateKind(StrEnum):
-    """What an update holds: a delta, or a job's first params."""
+    """What an update holds: a delta, a job's first params, or a site's whole local model at the end of a job."""
 
     DELTA = "delta"
     INITIAL = "initial"
+    LOCAL = "local"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -285,6 +285,14 @@ def checked(statistics: Statistics) -> Statistics:
     return statistics
 
 
+def checked_losses(losses: Mapping[str, ClassLoss]) -> Mapping[str, ClassLoss]:
+    """The same, when they are within the bounds of this module. Raises ValueError that names what is not."""
+    _check("losses", dict(losses))
+    if not all(0 <= (loss.mean or 0.0) <= MOST_LOSS and (loss.variance or 0.0) >= 0 for loss in losses.values()):
+        raise ValueError(f"losses: expected means from 0 to {MOST_LOSS:g} and variances of at least 0")
+    return losses
+
+
 def _check(where: str, value: Any) -> None:
     if isinstance(value, str):
         if len(value) > MOST_NAME or not value.isprintable():

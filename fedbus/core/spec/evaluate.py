@@ -5,8 +5,10 @@
     task: heart_disease
     models:                          # one after the other; every site scores each of them
       - {job: heart-4-hospitals-0c1d2e3f, version: best}    # what a job that has ended has left: best, last, its number
+      - {job: heart-4-hospitals-0c1d2e3f, site: ucsf}       # the local model that a site has left there
       - {file: pretrained.safetensors}                      # a file in the aggregator's params folder
     compare: false                   # true: also how the others differ from the first, on the same test cases
+    metric: null                     # what the comparison is about, such as dice
     wall_time_s: null                # the job ends by then, with what was measured
 
 and the keys of `head`.
@@ -36,6 +38,8 @@ class ModelSpec(Spec):
     """The id of a job that has ended."""
     version: Literal["last", "best"] | Annotated[int, Field(ge=0, le=10**12)] | None = None
     """Which version of that job: last, best, or its number; null is last."""
+    site: str | None = None
+    """The local model that this site has left at the end of that job, instead of a version."""
     file: str | None = None
     """A safetensors file in the aggregator's params folder, instead of a job."""
 
@@ -43,12 +47,19 @@ class ModelSpec(Spec):
     def check_given(cls, given: frozenset[str]) -> str | None:
         if "file" in given and "version" in given:
             return "version belongs to job; a file has no versions"
+        if "site" in given and given & {"file", "version"}:
+            return "site belongs to job, and stands instead of version"
         return exactly_one(given, ("job", "file"))
 
     @field_validator("job")
     @classmethod
     def _job_name(cls, value: str | None) -> str | None:
         return None if value is None else check_name("job", value)
+
+    @field_validator("site")
+    @classmethod
+    def _site_name(cls, value: str | None) -> str | None:
+        return None if value is None else check_name("site", value)
 
     @field_validator("file")
     @classmethod
@@ -58,6 +69,8 @@ class ModelSpec(Spec):
     @property
     def says(self) -> str:
         """The model in words."""
+        if self.site is not None:
+            return f"{self.job}, local model of {self.site}"
         return self.file if self.file is not None else f"{self.job}, version {self.wanted}"
 
     @property
@@ -75,10 +88,17 @@ class EvaluateSpec(JobSpec):
     """The models, in the order in which they are scored."""
     compare: bool = False
     """Also how each model differs from the first, with intervals from the same test cases at each site."""
+    metric: Annotated[str, Field(min_length=1, max_length=80)] | None = None
+    """The metric that the comparison is about, named before anybody looks; null: dice, auc, or what there is."""
     wall_time_s: Seconds | None = None
     """The job ends by then, with what was measured; null waits for every site that is there."""
 
-    new_keys: ClassVar[Mapping[str, Any]] = MappingProxyType({**JobSpec.new_keys, "compare": False})
+    new_keys: ClassVar[Mapping[str, Any]] = MappingProxyType({**JobSpec.new_keys, "compare": False, "metric": None})
+
+    def to_offer(self) -> dict[str, Any]:
+        offer = super().to_offer()
+        models = ({k: v for k, v in model.items() if (k, v) != ("site", None)} for model in offer["models"])
+        return offer | {"models": list(models)}
 
     @field_validator("models")
     @classmethod
@@ -91,6 +111,8 @@ class EvaluateSpec(JobSpec):
     def _something_to_compare(self) -> Self:
         if self.compare and len(self.models) < 2:
             raise SpecValueError("compare", "needs two models: the first is what the others are compared to")
+        if self.metric is not None and not self.compare:
+            raise SpecValueError("metric", "belongs to compare: true")
         return self
 
     def lines(self) -> list[tuple[str, str]]:

@@ -22,6 +22,7 @@ A complete example. Required are `name`, `task`, a rule in `stop`, and in `local
                                      # e.g. {job: heart-4-hospitals-0c1d2e3f, version: last}
     check: null                      # required: data are checked first, sites at fault are left out
     min_new_labels: 0                # wait until the sites' data sources have so many labels that are new to the task
+    evaluate_local: false            # at the end, sites that allow it leave their local models, for all to score
     keep: []                         # tensors that stay at each site: patterns such as "head.*", or `batch_norm`
                                      # (FedBN: all of batch normalisation) or `buffers`
     travel: []                       # only these tensors travel, all others stay at each site; []: all travel
@@ -147,6 +148,8 @@ class TrainingSpec(JobSpec):
     """The sites' data are checked first, and who is at fault is left out; null: they are not."""
     min_new_labels: Annotated[int, Field(ge=0, le=10**6)] = 0
     """The job starts when the sites' data sources have brought so many labels that the task was not trained with."""
+    evaluate_local: bool = False
+    """At the end sites that allow it leave their newest local models, for every site to score: see `cross-site`."""
     keep: Patterns = ()
     """Tensors that stay at each site: patterns such as head.*, or batch_norm, or buffers."""
     travel: Patterns = ()
@@ -184,6 +187,7 @@ class TrainingSpec(JobSpec):
         {
             "kind": "training",
             "continues": None,
+            "evaluate_local": False,
             "check": None,
             "keep": [],
             "travel": [],

@@ -15,7 +15,7 @@ from fedbus.core.protocol import messages as m
 from fedbus.core.protocol.activities import Activity
 from fedbus.core.protocol.effort import Effort
 from fedbus.core.protocol.frames import DEFAULT_RATIO
-from fedbus.core.protocol.statistics import Plan, Statistics
+from fedbus.core.protocol.statistics import LEAST, Plan, Statistics
 from fedbus.core.spec.head import JobSpec
 from fedbus.core.spec.training import TrainingSpec
 from fedbus.site.job.model_files import Held
@@ -171,8 +171,22 @@ def delta_manifest(job: str, update_id: m.UpdateId, trained: p.Trained, *, layou
     )
 
 
-def score_answer(job: str, site: str, scored: p.Scored) -> m.ScoreAnswer:
-    """A site's score of a version."""
+def local_manifest(job: str, update_id: m.UpdateId, trained: p.Trained, *, layout_digest: str) -> m.UpdateManifest:
+    """Commits the site's local model, whole, as that training has left it."""
+    return m.UpdateManifest(
+        job=job,
+        update_id=str(update_id),
+        kind=m.UpdateKind.LOCAL,
+        base_version=trained.base_version,
+        effort=Effort(num_examples=trained.effort.num_examples),
+        layout_digest=layout_digest,
+        frames=len(trained.local_sizes),
+        body_bytes=sum(trained.local_sizes),
+    )
+
+
+def score_answer(job: str, site: str, scored: p.Scored, *, local: str = "") -> m.ScoreAnswer:
+    """A site's score of a version; local: the id of the update that brings its local model."""
     metrics = _finite(scored.metrics)
     lost = tuple(name for name in scored.metrics if name not in metrics)
     return m.ScoreAnswer(
@@ -184,14 +198,25 @@ def score_answer(job: str, site: str, scored: p.Scored) -> m.ScoreAnswer:
         not_finite=(*scored.not_finite, *lost),
         spreads=scored.spreads,
         differences=scored.differences,
+        losses=scored.losses,
+        local=local,
     )
 
 
-def score(version: int, asked: m.ScoreRequest | None) -> p.Score:
-    """Score a version; asked: what the aggregator wants beside its metrics, if it has asked."""
+def score(version: int, asked: m.ScoreRequest | None, *, min_count: int = LEAST) -> p.Score:
+    """Score a version; asked: what the aggregator wants beside its metrics, if it has asked.
+
+    min_count: losses of classes with fewer examples do not leave this site.
+    """
     if asked is None:
         return p.Score(version=version)
-    return p.Score(version=version, intervals=asked.intervals, model=asked.model, against=asked.against)
+    return p.Score(
+        version=version,
+        intervals=asked.intervals,
+        model=asked.model,
+        against=asked.against,
+        losses=max(min_count, asked.losses) if asked.losses else 0,
+    )
 
 
 def no_score(job: str, site: str, version: int, why: Sayable) -> m.ScoreAnswer:

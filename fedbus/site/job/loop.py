@@ -34,6 +34,7 @@ from fedbus.site.job import assignment
 from fedbus.site.job.attempts import Attempts
 from fedbus.site.job.data_duty import DataDuty
 from fedbus.site.job.hand_back import HandBack
+from fedbus.site.job.local_model import LocalModel
 from fedbus.site.job.model_files import Held, ModelFiles
 from fedbus.site.job.new_labels import NewLabels
 from fedbus.site.job.score_duty import ScoreDuty
@@ -112,6 +113,8 @@ class TrainingLoop:
         self._data = DataDuty(job, spec, settings=settings, say=say, now=lambda: self._now(Activity.EXAMINING))
         self._initial_wanted: m.InitialParamsRequest | None = None
         self._score = ScoreDuty(settings.score_limit_s)
+        shares = self._training is not None and self._training.evaluate_local and settings.share_local_model
+        self._local = LocalModel(outbox.folder if shares else None)
         self._limit: asyncio.Timeout | None = None
         self._training_is_over = self._training is None
         self._steps: int | None = None
@@ -449,8 +452,10 @@ class TrainingLoop:
         self._now(Activity.SCORING)
         if self._score.cannot is not None:
             return await self._no_score(version, self._score.cannot)
+        asked = self._score.request
         try:
-            scored = await _expect(p.Scored, trainer, assignment.score(version, self._score.request))
+            command = assignment.score(version, asked, min_count=self._settings.min_count)
+            scored = await _expect(p.Scored, trainer, command)
         except TrainerFailedError as exc:
             log_trouble("score-failed", self._job, exc, version=version)
             self._score.cannot = exc.said if exc.fatal else None
@@ -462,7 +467,8 @@ class TrainingLoop:
         log_notes(self._job, scored.notes)
         self._was_scored(version)
         self._hand_back.scored(version, scored.metrics)
-        await self._say(assignment.score_answer(self._job, self._settings.site_name, scored))
+        local = self._send_local() if asked is not None and asked.local else ""
+        await self._say(assignment.score_answer(self._job, self._settings.site_name, scored, local=local))
         return None
 
     async def _no_score(self, version: int, why: Sayable) -> None:
@@ -490,7 +496,8 @@ class TrainingLoop:
         path = self._outbox.frames_path(update_id)
         self._base = base
         try:
-            reply = await trainer.ask(assignment.train(path, seed=seed, steps=self._steps, residual=residual))
+            command = assignment.train(path, seed=seed, steps=self._steps, residual=residual)
+            reply = await trainer.ask(dataclasses.replace(command, local=self._local.next_path))
         finally:
             self._base = None
         match reply:
@@ -499,6 +506,7 @@ class TrainingLoop:
             case p.Trained():
                 self._attempts.succeeded()
                 self._trained_from = base.version
+                self._local.written(reply)
                 self._labels.trained()
                 log_notes(self._job, reply.notes)
                 manifest = assignment.delta_manifest(self._job, update_id, reply, layout_digest=self._layout_digest)
@@ -506,6 +514,16 @@ class TrainingLoop:
                 self._forgets_residual = self._forgets_residual and not fresh
             case _:
                 raise TrainerDiedError(f"the trainer answered {type(reply).__name__} to Train")
+
+    def _send_local(self) -> str:
+        """Put the newest local model into the outbox; its update's id, or empty: there is none, or it is not shared."""
+        trained, update_id = self._local.newest, self._outbox.next_id()
+        if trained is None:
+            return ""
+        self._local.move_to(self._outbox.frames_path(update_id))
+        digest = self._layout_digest
+        self._put(assignment.local_manifest(self._job, update_id, trained, layout_digest=digest), trained.local_sizes)
+        return str(update_id)
 
     def _put(self, manifest: m.UpdateManifest, frame_sizes: tuple[int, ...], residual: Source | None = None) -> None:
         update_id = m.UpdateId.parse(manifest.update_id)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import tempfile
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +39,7 @@ MOST_RAM_BYTES: Final = 4 << 30
 MIDDLES: Final = 512
 """Voxels of each class that are kept as middles of patches."""
 SAID_OF_EACH: Final = 20
+TELL_EVERY_S: Final = 15.0
 FEWEST: Final = 2
 """Studies with which a site can train and be scored."""
 WRONG_SHARE: Final = 0.5
@@ -77,7 +79,11 @@ def prepare_site(folder: Path, config: SegmentationConfig, *, most_ram_bytes: in
     studies = find_studies(folder)
     _say(f"{problem.kind}: {problem}" for problem in studies.problems)
     shelf, cases, bad = _Shelf(most_ram_bytes), [], []
-    for study in studies.labelled:
+    told_at = time.monotonic()
+    for number, study in enumerate(studies.labelled):
+        if time.monotonic() - told_at > TELL_EVERY_S:
+            told_at = time.monotonic()
+            log.info("%d of %d studies are prepared", number, len(studies.labelled))
         try:
             cases.append(shelf.keep(prepare(study, config)))
         except StudyError as exc:

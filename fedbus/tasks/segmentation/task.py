@@ -10,6 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fedbus.core.protocol.statistics import ClassLoss, Plan, Statistics
+from fedbus.imaging.statistics import folder_statistics
+from fedbus.statistics.arrays import class_losses_of
 from fedbus.tasks.segmentation.augment import draw_patch
 from fedbus.tasks.segmentation.bundle import bundle_parts, example_of
 from fedbus.tasks.segmentation.cases import Case, Prepared, prepare_site
@@ -21,6 +24,8 @@ from fedbus.training.bundle import BundleParts
 from fedbus.training.run import Run
 from fedbus.training.shown import ShownCase
 from fedbus.training.task import Scores, Site
+
+MOST_CHECKED = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +81,19 @@ class Segmentation:
     @staticmethod
     def bundle(config: Mapping[str, Any]) -> BundleParts:
         return bundle_parts(read_config(config))
+
+    @classmethod
+    def statistics(cls, site: Site, plan: Plan) -> Statistics:
+        classes = read_config(site.config).names
+        return folder_statistics(site.data, expected=(0, *classes), plan=plan)
+
+    def class_losses(self, model: nn.Module) -> dict[str, ClassLoss]:
+        """Of each class 1 - Dice of the masks that have it, MOST_CHECKED studies at most."""
+        values = {name: value for value, name in self.config.names.items()}
+        cases = [*self._site.train, *self.test_cases]
+        found = [self.predict(model, case).dice for case in cases[:: max(1, len(cases) // MOST_CHECKED)]]
+        pairs = [(values[name], 1 - dice) for one in found for name, dice in one.items() if not np.isnan(dice)]
+        return class_losses_of([value for value, _ in pairs], [loss for _, loss in pairs])
 
     def train(self, model: nn.Module, run: Run) -> int:
         params = [param for param in model.parameters() if param.requires_grad]

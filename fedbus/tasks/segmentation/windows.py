@@ -11,7 +11,7 @@ from torch.nn import functional
 from fedbus.tasks.segmentation.cases import Case
 from fedbus.tasks.segmentation.config import SegmentationConfig
 
-ONE_PASS = 1.5
+ONE_PASS = 2.0
 """Patches of voxels up to which a study goes through the network at once."""
 WINDOWS_AT_ONCE = 2
 

@@ -2,14 +2,31 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import pytest
 
 from fedbus.errors import ContractError
-from fedbus.tasks.segmentation.config import DynUNetSpec, SegResNetSpec, UNetSpec, WindowSpec, read_config
+from fedbus.imaging.problems import KINDS
+from fedbus.tasks.segmentation.config import (
+    AffineSpec,
+    DynUNetSpec,
+    FlipSpec,
+    IntensitySpec,
+    NoiseSpec,
+    PercentileSpec,
+    SegmentationConfig,
+    SegResNetSpec,
+    UNetSpec,
+    ValidationSpec,
+    WindowSpec,
+    ZScoreSpec,
+    read_config,
+)
 
+SECTIONS = (AffineSpec, FlipSpec, IntensitySpec, NoiseSpec, PercentileSpec, ValidationSpec, WindowSpec, ZScoreSpec)
 TINY = {"classes": ["kidney", "tumour"], "patch_size": [16, 16, 16]}
 
 
@@ -62,3 +79,15 @@ def test_what_is_wrong_is_said_with_its_path(changes: dict[str, Any], words: str
 def test_all_problems_are_said_at_once() -> None:
     with pytest.raises(ContractError, match=r"task_config\.loss.*task_config\.foreground"):
         read_config(TINY | {"loss": "x", "foreground": 3.0})
+
+
+def test_every_key_stands_on_its_page() -> None:
+    page = (Path(__file__).parents[3] / "deploy" / "docs" / "segmentation.md").read_text()
+    sections = (SegmentationConfig, UNetSpec, SegResNetSpec, DynUNetSpec, *SECTIONS)
+
+    missing = {
+        key for section in sections for key in section.model_fields if f"{key}`" not in page and f"`{key}." not in page
+    }
+
+    assert not missing
+    assert not {kind for kind in KINDS if f"`{kind}`" not in page} - {"no-studies"}
