@@ -22,8 +22,8 @@ SPEC = {
     [
         ({"b": 4, "a": 8}, "waiting for new labels: 12 of 20 are there (a 8, b 4)"),
         ({"a": 8, "b": -1}, "waiting for new labels: 8 of 20 are there (a 8; b without a data source)"),
-        ({"b": -1}, "waiting for new labels: 0 of 20 are there (no site tells; b without a data source)"),
-        ({}, "waiting for new labels: 0 of 20 are there (no site tells)"),
+        ({"b": -1}, "waiting for new labels: 0 of 20 are there (b without a data source)"),
+        ({}, "waiting for new labels: 0 of 20 are there (no site has told yet)"),
         ({"a": 12, "b": 8}, ""),
         ({"a": 10**18}, ""),
     ],

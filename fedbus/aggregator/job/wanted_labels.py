@@ -32,7 +32,7 @@ class WantedLabels:
             return ""
         views = {site: self._tools.membership.get(site) for site in active}
         activities = {site: view.activities.get(self._job) for site, view in views.items() if view is not None}
-        told = {site: -1 if activity is None else activity.new_labels for site, activity in activities.items()}
+        told = {site: activity.new_labels for site, activity in activities.items() if activity is not None}
         return labels_missing(self._wanted, told)
 
     async def are_missing(self, active: Collection[str]) -> bool:

@@ -25,6 +25,7 @@ from fedbus.imaging.studies import Study, find_studies
 from fedbus.local.federation import Daemon, LocalFederation, wait_until
 
 LOOK_S = 0.1
+LAST_MODEL_S = 20.0
 LIMIT = timedelta(minutes=9)
 Say = Callable[[str], None]
 
@@ -140,7 +141,8 @@ def _watch(
             dice = judge.dice(model)
             course.points.append((at, version, course.labels, dice))
             say(f"version {version} after {at:.0f} s, {course.labels} labels: dice {dice:.3f}")
-        if ended and (course.points or time.time() - time_of(ended[0]) > 10):
+        last = course.points[-1][1] if course.points else 0
+        if ended and (last >= plan.versions or time.time() - time_of(ended[0]) > LAST_MODEL_S):
             return _checked(course, aggregator, first)
         if arriving and time.time() >= next_at:
             _annotate(servers, arriving.pop(0))

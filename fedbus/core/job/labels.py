@@ -14,13 +14,14 @@ MOST_OF_ONE = 10**6
 def labels_missing(wanted: int, told: Mapping[str, int]) -> str:
     """Say what is missing of the labels that are wanted, in words; empty when enough are there.
 
-    told: by site; a negative number of one that has no data source or does not tell.
+    told: by site, of those that have told; a negative number of one that has no data source or does not say it.
     """
     known = {site: min(count, MOST_OF_ONE) for site, count in sorted(told.items()) if count >= 0}
     total = sum(known.values())
     if total >= wanted:
         return ""
     silent = [site for site in sorted(told) if site not in known]
-    each = ", ".join(f"{site} {count}" for site, count in known.items()) or "no site tells"
-    unsaid = f"; {', '.join(silent)} without a data source" if silent else ""
-    return f"waiting for new labels: {total} of {wanted} are there ({each}{unsaid})"
+    each = ", ".join(f"{site} {count}" for site, count in known.items())
+    unsaid = f"{', '.join(silent)} without a data source" if silent else ""
+    said = "; ".join(filter(None, (each, unsaid))) or "no site has told yet"
+    return f"waiting for new labels: {total} of {wanted} are there ({said})"
