@@ -26,9 +26,9 @@ def intervals(
     output: Format = Output.TEXT,
 ) -> None:
     """In how many repetitions nominal 95 % intervals hold the truth, and how much narrower paired ones are."""
-    from fedbus.bench.intervals import rows
+    from fedbus.bench.intervals import cost_rows, rows
 
-    print_rows(rows(cases=tuple(cases or (10, 36, 100)), repetitions=repetitions), output)
+    print_rows([*rows(cases=tuple(cases or (10, 36, 100)), repetitions=repetitions), *cost_rows()], output)
 
 
 @bench_app.command()
