@@ -110,7 +110,7 @@ class Gate:
         return plain(f"the data check found a fault: {fault}", MOST_TEXT) if fault else ""
 
     def site_started_anew(self, site: str) -> None:
-        """A site that was left out may have corrected its data: it is asked again. What is in order is not read anew."""
+        """A site that was left out may have corrected its data: it is asked again; others are not."""
         self._asked.discard(site)
         if site in self._survey.failed or site in self._survey.faults:
             self._survey.forget(site)
