@@ -118,3 +118,18 @@ def _sites(detail: JobDetail) -> Iterator[p.Block]:
         ],
         caption="staleness: how many versions older than the newest one a site's base was, on average",
     )
+    yield from _influence(detail)
+
+
+def _influence(detail: JobDetail) -> Iterator[p.Block]:
+    known = {site: numbers for site, numbers in detail.sites.items() if numbers.influence is not None}
+    if not known:
+        return
+    yield p.Table(
+        columns=["site", "training examples", "influence", "its share", "cosine to the versions"],
+        rows=[
+            (site, numbers.num_examples, f"{numbers.influence:.1%}", f"{numbers.share or 0.0:.1%}", numbers.cosine)
+            for site, numbers in known.items()
+        ],
+        caption="influence: its part of what the last versions apply; share: what that would be by its examples alone",
+    )
