@@ -30,6 +30,7 @@ HEAD = "2.*"
 MISSING = {"hungary": range(4), "switzerland": range(4, 8), "va-long-beach": range(8, 12)}
 """Which of the 15 features a hospital lacks."""
 ASK_THE_OPPOSITE = ("hungary", "va-long-beach")
+SCENARIOS = ("masked", "opposite")
 WAYS = ("each alone", "one model for all", "one trunk, private heads")
 VERSIONS = 60
 
@@ -65,11 +66,11 @@ class Unlike:
 _CPU = torch.device("cpu")
 
 
-def rows(*, seeds: int, say: Callable[[str], None]) -> list[Row]:
+def rows(*, seeds: int, say: Callable[[str], None], scenarios: Sequence[str] = SCENARIOS) -> list[Row]:
     """Return the AUC at each hospital and over all, by scenario and way; means over seeds."""
     torch.set_num_threads(1)
     made = []
-    for scenario in ("masked", "opposite"):
+    for scenario in scenarios:
         for way in WAYS:
             found = [_aucs(scenario, way, seed) for seed in range(seeds)]
             for hospital in HOSPITALS:
