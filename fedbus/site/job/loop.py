@@ -24,17 +24,16 @@ from typing import TypeVar
 import structlog
 
 from fedbus.core.job.duties import Duty, Standing, Stop, Wait, next_duty
-from fedbus.core.job.seeds import training_seed
 from fedbus.core.protocol import messages as m
 from fedbus.core.protocol.activities import Activity
 from fedbus.core.spec.head import JobSpec
-from fedbus.core.spec.training import SyncSpec, TrainingSpec
+from fedbus.core.spec.training import TrainingSpec
 from fedbus.errors import DiskFullError
 from fedbus.site.job import assignment
 from fedbus.site.job.attempts import Attempts
 from fedbus.site.job.data_duty import DataDuty
 from fedbus.site.job.hand_back import HandBack
-from fedbus.site.job.local_model import LocalModel
+from fedbus.site.job.local_trainings import LocalTrainings
 from fedbus.site.job.model_files import Held, ModelFiles
 from fedbus.site.job.new_labels import NewLabels
 from fedbus.site.job.score_duty import ScoreDuty
@@ -104,8 +103,12 @@ class TrainingLoop:
         self._yielded = False
         self._attempts = Attempts(patience_s=settings.patience_s, sleep=sleep)
         self._stop_grace_s = stop_grace.total_seconds()
-        self._training = spec if isinstance(spec, TrainingSpec) else None
-        self._wait_for_new_version = self._training is not None and isinstance(self._training.strategy, SyncSpec)
+        self._trainings = (
+            LocalTrainings(job, spec, settings=settings, outbox=outbox, put=self._put)
+            if isinstance(spec, TrainingSpec)
+            else None
+        )
+        """None: the job trains nothing."""
         self._changed = asyncio.Condition()
         self._trainer: Trainer | None = None
         self._device = ""
@@ -113,17 +116,9 @@ class TrainingLoop:
         self._data = DataDuty(job, spec, settings=settings, say=say, now=lambda: self._now(Activity.EXAMINING))
         self._initial_wanted: m.InitialParamsRequest | None = None
         self._score = ScoreDuty(settings.score_limit_s)
-        shares = self._training is not None and self._training.evaluate_local and settings.share_local_model
-        self._local = LocalModel(outbox.folder if shares else None)
         self._limit: asyncio.Timeout | None = None
-        self._training_is_over = self._training is None
-        self._steps: int | None = None
-        self._oldest_base = 0
-        self._base: Held | None = None
-        self._forgets_residual = False
+        self._training_is_over = self._trainings is None
         self._stopping = self._finished = False
-        # what an earlier daemon trained from counts too: a synchronous site trains once from each version
-        self._trained_from = max((e.manifest.base_version for e in outbox.entries()), default=-1)
         self._said = assignment.activity(job, Activity.STARTING)
 
     # what others say to it
@@ -156,7 +151,7 @@ class TrainingLoop:
         """
         self._score.ask(request, now=asyncio.get_running_loop().time())
         self._training_is_over = True
-        if self._training is not None:
+        if self._trainings is not None:
             self._end_pause()
         else:
             self._attempts.end_pause()  # in a job that only scores, a site that waits for its place waits on
@@ -165,19 +160,13 @@ class TrainingLoop:
 
     def set_steps(self, steps: int) -> None:
         """Make so many local steps in every training that begins from now on, in a job that is time-boxed."""
-        local = None if self._training is None else self._training.local
-        if local is not None and local.time_boxed and local.steps is not None:
-            self._steps = min(steps, local.steps)
+        if self._trainings is not None:
+            self._trainings.set_steps(steps)
 
     async def rebase(self, oldest: int) -> None:
-        """Train from versions from `oldest` on only; training from an older one that runs is cancelled.
-
-        What earlier updates left out (error feedback) belongs to versions long gone: the next update begins without it,
-        once none is in flight whose refusal would give some back.
-        """
-        self._forgets_residual = True
-        self._oldest_base = max(self._oldest_base, oldest)
-        if self._base is not None and self._base.version < self._oldest_base and self._trainer is not None:
+        """Train from versions from `oldest` on only; training from an older one that runs is cancelled."""
+        outdated = self._trainings is not None and self._trainings.rebase(oldest)
+        if outdated and self._trainer is not None:
             await self._trainer.cancel()
         await self.wake()
 
@@ -292,7 +281,7 @@ class TrainingLoop:
     async def _has_its_turn(self, waiting: Waiting) -> bool:
         """Wait for the turn; False when something else is to be done first."""
         if not waiting.turn.done():
-            if self._score.wanted is not None and self._training is not None:
+            if self._score.wanted is not None and self._trainings is not None:
                 await self._no_score(self._score.wanted, STILL_QUEUED)
                 return False
             self._now(Activity.QUEUED)
@@ -302,10 +291,10 @@ class TrainingLoop:
 
     @property
     def _most_devices(self) -> int:
-        if self._training is None:
+        if self._trainings is None:
             return 1
         settings = self._settings
-        return most_devices(settings.device, ranks=settings.ranks, batch_size=self._training.local.batch_size)
+        return most_devices(settings.device, ranks=settings.ranks, batch_size=self._trainings.spec.local.batch_size)
 
     async def _in_place(self, place: Waiting) -> None:
         try:
@@ -379,8 +368,8 @@ class TrainingLoop:
                 continue
             if self._score.wanted is not None:  # perhaps asked for while the version was loaded
                 await self._make_score(trainer, loaded.version)
-            elif self._training is not None:
-                await self._train(trainer, loaded, self._training)
+            elif self._trainings is not None:
+                await self._train(trainer, loaded, self._trainings)
         if self._finished and loaded is not None and self._hand_back.is_due(loaded.version, over=True):
             await self._hand_back.give(trainer, loaded.version)
 
@@ -403,7 +392,7 @@ class TrainingLoop:
 
     @property
     def _standing(self) -> Standing:
-        held = self._files.held
+        held, trainings = self._files.held, self._trainings
         return Standing(
             held=None if held is None else held.version,
             stopping=self._stopping,
@@ -412,9 +401,9 @@ class TrainingLoop:
             initial_asked=self._initial_wanted is not None,
             score_asked=self._score.wanted,
             training_is_over=self._training_is_over,
-            oldest_base=self._oldest_base,
-            trained_from=self._trained_from,
-            waits_for_new=self._wait_for_new_version,
+            oldest_base=0 if trainings is None else trainings.oldest_base,
+            trained_from=-1 if trainings is None else trainings.trained_from,
+            waits_for_new=trainings is not None and trainings.waits_for_new,
             unsettled=len(self._outbox.waiting),
             most_unsettled=self._settings.max_in_flight,
         )
@@ -467,7 +456,9 @@ class TrainingLoop:
         log_notes(self._job, scored.notes)
         self._was_scored(version)
         self._hand_back.scored(version, scored.metrics)
-        local = self._send_local() if asked is not None and asked.local else ""
+        local = ""
+        if asked is not None and asked.local and self._trainings is not None:
+            local = self._trainings.send_local(layout_digest=self._layout_digest)
         await self._say(assignment.score_answer(self._job, self._settings.site_name, scored, local=local))
         return None
 
@@ -481,49 +472,19 @@ class TrainingLoop:
         if not self._stopping:
             self._end_by(self._score.by)
 
-    async def _train(self, trainer: Trainer, base: Held, spec: TrainingSpec) -> None:
-        if spec.local.evaluate and base.version > self._score.newest:
+    async def _train(self, trainer: Trainer, base: Held, trainings: LocalTrainings) -> None:
+        if trainings.spec.local.evaluate and base.version > self._score.newest:
             await self._make_score(trainer, base.version)
-        if self._stopping or self._score.wanted is not None or base.version < self._oldest_base:
+        if self._stopping or self._score.wanted is not None or base.version < trainings.oldest_base:
             return
         if self._hand_back.is_due(base.version):
             await self._hand_back.give(trainer, base.version)
         self._now(Activity.TRAINING)
-        update_id = self._outbox.next_id()
-        seed = training_seed(spec.seed, update_id)
-        biased, fresh = spec.codec.up.is_biased, self._forgets_residual and not self._outbox.waiting
-        residual = self._outbox.residual_source(update_id, fresh=fresh) if biased else None
-        path = self._outbox.frames_path(update_id)
-        self._base = base
-        try:
-            command = assignment.train(path, seed=seed, steps=self._steps, residual=residual)
-            reply = await trainer.ask(dataclasses.replace(command, local=self._local.next_path))
-        finally:
-            self._base = None
-        match reply:
-            case p.Cancelled():
-                return
-            case p.Trained():
-                self._attempts.succeeded()
-                self._trained_from = base.version
-                self._local.written(reply)
-                self._labels.trained()
-                log_notes(self._job, reply.notes)
-                manifest = assignment.delta_manifest(self._job, update_id, reply, layout_digest=self._layout_digest)
-                self._put(manifest, reply.frame_sizes, residual)
-                self._forgets_residual = self._forgets_residual and not fresh
-            case _:
-                raise TrainerDiedError(f"the trainer answered {type(reply).__name__} to Train")
-
-    def _send_local(self) -> str:
-        """Put the newest local model into the outbox; its update's id, or empty: there is none, or it is not shared."""
-        trained, update_id = self._local.newest, self._outbox.next_id()
-        if trained is None:
-            return ""
-        self._local.move_to(self._outbox.frames_path(update_id))
-        digest = self._layout_digest
-        self._put(assignment.local_manifest(self._job, update_id, trained, layout_digest=digest), trained.local_sizes)
-        return str(update_id)
+        trained = await trainings.train(trainer, base, layout_digest=self._layout_digest)
+        if trained is not None:
+            self._attempts.succeeded()
+            self._labels.trained()
+            log_notes(self._job, trained.notes)
 
     def _put(self, manifest: m.UpdateManifest, frame_sizes: tuple[int, ...], residual: Source | None = None) -> None:
         update_id = m.UpdateId.parse(manifest.update_id)
