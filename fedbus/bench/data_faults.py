@@ -50,7 +50,8 @@ class Tally:
         new = [one for one in findings(sites) if (one.kind, one.sites, one.text) not in true]
         told = [one for one in new if one.severity != "notice"]
         hit = any(one.kind == kind and site in one.sites for one in told)
-        vain = [one for one in told if not kind or site not in one.sites]
+        standing = {(one.kind, one.sites) for one in known}
+        vain = [one for one in told if (not kind or site not in one.sites) and (one.kind, one.sites) not in standing]
         for one in vain:
             self._say(f"{fault} at {site}: in vain {one.kind}: {one.text} ({one.figure})")
         self._found.setdefault(fault, []).append((hit, bool(vain)))

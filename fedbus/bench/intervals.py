@@ -8,6 +8,7 @@ noise of .05 to the Dice of the same patients. Three sites together have n cases
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
 from statistics import NormalDist
 
@@ -54,6 +55,26 @@ def rows(*, cases: tuple[int, ...], repetitions: int, seed: int = 0) -> list[Row
             row(f"{count} cases: width paired / unpaired", float(np.median([_ratio(*p) for p in pairs])), "median"),
         ]
     return found
+
+
+def cost_rows(*, cases: int = 10_000) -> list[Row]:
+    """Seconds that a site spends on its intervals for so many test cases."""
+    rng = np.random.default_rng(0)
+    began = time.perf_counter()
+    _two_means(cases, rng)
+    between = time.perf_counter()
+    _ranked(cases, rng)
+    ended = time.perf_counter()
+    return [
+        row(f"{cases:,} cases: intervals of two means", between - began, "s"),
+        row(f"{cases:,} cases: interval of an AUC", ended - between, "s"),
+    ]
+
+
+def _two_means(count: int, rng: np.random.Generator) -> None:
+    values = {DICE: _patients(count, rng), "loss": _patients(count, rng)}
+    metrics = {name: float(of.mean()) for name, of in values.items()}
+    Intervals().of(Measured(metrics=metrics, cases=Cases(count=count, values=values)))
 
 
 def _patients(count: int, rng: np.random.Generator) -> Values:

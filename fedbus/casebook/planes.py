@@ -21,7 +21,8 @@ from fedbus.report.png import png_of
 from fedbus.training.shown import ShownCase
 
 LARGEST_PX: Final = 300
-DASH_PX: Final = 4
+LINE_PX: Final = 2
+DASH_PX: Final = 5
 COLOURS: Final = (
     ("orange", (255, 159, 28)),
     ("cyan", (46, 196, 255)),
@@ -108,9 +109,11 @@ def draw_(pixels: NDArray[np.uint8], channels: NDArray[np.uint8], *, dashed: boo
 
 
 def _outline(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Pixels of a mask with a neighbour outside it."""
-    padded = np.pad(mask, 1)
-    inside = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
+    """Pixels of a mask that are LINE_PX or less from what is outside it."""
+    inside = mask
+    for _ in range(LINE_PX):
+        padded = np.pad(inside, 1)
+        inside = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:] & inside
     return mask & ~inside
 
 

@@ -26,9 +26,9 @@ def intervals(
     output: Format = Output.TEXT,
 ) -> None:
     """In how many repetitions nominal 95 % intervals hold the truth, and how much narrower paired ones are."""
-    from fedbus.bench.intervals import rows
+    from fedbus.bench.intervals import cost_rows, rows
 
-    print_rows(rows(cases=tuple(cases or (10, 36, 100)), repetitions=repetitions), output)
+    print_rows([*rows(cases=tuple(cases or (10, 36, 100)), repetitions=repetitions), *cost_rows()], output)
 
 
 @bench_app.command()
@@ -64,12 +64,13 @@ def label_faults(
     alpha: Annotated[
         float, typer.Option(min=0.01, help="How alike the sites' classes are: 0.3 hardly, 100 quite.")
     ] = 1.0,
+    others: Annotated[bool, typer.Option(help="Also by models of the others, one a site.")] = False,
     output: Format = Output.TEXT,
 ) -> None:
     """Wrong labels at one of four sites: how often a data check names the site by the model, and how often in vain."""
-    from fedbus.bench.label_faults import rows
+    from fedbus.bench.label_faults import MODELS, rows
 
-    print_rows(rows(seeds=seeds, alpha=alpha, say=_say), output)
+    print_rows(rows(seeds=seeds, alpha=alpha, models=MODELS if others else MODELS[:1], say=_say), output)
 
 
 @bench_app.command()

@@ -98,8 +98,12 @@ def simulate(
 
 def _read(job: Path) -> TrainingSpec:
     from fedbus.core.spec.training import TrainingSpec
+    from fedbus.errors import SettingsError
 
-    return TrainingSpec.parse_yaml(read_spec_text(job))
+    spec = TrainingSpec.parse_yaml(read_spec_text(job))
+    if spec.continues is not None:
+        raise SettingsError("continues: a simulation has no other jobs to go on from: leave the key out")
+    return spec
 
 
 def _presences(

@@ -17,11 +17,12 @@ import torch
 
 from fedbus import __version__
 from fedbus.core.protocol.answers import JobDetail, as_json
+from fedbus.core.words import counted
 from fedbus.store.tensor_file import TensorFile
 
 NO_PRIVACY = "no differential privacy: the sites' updates were clipped, no noise was added"
 SETTINGS = ("local", "strategy", "server_optimizer", "codec", "staleness", "num_examples_power", "min_contributors")
-SITE_COLUMNS = ("num_examples", "updates", "refused", "mean_staleness", "influence", "cosine")
+SITE_COLUMNS = ("num_examples", "updates", "refused", "mean_staleness", "influence", "share", "cosine")
 CARD, CARD_JSON = "MODEL_CARD.md", "card.json"
 
 
@@ -44,6 +45,7 @@ def card_of(detail: JobDetail, *, version: int, params: Path, kind: str) -> dict
         "continues": spec.get("continues"),
         "sites": as_json(detail.sites),
         "scores": _scores(result, version),
+        "intervals": _intervals(result, version),
         "best": _best(result),
         "settings": {key: spec[key] for key in SETTINGS if key in spec},
         "stays_at_the_sites": list(spec.get("keep", [])),
@@ -74,11 +76,15 @@ def _lines(card: Mapping[str, Any]) -> Iterator[str]:
         before = card["continues"]
         yield f"It began with the version `{before['version']}` of {before['job']}."
     yield from ("", "## Data, per site", *_sites(card["sites"]))
-    yield from ("", "## Scores of this version, on each site's own test data", *_score_rows(card["scores"]))
+    yield from (
+        "",
+        "## Scores of this version, on each site's own test data",
+        *_score_rows(card["scores"], card["intervals"]),
+    )
     if best := card["best"]:
         yield f"\nBest version of the job: {best['version']}, mean {best['metric']} {best['value']:.4g}."
-    yield from ("", "## Privacy", card["privacy"]["says"] + ".")
-    yield f"Every version comes from at least {card['privacy']['min_contributors']} sites."
+    yield from ("", "## Privacy", _sentence(card["privacy"]["says"]))
+    yield f"Every version comes from at least {counted(card['privacy']['min_contributors'], 'site')}."
     if card["stays_at_the_sites"]:
         yield f"Tensors that stay at each site and are not in this file: {', '.join(card['stays_at_the_sites'])}."
     yield from ("", "## Where it comes from")
@@ -86,7 +92,7 @@ def _lines(card: Mapping[str, Any]) -> Iterator[str]:
     if card["provenance"]:
         chain = card["provenance"]
         yield f"\nsha256 over the job and the {chain['facts']} facts of the aggregator's ledger: `{chain['sha256']}`"
-    yield f"\n{card['verified'][:1].upper()}{card['verified'][1:]}."
+    yield "\n" + _sentence(card["verified"])
     yield from (
         "",
         "## Settings",
@@ -94,6 +100,10 @@ def _lines(card: Mapping[str, Any]) -> Iterator[str]:
         json.dumps(card["settings"] | {"task_config": card["task_config"]}, indent=1),
     )
     yield "```"
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}."
 
 
 def _ended(card: Mapping[str, Any]) -> str:
@@ -107,7 +117,7 @@ def _sites(sites: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
         yield _row([name, *(_cell(site.get(key)) for key in shown)])
 
 
-def _score_rows(scores: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+def _score_rows(scores: Mapping[str, Mapping[str, Any]], overall: Mapping[str, Any]) -> Iterator[str]:
     if not scores:
         yield "This version was not scored at the end of the job."
         return
@@ -120,13 +130,17 @@ def _score_rows(scores: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
         intervals = score.get("intervals", {})
         values = (_value(score["metrics"].get(name), intervals.get(name)) for name in metrics)
         yield _row([site, str(score.get("num_examples", "")), *values])
+    if overall:
+        values = (_value(overall.get(name, {}).get("value"), overall.get(name)) for name in metrics)
+        yield _row(["over the sites that say intervals", "", *values])
+        yield "\nIn brackets: 95 % intervals."
 
 
-def _value(value: float | None, interval: Any) -> str:
-    """A metric, with its 95 % interval where the site has said one."""
+def _value(value: float | None, interval: Mapping[str, Any] | None) -> str:
+    """A metric, with its 95 % interval where one is known."""
     text = _cell(value)
-    if text and isinstance(interval, Sequence) and len(interval) == 2:
-        text += f" ({_cell(interval[0])} to {_cell(interval[1])})"
+    if text and interval and interval.get("low") is not None:
+        text += f" ({_cell(interval['low'])} to {_cell(interval['high'])})"
     return text
 
 
@@ -152,6 +166,14 @@ def _scores(result: Mapping[str, Any], version: int) -> dict[str, Any]:
         return dict(best["scores"])
     scores = result.get("scores", {}) if version == result.get("version") else {}
     return {site: score for site, score in scores.items() if score.get("version", version) == version}
+
+
+def _intervals(result: Mapping[str, Any], version: int) -> dict[str, Any]:
+    """Of the means over the sites that say them."""
+    best = result.get("best") or {}
+    of_best = version == best.get("version") and best.get("scores")
+    found = best if of_best else result if version == result.get("version") else {}
+    return dict(found.get("intervals", {}))
 
 
 def _best(result: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -120,8 +120,9 @@ class Pictures:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Code:
-    """Text as it stands, in lines."""
+    """Text as it stands, in lines, folded away below its title."""
 
+    title: str
     text: str
 
 

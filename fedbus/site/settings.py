@@ -48,6 +48,8 @@ class SiteSettings(DaemonSettings):
             "share_prints": None,
             "refuse_on": None,
             "keep_models": None,
+            "share_local_model": None,
+            "min_test_cases": None,
             "fault": None,
             "source": None,
         }

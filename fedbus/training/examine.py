@@ -40,10 +40,10 @@ _SHAPE = re.compile(r"\d{1,6}(x\d{1,6}){0,3}")
 _NUMBER = re.compile(r"-?\d{1,9}(\.\d{1,3})?")
 
 
-def examine(command: p.Examine) -> p.Examined:
+def examine(command: p.Examine, load: Callable[[str], Any] = load_task) -> p.Examined:
     """Ask the task for statistics of the site's data. ContractError when its answer is none; DataError as it likes."""
     torch.set_num_threads(command.threads)
-    task = load_task(command.task)
+    task = load(command.task)
     compute: Callable[[Site, Plan], object] | None = getattr(task, "statistics", None)
     if compute is None:
         return p.Examined(statistics=None)

@@ -24,6 +24,7 @@ from fedbus.errors import ContractError
 from fedbus.training.ahead import Ahead
 from fedbus.training.losses import Losses
 from fedbus.training.ranks.team import Decision, Slice, Team, slice_of
+from fedbus.training.ranks.whole import whole
 from fedbus.training.sayable import type_name
 
 PROGRESS_EVERY_S = 0.5
@@ -192,6 +193,13 @@ class Run:
             if param.requires_grad:
                 total = total + (param - self._anchor[name]).float().square().sum()
         return total * (self._local.proximal_mu / 2)
+
+    def whole(self, sums: Tensor) -> Tensor:
+        """Return sums over the batch of all ranks from those over this rank's slice, for a loss that is made of them.
+
+        Each rank calls it as often in a step, outside of `batches`. On a single device they come back as they are.
+        """
+        return whole(sums, self.team)
 
     def autocast(self) -> torch.autocast:
         """Return the context for the forward pass: bfloat16 when the job sets `local.autocast_bf16`, else nothing."""

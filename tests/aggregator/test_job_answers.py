@@ -91,8 +91,8 @@ def test_a_site_is_shown_with_what_it_does_and_how_long_ago_it_was_heard() -> No
 
 def test_numbers_of_each_site_are_in_order_of_names() -> None:
     assert list(site_numbers(trained()).items()) == [
-        ("mercy", {"updates": 1, "refused": 1, "mean_staleness": 0.0, "data_wait": 0.0}),
-        ("ucsf", {"updates": 1, "refused": 0, "mean_staleness": 0.0, "data_wait": 0.0}),
+        ("mercy", {"updates": 1, "refused": 1, "mean_staleness": 0.0, "data_wait": 0.0, "num_examples": 10}),
+        ("ucsf", {"updates": 1, "refused": 0, "mean_staleness": 0.0, "data_wait": 0.0, "num_examples": 10}),
     ]
 
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from fedbus.cli.commands import app
 from fedbus.cli.score_tables import comparison_tables
 from fedbus.cli.tables import job_tables, print_tables
 from fedbus.console.compare import as_data, comparisons_of, sentences, usual_question, verdict
 from fedbus.console.report.job import job_page
 from fedbus.core.protocol import answers as a
+from fedbus.errors import SettingsError
 from fedbus.report.page import as_html
 
 BETTER = a.Interval(value=0.021, low=0.008, high=0.034, cases=51, sites=3)
@@ -123,3 +126,20 @@ def test_the_page_answers_first() -> None:
     assert html.index("B is better than A by 0.021 auc") < html.index("What the sites measured")
     assert "over 3 sites" in html
     assert "0.68 to 0.78" in html
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "give two trainings"),
+        (["a"], "--version: give it twice"),
+        (["a", "b", "c"], "give two trainings"),
+        (["a", "b", "--version", "newest"], "--version: expected best, last or the number of a version, got newest"),
+        (["a", "--job", "b"], "give two trainings"),
+        (["a", "b", "--to", "page.pdf"], "a report is a file .html or .json"),
+    ],
+)
+def test_what_cannot_be_compared_is_said_before_anybody_is_asked(arguments: list[str], message: str) -> None:
+    failed = CliRunner().invoke(app, ["compare", *arguments]).exception
+    assert isinstance(failed, SettingsError)
+    assert message in str(failed)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from fedbus.core.job.duties import Duty, MakeInitial, Score, Standing, Stop, Train, Wait, next_duty
+from fedbus.core.job.duties import Duty, Examine, MakeInitial, Score, Standing, Stop, Train, Wait, next_duty
 from fedbus.core.protocol.activities import Activity
 
 
@@ -16,6 +16,9 @@ from fedbus.core.protocol.activities import Activity
         ({}, Train()),
         ({"held": 0}, Train()),
         ({"stopping": True, "initial_asked": True}, Stop()),
+        ({"stopping": True, "statistics_asked": True}, Stop()),
+        ({"held": None, "statistics_asked": True, "initial_asked": True, "score_asked": 1}, Examine()),
+        ({"held": None, "only_checks": True}, Wait(Activity.WAITING_FOR_END)),
         ({"held": None, "initial_asked": True, "score_asked": 1}, MakeInitial()),
         ({"held": None}, Wait(Activity.WAITING_FOR_MODEL)),
         ({"held": None, "score_asked": 3}, Wait(Activity.WAITING_FOR_MODEL)),

@@ -33,6 +33,15 @@ def test_a_spec_of_each_kind_comes_back_from_its_data() -> None:
         assert kinds.parse(spec.to_dict()) == spec
 
 
+def test_an_evaluation_that_asks_for_nothing_new_is_offered_without_the_new_keys() -> None:
+    offer = kinds.parse(EVALUATE).to_offer()
+    assert {"compare", "metric"}.isdisjoint(offer)
+    assert all("site" not in model for model in offer["models"])
+    compared = kinds.parse(EVALUATE | {"compare": True, "models": [{"job": "a"}, {"job": "a", "site": "ucsf"}]})
+    assert compared.to_offer()["compare"] is True
+    assert compared.to_offer()["models"][1]["site"] == "ucsf"
+
+
 def test_an_evaluate_spec_says_its_models_in_order() -> None:
     spec = EvaluateSpec.parse(EVALUATE)
     assert [model.says for model in spec.models] == ["heart-0a, version best", "a.safetensors"]
@@ -53,6 +62,11 @@ def test_an_evaluate_spec_says_its_models_in_order() -> None:
         ({"models": [{}]}, "models.0", "give exactly one of job, file; got none of them"),
         ({"models": [{"job": "a", "file": "b"}]}, "models.0", "give exactly one of job, file; got job and file"),
         ({"models": [{"file": "b", "version": 3}]}, "models.0", "version belongs to job; a file has no versions"),
+        ({"models": [{"file": "b", "site": "ucsf"}]}, "models.0", "site belongs to job, and stands instead of version"),
+        ({"models": [{"job": "a", "site": "u", "version": 3}]}, "models.0", "site belongs to job, and stands instead"),
+        ({"models": [{"job": "a", "site": "U S"}]}, "models.0.site", "must be 1 to 40 of a-z"),
+        ({"models": [{"job": "a"}], "compare": True}, "compare", "needs two models"),
+        ({"metric": "auc"}, "metric", "belongs to compare: true"),
         ({"models": [{"file": "../b"}]}, "models.0.file", "without a path; got '../b'"),
         ({"models": [{"job": "A B"}]}, "models.0.job", "must be 1 to 40 of a-z"),
         ({"models": [{"job": "a", "version": "newest"}]}, "models.0.version", "expected one of last, best"),

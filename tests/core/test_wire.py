@@ -50,8 +50,8 @@ GOLDEN: list[tuple[wire.Message, str, bytes]] = [
     (
         m.ScoreAnswer(site="mercy", job="heart", version=3, metrics={"auc": 0.5}, num_examples=9),
         "score-answer",
-        b'{"differences":{},"failed":"","job":"heart","losses":{},"metrics":{"auc":0.5},"not_finite":[],"num_examples":9,'
-        b'"site":"mercy","spreads":{},"version":3}',
+        b'{"differences":{},"failed":"","job":"heart","local":"","losses":{},"metrics":{"auc":0.5},"not_finite":[],'
+        b'"num_examples":9,"site":"mercy","spreads":{},"version":3}',
     ),
     (
         m.StatisticsAnswer(
@@ -101,7 +101,7 @@ GOLDEN: list[tuple[wire.Message, str, bytes]] = [
     (
         m.ScoreRequest(job="heart", version=3),
         "score",
-        b'{"against":-1,"intervals":false,"job":"heart","losses":0,"model":-1,"version":3}',
+        b'{"against":-1,"intervals":false,"job":"heart","local":false,"losses":0,"model":-1,"version":3}',
     ),
     (
         m.StatisticsRequest(job="heart", id="0a", plan=Plan(salt="ab")),

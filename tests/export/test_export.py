@@ -21,7 +21,9 @@ from fedbus.tasks.digits import Digits
 from fedbus.tasks.heart_disease import HeartDisease
 from fedbus.training.bundle import BundleParts
 
-SCORES = {"mercy": {"metrics": {"auc": 0.81234}, "num_examples": 46}, "va": {"metrics": {}, "failed": "no memory"}}
+INTERVAL = {"value": 0.81234, "low": 0.7, "high": 0.9, "cases": 46}
+MERCY = {"metrics": {"auc": 0.81234}, "num_examples": 46, "intervals": {"auc": INTERVAL}}
+SCORES = {"mercy": MERCY, "va": {"metrics": {}, "failed": "no memory"}}
 
 
 def detail(task: str = "heart_disease", config: dict[str, Any] | None = None) -> JobDetail:
@@ -72,9 +74,9 @@ def test_safetensors_come_with_a_card_for_people_and_machines(tmp_path: Path, pa
     assert card["provenance"] == {"sha256": "ab" * 32, "facts": 28}
     assert card["privacy"]["epsilon"] is None
     text = (to / "MODEL_CARD.md").read_text()
-    assert "| mercy | 46 | 0.8123 |" in text
+    assert "| mercy | 46 | 0.8123 (0.7 to 0.9) |" in text
     assert "| va | could not score it |  |" in text
-    assert "no differential privacy" in text
+    assert "No differential privacy" in text
     assert card["params"]["sha256"] in text
 
 

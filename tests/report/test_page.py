@@ -50,7 +50,7 @@ def everywhere(text: str) -> page.Page:
         figures.matrix([text], [text], {(0, 0): figures.Entry(value=1.0, note=text)}, says=text),
         figures.line([figures.Line(label=text, points=[(0, 1), (1, 2)])], says=text, x_name=text),
         page.Pictures(pictures=[page.Picture(png=page.PNG, width_px=1, height_px=1, says=text, caption=text)]),
-        page.Code(text=text),
+        page.Code(title=text, text=text),
         title=text,
     )
 

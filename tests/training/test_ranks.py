@@ -75,7 +75,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     assert not site.left
 
 
-@pytest.mark.parametrize("mode", ["", "clip", "twice", "unused", "steps", "fetched"])
+@pytest.mark.parametrize("mode", ["", "clip", "twice", "unused", "steps", "fetched", "ratio"])
 def test_two_ranks_train_what_one_does_with_the_same_batches(alone: Site, pair: Site, mode: str) -> None:
     expected, one = alone.trained(mode)
     found, two = pair.trained(mode)

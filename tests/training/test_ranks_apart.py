@@ -77,8 +77,9 @@ def trio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trio]:
     assert not trio.left
 
 
-def test_with_fewer_examples_than_ranks_fewer_ranks_count(trio: Trio) -> None:
-    alone, together = trio.train("", team=None), trio.train("", team=trio.team)
+@pytest.mark.parametrize("mode", ["", "ratio"])
+def test_with_fewer_examples_than_ranks_fewer_ranks_count(trio: Trio, mode: str) -> None:
+    alone, together = trio.train(mode, team=None), trio.train(mode, team=trio.team)
     for name, tensor in alone.items():
         torch.testing.assert_close(together[name], tensor, atol=2e-6, rtol=1e-4)
 

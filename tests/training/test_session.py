@@ -138,6 +138,19 @@ def test_the_delta_is_local_params_minus_base_params(session: Session, model: Mo
     assert sum(trained.frame_sizes) == (tmp_path / "update").stat().st_size
 
 
+def test_the_local_model_is_written_whole_only_where_it_is_asked_for(
+    session: Session, model: Model, tmp_path: Path
+) -> None:
+    session.load(model.load())
+    assert train(session, tmp_path / "update").local_sizes == ()
+    command = p.Train(path=str(tmp_path / "update"), seed=7, local=str(tmp_path / "local"))
+    trained = session.train(command, threading.Event(), lambda step, steps, loss: None)
+    assert isinstance(trained, p.Trained)
+    assert sum(trained.local_sizes) == (tmp_path / "local").stat().st_size
+    difference = model.read(tmp_path / "local") - model.read(tmp_path / "v0")
+    assert torch.allclose(difference, model.read(tmp_path / "update"), atol=1e-6)
+
+
 def test_metrics_are_finite_and_hold_the_reported_loss(session: Session, model: Model, tmp_path: Path) -> None:
     session.load(model.load())
 

@@ -110,9 +110,10 @@ class Gate:
         return plain(f"the data check found a fault: {fault}", MOST_TEXT) if fault else ""
 
     def site_started_anew(self, site: str) -> None:
-        """A site may have corrected its data: it is asked again."""
+        """A site that was left out may have corrected its data: it is asked again; others are not."""
         self._asked.discard(site)
-        self._survey.forget(site)
+        if site in self._survey.failed or site in self._survey.faults:
+            self._survey.forget(site)
 
     async def take(self, answer: m.StatisticsAnswer) -> None:
         """A site answers."""

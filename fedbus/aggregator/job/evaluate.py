@@ -18,7 +18,7 @@ from fedbus.aggregator.incoming.room import available_bytes, check_room
 from fedbus.aggregator.job.initial_params import InitialParams
 from fedbus.aggregator.job.kept_versions import open_version
 from fedbus.aggregator.job.local_models import local_file
-from fedbus.aggregator.job.scored_model import scored_model
+from fedbus.aggregator.job.scored_model import scored_model, with_intervals
 from fedbus.aggregator.job.verdicts import Drop
 from fedbus.aggregator.job.work import Outcome
 from fedbus.aggregator.model.given import GivenParams, copy_once
@@ -253,10 +253,14 @@ class Evaluating:
         return {"models": tuple(self._scored(question) for question in range(self.count))}
 
     def _scored(self, question: int) -> a.ScoredModel:
-        return scored_model(self.named(question), self.answers.of(question), failed=self.answers.failures(question))
+        scores, failed = self.answers.of(question), self.answers.failures(question)
+        return scored_model(self.named(question), scores, failed=failed, models=self.count)
 
     async def close(self) -> Outcome:
-        models = [self._scored(question) for question in range(self.count)]
+        models = [
+            await self._tools.compute(with_intervals, self._scored(question), self.answers.of(question))
+            for question in range(self.count)
+        ]
         await self._tools.compute(self._models.clear)
         reasons = {why for model in models for why in model.failed.values()}
         nothing = not any(model.scores for model in models)

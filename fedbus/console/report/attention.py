@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from fedbus.console.report.check import report_of
 from fedbus.core.protocol.answers import JobDetail
 from fedbus.core.protocol.messages import JobState
 from fedbus.core.words import counted
@@ -13,7 +14,7 @@ from fedbus.report.page import Finding, Severity
 
 def attention(detail: JobDetail) -> list[Finding]:
     """The findings of a job of any kind; one that says so when there is none."""
-    found = [*_of_the_end(detail), *_of_scores(detail), *_of_sites(detail)]
+    found = [*_of_the_end(detail), *_of_scores(detail), *_of_sites(detail), *_of_the_check(detail)]
     return found or [Finding(severity=Severity.GOOD, text="nothing that the aggregator knows of")]
 
 
@@ -29,6 +30,14 @@ def _of_the_end(detail: JobDetail) -> Iterator[Finding]:
         case _:
             text = f"the job has not ended, it is {detail.state}: numbers may still change"
             yield Finding(severity=Severity.NOTE, text=text, detail=detail.says)
+
+
+def _of_the_check(detail: JobDetail) -> Iterator[Finding]:
+    report = report_of(detail)
+    words = [one.severity for one in report.findings] if report is not None else []
+    for word, severity in (("fault", Severity.PROBLEM), ("warning", Severity.WARNING)):
+        if number := words.count(word):
+            yield Finding(severity=severity, text=f"the data check found {counted(number, word)}, listed below")
 
 
 def _of_scores(detail: JobDetail) -> Iterator[Finding]:

@@ -47,7 +47,8 @@ def _findings(report: CheckReport) -> list[p.Finding]:
 
 
 def _finding(found: Finding) -> p.Finding:
-    detail = ". ".join(part for part in (found.figure, found.advice) if part)
+    advice = found.advice[:1].upper() + found.advice[1:]
+    detail = ". ".join(part for part in (found.figure, advice) if part)
     severity = _SEVERITIES.get(found.severity, p.Severity.NOTE)
     return p.Finding(severity=severity, text=found.text, detail=detail)
 
@@ -112,7 +113,8 @@ def _column(found: Statistics, name: str) -> str:
     column = next((column for column in found.columns if column.name == name), Column(name=name, absent=True))
     if column.absent:
         return "no such column"
-    middle = _counts(column.levels) if column.levels else f"{_median(column.values)} {column.unit}".strip()
+    known = _median(column.values)
+    middle = _counts(column.levels) if column.levels else f"{known} {column.unit}".strip() if known else "-"
     return f"{middle} ({said(column.missing)})"
 
 

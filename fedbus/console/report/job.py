@@ -77,7 +77,7 @@ def _facts(detail: JobDetail, now: float) -> p.Facts:
             ("task", detail.task),
             ("state", detail.state),
             ("says", detail.says),
-            ("reason", _text(result.get("reason"))),
+            ("reason", "" if result.get("reason") == detail.says else _text(result.get("reason"))),
             ("rule", detail.rule),
             ("submitted by", detail.submitted_by),
             ("submitted", p.when(detail.submitted_at)),
@@ -105,5 +105,5 @@ def _happened(detail: JobDetail) -> Iterator[p.Section]:
 
 def _spec(spec: Mapping[str, Any]) -> Iterator[p.Block]:
     if spec:
-        yield p.Text(text="The job's description, with every default filled in:")
-        yield p.Code(text=json.dumps(spec, indent=1, sort_keys=True, ensure_ascii=False))
+        title = "The job's description, with every default filled in"
+        yield p.Code(title=title, text=json.dumps(spec, indent=1, sort_keys=True, ensure_ascii=False))

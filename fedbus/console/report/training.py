@@ -30,8 +30,12 @@ def _scores(detail: JobDetail) -> Iterator[p.Block]:
     last: Mapping[str, Any] = result.get("scores") or {}
     best: Mapping[str, Any] = result.get("best") or {}
     if best:
-        text = f"The best version is {best['version']}, {best['metric']} {best['value']:.4g} over the sites"
-        yield p.Text(text=f"{text}; the last one is {detail.version}. Each site measured on its own test data.")
+        is_last = best["version"] == detail.version
+        last_one = "which is the last one" if is_last else f"the last one is {detail.version}"
+        text = (
+            f"The best version is {best['version']}, {best['metric']} {best['value']:.4g} over the sites; {last_one}."
+        )
+        yield p.Text(text=f"{text} Each site measured on its own test data.")
     of_best: Mapping[str, Any] = best.get("scores") or {}
     names = sorted({name for score in (*last.values(), *of_best.values()) for name in score.get("metrics", {})})
     for name in names[:MOST_FIGURES]:
@@ -113,4 +117,19 @@ def _sites(detail: JobDetail) -> Iterator[p.Block]:
             for site, numbers in detail.sites.items()
         ],
         caption="staleness: how many versions older than the newest one a site's base was, on average",
+    )
+    yield from _influence(detail)
+
+
+def _influence(detail: JobDetail) -> Iterator[p.Block]:
+    known = {site: numbers for site, numbers in detail.sites.items() if numbers.influence is not None}
+    if not known:
+        return
+    yield p.Table(
+        columns=["site", "training examples", "influence", "its share", "cosine to the versions"],
+        rows=[
+            (site, numbers.num_examples, f"{numbers.influence:.1%}", f"{numbers.share or 0.0:.1%}", numbers.cosine)
+            for site, numbers in known.items()
+        ],
+        caption="influence: its part of what the last versions apply; share: what that would be by its examples alone",
     )

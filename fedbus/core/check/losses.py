@@ -25,6 +25,8 @@ ERROR = 0.01
 LEAST = 0.1
 FEW = 5
 """A class with fewer examples at one of two sites is not compared."""
+FEW_OF_ONE = 20
+"""Nor by itself with fewer than this: the losses of few examples are far from a normal distribution."""
 Z95 = 1.96
 
 Losses = Mapping[str, ClassLoss]
@@ -57,13 +59,14 @@ def of_losses(sites: Mapping[str, Losses]) -> Iterator[Finding]:
 
 def difference(mine: Losses, theirs: Losses, words: Sequence[str]) -> Difference | None:
     """How much higher the loss is at one site than at another, over these classes; None: nothing to compare."""
+    few = FEW if len(words) > 1 else FEW_OF_ONE
     weights = mean = variance = 0.0
     for word in words:
         one, other = mine.get(word), theirs.get(word)
         if one is None or other is None or one.mean is None or other.mean is None:
             continue
         n, m = one.examples or 0, other.examples or 0
-        if n < FEW or m < FEW:
+        if n < few or m < few:
             continue
         weight = n * m / (n + m)
         weights += weight

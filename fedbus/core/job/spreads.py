@@ -14,6 +14,7 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from itertools import pairwise
 from statistics import NormalDist
 
 from fedbus.core.job.scores import bounded, in_proportion, mean_of
@@ -125,9 +126,19 @@ def _quantile(values: Sequence[float], level: float) -> float:
 def _normal(weighed: Sequence[tuple[float, Spread]]) -> tuple[float, float]:
     middle, variance = 0.0, 0.0
     for weight, spread in weighed:
-        points = _points(spread.quantiles)
-        mean = math.fsum(points) / POINTS
+        mean, square = _moments(spread.quantiles)
         middle += weight * mean
-        variance += weight**2 * math.fsum((point - mean) ** 2 for point in points) / POINTS
+        variance += weight**2 * max(0.0, square - mean**2)
     wide = NormalDist().inv_cdf(0.975) * math.sqrt(variance)
     return middle - wide, middle + wide
+
+
+def _moments(quantiles: Sequence[float]) -> tuple[float, float]:
+    """The mean and the mean square: straight between the quantiles, all that is beyond them at the ends."""
+    ends = LEVELS[0], 1 - LEVELS[-1]
+    mean = ends[0] * quantiles[0] + ends[1] * quantiles[-1]
+    square = ends[0] * quantiles[0] ** 2 + ends[1] * quantiles[-1] ** 2
+    for (first, low), (last, high) in pairwise(zip(LEVELS, quantiles, strict=True)):
+        mean += (last - first) * (low + high) / 2
+        square += (last - first) * (low * low + low * high + high * high) / 3
+    return mean, square

@@ -27,7 +27,7 @@ from typing import Protocol, assert_never
 
 from fedbus.core.protocol.messages import UpdateId
 from fedbus.core.rules import guards, screening
-from fedbus.core.rules.applied import applied_by
+from fedbus.core.rules.applied import by_site
 from fedbus.core.rules.attendance import Attendance
 from fedbus.core.rules.facts import (
     Arrival,
@@ -318,8 +318,8 @@ class Aggregation:
             )
         # of a time-boxed site the weight is less by as much as its delta is longer
         times = {e.update_id: float(e.effort.steps) for e in self._entries} if self._spec.local.time_boxed else {}
-        terms = applied_by(fact, self._memory)
-        self._influence.on_committed(terms, updates=len(self._entries), times=times)
+        factors = by_site(fact, self._memory, times=times)
+        self._influence.on_committed(factors, updates=len(self._entries))
         self._memory.apply(fact)
         if fact.rule:
             self._rule, self._rule_reason = fact.rule, fact.rule_reason

@@ -1,6 +1,6 @@
 """How much each site counts in the versions of late, and how much it should by the job's own weighting rule.
 
-    influence  the site's part of what commits apply: c / sum of c, c the sum of its factors in `applied_by`, what is
+    influence  the site's part of what commits apply: c / sum of c, c the sum of its factors in `applied`, what is
                remembered of it included; 0 where that is negative
     share      w / sum of w over the sites that are there, w = num_examples^power, bounded by num_examples_ratio
 
@@ -15,11 +15,8 @@ Nothing here is a fact or changes one. Who is there is not in the facts: until t
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-
-from fedbus.core.protocol.messages import UpdateId
-from fedbus.core.rules.facts import Term
 
 TURNS = 20.0
 FEWEST_TURNS = 10.0
@@ -94,12 +91,8 @@ class Influence:
             elif site not in active and one.there:
                 self._goes(one)
 
-    def on_committed(self, terms: Iterable[Term], *, updates: int, times: Mapping[UpdateId, float]) -> None:
-        """A version of so many updates applies these terms; `times`: what to count a delta with, 1 where it is not."""
-        factors: dict[str, float] = {}
-        for term in terms:
-            site = term.update_id.site
-            factors[site] = factors.get(site, 0.0) + term.factor * times.get(term.update_id, 1.0)
+    def on_committed(self, factors: Mapping[str, float], *, updates: int) -> None:
+        """A version of so many updates applies so much of each site's deltas, see `applied.by_site`."""
         whole = math.fsum(factor for factor in factors.values() if factor > 0.0)
         if not whole or not self._count or self._whole <= 0.0:
             return

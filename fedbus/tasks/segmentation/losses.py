@@ -10,7 +10,7 @@ ce, focal  mean over voxels of -log p and of -(1 - p)^2 log p (Lin et al. 2017, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
@@ -35,11 +35,16 @@ def merged(logits: Tensor, labelled: Sequence[int]) -> Tensor:
 
 
 def segmentation_loss(
-    logits: Tensor, target: Tensor, labelled: Sequence[int], kind: Literal["dice_ce", "dice", "dice_focal"]
+    logits: Tensor,
+    target: Tensor,
+    labelled: Sequence[int],
+    kind: Literal["dice_ce", "dice", "dice_focal"],
+    *,
+    whole: Callable[[Tensor], Tensor] = lambda sums: sums,
 ) -> Tensor:
     """Return the loss, a scalar fp32, of logits [n, 1 + classes, ...] against channels uint8 or int64 [n, ...].
 
-    target: 0 or a channel of `labelled`.
+    target: 0 or a channel of `labelled`. whole: makes sums over the whole batch of those over what is here of it.
     """
     logits = merged(logits.float(), labelled)
     place = torch.zeros(int(max(labelled, default=0)) + 1, dtype=torch.int64, device=logits.device)
@@ -47,7 +52,7 @@ def segmentation_loss(
         place[channel] = at
     target = place[target.long()]
     log_p = functional.log_softmax(logits, dim=1)
-    loss = _dice(log_p.exp(), target)
+    loss = _dice(log_p.exp(), target, whole)
     if kind == "dice":
         return loss
     chosen = log_p.gather(1, target.unsqueeze(1))
@@ -56,11 +61,11 @@ def segmentation_loss(
     return loss - chosen.mean()
 
 
-def _dice(probabilities: Tensor, target: Tensor) -> Tensor:
+def _dice(probabilities: Tensor, target: Tensor, whole: Callable[[Tensor], Tensor]) -> Tensor:
     """1 minus the mean soft Dice of the channels after the first; a batch without one of them counts as its size."""
     over = [axis for axis in range(probabilities.dim()) if axis != 1]
     one_hot = functional.one_hot(target, probabilities.shape[1]).movedim(-1, 1).to(probabilities.dtype)
-    shared = (probabilities * one_hot).sum(over)
-    total = (probabilities + one_hot).sum(over)
-    dice = (2 * shared + SMOOTH) / (total + SMOOTH)
+    sums = torch.stack([(probabilities * one_hot).sum(over), (probabilities + one_hot).sum(over)])
+    shared, total = whole(sums).unbind()
+    dice: Tensor = (2 * shared + SMOOTH) / (total + SMOOTH)
     return 1 - dice[1:].mean()

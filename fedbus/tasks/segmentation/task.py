@@ -110,7 +110,7 @@ class Segmentation:
             images, labels = images.to(self._device), labels.to(self._device)  # noqa: PLW2901 - the same batch
             with run.autocast():
                 logits = model(images)
-            loss = segmentation_loss(logits, labels, self._site.labelled, self.config.loss)
+            loss = segmentation_loss(logits, labels, self._site.labelled, self.config.loss, whole=run.whole)
             optimizer.zero_grad()
             (loss + run.proximal(model)).backward()  # type: ignore[no-untyped-call]  # torch has no type for it
             nn.utils.clip_grad_norm_(params, self.config.clip_norm)

@@ -1,8 +1,9 @@
-"""A whole study through a network: in one pass where it is little larger than a patch, else by a sliding window."""
+"""A whole study through a network, in windows of the size of the patches it was trained on.
+
+A larger window would be faster, but in it instance normalisation meets another share of background than in training.
+"""
 
 from __future__ import annotations
-
-from math import ceil, prod
 
 import torch
 from torch import Tensor, nn
@@ -11,24 +12,19 @@ from torch.nn import functional
 from fedbus.tasks.segmentation.cases import Case
 from fedbus.tasks.segmentation.config import SegmentationConfig
 
-ONE_PASS = 2.0
-"""Patches of voxels up to which a study goes through the network at once."""
 WINDOWS_AT_ONCE = 2
 
 
 def logits_of(model: nn.Module, case: Case, config: SegmentationConfig, device: torch.device) -> Tensor:
     """Return logits fp32 [1, 1 + classes, X, Y, Z] of a case. The caller sees to eval mode and to no gradients."""
     image = torch.tensor(case.image)[None, None]
-    factor = config.network.factor
-    whole = [max(2 * factor, ceil(n / factor) * factor) for n in case.image.shape]
-    if prod(whole) <= ONE_PASS * prod(config.patch_size):
-        padded, box = _padded(image, whole, case.floor)
+    least = [max(n, side) for n, side in zip(case.image.shape, config.patch_size, strict=True)]
+    padded, box = _padded(image, least, case.floor)
+    if least == list(config.patch_size):
         found: Tensor = model(padded.to(device))
         return found[box].float()
     from monai.inferers import sliding_window_inference
 
-    least = [max(n, side) for n, side in zip(case.image.shape, config.patch_size, strict=True)]
-    padded, box = _padded(image, least, case.floor)
     summed = sliding_window_inference(
         padded,
         config.patch_size,

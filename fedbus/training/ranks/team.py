@@ -23,9 +23,10 @@ class Place(IntEnum):
     """Where a rank is when it meets the others."""
 
     STEP = 0
-    BACKWARD = 1
-    END = 2
-    FAILED = 3
+    WHOLE = 1
+    BACKWARD = 2
+    END = 3
+    FAILED = 4
 
 
 class Decision(IntEnum):

@@ -50,6 +50,9 @@ class Ranked:
 
     def _backward(self, mode: str, found: Tensor, wanted: Tensor, model: nn.Module, run: Run) -> None:
         loss = nn.functional.mse_loss(found, wanted) + run.proximal(model)
+        if mode == "ratio":  # of sums over the batch, as soft Dice is
+            shared, total = run.whole(torch.stack([(found * wanted).sum(), (found**2 + wanted**2).sum()]))
+            loss = loss - 2 * shared / total
         run.report(loss)
         match mode:
             case "twice":  # of a loss in two parts

@@ -1,0 +1,50 @@
+"""What the task says for a data check: statistics of a site's studies, and losses of its masks by class."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from fedbus.core.protocol.statistics import Plan
+from fedbus.imaging.kidneys import Scanner, draw_study, write_study
+from fedbus.tasks.segmentation import Segmentation
+from fedbus.training.task import Site
+
+SCANNER = Scanner(spacing=(4.0, 4.0, 4.0), noise=10, gain=1, offset=0)
+CONFIG: dict[str, Any] = {
+    "classes": ["kidney", "tumour"],
+    "patch_size": [24, 16, 16],
+    "network": {"kind": "unet", "channels": [8, 16]},
+    "intensity": "window",
+}
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
+    folder = tmp_path_factory.mktemp("kidneys")
+    rng = np.random.default_rng(1)
+    for study in range(10):
+        image, label = draw_study(SCANNER, rng)
+        write_study(folder / f"case_{study}", image, label, SCANNER.spacing)
+    return Site(name="a", data=folder, config=CONFIG, seed=1, device=torch.device("cpu"))
+
+
+def test_statistics_are_of_all_studies_and_expect_the_jobs_classes(site: Site) -> None:
+    found = Segmentation.statistics(site, Plan(salt="0a"))
+    assert found.examples == 10
+    assert found.labels is not None
+    assert (found.labels.expected, found.labels.counts["1"]) == ((0, 1, 2), 10)
+    assert found.images is not None
+    assert [spread.median for spread in found.images.spacing] == [4.0, 4.0, 4.0]
+    assert len(found.prints) == 10
+
+
+def test_losses_are_of_each_class_of_all_studies(site: Site) -> None:
+    task = Segmentation(site)
+    losses = task.class_losses(task.model().eval())
+    assert set(losses) == {"1", "2"}
+    assert losses["1"].examples == 10
+    assert all(0 <= (loss.mean or 0.0) <= 1 for loss in losses.values())
