@@ -434,7 +434,7 @@ REFUSED: list[tuple[str, Delivery, str]] = [
     ("too many", changed_chunk(count=2**40), "at most 1048576 chunks"),
     ("no frames", update(frames=0)[-1], "with 0 frames: expected"),
     ("too many frames", update(frames=2**40)[-1], "1 to 1048576 frames"),
-    ("unknown kind", update(kind="gift")[-1], "kind: Input should be 'delta' or 'initial'"),
+    ("unknown kind", update(kind="gift")[-1], "kind: Input should be 'delta', 'initial' or 'local'"),
     ("a long manifest", update(layout={"tensors": ["1" * 70_000]})[-1], "expected at most 65536"),
     ("garbage", Delivery(dataclasses.replace(update()[-1].envelope, body=b"{"), "mercy"), "Invalid JSON"),
     (
