@@ -19,14 +19,14 @@ from numpy.typing import NDArray
 from fedbus.bench.figures import Row, row
 from fedbus.core.check.report import findings
 from fedbus.core.protocol.statistics import Finding, Plan, Statistics, withheld
-from fedbus.imaging.statistics import Seen, volumes_statistics
 from fedbus.imaging.studies import Study, find_studies
 from fedbus.imaging.volumes import Volume, read_study
-from fedbus.statistics.pictures import picture_statistics
 from fedbus.tasks.digits import BRIGHTEST, CLASSES, load_digits_once
 from fedbus.tasks.heart_disease import HeartDisease
 from fedbus.tasks.heart_disease_data import FILE_NAME, HOSPITALS, write_site_data
 from fedbus.tasks.shares import dirichlet_shares
+from fedbus.tasks.statistics.pictures import picture_statistics
+from fedbus.tasks.statistics.volumes import Seen, volumes_statistics
 from fedbus.training.task import Site
 
 PLAN = Plan(salt="5a" * 16)

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from fedbus.core.check.compare import said as counted
 from fedbus.core.protocol.answers import CheckReport
-from fedbus.core.protocol.statistics import Counts, Finding, Spread, Statistics
+from fedbus.core.protocol.statistics import Counts, Distribution, Finding, Statistics
 from fedbus.runtime.terminal import said
 
 MOST_VALUES = 12
@@ -75,5 +75,5 @@ def _counts(counts: Counts | Mapping[str, int]) -> str:
     return ", ".join(shown[:MOST_VALUES]) + (", ..." if len(shown) > MOST_VALUES else "")
 
 
-def _axes(spreads: tuple[Spread, ...]) -> str:
+def _axes(spreads: tuple[Distribution, ...]) -> str:
     return " x ".join("?" if spread.median is None else f"{spread.median:g}" for spread in spreads)

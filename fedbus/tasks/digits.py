@@ -25,12 +25,12 @@ from torch.nn import functional
 
 from fedbus.core.protocol.statistics import ClassLoss, Plan, Statistics
 from fedbus.errors import ContractError, DataError
-from fedbus.statistics.arrays import class_losses_of
-from fedbus.statistics.pictures import picture_statistics
 from fedbus.tasks import networks, scanners, shares
 from fedbus.tasks.plausible import check_images
 from fedbus.tasks.scanners import Scanner
 from fedbus.tasks.shares import Rows, Sharing, class_scores, share_of
+from fedbus.tasks.statistics.arrays import class_losses_of
+from fedbus.tasks.statistics.pictures import picture_statistics
 from fedbus.training.run import Run
 from fedbus.training.task import Scores, Site, settings_of
 

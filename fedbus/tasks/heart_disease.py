@@ -19,7 +19,6 @@ from torch.nn import functional
 
 from fedbus.core.protocol.statistics import ClassLoss, Plan, Statistics
 from fedbus.errors import ContractError
-from fedbus.statistics.arrays import class_losses_of
 from fedbus.tasks.heart_disease_data import (
     CODES,
     FILE_NAME,
@@ -34,7 +33,8 @@ from fedbus.tasks.heart_disease_data import (
     write_site_data,
 )
 from fedbus.tasks.metrics import auc, auc_again
-from fedbus.tasks.table_statistics import table_statistics
+from fedbus.tasks.statistics.arrays import class_losses_of
+from fedbus.tasks.statistics.tables import table_statistics
 from fedbus.training.run import Run
 from fedbus.training.task import Scores, Site, settings_of
 

@@ -10,10 +10,10 @@ from fedbus.cli.tables import job_tables, print_tables
 from fedbus.console.report.job import job_page
 from fedbus.core.check.report import findings
 from fedbus.core.protocol.answers import CheckReport, JobDetail, as_json
-from fedbus.core.protocol.statistics import ClassLoss, Column, Labels, Masks, Region, Spread, Statistics
+from fedbus.core.protocol.statistics import ClassLoss, Column, Distribution, Labels, Masks, Region, Statistics
 from fedbus.report.page import as_html
 
-SPREAD = Spread(count=100, quantiles=(None, 40.0, 54.0, 60.0, None))
+SPREAD = Distribution(count=100, quantiles=(None, 40.0, 54.0, 60.0, None))
 GOOD = Statistics(
     examples=100,
     columns=(Column(name="chol", unit="mg/dL", missing=5, values=SPREAD),),

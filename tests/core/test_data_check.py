@@ -14,15 +14,15 @@ from fedbus.core.protocol.statistics import (
     MOST_PRINTS,
     ClassLoss,
     Column,
+    Distribution,
     Images,
     Labels,
-    Spread,
     Statistics,
 )
 
 
-def spread(value: float, count: int = 100) -> Spread:
-    return Spread(count=count, quantiles=(value * 0.5, value * 0.8, value, value * 1.2, value * 1.5))
+def spread(value: float, count: int = 100) -> Distribution:
+    return Distribution(count=count, quantiles=(value * 0.5, value * 0.8, value, value * 1.2, value * 1.5))
 
 
 @pytest.mark.parametrize(

@@ -18,12 +18,12 @@ from fedbus.core.protocol.statistics import (
     QUANTILES,
     ClassLoss,
     Column,
+    Distribution,
     Images,
     Labels,
     Masks,
     Plan,
     Region,
-    Spread,
     Statistics,
     checked,
     rounded,
@@ -36,7 +36,7 @@ from fedbus.imaging.problems import KINDS
 COUNTS = st.integers(0, 10_000) | st.integers(0, 12)
 FEW_COUNTS = st.dictionaries(st.sampled_from(["0", "1", "11", "-9"]), COUNTS, max_size=4)
 SPREADS = st.builds(
-    Spread,
+    Distribution,
     count=COUNTS,
     quantiles=st.tuples(*[st.floats(-1e6, 1e6) | st.none() for _ in QUANTILES]),
 )
@@ -104,7 +104,7 @@ def test_no_count_below_the_minimum_leaves_and_none_can_be_had_by_subtraction(
 
 
 @given(spread=SPREADS, minimum=st.integers(1, 20))
-def test_a_quantile_leaves_only_when_enough_values_lie_beyond_it(spread: Spread, minimum: int) -> None:
+def test_a_quantile_leaves_only_when_enough_values_lie_beyond_it(spread: Distribution, minimum: int) -> None:
     sealed = withheld(Statistics(columns=(Column(name="age", values=spread),)), Plan(minimum=minimum))
     for share, value in zip(QUANTILES, sealed.columns[0].values.quantiles, strict=True):
         assert value is None or (spread.count or 0) * min(share, 1 - share) >= minimum
@@ -147,7 +147,7 @@ def test_every_word_for_a_problem_with_studies_may_leave() -> None:
         (Statistics(problems={"\x1b[2J": 5}), "printable"),
         (Statistics(labels=Labels(counts={str(n): 5 for n in range(65)})), "at most 64 values"),
         (Statistics(examples=-1), "expected a count"),
-        (Statistics(columns=(Column(name="x", values=Spread(quantiles=(1.0,))),)), "5 quantiles"),
+        (Statistics(columns=(Column(name="x", values=Distribution(quantiles=(1.0,))),)), "5 quantiles"),
     ],
 )
 def test_what_is_out_of_bounds_is_refused_where_it_is_read(statistics: Statistics, problem: str) -> None:
@@ -158,7 +158,7 @@ def test_what_is_out_of_bounds_is_refused_where_it_is_read(statistics: Statistic
 
 
 def test_an_answer_comes_back_as_it_was() -> None:
-    statistics = Statistics(examples=20, masks=Masks(empty=None, fits=(Spread(count=20),) * 3))
+    statistics = Statistics(examples=20, masks=Masks(empty=None, fits=(Distribution(count=20),) * 3))
     answer = m.StatisticsAnswer(site="mercy", job="heart", asked="0a", statistics=statistics)
     encoded = wire.encode(answer)
     assert wire.decode(encoded.type, encoded.headers, encoded.body) == answer

@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 
 from fedbus.core.protocol.effort import Effort
 from fedbus.core.protocol.spread import Spread
-from fedbus.core.protocol.statistics import Column, Plan, Statistics
-from fedbus.core.protocol.statistics import Spread as Distribution
+from fedbus.core.protocol.statistics import Column, Distribution, Plan, Statistics
 from fedbus.errors import DecodeError
 from fedbus.training import protocol as p
 

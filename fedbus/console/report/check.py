@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from fedbus.core.check.compare import said
 from fedbus.core.check.losses import overall
 from fedbus.core.protocol.answers import CheckReport, JobDetail, VersionLine, from_json
-from fedbus.core.protocol.statistics import AXES, Column, Counts, Finding, Spread, Statistics
+from fedbus.core.protocol.statistics import AXES, Column, Counts, Distribution, Finding, Statistics
 from fedbus.report import page as p
 
 _SEVERITIES: Mapping[str, p.Severity] = {"fault": p.Severity.PROBLEM, "warning": p.Severity.WARNING}
@@ -122,11 +122,11 @@ def _loss(report: CheckReport, site: str) -> tuple[float, float]:
     return overall(report.losses[site])
 
 
-def _median(spread: Spread | None) -> str:
+def _median(spread: Distribution | None) -> str:
     return "" if spread is None or spread.median is None else f"{spread.median:g}"
 
 
-def _axes(spreads: Sequence[Spread]) -> str:
+def _axes(spreads: Sequence[Distribution]) -> str:
     return " x ".join(_median(spread) or "?" for spread in spreads)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from fedbus.core.check.compare import apart, apart_by, enough, said, share, times, unit_of
-from fedbus.core.protocol.statistics import AXES, Finding, Images, Spread, Statistics
+from fedbus.core.protocol.statistics import AXES, Distribution, Finding, Images, Statistics
 
 IMPOSSIBLE_MM = (0.02, 50.0)
 """Between voxels: a microscope is finer, no scanner is coarser."""
@@ -179,7 +179,7 @@ def _regions(sites: Mapping[str, Statistics]) -> Iterator[Finding]:
                 )
 
 
-def _typical(spacing: tuple[Spread, ...]) -> float | None:
+def _typical(spacing: tuple[Distribution, ...]) -> float | None:
     """The middle one of the three axes: slices may be far apart."""
     middles = sorted(middle for spread in spacing if (middle := spread.median) is not None)
     return middles[len(middles) // 2] if middles else None

@@ -2,8 +2,8 @@
 
     count      an integer; one below the plan's minimum is withheld (None), 0 is not. Each other is rounded to the
                nearest multiple of the minimum, so that no withheld one can be had by subtraction
-    spread     how many values a quantity has, and quantiles of them; one that fewer values than the minimum lie beyond
-               is withheld, and those that are said have three significant digits
+    distribution   how many values a quantity has, and quantiles of them; one that fewer values than the minimum lie
+               beyond is withheld, and those that are said have three significant digits
     print      of an example: HMAC-SHA256 of its values under the job's salt, cut to 64 bits. Equal examples of two
                sites have equal prints; nobody gets the values back from one. But whoever has the salt (the aggregator,
                every site of the job) and the very values can find out that they are there: a print hides an example
@@ -86,7 +86,7 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Spread:
+class Distribution:
     """Of one quantity over examples: `quantiles` at QUANTILES, None where withheld."""
 
     count: Count = 0
@@ -114,7 +114,7 @@ class Column:
     missing: Count = 0
     coded: Counts = field(default_factory=dict)
     impossible: Count = 0
-    values: Spread = Spread()
+    values: Distribution = Distribution()
     levels: Counts = field(default_factory=dict)
     histogram: tuple[Count, ...] = ()
 
@@ -135,9 +135,9 @@ class Images:
     dtypes: Counts = field(default_factory=dict)
     orientations: Counts = field(default_factory=dict)
     shapes: Counts = field(default_factory=dict)
-    size: tuple[Spread, ...] = ()
-    spacing: tuple[Spread, ...] = ()
-    intensity: Mapping[str, Spread] = field(default_factory=dict)
+    size: tuple[Distribution, ...] = ()
+    spacing: tuple[Distribution, ...] = ()
+    intensity: Mapping[str, Distribution] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,8 +145,8 @@ class Region:
     """One class in the masks: studies that have it, its volume in ml, its centre along AXES as a share of the image."""
 
     studies: Count = 0
-    volume: Spread = Spread()
-    centre: tuple[Spread, ...] = ()
+    volume: Distribution = Distribution()
+    centre: tuple[Distribution, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,7 +159,7 @@ class Masks:
 
     empty: Count = 0
     regions: Mapping[str, Region] = field(default_factory=dict)
-    fits: tuple[Spread, ...] = ()
+    fits: tuple[Distribution, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -243,8 +243,8 @@ def rounded(count: int, minimum: int) -> Count:
 
 def _sealed(part: T, minimum: int) -> T:
     """The part with every count in it as it leaves."""
-    if isinstance(part, Spread):
-        return cast("T", _sealed_spread(part, minimum))
+    if isinstance(part, Distribution):
+        return cast("T", _sealed_distribution(part, minimum))
     exact = ("low", "high", "expected")  # of a column and of labels: what the task declares, no counts
     values = {f.name: getattr(part, f.name) for f in dataclasses.fields(cast("Any", part))}
     sealed = {name: value if name in exact else _of(value, minimum) for name, value in values.items()}
@@ -263,14 +263,14 @@ def _of(value: Any, minimum: int) -> Any:
     return _sealed(value, minimum)
 
 
-def _sealed_spread(spread: Spread, minimum: int) -> Spread:
-    count = spread.count or 0
+def _sealed_distribution(known: Distribution, minimum: int) -> Distribution:
+    count = known.count or 0
     quantiles = (
         value if value is not None and math.isfinite(value) and count * min(share, 1 - share) >= minimum else None
-        for share, value in zip(QUANTILES, spread.quantiles, strict=True)
+        for share, value in zip(QUANTILES, known.quantiles, strict=True)
     )
     said = tuple(None if value is None else float(f"{value:.3g}") for value in quantiles)
-    return Spread(count=rounded(count, minimum), quantiles=said)
+    return Distribution(count=rounded(count, minimum), quantiles=said)
 
 
 def checked(statistics: Statistics) -> Statistics:
@@ -312,7 +312,7 @@ def _check(where: str, value: Any) -> None:
             _check(where, key)
             _check(where, one)
     elif value is not None:
-        if isinstance(value, Spread) and len(value.quantiles) != len(QUANTILES):
+        if isinstance(value, Distribution) and len(value.quantiles) != len(QUANTILES):
             raise ValueError(f"{where}: expected {len(QUANTILES)} quantiles, got {len(value.quantiles)}")
         for part in dataclasses.fields(value):
             _check(f"{where}.{part.name}", getattr(value, part.name))

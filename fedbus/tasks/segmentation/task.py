@@ -11,8 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from fedbus.core.protocol.statistics import ClassLoss, Plan, Statistics
-from fedbus.imaging.statistics import folder_statistics
-from fedbus.statistics.arrays import class_losses_of
 from fedbus.tasks.segmentation.augment import draw_patch
 from fedbus.tasks.segmentation.bundle import bundle_parts, example_of
 from fedbus.tasks.segmentation.cases import Case, Prepared, prepare_site
@@ -20,6 +18,8 @@ from fedbus.tasks.segmentation.config import SegmentationConfig, read_config
 from fedbus.tasks.segmentation.losses import segmentation_loss
 from fedbus.tasks.segmentation.networks import make_network
 from fedbus.tasks.segmentation.windows import logits_of
+from fedbus.tasks.statistics.arrays import class_losses_of
+from fedbus.tasks.statistics.volumes import folder_statistics
 from fedbus.training.bundle import BundleParts
 from fedbus.training.run import Run
 from fedbus.training.shown import ShownCase

@@ -12,8 +12,8 @@ import numpy as np
 
 from fedbus.core.protocol.statistics import Column, Labels, Plan, Statistics
 from fedbus.errors import DataError
-from fedbus.statistics.arrays import counts_of, labels_of, prints_of, spread_of
 from fedbus.tasks.plausible import Codes, Numbers, Values
+from fedbus.tasks.statistics.arrays import counts_of, distribution_of, labels_of, prints_of
 from fedbus.tasks.table import MISSING_WORDS, Table, header_of, read_table
 
 
@@ -88,7 +88,7 @@ def _column(column: Numbers | Codes, values: Values | None, plan: Plan) -> Colum
         coded=counts_of(coded),
         impossible=len(read) - len(possible),
         # of all that was measured: in another unit nothing is possible, and the median says which unit
-        values=spread_of(read) if isinstance(column, Numbers) else spread_of([]),
+        values=distribution_of(read) if isinstance(column, Numbers) else distribution_of([]),
         levels=counts_of(read[np.isfinite(read)]) if isinstance(column, Codes) else {},
         histogram=tuple(int(count) for count in histogram),
     )

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedbus.core.protocol.statistics import Images, Plan, Statistics
-from fedbus.statistics.arrays import labels_of, prints_of, spread_of
+from fedbus.tasks.statistics.arrays import distribution_of, labels_of, prints_of
 
 
 def picture_statistics(
@@ -26,7 +26,7 @@ def picture_statistics(
         images=Images(
             dtypes={str(pixels.dtype): len(pixels)},
             shapes={shape: len(pixels)},
-            intensity={"p1": spread_of(low), "p50": spread_of(middle), "p99": spread_of(high)},
+            intensity={"p1": distribution_of(low), "p50": distribution_of(middle), "p99": distribution_of(high)},
         ),
         copies=len(flat) - len(np.unique(flat, axis=0)),
         prints=prints,

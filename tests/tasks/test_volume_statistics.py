@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from fedbus.core.check.report import findings
 from fedbus.core.protocol.statistics import Plan, Statistics, withheld
-from fedbus.imaging.statistics import Seen, folder_statistics, volumes_statistics
 from fedbus.imaging.volumes import Volume
+from fedbus.tasks.statistics.volumes import Seen, folder_statistics, volumes_statistics
 
 nibabel = pytest.importorskip("nibabel", reason="NIfTI files are written with nibabel, of the extra monai")
 PLAN = Plan(salt="5a" * 8)

@@ -19,12 +19,12 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from fedbus.core.protocol.statistics import Images, Labels, Masks, Plan, Region, Spread, Statistics
+from fedbus.core.protocol.statistics import Distribution, Images, Labels, Masks, Plan, Region, Statistics
 from fedbus.errors import DataError, StudyError
 from fedbus.imaging.problems import refused
 from fedbus.imaging.studies import Studies, Study, find_studies
 from fedbus.imaging.volumes import Volume, read_study, read_volume
-from fedbus.statistics.arrays import counts_of, prints_of, spread_of
+from fedbus.tasks.statistics.arrays import counts_of, distribution_of, prints_of
 
 MOST_VOXELS: Final = 1 << 21
 """Of a study, so many are looked at for percentiles and fits: every second or third along each axis of a large one."""
@@ -210,7 +210,7 @@ def _images(kept: _Kept) -> Images:
         shapes=_common(kept.shapes),
         size=_by_axis(kept.sizes),
         spacing=_by_axis(kept.spacings),
-        intensity={name: spread_of(percentiles[:, at]) for at, name in enumerate(("p1", "p50", "p99"))},
+        intensity={name: distribution_of(percentiles[:, at]) for at, name in enumerate(("p1", "p50", "p99"))},
     )
 
 
@@ -219,7 +219,7 @@ def _masks(kept: _Kept) -> Masks:
         empty=kept.empty,
         regions={
             str(value): Region(
-                studies=len(region.volumes), volume=spread_of(region.volumes), centre=_by_axis(region.centres)
+                studies=len(region.volumes), volume=distribution_of(region.volumes), centre=_by_axis(region.centres)
             )
             for value, region in sorted(kept.regions.items())
         },
@@ -227,9 +227,9 @@ def _masks(kept: _Kept) -> Masks:
     )
 
 
-def _by_axis(rows: Iterable[Sequence[float]]) -> tuple[Spread, ...]:
+def _by_axis(rows: Iterable[Sequence[float]]) -> tuple[Distribution, ...]:
     array = np.array(list(rows), dtype=np.float64).reshape(-1, 3)
-    return tuple(spread_of(array[:, axis]) for axis in range(3))
+    return tuple(distribution_of(array[:, axis]) for axis in range(3))
 
 
 def _common(shapes: Sequence[str]) -> dict[str, int]:

@@ -11,16 +11,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fedbus.core.protocol.statistics import MOST_LOSS, MOST_VALUES, QUANTILES, ClassLoss, Labels, Spread
+from fedbus.core.protocol.statistics import MOST_LOSS, MOST_VALUES, QUANTILES, ClassLoss, Distribution, Labels
 
 
-def spread_of(values: ArrayLike) -> Spread:
+def distribution_of(values: ArrayLike) -> Distribution:
     """The spread of `values` [n]; NaN and infinity do not count."""
     found = np.asarray(values, dtype=np.float64).reshape(-1)
     found = found[np.isfinite(found)]
     if not len(found):
-        return Spread()
-    return Spread(count=len(found), quantiles=tuple(float(q) for q in np.quantile(found, QUANTILES)))
+        return Distribution()
+    return Distribution(count=len(found), quantiles=tuple(float(q) for q in np.quantile(found, QUANTILES)))
 
 
 def counts_of(values: Iterable[Any]) -> dict[str, int]:
