@@ -17,6 +17,8 @@ from fedbus.core.protocol.statistics import (
     Distribution,
     Images,
     Labels,
+    Masks,
+    Region,
     Statistics,
 )
 
@@ -74,6 +76,29 @@ def test_masks_whose_foreground_begins_at_2_are_one_based_beside_their_backgroun
     labels = Labels(counts={"0": 50, "2": 50, "3": 50}, expected=(0, 1, 2), of_masks=True)
     (found,) = findings({"a": Statistics(examples=50, labels=labels)})
     assert (found.kind, found.severity) == ("one-based-labels", "fault")
+
+
+def organ_at(*quantiles: float, count: int = 25) -> Statistics:
+    place = Distribution(count=count, quantiles=(None, *quantiles, None))
+    region = Region(studies=count, centre=(place, spread(0.5, count), spread(0.5, count)))
+    return Statistics(examples=count, masks=Masks(regions={"2": region}))
+
+
+def test_an_organ_on_either_side_is_no_place_that_a_site_could_be_named_for() -> None:
+    sites = {"a": organ_at(0.3, 0.72, 0.74), "b": organ_at(0.28, 0.65, 0.73), "c": organ_at(0.29, 0.52, 0.72)}
+    assert findings(sites) == ()
+
+
+def test_an_organ_that_lies_elsewhere_in_nearly_all_studies_is_said() -> None:
+    sites = {"a": organ_at(0.70, 0.72, 0.74), "b": organ_at(0.69, 0.71, 0.73), "c": organ_at(0.27, 0.29, 0.31)}
+    assert [(one.kind, one.sites) for one in findings(sites)] == [("class-place", ("c",))]
+
+
+def test_where_a_median_lies_is_known_better_of_more_examples() -> None:
+    few, many = (Distribution(count=n, quantiles=(0.0, 0.25, 0.5, 0.75, 1.0)) for n in (36, 10_000))
+    assert few.about_median == pytest.approx((0.25, 0.75))
+    assert many.about_median == pytest.approx((0.485, 0.515))
+    assert Distribution(count=15, quantiles=(None, None, 0.5, None, None)).about_median is None
 
 
 def test_alike_sites_have_nothing_found() -> None:

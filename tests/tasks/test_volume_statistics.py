@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from fedbus.core.check.report import findings
 from fedbus.core.protocol.statistics import Plan, Statistics, withheld
+from fedbus.imaging.kidneys import write_kidneys
 from fedbus.imaging.volumes import Volume
 from fedbus.tasks.statistics.volumes import Seen, folder_statistics, volumes_statistics
 
@@ -136,3 +137,12 @@ def test_a_folder_is_read_and_a_broken_study_counts_by_its_kind(tmp_path: Path) 
 
 def test_a_folder_without_studies_is_a_problem_and_no_error(tmp_path: Path) -> None:
     assert folder_statistics(tmp_path, expected=(0, 1), plan=PLAN).problems == {"no-studies": 5}
+
+
+def test_drawn_kidneys_with_a_tumour_on_either_side_have_nothing_found(tmp_path: Path) -> None:
+    write_kidneys(tmp_path, studies=24)
+    sites = {
+        folder.name: withheld(folder_statistics(folder, expected=(0, 1, 2), plan=PLAN), PLAN)
+        for folder in tmp_path.iterdir()
+    }
+    assert findings(sites) == ()

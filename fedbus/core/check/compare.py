@@ -1,7 +1,8 @@
 """Which of a few sites stands apart: by the others alone, so that its own value does not hide it.
 
 A federation has two to ten sites, too few for tests that count on many. A site is named when the others, at least two,
-agree among themselves and it lies far from their median; of two that differ nobody can say which one is wrong.
+agree among themselves and it lies far from their median; of two that differ nobody can say which one is wrong. The
+median of examples that are spread widely is chance (an organ on the left or on the right): see `surely`.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from fedbus.core.protocol.statistics import Count
+from fedbus.core.protocol.statistics import Count, Distribution
 
 UNITS = (10.0, 25.4, 100.0, 1000.0, 1e4, 1e6)
 """Factors between units, or between numbers written with and without a decimal point."""
@@ -70,6 +71,21 @@ def _apart(values: Mapping[str, float], *, far: float) -> tuple[str, ...] | None
 
 def _of_others(values: Mapping[str, float], site: str) -> float:
     return median(value for other, value in values.items() if other != site)
+
+
+def surely(found: Apart, known: Mapping[str, Distribution], *, unless_known: bool) -> bool:
+    """Whether the medians that were compared are apart by more than chance: a named site lies clear of all others.
+
+    unless_known: the answer where a site has too few examples to say where its median lies.
+    """
+    ranges = {site: known[site].about_median for site in known}
+    if not found.named:
+        return True
+    mine = ranges[found.sites[0]]
+    others = [one for site, one in ranges.items() if site != found.sites[0] and known[site].median is not None]
+    if mine is None or None in others:
+        return unless_known
+    return all(one is not None and (mine[0] > one[1] or mine[1] < one[0]) for one in others)
 
 
 def unit_of(ratio: float, *, within: float = 0.05) -> float | None:

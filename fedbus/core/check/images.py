@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from fedbus.core.check.compare import apart, apart_by, enough, said, share, times, unit_of
+from fedbus.core.check.compare import apart, apart_by, enough, said, share, surely, times, unit_of
 from fedbus.core.protocol.statistics import AXES, Distribution, Finding, Images, Statistics
 
 IMPOSSIBLE_MM = (0.02, 50.0)
@@ -62,10 +62,10 @@ def _spacing(having: Mapping[str, Images]) -> Iterator[Finding]:
 
 
 def _intensity(having: Mapping[str, Images]) -> Iterator[Finding]:
-    medians = {site: images.intensity["p99"].median for site, images in having.items() if "p99" in images.intensity}
-    known = {site: value for site, value in medians.items() if value is not None}
+    bright = {site: images.intensity["p99"] for site, images in having.items() if "p99" in images.intensity}
+    known = {site: value for site, found in bright.items() if (value := found.median) is not None}
     found = apart(known, factor=INTENSITY)
-    if found is not None:
+    if found is not None and surely(found, bright, unless_known=True):
         unit = unit_of(found.ratio) if found.named else None
         yield Finding(
             kind="intensity-scale",
@@ -152,7 +152,7 @@ def _regions(sites: Mapping[str, Statistics]) -> Iterator[Finding]:
         }
         volumes = {site: middle for site, region in regions.items() if (middle := region.volume.median) is not None}
         found = apart(volumes, factor=VOLUME)
-        if found is not None:
+        if found is not None and surely(found, {site: regions[site].volume for site in regions}, unless_known=True):
             yield Finding(
                 kind="class-volume",
                 severity="warning" if found.named else "notice",
@@ -162,13 +162,10 @@ def _regions(sites: Mapping[str, Statistics]) -> Iterator[Finding]:
                 advice="another unit of spacing, another structure, or contours drawn differently?",
             )
         for at, axis in enumerate(AXES):
-            centres = {
-                site: middle
-                for site, region in regions.items()
-                if len(region.centre) > at and (middle := region.centre[at].median) is not None
-            }
+            places = {site: region.centre[at] for site, region in regions.items() if len(region.centre) > at}
+            centres = {site: middle for site, place in places.items() if (middle := place.median) is not None}
             moved = apart_by(centres, far=CENTRE)
-            if moved is not None and moved.named:
+            if moved is not None and moved.named and surely(moved, places, unless_known=False):
                 yield Finding(
                     kind="class-place",
                     severity="warning",

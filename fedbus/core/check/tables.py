@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from fedbus.core.check.compare import apart_by, enough, in_words, said, share, times, unit_of
+from fedbus.core.check.compare import apart_by, enough, in_words, said, share, surely, times, unit_of
 from fedbus.core.protocol.statistics import Column, Finding, Statistics
 
 NEVER = 0.95
@@ -113,7 +113,7 @@ def _median(name: str, columns: Mapping[str, Column]) -> Iterator[Finding]:
     if not widths:
         return
     found = apart_by(known, far=WIDTHS * sorted(widths)[len(widths) // 2])
-    if found is None:
+    if found is None or not surely(found, {site: columns[site].values for site in columns}, unless_known=True):
         return
     figure = ", ".join(f"{site}: {value:g}" for site, value in known.items())
     unit = columns[found.sites[0]].unit
