@@ -35,6 +35,10 @@ from fedbus.runtime.terminal import Terminal, said
 
 WIDE = 10_000
 """Columns of what is no terminal: no line is as long."""
+BESIDE = 24
+"""Columns for metrics beside what a site gave to the job; what needs more has tables of its own."""
+OF_A_TABLE = 52
+"""Columns for metrics beside the name of a site, in 80."""
 
 
 def print_tables(*tables: RenderableType) -> None:
@@ -119,8 +123,9 @@ def job_tables(detail: JobDetail) -> list[RenderableType]:
 def _site_tables(detail: JobDetail, scores: dict[str, Any]) -> list[RenderableType]:
     tables: list[RenderableType] = []
     if detail.sites:
-        metrics = _metric_names(scores)
-        older = ["scored version"] if any("version" in score for score in scores.values()) else []
+        own = len(_groups(_metric_names(scores), BESIDE)) > 1
+        metrics = [] if own else _metric_names(scores)
+        older = ["scored version"] if metrics and any("version" in score for score in scores.values()) else []
         table = plain_table("site", "state", "does", "updates", "refused", "mean staleness", *older, *metrics)
         for site, numbers in detail.sites.items():
             score = scores.get(site, {})
@@ -136,6 +141,8 @@ def _site_tables(detail: JobDetail, scores: dict[str, Any]) -> list[RenderableTy
                 *(_metric(score, name) for name in metrics),
             )
         tables.append(table)
+        if own:
+            tables.extend(_score_tables(f"version {detail.version}, the last", scores))
         if waits := [f"{site} {numbers.data_wait:.1%}" for site, numbers in detail.sites.items() if numbers.data_wait]:
             tables.append(said(f"share of training that waited for data: {', '.join(waits)}"))
         tables.extend(_influence_table(detail))
@@ -165,12 +172,17 @@ def _influence_table(detail: JobDetail) -> Iterator[RenderableType]:
 
 def _best_table(best: dict[str, Any]) -> list[RenderableType]:
     """What the sites measured of the best version at the end, where that is not the last."""
-    scores: dict[str, Any] = best.get("scores", {})
-    metrics = _metric_names(scores)
-    table = plain_table(f"version {best.get('version')}, the best", *metrics)
-    for site, score in scores.items():
-        add_row(table, site, *(_metric(score, name) for name in metrics))
-    return [table] if scores else []
+    return list(_score_tables(f"version {best.get('version')}, the best", best.get("scores", {})))
+
+
+def _score_tables(title: str, scores: dict[str, Any]) -> Iterator[RenderableType]:
+    """Sites by metrics, in as many tables as fit into 80 columns; a site that scored another version says which."""
+    older = ["scored version"] if any("version" in score for score in scores.values()) else []
+    for metrics in _groups(_metric_names(scores), OF_A_TABLE):
+        table = plain_table(title, *older, *metrics)
+        for site, score in scores.items():
+            add_row(table, site, *(score.get("version") for _ in older), *(_metric(score, name) for name in metrics))
+        yield table
 
 
 def _sureness(detail: JobDetail, result: Mapping[str, Any]) -> list[RenderableType]:
@@ -178,6 +190,17 @@ def _sureness(detail: JobDetail, result: Mapping[str, Any]) -> list[RenderableTy
     best = result.get("best") or {}
     last = version_tables(f"version {detail.version}, 95 % intervals", result)
     return [*last, *version_tables(f"version {best.get('version')}, the best", best if "scores" in best else {})]
+
+
+def _groups(names: Sequence[str], width: int) -> list[list[str]]:
+    """The names in order, in groups that stand beside each other in so many columns; a longer one is alone."""
+    groups: list[list[str]] = []
+    for name in names:
+        if groups and sum(len(other) + 2 for other in (*groups[-1], name)) <= width:
+            groups[-1].append(name)
+        else:
+            groups.append([name])
+    return groups
 
 
 def _metric_names(scores: dict[str, Any]) -> list[str]:

@@ -94,6 +94,20 @@ def test_what_the_sites_measured_of_the_best_version_fits_80_columns_beside_the_
     assert "version 294, the best  accuracy  auc    loss" in text
 
 
+def test_scores_of_many_classes_stand_in_tables_of_their_own_whose_names_are_whole() -> None:
+    classes = ["left kidney", "right kidney", "tumour", "cyst", "spleen"]
+    metrics = {"dice": 0.5} | {f"dice/{name}": 0.125 for name in classes} | {"loss": 0.25}
+    numbers = {"updates": 400, "refused": 1, "mean_staleness": 0.4}
+    result = {"scores": {"mercy": {"metrics": metrics, "num_examples": 9}}}
+    text = shown(*job_tables(detail(result=result, sites={"mercy": numbers})), width=80)
+    assert all(f"dice/{name}" in text for name in classes)
+    assert [line.split()[1:] for line in text.splitlines() if line.startswith("mercy ")] == [
+        ["400", "1", "0.4"],
+        ["0.500", "0.125", "0.125"],
+        ["0.125", "0.125", "0.125", "0.250"],
+    ]
+
+
 @pytest.mark.parametrize("ended", [False, True], ids=["while it runs", "when it has ended"])
 def test_a_job_that_evaluates_shows_a_matrix_for_each_metric(ended: bool) -> None:
     models = [
