@@ -184,7 +184,7 @@ class Jobs:
         follow_up = None if name is None else await self._tools.store(self._tools.ledger.job, name)
         if follow_up is None or m.JobState(follow_up.state).ended or follow_up.job in self._runners:
             return
-        submitted = events.JobSubmitted(login=follow_up.submitted_by, task=follow_up.spec["task"])
+        submitted = events.JobSubmitted(login=follow_up.submitted_by, task=follow_up.spec.get("task", ""))
         await self._tools.announcer.event(follow_up.job, submitted)
         await self._start_or_fail(follow_up)
 
