@@ -126,17 +126,23 @@ def cross_site(
     """Let every site score the best and the last version of a training, and the local models that sites have left.
 
     Local models are there when the training says `evaluate_local` and a site's setting `share_local_model` allows it.
+    Such a training was followed by the job that scores them: it is shown, and another one made where it has failed.
     """
     from fedbus.cli.tables import job_tables, print_tables
-    from fedbus.console.comparing import cross_site_spec
+    from fedbus.console.comparing import follow_up_of, scored_across
     from fedbus.core.protocol.answers import as_json
+    from fedbus.core.protocol.messages import JobState
     from fedbus.report.files import check_free
 
     if to is not None:
         check_free(to, force=force)
 
     async def run(client: Client) -> JobDetail:
-        return await _evaluated(client, *await cross_site_spec(client, job))
+        made = await follow_up_of(client, await client.job(job))
+        if made is None or made.state in (JobState.FAILED, JobState.ABORTED):
+            return await _evaluated(client, *await scored_across(client, job))
+        typer.echo(f"scored in job {printable(made.job)}, which followed by itself", err=True)
+        return await _ended(client, made.job)
 
     detail = with_client(run, broker_url)
     if output is Output.JSON:

@@ -48,7 +48,9 @@ def report(
 async def _page(client: Client, job: str) -> Page:
     import time
 
+    from fedbus.console.comparing import follow_up_of
     from fedbus.console.report.job import job_page
 
     detail = await client.job(job)
-    return job_page(detail, await client.history(job), now=time.time())
+    follow_up = await follow_up_of(client, detail)
+    return job_page(detail, await client.history(job), now=time.time(), follow_up=follow_up)

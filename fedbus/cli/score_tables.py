@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fedbus.cli.table import add_row, plain_table
-from fedbus.console.compare import FIRST, SECOND, Comparison, sentences, verdict
+from fedbus.console.compare import FIRST, LEFT_OUT, SECOND, Comparison, sentences, verdict
 from fedbus.core.protocol.answers import Interval, ScoredModel, SiteScore, from_json
 from fedbus.runtime.terminal import said
 
@@ -31,6 +31,8 @@ def model_tables(models: Sequence[ScoredModel]) -> Iterator[RenderableType]:
         add_row(listed, f"model {number}", model.model)
     yield listed
     yield from _metric_tables(models)
+    if any(model.sites_intervals_left_out for model in models):
+        yield said(LEFT_OUT)
     for number, model in enumerate(models):
         for site, why in model.failed.items():
             yield said(f"{site} could not score model {number}: {why}")

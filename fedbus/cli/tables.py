@@ -29,6 +29,7 @@ from fedbus.core.protocol.answers import (
     SiteLine,
     from_json,
 )
+from fedbus.core.spec.cross_site import MOST_LOCAL
 from fedbus.core.words import counted
 from fedbus.runtime.printable import printable
 from fedbus.runtime.terminal import Terminal, said
@@ -107,6 +108,8 @@ def job_tables(detail: JobDetail) -> list[RenderableType]:
     if best:
         value = f"version {best['version']}, {best['metric']} {best['value']:.4g}: {best['exported']}"
         add_row(facts, "best", value)
+    if "follow_up" in result:
+        add_row(facts, "cross-site", _scored_across(result))
     checked = result.get("check")
     report = from_json(CheckReport, checked) if checked else detail.check
     check = [] if report is None else list(check_tables(report))
@@ -118,6 +121,13 @@ def job_tables(detail: JobDetail) -> list[RenderableType]:
         return [facts, *check, *_declined(detail), *_under_way_and_wrong(detail)]
     measured = [*_site_tables(detail, result.get("scores", {})), *_best_table(best or {}), *_sureness(detail, result)]
     return [facts, *check, *measured, *_under_way_and_wrong(detail)]
+
+
+def _scored_across(result: Mapping[str, Any]) -> str:
+    """In which job every site scores what a training has left."""
+    local = len(result.get("local_models", ()))
+    first = f"the first {MOST_LOCAL} of " if local > MOST_LOCAL else ""
+    return f"{result['follow_up']}: every site scores the best, the last and {first}{counted(local, 'local model')}"
 
 
 def _site_tables(detail: JobDetail, scores: dict[str, Any]) -> list[RenderableType]:

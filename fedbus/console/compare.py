@@ -15,6 +15,7 @@ from fedbus.core.protocol.answers import Interval, JobDetail, ScoredModel, SiteS
 from fedbus.core.words import counted
 
 NOT_SHOWN = "no difference can be shown"
+LEFT_OUT = "Intervals of single sites are left out: with so many sites, metrics and models they are too many to tell."
 FIRST, SECOND = "A", "B"
 _HIGHER = frozenset(
     ["dice", "auc", "auroc", "auprc", "accuracy", "acc", "f1", "iou", "jaccard", "precision", "recall", "kappa", "r2"]
@@ -39,7 +40,8 @@ class Difference:
 class Comparison:
     """Of the models named `first` and `second`. differences: that of the question first. missing: why a site says none.
 
-    values: by metric, the means of A and of B over all sites.
+    values: by metric, the means of A and of B over all sites. left_out: the sites' own differences, for they are too
+    many.
     """
 
     first: str
@@ -47,6 +49,7 @@ class Comparison:
     differences: Sequence[Difference]
     missing: Mapping[str, str]
     values: Mapping[str, tuple[float | None, float | None]]
+    left_out: bool = False
 
 
 def comparisons_of(detail: JobDetail) -> list[Comparison]:
@@ -63,7 +66,8 @@ def comparisons_of(detail: JobDetail) -> list[Comparison]:
 
 
 def _comparison(first: ScoredModel, second: ScoredModel, metric: str | None) -> Comparison:
-    names = sorted({name for score in second.scores.values() for name in score.differences})
+    of_sites = {name for score in second.scores.values() for name in score.differences}
+    names = sorted(of_sites.union(second.differences))
     question = metric if metric is not None else usual_question(names)
     found = [
         Difference(
@@ -77,7 +81,14 @@ def _comparison(first: ScoredModel, second: ScoredModel, metric: str | None) -> 
     sites = sorted({*first.scores, *first.failed, *second.scores, *second.failed})
     missing = {site: why for site in sites if (why := _why_missing(first, second, site))}
     means = {name: (first.means.get(name), second.means.get(name)) for name in {*first.means, *second.means}}
-    return Comparison(first=first.model, second=second.model, differences=found, missing=missing, values=means)
+    return Comparison(
+        first=first.model,
+        second=second.model,
+        differences=found,
+        missing=missing,
+        values=means,
+        left_out=second.sites_intervals_left_out,
+    )
 
 
 def _why_missing(first: ScoredModel, second: ScoredModel, site: str) -> str:
@@ -86,7 +97,7 @@ def _why_missing(first: ScoredModel, second: ScoredModel, site: str) -> str:
             return f"it could not score {letter}: {model.failed[site]}"
         if site not in model.scores:
             return f"it did not score {letter}"
-    if not second.scores.get(site, SiteScore()).differences:
+    if not second.sites_intervals_left_out and not second.scores.get(site, SiteScore()).differences:
         return "it says no paired difference: its release, its task or a restart between the two models"
     return ""
 
@@ -125,7 +136,8 @@ def sentences(comparison: Comparison) -> list[str]:
     question = next((one for one in comparison.differences if one.question), None)
     if question is None:
         return ["Nothing can be compared: no site says a paired difference.", *_missing(comparison)]
-    return [_overall(question), *_at_sites(question), *_missing(comparison), *_beside(comparison)]
+    left_out = [LEFT_OUT] if comparison.left_out else []
+    return [_overall(question), *_at_sites(question), *left_out, *_missing(comparison), *_beside(comparison)]
 
 
 def _overall(one: Difference) -> str:

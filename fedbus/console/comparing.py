@@ -1,4 +1,4 @@
-"""The job that compares two models: which versions, at which sites, with which task."""
+"""Jobs that compare models: two with each other, or all of a training; which versions, at which sites."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fedbus.console.client import Client
+from fedbus.console.fetch import AskedInVainError
 from fedbus.core.protocol.answers import JobDetail
-from fedbus.core.spec.evaluate import MOST_MODELS, EvaluateSpec
+from fedbus.core.spec.cross_site import MOST_LOCAL, cross_site_spec
+from fedbus.core.spec.evaluate import EvaluateSpec
 from fedbus.core.spec.text import shown
 from fedbus.errors import SettingsError
 
@@ -30,39 +32,52 @@ async def comparing_spec(
         raise SettingsError(f"both are version {chosen[0]} of {first.job}: there is nothing to compare")
     notes = _notes(first, second, wanted, chosen)
     models = [{"job": d.job, "version": v} for d, v in zip((first, second), chosen, strict=True)]
-    keys = {"name": "compare", "compare": True, "metric": metric or _stopped_by(first), "models": models}
-    return await _spec(client, first, keys, sites={*first.sites, *second.sites}, notes=notes)
+    there, of_sites = await _who_is_there(client, {*first.sites, *second.sites})
+    spec = {
+        "kind": "evaluate",
+        "name": "compare",
+        "task": first.spec.get("task", first.task),
+        "task_config": dict(first.spec.get("task_config", {})),
+        "seed": first.spec.get("seed", 0),
+        "sites": there or None,
+        "models": models,
+        "compare": True,
+        "metric": metric or _stopped_by(first),
+    }
+    return EvaluateSpec.parse(spec), [*notes, *of_sites]
 
 
-async def cross_site_spec(client: Client, job: str) -> tuple[EvaluateSpec, list[str]]:
+async def scored_across(client: Client, job: str) -> tuple[EvaluateSpec, list[str]]:
     """Return the spec of a job in which every site scores the best, the last and the local models of a training."""
     detail = await client.job(job)
     result: Mapping[str, Any] = detail.result or {}
     local = list(result.get("local_models", ()))
     best = (result.get("best") or {}).get("version")
-    versions: list[str] = ["best", "last"] if best is not None and best != detail.version else ["last"]
-    models = [{"job": job, "version": version} for version in versions] + [{"job": job, "site": s} for s in local]
-    notes = [] if local else [f"no site has left a local model in {job}: see `evaluate_local` and `share_local_model`"]
-    keys = {"name": "cross-site", "models": models[:MOST_MODELS]}
-    return await _spec(client, detail, keys, sites=set(detail.sites), notes=notes)
+    there, notes = await _who_is_there(client, set(detail.sites))
+    if not local:
+        notes = [f"no site has left a local model in {job}: see `evaluate_local` and `share_local_model`", *notes]
+    if len(local) > MOST_LOCAL:
+        notes = [f"of {len(local)} local models the first {MOST_LOCAL} are scored", *notes]
+    return cross_site_spec(job, detail.spec, best=best, last=detail.version, local=local, sites=there), notes
 
 
-async def _spec(
-    client: Client, trained: JobDetail, keys: Mapping[str, Any], *, sites: set[str], notes: list[str]
-) -> tuple[EvaluateSpec, list[str]]:
-    """A job that scores with the task of a training, at those of the sites that are there."""
+async def follow_up_of(client: Client, detail: JobDetail) -> JobDetail | None:
+    """The job that the aggregator has made when this one ended; None: there was none, or it is there no more."""
+    job = (detail.result or {}).get("follow_up")
+    if job is None:
+        return None
+    try:
+        return await client.job(job)
+    except AskedInVainError:
+        return None
+
+
+async def _who_is_there(client: Client, sites: set[str]) -> tuple[list[str], list[str]]:
+    """Those of the sites that are there, and a note of the others. Raises SettingsError when none is."""
     away = sorted(sites - {line.site for line in await client.sites() if line.state == "online"})
     if away and len(away) == len(sites):
         raise SettingsError(f"none of the sites of these jobs is there: {', '.join(away)}")
-    spec = {
-        "kind": "evaluate",
-        "task": trained.spec.get("task", trained.task),
-        "task_config": dict(trained.spec.get("task_config", {})),
-        "seed": trained.spec.get("seed", 0),
-        "sites": sorted(sites - set(away)) or None,
-        **keys,
-    }
-    return EvaluateSpec.parse(spec), [*notes, *([f"{', '.join(away)}: not there, and not asked"] if away else [])]
+    return sorted(sites - set(away)), [f"{', '.join(away)}: not there, and not asked"] if away else []
 
 
 def _version(detail: JobDetail, wanted: str) -> str | int:

@@ -25,7 +25,18 @@ from fedbus.errors import DiskFullError, IdTakenError, StoreError
 from fedbus.store import ledger_schema as schema
 from fedbus.store.fact_rows import from_row, to_row
 from fedbus.store.manifests import from_text, to_text
-from fedbus.store.rows import JOBS, SCORES, ChunkRow, JobRow, Recorded, ScoreRow, job_row, score_row, spreads_text
+from fedbus.store.rows import (
+    JOBS,
+    SCORES,
+    ChunkRow,
+    FollowUp,
+    JobRow,
+    Recorded,
+    ScoreRow,
+    job_row,
+    score_row,
+    spreads_text,
+)
 
 NO_ROOM_BYTES = 1 << 20
 RECEIVING, SPOOLED, DECIDED = "receiving", "spooled", "decided"
@@ -133,6 +144,25 @@ class Ledger:
         assignments = ", ".join(f"{name} = ?" for name in columns)
         with self._transaction() as db:
             db.execute(f"UPDATE jobs SET {assignments} WHERE job = ?", (*values, job))  # noqa: S608 names are checked above
+
+    def end_job(
+        self, job: str, *, state: str, reason: str, result: Mapping[str, object], at: float, follow_up: FollowUp | None
+    ) -> None:
+        """Record how a job has ended, and with it, in one write, the job that follows: of the same submitter.
+
+        Where there is a job of that id already, it stays as it is.
+        """
+        with self._transaction() as db:
+            db.execute(
+                "UPDATE jobs SET state = ?, reason = ?, result = ?, ended_at = ? WHERE job = ?",
+                (state, reason, json.dumps(result), at, job),
+            )
+            if follow_up is not None:
+                db.execute(
+                    "INSERT OR IGNORE INTO jobs (job, spec, state, message_id, submitted_by, submitted_at)"
+                    " SELECT ?, ?, ?, ?, submitted_by, ? FROM jobs WHERE job = ?",
+                    (follow_up.job, json.dumps(follow_up.spec), follow_up.state, follow_up.job, at, job),
+                )
 
     def jobs(self) -> list[JobRow]:
         """All jobs, oldest first."""

@@ -35,6 +35,15 @@ class JobRow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FollowUp:
+    """A job that is made when another one ends."""
+
+    job: str
+    spec: Mapping[str, Any]
+    state: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ChunkRow:
     """A chunk that was appended to its update's spool file."""
 

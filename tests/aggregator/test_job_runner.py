@@ -17,6 +17,7 @@ import torch
 from fedbus.aggregator.desk import views
 from fedbus.aggregator.incoming.complete import Complete, Unwanted
 from fedbus.aggregator.job.initial_params import LAYOUTS_WAIT
+from fedbus.aggregator.job.local_models import local_file
 from fedbus.aggregator.job.origins import origin_of
 from fedbus.aggregator.job.runner import JobRunner
 from fedbus.aggregator.job.training import Training
@@ -32,6 +33,7 @@ from fedbus.core.protocol.effort import Effort
 from fedbus.core.protocol.frames import Code
 from fedbus.core.protocol.layout import Layout, TensorSpec
 from fedbus.core.rules.facts import Committed, Folded
+from fedbus.core.spec.evaluate import EvaluateSpec
 from fedbus.core.spec.training import TrainingSpec
 from fedbus.export.params_file import read_params, write_params
 from fedbus.store.ledger import Ledger
@@ -169,8 +171,7 @@ class House:
 
     @property
     def row(self) -> Any:
-        (row,) = self.ledger.jobs()
-        return row
+        return self.ledger.job("heart")
 
     async def accepts(self, site: str, *, layout: str = LAYOUT.digest) -> None:
         """A site takes part, and says which model its task makes."""
@@ -825,6 +826,40 @@ async def test_the_best_version_is_in_the_result_beside_the_last_one(tmp_path: P
         "mercy": 0.3,
         "ucsf": 0.3,
     }
+
+
+async def test_a_job_with_local_models_is_followed_by_one_in_which_every_site_scores_them(tmp_path: Path) -> None:
+    # given that a site has left its model by the end, and the job's best version is not the last
+    house = House(tmp_path, **STOPS_AT_3, evaluate_local=True, task_config={"fold": 2}, seed=7)
+    left = local_file(tmp_path / "job", "ucsf")
+    left.parent.mkdir(parents=True)
+    left.write_bytes(b"its model")
+    await runs_to_its_last_score(house, 0.9, 0.2, 0.4, 0.3)
+    # then the job that scores it is there with the end, of the same submitter
+    assert house.row.state == "finished"
+    follow_up = house.ledger.job(house.row.result["follow_up"])
+    assert follow_up is not None
+    assert (follow_up.state, follow_up.submitted_by) == ("submitted", "ana")
+    spec = EvaluateSpec.parse(follow_up.spec)
+    assert [model.says for model in spec.models] == [
+        "heart, version best",
+        "heart, version last",
+        "heart, local model of ucsf",
+    ]
+    assert (spec.sites, spec.task, spec.task_config, spec.seed) == (("mercy", "ucsf"), "t", {"fold": 2}, 7)
+
+
+async def test_a_job_that_did_not_finish_is_followed_by_none(tmp_path: Path) -> None:
+    house = House(tmp_path, **STOPS_AT_3, evaluate_local=True)
+    left = local_file(tmp_path / "job", "ucsf")
+    left.parent.mkdir(parents=True)
+    left.write_bytes(b"its model")
+    await house.trains("mercy", "ucsf")
+    house.runner.abort("aborted by ana")
+    await house.runs(has_state(house, m.JobState.ABORTED))
+    assert house.row.result["local_models"] == ["ucsf"]
+    assert "follow_up" not in house.row.result
+    assert len(house.ledger.jobs()) == 1
 
 
 async def test_what_all_sites_say_of_the_best_version_at_the_end_counts(tmp_path: Path) -> None:

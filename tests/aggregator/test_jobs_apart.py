@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import torch
 from pydantic import SecretStr
 
 from fedbus.aggregator.job.jobs import Jobs
+from fedbus.aggregator.job.local_models import local_file
 from fedbus.aggregator.settings import AggregatorSettings
 from fedbus.aggregator.tools import Tools
 from fedbus.aggregator.voice.announcer import Announcer
@@ -36,7 +38,7 @@ from fedbus.core.spec.training import TrainingSpec
 from fedbus.errors import StoreError, UnroutableError
 from fedbus.export.params_file import read_params
 from fedbus.store.ledger import Ledger
-from fedbus.store.rows import Recorded
+from fedbus.store.rows import FollowUp, Recorded
 from fedbus.store.spool import Spool
 from fedbus.tensors import codec
 
@@ -57,6 +59,12 @@ class FaultyLedger(Ledger):
     facts_of_bad = 0
     chunks_of_bad = 0
     before_chunks_of_bad: Callable[[], object] = staticmethod(lambda: None)
+    follow_up_spec: Mapping[str, Any] | None = None
+
+    def end_job(self, job: str, *, follow_up: FollowUp | None, **columns: Any) -> None:
+        if follow_up is not None and self.follow_up_spec is not None:
+            follow_up = replace(follow_up, spec=self.follow_up_spec)
+        super().end_job(job, follow_up=follow_up, **columns)
 
     def facts(self, job: str, *, after: int = 0) -> list[Recorded]:
         if job == BAD and self.facts_of_bad:
@@ -84,8 +92,8 @@ class House:
         self._site = site
         self._sequence = 0
 
-    def submit(self, name: str) -> None:
-        spec = TrainingSpec.parse({"name": name} | SPEC).to_dict()
+    def submit(self, name: str, **keys: Any) -> None:
+        spec = TrainingSpec.parse({"name": name} | SPEC | keys).to_dict()
         self.ledger.add_job(name, spec, message_id=name, submitted_by="ana", state="submitted", at=1.0)
         row = self.ledger.job(name)
         assert row is not None
@@ -129,9 +137,9 @@ class House:
         receipt = await until(lambda: self.ledger.receipt(job, update_id))
         return dict(receipt)
 
-    async def begin(self, job: str) -> None:
+    async def begin(self, job: str, **keys: Any) -> None:
         """Submit a job and bring it to where it trains."""
-        self.submit(job)
+        self.submit(job, **keys)
         await until(lambda: self.state(job) == "waiting for sites")
         await self.accept(job)
         await self.publish(job, kind=m.UpdateKind.INITIAL)
@@ -288,6 +296,33 @@ async def test_a_job_that_cannot_be_taken_up_has_failed_with_the_reason_and_the_
         assert row is not None
         assert "injected for good" in row.reason
         await house.goes_on(GOOD)
+
+
+@pytest.mark.parametrize("broken", [False, True])
+async def test_the_job_that_follows_runs_or_has_failed_and_harms_no_end(
+    broken: bool, tmp_path: Path, vhost: Any
+) -> None:
+    async with opened(tmp_path, vhost) as house:
+        # given a training in which a site has left its model
+        await house.begin(GOOD, evaluate_local=True, stop={"versions": 1})
+        left = local_file(tmp_path / "jobs" / GOOD, "site-a")
+        left.parent.mkdir(parents=True)
+        left.write_bytes(b"its model")
+        house.ledger.follow_up_spec = {"kind": "of-a-later-release"} if broken else None
+        # when it ends
+        runner = house.jobs.runners[GOOD]
+        await house.publish(GOOD)
+        await until(lambda: house.state(GOOD) == "finishing")
+        await runner.on_score(m.ScoreAnswer(site="site-a", job=GOOD, version=1, metrics={"auc": 0.5}, num_examples=9))
+        await until(lambda: house.state(GOOD) == "finished")
+        # then what follows it is a job of its own, and it is closed as any other
+        row = house.ledger.job(GOOD)
+        assert row is not None
+        assert row.result is not None
+        follow_up = row.result["follow_up"]
+        await until(lambda: house.state(follow_up) == ("failed" if broken else "waiting for sites"))
+        assert (follow_up in house.jobs.runners) != broken
+        await until(lambda: not house.jobs.is_open(GOOD))
 
 
 async def test_a_job_that_is_given_up_leaves_the_version_that_it_had(tmp_path: Path, vhost: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from typer.testing import CliRunner
 from fedbus.cli.commands import app
 from fedbus.cli.score_tables import comparison_tables
 from fedbus.cli.tables import job_tables, print_tables
-from fedbus.console.compare import as_data, comparisons_of, sentences, usual_question, verdict
+from fedbus.console.compare import LEFT_OUT, as_data, comparisons_of, sentences, usual_question, verdict
 from fedbus.console.report.job import job_page
 from fedbus.core.protocol import answers as a
 from fedbus.errors import SettingsError
@@ -119,6 +120,31 @@ def test_tables_fit_80_columns_and_json_has_the_same_words(
     data: Any = as_data(found)
     assert data["sentences"] == sentences(found)
     assert data["differences"][0]["sites"]["ucsf"]["says"] == "no difference can be shown"
+
+
+def test_intervals_of_single_sites_that_were_too_many_are_said_to_be_left_out(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    # given an answer that has what is over the sites only
+    detail = a_comparison()
+    models = [a.from_json(a.ScoredModel, model) for model in (detail.result or {})["models"]]
+    bare = [
+        replace(m, scores={site: replace(s, intervals={}, differences={}) for site, s in m.scores.items()})
+        for m in models
+    ]
+    detail = replace(detail, result={"models": [a.as_json(model) for model in bare]})
+    # then the question is answered, and no site is blamed for what it did say
+    (found,) = comparisons_of(detail)
+    assert sentences(found)[:3] == [
+        "B is better than A by 0.021 auc (95 % interval of B less A +0.008 to +0.034) over 3 sites, 51 cases.",
+        LEFT_OUT,
+        "mayo is not part of it: it could not score B: DataError in score.",
+    ]
+    print_tables(*job_tables(detail))
+    assert capsys.readouterr().out.replace("\n", " ").count("Intervals of single sites are left out") == 2
+    assert LEFT_OUT in as_html(job_page(detail, (), now=400.0))
+    # and where sites have intervals nothing is said
+    assert LEFT_OUT not in as_html(job_page(a_comparison(), (), now=400.0))
 
 
 def test_the_page_answers_first() -> None:

@@ -59,6 +59,23 @@ def test_a_training_shows_last_and_best_scores_sites_and_what_went_wrong() -> No
         assert text in html, text
 
 
+@pytest.mark.parametrize("state", ["finished", "waiting for sites"])
+def test_a_training_shows_what_followed_it_or_where_that_will_stand(state: str) -> None:
+    own = a.ScoredModel(
+        model="hip-1, local model of va",
+        means={"dice": 0.5},
+        scores={"mercy": a.SiteScore(metrics={"dice": 0.437}, num_examples=31)},
+    )
+    models = (own,) if state == "finished" else None
+    follow_up = a.JobDetail(job="cross-site-0", state=state, says="waiting for va", models=models)
+    page = job_page(a_job(result=TRAINED | {"follow_up": "cross-site-0"}), [], now=400.0, follow_up=follow_up)
+    html = as_html(page)
+    assert "scored by every site in job cross-site-0" in html
+    assert ("That job is waiting for sites: waiting for va" in html) == (state != "finished")
+    assert ("hip-1, local model of va" in html and "0.437" in html) == (state == "finished")
+    assert json.loads(as_json(page))["follow_up"]["job"] == "cross-site-0"
+
+
 def test_an_evaluation_is_a_matrix_of_sites_and_models() -> None:
     models = (
         a.ScoredModel(

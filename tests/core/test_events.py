@@ -113,6 +113,12 @@ ON_THE_BUS: list[tuple[e.Happened, str, str, dict[str, Any]]] = [
         "finished: 9 versions",
         {"state": "finished", "result": {"version": 9}},
     ),
+    (
+        e.JobEnded(state="finished", reason="9 versions", result={"follow_up": "cross-site-0"}),
+        "job-ended",
+        "finished: 9 versions; job cross-site-0 follows",
+        {"state": "finished", "result": {"follow_up": "cross-site-0"}},
+    ),
     (e.SiteJoined(site="va", device="cpu", release="0.1.0"), "site-joined", "va joined (cpu, fedbus 0.1.0)", {}),
     (e.SiteReturned(site="va", how="is back after 3 s"), "site-returned", "va is back after 3 s", {}),
     (e.SiteLeft(site="va", reason="stopped"), "site-left", "va left: stopped", {}),

@@ -34,6 +34,14 @@ def test_an_entry_stands_in_one_list_only(keys: dict[str, Any], path: str, other
     assert problem == (path, f"names 'a.*', which {other} names as well: leave it out of one of them")
 
 
+@pytest.mark.parametrize("key", ["keep", "travel"])
+def test_local_models_that_others_are_to_score_are_whole(key: str) -> None:
+    (problem,) = problems(**{key: ["head.*"]}, evaluate_local=True).items()
+    assert problem[0] == "evaluate_local"
+    assert f"{key} leaves a part of them at each site" in problem[1]
+    assert spec_of(frozen=["head.*"], evaluate_local=True).evaluate_local
+
+
 def test_the_same_entry_twice_in_one_list_does_no_harm() -> None:
     assert spec_of(keep=["a.*", "a.*"]).keep == ("a.*", "a.*")
 

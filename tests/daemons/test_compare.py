@@ -77,11 +77,18 @@ def test_local_models_of_sites_that_share_them_are_scored_by_every_site(house: A
     local = {"steps": 10, "batch_size": 32, "learning_rate": 0.1}
     job = str(house.submit(**TASK, local=local, min_sites=2, evaluate_local=True, stop={"versions": 4}))
     house.ended(job)
-    assert house.job(job)["result"]["local_models"] == ["cleveland"]
-    # when the sites score each other's models
+    result = house.job(job)["result"]
+    assert result["local_models"] == ["cleveland"]
+    # when the sites have scored each other's models, which follows by itself
+    house.ended(result["follow_up"])
     said = house.fedbus("cross-site", job, "-o", "json")
     assert said.code == 0, said.err
-    # then the one local model has a row of its own, which is no version of the job
+    assert said.json["job"] == result["follow_up"]
+    assert [row.name for row in house.ask(lambda client: client.jobs())] == ["test", "cross-site"]
+    # then the training says where that stands, and its report has it
+    assert f"{result['follow_up']}: every site scores" in house.fedbus("show", job).out
+    assert "local model of cleveland" in house.fedbus("report", job, "--to", "-").out
+    # and the one local model has a row of its own, which is no version of the job
     models = {model["model"]: model for model in said.json["result"]["models"]}
     own = models[f"{job}, local model of cleveland"]
     assert sorted(own["scores"]) == list(SITES)

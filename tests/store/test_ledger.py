@@ -16,7 +16,7 @@ from fedbus.core.protocol.messages import UpdateId, UpdateKind, UpdateManifest
 from fedbus.core.rules.facts import Committed, Folded
 from fedbus.errors import IdTakenError, StoreError
 from fedbus.store.ledger import DECIDED, RECEIVING, SPOOLED, Ledger
-from fedbus.store.rows import ChunkRow
+from fedbus.store.rows import ChunkRow, FollowUp
 
 UPDATE = "mercy:0123abcd:1"
 
@@ -134,6 +134,20 @@ def test_columns_of_a_job_change_and_mappings_come_back_as_mappings(ledger: Ledg
 def test_a_column_that_may_not_change_is_refused(ledger: Ledger) -> None:
     with pytest.raises(ValueError, match="columns must be of"):
         ledger.set_job("heart", spec={})
+
+
+@pytest.mark.parametrize("taken", [False, True])
+def test_a_job_ends_in_one_write_with_the_one_that_follows(taken: bool, ledger: Ledger) -> None:
+    submit(ledger)
+    if taken:
+        submit(ledger, "after-1", message_id="m2")
+    follow_up = FollowUp(job="after-1", spec={"name": "after"}, state="submitted")
+    ledger.end_job("heart", state="finished", reason="done", result={"auc": 0.5}, at=9.0, follow_up=follow_up)
+    heart, after = ledger.jobs()
+    assert (heart.state, heart.reason, heart.result, heart.ended_at) == ("finished", "done", {"auc": 0.5}, 9.0)
+    # a job of that id stays as it was
+    assert after.spec == ({"name": "after-1", "seed": 1} if taken else {"name": "after"})
+    assert (after.state, after.submitted_by, after.submitted_at) == ("submitted", "ana", 1.0 if taken else 9.0)
 
 
 # ------------------------------------------------------------------ updates

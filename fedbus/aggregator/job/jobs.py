@@ -161,6 +161,7 @@ class Jobs:
         row = await self._tools.store(self._tools.ledger.job, job)
         if row is None or m.JobState(row.state).ended:
             self._runners.pop(job, None)  # the next start closes it
+            await self._start_follow_up(job)
             return True
         if runner.failing is None:
             if pause_s is None:
@@ -175,6 +176,17 @@ class Jobs:
                 ended = m.JobEnded(job=job, state=m.JobState.FAILED, reason=runner.failing)
                 await self._tools.announcer.tell(site, ended)
         return True
+
+    async def _start_follow_up(self, job: str) -> None:
+        """Run the job that was made when this one ended, if one was; it is that one's trouble when it cannot run."""
+        row = await self._tools.store(self._tools.ledger.job, job)
+        name = None if row is None else (row.result or {}).get("follow_up")
+        follow_up = None if name is None else await self._tools.store(self._tools.ledger.job, name)
+        if follow_up is None or m.JobState(follow_up.state).ended or follow_up.job in self._runners:
+            return
+        submitted = events.JobSubmitted(login=follow_up.submitted_by, task=follow_up.spec.get("task", ""))
+        await self._tools.announcer.event(follow_up.job, submitted)
+        await self._start_or_fail(follow_up)
 
     async def _take_up_again(self, job: str, tools: Tools) -> None:
         """As after a restart of the process; a new session makes the sites send again what awaits its receipt."""
@@ -210,6 +222,7 @@ class Jobs:
             receive = group.create_task(self._receive(intake, job), name=f"job {job} intake")
             letting_in = group.create_task(runner.entrance.run(), name=f"job {job} entrance")
             await runner.serve()
+            await self._start_follow_up(job)
             await self._tools.announcer.drained()
             self._closing_now.add(job)
             del self._runners[job]

@@ -15,7 +15,7 @@ from fedbus.aggregator.incoming.complete import Complete, Item, Unwanted
 from fedbus.aggregator.incoming.entrance import Entrance
 from fedbus.aggregator.job.prospects import Prospects
 from fedbus.aggregator.job.resyncs import Resyncs
-from fedbus.aggregator.job.work import SITES_RETURN, Work
+from fedbus.aggregator.job.work import SITES_RETURN, Outcome, Work
 from fedbus.aggregator.tools import Tools
 from fedbus.core.job.life import Job
 from fedbus.core.job.status_text import span
@@ -23,10 +23,11 @@ from fedbus.core.protocol import events
 from fedbus.core.protocol import messages as m
 from fedbus.core.protocol.answers import Receiving
 from fedbus.core.protocol.layout import Layout
+from fedbus.core.spec.cross_site import follow_up_id
 from fedbus.core.words import counted
 from fedbus.runtime.faults import Point
 from fedbus.store.ledger_schema import ANYBODY
-from fedbus.store.rows import JobRow
+from fedbus.store.rows import FollowUp, JobRow
 
 LOOK_AGAIN_S = 1.0
 
@@ -376,13 +377,22 @@ class JobRunner:
         if not self.life.state.ended:
             self.life.concluded(failed=outcome.failed, note=outcome.note, now=time.monotonic())
         state, reason = self.life.state, self.life.reason
-        result = {**outcome.result, "reason": reason}
-        await self._tools.store(self._tools.ledger.set_job, self.job, result=result)
-        await self._set_state(state, reason=reason, ended_at=time.time())
+        follow_up = self._follow_up(outcome)
+        result = {**outcome.result, "reason": reason} | ({} if follow_up is None else {"follow_up": follow_up.job})
+        end_job, now = self._tools.ledger.end_job, time.time()
+        await self._tools.store(
+            end_job, self.job, state=str(state), reason=reason, result=result, at=now, follow_up=follow_up
+        )
         self._tools.reached(Point.ENDED)
         for site in sorted(self.life.participants):
             await self._tools.announcer.tell(site, m.JobEnded(job=self.job, state=state, reason=reason))
         await self._event(events.JobEnded(state=str(state), reason=reason, result=result))
+
+    def _follow_up(self, outcome: Outcome) -> FollowUp | None:
+        if outcome.follow_up is None or self.life.state is not m.JobState.FINISHED:
+            return None
+        job = follow_up_id(self.job, self.row.submitted_at)
+        return FollowUp(job=job, spec=outcome.follow_up.to_dict(), state=str(m.JobState.SUBMITTED))
 
     async def _set_state(self, state: m.JobState, **columns: object) -> None:
         await self._tools.store(self._tools.ledger.set_job, self.job, state=str(state), **columns)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
@@ -39,6 +39,8 @@ from fedbus.core.protocol.layout import Layout
 from fedbus.core.protocol.statistics import LEAST
 from fedbus.core.rules.aggregation import Aggregation
 from fedbus.core.rules.facts import Refused
+from fedbus.core.spec.cross_site import cross_site_spec
+from fedbus.core.spec.head import JobSpec
 from fedbus.core.spec.training import TrainingSpec
 from fedbus.core.words import counted
 
@@ -355,4 +357,14 @@ class Training:
             more["check"] = as_json(self._gate.report())
         if self._locals is not None:
             more["local_models"] = self._locals.there
-        return replace(outcome, result={**outcome.result, **more}) if more else outcome
+        result = {**outcome.result, **more}
+        return replace(outcome, result=result, follow_up=self._follow_up(result))
+
+    def _follow_up(self, result: Mapping[str, Any]) -> JobSpec | None:
+        """Every site scores the local models that are there, too, beside the versions that they are compared to."""
+        if not (local := result.get("local_models")):
+            return None
+        best = (result.get("best") or {}).get("version")
+        return cross_site_spec(
+            self._job, self._spec.to_dict(), best=best, last=self.version, local=local, sites=result["sites"]
+        )

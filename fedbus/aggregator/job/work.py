@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from fedbus.core.job.life import Job
 from fedbus.core.protocol import messages as m
 from fedbus.core.protocol.layout import Layout
+from fedbus.core.spec.head import JobSpec
 
 # After a restart the sites answer the roll call first: a job about to end would end without what they measured.
 SITES_RETURN = timedelta(seconds=5)
@@ -18,11 +19,15 @@ SITES_RETURN = timedelta(seconds=5)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """How a job has ended: its result, why it has failed (empty: it has not), and what to add to its reason."""
+    """How a job has ended: its result, why it has failed (empty: it has not), and what to add to its reason.
+
+    follow_up: a job to be made when this one has finished, in the name of its submitter.
+    """
 
     result: Mapping[str, object]
     failed: str = ""
     note: str = ""
+    follow_up: JobSpec | None = None
 
 
 class Work(Protocol):

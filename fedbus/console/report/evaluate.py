@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from fedbus.console.compare import LEFT_OUT
 from fedbus.console.report.compare import compare_sections
 from fedbus.core.protocol.answers import Interval, JobDetail, ScoredModel, SiteScore, VersionLine, from_json
 from fedbus.report import figures
@@ -18,8 +19,16 @@ def evaluate_sections(detail: JobDetail, history: Sequence[VersionLine]) -> Iter
     if not models:
         return
     yield from compare_sections(detail, history)
-    listed = p.Table(columns=["number", "model"], rows=[(f"model {n}", model.model) for n, model in enumerate(models)])
-    yield p.Section(title="What the sites measured", blocks=[listed, *_matrices(models), *_failed(models)])
+    yield p.Section(title="What the sites measured", blocks=list(matrix_blocks(models)))
+
+
+def matrix_blocks(models: Sequence[ScoredModel]) -> Iterator[p.Block]:
+    """The models by number, a matrix for each metric, and who could not score what."""
+    yield p.Table(columns=["number", "model"], rows=[(f"model {n}", model.model) for n, model in enumerate(models)])
+    yield from _matrices(models)
+    if any(model.sites_intervals_left_out for model in models):
+        yield p.Text(text=LEFT_OUT)
+    yield from _failed(models)
 
 
 def models_of(detail: JobDetail) -> tuple[ScoredModel, ...]:

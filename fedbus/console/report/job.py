@@ -12,10 +12,11 @@ from typing import Any
 
 from fedbus.console.report.attention import attention
 from fedbus.console.report.check import check_sections
-from fedbus.console.report.evaluate import evaluate_sections
+from fedbus.console.report.evaluate import evaluate_sections, matrix_blocks, models_of
 from fedbus.console.report.training import training_sections
 from fedbus.core.job.status_text import span
 from fedbus.core.protocol.answers import JobDetail, VersionLine, as_json
+from fedbus.core.protocol.messages import JobState
 from fedbus.report import page as p
 
 TRAINING = "training"
@@ -25,18 +26,25 @@ SECTIONS: Mapping[str, Callable[[JobDetail, Sequence[VersionLine]], Iterator[p.S
 """What is measured in a job of each kind; a kind that is not here has the general sections only."""
 
 
-def job_page(detail: JobDetail, history: Sequence[VersionLine], *, now: float) -> p.Page:
-    """The report of a job. history: its versions, empty for a kind that makes none. now: seconds since the epoch."""
+def job_page(
+    detail: JobDetail, history: Sequence[VersionLine], *, now: float, follow_up: JobDetail | None = None
+) -> p.Page:
+    """The report of a job. history: its versions, empty for a kind that makes none. now: seconds since the epoch.
+
+    follow_up: the job that was made when this one ended, see `comparing.follow_up_of`.
+    """
     kind = kind_of(detail)
     own = SECTIONS.get(kind)
     return p.Page(
         title=f"{detail.name or detail.job}: {_KINDS.get(kind, kind)}",
         lead=_lead(detail, now),
         made_at=now,
-        data={"job": as_json(detail), "history": as_json(tuple(history)), "kind": kind},
+        data={"job": as_json(detail), "history": as_json(tuple(history)), "kind": kind}
+        | ({} if follow_up is None else {"follow_up": as_json(follow_up)}),
         sections=[
             p.Section(title="What needs attention", blocks=[p.Findings(findings=attention(detail))]),
             *(own(detail, history) if own else ()),
+            *_scored_across(follow_up),
             *(check_sections(detail, history) if kind == TRAINING else ()),
             *_happened(detail),
             p.Section(title="The job", blocks=[_facts(detail, now), *_spec(detail.spec)]),
@@ -93,6 +101,18 @@ def _facts(detail: JobDetail, now: float) -> p.Facts:
 
 def _text(value: Any) -> str:
     return "" if value is None else str(value)
+
+
+def _scored_across(follow_up: JobDetail | None) -> Iterator[p.Section]:
+    """What every site measured of the best, the last and the local models, or where that will stand."""
+    if follow_up is None:
+        return
+    models = models_of(follow_up)
+    text = f"The best and the last version and the sites' local models, scored by every site in job {follow_up.job}."
+    if follow_up.state != JobState.FINISHED:
+        text += f" That job is {follow_up.state}: {follow_up.says}"
+    blocks = matrix_blocks(models) if models else ()
+    yield p.Section(title="Each model at every site", blocks=[p.Text(text=text), *blocks])
 
 
 def _happened(detail: JobDetail) -> Iterator[p.Section]:

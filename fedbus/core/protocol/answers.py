@@ -180,7 +180,8 @@ class SiteScore:
 class ScoredModel:
     """A model of a job that evaluates: what each site measured, or why it could not; means over the sites.
 
-    intervals, differences: over the sites that say them, which may be fewer than those of the means.
+    intervals, differences: over the sites that say them, which may be fewer than those of the means. Of very many,
+    those of single sites are left out: see `sites_intervals_left_out`.
     """
 
     model: str = ""
@@ -189,6 +190,12 @@ class ScoredModel:
     failed: Mapping[str, str] = field(default_factory=dict)
     intervals: Mapping[str, Interval] = field(default_factory=dict)
     differences: Mapping[str, Interval] = field(default_factory=dict)
+
+    @property
+    def sites_intervals_left_out(self) -> bool:
+        """Whether what is over the sites has intervals and no single site has: there were too many to tell."""
+        of_sites = (one for score in self.scores.values() for one in (score.intervals, score.differences))
+        return bool(self.intervals or self.differences) and not any(of_sites)
 
     def interval_of_mean(self, metric: str) -> Interval | None:
         """The interval over the sites, where all that measured the metric say one: that is the interval of its mean."""

@@ -100,7 +100,7 @@ from fedbus.core.spec.sections import (
     kind_from_text,
     plain_file_name,
 )
-from fedbus.core.spec.sharing import check_sharing
+from fedbus.core.spec.sharing import check_sharing, check_whole
 from fedbus.core.spec.text import SpecValueError
 from fedbus.errors import Problem
 
@@ -149,7 +149,7 @@ class TrainingSpec(JobSpec):
     min_new_labels: Annotated[int, Field(ge=0, le=10**6)] = 0
     """The job starts when the sites' data sources have brought so many labels that the task was not trained with."""
     evaluate_local: bool = False
-    """At the end sites that allow it leave their newest local models, for every site to score: see `cross-site`."""
+    """At the end sites that allow it leave their local models, and a job follows in which every site scores them."""
     keep: Patterns = ()
     """Tensors that stay at each site: patterns such as head.*, or batch_norm, or buffers."""
     travel: Patterns = ()
@@ -222,6 +222,7 @@ class TrainingSpec(JobSpec):
     @model_validator(mode="after")
     def _one_place_for_a_tensor(self) -> Self:
         check_sharing(travel=self.travel, keep=self.keep, frozen=self.frozen)
+        check_whole(evaluate_local=self.evaluate_local, travel=self.travel, keep=self.keep)
         return self
 
     @model_validator(mode="after")

@@ -118,7 +118,8 @@ class JobEnded(Happened):
     reason: str = in_text()
 
     def sentence(self) -> str:
-        return f"{self.state}: {self.reason}"
+        follow_up = self.result.get("follow_up")
+        return f"{self.state}: {self.reason}" + ("" if follow_up is None else f"; job {follow_up} follows")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
