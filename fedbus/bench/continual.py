@@ -112,11 +112,10 @@ HIPPOCAMPUS = Setting(
         "task": "segmentation",
         "task_config": {
             "classes": ["anterior", "posterior"],
-            "network": {"kind": "unet", "channels": [8, 16, 32]},
             "patch_size": [32, 48, 32],
-            "augment": {"flip": {}},
+            "augment": {"flip": {"axes": ["x"]}},
         },
-        "local": {"steps": 8, "batch_size": 4, "learning_rate": 0.01, "evaluate": False},
+        "local": {"steps": 10, "batch_size": 4, "learning_rate": 0.005, "evaluate": False},
     },
     metric="dice",
     kinds=("like the old ones",),

@@ -67,6 +67,11 @@ class Segmentation:
         """The studies that this site keeps for its scores, by id."""
         return self._site.test
 
+    @property
+    def labelled(self) -> tuple[int, ...]:
+        """The channels that this site annotates, ascending."""
+        return self._site.labelled
+
     def model(self) -> nn.Module:
         return make_network(self.config)
 
