@@ -25,28 +25,17 @@ import numpy as np
 import torch
 
 from fedbus.bench.figures import Row, row
-from fedbus.core.spec.training import TrainingSpec
+from fedbus.bench.outlines import CONFIG, TRAININGS, trained
 from fedbus.errors import SettingsError
 from fedbus.imaging.studies import find_studies
-from fedbus.simulation import SimulatedSite, Simulation, constant
 from fedbus.tasks.segmentation import Segmentation
 from fedbus.tasks.segmentation.config import read_config
-from fedbus.tensors.params import load_params_, unflatten
-from fedbus.tensors.sharing import Sharing, layout_of
 from fedbus.training.task import Scores, Site
 
 LEFT_OUT = "left out"
 LISTED = {"marginal loss": 1, "taken for background": 64}
 """How many classes the dataset.json of the one site lists, at most."""
 WAYS = ("full labels", *LISTED, LEFT_OUT)
-CONFIG: Mapping[str, Any] = {
-    "classes": ["anterior", "posterior"],
-    "patch_size": [32, 48, 32],
-    "augment": {"flip": {"axes": ["x"]}},
-}
-LOCAL: Mapping[str, Any] = {"steps": 10, "batch_size": 4, "learning_rate": 0.005, "evaluate": False}
-TRAININGS = 6
-"""Of each site."""
 
 
 def rows(
@@ -72,7 +61,8 @@ def rows(
         own = {name: task for name, task in full.items() if way != LEFT_OUT or name != one}
         if way in LISTED:
             own[one] = as_drawn(data / one, LISTED[way], config)
-        scores = [_scores(own, full, seed=seed, trainings=trainings, config=config) for seed in range(seeds)]
+        models = [trained(own, seed=seed, trainings=trainings) for seed in range(seeds)]
+        scores = [{name: task.evaluate(model) for name, task in full.items()} for model in models]
         for where, sites in (("all sites", list(full)), (one, [one])):
             for name in ("dice", *(f"dice/{name}" for name in read_config(config).names.values())):
                 dice = fmean(_mean(name, [found[site] for site in sites]) for found in scores)
@@ -101,33 +91,6 @@ def as_drawn(folder: Path, listed: int, config: Mapping[str, Any]) -> Segmentati
         labels = {"0": "background", **{str(value): names[value] for value in list(names)[:listed]}}
         (copy / "dataset.json").write_text(json.dumps({"labels": labels}), encoding="utf-8")
         return _opened(copy, config)
-
-
-def _scores(
-    own: Mapping[str, Segmentation],
-    full: Mapping[str, Segmentation],
-    *,
-    seed: int,
-    trainings: int,
-    config: Mapping[str, Any],
-) -> dict[str, Scores]:
-    """Train one model on what each site has drawn; score it on the full labels of every site."""
-    spec = TrainingSpec.parse(
-        {
-            "name": "one-class",
-            "task": "segmentation",
-            "local": dict(LOCAL),
-            "stop": {"updates": trainings * len(own)},
-        }
-    )
-    sites = [
-        SimulatedSite(name=name, task=task, delay=constant(1.0 + 0.1 * at))
-        for at, (name, task) in enumerate(own.items())
-    ]
-    result = Simulation(spec, sites, seed=seed, evaluate_every_s=1e9, scorers=()).run()
-    model = next(iter(full.values())).model()
-    load_params_(model.state_dict(), unflatten(result.final_params, layout_of(model, Sharing())))
-    return {name: task.evaluate(model.eval()) for name, task in full.items()}
 
 
 def _mean(name: str, scores: Sequence[Scores]) -> float:

@@ -68,7 +68,9 @@ def test_in_some_of_a_sites_studies_two_classes_are_exchanged(data: Path) -> Non
 
 
 def test_a_site_with_exchanged_classes_is_named(data: Path) -> None:
-    rows = label_faults_volumes.rows(data / "b", seeds=1, say=silent, trainings=3, given=CONFIG, shares=(0.5,))
+    rows = label_faults_volumes.rows(
+        data / "b", seeds=1, say=silent, trainings=3, given=CONFIG, shares=(0.5,), by_scale=False
+    )
     assert [row["value"] for row in rows] == [1, 0]
 
 
