@@ -66,7 +66,10 @@ def label_faults(
     ] = 1.0,
     others: Annotated[bool, typer.Option(help="Also by models of the others, one a site.")] = False,
     volumes: Annotated[
-        Path | None, typer.Option(help="A folder with the studies of Task04 Hippocampus: instead of digits.")
+        Path | None,
+        typer.Option(
+            help="A folder with the studies of Task04 Hippocampus: instead of digits.", exists=True, file_okay=False
+        ),
     ] = None,
     output: Format = Output.TEXT,
 ) -> None:
@@ -108,7 +111,10 @@ def annotation(
 @bench_app.command()
 def continual(
     hippocampus: Annotated[
-        Path | None, typer.Option(help="A folder per site, see `fedbus data hippocampus`; without it digits.")
+        Path | None,
+        typer.Option(
+            help="A folder per site, see `fedbus data hippocampus`; without it digits.", exists=True, file_okay=False
+        ),
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Splits of the data; medians are printed.")] = 5,
     output: Format = Output.TEXT,
@@ -133,7 +139,9 @@ def personal(
 
 @bench_app.command()
 def one_class(
-    data: Annotated[Path, typer.Option(help="A folder per site, see `fedbus data hippocampus`.")],
+    data: Annotated[
+        Path, typer.Option(help="A folder per site, see `fedbus data hippocampus`.", exists=True, file_okay=False)
+    ],
     seeds: Annotated[int, typer.Option(min=1, help="Seeds; means are printed.")] = 2,
     output: Format = Output.TEXT,
 ) -> None:
