@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from fedbus.bench.figures import Row, row
+from fedbus.bench.outlines import CONFIG, LOCAL
 from fedbus.core.spec.training import TrainingSpec
 from fedbus.errors import SettingsError
 from fedbus.simulation import SimulatedSite, Simulation, delays_of
@@ -108,16 +109,7 @@ DIGITS = Setting(
     versions=60,
 )
 HIPPOCAMPUS = Setting(
-    spec={
-        "task": "segmentation",
-        "task_config": {
-            "classes": ["anterior", "posterior"],
-            "network": {"kind": "unet", "channels": [8, 16, 32]},
-            "patch_size": [32, 48, 32],
-            "augment": {"flip": {}},
-        },
-        "local": {"steps": 8, "batch_size": 4, "learning_rate": 0.01, "evaluate": False},
-    },
+    spec={"task": "segmentation", "task_config": CONFIG, "local": LOCAL},
     metric="dice",
     kinds=("like the old ones",),
     versions=12,

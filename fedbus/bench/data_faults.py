@@ -178,8 +178,7 @@ def _volumes(tally: Tally, seeds: int, folder: Path) -> None:
     studies = [_seen(study) for study in find_studies(folder).labelled]
     scales: dict[str, list[Seen]] = {"low": [], "uint8": [], "high": []}
     for seen in studies:
-        high = float(np.percentile(seen.image.array, 99)) > 5000
-        scales["uint8" if seen.image.dtype == np.uint8 else "high" if high else "low"].append(seen)
+        scales[scale_of(seen.image)].append(seen)
     clean = {site: _of_volumes(own) for site, own in scales.items()}
     tally.add("volumes by scale, clean", clean, "", "")
     for seed, site in enumerate(scales):
@@ -191,6 +190,13 @@ def _volumes(tally: Tally, seeds: int, folder: Path) -> None:
         clean = {site: _of_volumes(own) for site, own in thirds.items()}
         tally.add("volumes in thirds, clean", clean, "", "")
         _plant(tally, "volumes in thirds", thirds, clean, site=f"site-{1 + seed % 3}", rng=rng)
+
+
+def scale_of(image: Volume) -> str:
+    """Which of its three intensity scales a study of Task04 has: low, uint8 or high."""
+    if image.dtype == np.uint8:
+        return "uint8"
+    return "high" if float(np.percentile(image.array, 99)) > 5000 else "low"
 
 
 def _seen(study: Study) -> Seen:

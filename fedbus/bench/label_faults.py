@@ -57,7 +57,7 @@ class Named:
 
 def rows(*, seeds: int, alpha: float, models: Sequence[str] = MODELS, say: Say = lambda text: None) -> list[Row]:
     """One row a kind of fault and a model: in how many seeds it was found, and in how many a site was named in vain."""
-    found = []
+    found: list[Row] = []
     for model, fault, share in product(models, FAULTS, SHARES):
         if share == 0.0 and fault != FAULTS[0]:
             continue
@@ -65,10 +65,14 @@ def rows(*, seeds: int, alpha: float, models: Sequence[str] = MODELS, say: Say =
         named = [run_case(case) for case in cases]
         what = "clean labels" if share == 0.0 else f"{share:.0%} of {fault}"
         say(f"model of {model}, {what}: found {sum(n.found for n in named)}, in vain {sum(n.in_vain for n in named)}")
-        if share:
-            found.append(row(f"{what}, model of {model}: found", sum(n.found for n in named), f"of {seeds}"))
-        found.append(row(f"{what}, model of {model}: named in vain", sum(n.in_vain for n in named), f"of {seeds}"))
+        found += counted(f"{what}, model of {model}", named, planted=share > 0)
     return found
+
+
+def counted(what: str, named: Sequence[Named], *, planted: bool) -> list[Row]:
+    """In how many tries the site was found, where a fault was planted, and in how many one was named in vain."""
+    vain = row(f"{what}: named in vain", sum(one.in_vain for one in named), f"of {len(named)}")
+    return [row(f"{what}: found", sum(one.found for one in named), f"of {len(named)}"), vain] if planted else [vain]
 
 
 def run_case(case: Case) -> Named:

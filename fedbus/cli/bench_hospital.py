@@ -60,17 +60,30 @@ def data_faults(
 
 @bench_app.command()
 def label_faults(
-    seeds: Annotated[int, typer.Option(min=1, help="How many splits of the digits.")] = 20,
+    seeds: Annotated[int, typer.Option(min=1, help="How many splits of the data.")] = 20,
     alpha: Annotated[
         float, typer.Option(min=0.01, help="How alike the sites' classes are: 0.3 hardly, 100 quite.")
     ] = 1.0,
     others: Annotated[bool, typer.Option(help="Also by models of the others, one a site.")] = False,
+    volumes: Annotated[
+        Path | None,
+        typer.Option(
+            help="A folder with the studies of Task04 Hippocampus: instead of digits.", exists=True, file_okay=False
+        ),
+    ] = None,
     output: Format = Output.TEXT,
 ) -> None:
     """Wrong labels at one of four sites: how often a data check names the site by the model, and how often in vain."""
-    from fedbus.bench.label_faults import MODELS, rows
+    from fedbus.bench import label_faults, label_faults_volumes
+    from fedbus.runtime.logging import configure_logging
 
-    print_rows(rows(seeds=seeds, alpha=alpha, models=MODELS if others else MODELS[:1], say=_say), output)
+    if volumes is not None:
+        configure_logging("error")
+        rows = label_faults_volumes.rows(volumes, seeds=seeds, say=_say)
+    else:
+        models = label_faults.MODELS if others else label_faults.MODELS[:1]
+        rows = label_faults.rows(seeds=seeds, alpha=alpha, models=models, say=_say)
+    print_rows(rows, output)
 
 
 @bench_app.command()
@@ -98,7 +111,10 @@ def annotation(
 @bench_app.command()
 def continual(
     hippocampus: Annotated[
-        Path | None, typer.Option(help="A folder per site, see `fedbus data hippocampus`; without it digits.")
+        Path | None,
+        typer.Option(
+            help="A folder per site, see `fedbus data hippocampus`; without it digits.", exists=True, file_okay=False
+        ),
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Splits of the data; medians are printed.")] = 5,
     output: Format = Output.TEXT,
@@ -119,3 +135,19 @@ def personal(
     from fedbus.bench.personal import rows
 
     print_rows(rows(seeds=seeds, say=_say), output)
+
+
+@bench_app.command()
+def one_class(
+    data: Annotated[
+        Path, typer.Option(help="A folder per site, see `fedbus data hippocampus`.", exists=True, file_okay=False)
+    ],
+    seeds: Annotated[int, typer.Option(min=1, help="Seeds; means are printed.")] = 2,
+    output: Format = Output.TEXT,
+) -> None:
+    """The largest site labels the first class only: Dice with the marginal loss, and with the rest as background."""
+    from fedbus.bench.one_class import rows
+    from fedbus.runtime.logging import configure_logging
+
+    configure_logging("error")
+    print_rows(rows(data, seeds=seeds, say=_say), output)

@@ -67,6 +67,11 @@ class Segmentation:
         """The studies that this site keeps for its scores, by id."""
         return self._site.test
 
+    @property
+    def labelled(self) -> tuple[int, ...]:
+        """The channels that this site annotates, ascending."""
+        return self._site.labelled
+
     def model(self) -> nn.Module:
         return make_network(self.config)
 
@@ -88,12 +93,16 @@ class Segmentation:
         return folder_statistics(site.data, expected=(0, *classes), plan=plan)
 
     def class_losses(self, model: nn.Module) -> dict[str, ClassLoss]:
-        """Of each class 1 - Dice of the masks that have it, MOST_CHECKED studies at most."""
+        """Of each class -log Dice of the masks that have it, MOST_CHECKED studies at most.
+
+        So a mask that the model contradicts counts as much as a label of one example does with cross-entropy.
+        """
         values = {name: value for value, name in self.config.names.items()}
         cases = [*self._site.train, *self.test_cases]
         found = [self.predict(model, case).dice for case in cases[:: max(1, len(cases) // MOST_CHECKED)]]
-        pairs = [(values[name], 1 - dice) for one in found for name, dice in one.items() if not np.isnan(dice)]
-        return class_losses_of([value for value, _ in pairs], [loss for _, loss in pairs])
+        pairs = [(values[name], dice) for one in found for name, dice in one.items() if not np.isnan(dice)]
+        with np.errstate(divide="ignore"):  # a Dice of 0 is cut like every loss above the most
+            return class_losses_of([value for value, _ in pairs], -np.log([dice for _, dice in pairs]))
 
     def train(self, model: nn.Module, run: Run) -> int:
         params = [param for param in model.parameters() if param.requires_grad]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from fedbus.core.protocol.statistics import Plan
+from fedbus.core.protocol.statistics import MOST_LOSS, Plan
 from fedbus.imaging.kidneys import Scanner, draw_study, write_study
 from fedbus.tasks.segmentation import Segmentation
 from fedbus.training.task import Site
@@ -47,4 +47,14 @@ def test_losses_are_of_each_class_of_all_studies(site: Site) -> None:
     losses = task.class_losses(task.model().eval())
     assert set(losses) == {"1", "2"}
     assert losses["1"].examples == 10
-    assert all(0 <= (loss.mean or 0.0) <= 1 for loss in losses.values())
+    assert all(0 <= (loss.mean or 0.0) <= MOST_LOSS for loss in losses.values())
+
+
+def test_a_mask_that_the_model_contradicts_has_the_highest_loss(site: Site) -> None:
+    task = Segmentation(site)
+    model = task.model().eval()
+    last = [param for param in model.parameters() if param.shape == (3,)][-1]
+    with torch.no_grad():
+        last[:] = torch.tensor([0.0, -1e6, 1e6])
+    losses = task.class_losses(model)
+    assert losses["1"].mean == MOST_LOSS
