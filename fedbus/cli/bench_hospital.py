@@ -143,6 +143,7 @@ def one_class(
         Path, typer.Option(help="A folder per site, see `fedbus data hippocampus`.", exists=True, file_okay=False)
     ],
     seeds: Annotated[int, typer.Option(min=1, help="Seeds; means are printed.")] = 2,
+    trainings: Annotated[int, typer.Option(min=1, help="Of each site, of 10 steps each.")] = 6,
     output: Format = Output.TEXT,
 ) -> None:
     """The largest site labels the first class only: Dice with the marginal loss, and with the rest as background."""
@@ -150,4 +151,4 @@ def one_class(
     from fedbus.runtime.logging import configure_logging
 
     configure_logging("error")
-    print_rows(rows(data, seeds=seeds, say=_say), output)
+    print_rows(rows(data, seeds=seeds, trainings=trainings, say=_say), output)
