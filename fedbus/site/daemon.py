@@ -280,7 +280,7 @@ class Site:
         if job not in self._workers:
             try:
                 self._begin(job, spec, submitter)
-            except StoreError as exc:
+            except (StoreError, OSError) as exc:
                 log.exception("job-not-begun", job=job)
                 reason = Sayable(f"the site's state folder cannot be used ({type_name(type(exc))})")
                 await self._door.say(m.OfferAnswer(site=self._name, job=job, accepted=False, reason=reason))

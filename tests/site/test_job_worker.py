@@ -149,8 +149,10 @@ async def idle() -> None:
 
 
 @asynccontextmanager
-async def working(folder: Path, broker: Broker, **settings_of_it: Any) -> AsyncIterator[JobWorker]:
-    """A worker whose outbox holds an update of an earlier process."""
+async def working(
+    folder: Path, broker: Broker, *, ends: asyncio.Event | None = None, **settings_of_it: Any
+) -> AsyncIterator[JobWorker]:
+    """A worker whose outbox holds an update of an earlier process. `ends` is set when its work ends by an error."""
     settings = SiteSettings(site_name="mercy", site_data=folder, site_state_dir=folder)
     outbox = Outbox(folder / "jobs" / "heart" / "outbox", "mercy")
     update_id = outbox.next_id()
@@ -171,6 +173,8 @@ async def working(folder: Path, broker: Broker, **settings_of_it: Any) -> AsyncI
         **settings_of_it,
     )
     task = asyncio.create_task(worker.run())
+    if ends is not None:
+        task.add_done_callback(lambda done: None if done.cancelled() or done.exception() is None else ends.set())
     try:
         yield worker
     finally:
@@ -187,6 +191,22 @@ async def test_an_aggregator_that_has_restarted_gets_what_awaits_its_receipt_onc
         await asyncio.sleep(0.01)
     assert len(broker.published) == 4
     assert broker.published[:2] == broker.published[2:]
+
+
+async def test_files_that_cannot_be_used_when_a_receipt_comes_end_this_job_and_not_the_daemon(tmp_path: Path) -> None:
+    broker, ends = Broker(), asyncio.Event()
+    async with working(tmp_path, broker, ends=ends) as worker:
+        # given a job whose folder is away, and a file in its place
+        await worker.on_control(m.JobStarted(job="heart", session="first"))
+        await until(lambda: len(broker.published) == 2)
+        (tmp_path / "jobs").rename(tmp_path / "moved")
+        (tmp_path / "jobs").touch()
+        # when the receipt of its update comes, and another message after it
+        for _ in range(2):
+            receipt = m.Receipt(job="heart", update_id=broker.published[1], outcome=m.Outcome.FOLDED)
+            await worker.on_control(receipt)
+        # then the work for this job ends with the error, for the daemon to take it up again
+        await asyncio.wait_for(ends.wait(), 30)
 
 
 async def test_an_update_that_the_broker_does_not_take_is_sent_again_after_a_pause(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from fedbus.bus.stream import Start, StreamReader
 from fedbus.core.protocol import messages as m
 from fedbus.core.protocol import wire
 from fedbus.core.spec.head import JobSpec
-from fedbus.errors import DecodeError, DiskFullError, NoSuchQueueError, ProtocolError, PublishError
+from fedbus.errors import DecodeError, DiskFullError, NoSuchQueueError, ProtocolError, PublishError, StoreError
 from fedbus.runtime.faults import Point, Reached, nothing
 from fedbus.site.door import Lane
 from fedbus.site.job import assignment, model_wanted
@@ -85,6 +85,8 @@ class JobWorker:
         self._unsent: asyncio.Queue[m.UpdateId] = asyncio.Queue()
         self._in_hand: set[m.UpdateId] = set()
         self._started: asyncio.Future[StreamReader] = asyncio.get_running_loop().create_future()
+        self._trouble: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """Has the error that a control message has met; it ends `run`, and not the daemon that hands messages out."""
         self._wanted = ModelWanted(
             job, holds=lambda: self._files.held is not None, ask=self._ask_for_snapshot, first=patience
         )
@@ -126,21 +128,33 @@ class JobWorker:
         await self._loop.labels_came()
 
     async def run(self) -> None:
-        """Work until the job ends, or until it cannot be trained here."""
+        """Work until the job ends, or until it cannot be trained here; raises what a control message has met."""
         async with asyncio.TaskGroup() as group:
             helpers = [
                 group.create_task(self._follow(), name=f"follow {self._job}"),
                 group.create_task(self._upload(), name=f"upload {self._job}"),
                 group.create_task(self._watch(), name=f"watch {self._job}"),
                 group.create_task(self._hand_back.run(), name=f"hand back {self._job}"),
+                group.create_task(self._until_trouble(), name=f"trouble of {self._job}"),
             ]
             await self._loop.run()
             await self._hand_back.finish()
             for task in helpers:
                 task.cancel()
 
+    async def _until_trouble(self) -> None:
+        await self._trouble
+
     async def on_control(self, message: ControlMessage) -> None:
-        """Take a control message about this job."""
+        """Take a control message about this job; files of the job that cannot be used end `run`, and nothing else."""
+        try:
+            await self._obey(message)
+        except (OSError, StoreError) as exc:
+            log.warning("control-message", job=self._job, error=str(exc))
+            if not self._trouble.done():
+                self._trouble.set_exception(exc)
+
+    async def _obey(self, message: ControlMessage) -> None:
         match message:
             case m.JobStarted(session=session, log=stream):
                 self._start(stream)
