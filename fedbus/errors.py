@@ -10,6 +10,7 @@ FedbusError
 ├── LayoutError          params that do not fit the job's layout
 ├── TaskError            a task is unknown, or failed while loading, training or scoring
 │   ├── DataError        the site's data folder is missing, empty or malformed
+│   │   ├── MissingPackageError  an extra of fedbus is not installed here; `.said` may leave the site
 │   │   └── StudyError       one study, or all of them, cannot be used; `.kind` and `.said` may leave the site
 │   ├── ContractError    a task or its task_config breaks the contract; `.said` may leave the site
 │   │   └── NotTogetherError     a task cannot be trained by several ranks: one process alone can
@@ -91,6 +92,17 @@ class TaskError(FedbusError):
 
 class DataError(TaskError):
     """The site's data are missing, empty or malformed."""
+
+
+class MissingPackageError(DataError):
+    """Data cannot be read without a package that an extra of fedbus brings: trying again cannot help.
+
+    `said` names what it is for and the extra: what is told outside the site.
+    """
+
+    def __init__(self, what: str, *, extra: str, why: Exception) -> None:
+        self.said = f"{what} needs a package that is not installed here: pip install 'fedbus[{extra}]'"
+        super().__init__(f"{self.said} ({why})")
 
 
 class StudyError(DataError):

@@ -20,7 +20,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from fedbus.errors import DataError
+from fedbus.errors import MissingPackageError
 from fedbus.imaging.problems import refused
 from fedbus.imaging.studies import Study
 
@@ -69,7 +69,7 @@ class Volume:
 def read_volume(path: Path) -> Volume:
     """Read a NIfTI file, or a folder with one DICOM series.
 
-    Raises StudyError, whose text names the file; DataError when the extra is not installed.
+    Raises StudyError, whose text names the file; MissingPackageError when the extra is not installed.
     """
     if path.is_dir():
         from fedbus.imaging.series import read_series
@@ -126,7 +126,7 @@ def needed(what: str) -> Iterator[None]:
     try:
         yield
     except ImportError as exc:
-        raise DataError(f"{what} needs a package that is not installed: pip install 'fedbus[monai]' ({exc})") from exc
+        raise MissingPackageError(what, extra="monai", why=exc) from exc
 
 
 def _read_nifti(path: Path) -> Volume:

@@ -18,7 +18,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from fedbus.errors import DataError, SourceError
+from fedbus.errors import MissingPackageError, SourceError
 from fedbus.imaging.series import LPS_TO_RAS, MOST_SLICES, read_series
 from fedbus.imaging.volumes import Volume
 from fedbus.sources.source import MOST_ITEMS, Files, Item, Known
@@ -41,13 +41,13 @@ class _Seg:
 
 
 def open_dicomweb(url: str, *, token: str, timeout_s: float, most_bytes: int, word: str) -> DicomWeb:
-    """Open a server. Raises DataError when the extra is not installed."""
+    """Open a server. Raises MissingPackageError when the extra is not installed."""
     try:
         import highdicom  # noqa: F401
         import requests
         from dicomweb_client import DICOMwebClient
     except ImportError as exc:
-        raise DataError(f"dicomweb needs a package that is missing: pip install 'fedbus[dicomweb]' ({exc})") from exc
+        raise MissingPackageError("a source of kind dicomweb", extra="dicomweb", why=exc) from exc
     session = requests.Session()
     session.trust_env = False  # no proxy, no .netrc
     session.max_redirects = 0  # a token is for the server that was named

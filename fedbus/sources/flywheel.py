@@ -12,20 +12,19 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
-from fedbus.errors import DataError, SourceError
+from fedbus.errors import MissingPackageError, SourceError
 from fedbus.sources.source import MOST_ITEMS, Files, Item, Known, nifti_ending, sha256_of
 
 
 def open_flywheel(key: str, *, project: str, tag: str, timeout_s: float, most_bytes: int, scratch: Path) -> Flywheel:
-    """Log in and find the project by its label. Raises SourceError; DataError when the extra is not installed."""
+    """Log in and find the project by its label. Raises SourceError, MissingPackageError."""
     # read when the SDK is imported; left alone it tries for two minutes, and the next pass tries again anyway
     os.environ["FLYWHEEL_SDK_TOTAL_RETRIES"] = "1"
     os.environ["FLYWHEEL_SDK_CONNECT_TIMEOUT"] = os.environ["FLYWHEEL_SDK_REQUEST_TIMEOUT"] = str(ceil(timeout_s))
     try:
         import flywheel
     except ImportError as exc:
-        text = f"flywheel needs a package that is missing: pip install 'fedbus[flywheel]' ({exc})"
-        raise DataError(text) from exc
+        raise MissingPackageError("a source of kind flywheel", extra="flywheel", why=exc) from exc
     client = asked(lambda: flywheel.Client(key))
     found = asked(lambda: client.projects.find_one(f"label={project}"))
     return Flywheel(client, found.id, tag=tag, most_bytes=most_bytes, scratch=scratch)

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fedbus.core.protocol.statistics import ClassLoss, Plan, Statistics
-from fedbus.errors import ContractError, DataError
+from fedbus.errors import ContractError, DataError, MissingPackageError
 from fedbus.tasks import networks, scanners, shares
 from fedbus.tasks.plausible import check_images
 from fedbus.tasks.scanners import Scanner
@@ -118,9 +118,7 @@ def load_digits_once() -> tuple[Tensor, Tensor]:
     try:
         from sklearn.datasets import load_digits
     except ImportError as exc:
-        raise DataError(
-            "the digits come with scikit-learn, which is not installed: pip install fedbus[digits]"
-        ) from exc
+        raise MissingPackageError("the task digits", extra="digits", why=exc) from exc
     try:
         found = load_digits()
     except (OSError, EOFError, ValueError, zlib.error) as exc:

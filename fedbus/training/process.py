@@ -24,7 +24,7 @@ from contextlib import suppress
 from pathlib import Path
 from queue import SimpleQueue
 
-from fedbus.errors import ContractError, DecodeError, LayoutError, ProtocolError
+from fedbus.errors import ContractError, DecodeError, LayoutError, MissingPackageError, ProtocolError
 from fedbus.training import protocol as p
 from fedbus.training.device import is_broken
 from fedbus.training.examine import examine
@@ -159,6 +159,6 @@ def _failed(error: BaseException, data: Path | None) -> p.Failed:
     return p.Failed(
         error=trouble.said,
         traceback=trouble.traceback,
-        fatal=isinstance(error, ContractError | LayoutError),
+        fatal=isinstance(error, ContractError | LayoutError | MissingPackageError),
         reference=trouble.reference,
     )

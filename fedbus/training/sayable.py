@@ -6,7 +6,7 @@ So the text stays in the site's log, and what leaves is decided by where the err
     fedbus' own      every line from the command to the `raise`, of its causes too, is fedbus' and none is a task's:
                      the text was written from numbers, names of tensors and keys of the job, and leaves as it is
                      (not a StoreError's, which names files: folders may be called after people)
-    ContractError    its `said` leaves; so does a StudyError's, made of kinds and counts
+    ContractError    its `said` leaves; so does a StudyError's, made of kinds and counts, and a MissingPackageError's
     all others       the type, the place in installed code (function, name of the source file, line) and a reference,
                      under which the site's log has the text
 """
@@ -25,7 +25,7 @@ from types import CodeType, FrameType
 from typing import NewType
 
 import fedbus
-from fedbus.errors import ContractError, FedbusError, StoreError, StudyError
+from fedbus.errors import ContractError, FedbusError, MissingPackageError, StoreError, StudyError
 
 Sayable = NewType("Sayable", str)
 """Words that hold nothing of a site's data. Only this module, and whoever writes from numbers and keys, makes them."""
@@ -77,7 +77,7 @@ def type_name(kind: type) -> str:
 
 def _said(error: BaseException, reference: str, data: Path | None) -> Sayable:
     try:
-        if isinstance(error, ContractError | StudyError):
+        if isinstance(error, ContractError | StudyError | MissingPackageError):
             return sayable(error.said)
         foreign = next((link for link in _chain(error) if not _is_ours(link)), None)
         if foreign is None:

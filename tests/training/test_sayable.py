@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from fedbus.core.protocol.layout import Layout, TensorSpec
-from fedbus.errors import ContractError, DataError, LayoutError, StoreError
+from fedbus.errors import ContractError, DataError, LayoutError, MissingPackageError, StoreError
 from fedbus.tasks.heart_disease_data import read_patients
 from fedbus.training.kept import KeptTensors
 from fedbus.training.registry import load_task
@@ -195,3 +195,10 @@ def test_words_that_leave_are_short_and_steer_no_terminal(ward: Any) -> None:
 def test_each_trouble_has_a_reference_of_its_own(ward: Any) -> None:
     references = {trouble_of(caught(lambda: ward.value(NOBODY))).reference for _ in range(5)}
     assert len(references) == 5
+
+
+def test_a_package_that_is_missing_is_said_with_its_command_and_without_what_python_found() -> None:
+    error = MissingPackageError("the task segmentation", extra="monai", why=ImportError(f"no module of {NOBODY}"))
+    said = "the task segmentation needs a package that is not installed here: pip install 'fedbus[monai]'"
+    assert trouble_of(error).said == said
+    assert NOBODY in str(error)

@@ -134,4 +134,5 @@ def test_without_monai_the_command_to_install_it_is_said(folder: Path) -> None:
 
     said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False).stderr
 
-    assert "DataError: the task segmentation needs a package that is not installed: pip install 'fedbus[monai]'" in said
+    assert "MissingPackageError: the task segmentation needs a package that is not installed here: " in said
+    assert "pip install 'fedbus[monai]'" in said
