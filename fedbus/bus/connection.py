@@ -109,6 +109,8 @@ class Session:
         self._answer_s = answer_within.total_seconds()
         self._group = asyncio.TaskGroup()
         self._link: asyncio.Future[Link] = asyncio.get_running_loop().create_future()
+        self.links = 0
+        """How often the link has come up; more than before: what was known of the broker may be so no longer."""
         self._blocked_watched = False
 
     @property
@@ -168,6 +170,7 @@ class Session:
         while True:
             link = await self._connect()
             try:
+                self.links += 1
                 self._link.set_result(link)
                 self._tell(LinkState.CONNECTED, f"{self.url} as {self.name}")
                 why = await asyncio.shield(link.lost)

@@ -74,16 +74,15 @@ class Entrance:
 
     async def run(self) -> None:
         """Hold sites off and let them in again, for ever."""
-        link_age_s = self._session.link_age_s
+        bound_at = self._session.links
         await self._bind(self._sites)
         if ANYBODY not in self._sites:  # an earlier release bound that for every job
             await unbind(self._session, t.Topology(bindings=(t.updates_from_anybody(self._job),)))
         while True:
-            age_s = self._session.link_age_s
-            if age_s < link_age_s:
+            if (links := self._session.links) != bound_at:
                 # a broker that was killed may have lost what was bound within its last second
                 await self._bind(self._sites - self._shut.keys())
-            link_age_s = age_s
+                bound_at = links
             await self._look()
             self._awake.clear()
             try:
