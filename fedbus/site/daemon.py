@@ -28,7 +28,7 @@ import fedbus
 from fedbus.bus import topology as t
 from fedbus.bus.connection import Session
 from fedbus.bus.consumer import Consumer
-from fedbus.bus.post import Post
+from fedbus.bus.post import ControlMessage, Post
 from fedbus.bus.stream import StreamReader
 from fedbus.bus.url import BrokerUrl
 from fedbus.core.job.policy import Accept, Decline, SitePolicy
@@ -256,7 +256,7 @@ class Site:
                 | m.StatisticsRequest()
                 | m.JobEnded()
             ) if worker := self._workers.get(message.job):
-                await worker.on_control(message)
+                await self._hand_over(worker, message)
             case m.JobEnded(job=job):
                 # it ended while this site was away or had given it up
                 put_away(self._settings, job)
@@ -264,6 +264,17 @@ class Site:
                 discard(self._settings, job)
                 with suppress(OSError):  # what cannot be deleted stays: no reason to end the work for others
                     assignment.kept_file(self._settings, job).unlink()
+
+    async def _hand_over(self, worker: JobWorker, message: ControlMessage) -> None:
+        """What goes wrong over a message of one job ends the work for that job, which is taken up again."""
+        try:
+            await worker.on_control(message)
+        except ProtocolError:
+            raise
+        except Exception as exc:
+            if not _is_the_jobs_own(exc):
+                raise
+            worker.fail(exc)
 
     async def _answer(self, offer: m.JobOffer) -> None:
         decision = self._policy.decide_offer(offer.spec)

@@ -302,6 +302,17 @@ def test_without_target_and_patience_the_lowest_loss_is_best() -> None:
     assert made.best == (2, 0.4)
 
 
+def test_a_score_that_was_made_before_the_site_was_asked_is_no_final_one() -> None:
+    made = running(sites="a b")
+    made.finishing("done", now=200.0, score=[4])
+    # what a site of the release before sends says nothing of it, and counts
+    assert made.scored(version=4, site="b", metrics={"auc": 0.8}, num_examples=10)
+    assert not made.scored(version=4, site="a", metrics={"auc": 0.8}, num_examples=10, asked=False)
+    assert made.missing_scores() == [(4, "a")]
+    assert made.scored(version=4, site="a", metrics={"auc": 0.8}, num_examples=10, asked=True)
+    assert made.missing_scores() == []
+
+
 def test_while_finishing_the_sites_score_the_versions_that_were_named() -> None:
     made = running(sites="a b")
     made.scored(version=7, site="a", metrics={"auc": 0.5}, num_examples=10)

@@ -50,8 +50,8 @@ GOLDEN: list[tuple[wire.Message, str, bytes]] = [
     (
         m.ScoreAnswer(site="mercy", job="heart", version=3, metrics={"auc": 0.5}, num_examples=9),
         "score-answer",
-        b'{"differences":{},"failed":"","job":"heart","local":"","losses":{},"metrics":{"auc":0.5},"not_finite":[],'
-        b'"num_examples":9,"site":"mercy","spreads":{},"version":3}',
+        b'{"asked":null,"differences":{},"failed":"","job":"heart","local":"","losses":{},"metrics":{"auc":0.5},'
+        b'"not_finite":[],"num_examples":9,"site":"mercy","spreads":{},"version":3}',
     ),
     (
         m.StatisticsAnswer(

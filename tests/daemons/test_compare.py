@@ -77,7 +77,8 @@ def test_local_models_of_sites_that_share_them_are_scored_by_every_site(house: A
     house.start_site("cleveland", share_local_model=True)
     house.start_site("hungary")
     local = {"steps": 10, "batch_size": 32, "learning_rate": 0.1}
-    job = str(house.submit(**TASK, local=local, min_sites=2, evaluate_local=True, stop={"versions": 4}))
+    both = {"min_sites": 2, "min_contributors": 2}  # so that each has trained
+    job = str(house.submit(**TASK, **both, local=local, evaluate_local=True, stop={"versions": 4}))
     house.ended(job)
     result = house.job(job)["result"]
     assert result["local_models"] == ["cleveland"]

@@ -589,6 +589,21 @@ async def test_what_may_pass_is_tried_for_as_long_as_the_site_has_patience(tmp_p
     assert clinic.pauses == [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, *[60.0] * 6]
 
 
+@pytest.mark.parametrize("what", ["stop", "score"])
+async def test_a_job_may_end_while_a_trainer_that_failed_is_waited_for(tmp_path: Path, what: str) -> None:
+    clinic = Clinic(tmp_path, patience_s=3600.0)
+    clinic.sleeps = asyncio.Event()  # the pause lasts until it is ended
+    async with running(clinic) as task:
+        await clinic.expects(p.Open)
+        clinic.answers.put_nowait(TrainerDiedError("the GPU is busy"))
+        await clinic.idle("restarting the trainer")
+        if what == "score":
+            await clinic.loop.score(m.ScoreRequest(job="heart", version=0))
+        await clinic.loop.stop()
+        async with asyncio.timeout(30):
+            await task
+
+
 async def test_a_person_who_mended_something_does_not_wait_for_the_next_try(tmp_path: Path) -> None:
     clinic = Clinic(tmp_path, patience_s=3600.0)
     clinic.sleeps = asyncio.Event()  # as long as this is not set
@@ -878,10 +893,20 @@ def test_asking_again_for_a_score_gives_no_more_time() -> None:
     duty.ask(m.ScoreRequest(job="heart", version=3), now=40.0)
     assert duty.by == 50.0
     duty.ask(m.ScoreRequest(job="heart", version=4), now=45.0)
-    duty.done(3)
+    duty.done(3, duty.request)
     assert (duty.wanted, duty.by) == (4, 95.0)
-    duty.done(4)
+    duty.done(4, duty.request)
     assert (duty.wanted, duty.by, duty.newest) == (None, None, 4)
+
+
+def test_a_score_that_had_begun_before_it_was_asked_for_is_no_answer() -> None:
+    duty = ScoreDuty(limit_s=50.0)
+    begun_with = duty.request
+    duty.ask(m.ScoreRequest(job="heart", version=3, intervals=True), now=0.0)
+    duty.done(3, begun_with)
+    assert (duty.wanted, duty.newest) == (3, 3)
+    duty.done(3, duty.request)
+    assert duty.wanted is None
 
 
 async def test_a_job_that_ended_does_not_wait_for_an_evaluation(tmp_path: Path) -> None:

@@ -57,6 +57,7 @@ class Scoring:
             num_examples=measured.num_examples,
             not_finite=measured.not_finite,
             spreads=measured.spreads,
+            asked=score.asked,
         )
         if not counts:  # it came too late, or from a site that is not there: nobody is told of it
             return

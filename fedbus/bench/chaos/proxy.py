@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from fedbus.bus.url import BrokerUrl
+from fedbus.local.interrupts import Interrupted
 
 T = TypeVar("T")
 
@@ -152,7 +153,14 @@ class Backstage:
 
     def wait(self, work: Coroutine[Any, Any, T]) -> T:
         """Run `work` there and return its result."""
-        return self.begin(work).result()
+        try:
+            return self.begin(work).result()
+        except RuntimeError as exc:
+            # a signal's error that comes while a condition is waited for leaves a lock that is not held: CPython says
+            # that instead
+            if isinstance(exc.__context__, Interrupted):
+                raise exc.__context__ from None
+            raise
 
     async def _end(self) -> None:
         for link in self._links:

@@ -121,15 +121,18 @@ class TrainingJob(Job):
         num_examples: int,
         not_finite: Collection[str] = (),
         spreads: Spreads = NO_SPREADS,
+        asked: bool | None = None,
     ) -> bool:
         """Take in a site's score of a version; False when it does not count (site not active, older, no examples).
 
-        While the job is finishing only the versions that `finishing` named count, see `final_scores`.
+        While the job is finishing only the versions that `finishing` named count, see `final_scores`, and no score that
+        was made before the site was asked for it (asked False): it lacks what was asked for beside the metrics.
         """
         score = Score.of(
             version=version, metrics=metrics, num_examples=num_examples, not_finite=not_finite, spreads=spreads
         )
-        if self._state is JobState.FINISHING and site in self._active and self._finals.take(version, site, score):
+        final = self._state is JobState.FINISHING and site in self._active and asked is not False
+        if final and self._finals.take(version, site, score):
             self._last_scores[site] = score
             return True
         if self._state is not JobState.RUNNING or site not in self._active or not self._scores.add(site, score):

@@ -178,7 +178,8 @@ class ScoreAnswer:
 
     spreads: how sure the metrics are, where intervals were asked for; differences: of this model to the one that it is
     compared to, on the same test cases. Both by metric. losses: of its own labelled examples by class, where the job
-    checks data. local: the id of the update that brings the site's local model; empty: none comes.
+    checks data. local: the id of the update that brings the site's local model; empty: none comes. asked: whether it
+    answers a ScoreRequest, or was made before one came; None: a site of the release before does not say.
     """
 
     site: str
@@ -192,6 +193,7 @@ class ScoreAnswer:
     differences: Spreads = field(default_factory=dict)
     losses: Mapping[str, ClassLoss] = field(default_factory=dict)
     local: str = ""
+    asked: bool | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -185,8 +185,8 @@ def local_manifest(job: str, update_id: m.UpdateId, trained: p.Trained, *, layou
     )
 
 
-def score_answer(job: str, site: str, scored: p.Scored, *, local: str = "") -> m.ScoreAnswer:
-    """A site's score of a version; local: the id of the update that brings its local model."""
+def score_answer(job: str, site: str, scored: p.Scored, *, asked: bool, local: str = "") -> m.ScoreAnswer:
+    """A site's score of a version, which was asked for or not; local: the update that brings its local model."""
     metrics = _finite(scored.metrics)
     lost = tuple(name for name in scored.metrics if name not in metrics)
     return m.ScoreAnswer(
@@ -200,6 +200,7 @@ def score_answer(job: str, site: str, scored: p.Scored, *, local: str = "") -> m
         differences=scored.differences,
         losses=scored.losses,
         local=local,
+        asked=asked,
     )
 
 

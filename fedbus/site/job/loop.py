@@ -238,7 +238,6 @@ class TrainingLoop:
                 await self._wait_for_room(exc)
             finally:
                 self._trainer, self._device = None, ""
-                self._limit = None
 
     async def _nothing_to_do(self) -> bool:
         """Wait while training is over and no score is asked for, or there are no data; True when the job is over."""
@@ -282,7 +281,7 @@ class TrainingLoop:
         """Wait for the turn; False when something else is to be done first."""
         if not waiting.turn.done():
             if self._score.wanted is not None and self._trainings is not None:
-                await self._no_score(self._score.wanted, STILL_QUEUED)
+                await self._no_score(self._score.wanted, STILL_QUEUED, self._score.request)
                 return False
             self._now(Activity.QUEUED)
             log.info("queued", job=self._job, before=self._places.before(self._job))
@@ -297,18 +296,26 @@ class TrainingLoop:
         return most_devices(settings.device, ranks=settings.ranks, batch_size=self._trainings.spec.local.batch_size)
 
     async def _in_place(self, place: Waiting) -> None:
+        limit: asyncio.Timeout | None = None
         try:
-            with structlog.contextvars.bound_contextvars(job=self._job):  # for the lines of what the task prints
-                async with (
-                    asyncio.timeout_at(self._score.by) as self._limit,
-                    self._start(self._on_progress, threads=self._settings.threads) as trainer,
-                ):
-                    await self._serve(trainer, place)
+            async with asyncio.timeout_at(self._score.by) as limit:
+                await self._limited(place, limit)
         except TimeoutError:
-            if self._limit is None or not self._limit.expired():
+            if limit is None or not limit.expired():
                 raise
             if self._score.wanted is not None and not self._stopping:
-                await self._no_score(self._score.wanted, Sayable(f"not scored within {self._score.limit_s:g} s"))
+                said = Sayable(f"not scored within {self._score.limit_s:g} s")
+                await self._no_score(self._score.wanted, said, self._score.request)
+
+    async def _limited(self, place: Waiting, limit: asyncio.Timeout) -> None:
+        """Serve with a trainer. Others may move the limit meanwhile, and never one that is over."""
+        self._limit = limit
+        try:
+            with structlog.contextvars.bound_contextvars(job=self._job):  # for the lines of what the task prints
+                async with self._start(self._on_progress, threads=self._settings.threads) as trainer:
+                    await self._serve(trainer, place)
+        finally:
+            self._limit = None
 
     async def _wait_for_room(self, exc: DiskFullError) -> None:
         """The outbox cannot be written. Whoever makes room need not restart anything."""
@@ -439,36 +446,37 @@ class TrainingLoop:
     async def _make_score(self, trainer: Trainer, version: int) -> None:
         """Score a version, or say that it cannot be scored; a task whose answer is none is not asked again."""
         self._now(Activity.SCORING)
-        if self._score.cannot is not None:
-            return await self._no_score(version, self._score.cannot)
         asked = self._score.request
+        if self._score.cannot is not None:
+            return await self._no_score(version, self._score.cannot, asked)
         try:
             command = assignment.score(version, asked, min_count=self._settings.min_count)
             scored = await _expect(p.Scored, trainer, command)
         except TrainerFailedError as exc:
             log_trouble("score-failed", self._job, exc, version=version)
             self._score.cannot = exc.said if exc.fatal else None
-            return await self._no_score(version, exc.said)
+            return await self._no_score(version, exc.said, asked)
         except TrainerDiedError as exc:
             if not self._stopping:
-                await self._no_score(version, exc.said)
+                await self._no_score(version, exc.said, asked)
             raise
         log_notes(self._job, scored.notes)
-        self._was_scored(version)
+        self._was_scored(version, asked)
         self._hand_back.scored(version, scored.metrics)
         local = ""
         if asked is not None and asked.local and self._trainings is not None:
             local = self._trainings.send_local(layout_digest=self._layout_digest)
-        await self._say(assignment.score_answer(self._job, self._settings.site_name, scored, local=local))
+        site, was_asked = self._settings.site_name, asked is not None
+        await self._say(assignment.score_answer(self._job, site, scored, asked=was_asked, local=local))
         return None
 
-    async def _no_score(self, version: int, why: Sayable) -> None:
+    async def _no_score(self, version: int, why: Sayable, asked: m.ScoreRequest | None) -> None:
         log.warning("score-failed", job=self._job, version=version, text=why)
-        self._was_scored(version)
+        self._was_scored(version, asked)
         await self._say(assignment.no_score(self._job, self._settings.site_name, version, why))
 
-    def _was_scored(self, version: int) -> None:
-        self._score.done(version)
+    def _was_scored(self, version: int, asked: m.ScoreRequest | None) -> None:
+        self._score.done(version, asked)
         if not self._stopping:
             self._end_by(self._score.by)
 

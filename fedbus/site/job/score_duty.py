@@ -27,8 +27,11 @@ class ScoreDuty:
             self.by = now + self.limit_s
         self.wanted, self.request = request.version, request
 
-    def done(self, version: int) -> None:
-        """A version was scored or given up; a newer one may have been asked for meanwhile."""
+    def done(self, version: int, request: m.ScoreRequest | None) -> None:
+        """A version was scored or given up, as `request` asks; None: for nobody.
+
+        What was asked for meanwhile is still owed, also of the same version: a score may lack what it asks for.
+        """
         self.newest = max(self.newest, version)
-        if self.wanted is not None and self.wanted <= version:
+        if self.wanted is not None and self.wanted <= version and request is not None:
             self.wanted = self.request = self.by = None

@@ -24,7 +24,7 @@ from fedbus.bus.stream import Start, StreamReader
 from fedbus.core.protocol import messages as m
 from fedbus.core.protocol import wire
 from fedbus.core.spec.head import JobSpec
-from fedbus.errors import DecodeError, DiskFullError, NoSuchQueueError, ProtocolError, PublishError, StoreError
+from fedbus.errors import DecodeError, DiskFullError, NoSuchQueueError, ProtocolError, PublishError
 from fedbus.runtime.faults import Point, Reached, nothing
 from fedbus.site.door import Lane
 from fedbus.site.job import assignment, model_wanted
@@ -145,16 +145,14 @@ class JobWorker:
     async def _until_trouble(self) -> None:
         await self._trouble
 
-    async def on_control(self, message: ControlMessage) -> None:
-        """Take a control message about this job; files of the job that cannot be used end `run`, and nothing else."""
-        try:
-            await self._obey(message)
-        except (OSError, StoreError) as exc:
-            log.warning("control-message", job=self._job, error=str(exc))
-            if not self._trouble.done():
-                self._trouble.set_exception(exc)
+    def fail(self, exc: Exception) -> None:
+        """A control message has met an error: the work for this job ends with it."""
+        log.warning("control-message", job=self._job, error=str(exc))
+        if not self._trouble.done():
+            self._trouble.set_exception(exc)
 
-    async def _obey(self, message: ControlMessage) -> None:
+    async def on_control(self, message: ControlMessage) -> None:
+        """Take a control message about this job; whoever hands it out gives an error that it meets to `fail`."""
         match message:
             case m.JobStarted(session=session, log=stream):
                 self._start(stream)
