@@ -16,10 +16,12 @@ import torch
 
 from fedbus.aggregator.desk import views
 from fedbus.aggregator.incoming.complete import Complete, Unwanted
+from fedbus.aggregator.job.checking import Gate
 from fedbus.aggregator.job.initial_params import LAYOUTS_WAIT
 from fedbus.aggregator.job.local_models import local_file
 from fedbus.aggregator.job.origins import origin_of
 from fedbus.aggregator.job.runner import JobRunner
+from fedbus.aggregator.job.survey import Survey
 from fedbus.aggregator.job.training import Training
 from fedbus.aggregator.model.keeper import ModelKeeper
 from fedbus.aggregator.tools import Tools
@@ -35,6 +37,7 @@ from fedbus.core.protocol.layout import Layout, TensorSpec
 from fedbus.core.rules.facts import Committed, Folded
 from fedbus.core.spec.evaluate import EvaluateSpec
 from fedbus.core.spec.training import TrainingSpec
+from fedbus.errors import ProtocolError
 from fedbus.export.params_file import read_params, write_params
 from fedbus.store.ledger import Ledger
 from fedbus.store.spool import Spool
@@ -150,6 +153,7 @@ class House:
             tools=tools,
             open_log=self.open_log,
             layouts_wait=layouts_wait,
+            gate=Gate(Survey("heart", tools=tools), tools=tools) if parsed.check else None,
         )
         self.runner = JobRunner(
             row,
@@ -281,6 +285,18 @@ async def test_a_site_that_answers_while_the_job_is_being_opened_takes_part(tmp_
     await house.accepts("mercy")
     await house.runner.open()
     assert house.runner.active() == {"mercy"}
+
+
+async def test_a_site_that_the_job_was_not_offered_to_is_not_asked_about_its_data(tmp_path: Path) -> None:
+    # given a job of one site that checks data, whose salt is for its sites
+    house = House(tmp_path, sites=["mercy"], min_sites=1, check="required")
+    await house.runner.open()
+    # when another login accepts it
+    with pytest.raises(ProtocolError, match="which was not offered to it"):
+        await house.accepts("ucsf")
+    await house.accepts("mercy")
+    # then it is told nothing
+    assert house.announcer.asked(m.StatisticsRequest) == ["mercy"]
 
 
 async def test_a_job_that_was_ending_when_the_aggregator_was_killed_ends_with_the_scores_of_its_sites(

@@ -108,6 +108,8 @@ class JobRunner:
 
     async def _admit(self, site: str) -> None:
         """Let a site in, or leave it out, as the work says; it may have to look at the site first."""
+        if not self.life.may_answer(site):
+            return  # the work asks no site what it asks those of the job
         why = await self.work.admission(site)
         self._at_the_gate = self._at_the_gate - {site} if why is not None else self._at_the_gate | {site}
         if why:

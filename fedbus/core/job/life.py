@@ -151,9 +151,15 @@ class Job:
 
     # -------------------------------------------------------------- sites
 
+    def may_answer(self, site: str) -> bool:
+        """Whether a site may accept or decline; False when it is too late. ProtocolError when nobody asked it."""
+        if self._state is JobState.SUBMITTED or (self._head.sites is not None and site not in self._head.sites):
+            raise ProtocolError(f"site {site} answers for job {self._head.name}, which was not offered to it")
+        return self._state in (JobState.WAITING, JobState.RUNNING)
+
     def accepted(self, site: str) -> bool:
         """A site takes part from now on; False when it is too late. ProtocolError when nobody asked it."""
-        if not self._may_answer(site):
+        if not self.may_answer(site):
             return False
         self._declined.pop(site, None)
         self._accepted.add(site)
@@ -166,7 +172,7 @@ class Job:
 
     def declined(self, site: str, reason: str) -> bool:
         """A site does not take part, or no longer; False when it is too late. ProtocolError when nobody asked it."""
-        if not self._may_answer(site):
+        if not self.may_answer(site):
             return False
         self._accepted.discard(site)
         self._declined[site] = reason
@@ -200,11 +206,6 @@ class Job:
         if self._state is not JobState.RUNNING or self._wall_time_s is None or self._started_at is None:
             return None
         return self._started_at + self._wall_time_s
-
-    def _may_answer(self, site: str) -> bool:
-        if self._state is JobState.SUBMITTED or (self._head.sites is not None and site not in self._head.sites):
-            raise ProtocolError(f"site {site} answers for job {self._head.name}, which was not offered to it")
-        return self._state in (JobState.WAITING, JobState.RUNNING)
 
     def _go(self, by: str, *, now: float) -> None:
         before, after = _NEXT[by]
