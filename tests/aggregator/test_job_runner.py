@@ -201,8 +201,8 @@ class House:
     def says(self) -> str:
         return views.says(self.runner, self.membership)
 
-    async def scores(self, site: str, version: int, auc: float) -> None:
-        answer = m.ScoreAnswer(site=site, job="heart", version=version, metrics={"auc": auc}, num_examples=9)
+    async def scores(self, site: str, version: int, auc: float, *, examples: int = 9) -> None:
+        answer = m.ScoreAnswer(site=site, job="heart", version=version, metrics={"auc": auc}, num_examples=examples)
         await self.runner.on_score(answer)
 
     async def scores_loss(self, site: str, version: int, loss: float | None) -> None:
@@ -320,6 +320,22 @@ async def test_a_job_that_was_ending_when_the_aggregator_was_killed_ends_with_th
     # then the job ends for the reason it had, with all scores
     assert house.row.reason == "auc 0.9 reached the target of at least 0.5"
     assert house.row.result["scores"].keys() == {"mercy", "ucsf"}
+
+
+@pytest.mark.parametrize("nothing", [0, -9])
+async def test_a_last_score_on_no_examples_is_no_part_of_a_mean(finishing: Path, nothing: int) -> None:
+    # given a job that waits for the scores of two sites, of which one has no test data
+    house = House(finishing)
+    await house.runner.open()
+    for site in ("mercy", "ucsf"):
+        await house.accepts(site)
+    await house.runs(lambda: len(house.announcer.asked(m.ScoreRequest)) == 2)
+    # when that one answers first
+    await house.scores("mercy", 0, 0.1, examples=nothing)
+    await house.scores("ucsf", 0, 0.8)
+    await house.runs(has_state(house, m.JobState.FINISHED))
+    # then the other one says what the version is worth
+    assert house.row.result["best"]["value"] == 0.8
 
 
 async def test_a_site_that_is_restarted_while_the_job_ends_is_asked_for_its_score_again(finishing: Path) -> None:

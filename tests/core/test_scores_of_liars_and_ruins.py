@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from fedbus.core.job.scores import MOST_METRICS, Score, mean_of
+from fedbus.core.job.scores import MOST_METRICS, Score, mean_of, means_of
 from fedbus.core.job.training import TrainingJob
 from fedbus.core.spec.training import TrainingSpec
 
@@ -130,5 +130,7 @@ def test_a_mean_of_honest_sites_is_the_weighted_mean() -> None:
 def test_a_score_without_examples_does_not_count_and_one_with_thousands_of_metrics_is_cut() -> None:
     job = running("a")
     assert not scores(job, "a", 1, auc=1.0, examples=0)
+    nothing, some = (Score(version=1, metrics={"auc": 1 / (1 + n)}, num_examples=n) for n in (0, 1))
+    assert (means_of([nothing]), means_of([nothing, some, nothing])) == ({}, {"auc": 0.5})
     many = {f"m{n}": 0.0 for n in range(10_000)}
     assert len(Score.of(version=1, metrics=many, num_examples=1).metrics) == MOST_METRICS

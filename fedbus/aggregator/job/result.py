@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 
 from fedbus.aggregator.job.best import Best
 from fedbus.aggregator.job.scored_model import over_sites
-from fedbus.core.job.scores import Score, mean_of
+from fedbus.core.job.scores import Score, mean_of, reported
 from fedbus.core.job.training import TrainingJob, ranking_of
 from fedbus.core.protocol import answers as a
 from fedbus.core.rules.aggregation import Aggregation
@@ -60,7 +60,7 @@ def best_of(life: TrainingJob, version: int, kept: Best | None, *, exported: str
 def _final_mean(life: TrainingJob, version: int, metric: str) -> float | None:
     """The mean of what the sites measured of a version at the end; None: nothing, or it is of no use somewhere."""
     scores = life.final_scores(version).values()
-    found = [(score.num_examples, score.metrics[metric]) for score in scores if metric in score.metrics]
+    found = reported(scores, metric)
     return mean_of(found) if found and not any(score.broken for score in scores) else None
 
 

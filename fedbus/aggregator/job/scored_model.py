@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from fedbus.core.job.scores import Score, mean_of
+from fedbus.core.job.scores import Score, means_of
 from fedbus.core.job.spreads import OfSite, together
 from fedbus.core.protocol import answers as a
 from fedbus.core.protocol.spread import Spreads
@@ -20,13 +20,9 @@ def scored_model(name: str, scores: Mapping[str, Score], *, failed: Mapping[str,
     What is over the sites costs a quarter of a millisecond for each site and metric, see `with_intervals`.
     """
     fits = models * sum(len(s.spreads) + len(s.differences) for s in scores.values()) <= MOST_INTERVALS
-    found: dict[str, list[tuple[int, float]]] = {}
-    for score in scores.values():
-        for metric, value in score.metrics.items():
-            found.setdefault(metric, []).append((score.num_examples, value))
     return a.ScoredModel(
         model=name,
-        means={metric: mean_of(values) for metric, values in sorted(found.items())},
+        means=means_of(scores.values()),
         scores={
             site: a.SiteScore(
                 metrics=dict(score.metrics),

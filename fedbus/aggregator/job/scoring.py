@@ -13,7 +13,7 @@ from fedbus.aggregator.job.result import best_of, broken_at, result_of, why_fail
 from fedbus.aggregator.job.work import Outcome
 from fedbus.aggregator.model.keeper import ModelKeeper
 from fedbus.aggregator.tools import Tools
-from fedbus.core.job.scores import Score, mean_of
+from fedbus.core.job.scores import Score, means_of
 from fedbus.core.job.training import TrainingJob, ranking_of
 from fedbus.core.protocol import events
 from fedbus.core.protocol import messages as m
@@ -122,13 +122,7 @@ class Scoring:
     def _means(self, version: int) -> dict[str, float]:
         """Of the sites' newest scores; at the end of the job of those that were asked for then, and no others."""
         finals = self._life.final_scores(version).values()
-        if not finals:
-            return self._life.means()
-        found = {
-            name: [(score.num_examples, score.metrics[name]) for score in finals if name in score.metrics]
-            for name in sorted({name for score in finals for name in score.metrics})
-        }
-        return {name: mean_of(scores) for name, scores in found.items()}
+        return means_of(finals) if finals else self._life.means()
 
     async def _say(self, site: str, score: Score) -> None:
         await self._event(

@@ -16,7 +16,7 @@ it were at the end of what is in proportion.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Literal
@@ -132,12 +132,23 @@ class Scores:
         return [mean_of([*found[:i], *found[i + 1 :]]) for i in range(len(found))] if len(found) > 2 else []
 
     def _reported(self, metric: str) -> list[tuple[int, float]]:
-        scores = self._newest.values()
-        return [(score.num_examples, score.metrics[metric]) for score in scores if metric in score.metrics]
+        return reported(self._newest.values(), metric)
+
+
+def reported(scores: Iterable[Score], metric: str) -> list[tuple[int, float]]:
+    """Return (examples, value) of the scores that have the metric and were measured on any example."""
+    found = (score for score in scores if metric in score.metrics and score.num_examples > 0)
+    return [(score.num_examples, score.metrics[metric]) for score in found]
+
+
+def means_of(scores: Collection[Score]) -> dict[str, float]:
+    """Return the mean of every metric over the scores that have it, in order of names."""
+    found = {name: reported(scores, name) for name in sorted({name for score in scores for name in score.metrics})}
+    return {name: mean_of(values) for name, values in found.items() if values}
 
 
 def mean_of(found: Sequence[tuple[int, float]]) -> float:
-    """Return the mean of (examples, value), at least one, as `bounded` has them."""
+    """Return the mean of (examples >= 1, value), at least one, as `bounded` has them."""
     counted = bounded(found)
     total = sum(examples for examples, _ in counted)
     return math.fsum(examples / total * value for examples, value in counted)
