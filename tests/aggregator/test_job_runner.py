@@ -34,6 +34,7 @@ from fedbus.core.protocol.answers import BrokenScore
 from fedbus.core.protocol.effort import Effort
 from fedbus.core.protocol.frames import Code
 from fedbus.core.protocol.layout import Layout, TensorSpec
+from fedbus.core.protocol.spread import LEVELS, Spread
 from fedbus.core.rules.facts import Committed, Folded
 from fedbus.core.spec.evaluate import EvaluateSpec
 from fedbus.core.spec.training import TrainingSpec
@@ -320,6 +321,23 @@ async def test_a_job_that_was_ending_when_the_aggregator_was_killed_ends_with_th
     # then the job ends for the reason it had, with all scores
     assert house.row.reason == "auc 0.9 reached the target of at least 0.5"
     assert house.row.result["scores"].keys() == {"mercy", "ucsf"}
+
+
+async def test_what_no_site_is_asked_for_with_a_score_is_no_row(tmp_path: Path) -> None:
+    # given a job that runs
+    house = House(tmp_path)
+    await house.trains("mercy", "ucsf")
+    # when a site says spreads with its score, and scores versions that nobody makes
+    spreads = {"auc": Spread(value=0.1, cases=9, draws=9, quantiles=(0.1,) * len(LEVELS))}
+    for version in (-7, -6, 0, 1):
+        await house.runner.on_score(
+            m.ScoreAnswer(
+                site="mercy", job="heart", version=version, metrics={"auc": 0.1}, num_examples=9, spreads=spreads
+            )
+        )
+    # then the ledger has the one score, without them
+    (kept,) = house.ledger.scores("heart", after=-99, until=99)
+    assert (kept.score.version, kept.score.spreads) == (0, {})
 
 
 @pytest.mark.parametrize("nothing", [0, -9])

@@ -13,7 +13,7 @@ from fedbus.aggregator.job.result import best_of, broken_at, result_of, why_fail
 from fedbus.aggregator.job.work import Outcome
 from fedbus.aggregator.model.keeper import ModelKeeper
 from fedbus.aggregator.tools import Tools
-from fedbus.core.job.scores import Score, means_of
+from fedbus.core.job.scores import NO_SPREADS, Score, means_of
 from fedbus.core.job.training import TrainingJob, ranking_of
 from fedbus.core.protocol import events
 from fedbus.core.protocol import messages as m
@@ -37,8 +37,11 @@ class Scoring:
         self._told: dict[str, str] = {}
 
     async def take(self, score: m.ScoreAnswer) -> None:
-        """A site scored a version, or could not; one that does not exist would pass for the newest and is ignored."""
-        if score.version > self._aggregation.version or score.site not in self._life.accepted_sites:
+        """A site scored a version, or could not; one that does not exist would pass for the newest and is ignored.
+
+        Spreads are kept of what was asked for at the end, not of every version.
+        """
+        if not 0 <= score.version <= self._aggregation.version or score.site not in self._life.accepted_sites:
             return
         if score.failed:
             await self._cannot(score)
@@ -48,7 +51,7 @@ class Scoring:
             metrics=score.metrics,
             num_examples=score.num_examples,
             not_finite=score.not_finite,
-            spreads=score.spreads,
+            spreads=score.spreads if self._life.state is m.JobState.FINISHING else NO_SPREADS,
         )
         counts = self._life.scored(
             version=measured.version,
