@@ -41,7 +41,7 @@ class Desk:
 
     @property
     def tools(self) -> Any:
-        return SimpleNamespace(ledger=self.ledger, announcer=self, store=self.store)
+        return SimpleNamespace(ledger=self.ledger, announcer=self, store=self.store, compute=self.store)
 
     def suspects(self) -> list[tuple[str, str]]:
         return [(one.site, one.severity) for one in self.happened if isinstance(one, events.DataSuspect)]

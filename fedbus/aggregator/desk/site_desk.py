@@ -160,9 +160,9 @@ class SiteDesk:
                 return max(1, len(self._jobs.runners)) * (said + cost.EVENT * offer)
             case m.OfferAnswer():
                 return cost.EVENT + WELCOME
-            case m.TrainerTrouble():
+            case m.TrainerTrouble() | m.StatisticsAnswer():
                 return cost.KEPT
-            case m.ScoreAnswer() | m.StatisticsAnswer() | m.ResyncRequest():
+            case m.ScoreAnswer() | m.ResyncRequest():
                 return cost.EVENT
 
     async def _do_turn(self, site: str, turn: Turn) -> None:

@@ -69,7 +69,7 @@ class Survey:
                 self.losses[site] = _LOSSES_OF_CLASSES.validate_python(body)
             elif site != _PLAN:
                 self._count(site, _STATISTICS.validate_python(body) if body else None, failed)
-        self._found = self._compare()
+        await self._look()
         self._told = set(self._found)
 
     def request(self) -> m.StatisticsRequest:
@@ -86,7 +86,7 @@ class Survey:
         """A site was started anew: its data may be others now."""
         self.sites.pop(site, None)
         self.failed.pop(site, None)
-        self._found = self._compare()
+        self._found = _compared(*self._known())
 
     async def take(self, answer: m.StatisticsAnswer) -> bool:
         """Keep an answer, and say what it shows; False when it answers another question."""
@@ -100,7 +100,7 @@ class Survey:
         self._count(site, answer.statistics, failed)
         examples = None if answer.statistics is None else answer.statistics.examples
         await self._event(events.DataSaid(site=site, examples=examples, reason=failed))
-        self._found = self._compare()
+        await self._look()
         return True
 
     async def take_losses(self, site: str, losses: Mapping[str, ClassLoss]) -> None:
@@ -110,7 +110,7 @@ class Survey:
             self._tools.ledger.add_answer, self._job, _LOSSES, site, body, failed="", at=time.time()
         )
         self.losses[site] = losses
-        self._found = self._compare()
+        await self._look()
 
     def _count(self, site: str, statistics: Statistics | None, failed: str) -> None:
         self.sites.pop(site, None)
@@ -120,10 +120,13 @@ class Survey:
         else:
             self.sites[site] = statistics
 
-    def _compare(self) -> tuple[Finding, ...]:
+    async def _look(self) -> None:
+        """Compare: of many sites that takes a while, and nothing else is to wait for it."""
+        self._found = await self._tools.compute(_compared, *self._known())
+
+    def _known(self) -> tuple[dict[str, Statistics], dict[str, Mapping[str, ClassLoss]], int]:
         known = {site: found for site, found in self.sites.items() if found is not None}
-        minimum = LEAST if self._plan is None else self._plan.minimum
-        return ranked([*findings(known, minimum=minimum), *of_losses(dict(sorted(self.losses.items())))])
+        return known, dict(sorted(self.losses.items())), LEAST if self._plan is None else self._plan.minimum
 
     async def tell(self, *, all_of_them: bool) -> None:
         """Say what was found and was not said yet: faults at once, warnings when all have answered."""
@@ -149,6 +152,12 @@ class Survey:
 
     async def _event(self, happened: events.Happened) -> None:
         await self._tools.announcer.event(self._job, happened)
+
+
+def _compared(
+    known: Mapping[str, Statistics], losses: Mapping[str, Mapping[str, ClassLoss]], minimum: int
+) -> tuple[Finding, ...]:
+    return ranked([*findings(known, minimum=minimum), *of_losses(losses)])
 
 
 def _sentence(found: Finding) -> str:

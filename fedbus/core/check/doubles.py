@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Set
 from itertools import combinations
 
 from fedbus.core.check.compare import said, share
@@ -24,8 +24,10 @@ def of_doubles(sites: Mapping[str, Statistics], *, minimum: int) -> Iterator[Fin
                 figure=f"{said(found.copies)} of {said(found.examples)}",
                 advice="remove what is there twice: it counts twice, and tests may hold what was trained on",
             )
-    for one, other in combinations(sorted(sites), 2):
-        common = in_common(sites[one].prints, sites[other].prints)
+    prints = {site: frozenset(sites[site].prints) for site in sorted(sites)}
+    limits = {site: max(sent) for site, sent in prints.items() if len(sent) >= MOST_PRINTS}
+    for one, other in combinations(prints, 2):
+        common = in_common(prints[one], prints[other], [limits[site] for site in (one, other) if site in limits])
         if common >= max(1, minimum):
             yield Finding(
                 kind="same-examples",
@@ -37,10 +39,10 @@ def of_doubles(sites: Mapping[str, Statistics], *, minimum: int) -> Iterator[Fin
             )
 
 
-def in_common(one: Sequence[str], other: Sequence[str]) -> int:
-    """How many prints two sites share; where one has sent only its smallest, scaled up to all."""
-    limit = min((max(prints) for prints in (one, other) if len(prints) >= MOST_PRINTS), default="g")
-    shared = len({p for p in one if p <= limit} & {p for p in other if p <= limit})
-    if limit == "g":
-        return shared
-    return round(shared * float(1 << 64) / (int(limit, 16) + 1))
+def in_common(one: Set[str], other: Set[str], limits: Collection[str] = ()) -> int:
+    """How many prints two sites share. limits: of one that has sent only its smallest the largest; scaled up to all."""
+    shared = one & other
+    if not limits:
+        return len(shared)
+    limit = min(limits)
+    return round(sum(p <= limit for p in shared) * float(1 << 64) / (int(limit, 16) + 1))
