@@ -172,10 +172,12 @@ def in_proportion(values: Sequence[float]) -> list[tuple[float, float]]:
     """Return for each of the values what is in proportion to the others; below three everything is."""
     if len(values) < 3:
         return [(-math.inf, math.inf)] * len(values)
+    lowest, next_lowest, *_ = sorted(values)
+    *_, next_highest, highest = sorted(values)
     limits = []
-    for at in range(len(values)):
-        others = [*values[:at], *values[at + 1 :]]
-        low, high = min(others), max(others)
+    for value in values:
+        low = next_lowest if value == lowest else lowest
+        high = next_highest if value == highest else highest
         beyond = max(OUT_OF_PROPORTION * max(high - low, abs(low), abs(high)), 1.0)
         limits.append((low - beyond, high + beyond))
     return limits
