@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,12 +13,12 @@ from safetensors.torch import load_file, save_file
 
 from fedbus.aggregator.job.evaluate import GivenModels
 from fedbus.core.protocol import messages as m
-from fedbus.core.protocol.effort import Effort
 from fedbus.core.protocol.layout import Layout, TensorSpec
 from fedbus.core.spec.evaluate import EvaluateSpec
 from fedbus.errors import LayoutError
 from fedbus.store.ledger import Ledger
 
+Said = Callable[[Layout], m.UpdateManifest]
 LAYOUT = Layout.of([TensorSpec(name="w", shape=(3,), dtype="float32")])
 
 
@@ -48,22 +49,7 @@ def shelf(tmp_path: Path) -> Shelf:
     return Shelf(tmp_path)
 
 
-def said(layout: Layout) -> m.UpdateManifest:
-    """What a site says of the layout of its task's params."""
-    return m.UpdateManifest(
-        job="new",
-        update_id="mercy:0123abcd:0",
-        kind=m.UpdateKind.INITIAL,
-        base_version=0,
-        effort=Effort(),
-        layout_digest=layout.digest,
-        frames=1,
-        body_bytes=1,
-        layout=layout.to_dict(),
-    )
-
-
-def test_a_version_and_a_file_are_copied_and_named(shelf: Shelf) -> None:
+def test_a_version_and_a_file_are_copied_and_named(shelf: Shelf, said: Said) -> None:
     models = shelf.models({"job": "old"}, {"file": "mine.safetensors"})
     models.check()
     assert [models.named(number) for number in (0, 1)] == ["old, version 7 (last)", "mine.safetensors"]
@@ -104,7 +90,7 @@ def test_a_model_that_is_not_there_is_named(shelf: Shelf, model: dict[str, Any],
         shelf.models(model).check()
 
 
-def test_a_model_of_another_network_is_named(shelf: Shelf) -> None:
+def test_a_model_of_another_network_is_named(shelf: Shelf, said: Said) -> None:
     models = shelf.models({"job": "old"})
     models.check()
     other = Layout.of([TensorSpec(name="w", shape=(4,), dtype="float32")])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,13 @@ from safetensors.torch import save_file
 from fedbus.aggregator.job.origins import origin_of
 from fedbus.aggregator.model.keeper import ModelKeeper
 from fedbus.core.protocol import messages as m
-from fedbus.core.protocol.effort import Effort
 from fedbus.core.protocol.layout import Layout, TensorSpec
 from fedbus.core.spec.training import TrainingSpec
 from fedbus.errors import LayoutError
 from fedbus.store.ledger import Ledger
 from fedbus.store.spool import Spool
 
+Said = Callable[[Layout], m.UpdateManifest]
 W, V = (TensorSpec(name=name, shape=(numel,), dtype="float32") for name, numel in (("w", 3), ("v", 1)))
 LAYOUT = Layout.of([W, V])
 JOB: dict[str, Any] = {
@@ -60,21 +61,6 @@ def shelf(tmp_path: Path) -> Shelf:
     return Shelf(tmp_path)
 
 
-def said(layout: Layout) -> m.UpdateManifest:
-    """What a site says of the layout of its task's params."""
-    return m.UpdateManifest(
-        job="new",
-        update_id="mercy:0123abcd:0",
-        kind=m.UpdateKind.INITIAL,
-        base_version=0,
-        effort=Effort(),
-        layout_digest=layout.digest,
-        frames=1,
-        body_bytes=1,
-        layout=layout.to_dict(),
-    )
-
-
 @pytest.mark.parametrize(
     ("continues", "value", "says"),
     [
@@ -84,7 +70,7 @@ def said(layout: Layout) -> m.UpdateManifest:
     ],
 )
 def test_a_job_begins_with_the_version_that_another_one_has_left(
-    shelf: Shelf, continues: Any, value: float, says: str
+    shelf: Shelf, continues: Any, value: float, says: str, said: Said
 ) -> None:
     keeper, origin = shelf.origin(continues=continues)
     origin.check()
@@ -94,7 +80,7 @@ def test_a_job_begins_with_the_version_that_another_one_has_left(
     assert not (shelf.folder / "jobs" / "new" / "start").exists()
 
 
-def test_after_a_restart_the_copy_is_used_though_the_job_was_forgotten(shelf: Shelf) -> None:
+def test_after_a_restart_the_copy_is_used_though_the_job_was_forgotten(shelf: Shelf, said: Said) -> None:
     shelf.origin(continues="old")[1].check()
     shutil.rmtree(shelf.folder / "jobs" / "old")
     shelf.ledger.forget_job("old")
@@ -114,7 +100,7 @@ def test_what_may_not_be_continued_says_what_to_do(shelf: Shelf) -> None:
         shelf.origin(continues="old")[1].check()
 
 
-def test_another_network_is_said_with_the_first_tensor_that_differs(shelf: Shelf) -> None:
+def test_another_network_is_said_with_the_first_tensor_that_differs(shelf: Shelf, said: Said) -> None:
     _, origin = shelf.origin(continues="old")
     origin.check()
     wider = Layout.of([TensorSpec(name="w", shape=(4,), dtype="float32")])
@@ -122,7 +108,7 @@ def test_another_network_is_said_with_the_first_tensor_that_differs(shelf: Shelf
         origin.adopt(said(wider))
 
 
-def test_tensors_that_stay_at_the_sites_now_may_be_in_the_version(shelf: Shelf) -> None:
+def test_tensors_that_stay_at_the_sites_now_may_be_in_the_version(shelf: Shelf, said: Said) -> None:
     keeper, origin = shelf.origin(continues="old", keep=["v"])
     origin.check()
     origin.adopt(said(Layout.of([W])))
