@@ -12,6 +12,7 @@ import torch
 
 from fedbus.aggregator.job.local_models import LocalModels, local_file
 from fedbus.aggregator.model.keeper import ModelKeeper
+from fedbus.core.protocol import events
 from fedbus.core.protocol import messages as m
 from fedbus.core.protocol.effort import Effort
 from fedbus.core.protocol.frames import Code
@@ -42,6 +43,7 @@ class Ward:
         self.folder = folder / "job"
         self.ledger, self.spool = ledger, Spool(folder / "spool")
         self.receipts: list[m.Receipt] = []
+        self.said: list[str] = []
         keeper = ModelKeeper("heart", SPEC, ledger=ledger, spool=self.spool, folder=self.folder)
         keeper.start(LAYOUT, torch.linspace(-1, 1, LAYOUT.numel))
         tools: Any = SimpleNamespace(ledger=ledger, store=_at_once, compute=_at_once, announcer=self)
@@ -50,8 +52,8 @@ class Ward:
     async def tell(self, site: str, receipt: m.Receipt) -> None:
         self.receipts.append(receipt)
 
-    async def event(self, job: str, happened: object) -> None:
-        pass
+    async def event(self, job: str, happened: events.Happened) -> None:
+        self.said.append(happened.text)
 
     async def arrives(self, flat: torch.Tensor, *, site: str = "mercy", digest: str = LAYOUT.digest) -> m.Receipt:
         """A site's model is complete in the spool and is taken; its receipt."""
@@ -109,6 +111,7 @@ async def test_one_that_nobody_asks_for_or_not_any_more_is_refused(ward: Ward) -
     ward.models.close()
     assert "not any more" in (await ward.arrives(MODEL)).reason
     assert ward.models.there == []
+    assert ward.said[-1].startswith("local model of mercy refused: a local model that nobody asks for")
 
 
 @pytest.mark.parametrize(

@@ -28,12 +28,18 @@ class Refusal:
 
 
 async def refuse(manifest: m.UpdateManifest, reason: str, *, tools: Tools, drop: Drop) -> Refusal:
-    """Refuse an update for good. Initial params are no update: that they are refused is told, and leaves no fact."""
+    """Refuse an update for good. Initial params and local models are none: it is told, and leaves no fact."""
     fact = Refused(update_id=m.UpdateId.parse(manifest.update_id), reason=reason)
     receipt, site = receipts.receipt_of(manifest.job, fact), fact.update_id.site
-    is_update = manifest.kind is m.UpdateKind.DELTA
-    sequence = await receipts.give(receipt, tools, facts=[fact] if is_update else [])
+    kind = manifest.kind
+    sequence = await receipts.give(receipt, tools, facts=[fact] if kind is m.UpdateKind.DELTA else [])
     await tools.compute(drop, manifest.update_id)
-    refused = events.UpdateRefused(site=site, update=manifest.update_id, reason=reason, initial=not is_update)
+    refused = events.UpdateRefused(
+        site=site,
+        update=manifest.update_id,
+        reason=reason,
+        initial=kind is m.UpdateKind.INITIAL,
+        local=kind is m.UpdateKind.LOCAL,
+    )
     await tools.announcer.event(manifest.job, refused)
     return Refusal(receipt=receipt, sequence=sequence)

@@ -53,15 +53,18 @@ def facts_of(effort: Effort) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpdateRefused(Happened):
-    """An update does not count. `initial`: it was to be the first params of the job."""
+    """An update does not count. initial: it was to be the first params of the job; local: a site's local model."""
 
     kind: ClassVar[str] = "update-refused"
     update: str = ""
     reason: str = ""
     initial: bool = in_text(False)
+    local: bool = in_text(False)
 
     def sentence(self) -> str:
-        what = f"initial params of {self.site}" if self.initial else f"{self.site}: update {self.update}"
+        what = f"{self.site}: update {self.update}"
+        if self.initial or self.local:
+            what = f"{'initial params' if self.initial else 'local model'} of {self.site}"
         return f"{what} refused: {self.reason}"
 
 
