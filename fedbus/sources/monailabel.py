@@ -61,7 +61,8 @@ class OverHttp:
 
     @staticmethod
     def _label(study: str) -> str:
-        return f"/datastore/label?{urlencode({'label': study, 'tag': FINAL})}"
+        # an id with half a character in it is asked for all the same: no server has it, and the intake says why
+        return f"/datastore/label?{urlencode({'label': study, 'tag': FINAL}, errors='surrogatepass')}"
 
 
 class OnDisk:
