@@ -65,9 +65,14 @@ class DicomWeb:
         self._most_bytes = most_bytes
         self._word = word.lower()
         self._listed: tuple[_Seg, bytes] | None = None
+        self._failed: dict[str, SourceError] = {}
+        """Why what was listed cannot be read, by its id."""
 
     def list(self, known: Mapping[str, Known]) -> Iterator[Item]:
-        for image, seg in sorted(self._newest().items()):
+        newest = self._newest()
+        for series in sorted(self._failed):
+            yield Item(id=series, labelled=True)
+        for image, seg in sorted(newest.items()):
             before = known.get(image)
             if before is not None and before.mark == seg.mark:
                 yield Item(id=image, labelled=True, sha256=before.sha256, mark=seg.mark)
@@ -78,13 +83,16 @@ class DicomWeb:
             except SourceError as exc:
                 if exc.kind == "unreachable":
                     raise
+                self._failed[image] = exc
             else:
                 self._listed, sha256 = (seg, body), hashlib.sha256(body).hexdigest()
             yield Item(id=image, labelled=True, sha256=sha256, mark=seg.mark)
 
     def materialise(self, item: Item, folder: Path) -> Files:
+        if item.id in self._failed:
+            raise self._failed[item.id]
         if self._listed is None or self._listed[0].image != item.id:
-            raise SourceError("its DICOM-SEG series cannot be read: one instance was expected", kind="unreadable")
+            raise SourceError("another series was listed meanwhile", kind="unreadable")
         seg, body = self._listed
         slices = folder / "series"
         slices.mkdir()
@@ -100,24 +108,33 @@ class DicomWeb:
         raise SourceError("a DICOMweb server takes no model back", kind="no-model")
 
     def _newest(self) -> dict[str, _Seg]:
-        """The newest SEG series of each image series."""
+        """The newest SEG series of each image series; one that is not given is noted, and costs no other."""
         found: dict[str, _Seg] = {}
         for study, series in self._series():
-            seg = self._described(study, series)
+            try:
+                seg = self._described(study, series)
+            except SourceError as exc:
+                if exc.kind == "unreachable":
+                    raise
+                self._failed[series] = exc
+                continue
             if seg is not None and (seg.image not in found or found[seg.image].made < seg.made):
                 found[seg.image] = seg
         return found
 
     def _series(self) -> Iterator[tuple[str, str]]:
+        seen: set[tuple[str, str]] = set()
         for offset in range(0, MOST_ITEMS, PAGE):
             page = _asked(
                 lambda offset=offset: self._client.search_for_series(
                     search_filters={"Modality": "SEG"}, limit=PAGE, offset=offset
                 )
             )
-            yield from ((_text(entry, STUDY), _text(entry, SERIES)) for entry in page)
-            if len(page) < PAGE:
+            new = {(_text(entry, STUDY), _text(entry, SERIES)) for entry in page} - seen
+            yield from sorted(new)
+            if len(page) < PAGE or not new:  # a server without paging gives the same again
                 return
+            seen |= new
 
     def _described(self, study: str, series: str) -> _Seg | None:
         """What the metadata say; None for what is not approved, or refers to no series."""

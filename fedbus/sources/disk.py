@@ -18,8 +18,8 @@ def inside(folder: Path, *parts: str) -> Path:
         raise SourceError(f"a study is called {parts[-1][:60]!r}, which is no name of a file", kind="bad-name")
     try:
         real = path.resolve()
-    except (OSError, RuntimeError) as exc:
-        raise SourceError(f"{path}: a link that leads nowhere", kind="bad-name") from exc
+    except (OSError, RuntimeError, UnicodeEncodeError) as exc:
+        raise SourceError(f"{path}: a link that leads nowhere, or no name", kind="bad-name") from exc
     if not real.is_relative_to(folder.resolve()):
         raise SourceError(f"{path} is a link out of {folder}", kind="bad-name")
     return path

@@ -14,6 +14,7 @@ from typing import Any
 
 from fedbus.errors import MissingPackageError, SourceError
 from fedbus.sources.source import MOST_ITEMS, Files, Item, Known, nifti_ending, sha256_of
+from fedbus.store.files import is_full
 
 
 def open_flywheel(key: str, *, project: str, tag: str, timeout_s: float, most_bytes: int, scratch: Path) -> Flywheel:
@@ -120,6 +121,8 @@ def asked(question: Any) -> Any:
     except ValueError as exc:
         raise SourceError(f"Flywheel has no such thing: {exc}", kind="refused") from exc
     except (OSError, http.client.HTTPException) as exc:
+        if is_full(exc):  # the SDK writes a file to the site's own disk
+            raise
         raise SourceError(f"Flywheel cannot be reached: {exc}", kind="unreachable") from exc
     except Exception as exc:
         raise SourceError(f"Flywheel cannot be used ({type(exc).__name__}: {exc})"[:400], kind="unreachable") from exc

@@ -20,8 +20,9 @@ from fedbus.imaging.studies import Study
 from fedbus.imaging.volumes import read_study
 from fedbus.sources.journal import Journal, JournalFile
 from fedbus.sources.source import DataSource, Files, Item, Known, nifti_ending, safe_name, sha256_of
-from fedbus.store.files import make_folder, replace_durably
+from fedbus.store.files import disk_errors, is_full, make_folder, replace_durably
 
+MOST_TEXT_BYTES = 2000
 Note = Callable[[str, str], None]
 
 
@@ -47,6 +48,15 @@ class Intake:
 
     def run(self) -> Found:
         """Take what is new. Raises SourceError when the source itself cannot be used, StoreError for our own disk."""
+        try:
+            return self._pass()
+        except OSError as exc:
+            if not is_full(exc):
+                raise SourceError(f"the source cannot be read: {exc}", kind="unreadable") from exc
+            with disk_errors("cannot take studies into", self._data):
+                raise
+
+    def _pass(self) -> Found:
         new, labelled = 0, 0
         problems: Counter[str] = Counter()
         known = {study: Known(sha256=t.sha256, mark=t.mark) for study, t in self._journal.studies.items()}
@@ -64,12 +74,16 @@ class Intake:
                 self._note(kind, f"study {item.id[:80]!r}: {exc}")
             except StoreError:
                 raise
-            except Exception as exc:  # noqa: BLE001  what packages raise for a file from outside; the next one may be good
+            except Exception as exc:  # what packages raise for a file from outside; the next one may be good
+                if is_full(exc):
+                    raise
                 problems["unreadable"] += 1
                 self._note("unreadable", f"study {item.id[:80]!r}: {type(exc).__name__}: {exc}")
         return Found(new=new, labelled=labelled, problems=dict(problems))
 
     def _take(self, item: Item) -> bool:
+        _check_text(item.id)
+        _check_text(item.mark)
         before = self._journal.studies.get(item.id)
         if before is not None and item.sha256 == before.sha256:
             if item.mark != before.mark:
@@ -102,6 +116,16 @@ class Intake:
         for path in others:
             if path not in (image, label):
                 path.unlink(missing_ok=True)  # the same study with the other ending
+
+
+def _check_text(text: str) -> None:
+    """Raise SourceError for what the journal cannot hold: half a character, or a name without end."""
+    try:
+        size = len(text.encode())
+    except UnicodeEncodeError as exc:
+        raise SourceError("its name in the source is not Unicode text", kind="bad-name") from exc
+    if size > MOST_TEXT_BYTES:
+        raise SourceError(f"its name in the source has {size} bytes, at most {MOST_TEXT_BYTES}", kind="bad-name")
 
 
 def _of_study(folder: Path, name: str) -> list[Path]:

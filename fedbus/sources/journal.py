@@ -53,7 +53,7 @@ class Journal:
 
 
 class JournalFile:
-    """In a folder of its own in the site's state; `take` in the child that polls, `trained` in the daemon."""
+    """In a folder of its own in the site's state: the child that polls does `write`, the daemon `set_trained`."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -62,7 +62,7 @@ class JournalFile:
 
     def read(self) -> Journal:
         """What stands there; an empty one when there is none. Raises StoreError for a damaged one."""
-        found: Journal = _read(self._file, _JOURNAL, Journal())
+        found: Journal = _read(self._file, _JOURNAL, Journal(), then="all is taken from the source anew")
         return found
 
     def write(self, journal: Journal) -> None:
@@ -70,8 +70,8 @@ class JournalFile:
         _write(self._file, asdict(journal))
 
     def trained(self) -> dict[str, int]:
-        """By task, the number of the newest label that it was trained with."""
-        found: dict[str, int] = _read(self._trained, _NUMBERS, {})
+        """By task, the number of the newest label that it was trained with. Raises StoreError for a damaged file."""
+        found: dict[str, int] = _read(self._trained, _NUMBERS, {}, then="all labels count as new")
         return found
 
     def set_trained(self, trained: Mapping[str, int]) -> None:
@@ -83,7 +83,8 @@ _JOURNAL: TypeAdapter[Any] = TypeAdapter(with_config(ConfigDict(extra="ignore"))
 _NUMBERS: TypeAdapter[Any] = TypeAdapter(dict[str, int])
 
 
-def _read(path: Path, kind: TypeAdapter[Any], empty: Any) -> Any:
+def _read(path: Path, kind: TypeAdapter[Any], empty: Any, *, then: str) -> Any:
+    """The content of a file, `empty` where there is none; `then`: what follows when a damaged one is moved away."""
     with disk_errors("cannot read", path):
         if not path.exists():
             return empty
@@ -91,7 +92,7 @@ def _read(path: Path, kind: TypeAdapter[Any], empty: Any) -> Any:
     try:
         return kind.validate_json(body)
     except ValidationError as exc:
-        raise StoreError(f"{path} is damaged: move it away, then all is taken from the source anew") from exc
+        raise StoreError(f"{path} is damaged: move it away, then {then}") from exc
 
 
 def _write(path: Path, content: Any) -> None:

@@ -61,7 +61,8 @@ class OverHttp:
 
     @staticmethod
     def _label(study: str) -> str:
-        return f"/datastore/label?{urlencode({'label': study, 'tag': FINAL})}"
+        # an id with half a character in it is asked for all the same: no server has it, and the intake says why
+        return f"/datastore/label?{urlencode({'label': study, 'tag': FINAL}, errors='surrogatepass')}"
 
 
 class OnDisk:
@@ -88,7 +89,7 @@ class OnDisk:
 
 
 class MonaiLabel:
-    """See `DataSource`. `scratch` holds the label that was listed last; `hand_back` takes a model, in words how."""
+    """See `DataSource`. `scratch` holds the label that was listed last; `model` of `server` is what is replaced."""
 
     def __init__(self, store: Store, *, scratch: Path, server: web.Web | None = None, model: str | None = None) -> None:
         self._store = store
@@ -99,9 +100,9 @@ class MonaiLabel:
 
     def list(self, known: Mapping[str, Known]) -> Iterator[Item]:
         """One whose label cannot be read is yielded without a sha256: `materialise` says why."""
-        for study, (image_ending, label_ending, modified) in self._finals().items():
-            self._endings[study] = image_ending, label_ending
-            yield self._item(study, label_ending, modified, known.get(study))
+        self._endings = self._finals()
+        for study, (_, label_ending) in self._endings.items():
+            yield self._item(study, label_ending, known.get(study))
 
     def materialise(self, item: Item, folder: Path) -> Files:
         image_ending, label_ending = self._endings[item.id]
@@ -127,7 +128,7 @@ class MonaiLabel:
     def _label_file(self) -> Path:
         return self._scratch / "listed-label"
 
-    def _item(self, study: str, ending: str, modified: float, before: Known | None) -> Item:
+    def _item(self, study: str, ending: str, before: Known | None) -> Item:
         try:
             mark = self._store.mark(study, ending)
             if before is not None and mark and mark == before.mark:
@@ -138,11 +139,11 @@ class MonaiLabel:
         except SourceError as exc:
             if exc.kind == "unreachable":
                 raise
-            return Item(id=study, labelled=True, modified=modified)
-        return Item(id=study, labelled=True, sha256=sha256, mark=mark, modified=modified)
+            return Item(id=study, labelled=True)
+        return Item(id=study, labelled=True, sha256=sha256, mark=mark)
 
-    def _finals(self) -> dict[str, tuple[str, str, float]]:
-        """Endings of image and label, and when the label was made, of all studies with a final label."""
+    def _finals(self) -> dict[str, tuple[str, str]]:
+        """Endings of image and label of all studies with a final label."""
         listing = self._store.listing()
         objects = listing.get("objects") if isinstance(listing, dict) else None
         if not isinstance(objects, dict):
@@ -153,9 +154,7 @@ class MonaiLabel:
         for study, entry in sorted(objects.items()):
             label, image = _at(entry, "labels", FINAL), _at(entry, "image")
             if isinstance(label, dict) and isinstance(image, dict):
-                made = _at(label, "info", "ts")
-                modified = float(made) if isinstance(made, int | float) else 0.0
-                found[study] = str(image.get("ext", "")), str(label.get("ext", "")), modified
+                found[study] = str(image.get("ext", "")), str(label.get("ext", ""))
         return found
 
 

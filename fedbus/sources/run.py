@@ -26,6 +26,8 @@ from fedbus.sources.web import Web
 from fedbus.store.files import make_folder, replace_durably
 
 MOST_NOTES = 100
+MOST_TEXT = 500
+"""Characters of what a server may have had a part in."""
 MOST_TOKEN_BYTES = 1 << 16
 
 Tell = Callable[[Mapping[str, Any]], None]
@@ -47,9 +49,9 @@ def run(order: Mapping[str, Any], tell: Tell) -> None:
             )
             tell({"found": asdict(intake.run())})
     except SourceError as exc:
-        tell({"failed": exc.kind, "text": str(exc)})
+        tell({"failed": exc.kind, "text": str(exc)[:MOST_TEXT]})
     except (StoreError, DataError) as exc:
-        tell({"failed": type(exc).__name__, "text": str(exc)})
+        tell({"failed": type(exc).__name__, "text": str(exc)[:MOST_TEXT]})
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
@@ -120,7 +122,7 @@ def _notes(tell: Tell) -> Callable[[str, str], None]:
         nonlocal left
         if left > 0:
             left -= 1
-            tell({"note": kind, "text": text[:500]})
+            tell({"note": kind, "text": text[:MOST_TEXT]})
 
     return note
 

@@ -30,15 +30,13 @@ class Item:
     """One study of a source. It never leaves the site.
 
     id: the source's own name of it. sha256: of the label's bytes, "" without a label. mark: what tells without reading
-    the label that it is still the same, such as an ETag; "" when nothing does. modified: seconds since the epoch, as
-    the source says; 0.0 when it does not.
+    the label that it is still the same, such as an ETag; "" when nothing does.
     """
 
     id: str
     labelled: bool
     sha256: str = ""
     mark: str = ""
-    modified: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,6 +15,7 @@ from typing import Any
 
 from fedbus.errors import SourceError
 from fedbus.sources.source import PIECE_BYTES
+from fedbus.store.files import is_full
 
 MOST_JSON_BYTES = 64 << 20
 _TROUBLES = (urllib.error.URLError, http.client.HTTPException, OSError, ValueError)
@@ -87,6 +88,8 @@ class Web:
             exc.close()
             raise SourceError(f"{self._url}: {method} was answered with status {exc.code}", kind="refused") from exc
         except _TROUBLES as exc:
+            if is_full(exc):  # what is read here is written to the site's own disk
+                raise
             words = getattr(exc, "reason", None) or exc
             raise SourceError(f"{self._url} cannot be reached: {words}", kind="unreachable") from exc
 

@@ -16,6 +16,11 @@ MOST_TOGETHER = 8
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
+def is_full(exc: BaseException) -> bool:
+    """Whether this is what the system says when a disk or a quota has no room."""
+    return isinstance(exc, OSError) and exc.errno in NO_ROOM
+
+
 @contextmanager
 def disk_errors(what: str, path: Path) -> Iterator[None]:
     """Translate OSError into StoreError: what was being done, where, and how to mend it."""
@@ -30,7 +35,7 @@ def disk_errors(what: str, path: Path) -> Iterator[None]:
             errno.ENOTDIR: "a part of the path is a file: choose another folder",
             errno.EEXIST: "a file is in the way: choose another folder",
         }.get(exc.errno or 0, exc.strerror or str(exc))
-        raise (DiskFullError if exc.errno in NO_ROOM else StoreError)(f"{what} {path}: {hint}") from exc
+        raise (DiskFullError if is_full(exc) else StoreError)(f"{what} {path}: {hint}") from exc
 
 
 def make_folder(path: Path) -> Path:

@@ -52,7 +52,7 @@ class Ahead(Generic[Made]):
         while not self._ended.is_set():
             try:
                 found: Made | _Failed = self._make()
-            except Exception as exc:  # noqa: BLE001 - raised again where the result is asked for
+            except BaseException as exc:  # noqa: BLE001 - raised again where the result is asked for; SystemExit too
                 found = _Failed(exc)
             self._ready.put(found)
             if isinstance(found, _Failed):
@@ -62,5 +62,5 @@ class Ahead(Generic[Made]):
 class _Failed:
     """What `make` raised."""
 
-    def __init__(self, error: Exception) -> None:
+    def __init__(self, error: BaseException) -> None:
         self.error = error

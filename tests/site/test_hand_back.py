@@ -23,7 +23,7 @@ SPEC: dict[str, Any] = {
 
 
 class Scribe:
-    """A trainer that writes what it is asked to; `fails` instead, where it is set."""
+    """A trainer that writes what it is asked to; `fails` when it has written a part, where it is set."""
 
     pid = 1
 
@@ -34,9 +34,9 @@ class Scribe:
     async def ask(self, command: p.Command) -> p.Reply:
         assert isinstance(command, p.Save)
         self.asked.append(command)
+        await asyncio.to_thread(Path(command.path).write_bytes, str(command.version).encode())
         if self.fails is not None:
             raise TrainerFailedError(self.fails)
-        await asyncio.to_thread(Path(command.path).write_bytes, str(command.version).encode())
         return p.Saved(version=command.version)
 
     async def cancel(self) -> None:
@@ -103,3 +103,4 @@ async def test_a_model_that_cannot_be_written_costs_nothing_else(desk: Desk, fat
     await desk.holds(3)
     await desk.holds(6)
     assert (desk.taken, len(desk.scribe.asked)) == ([], asked)
+    assert [path.name for path in desk.folder.iterdir()] == []

@@ -31,7 +31,7 @@ from fedbus.site.job.score_duty import ScoreDuty
 from fedbus.site.places import Places
 from fedbus.site.settings import SiteSettings
 from fedbus.site.trainer_errors import TrainerDiedError, TrainerFailedError
-from fedbus.store.outbox import Outbox
+from fedbus.store.outbox import Entry, Outbox
 from fedbus.training import protocol as p
 from fedbus.training.sayable import LONGEST_SAID
 
@@ -65,12 +65,13 @@ class Clinic:
         patience_s: float = 0,
         places: int = 1,
         job: JobSpec | None = None,
+        outbox: type[Outbox] = Outbox,
         **spec: Any,
     ) -> None:
         local = {"steps": 3, "batch_size": 8, "learning_rate": 0.1, "evaluate": False, **spec.pop("local", {})}
         training = {"name": "heart", "task": "t", "local": local, "stop": {"versions": 9}, **spec}
         self.files = ModelFiles(folder / "model")
-        self.outbox = Outbox(folder / "outbox", "mercy")
+        self.outbox = outbox(folder / "outbox", "mercy")
         self.asked: asyncio.Queue[p.Command] = asyncio.Queue()
         self.answers: asyncio.Queue[p.Reply | Exception] = asyncio.Queue()
         self.said: list[Any] = []
@@ -91,6 +92,7 @@ class Clinic:
             max_in_flight=max_in_flight,
             score_limit_s=score_limit_s,
             patience_s=patience_s,
+            share_local_model=True,
         )
         self.loop = TrainingLoop(
             "heart",
@@ -965,6 +967,41 @@ async def test_a_full_disk_is_told_without_the_names_of_folders(clinic: Clinic) 
         await clinic.expects(p.Open)
     (activity,) = clinic.said_while_pausing
     assert activity.detail == "there is no room in the state folder of the site"
+
+
+class TightOutbox(Outbox):
+    """An outbox that has no room for a local model, once."""
+
+    full = True
+
+    def commit(self, update_id: m.UpdateId, manifest: m.UpdateManifest, *args: Any, **more: Any) -> Entry:
+        if self.full and manifest.kind is m.UpdateKind.LOCAL:
+            self.full = False
+            raise DiskFullError("no room")
+        return super().commit(update_id, manifest, *args, **more)
+
+
+async def test_a_full_disk_at_the_end_costs_the_local_model_and_not_the_score(tmp_path: Path) -> None:
+    clinic = Clinic(tmp_path, outbox=TightOutbox, evaluate_local=True)
+    trained = p.Trained(base_version=0, frame_sizes=(), effort=Effort(num_examples=1), local_sizes=(4,))
+    async with running(clinic):
+        await clinic.opens()
+        await clinic.hold(0)
+        await clinic.loads(0)
+        train: p.Train = await clinic.expects(p.Train)
+        write(train.local, b"four")
+        clinic.answers.put_nowait(trained)
+        await clinic.idle("waiting for a receipt")
+        await clinic.loop.score(m.ScoreRequest(job="heart", version=0, local=True))
+        await clinic.expects(p.Score)
+        clinic.answers.put_nowait(p.Scored(version=0, metrics={}, num_examples=7))
+        await clinic.opens()
+        await clinic.loads(0)
+        await clinic.expects(p.Score)
+        clinic.answers.put_nowait(p.Scored(version=0, metrics={}, num_examples=7))
+        await until(lambda: bool(clinic.said))
+    (answer,) = clinic.said
+    assert (answer.num_examples, answer.local) == (7, "")
 
 
 async def test_an_answer_to_another_question_is_a_dead_trainer(clinic: Clinic) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from pydantic import ValidationError
 
 from fedbus.errors import SettingsError
 from fedbus.site.settings import SiteSettings
+from fedbus.sources.run import run
 from fedbus.sources.settings import SourceSettings
 
 SITE_TOML = Path(__file__).parents[2] / "services" / "site" / "site.toml"
@@ -34,6 +36,13 @@ SITE_TOML = Path(__file__).parents[2] / "services" / "site" / "site.toml"
 def test_what_does_not_go_together_is_said(given: dict[str, Any], says: str) -> None:
     with pytest.raises(ValidationError, match=says):
         SourceSettings.model_validate(given)
+
+
+def test_the_text_of_a_failure_is_bounded(tmp_path: Path) -> None:
+    settings = {"kind": "folder", "folder": str(tmp_path), "token_file": f"/{'x' * 5000}"}
+    told: list[Mapping[str, Any]] = []
+    run({"what": "poll", "settings": settings, "data": str(tmp_path), "state": str(tmp_path / "state")}, told.append)
+    assert [(said["failed"], len(said["text"])) for said in told] == [("no-token", 500)]
 
 
 def test_a_wrong_key_is_named_with_its_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -43,6 +43,14 @@ def test_an_error_is_raised_in_its_turn() -> None:
             ahead.next()
 
 
+def test_an_exit_of_the_maker_is_raised_and_leaves_nobody_waiting() -> None:
+    def make() -> int:
+        raise SystemExit(3)
+
+    with Ahead(make, most=1) as ahead, pytest.raises(SystemExit):
+        ahead.next()
+
+
 def test_leaving_with_an_error_ends_a_maker_that_waits_for_room() -> None:
     with pytest.raises(KeyError), Ahead(lambda: 1, most=1):
         raise KeyError

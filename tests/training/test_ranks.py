@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +19,7 @@ from fedbus.training import protocol as p
 from fedbus.training.frames_file import read_frames
 from fedbus.training.session import Session
 
-SITE_PACKAGE = Path(__file__).parent / "site_package"
+pytestmark = pytest.mark.usefixtures("tasks_of_the_site")
 
 
 class Site:
@@ -52,14 +51,6 @@ class Site:
     def trained(self, mode: str) -> tuple[torch.Tensor, Any]:
         answer = self.ask(mode)
         return self.decoded("update"), answer.effort
-
-
-@pytest.fixture(scope="module", autouse=True)
-def tasks_of_the_site() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(SITE_PACKAGE))
-        patch.setenv("PYTHONPATH", os.pathsep.join([str(SITE_PACKAGE), os.environ.get("PYTHONPATH", "")]))
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from fedbus.training.ranks.leader import Crew
 from fedbus.training.ranks.team import Team, slice_of
 from fedbus.training.run import Run
 
-SITE_PACKAGE = Path(__file__).parent / "site_package"
+pytestmark = pytest.mark.usefixtures("tasks_of_the_site")
 CPU = torch.device("cpu")
 LOCAL = {"steps": 4, "batch_size": 1, "learning_rate": 0.05}
 
@@ -59,14 +58,6 @@ def _opening(folder: Path, *, task: str = "ranked") -> p.Open:
         device="cpu",
         ranks=("cpu", "cpu"),
     )
-
-
-@pytest.fixture(scope="module", autouse=True)
-def tasks_of_the_site() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(SITE_PACKAGE))
-        patch.setenv("PYTHONPATH", os.pathsep.join([str(SITE_PACKAGE), os.environ.get("PYTHONPATH", "")]))
-        yield
 
 
 @pytest.fixture(scope="module")

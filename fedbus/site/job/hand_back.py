@@ -75,6 +75,7 @@ class HandBack:
         try:
             await trainer.ask(p.Save(path=str(path), version=version, like="" if like is None else str(like)))
         except TrainerFailedError as exc:
+            _drop(path)  # a part of it, where there was no room for the rest
             log_trouble("model-not-handed-back", self._job, exc, version=version)
             if exc.fatal:
                 self._receiver = None

@@ -96,9 +96,10 @@ class LocalTrainings:
 
     def send_local(self, *, layout_digest: str) -> str:
         """Put the newest local model into the outbox; its update's id, or empty: there is none, or it is not shared."""
-        trained, update_id = self._local.newest, self._outbox.next_id()
+        trained = self._local.newest
         if trained is None:
             return ""
+        update_id = self._outbox.next_id()
         self._local.move_to(self._outbox.frames_path(update_id))
         manifest = assignment.local_manifest(self._job, update_id, trained, layout_digest=layout_digest)
         self._put(manifest, trained.local_sizes, None)

@@ -461,11 +461,11 @@ class TrainingLoop:
                 await self._no_score(version, exc.said, asked)
             raise
         log_notes(self._job, scored.notes)
-        self._was_scored(version, asked)
         self._hand_back.scored(version, scored.metrics)
         local = ""
         if asked is not None and asked.local and self._trainings is not None:
             local = self._trainings.send_local(layout_digest=self._layout_digest)
+        self._was_scored(version, asked)  # only now: where there was no room for the local model it is scored anew
         site, was_asked = self._settings.site_name, asked is not None
         await self._say(assignment.score_answer(self._job, site, scored, asked=was_asked, local=local))
         return None
