@@ -1,4 +1,4 @@
-"""The pages say what is there: their jobs are accepted, their commands and options exist, their links lead somewhere."""
+"""Pages say what is there: their jobs are accepted, their commands and options exist, their links lead somewhere."""
 
 from __future__ import annotations
 

@@ -109,6 +109,7 @@ def test_what_is_not_finite_is_said_in_figures_and_null_in_json(value: float) ->
 )
 def test_numbers_of_any_size_are_drawn(values: tuple[float, float]) -> None:
     first, second = values
+    entries = {(0, at): figures.Entry(value=value) for at, value in enumerate(values)}
     shown = [
         figures.bars([figures.Bar(label="a", value=value) for value in values], says=""),
         figures.intervals([figures.Interval(label="a", value=first, low=first, high=second)], says="", reference=0.0),
