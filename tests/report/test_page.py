@@ -113,9 +113,7 @@ def test_numbers_of_any_size_are_drawn(values: tuple[float, float]) -> None:
     shown = [
         figures.bars([figures.Bar(label="a", value=value) for value in values], says=""),
         figures.intervals([figures.Interval(label="a", value=first, low=first, high=second)], says="", reference=0.0),
-        figures.matrix(
-            ["a"], ["b", "c"], {(0, at): figures.Entry(value=value) for at, value in enumerate(values)}, says=""
-        ),
+        figures.matrix(["a"], ["b", "c"], entries, says=""),
         figures.line([figures.Line(label="a", points=list(enumerate(values)))], says=""),
     ]
     assert all("nan" not in figure.svg and not re.search(r"\binf\b", figure.svg) for figure in shown)
