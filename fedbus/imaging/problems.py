@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from fedbus.errors import StudyError
+from fedbus.runtime.printable import printable
 
 KINDS: Final = {
     "no-label": "an image without its label",
@@ -56,9 +57,8 @@ class Problem:
 
 
 def shown(path: Path) -> str:
-    r"""The path as text that any log can hold: bytes that are no text become \\xNN, control characters \\n."""
-    text = str(path).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+    r"""The path as text that any log can hold: bytes that are no text become \xNN, control characters \n."""
+    return printable(str(path).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace"))
 
 
 def refused(kind: str, path: Path, text: str) -> StudyError:

@@ -11,7 +11,6 @@ IMPOSSIBLE_MM = (0.02, 50.0)
 """Between voxels: a microscope is finer, no scanner is coarser."""
 SPACING = 3.0
 INTENSITY = 8.0
-SIZE = 2.5
 VOLUME = 5.0
 CENTRE = 0.12
 """Of the image's length: the centre of a class lies so far from where it lies at the others."""
