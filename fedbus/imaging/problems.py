@@ -6,7 +6,7 @@ The word is all that the aggregator, the submitter and other sites are told, wit
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -14,6 +14,7 @@ from typing import Final
 from fedbus.errors import StudyError
 from fedbus.runtime.printable import printable
 
+SAID_OF_EACH: Final = 20
 KINDS: Final = {
     "no-label": "an image without its label",
     "no-image": "a label without its image",
@@ -65,6 +66,18 @@ def refused(kind: str, path: Path, text: str) -> StudyError:
     """Return the error of one study: its text names the file, what leaves the site is the kind."""
     problem = Problem(kind=kind, path=path, text=text)
     return StudyError(kind, str(problem))
+
+
+def told(wrong: Iterable[Problem | StudyError]) -> Iterator[str]:
+    """Lines for the site's own log, of each kind the first SAID_OF_EACH; of the rest the count."""
+    found: Counter[str] = Counter()
+    for one in wrong:
+        found[one.kind] += 1
+        if found[one.kind] <= SAID_OF_EACH:
+            yield f"{one.kind}: {one}"
+    for kind, count in found.items():
+        if count > SAID_OF_EACH:
+            yield f"{kind}: and {count - SAID_OF_EACH} more"
 
 
 def counted(kinds: Iterable[str]) -> str:
