@@ -89,31 +89,22 @@ async def _compared(
 ) -> JobDetail:
     """The job that has compared, when it has ended."""
     from fedbus.console.comparing import comparing_spec
+    from fedbus.console.outcome import when_ended
 
     if asked is not None:
-        return await _ended(client, asked)
+        return await when_ended(client, asked)
     return await _evaluated(client, *await comparing_spec(client, jobs, versions, metric))
 
 
 async def _evaluated(client: Client, spec: EvaluateSpec, notes: list[str]) -> JobDetail:
     """Submit a job that scores, and wait for its end."""
+    from fedbus.console.outcome import when_ended
+
     for note in notes:
         typer.echo(f"note: {printable(note)}", err=True)
     job = await client.submit(spec, note=lambda text: typer.echo(f"note: {printable(text)}", err=True))
     typer.echo(f"scoring in job {printable(job)}", err=True)
-    return await _ended(client, job)
-
-
-async def _ended(client: Client, job: str) -> JobDetail:
-    from fedbus.console.picture import Picture, after
-
-    detail, picture = await client.job(job), Picture(job=job)
-    if detail.ended_at is None:
-        async for event in client.events(job, submitted_at=detail.submitted_at or 0.0):
-            picture = after(picture, event)
-            if picture.ended:
-                break
-    return await client.job(job)
+    return await when_ended(client, job)
 
 
 def cross_site(
@@ -130,6 +121,7 @@ def cross_site(
     """
     from fedbus.cli.tables import job_tables, print_tables
     from fedbus.console.comparing import follow_up_of, scored_across
+    from fedbus.console.outcome import when_ended
     from fedbus.core.protocol.answers import as_json
     from fedbus.core.protocol.messages import JobState
     from fedbus.report.files import check_free
@@ -142,7 +134,7 @@ def cross_site(
         if made is None or made.state in (JobState.FAILED, JobState.ABORTED):
             return await _evaluated(client, *await scored_across(client, job))
         typer.echo(f"scored in job {printable(made.job)}, which followed by itself", err=True)
-        return await _ended(client, made.job)
+        return await when_ended(client, made.job)
 
     detail = with_client(run, broker_url)
     if output is Output.JSON:

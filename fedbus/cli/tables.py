@@ -17,17 +17,15 @@ from fedbus.cli.check_tables import check_tables
 from fedbus.cli.score_tables import comparison_tables, model_tables, version_tables
 from fedbus.cli.table import add_row, plain_table
 from fedbus.console.compare import comparisons_of
+from fedbus.console.outcome import check_of, models_of
 from fedbus.core.job.skew import MUCH_S
 from fedbus.core.job.status_text import clock_words, span
 from fedbus.core.protocol.answers import (
-    CheckReport,
     Doing,
     JobDetail,
     JobLine,
-    ScoredModel,
     SiteInJob,
     SiteLine,
-    from_json,
 )
 from fedbus.core.spec.cross_site import MOST_LOCAL
 from fedbus.core.words import counted
@@ -110,11 +108,9 @@ def job_tables(detail: JobDetail) -> list[RenderableType]:
         add_row(facts, "best", value)
     if "follow_up" in result:
         add_row(facts, "cross-site", _scored_across(result))
-    checked = result.get("check")
-    report = from_json(CheckReport, checked) if checked else detail.check
+    report = check_of(detail)
     check = [] if report is None else list(check_tables(report))
-    models = detail.models or tuple(from_json(ScoredModel, model) for model in result.get("models", ()))
-    if models:
+    if models := models_of(detail):
         compared = [table for one in comparisons_of(detail) for table in comparison_tables(one)]
         return [facts, *compared, *model_tables(models), *_declined(detail), *_under_way_and_wrong(detail)]
     if check and detail.updates is None:

@@ -11,7 +11,8 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from fedbus.core.protocol.answers import Interval, JobDetail, ScoredModel, SiteScore, as_json, from_json
+from fedbus.console.outcome import models_of
+from fedbus.core.protocol.answers import Interval, JobDetail, ScoredModel, SiteScore, as_json
 from fedbus.core.words import counted
 
 NOT_SHOWN = "no difference can be shown"
@@ -58,8 +59,7 @@ def comparisons_of(detail: JobDetail) -> list[Comparison]:
     The question is the metric that the job's spec names, else `usual_question`.
     """
     metric = detail.spec.get("metric")
-    kept = (detail.result or {}).get("models", ())
-    models = detail.models or tuple(from_json(ScoredModel, model) for model in kept)
+    models = models_of(detail)
     if not detail.spec.get("compare") or len(models) < 2:
         return []
     return [_comparison(models[0], model, metric) for model in models[1:]]

@@ -14,8 +14,8 @@ from typing import Any
 
 from fedbus.console.client import Client
 from fedbus.console.fetch import AskedInVainError
-from fedbus.core.protocol.answers import JobDetail, ScoredModel, from_json
-from fedbus.core.protocol.events import JobEnded
+from fedbus.console.outcome import models_of, when_ended
+from fedbus.core.protocol.answers import JobDetail, ScoredModel
 from fedbus.core.protocol.messages import JobState
 from fedbus.core.spec.evaluate import MOST_MODELS, EvaluateSpec
 
@@ -47,15 +47,10 @@ async def scored(client: Client, spec: EvaluateSpec) -> tuple[str, tuple[ScoredM
     Raises AskedInVainError when the job does not finish.
     """
     job = await client.submit(spec)
-    submitted_at = (await client.job(job)).submitted_at or 0.0
-    async for event in client.events(job, submitted_at=submitted_at):
-        if event.kind == JobEnded.kind:
-            break
-    detail = await client.job(job)
+    detail = await when_ended(client, job)
     if detail.state != JobState.FINISHED:
         raise AskedInVainError(f"{job}, which lets the sites score, is {detail.state}: {detail.says}")
-    models = (detail.result or {}).get("models", ())
-    return job, tuple(from_json(ScoredModel, model) for model in models)
+    return job, models_of(detail)
 
 
 def contributions(sites: Sequence[str], models: Sequence[ScoredModel]) -> list[Contribution]:

@@ -16,7 +16,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from safetensors.torch import load_file
@@ -26,7 +26,6 @@ from fedbus.export.read_back import difference, read_back
 from fedbus.export.task_model import TaskModel
 
 Format = Literal["safetensors", "monai-bundle", "torchscript", "onnx"]
-FORMATS: tuple[str, ...] = get_args(Format)
 SAFETENSORS = "model.safetensors"
 MOST_IN_ONE_FILE = 1 << 30
 """Bytes of params that an ONNX file, which has at most 2 GiB, holds itself."""

@@ -6,13 +6,15 @@ The word is all that the aggregator, the submitter and other sites are told, wit
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from fedbus.errors import StudyError
+from fedbus.runtime.printable import printable
 
+SAID_OF_EACH: Final = 20
 KINDS: Final = {
     "no-label": "an image without its label",
     "no-image": "a label without its image",
@@ -56,15 +58,26 @@ class Problem:
 
 
 def shown(path: Path) -> str:
-    r"""The path as text that any log can hold: bytes that are no text become \\xNN, control characters \\n."""
-    text = str(path).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+    r"""The path as text that any log can hold: bytes that are no text become \xNN, control characters \n."""
+    return printable(str(path).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace"))
 
 
 def refused(kind: str, path: Path, text: str) -> StudyError:
     """Return the error of one study: its text names the file, what leaves the site is the kind."""
     problem = Problem(kind=kind, path=path, text=text)
     return StudyError(kind, str(problem))
+
+
+def told(wrong: Iterable[Problem | StudyError]) -> Iterator[str]:
+    """Lines for the site's own log, of each kind the first SAID_OF_EACH; of the rest the count."""
+    found: Counter[str] = Counter()
+    for one in wrong:
+        found[one.kind] += 1
+        if found[one.kind] <= SAID_OF_EACH:
+            yield f"{one.kind}: {one}"
+    for kind, count in found.items():
+        if count > SAID_OF_EACH:
+            yield f"{kind}: and {count - SAID_OF_EACH} more"
 
 
 def counted(kinds: Iterable[str]) -> str:

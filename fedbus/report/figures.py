@@ -23,6 +23,8 @@ WIDTH = 720
 ROW = 22
 CHAR = 6.6
 """Width of a usual character of the figures' 12 px text."""
+FARTHEST = 1e300
+"""Numbers beyond it are drawn at it, and those that are nearer than 1 / FARTHEST at one place: a site may say any."""
 LABEL_CHARS = 30
 INTERVAL_CHARS = 48
 DASHES = ("", "6 3", "2 3", "8 3 2 3")
@@ -128,7 +130,7 @@ def matrix(
     left = _label_width(shown_rows)
     wide = min(110.0, (WIDTH - left) / max(1, len(shown_columns)))
     finite = [entry.value for entry in entries.values() if math.isfinite(entry.value)]
-    low, high = (min(finite), max(finite)) if finite else (0.0, 1.0)
+    low, high = _bounds(finite)
     parts = [
         _centred(left + (at + 0.5) * wide, 0, _short(name, _letters(wide)), quiet=True, full=name)
         for at, name in enumerate(shown_columns)
@@ -220,7 +222,7 @@ def _letters(wide: float) -> int:
 def _share(entry: Entry | None, low: float, high: float) -> float:
     if entry is None or not math.isfinite(entry.value):
         return 0.0
-    return (entry.value - low) / (high - low) if high > low else 0.5
+    return _scale(low, high, 0.0, 1.0)(entry.value) if high > low else 0.5
 
 
 def _figure(parts: Sequence[Markup], rows: int, all_rows: int, says: str, caption: str) -> Figure:
@@ -281,12 +283,16 @@ def _series(number: int) -> int:
 
 
 def _scale(low: float, high: float, start: float, end: float) -> Callable[[float], float]:
+    low, high = _bounds([low, high])
     span = high - low if high > low else 1.0
     return lambda value: start + (min(max(value, low), high) - low) / span * (end - start)
 
 
 def _bounds(values: Sequence[float]) -> tuple[float, float]:
-    return (min(values), max(values)) if values else (0.0, 1.0)
+    if not values:
+        return 0.0, 1.0
+    low, high = (min(max(value, -FARTHEST), FARTHEST) for value in (min(values), max(values)))
+    return (low, high) if high - low > 1 / FARTHEST else (low, low)
 
 
 def _widened(values: Sequence[float]) -> tuple[float, float]:

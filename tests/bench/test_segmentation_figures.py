@@ -4,23 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 from fedbus.bench import continual, label_faults_volumes, one_class
-from fedbus.imaging.kidneys import Scanner, draw_study, write_study
 from fedbus.tasks.segmentation.cases import prepare_site
 from fedbus.tasks.segmentation.config import read_config
+from tests.small_kidneys import CONFIG, write_studies
 
-SCANNER = Scanner(spacing=(4.0, 4.0, 4.0), noise=10, gain=1, offset=0)
-CONFIG: dict[str, Any] = {
-    "classes": ["kidney", "tumour"],
-    "patch_size": [24, 16, 16],
-    "network": {"kind": "unet", "channels": [8, 16]},
-    "intensity": "window",
-}
 STUDIES = {"a": 8, "b": 32, "c": 8}
 
 
@@ -34,9 +26,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("kidneys")
     rng = np.random.default_rng(1)
     for site, studies in STUDIES.items():
-        for study in range(studies):
-            image, label = draw_study(SCANNER, rng)
-            write_study(folder / site / f"case_{site}{study}", image, label, SCANNER.spacing)
+        write_studies(folder / site, [f"case_{site}{study}" for study in range(studies)], rng)
     return folder
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import stat
 from html.parser import HTMLParser
 from pathlib import Path
@@ -101,6 +102,21 @@ def test_what_is_not_finite_is_said_in_figures_and_null_in_json(value: float) ->
     assert json.loads(page.as_json(page.Page(title="", lead="", sections=[], made_at=0.0, data={"x": [value]})))[
         "x"
     ] == [None]
+
+
+@pytest.mark.parametrize(
+    "values", [(-1.7e308, 1.7e308), (0.0, 5e-324), (1.7e308, 1.7e308), (1.0, math.nextafter(1, 2))]
+)
+def test_numbers_of_any_size_are_drawn(values: tuple[float, float]) -> None:
+    first, second = values
+    entries = {(0, at): figures.Entry(value=value) for at, value in enumerate(values)}
+    shown = [
+        figures.bars([figures.Bar(label="a", value=value) for value in values], says=""),
+        figures.intervals([figures.Interval(label="a", value=first, low=first, high=second)], says="", reference=0.0),
+        figures.matrix(["a"], ["b", "c"], entries, says=""),
+        figures.line([figures.Line(label="a", points=list(enumerate(values)))], says=""),
+    ]
+    assert all("nan" not in figure.svg and not re.search(r"\binf\b", figure.svg) for figure in shown)
 
 
 def test_empty_figures_and_single_values_are_drawn_too() -> None:

@@ -135,6 +135,19 @@ def test_a_folder_is_read_and_a_broken_study_counts_by_its_kind(tmp_path: Path) 
     assert len(found.prints) == 7
 
 
+def test_of_each_kind_that_is_wrong_the_log_names_the_first_and_counts_the_rest(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for folder in ("images", "labels"):
+        (tmp_path / folder).mkdir()
+    for number in range(25):
+        (tmp_path / f"images/{number}.nii.gz").touch()
+    found = folder_statistics(tmp_path, expected=(0, 1), plan=PLAN)
+    assert found.problems == {"no-label": 25, "truncated": 25}
+    assert len(caplog.messages) == 2 * (20 + 1)
+    assert "no-label: and 5 more" in caplog.messages
+
+
 def test_a_folder_without_studies_is_a_problem_and_no_error(tmp_path: Path) -> None:
     assert folder_statistics(tmp_path, expected=(0, 1), plan=PLAN).problems == {"no-studies": 5}
 

@@ -1,7 +1,7 @@
 """What the sites of one job say of their data: asked once each, kept in the ledger, compared.
 
 The plan with its salt is made once a job and kept beside the answers, so that prints of sites that answer before and
-after a restart can be compared. `fedbus forget` deletes all of it.
+after a restart can be compared. `fedbus rm` deletes all of it.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from fedbus.console.report.check import report_of
+from fedbus.console.outcome import check_of
 from fedbus.core.protocol.answers import JobDetail
 from fedbus.core.protocol.messages import JobState
 from fedbus.core.words import counted
@@ -33,7 +33,7 @@ def _of_the_end(detail: JobDetail) -> Iterator[Finding]:
 
 
 def _of_the_check(detail: JobDetail) -> Iterator[Finding]:
-    report = report_of(detail)
+    report = check_of(detail)
     words = [one.severity for one in report.findings] if report is not None else []
     for word, severity in (("fault", Severity.PROBLEM), ("warning", Severity.WARNING)):
         if number := words.count(word):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from fedbus.console.outcome import check_of
 from fedbus.core.check.compare import said
 from fedbus.core.check.losses import overall
-from fedbus.core.protocol.answers import CheckReport, JobDetail, VersionLine, from_json
+from fedbus.core.protocol.answers import CheckReport, JobDetail, VersionLine
 from fedbus.core.protocol.statistics import AXES, Column, Counts, Distribution, Finding, Statistics
 from fedbus.report import page as p
 
@@ -19,7 +20,7 @@ LEFT_OUT = (
 
 def check_sections(detail: JobDetail, _: Sequence[VersionLine]) -> Iterator[p.Section]:
     """Findings, and a table for each kind of data; nothing for a job without a check."""
-    report = report_of(detail)
+    report = check_of(detail)
     if report is None:
         return
     yield p.Section(title="What the data check has found", blocks=[p.Findings(findings=_findings(report))])
@@ -29,12 +30,6 @@ def check_sections(detail: JobDetail, _: Sequence[VersionLine]) -> Iterator[p.Se
         rows = [(site, *_loss(report, site)) for site in report.losses]
         table = p.Table(columns=["site", "mean loss on its own labels", "standard error"], rows=rows)
         yield p.Section(title="What the model says of the labels", blocks=[table])
-
-
-def report_of(detail: JobDetail) -> CheckReport | None:
-    """What was found so far, or in the end."""
-    kept = (detail.result or {}).get("check")
-    return from_json(CheckReport, kept) if kept else detail.check
 
 
 def _findings(report: CheckReport) -> list[p.Finding]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from fedbus.console.compare import LEFT_OUT
+from fedbus.console.outcome import models_of
 from fedbus.console.report.compare import compare_sections
-from fedbus.core.protocol.answers import Interval, JobDetail, ScoredModel, SiteScore, VersionLine, from_json
+from fedbus.core.protocol.answers import Interval, JobDetail, ScoredModel, SiteScore, VersionLine
 from fedbus.report import figures
 from fedbus.report import page as p
 
@@ -29,12 +30,6 @@ def matrix_blocks(models: Sequence[ScoredModel]) -> Iterator[p.Block]:
     if any(model.sites_intervals_left_out for model in models):
         yield p.Text(text=LEFT_OUT)
     yield from _failed(models)
-
-
-def models_of(detail: JobDetail) -> tuple[ScoredModel, ...]:
-    """What was measured so far, or in the end."""
-    kept = (detail.result or {}).get("models", ())
-    return detail.models or tuple(from_json(ScoredModel, model) for model in kept)
 
 
 def _matrices(models: Sequence[ScoredModel]) -> Iterator[p.Block]:

@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
+from fedbus.console.outcome import models_of
 from fedbus.console.report.attention import attention
 from fedbus.console.report.check import check_sections
-from fedbus.console.report.evaluate import evaluate_sections, matrix_blocks, models_of
+from fedbus.console.report.evaluate import evaluate_sections, matrix_blocks
 from fedbus.console.report.training import training_sections
 from fedbus.core.job.status_text import span
 from fedbus.core.protocol.answers import JobDetail, VersionLine, as_json

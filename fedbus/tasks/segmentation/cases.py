@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from fedbus.errors import StudyError
-from fedbus.imaging.problems import counted, refused, shown
+from fedbus.imaging.problems import counted, refused, shown, told
 from fedbus.imaging.studies import Studies, Study, find_studies
 from fedbus.imaging.volumes import check_size, read_study
 from fedbus.tasks.segmentation.config import (
@@ -38,7 +38,6 @@ log = logging.getLogger(__name__)
 MOST_RAM_BYTES: Final = 4 << 30
 MIDDLES: Final = 512
 """Voxels of each class that are kept as middles of patches."""
-SAID_OF_EACH: Final = 20
 TELL_EVERY_S: Final = 15.0
 FEWEST: Final = 2
 """Studies with which a site can train and be scored."""
@@ -77,7 +76,8 @@ def prepare_site(folder: Path, config: SegmentationConfig, *, most_ram_bytes: in
     than two are left, or when most labels have values that are no classes of the job.
     """
     studies = find_studies(folder)
-    _say(f"{problem.kind}: {problem}" for problem in studies.problems)
+    for line in told(studies.problems):
+        log.warning("%s", line)
     shelf, cases, bad = _Shelf(most_ram_bytes), [], []
     told_at = time.monotonic()
     for number, study in enumerate(studies.labelled):
@@ -88,7 +88,8 @@ def prepare_site(folder: Path, config: SegmentationConfig, *, most_ram_bytes: in
             cases.append(shelf.keep(prepare(study, config)))
         except StudyError as exc:
             bad.append(exc)
-    _say(f"{exc.kind}: {exc}" for exc in bad)
+    for line in told(bad):
+        log.warning("%s", line)
     _check_enough(studies, len(cases), bad)
     train, test = split(cases, config.validation)
     labelled = _labelled(studies, cases, config)
@@ -215,19 +216,6 @@ def _check_enough(studies: Studies, good: int, bad: Sequence[StudyError]) -> Non
     if good < FEWEST:
         said = f"expected at least {FEWEST} studies with labels, {good} can be used; found: {counted(kinds) or 'none'}"
         raise StudyError("no-studies", f"{shown(studies.folder)}: {said}; see the lines above", said=said)
-
-
-def _say(lines: Iterable[str]) -> None:
-    """Log a line for each thing that is wrong, the first SAID_OF_EACH of each kind; of the rest the count."""
-    said: dict[str, int] = {}
-    for line in lines:
-        kind = line.partition(":")[0]
-        said[kind] = said.get(kind, 0) + 1
-        if said[kind] <= SAID_OF_EACH:
-            log.warning("%s", line)
-    for kind, count in said.items():
-        if count > SAID_OF_EACH:
-            log.warning("%s: and %d more", kind, count - SAID_OF_EACH)
 
 
 class _Shelf:

@@ -129,11 +129,7 @@ class FlipSpec(Spec):
     """Mirror along each axis, each with probability p. Not for left and right organs of different classes."""
 
     p: Share = 0.5
-    axes: Annotated[tuple[Literal["x", "y", "z"], ...], Field(strict=False, min_length=1, max_length=3)] = (
-        "x",
-        "y",
-        "z",
-    )
+    axes: Axes = ("x", "y", "z")
 
 
 class AffineSpec(Spec):

@@ -93,7 +93,7 @@ class Segmentation:
         return folder_statistics(site.data, expected=(0, *classes), plan=plan)
 
     def class_losses(self, model: nn.Module) -> dict[str, ClassLoss]:
-        """Of each class -log Dice of the masks that have it, MOST_CHECKED studies at most.
+        """Of each class -log Dice of the masks that have it, of fewer than 2 * MOST_CHECKED studies, evenly chosen.
 
         So a mask that the model contradicts counts as much as a label of one example does with cross-entropy.
         """

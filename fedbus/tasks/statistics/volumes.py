@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from fedbus.core.protocol.statistics import Distribution, Images, Labels, Masks, Plan, Region, Statistics
 from fedbus.errors import DataError, StudyError
-from fedbus.imaging.problems import refused
+from fedbus.imaging.problems import Problem, refused, told
 from fedbus.imaging.studies import Studies, Study, find_studies
 from fedbus.imaging.volumes import Volume, read_study, read_volume
 from fedbus.tasks.statistics.arrays import counts_of, distribution_of, prints_of
@@ -85,11 +85,12 @@ def folder_statistics(folder: Path, *, expected: Sequence[int], plan: Plan) -> S
 
 def studies_statistics(studies: Studies, *, expected: Sequence[int], plan: Plan) -> Statistics:
     """Statistics of these studies; what is wrong with one is counted here and named in the site's log."""
-    problems = Counter(problem.kind for problem in studies.problems)
-    for problem in studies.problems:
-        log.warning("%s", problem)
-    found = volumes_statistics(_read(studies.studies, problems), expected=expected, plan=plan)
-    return replace(found, examples=len(studies.studies), problems=dict(problems))
+    bad: list[StudyError] = []
+    found = volumes_statistics(_read(studies.studies, bad), expected=expected, plan=plan)
+    wrong: list[Problem | StudyError] = [*studies.problems, *bad]
+    for line in told(wrong):
+        log.warning("%s", line)
+    return replace(found, examples=len(studies.studies), problems=dict(Counter(one.kind for one in wrong)))
 
 
 def volumes_statistics(volumes: Iterable[Seen], *, expected: Sequence[int], plan: Plan) -> Statistics:
@@ -110,7 +111,7 @@ def volumes_statistics(volumes: Iterable[Seen], *, expected: Sequence[int], plan
     )
 
 
-def _read(studies: Iterable[Study], problems: Counter[str]) -> Iterator[Seen]:
+def _read(studies: Iterable[Study], bad: list[StudyError]) -> Iterator[Seen]:
     for study in studies:
         try:
             if study.label is None:
@@ -122,8 +123,7 @@ def _read(studies: Iterable[Study], problems: Counter[str]) -> Iterator[Seen]:
                 raise refused("not-numbers", study.image, "it holds NaN or infinity")
             seen = Seen(image=image, mask=mask, orientation=_orientation(study.image))
         except StudyError as exc:
-            log.warning("%s", exc)
-            problems[exc.kind] += 1
+            bad.append(exc)
         else:
             yield seen
 

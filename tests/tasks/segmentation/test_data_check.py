@@ -2,33 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
 
 from fedbus.core.protocol.statistics import MOST_LOSS, Plan
-from fedbus.imaging.kidneys import Scanner, draw_study, write_study
 from fedbus.tasks.segmentation import Segmentation
 from fedbus.training.task import Site
-
-SCANNER = Scanner(spacing=(4.0, 4.0, 4.0), noise=10, gain=1, offset=0)
-CONFIG: dict[str, Any] = {
-    "classes": ["kidney", "tumour"],
-    "patch_size": [24, 16, 16],
-    "network": {"kind": "unet", "channels": [8, 16]},
-    "intensity": "window",
-}
+from tests.small_kidneys import CONFIG, write_studies
 
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
     folder = tmp_path_factory.mktemp("kidneys")
-    rng = np.random.default_rng(1)
-    for study in range(10):
-        image, label = draw_study(SCANNER, rng)
-        write_study(folder / f"case_{study}", image, label, SCANNER.spacing)
+    write_studies(folder, [f"case_{study}" for study in range(10)], np.random.default_rng(1))
     return Site(name="a", data=folder, config=CONFIG, seed=1, device=torch.device("cpu"))
 
 

@@ -13,32 +13,22 @@ import pytest
 import torch
 
 from fedbus.core.spec.training import LocalSpec
-from fedbus.imaging.kidneys import Scanner, draw_study, write_study
 from fedbus.tasks.segmentation import Segmentation
 from fedbus.tasks.segmentation.config import read_config
 from fedbus.tasks.segmentation.networks import make_network
 from fedbus.tasks.segmentation.windows import logits_of
 from fedbus.training.run import Run
 from fedbus.training.task import Site
-
-SCANNER = Scanner(spacing=(4.0, 4.0, 4.0), noise=10, gain=1, offset=0)
-CONFIG: dict[str, Any] = {
-    "classes": ["kidney", "tumour"],
-    "patch_size": [24, 16, 16],
-    "network": {"kind": "unet", "channels": [8, 16]},
-    "intensity": "window",
-}
+from tests.small_kidneys import CONFIG, write_studies
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Ten studies; nobody has outlined the tumour of the first five."""
     made = tmp_path_factory.mktemp("kidneys")
-    rng = np.random.default_rng(1)
-    for study in range(10):
-        image, label = draw_study(SCANNER, rng)
-        write_study(made / "all" / f"case_{study}", image, label, SCANNER.spacing)
-        write_study(made / "kidney" / f"case_{study}", image, np.where(label == 1, 1, 0).astype("u1"), SCANNER.spacing)
+    ids = [f"case_{study}" for study in range(10)]
+    write_studies(made / "all", ids, np.random.default_rng(1))
+    write_studies(made / "kidney", ids, np.random.default_rng(1), tumours=False)
     return made
 
 
