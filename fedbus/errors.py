@@ -33,6 +33,7 @@ FedbusError
 │       ├── UnroutableError  no queue takes messages with this exchange and routing key
 │       ├── NotTakenError    the queue is full, for now (bus)
 │       └── RefusedError     the broker closed the channel because of a publish (bus)
+├── TrustError           a certificate, key, revocation list or kit is missing, does not fit, or is not to be believed
 ├── NotOverError         a job cannot be forgotten: it does not exist, or is not over (aggregator)
 ├── AskedInVainError     the aggregator has refused what was asked (console)
 ├── ExportError          a model cannot be exported in this format, or differs when it is read back; nothing is left
@@ -199,6 +200,10 @@ class PublishError(BusError):
 
 class UnroutableError(PublishError):
     """No queue takes messages with this exchange and routing key."""
+
+
+class TrustError(FedbusError):
+    """A certificate, key, revocation list or kit is missing, does not fit, or is not to be believed."""
 
 
 class ExportError(FedbusError):
