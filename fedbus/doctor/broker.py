@@ -13,7 +13,7 @@ from fedbus.bus import topology as t
 from fedbus.bus.connection import Session
 from fedbus.bus.permissions import Permission, may_publish, may_read
 from fedbus.doctor.finding import Area, Finding, Reporter
-from fedbus.errors import BusError, LoginError, NoSuchQueueError, TlsError
+from fedbus.errors import BusError, LoginError, NoSuchQueueError, SettingsError, TlsError
 from fedbus.trust.subjects import Role
 
 LOGIN = Reporter(Area.LOGIN, "login")
@@ -80,7 +80,7 @@ def questions(role: Role, name: str) -> Sequence[Question]:
             exchanges = ((t.CONTROL, t.control_key_all()), (t.MODELS, JOB), (t.EVENTS, t.event_key(JOB, JOB, JOB)))
             return (*(_publish(*each) for each in exchanges), _read(t.SITES), _read(t.JOBS), _read(t.EVENTS))
         case Role.BROKER:
-            return ()
+            raise SettingsError("a broker has no login: examine a site, an aggregator or a submitter")
 
 
 async def examine_broker(
@@ -105,12 +105,12 @@ async def examine_broker(
 
 async def _ask_all(session: Session, found: Callable[[Finding], None], role: Role, own_daemon: bool) -> None:
     asked = questions(role, session.login)
-    if asked:
-        alarm = await _alarm(session, asked[0])
-        found(alarm or ALARM.ok("the broker takes messages"))
-        if alarm is None:
-            found(await permissions(session, asked))
-            found(await message_size(session, role))
+    alarm = await _alarm(session, asked[0])
+    found(alarm or ALARM.ok("the broker takes messages"))
+    if alarm is not None:  # it answers this connection nothing more
+        return
+    found(await permissions(session, asked))
+    found(await message_size(session, role))
     if role is Role.SITE:
         readers = await _readers(session, t.site_queue(session.login))
         found(
