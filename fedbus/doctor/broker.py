@@ -140,8 +140,13 @@ def version(said: str) -> Finding:
 
 
 async def _alarm(session: Session, first: Question) -> Finding | None:
-    """A broker with an alarm tells it to who publishes, and then answers nothing."""
-    asking = asyncio.ensure_future(first.ask(session))
+    """A broker with an alarm tells it to who has published something, and answers nothing that comes after it."""
+
+    async def ask() -> None:
+        await first.ask(session)
+        await (await session.channel()).close()
+
+    asking = asyncio.create_task(ask(), name="ask for an alarm")
     try:
         while not (await asyncio.wait({asking}, timeout=0.2))[0]:
             if session.blocked:
@@ -149,6 +154,7 @@ async def _alarm(session: Session, first: Question) -> Finding | None:
                     "the broker takes no messages: it has a memory or disk alarm",
                     "have its operator free memory or disk there (`rabbitmqctl status` says which)",
                 )
+        asking.result()
         return None
     finally:
         asking.cancel()
