@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from fedbus.broker.node import NodeStatus, PrivateNode
+    from fedbus.broker.node import PrivateNode
+    from fedbus.broker.record import NodeStatus
 
 broker_app = typer.Typer(
     no_args_is_help=True,
