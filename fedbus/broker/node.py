@@ -86,9 +86,10 @@ class PrivateNode:
         process ends (main thread only), else they live until `stop`.
         """
         programs = self._programs or find_rabbitmq()
+        given = ProvisionedBroker.of_federation(provisioned) if provisioned else None
         with self._locked():
             last = Record.read(self.base)
-            broker = ProvisionedBroker.of_federation(provisioned) if provisioned else _broker_of(last)
+            broker = given or _broker_of(last)
             if broker and sites:
                 raise NodeError("a provisioned federation enrols its sites itself: `fedbus provision add NAME`")
             wish = port or (last.ports.amqp if last else None) or (broker.port if broker else None)
@@ -104,7 +105,8 @@ class PrivateNode:
         if last and last.broker and last.broker.alive:
             raise NodeError(
                 f"a node already runs in {self.base} (pid {last.broker.pid}, port {last.ports.amqp}): "
-                "use it (`fedbus broker add-site NAME` makes one more login), or stop it with `fedbus broker stop`"
+                f"use it (`fedbus {'provision add' if last.provisioned else 'broker add-site'} NAME` makes one more "
+                "login), or stop it with `fedbus broker stop`"
             )
         if port and not port_is_free(port):
             raise NodeError(f"port {port} on 127.0.0.1 is in use by another program: choose another with --port")

@@ -27,6 +27,11 @@ HANDSHAKE_LIMIT_S = 5.0
 MAX_DEFINITIONS_BYTES = 16 * 1024 * 1024
 
 
+def node_folder(federation: Path) -> Path:
+    """Where the private node of a provisioned federation keeps its own files: data, log, cookie."""
+    return federation / "broker" / "node"
+
+
 @dataclass(frozen=True, slots=True)
 class ProvisionedBroker:
     """What `fedbus provision` made for the broker. Every method raises NodeError with what to do."""
