@@ -1,9 +1,10 @@
 """The broker's folder of a provisioned federation, as a private node runs from it: on loopback, by certificate alone.
 
-    folder/cert.pem, key.pem, ca.pem, crl/, definitions.json, rabbitmq.conf     made by `fedbus provision`
+    folder/cert.pem, key.pem, ca.pem, crl/, definitions.json        made by `fedbus provision`, as are
+           rabbitmq.conf, advanced.config, enabled_plugins          the files that say who gets in
 
-The node has its own rabbitmq.conf, because the one in the folder is for the machine where the broker will run: it
-differs in the address to listen at and in nothing that lets anybody in.
+The node takes all of them as they are, but for two things that belong to a machine: the address to listen at, which is
+loopback, and the folder where the files lie.
 """
 
 from __future__ import annotations
@@ -17,11 +18,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fedbus.broker import tls_config
 from fedbus.broker.definitions import VHOST
 from fedbus.errors import NodeError
 
-FILES = ("cert.pem", "key.pem", "ca.pem", "definitions.json")
+CONFIGURATION = ("rabbitmq.conf", "advanced.config", "enabled_plugins")
+FILES = ("cert.pem", "key.pem", "ca.pem", "definitions.json", *CONFIGURATION)
+LISTENER = re.compile(r"^listeners\.ssl\.\w+\s*=\s*(?:\S*:)?(\d{1,5})\s*$", re.MULTILINE)
+DEFINITIONS = re.compile(r"^load_definitions\s*=\s*(\S.*)/definitions\.json\s*$", re.MULTILINE)
 HANDSHAKE_LIMIT_S = 5.0
 # Definitions of a thousand sites have less than a megabyte.
 MAX_DEFINITIONS_BYTES = 16 * 1024 * 1024
@@ -53,23 +56,20 @@ class ProvisionedBroker:
     @property
     def port(self) -> int | None:
         """Where the kits expect the broker; None when the folder does not say."""
-        found = re.search(r"^listeners\.ssl\.\w+\s*=\s*(?:\S*:)?(\d{1,5})\s*$", self._conf(), re.MULTILINE)
+        found = LISTENER.search(self._read("rabbitmq.conf"))
         return int(found[1]) if found else None
 
     def config_files(self, port: int) -> dict[str, str]:
         """Name and text of the node's configuration files."""
-        folder = str(self.folder)
-        try:
-            advanced = tls_config.advanced_config(folder)
-        except ValueError as exc:
-            raise NodeError(f"{exc}: choose another folder with --to") from exc
-        quiet = "log.console = false\nlog.file.level = info\n"
-        return {
-            "rabbitmq.conf": tls_config.rabbitmq_conf(folder, listen=[f"127.0.0.1:{port}"]) + quiet,
-            "advanced.config": advanced,
-            "enabled_plugins": tls_config.PLUGINS,
-            "env.conf": "",
-        }
+        files = {name: self._read(name) for name in CONFIGURATION}
+        conf = LISTENER.sub("", files["rabbitmq.conf"])
+        written_for = DEFINITIONS.search(conf)
+        if written_for is None:
+            raise NodeError(f"{self.folder}/rabbitmq.conf loads no definitions: `fedbus provision` writes it again")
+        own = f"listeners.ssl.1 = 127.0.0.1:{port}\nlog.console = false\nlog.file.level = info\n"
+        files["rabbitmq.conf"] = f"{conf}\n{own}"
+        moved = {name: text.replace(f"{written_for[1]}/", f"{self.folder}/") for name, text in files.items()}
+        return moved | {"env.conf": ""}
 
     def answers(self, port: int) -> bool:
         """Whether the broker at 127.0.0.1:port shakes hands with the certificate of this folder.
@@ -111,11 +111,11 @@ class ProvisionedBroker:
             raise NodeError(f"{path} holds no definitions ({exc}): `fedbus provision` writes it again") from exc
         return content
 
-    def _conf(self) -> str:
+    def _read(self, name: str) -> str:
         try:
-            return (self.folder / "rabbitmq.conf").read_text()
-        except OSError:
-            return ""
+            return (self.folder / name).read_text()
+        except (OSError, UnicodeDecodeError) as exc:
+            raise NodeError(f"{self.folder / name} cannot be read ({exc}): `fedbus provision` writes it again") from exc
 
 
 def _for_vhosts(kind: str, entries: Sequence[dict[str, Any]], vhosts: Sequence[str]) -> list[dict[str, Any]]:

@@ -69,6 +69,7 @@ def show_version(wanted: bool) -> None:
 @app.callback()
 def root(
     config: Annotated[Path | None, typer.Option(help="TOML file with settings.", envvar="FEDBUS_CONFIG")] = None,
+    kit: jobs.Kit = None,
     version: Annotated[
         bool, typer.Option("--version", callback=show_version, is_eager=True, help="Print the version.")
     ] = False,
@@ -76,6 +77,8 @@ def root(
     """Settings that hold for every command."""
     if config is not None:
         os.environ["FEDBUS_CONFIG"] = str(config)
+    if kit is not None:
+        os.environ["FEDBUS_KIT"] = str(kit)
     check_names()
 
 
