@@ -19,6 +19,7 @@ RabbitMQ 4 drops after 20 deliveries when it is not.
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -131,6 +132,15 @@ def is_models_stream(name: str, job: str) -> bool:
     return name == models_stream(job) or (
         name.startswith(f"{models_stream(job)}.") and NAME.fullmatch(name[len(models_stream(job)) + 1 :]) is not None
     )
+
+
+def models_read_pattern(number: int) -> str:
+    """Regular expression, without anchors, of the model logs that the site of this number may read.
+
+    Such a name ends in a mask of sites in hex digits, the first digit for sites 0 to 3, whose lowest bit is site 0.
+    """
+    digits = "".join(f"{digit:x}" for digit in range(16) if digit >> (number % 4) & 1)
+    return rf"{re.escape(MODELS)}\.[a-z0-9-]+\.[0-9a-f]{{32}}\.[0-9a-f]{{{number // 4}}}[{digits}][0-9a-f]*"
 
 
 def site_queue(site: str) -> str:
