@@ -110,7 +110,7 @@ def to_json(data: Any) -> bytes:
     return text.encode()
 
 
-def _fields(message: Any) -> dict[str, Any]:
+def _fields(message: object) -> dict[str, Any]:
     """A message as a mapping; unlike `dataclasses.asdict` it copies nothing, which cost more than the JSON."""
     said = ((name, getattr(message, name), unsaid) for name, unsaid in _fields_of(type(message)))
     return {name: value for name, value, unsaid in said if value != unsaid}
