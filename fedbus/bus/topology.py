@@ -122,7 +122,7 @@ def models_stream(job: str, secret: str = "", readers: str = "") -> str:
     name = f"{MODELS}.{check_name('job', job)}"
     if readers and not _READERS.fullmatch(readers):
         raise ValueError(
-            f"readers of a model log must be {ALL_READERS!r} or at most 150 hex digits, got {readers[:20]!r}"
+            f"readers of a model log must be {ALL_READERS!r} or at most 160 hex digits, got {readers[:20]!r}"
         )
     return ".".join([name, *([check_name("secret", secret)] if secret else ()), *([readers] if readers else ())])
 
@@ -139,9 +139,9 @@ def is_models_stream(name: str, job: str) -> bool:
 
 
 ALL_READERS = "all"
-MOST_SITES = 600
+MOST_SITES = 640
 """Numbers of sites are below this: each is a bit at the end of a model log's name, which has at most 255 characters."""
-_READERS = re.compile(r"all|[0-9a-f]{1,150}")
+_READERS = re.compile(r"all|[0-9a-f]{1,160}")
 _AFTER_JOB = re.compile(rf"\.{NAME.pattern}(\.({_READERS.pattern}))?")
 _DIGITS = "0123456789abcdef"
 

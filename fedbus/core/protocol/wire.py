@@ -112,7 +112,8 @@ def to_json(data: Any) -> bytes:
 
 def _fields(message: object) -> dict[str, Any]:
     """A message as a mapping; unlike `dataclasses.asdict` it copies nothing, which cost more than the JSON."""
-    said = ((name, getattr(message, name), unsaid) for name, unsaid in _fields_of(type(message)))
+    cls: Any = type(message)
+    said = ((name, getattr(message, name), unsaid) for name, unsaid in _fields_of(cls))
     return {name: value for name, value, unsaid in said if value != unsaid}
 
 
