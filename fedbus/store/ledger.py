@@ -330,10 +330,17 @@ class Ledger:
         query = "SELECT seq, kind, body FROM facts WHERE job = ? AND seq > ? ORDER BY seq LIMIT ?"
         return self._rows(query, (job, after, most))
 
-    def mark_published(self, job: str, version: int, *, at: float) -> None:
-        """The version's manifest was confirmed by the broker."""
+    def mark_published(self, job: str, version: int, *, at: float, chain: str = "") -> None:
+        """The version's manifest was confirmed by the broker; `chain` is what it said, "" for nothing."""
         with self._transaction() as db:
             db.execute("INSERT OR IGNORE INTO versions VALUES (?,?,?)", (job, version, at))
+            if chain:
+                db.execute("INSERT OR REPLACE INTO chains VALUES (?,?,?)", (job, version, chain))
+
+    def newest_chain(self, job: str) -> tuple[int, str]:
+        """The newest version that has a chain, and that chain; (-1, "") when none has."""
+        rows = self._rows("SELECT version, chain FROM chains WHERE job = ? ORDER BY version DESC LIMIT 1", (job,))
+        return (int(rows[0][0]), str(rows[0][1])) if rows else (-1, "")
 
     def published(self, job: str) -> list[int]:
         """Versions that were published, in order."""
