@@ -49,7 +49,7 @@ def within_limits(message: Any) -> Any:
         case m.Join():
             _check_seal_keys(message.seal_keys)
             tasks = tuple(plain(task, MOST_NAME) for task in message.tasks[:MOST_TASKS])
-            return replace(message, tasks=tasks, **texts)
+            return replace(message, tasks=tasks, fedbus_version=texts["fedbus_version"], device=texts["device"])
         case m.SiteStatus():
             return replace(message, jobs=tuple(map(_activity, message.jobs[:MOST_ACTIVITIES])))
         case m.ScoreAnswer():
