@@ -29,6 +29,7 @@ from enum import StrEnum
 from types import MappingProxyType
 
 from fedbus.core.protocol.messages import NAME, check_name
+from fedbus.trust.subjects import MAX_NUMBER
 
 JOBS = "fedbus.jobs"
 SITES = "fedbus.sites"
@@ -139,7 +140,7 @@ def is_models_stream(name: str, job: str) -> bool:
 
 
 ALL_READERS = "all"
-MOST_SITES = 640
+MOST_SITES = MAX_NUMBER + 1
 """Numbers of sites are below this: each is a bit at the end of a model log's name, which has at most 255 characters."""
 _READERS = re.compile(r"all|[0-9a-f]{1,160}")
 _AFTER_JOB = re.compile(rf"\.{NAME.pattern}(\.({_READERS.pattern}))?")
@@ -182,15 +183,6 @@ def _checked(number: int) -> int:
             " numbers are bits in the names of model logs, which a broker limits to 255 characters"
         )
     return number
-
-
-def models_read_pattern(number: int) -> str:
-    """Regular expression, without anchors, of the model logs that the site of this number may read.
-
-    Such a name ends in a mask of sites in hex digits, the first digit for sites 0 to 3, whose lowest bit is site 0.
-    """
-    digits = "".join(f"{digit:x}" for digit in range(16) if digit >> (number % 4) & 1)
-    return rf"{re.escape(MODELS)}\.[a-z0-9-]+\.[0-9a-f]{{32}}\.[0-9a-f]{{{number // 4}}}[{digits}][0-9a-f]*"
 
 
 def site_queue(site: str) -> str:
