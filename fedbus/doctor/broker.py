@@ -6,16 +6,14 @@ Nothing is published and nothing is read: see `fedbus.bus.permissions` for how a
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 
 from fedbus.bus import topology as t
 from fedbus.bus.connection import Session
 from fedbus.bus.permissions import Permission, may_publish, may_read
 from fedbus.doctor.finding import Area, Finding, Reporter
-from fedbus.doctor.limits import Deadline
-from fedbus.errors import BusError, LoginError, NoSuchQueueError
+from fedbus.errors import BusError, LoginError, NoSuchQueueError, TlsError
 from fedbus.trust.subjects import Role
 
 LOGIN = Reporter(Area.LOGIN, "login")
@@ -86,34 +84,46 @@ def questions(role: Role, name: str) -> Sequence[Question]:
 
 
 async def examine_broker(
-    open_session: Callable[[], Session], *, role: Role, own_daemon: bool, deadline: Deadline
-) -> AsyncIterator[Finding]:
+    session: Session, found: Callable[[Finding], None], *, role: Role, own_daemon: bool, within_s: float
+) -> None:
     """Everything that only a login can see. `own_daemon`: whether this machine's daemon reads the site's queue."""
     try:
-        async with asyncio.timeout(deadline.left_s), open_session() as session:
+        async with asyncio.timeout(within_s), session:
             await session.ready()
-            yield LOGIN.ok(f"logged in as {session.login} at {session.url.address}, virtual host {session.url.vhost}")
-            yield version(session.broker)
-            async for finding in _asked(session, role, own_daemon):
-                yield finding
+            found(LOGIN.ok(f"logged in as {session.login} at {session.url.address}, virtual host {session.url.vhost}"))
+            found(version(session.broker))
+            await _ask_all(session, found, role, own_daemon)
     except TimeoutError:
-        yield LOGIN.fail("the broker did not answer in time", "run again; if it stays so, ask the broker's operator")
+        found(BROKER.fail("the broker does not answer in time", "run again; if it stays so, ask the broker's operator"))
+    except TlsError as exc:
+        found(LOGIN.fail(str(exc), ""))
     except LoginError as exc:
-        yield LOGIN.fail(str(exc), _login_fix(exc))
+        found(LOGIN.fail(str(exc), _login_fix(exc)))
     except BusError as exc:
-        yield LOGIN.fail(str(exc), "ask the broker's operator what its log says of this connection")
+        found(LOGIN.fail(str(exc), "ask the broker's operator what its log says of this connection"))
 
 
-async def _asked(session: Session, role: Role, own_daemon: bool) -> AsyncIterator[Finding]:
+async def _ask_all(session: Session, found: Callable[[Finding], None], role: Role, own_daemon: bool) -> None:
     asked = questions(role, session.login)
     if asked:
         alarm = await _alarm(session, asked[0])
-        yield alarm or ALARM.ok("the broker takes messages")
+        found(alarm or ALARM.ok("the broker takes messages"))
         if alarm is None:
-            yield await permissions(session, asked)
-            yield await message_size(session, asked)
-    async for finding in _others(session, role, own_daemon):
-        yield finding
+            found(await permissions(session, asked))
+            found(await message_size(session, role))
+    if role is Role.SITE:
+        readers = await _readers(session, t.site_queue(session.login))
+        found(
+            QUEUE.fail("the broker has no queue for this site", PROVISION)
+            if readers is None
+            else own_queue(session.login, readers, own_daemon)
+        )
+    if role is not Role.AGGREGATOR:
+        found(
+            AGGREGATOR.ok("the aggregator is there")
+            if await _readers(session, t.SITES)
+            else AGGREGATOR.warn("no aggregator reads", "tell who runs it; what is sent waits on the broker")
+        )
 
 
 # ------------------------------------------------------------------ each of them
@@ -164,35 +174,32 @@ async def permissions(session: Session, asked: Sequence[Question]) -> Finding:
     return PERMISSIONS.ok(f"{session.login} may do what it must ({len(asked)} asked, nothing published)")
 
 
-async def message_size(session: Session, asked: Sequence[Question]) -> Finding:
+async def message_size(session: Session, role: Role) -> Finding:
     """Whether a whole chunk passes; the broker refuses it after it has looked at its size."""
-    publishes = [question for question in asked if question.must and question.what.startswith("publish")]
-    exchange, key = publishes[-1].what.removeprefix("publish to ").split()
+    match role:
+        case Role.SITE:
+            exchange, key = t.UPDATES, t.update_key(JOB, session.login)
+        case Role.SUBMITTER:
+            exchange, key = t.JOBS, t.submit_key(session.login)
+        case _:
+            exchange, key = t.MODELS, t.models_key(JOB)
     began = asyncio.get_running_loop().time()
     if await may_publish(session, exchange, key, size_bytes=CHUNK_BYTES) is Permission.TOO_LARGE:
         return SIZE.fail(
             f"the broker refuses messages of {CHUNK_BYTES:,} bytes",
             f"have max_message_size = {t.MAX_MESSAGE_BYTES} written in its rabbitmq.conf",
         )
-    took = asyncio.get_running_loop().time() - began
-    return SIZE.ok(f"a chunk of {CHUNK_BYTES:,} bytes passes, in {took:.1f} s")
+    took_s = asyncio.get_running_loop().time() - began
+    return SIZE.ok(f"a chunk of {CHUNK_BYTES:,} bytes passes, in {took_s:.1f} s")
 
 
-async def _others(session: Session, role: Role, own_daemon: bool) -> AsyncIterator[Finding]:
-    """Who reads the queues that this role depends on."""
+async def _readers(session: Session, queue: str) -> int | None:
+    """How many connections consume a queue; None when it does not exist."""
     channel = await session.channel()
     try:
-        if role is Role.SITE:
-            yield own_queue(session.login, await channel.consumers(t.site_queue(session.login)), own_daemon)
-        if role is not Role.AGGREGATOR:
-            readers = await channel.consumers(t.SITES)
-            yield (
-                AGGREGATOR.ok("the aggregator is there")
-                if readers
-                else AGGREGATOR.warn("no aggregator reads", "tell who runs it; what is sent waits on the broker")
-            )
-    except NoSuchQueueError as exc:
-        yield QUEUE.fail(str(exc), PROVISION)
+        return await channel.consumers(queue)
+    except NoSuchQueueError:
+        return None
     finally:
         await channel.close()
 
@@ -209,6 +216,3 @@ def _login_fix(exc: LoginError) -> str:
     if "virtual host" in str(exc):
         return "correct the virtual host at the end of the broker URL, or have this login admitted to it"
     return "correct the broker URL (FEDBUS_BROKER_URL), or ask the federation whether this login still exists"
-
-
-GIVE_UP_AT_ONCE = timedelta(0)

@@ -97,7 +97,7 @@ def _certificate(kit: Path, *, role: Role | None, name: str | None, now: datetim
     if name not in (None, subject.name) and subject.role is Role.SITE:
         yield CERTIFICATES.fail(
             f"the certificate names {subject.name}, the settings name {name}: the broker goes by the certificate",
-            f"write site_name = \"{subject.name}\" in {kit / 'site.toml'}, or take {name}'s kit",
+            f'write site_name = "{subject.name}" in {kit / "site.toml"}, or take {name}\'s kit',
         )
     check_use(certificate, subject.role)
     dates = certificate_dates(certificate.not_valid_before_utc, certificate.not_valid_after_utc, now)
@@ -130,7 +130,7 @@ def _authorities(authorities: list[Any], now: datetime) -> Iterator[Finding]:
             yield CERTIFICATES.fail(
                 f"the CA {_words(authority.subject)} is good from {_day(authority.not_valid_before_utc)} to "
                 f"{_day(authority.not_valid_after_utc)}, and it is {_day(now)} on this machine",
-                "set this machine's clock; if it is right, the federation needs a new CA (`fedbus provision rotate-ca`)",
+                "set this machine's clock; else the federation needs a new CA (`fedbus provision rotate-ca`)",
             )
 
 
@@ -144,7 +144,9 @@ def _revocation(kit: Path, certificate: Any, issuer: Any, now: datetime) -> Iter
         return
     lists = [each for each in read_lists(_bytes(path, MAX_LIST_BYTES), path) if each.issuer == issuer.subject]
     if not lists:
-        yield LIST.fail(f"{REVOKED} has no list of the CA that issued {CERTIFICATE}", "copy it again from the federation")
+        yield LIST.fail(
+            f"{REVOKED} has no list of the CA that issued {CERTIFICATE}", "copy it again from the federation"
+        )
         return
     newest = max(lists, key=lambda each: each.last_update_utc)
     if any(entry.serial_number == certificate.serial_number for entry in newest):

@@ -23,7 +23,7 @@ ENOUGH_FREE_BYTES = 2048 * MIB
 LEAST_FREE_FILES = 1000
 TRAINER = "fedbus.training"
 TIME_ERROR = 5
-SYNCHRONISE = "let something keep it: timedatectl set-ntp true, or chrony; hospitals often have a time server of their own"
+SYNCHRONISE = "let a time server keep it, a hospital often has one of its own: timedatectl set-ntp true"
 
 
 def disk(folder: Path) -> Finding:
@@ -34,11 +34,15 @@ def disk(folder: Path) -> Finding:
     try:
         free, inodes = shutil.disk_usage(place).free, os.statvfs(place)
     except OSError as exc:
-        return DISK.fail(f"{place} cannot be looked at: {exc.strerror}", "mount it again, or choose another state folder")
+        return DISK.fail(
+            f"{place} cannot be looked at: {exc.strerror}", "mount it again, or choose another state folder"
+        )
     if free < LEAST_FREE_BYTES:
         return DISK.fail(f"{folder} has {free // MIB} MiB free", f"free some: at least {ENOUGH_FREE_BYTES // MIB} MiB")
     if inodes.f_files and inodes.f_favail < LEAST_FREE_FILES:
-        return DISK.fail(f"{folder} has room for {inodes.f_favail} more files", "delete files there: inodes are used up")
+        return DISK.fail(
+            f"{folder} has room for {inodes.f_favail} more files", "delete files there: inodes are used up"
+        )
     if free < ENOUGH_FREE_BYTES:
         return DISK.warn(f"{folder} has {free // MIB} MiB free", "free some: a model and its updates lie there")
     return DISK.ok(f"{folder} has {free // MIB} MiB free")

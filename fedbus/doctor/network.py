@@ -1,9 +1,9 @@
 """Does the broker's name lead to an address, and does anything listen there? Before a word of AMQP or TLS is said.
 
-    no answer at all (the packets are dropped)     a firewall on the way blocks the port
-    refused                                        the machine is there, nothing listens on the port
-    reset                                          something on the way, or on the machine itself, cuts the connection
-    no route                                       this machine has no way to that network
+no answer at all (the packets are dropped)     a firewall on the way blocks the port
+refused                                        the machine is there, nothing listens on the port
+reset                                          something on the way, or on the machine itself, cuts the connection
+no route                                       this machine has no way to that network
 """
 
 from __future__ import annotations

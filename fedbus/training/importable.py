@@ -1,7 +1,7 @@
 """`python -m fedbus.training.importable FD TASK...`: which tasks can be imported here, and what torch sees.
 
-For `fedbus doctor`, which is no process for foreign code. One JSON object a line on the open file FD: `{"begin": task}`,
-`{"task": task, "error": text}`, and at the end `{"gpus": [name], "torch": version}`.
+For `fedbus doctor`, which is no process for foreign code. One JSON object a line on the open file FD:
+`{"begin": task}`, `{"task": task, "error": text}`, and at the end `{"gpus": [name], "torch": version}`.
 """
 
 from __future__ import annotations
