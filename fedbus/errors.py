@@ -23,6 +23,7 @@ FedbusError
 │   └── DiskFullError        nothing was written; the same call works again once there is room
 ├── BusError             the broker cannot be used
 │   ├── LoginError           wrong user, password, virtual host or permission
+│   │   └── TlsError             this side or the broker refuses the other's certificate or TLS; `.kind` says which
 │   ├── UnreachableError     nothing answers at the broker's address
 │   ├── ConnectionLostError  the link broke; what was under way may or may not have happened
 │   ├── NameTakenError       another connection consumes a queue that has one owner: a second site of one name
@@ -168,6 +169,14 @@ class BusError(FedbusError):
 
 class LoginError(BusError):
     """The broker refused user, password, virtual host or permission."""
+
+
+class TlsError(LoginError):
+    """TLS with the broker does not come about. `kind` is a word of `fedbus.bus.tls_probe.TlsTrouble`, or `kit`."""
+
+    def __init__(self, text: str, *, kind: str) -> None:
+        self.kind = kind
+        super().__init__(text)
 
 
 class UnreachableError(BusError):
