@@ -135,15 +135,17 @@ def test_something_that_takes_the_connection_and_never_shakes_hands(serve, ident
 
 
 def test_a_port_without_tls(identity):
+    def answer(server: socket) -> None:
+        with suppress(OSError):
+            while True:
+                connection, _ = server.accept()
+                connection.recv(1)
+                connection.sendall(b"AMQP\x00\x00\x09\x01")
+
     with create_server(("127.0.0.1", 0)) as server:
-
-        def answer() -> None:
-            connection, _ = server.accept()
-            connection.recv(1)
-            connection.sendall(b"AMQP\x00\x00\x09\x01")
-
-        Thread(target=answer, daemon=True).start()
+        Thread(target=answer, args=(server,), daemon=True).start()
         [tls] = found(server.getsockname()[1], identity)
+        server.shutdown(2)
     assert "speaks no TLS" in tls.text
 
 
