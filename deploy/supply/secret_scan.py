@@ -7,6 +7,7 @@ history still: it must be replaced, and no check of the tree finds it.
 from __future__ import annotations
 
 import math
+import os
 import re
 import subprocess
 from collections import Counter
@@ -58,7 +59,7 @@ def tracked(root: Path) -> list[Path]:
 def scan(files: Iterable[Path], *, root: Path) -> Iterator[Secret]:
     """All secrets in these files."""
     for file in files:
-        name = str(file.relative_to(root))
+        name = os.path.relpath(file, root)
         if FILES.search(name):
             yield Secret(path=name, line=1, what="a file that holds a key or password by its name")
         if file.is_file() and not file.is_symlink() and file.stat().st_size <= MOST_BYTES:
