@@ -241,9 +241,7 @@ def _say_left_out(change: Change, *given: tuple[str, ...]) -> None:
         if member.revoked is not None and member.name in named:
             typer.echo(f"out              {member.name}: revoked, comes back with `fedbus provision add {member.name}`")
         elif member.revoked is None and member.name not in named:
-            typer.echo(
-                f"not in the file  {member.name}: stays enrolled; `fedbus provision revoke {member.name}` ends it"
-            )
+            typer.echo(f"not in the file  {member.name}: stays enrolled until `fedbus provision revoke {member.name}`")
 
 
 def _say_signed(folder: FederationFolder, change: Change, member: Member) -> None:

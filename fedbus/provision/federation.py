@@ -89,7 +89,9 @@ class FederationFolder:
             if before is None:
                 authorities.make(1, at=now)
             another_host = register.broker.host != file.broker.host
-            register = issuing.enrol_all(replace(register, broker=file.broker), file)
+            if register.broker != file.broker:
+                register = replace(register, broker=file.broker, former=register.broker)
+            register = issuing.enrol_all(register, file)
             if issuing.lists_are_due(register, now):
                 register = issuing.listed(register, authorities, at=now)
             register = self._keys_made_here(register, authorities, now, with_keys=with_keys)
