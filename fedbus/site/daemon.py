@@ -246,7 +246,7 @@ class Site:
             case m.CertificateRenewed() if self._identity is not None:
                 from fedbus.site.renewal import take_in  # loads cryptography
 
-                self._identity = take_in(self._identity, message.certificate)
+                self._identity = take_in(self._identity, message)
             case m.JobOffer():
                 await self._answer(message)
             case (

@@ -1,4 +1,4 @@
-"""The one file of a participant's kit that is written after the kit was made: its certificate, when it is renewed."""
+"""What is written in a participant's kit after it was made: its certificate and the CAs, when they are renewed."""
 
 from __future__ import annotations
 
@@ -7,12 +7,17 @@ from pathlib import Path
 
 from fedbus.store.files import disk_errors, replace_durably
 
-CERTIFICATE_MODE = 0o644
+CERTIFICATE, AUTHORITIES = "cert.pem", "ca.pem"
+PUBLIC = 0o644
 
 
-def put_certificate(kit: Path, pem: str) -> None:
-    """Put a renewed certificate in the place of the old one, whole or not at all. StoreError of the disk."""
-    path = kit / "cert.pem"
-    with disk_errors("cannot write", path), replace_durably(path) as beside:
-        beside.write_text(pem)
-        os.chmod(beside, CERTIFICATE_MODE)
+def renew_kit(kit: Path, *, certificate: str | None, authorities: str | None) -> None:
+    """Put new files (PEM) in the place of the old ones, each whole or not at all. StoreError of the disk.
+
+    The CAs go first: the certificate may be of one that the old file does not have.
+    """
+    for name, pem in ((AUTHORITIES, authorities), (CERTIFICATE, certificate)):
+        if pem is not None:
+            with disk_errors("cannot write", kit / name), replace_durably(kit / name) as beside:
+                beside.write_text(pem)
+                os.chmod(beside, PUBLIC)

@@ -117,7 +117,7 @@ GOLDEN: list[tuple[wire.Message, str, bytes]] = [
     (
         m.CertificateRenewed(site="alpha", certificate="PEM"),
         "certificate-renewed",
-        b'{"certificate":"PEM","site":"alpha"}',
+        b'{"authorities":"","certificate":"PEM","endorsement":"","site":"alpha"}',
     ),
     (
         m.UpdateManifest(

@@ -2,7 +2,8 @@
 
     crl.pem, ca.pem      whom this process believes from now on; a list past half its time is warned of
     roster.json          a site that was revoked is put out, and every job that it concerns is told, once
-    renewed/NAME.pem     a renewed certificate: its site gets it in a control message, at once or when it joins
+    renewed/NAME.pem     a renewed certificate: its site gets it in a control message, at once or when it joins, and
+                         with it ca.pem and endorsement.pem, by which it knows another CA of the federation
     cert.pem             this process's own, renewed
 
 Nothing here decides who is let in: the broker does, and the signatures' check. A file that cannot be read changes
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,16 +28,15 @@ from fedbus.aggregator.tools import Tools
 from fedbus.core.job.membership import SiteState
 from fedbus.core.protocol import events
 from fedbus.core.protocol import messages as m
-from fedbus.errors import StoreError, TrustError
-from fedbus.store.kit import put_certificate
+from fedbus.errors import TrustError
 from fedbus.trust.identity import Identity, Verifier
-from fedbus.trust.renewal import ListLife, renewal, renewed_for
+from fedbus.trust.renewal import ListLife, renewed_for
 from fedbus.trust.roster import ROSTER, Roster
 
 LOOK_EVERY_S = 3.0
-RENEWED = "renewed"
-MAX_RENEWED_BYTES = 64 * 1024
-WATCHED = ("cert.pem", "ca.pem", "crl.pem", ROSTER)
+RENEWED, ENDORSEMENT = "renewed", "endorsement.pem"
+MAX_PEM_BYTES = 64 * 1024
+WATCHED = ("cert.pem", "ca.pem", "crl.pem", ROSTER, ENDORSEMENT)
 
 log = structlog.get_logger()
 
@@ -46,13 +46,13 @@ Stamps = tuple[tuple[str, int, int, int], ...]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KitContent:
-    """What the kit says now. `renewed`: certificates (PEM) by site."""
+    """What the kit says now. `renewed`: what is handed to each site."""
 
     identity: Identity
     verifier: Verifier
     roster: Roster | None
     life: ListLife | None
-    renewed: dict[str, str] = field(default_factory=dict)
+    renewed: dict[str, m.CertificateRenewed] = field(default_factory=dict)
 
 
 class KitWatch:
@@ -78,7 +78,7 @@ class KitWatch:
         self._stamps: Stamps | None = None
         self._content: KitContent | None = None
         self._told: set[tuple[str, ...]] = set()
-        self._sent: dict[str, tuple[str, str]] = {}
+        self._sent: dict[str, tuple[str, m.CertificateRenewed]] = {}
 
     async def run(self) -> None:
         """Look for ever."""
@@ -108,7 +108,7 @@ class KitWatch:
         self._stamps = stamps
         try:
             self._content = await asyncio.to_thread(self._load)
-        except (TrustError, StoreError) as exc:
+        except TrustError as exc:
             log.error("kit", text=f"{exc}; what was known before counts on")
             return
         self._believe(self._content.identity, self._content.verifier)
@@ -116,33 +116,27 @@ class KitWatch:
     def _load(self) -> KitContent:
         identity, at = Identity.load(self._kit, role=self._role), self._now()
         verifier = identity.verifier()
-        renewed = dict(self._renewed(verifier, at))
-        own = renewed.pop(identity.name, None)
-        if own is not None and renewal(identity, own, at=at) is not None:
-            put_certificate(self._kit, own)
-            identity = Identity.load(self._kit, role=self._role)
         return KitContent(
             identity=identity,
             verifier=verifier,
             roster=Roster.load(self._kit) if (self._kit / ROSTER).exists() else None,
             life=ListLife.of_kit(self._kit),
-            renewed=renewed,
+            renewed=dict(self._renewed(verifier, at)),
         )
 
-    def _renewed(self, verifier: Verifier, at: datetime) -> list[tuple[str, str]]:
-        found = []
+    def _renewed(self, verifier: Verifier, at: datetime) -> Iterator[tuple[str, m.CertificateRenewed]]:
+        authorities, endorsement = (_text(self._kit / name) for name in ("ca.pem", ENDORSEMENT))
         for path in sorted((self._kit / RENEWED).glob("*.pem")):
             try:
-                with path.open("rb") as file:
-                    pem = file.read(MAX_RENEWED_BYTES)
-                name = renewed_for(pem, verifier, at=at)
+                pem = _text(path)
+                name = renewed_for(pem.encode(), verifier, at=at)
                 if name != path.stem:
                     raise TrustError(f"it is the certificate of {name}")
-            except (OSError, TrustError) as exc:
+            except TrustError as exc:
                 log.error("kit", text=f"{path} is handed to nobody: {exc}")
                 continue
-            found.append((name, pem.decode()))
-        return found
+            handed = m.CertificateRenewed(site=name, certificate=pem, authorities=authorities, endorsement=endorsement)
+            yield name, handed
 
     # -------------------------------------------------------------- what follows
 
@@ -173,15 +167,16 @@ class KitWatch:
         for job in list(self._jobs.runners) or [events.NOBODY]:
             await self._tools.announcer.event(job, old)
 
-    def _hand_out(self, renewed: dict[str, str]) -> None:
+    def _hand_out(self, renewed: dict[str, m.CertificateRenewed]) -> None:
         """To each session of a site once: it may have been away, or its kit copied back from a backup."""
         for view in self._tools.membership.views():
-            pem = renewed.get(view.name)
-            if pem is None or view.state is not SiteState.ONLINE or self._sent.get(view.name) == (view.session, pem):
+            handed = renewed.get(view.name)
+            online = view.state is SiteState.ONLINE
+            if handed is None or not online or self._sent.get(view.name) == (view.session, handed):
                 continue
-            self._sent[view.name] = (view.session, pem)
+            self._sent[view.name] = (view.session, handed)
             log.info("certificate-sent", site=view.name)
-            self._tools.announcer.answer(view.name, m.CertificateRenewed(site=view.name, certificate=pem))
+            self._tools.announcer.answer(view.name, handed)
 
     def _now(self) -> datetime:
         return datetime.fromtimestamp(self._wall(), UTC)
@@ -198,6 +193,17 @@ def _stamps(kit: Path) -> Stamps:
             continue
         found.append((path.name, stat.st_ino, stat.st_mtime_ns, stat.st_size))
     return tuple(found)
+
+
+def _text(path: Path) -> str:
+    """A file of PEM, empty when there is none. Raises TrustError when it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return file.read(MAX_PEM_BYTES).decode("ascii")
+    except FileNotFoundError:
+        return ""
+    except (OSError, UnicodeDecodeError) as exc:
+        raise TrustError(f"{path} cannot be read ({exc})") from exc
 
 
 def _iso(at: datetime) -> str:

@@ -390,10 +390,15 @@ class JobForgotten:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CertificateRenewed:
-    """The federation has renewed the site's certificate, for the key that the site has. certificate: PEM."""
+    """The federation has renewed the site's certificate, for the key that the site has; all as PEM.
+
+    authorities: the CAs that count now. endorsement: the newest one's key, signed by the CA before it; may be empty.
+    """
 
     site: str
     certificate: str
+    authorities: str = ""
+    endorsement: str = ""
 
 
 # ------------------------------------------------------------------ tensors: updates up, versions down
