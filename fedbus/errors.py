@@ -6,7 +6,9 @@ FedbusError
 ├── SettingsError        a flag, FEDBUS_* variable or TOML key is wrong
 ├── JobSpecError         a job spec was refused; `.problems` lists every error with its path
 ├── ProtocolError        a message that breaks the protocol; it changes nothing
-│   └── DecodeError      bytes that are no valid frame or message
+│   ├── DecodeError      bytes that are no valid frame or message
+│   ├── SealError        what is sealed does not open, or a seal key is none
+│   └── SignatureError   a message is not signed by whom it must be, or came before
 ├── LayoutError          params that do not fit the job's layout
 ├── TaskError            a task is unknown, or failed while loading, training or scoring
 │   ├── DataError        the site's data folder is missing, empty or malformed
@@ -82,6 +84,14 @@ class ProtocolError(FedbusError):
 
 class DecodeError(ProtocolError):
     """Bytes that are no valid frame or message."""
+
+
+class SealError(ProtocolError):
+    """What is sealed does not open: another key, another purpose, or it was changed; or a seal key is none."""
+
+
+class SignatureError(ProtocolError):
+    """A message is not signed by whom it must be, was changed, is too old or came before."""
 
 
 class LayoutError(FedbusError):

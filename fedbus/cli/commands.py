@@ -16,6 +16,7 @@ from fedbus.cli.check import check
 from fedbus.cli.compare import compare, cross_site
 from fedbus.cli.contribution import contribution
 from fedbus.cli.data import data_app
+from fedbus.cli.doctor import doctor
 from fedbus.cli.export import export
 from fedbus.cli.names import check_names, use_kit
 from fedbus.cli.provision import MAKE, kit_app, provision_app, request_kit
@@ -81,6 +82,7 @@ def show_version(wanted: bool) -> None:
 
 @app.callback()
 def root(
+    context: typer.Context,
     config: Annotated[Path | None, typer.Option(help="TOML file with settings.", envvar="FEDBUS_CONFIG")] = None,
     kit: jobs.Kit = None,
     version: Annotated[
@@ -92,7 +94,8 @@ def root(
         os.environ["FEDBUS_CONFIG"] = str(config)
     if kit is not None:
         os.environ["FEDBUS_KIT"] = str(kit)
-    check_names()
+    if context.invoked_subcommand != "doctor":  # which finds that among other things
+        check_names()
 
 
 @app.command(rich_help_panel=TRY)
@@ -157,6 +160,7 @@ def retry(
     typer.echo(try_now(name, state_dir))
 
 
+app.command()(doctor)
 app.command()(check)
 app.command()(jobs.submit)
 app.command("jobs")(jobs.list_jobs)

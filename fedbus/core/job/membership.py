@@ -68,7 +68,7 @@ class Heard(StrEnum):
 class SiteView:
     """One site as it is known. `since`: when the state began. `activities`: by job, from the newest status.
 
-    skew: of its clock, in this session.
+    skew: of its clock, in this session. seal_keys: what is sealed to the site goes to these, see `Join`.
     """
 
     name: str
@@ -83,6 +83,7 @@ class SiteView:
     lease_until: float
     reason: str = ""
     skew: Skew = field(default_factory=Skew)
+    seal_keys: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
 
 class Membership:
@@ -119,6 +120,7 @@ class Membership:
             last_heard_at=now,
             lease_until=max(now + FIRST_LEASE_S, old.lease_until if old is not None and again else now),
             skew=old.skew if old is not None and again else Skew(),
+            seal_keys=MappingProxyType(dict(join.seal_keys)),
         )
         return meant
 
@@ -153,6 +155,14 @@ class Membership:
         if heard is Heard.RENEWED:
             self._end(leave.site, SiteState.LEFT, leave.reason, now=now)
         return heard
+
+    def put_out(self, site: str, reason: str, *, now: float) -> bool:
+        """End a session without its word, as by Leave: nobody waits for the site. False when that is so already."""
+        known = self._sites.get(site)
+        if known is None or known.state is SiteState.LEFT:
+            return False
+        self._end(site, SiteState.LEFT, reason, now=now)
+        return True
 
     def expire(self, *, now: float) -> list[str]:
         """Mark the sites whose lease has run out as lost, return their names in order."""
