@@ -34,7 +34,7 @@ from fedbus.aggregator.workers import Disk, Worker
 from fedbus.bus import topology as t
 from fedbus.bus.connection import Backoff, Session
 from fedbus.bus.declare import declare, exists
-from fedbus.bus.post import Post
+from fedbus.bus.post import SEAL_KEY, Post
 from fedbus.bus.publisher import Publisher
 from fedbus.core.job.membership import Membership
 from fedbus.core.protocol import events
@@ -80,8 +80,9 @@ class Aggregator:
 
     async def __aenter__(self) -> Self:
         settings, stack = self._settings, self._stack
-        session = partial(Session, settings.url_for(LOGIN), identity=settings.identity(), retry_login=True)
-        state = settings.state_dir
+        identity, state = settings.identity(), settings.state_dir
+        post = Post(identity, seal_key=state / SEAL_KEY, suite=settings.seal_suite)
+        session = partial(Session, settings.url_for(LOGIN), identity=identity, outgoing=post.outgoing, retry_login=True)
         make_folder(settings.initial_params_dir)
         self._ledger = stack.enter_context(Ledger(state / "ledger.sqlite3"))
         self._spool = Spool(state / "spool", keep_updates=settings.keep_updates)
@@ -95,7 +96,6 @@ class Aggregator:
         self._bulk_out = await stack.enter_async_context(session(name="aggregator/models", follows=self._control))
         dead = await stack.enter_async_context(session(name="aggregator/dead", follows=self._control))
         self._publisher = Publisher(self._control)
-        post = Post()
         self._announcer = Announcer(self._publisher, post=post, dead=Publisher(dead), keep=self._keep)
         self._tools = Tools(
             session=self._session_id,

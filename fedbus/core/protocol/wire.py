@@ -110,16 +110,22 @@ def to_json(data: Any) -> bytes:
     return text.encode()
 
 
-def _fields(message: Any) -> dict[str, Any]:
+def _fields(message: object) -> dict[str, Any]:
     """A message as a mapping; unlike `dataclasses.asdict` it copies nothing, which cost more than the JSON."""
-    said = ((name, getattr(message, name), unsaid) for name, unsaid in _fields_of(type(message)))
+    cls: Any = type(message)
+    said = ((name, getattr(message, name), unsaid) for name, unsaid in _fields_of(cls))
     return {name: value for name, value, unsaid in said if value != unsaid}
 
 
 @cache
 def _fields_of(cls: type) -> tuple[tuple[str, object], ...]:
     """Its fields, and the value with which each is left out."""
-    return tuple((f.name, f.default if f.metadata.get("unsaid") else _ALWAYS_SAID) for f in dataclasses.fields(cls))
+    return tuple((f.name, _default(f) if f.metadata.get("unsaid") else _ALWAYS_SAID) for f in dataclasses.fields(cls))
+
+
+def _default(field: dataclasses.Field[Any]) -> object:
+    made = field.default_factory
+    return field.default if made is dataclasses.MISSING else made()
 
 
 def encode(message: Message) -> Encoded:

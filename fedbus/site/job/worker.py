@@ -321,7 +321,7 @@ class JobWorker:
         began = perf_counter()
         log.info("update-publishing", job=self._job, update=str(entry.update_id))
         manifest = entry.manifest
-        await self._lane.send_chunks(self._chunks(entry))
+        await self._lane.send_chunks(self._chunks(entry), seal=self._lane.seal(manifest, entry.key))
         self._reached(Point.SITE_BEFORE_MANIFEST)
         await self._lane.send(manifest)
         self._reached(Point.SITE_CONFIRMED)
