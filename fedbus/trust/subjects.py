@@ -7,8 +7,8 @@ from enum import StrEnum
 
 from fedbus.core.protocol.messages import check_name
 
-# Site numbers are bits of the mask in a stream's name, so they are small; one is given once and never again.
-MAX_NUMBER = 9999
+# Site numbers are bits of the mask in a stream's name, which has at most 255 bytes; one is given once and never again.
+MAX_NUMBER = 639
 
 
 class Role(StrEnum):
