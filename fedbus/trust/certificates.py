@@ -60,6 +60,18 @@ def read_key(pem: bytes, *, what: str = "the key") -> PrivateKey:
     return key
 
 
+def public_pem(key: PublicKey) -> str:
+    return key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo).decode()
+
+
+def read_public(pem: str) -> PublicKey:
+    """A public key from PEM. TrustError when it is no P-256 key."""
+    try:
+        return _p256(serialization.load_pem_public_key(pem.encode()), "the public key")
+    except (ValueError, UnsupportedAlgorithm) as exc:
+        raise TrustError("this is no public key in PEM") from exc
+
+
 def fingerprint(key: PublicKey) -> str:
     """What two people compare over the phone: SHA-256 of the public key (SPKI), 16 hex digits in groups of four."""
     spki = key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
