@@ -23,6 +23,9 @@ def site(
         Path | None, typer.Option(help="Outbox and model files.", show_default="$FEDBUS_HOME/sites/NAME")
     ] = None,
     broker_url: BrokerUrl = None,
+    policy: Annotated[
+        Path | None, typer.Option(help="The hospital's policy.toml: what it refuses is not done.", show_default="none")
+    ] = None,
     tasks: Annotated[
         list[str] | None,
         typer.Option("--task", help="A task that may run here; once per task.", show_default="all installed"),
@@ -64,6 +67,7 @@ def site(
         "site_data": data,
         "site_state_dir": state_dir,
         "broker_url": broker_url,
+        "policy": policy,
         "tasks": tuple(tasks) if tasks else None,
         "device": device,
         "threads": threads,
