@@ -301,8 +301,7 @@ class Site:
             worker.fail(exc)
 
     async def _answer(self, offer: m.JobOffer) -> None:
-        submission = Submission(submitter=offer.submitter)
-        decision = self._rules.policy.decide_offer(offer.spec, submission)
+        decision, submission = self._decide(offer)
         match decision:
             case Accept(spec=spec):
                 log.info("accepted", job=offer.job, task=spec.task)
@@ -311,6 +310,13 @@ class Site:
             case Decline(reason=reason):
                 log.warning("declined", job=offer.job, reason=reason)
                 await self._door.say(m.OfferAnswer(site=self._name, job=offer.job, accepted=False, reason=reason))
+
+    def _decide(self, offer: m.JobOffer) -> tuple[Accept | Decline, Submission]:
+        try:
+            submission = self._post.submission(offer)
+        except ProtocolError as exc:
+            return Decline(reason=str(exc)), Submission(submitter="")
+        return self._rules.policy.decide_offer(offer.spec, submission), submission
 
     async def _take_up(self, job: str, spec: JobSpec, submitter: str) -> None:
         """Work for a job, if that is not being done, and say so."""
