@@ -62,16 +62,16 @@ class Guard:
         verifier: Verifier | None = None,
         clock: Callable[[], int] = time.time_ns,
     ) -> None:
-        self.identity = identity
         self.seal_keys = seal_keys
         self.offered = seal_keys.texts(suite)
         self.aggregator_key: PublicKey | None = None
         self._clock = clock
         self._repeats = Repeats(lifetime=t.CONTROL_TTL)
-        self.believe(verifier or identity.verifier())
+        self.believe(identity, verifier or identity.verifier())
 
-    def believe(self, verifier: Verifier) -> None:
-        """From now on: another CA, or another list of who is revoked."""
+    def believe(self, identity: Identity, verifier: Verifier) -> None:
+        """From now on this is who we are, and whom we believe: a renewed certificate, another CA, somebody revoked."""
+        self.identity = identity
         self._verifier = verifier
         self._opener = UpdateOpener(self.identity.federation, self.seal_keys, verifier)
 

@@ -32,7 +32,7 @@ from fedbus.errors import DecodeError, ProtocolError, SignatureError
 
 if TYPE_CHECKING:
     from fedbus.bus.guard import Guard
-    from fedbus.trust.identity import Identity
+    from fedbus.trust.identity import Identity, Verifier
     from fedbus.trust.sealed_updates import UpdateSeal
     from fedbus.trust.suites import SealSuite
 
@@ -58,6 +58,7 @@ ControlMessage = (
     | m.StatisticsRequest
     | m.JobEnded
     | m.JobForgotten
+    | m.CertificateRenewed
 )
 
 
@@ -91,6 +92,11 @@ class Post:
 
             keys = SealKeys.make() if seal_key is None else SealKeys.load_or_make(seal_key)
             self.guard = Guard(identity, seal_keys=keys, suite=SUITES[suite], clock=clock)
+
+    def believe(self, identity: Identity, verifier: Verifier) -> None:
+        """The kit has changed: this is who we are from now on, and whom we believe."""
+        if self.guard is not None:
+            self.guard.believe(identity, verifier)
 
     def outgoing(self, envelope: Envelope) -> Envelope:
         """What is put on the wire for it, signed at this moment."""

@@ -122,6 +122,7 @@ class Site:
     async def __aenter__(self) -> Self:
         settings, stack = self._settings, self._stack
         url, identity = settings.url_for(self._name), settings.identity()
+        self._identity = identity
         login = BrokerUrl.parse(url).user if identity is None else identity.name
         if login != self._name:
             whose = "the broker URL's login" if identity is None else f"the certificate's name in {identity.kit}"
@@ -268,6 +269,11 @@ class Site:
         match message:
             case m.RollCall():
                 await self._join()
+            case m.CertificateRenewed() if self._identity is not None:
+                from fedbus.site.renewal import take_in  # loads cryptography
+
+                self._identity = take_in(self._identity, message)
+                self._post.believe(self._identity, self._identity.verifier())
             case m.JobOffer():
                 await self._answer(message)
             case (
