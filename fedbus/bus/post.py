@@ -15,7 +15,10 @@ from __future__ import annotations
 import hashlib
 import secrets
 import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 from fedbus.bus import topology as t
 from fedbus.bus.envelope import Envelope
@@ -23,6 +26,11 @@ from fedbus.core.protocol import messages as m
 from fedbus.core.protocol import wire
 from fedbus.errors import DecodeError, ProtocolError
 
+if TYPE_CHECKING:
+    from fedbus.trust.epochs import LogKeys, PartSeal
+
+Opened = Callable[[str, Mapping[str, str | int], bytes], bytes]
+"""From a record's type, headers and body to its body as it was before sealing."""
 SiteMessage = (
     m.Join
     | m.SiteStatus
@@ -52,6 +60,11 @@ MAX_SITE_MESSAGE_BYTES = 1 << 18
 """What a site says is kept in memory, told to watchers and shown: an error or a list of metrics is far shorter."""
 
 
+def as_it_came(type: str, headers: Mapping[str, str | int], body: bytes) -> bytes:
+    """Of what is not sealed."""
+    return body
+
+
 class Post:
     """Addresses and reads the messages of one daemon; the place for its keys, of which there are none yet.
 
@@ -69,13 +82,18 @@ class Post:
         part = f"{message.transfer}/{message.index}" if isinstance(message, m.Chunk) else message.update_id
         return self._envelope(message, t.UPDATES, t.update_key(message.job, site), message_id=part)
 
-    def to_model_log(self, message: m.Chunk | m.VersionManifest) -> Envelope:
-        """Address a chunk or the manifest of a version."""
+    def to_model_log(self, message: m.Chunk | m.VersionManifest, *, seal: PartSeal | None = None) -> Envelope:
+        """Address a chunk or the manifest of a version; `seal` seals its part."""
         if isinstance(message, m.Chunk):
-            part = f"{message.job}/{message.transfer}/{message.part}/{message.index}"
+            part, index, count = f"{message.transfer}/{message.part}/{message.index}", message.index, message.count
         else:
-            part = f"{message.job}/{message.version}"
-        return self._envelope(message, t.MODELS, t.models_key(message.job), message_id=part)
+            part, index, count = f"{message.version}", 0, 1
+        key = t.models_key(message.job)
+        envelope = self._envelope(message, t.MODELS, key, message_id=f"{message.job}/{part}")
+        if seal is None:
+            return envelope
+        headers = {**envelope.headers, **seal.headers}
+        return replace(envelope, body=seal.seal(envelope.body, index, count), headers=headers)
 
     def control(self, message: ControlMessage, *, site: str | None) -> Envelope:
         """Address a message to one site, or to all."""
@@ -104,8 +122,18 @@ class Post:
         check_key(envelope, site_key(message))
         return message
 
-    def from_envelope(self, envelope: Envelope) -> wire.Message:
-        """Read a message. DecodeError when it is none, ProtocolError when it names no sender, or asks for copies."""
+    def from_model_log(self, envelope: Envelope, keys: LogKeys | None) -> wire.Message:
+        """Read a record of a model log, opened with the job's keys; None: it is not sealed. Raises as `from_envelope`.
+
+        SealError, a ProtocolError, when it does not open, or is not sealed where it should be.
+        """
+        return self.from_envelope(envelope) if keys is None else self.from_envelope(envelope, opened=keys.opened)
+
+    def from_envelope(self, envelope: Envelope, *, opened: Opened = as_it_came) -> wire.Message:
+        """Read a message. DecodeError when it is none, ProtocolError when it names no sender, or asks for copies.
+
+        `opened` turns the body, once its signer is known, into one that is not sealed.
+        """
         if not envelope.user_id:
             raise ProtocolError(f"message {envelope.type!r} has no user_id: every fedbus message carries its login")
         if envelope.copied:
@@ -115,7 +143,7 @@ class Post:
                 f"message {envelope.type!r} has {envelope.refused_bytes} bytes, more than may come here:"
                 " it was not kept"
             )
-        return wire.decode(envelope.type, envelope.headers, envelope.body)
+        return wire.decode(envelope.type, envelope.headers, opened(envelope.type, envelope.headers, envelope.body))
 
     def _envelope(
         self,

@@ -25,6 +25,8 @@ from fedbus.trust.sealing import KEY_BYTES, ChunkSeal, PublicKey, SealKeys, deri
 
 EPOCH, SALT, VERSION = "epoch", "salt", "version"
 """Headers of a sealed record."""
+CHUNK = "chunk"
+"""The type of all records but manifests."""
 MANIFEST = "manifest"
 """What the manifest of a version is among its parts."""
 SALT_BYTES = 16
@@ -94,6 +96,18 @@ class LogKeys:
         self._keys |= new
         return bool(new)
 
+    def opened(self, type: str, headers: Mapping[str, str | int], body: bytes) -> bytes:
+        """The body of a record of the log, by its headers. Raises SealError as `open`, and when it is not sealed."""
+        version = version_of(headers)
+        if type != CHUNK:
+            return self.open(headers, body, part=MANIFEST, version=version)
+        part, index, count = headers.get("part"), headers.get("index"), headers.get("count")
+        if headers.get("transfer") != str(version) or not isinstance(part, str) or part == MANIFEST:
+            raise SealError(f"expected a chunk of version {version}, got one of {headers.get('transfer')!r:.40}")
+        if not isinstance(index, int) or not isinstance(count, int):
+            raise SealError(f"a chunk of version {version} must say its index and count")
+        return self.open(headers, body, part=part, version=version, index=index, count=count)
+
     def open(
         self, headers: Mapping[str, object], body: bytes, *, part: str, version: int, index: int = 0, count: int = 1
     ) -> bytes:
@@ -140,7 +154,9 @@ def version_of(headers: Mapping[str, object]) -> int:
 def _number(headers: Mapping[str, object], name: str) -> int:
     number = headers.get(name)
     if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number <= MOST_NUMBER:
-        raise SealError(f"sealed record: header {name} must be a number from 0 to {MOST_NUMBER}, got {number!r:.20}")
+        raise SealError(
+            f"a record of a job's model log that is not sealed came: header {name} must be a number, got {number!r:.20}"
+        )
     return number
 
 
