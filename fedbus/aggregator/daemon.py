@@ -27,6 +27,7 @@ from fedbus.aggregator.desk.front_desk import FrontDesk
 from fedbus.aggregator.desk.site_desk import SiteDesk
 from fedbus.aggregator.job.jobs import Jobs
 from fedbus.aggregator.settings import LOGIN, AggregatorSettings
+from fedbus.aggregator.site_numbers import SiteNumbers
 from fedbus.aggregator.standby import hold
 from fedbus.aggregator.tools import Tools
 from fedbus.aggregator.voice.announcer import Announcer
@@ -34,7 +35,7 @@ from fedbus.aggregator.workers import Disk, Worker
 from fedbus.bus import topology as t
 from fedbus.bus.connection import Backoff, Session
 from fedbus.bus.declare import declare, exists
-from fedbus.bus.post import Post
+from fedbus.bus.post import SEAL_KEY, Post
 from fedbus.bus.publisher import Publisher
 from fedbus.core.job.membership import Membership
 from fedbus.core.protocol import events
@@ -80,8 +81,9 @@ class Aggregator:
 
     async def __aenter__(self) -> Self:
         settings, stack = self._settings, self._stack
-        session = partial(Session, settings.url_for(LOGIN), identity=settings.identity(), retry_login=True)
-        state = settings.state_dir
+        identity, state = settings.identity(), settings.state_dir
+        post = Post(identity, seal_key=state / SEAL_KEY, suite=settings.seal_suite)
+        session = partial(Session, settings.url_for(LOGIN), identity=identity, outgoing=post.outgoing, retry_login=True)
         make_folder(settings.initial_params_dir)
         self._ledger = stack.enter_context(Ledger(state / "ledger.sqlite3"))
         self._spool = Spool(state / "spool", keep_updates=settings.keep_updates)
@@ -95,7 +97,6 @@ class Aggregator:
         self._bulk_out = await stack.enter_async_context(session(name="aggregator/models", follows=self._control))
         dead = await stack.enter_async_context(session(name="aggregator/dead", follows=self._control))
         self._publisher = Publisher(self._control)
-        post = Post()
         self._announcer = Announcer(self._publisher, post=post, dead=Publisher(dead), keep=self._keep)
         self._tools = Tools(
             session=self._session_id,
@@ -111,6 +112,7 @@ class Aggregator:
             checkpoint_interval_s=settings.checkpoint_interval_s,
             nobody_left_s=settings.nobody_left_s,
             enrolled=lambda site: exists(self._control, t.site_queue(site)),
+            numbers=None if identity is None else SiteNumbers(identity.kit),
             reached=self._reached,
         )
         return self

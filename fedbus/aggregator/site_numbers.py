@@ -34,9 +34,12 @@ class SiteNumbers:
         """Why the broker lets a site not read a model log; "" when it does."""
         number = self._now().get(site)
         if number is None:
-            return f"{site} is not in the federation's roster: copy {ROSTER} of `fedbus provision` into the aggregator's kit"
+            return f"{site} is not in the federation's roster: copy {ROSTER} of `fedbus provision` into this kit again"
         if not may_read(stream, number):
-            return f"{site} was enrolled after this job began, and may not read its model log: submit a job that continues it"
+            return (
+                f"{site} was enrolled after this job began, and may not read its model log: submit a job that continues"
+                " this one"
+            )
         return ""
 
     def _now(self) -> Mapping[str, int]:

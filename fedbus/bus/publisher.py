@@ -98,21 +98,21 @@ class Publisher:
         channel = await self._channel()
 
         async def send(envelope: Envelope, mandatory: bool) -> None:
-            await channel.publish(envelope, user_id=self._session.login, mandatory=mandatory)
+            await channel.publish(self._session.outgoing(envelope), user_id=self._session.login, mandatory=mandatory)
 
         return send
 
     async def _attempt(self, envelope: Envelope, mandatory: bool) -> None:
         channel = await self._channel()
         try:
-            await channel.publish(envelope, user_id=self._session.login, mandatory=mandatory)
+            await channel.publish(self._session.outgoing(envelope), user_id=self._session.login, mandatory=mandatory)
         except RefusedError:
             await self._attempt_alone(envelope, mandatory)
 
     async def _attempt_alone(self, envelope: Envelope, mandatory: bool) -> None:
         channel = await self._session.channel(confirms=True)
         try:
-            await channel.publish(envelope, user_id=self._session.login, mandatory=mandatory)
+            await channel.publish(self._session.outgoing(envelope), user_id=self._session.login, mandatory=mandatory)
         except RefusedError as exc:
             raise PublishError(str(exc)) from exc
         finally:

@@ -60,10 +60,16 @@ class Client:
         self._url = settings.url_for(LOGIN)
         self._identity = settings.identity()
         self._stack = AsyncExitStack()
-        self._post = Post()
+        self._post = Post(self._identity)
 
     async def __aenter__(self) -> Self:
-        session = Session(self._url, name="submitter", identity=self._identity, give_up_after=self._timeout)
+        session = Session(
+            self._url,
+            name="submitter",
+            identity=self._identity,
+            outgoing=self._post.outgoing,
+            give_up_after=self._timeout,
+        )
         self._session = await self._stack.enter_async_context(session)
         return self
 

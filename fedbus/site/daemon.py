@@ -28,7 +28,7 @@ import fedbus
 from fedbus.bus import topology as t
 from fedbus.bus.connection import Session
 from fedbus.bus.consumer import Consumer
-from fedbus.bus.post import ControlMessage, Post
+from fedbus.bus.post import SEAL_KEY, ControlMessage, Post
 from fedbus.bus.stream import StreamReader
 from fedbus.bus.url import BrokerUrl
 from fedbus.core.job.policy import Accept, Decline, SitePolicy
@@ -90,7 +90,6 @@ class Site:
         self._name = settings.site_name
         self._session_id = secrets.token_hex(8)
         self._stack = AsyncExitStack()
-        self._post = Post()
         self._workers: dict[str, JobWorker] = {}
         self._try_again = asyncio.Event()
         self._troubles: Counter[str] = Counter()
@@ -124,10 +123,11 @@ class Site:
                 f"site {self._name!r} must log in under its own name, {whose} is {login!r}: correct --name or "
                 f"{'FEDBUS_BROKER_URL' if identity is None else 'FEDBUS_KIT'}"
             )
-        session = partial(Session, url, identity=identity, retry_login=True)
         # before the lock, by which `fedbus retry` finds us: unheard, the signal would end the process
         asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, self._try_again.set)
         stack.enter_context(StateLock(make_folder(settings.state_dir)))
+        self._post = Post(identity, seal_key=settings.state_dir / SEAL_KEY)
+        session = partial(Session, url, identity=identity, outgoing=self._post.outgoing, retry_login=True)
         self._watch_source()
         self._control = await stack.enter_async_context(session(name=f"{self._name}/control"))
         self._bulk_out = await stack.enter_async_context(session(name=f"{self._name}/updates", follows=self._control))
@@ -206,6 +206,7 @@ class Site:
                 tasks=self._policy.tasks,
                 fedbus_version=fedbus.__version__,
                 device=device_meant(self._settings.device),
+                seal_keys={} if self._post.guard is None else self._post.guard.seal_keys.texts(),
             )
         )
 

@@ -2,7 +2,7 @@
 
 policy    the site's own: an update leaves in the lane of a job that it has accepted, and no other way
 audit     a line of what leaves: of a message and a chunk at level debug, of a whole update at level info (`worker`)
-seal      end to end, by the post; there are no keys yet
+seal      with a kit: updates and answers to the aggregator's key, everything signed, by the post
 publish   confirmed, however long the link is down
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -18,6 +19,9 @@ from fedbus.bus.envelope import Envelope
 from fedbus.bus.post import Post, SiteMessage
 from fedbus.bus.publisher import Publisher
 from fedbus.core.protocol import messages as m
+
+if TYPE_CHECKING:
+    from fedbus.trust.sealed_updates import UpdateSeal
 
 log = structlog.get_logger()
 
@@ -31,19 +35,23 @@ class Lane:
         self._post = post
         self._publisher = publisher
 
-    async def send_chunks(self, chunks: Iterable[m.Chunk]) -> int:
+    async def send_chunks(self, chunks: Iterable[m.Chunk], *, seal: UpdateSeal | None) -> int:
         """Return their bytes when all are confirmed; `chunks` is advanced as there is room. Raises PublishError."""
-        return await self._publisher.publish_many(map(self._passed, chunks))
+        return await self._publisher.publish_many(self._passed(chunk, seal) for chunk in chunks)
+
+    def seal(self, manifest: m.UpdateManifest, key: bytes) -> UpdateSeal | None:
+        """What `send_chunks` seals this update with; None without a kit."""
+        return self._post.update_seal(manifest, key)
 
     async def send(self, manifest: m.UpdateManifest) -> None:
         """Commit an update whose chunks were confirmed. Raises PublishError."""
         await self._publisher.publish(self._passed(manifest))
 
-    def _passed(self, message: m.Chunk | m.UpdateManifest) -> Envelope:
+    def _passed(self, message: m.Chunk | m.UpdateManifest, seal: UpdateSeal | None = None) -> Envelope:
         if message.job != self._job:
             raise ValueError(f"expected what belongs to job {self._job}, got something of job {message.job}")
         _audit(message)
-        return self._post.from_trainer(message, site=self._site)
+        return self._post.from_trainer(message, site=self._site, seal=seal)
 
 
 class Door:

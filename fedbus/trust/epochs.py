@@ -83,9 +83,9 @@ class LogKeys:
         return tuple(self._keys[number] for number in sorted(self._keys))
 
     @property
-    def oldest(self) -> int:
-        """The first epoch that can be read; -1: there is none."""
-        return min(self._keys, default=-1)
+    def newest(self) -> int:
+        """The last epoch whose key is here; -1: there is none."""
+        return max(self._keys, default=-1)
 
     def __contains__(self, epoch: int) -> bool:
         return epoch in self._keys
@@ -118,7 +118,7 @@ class LogKeys:
                 f"record of epoch {epoch} of job {self._job}: expected {SALT_BYTES} bytes of salt as base64"
             )
         if epoch not in self._keys:
-            held = f"{self.oldest} to {max(self._keys)}" if self._keys else "none"
+            held = f"{min(self._keys)} to {self.newest}" if self._keys else "none"
             raise SealError(f"no key of epoch {epoch} of job {self._job} is here; held: {held}")
         return self._part(epoch, salt, version, part).open(body, index, count)
 

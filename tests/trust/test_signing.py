@@ -114,9 +114,9 @@ def test_whatever_is_changed_it_is_refused(aggregator: Identity, verifier: Verif
     ("key", "value", "words"),
     [
         ("at", None, "is not signed"),
-        ("at", 7, "is not signed"),
-        ("at", "007", "is not signed"),
-        ("at", "1" * 40, "is not signed"),
+        ("at", 7, "a time in nanoseconds"),
+        ("at", "007", "a time in nanoseconds"),
+        ("at", "1" * 40, "a time in nanoseconds"),
         ("suite", None, "is not signed"),
         ("certificate", None, "is not signed"),
         ("signature", None, "expected a signature of the role aggregator"),

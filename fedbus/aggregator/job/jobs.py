@@ -361,7 +361,9 @@ class Jobs:
             await intake.run(deliveries)
 
     async def _open_log(self, job: str, spec: JobSpec, layout: Layout) -> ModelLogWriter:
-        stream = await stream_of(job, self._tools, sites=spec.sites)
+        numbers = self._tools.numbers
+        readers = "" if numbers is None else numbers.readers(spec.sites)
+        stream = await stream_of(job, self._tools, readers=readers)
         settled = await exists(self._control, stream)
         await declare(self._control, t.job_models(job, ModelLogWriter.size(spec, layout), stream=stream))
         if not settled:

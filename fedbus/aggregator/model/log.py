@@ -15,7 +15,8 @@ from __future__ import annotations
 import hashlib
 import time
 from collections import deque
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from fedbus.aggregator.model.epochs import Epochs
@@ -44,17 +45,16 @@ MOST_VERSIONS = 64
 MOST_RECEIPTS = 1000
 
 
-async def stream_of(job: str, tools: Tools, *, sites: Collection[str] | None = None) -> str:
+async def stream_of(job: str, tools: Tools, *, readers: str = "") -> str:
     """The name of a job's model log: the one that the ledger keeps, else a new one that it keeps from now on.
 
-    A job that an earlier release has begun keeps the name that its sites know. Where there are kits a new name says
-    who may read it: `sites`, or all.
+    A job that an earlier release has begun keeps the name that its sites know. `readers`: the end of a new name, which
+    says who may read it.
     """
     kept = await tools.store(tools.ledger.model_log, job)
     if kept is not None:
         return str(kept)
     begun = await tools.store(tools.ledger.last_published, job) >= 0
-    readers = "" if tools.numbers is None else tools.numbers.readers(sites)
     name = models_stream(job) if begun else new_models_stream(job, readers)
     return str(await tools.store(tools.ledger.name_model_log, job, name))
 
@@ -126,10 +126,10 @@ class ModelLogWriter:
         hasher = None if self._chained is None else hashlib.sha256()
         seal = await self._seal(version, part)
         while batch := await compute(_some_of, frames, hasher):
-            first, sent = sent, sent + len(batch)
+            first = Chunk(job=self._job, transfer=str(version), part=part, index=sent, count=count, body=b"")
+            sent += len(batch)
             body_bytes += sum(map(len, batch))
-            chunks = self._chunks(version, part, batch, first, count, seal)
-            await self._publisher.publish_many(chunks, window=self._window)
+            await self._publisher.publish_many(self._chunks(batch, first, seal), window=self._window)
         if part == SNAPSHOT:
             self._snapshot_version, self._snapshot_at, self._since_bytes = version, began_at, 0
             self._snapshot_back = sent
@@ -146,13 +146,10 @@ class ModelLogWriter:
             self._epoch = await self._epochs.for_version()
         return PartSeal(self._epoch, job=self._job, version=version, part=part)
 
-    def _chunks(
-        self, version: int, part: str, batch: deque[bytes], first: int, count: int, seal: PartSeal | None
-    ) -> Iterator[Envelope]:
-        for index in range(first, first + len(batch)):
+    def _chunks(self, batch: deque[bytes], first: Chunk, seal: PartSeal | None) -> Iterator[Envelope]:
+        for index in range(first.index, first.index + len(batch)):
             body = batch.popleft()  # so that it goes when it is confirmed
-            chunk = Chunk(job=self._job, transfer=str(version), part=part, index=index, count=count, body=body)
-            yield self._post.to_model_log(chunk, seal=seal)
+            yield self._post.to_model_log(replace(first, index=index, body=body), seal=seal)
             self._reached(Point.BETWEEN_CHUNKS)
 
     async def finish(

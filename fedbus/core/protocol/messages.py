@@ -260,11 +260,13 @@ class JobOffer:
     """A job is offered to a site. `spec` is the validated job spec as JSON-able data.
 
     submitter: the login that submitted it, so that a site can be fair; "" from an earlier release.
+    seal_keys: what the site seals to, base64 by the suite's number, see `fedbus.trust.sealing`; none without kits.
     """
 
     job: str
     spec: Mapping[str, Any]
     submitter: str = ""
+    seal_keys: Mapping[str, str] = field(default_factory=dict, metadata=UNSAID)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
