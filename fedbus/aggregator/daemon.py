@@ -16,7 +16,7 @@ import secrets
 from contextlib import AsyncExitStack, closing, suppress
 from datetime import timedelta
 from functools import partial
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import structlog
 
@@ -47,6 +47,9 @@ from fedbus.store.files import make_folder
 from fedbus.store.ledger import Ledger
 from fedbus.store.lock import StateLock
 from fedbus.store.spool import Spool
+
+if TYPE_CHECKING:
+    from fedbus.trust.identity import Identity, Verifier
 
 # Sites back off for longer, because there are many. Everybody waits for this one after an outage of the broker.
 BACKOFF = Backoff(most=timedelta(seconds=4))
@@ -81,9 +84,11 @@ class Aggregator:
 
     async def __aenter__(self) -> Self:
         settings, stack = self._settings, self._stack
-        identity, state = settings.identity(), settings.state_dir
-        post = Post(identity, seal_key=state / SEAL_KEY, suite=settings.seal_suite)
-        session = partial(Session, settings.url_for(LOGIN), identity=identity, outgoing=post.outgoing, retry_login=True)
+        self._identity, state = settings.identity(), settings.state_dir
+        post = Post(self._identity, seal_key=state / SEAL_KEY, suite=settings.seal_suite)
+        session = partial(
+            Session, settings.url_for(LOGIN), identity=self._identity, outgoing=post.outgoing, retry_login=True
+        )
         make_folder(settings.initial_params_dir)
         self._ledger = stack.enter_context(Ledger(state / "ledger.sqlite3"))
         self._spool = Spool(state / "spool", keep_updates=settings.keep_updates)
@@ -112,7 +117,7 @@ class Aggregator:
             checkpoint_interval_s=settings.checkpoint_interval_s,
             nobody_left_s=settings.nobody_left_s,
             enrolled=lambda site: exists(self._control, t.site_queue(site)),
-            numbers=None if identity is None else SiteNumbers(identity.kit),
+            numbers=None if self._identity is None else SiteNumbers(self._identity.kit),
             reached=self._reached,
         )
         return self
@@ -169,6 +174,15 @@ class Aggregator:
             group.create_task(sites.serve(self._control), name="sites")
             group.create_task(sites.watch_leases(), name="leases")
             group.create_task(forgetting.run(), name="forgetting")
+            if self._identity is not None:
+                from fedbus.aggregator.desk.kit_watch import KitWatch  # loads cryptography
+
+                watch = KitWatch(self._identity, tools=self._tools, jobs=jobs, sites=sites, believe=self._believe)
+                group.create_task(watch.run(), name="kit watch")
+
+    def _believe(self, identity: Identity, verifier: Verifier) -> None:
+        """The kit has changed: this is who we are from now on, and whom we believe."""
+        self._identity = identity
 
     async def _declare(self) -> None:
         await declare(self._control, t.FEDERATION)

@@ -148,6 +148,11 @@ class Session:
         return self._link.done() and not self._link.result().lost.done()
 
     @property
+    def broker(self) -> str:
+        """Product and version of the broker; "" while the link is not up."""
+        return self._link.result().broker if self.connected else ""
+
+    @property
     def link_age_s(self) -> float:
         """How long the link has been up; 0.0 while it is not."""
         return asyncio.get_running_loop().time() - self._link.result().opened_at if self.connected else 0.0
@@ -287,8 +292,10 @@ class Session:
         )
 
     def _unreachable(self, why: str) -> str:
+        plain = not self.url.tls and ("reset" in why or "closed" in why)
+        hint = "; if it is a broker that speaks TLS alone, as a provisioned one: amqps:// and a kit" if plain else ""
         return (
-            f"no RabbitMQ answers at {self.url.address} ({why}); start it (`fedbus broker start`) "
+            f"no RabbitMQ answers at {self.url.address} ({why}{hint}); start it (`fedbus broker start`) "
             f"or correct the broker URL {self.url} (FEDBUS_BROKER_URL)"
         )
 

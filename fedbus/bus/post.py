@@ -59,6 +59,7 @@ ControlMessage = (
     | m.StatisticsRequest
     | m.JobEnded
     | m.JobForgotten
+    | m.CertificateRenewed
 )
 
 

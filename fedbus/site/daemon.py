@@ -116,6 +116,7 @@ class Site:
     async def __aenter__(self) -> Self:
         settings, stack = self._settings, self._stack
         url, identity = settings.url_for(self._name), settings.identity()
+        self._identity = identity
         login = BrokerUrl.parse(url).user if identity is None else identity.name
         if login != self._name:
             whose = "the broker URL's login" if identity is None else f"the certificate's name in {identity.kit}"
@@ -243,6 +244,10 @@ class Site:
         match message:
             case m.RollCall():
                 await self._join()
+            case m.CertificateRenewed() if self._identity is not None:
+                from fedbus.site.renewal import take_in  # loads cryptography
+
+                self._identity = take_in(self._identity, message)
             case m.JobOffer():
                 await self._answer(message)
             case (

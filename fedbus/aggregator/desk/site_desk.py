@@ -190,12 +190,13 @@ class SiteDesk:
                     await self._jobs.offer(runner, site)
         self._sites_changed()
 
-    async def put_out(self, site: str, happened: events.Happened) -> None:
-        """A site was revoked: nobody waits for it, and it reads no version that is made from now on."""
-        view = self._membership.get(site)
-        if view is not None:
-            self._membership.left(m.Leave(site=site, session=view.session), now=self._clock())
-        await self._do_turn(site, Turn(happened=happened, out=True))
+    async def put_out(self, site: str, reason: str) -> None:
+        """A site may not come back as it is: its jobs stop counting on it, and it reads no version made from now on."""
+        if self._membership.put_out(site, reason, now=self._clock()):
+            self._sites_changed()
+        for runner in list(self._jobs.runners.values()):
+            with jobs_own(runner):
+                await runner.site_out(site)
 
     # -------------------------------------------------------------- what they do
 
