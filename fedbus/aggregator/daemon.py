@@ -27,6 +27,7 @@ from fedbus.aggregator.desk.front_desk import FrontDesk
 from fedbus.aggregator.desk.site_desk import SiteDesk
 from fedbus.aggregator.job.jobs import Jobs
 from fedbus.aggregator.settings import LOGIN, AggregatorSettings
+from fedbus.aggregator.site_numbers import SiteNumbers
 from fedbus.aggregator.standby import hold
 from fedbus.aggregator.tools import Tools
 from fedbus.aggregator.voice.announcer import Announcer
@@ -115,6 +116,7 @@ class Aggregator:
             checkpoint_interval_s=settings.checkpoint_interval_s,
             nobody_left_s=settings.nobody_left_s,
             enrolled=lambda site: exists(self._control, t.site_queue(site)),
+            numbers=None if self._identity is None else SiteNumbers(self._identity.kit),
             reached=self._reached,
         )
         return self

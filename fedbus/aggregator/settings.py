@@ -47,6 +47,9 @@ class AggregatorSettings(DaemonSettings):
     keep_updates: bool = False
     """Keep every folded update in STATE_DIR/archive, for `fedbus replay` from version 0: disk that only grows."""
 
+    joiners_read_earlier: bool = True
+    """With kits: whether a site that comes to a job may read what was made before; else the log begins anew for it."""
+
     forget_after_days: Annotated[float, Field(gt=0, le=36_600)] | None = None
     """Jobs that ended so long ago are forgotten, as by `fedbus rm`; never when it is not given."""
     keep_bytes: Annotated[int, Field(ge=0)] | None = None

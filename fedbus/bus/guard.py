@@ -63,6 +63,7 @@ class Guard:
         clock: Callable[[], int] = time.time_ns,
     ) -> None:
         self.seal_keys = seal_keys
+        self.suite = suite
         self.offered = seal_keys.texts(suite)
         self.aggregator_key: PublicKey | None = None
         self._clock = clock

@@ -16,7 +16,7 @@ import hashlib
 import secrets
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -32,10 +32,13 @@ from fedbus.errors import DecodeError, ProtocolError, SignatureError
 
 if TYPE_CHECKING:
     from fedbus.bus.guard import Guard
+    from fedbus.trust.epochs import LogKeys, PartSeal
     from fedbus.trust.identity import Identity, Verifier
     from fedbus.trust.sealed_updates import UpdateSeal
     from fedbus.trust.suites import SealSuite
 
+Opened = Callable[[str, Mapping[str, str | int], bytes], bytes]
+"""From a record's type, headers and body to its body as it was before sealing."""
 SiteMessage = (
     m.Join
     | m.SiteStatus
@@ -66,6 +69,11 @@ SEAL_KEY = "seal.key"
 """The file of a daemon's seal keys, in its state folder."""
 MAX_SITE_MESSAGE_BYTES = 1 << 18
 """What a site says is kept in memory, told to watchers and shown: an error or a list of metrics is far shorter."""
+
+
+def as_it_came(type: str, headers: Mapping[str, str | int], body: bytes) -> bytes:
+    """Of what is not sealed."""
+    return body
 
 
 class Post:
@@ -126,13 +134,18 @@ class Post:
         )
         return envelope if seal is None else replace(envelope, headers={**envelope.headers, **seal.headers})
 
-    def to_model_log(self, message: m.Chunk | m.VersionManifest) -> Envelope:
-        """Address a chunk or the manifest of a version."""
+    def to_model_log(self, message: m.Chunk | m.VersionManifest, *, seal: PartSeal | None = None) -> Envelope:
+        """Address a chunk or the manifest of a version; `seal` seals its part."""
         if isinstance(message, m.Chunk):
-            part = f"{message.job}/{message.transfer}/{message.part}/{message.index}"
+            part, index, count = f"{message.transfer}/{message.part}/{message.index}", message.index, message.count
         else:
-            part = f"{message.job}/{message.version}"
-        return self._envelope(message, t.MODELS, t.models_key(message.job), message_id=part)
+            part, index, count = f"{message.version}", 0, 1
+        key = t.models_key(message.job)
+        envelope = self._envelope(message, t.MODELS, key, message_id=f"{message.job}/{part}")
+        if seal is None:
+            return envelope
+        headers = {**envelope.headers, **seal.headers}
+        return replace(envelope, body=seal.seal(envelope.body, index, count), headers=headers)
 
     def control(self, message: ControlMessage, *, site: str | None) -> Envelope:
         """Address a message to one site, or to all."""
@@ -184,8 +197,18 @@ class Post:
             raise SignatureError(problem)
         return Submission(submitter=offer.submitter, fingerprint=key)
 
-    def from_envelope(self, envelope: Envelope) -> wire.Message:
-        """Read a message. DecodeError when it is none, ProtocolError when it names no sender, or asks for copies."""
+    def from_model_log(self, envelope: Envelope, keys: LogKeys | None) -> wire.Message:
+        """Read a record of a model log, opened with the job's keys; None: it is not sealed. Raises as `from_envelope`.
+
+        SealError, a ProtocolError, when it does not open, or is not sealed where it should be.
+        """
+        return self.from_envelope(envelope) if keys is None else self.from_envelope(envelope, opened=keys.opened)
+
+    def from_envelope(self, envelope: Envelope, *, opened: Opened = as_it_came) -> wire.Message:
+        """Read a message. DecodeError when it is none, ProtocolError when it names no sender, or asks for copies.
+
+        `opened` turns the body, once its signer is known, into one that is not sealed.
+        """
         if not envelope.user_id:
             raise ProtocolError(f"message {envelope.type!r} has no user_id: every fedbus message carries its login")
         if envelope.copied:
@@ -195,11 +218,11 @@ class Post:
                 f"message {envelope.type!r} has {envelope.refused_bytes} bytes, more than may come here:"
                 " it was not kept"
             )
-        if self.guard is None:
-            return wire.decode(envelope.type, envelope.headers, envelope.body)
-        opened = self.guard.incoming(envelope)
-        message = wire.decode(opened.type, opened.headers, opened.body)
-        if isinstance(message, m.JobOffer):
+        if self.guard is not None:
+            envelope = self.guard.incoming(envelope)
+        body = opened(envelope.type, envelope.headers, envelope.body)
+        message = wire.decode(envelope.type, envelope.headers, body)
+        if isinstance(message, m.JobOffer) and self.guard is not None:
             self.guard.take_offered(message.seal_keys)
         return message
 

@@ -229,6 +229,7 @@ class Site:
                 tasks=self._rules.policy.tasks,
                 fedbus_version=fedbus.__version__,
                 device=device_meant(self._settings.device),
+                seal_keys={} if self._post.guard is None else self._post.guard.seal_keys.texts(),
             )
         )
         if (shut := self._rules.shut) is not None:
