@@ -101,6 +101,7 @@ class Site:
         self._try_again = asyncio.Event()
         self._troubles: Counter[str] = Counter()
         self._given_up: set[str] = set()
+        self._outlawed: set[str] = set()
         self._places = Places(settings.max_jobs or default_places(settings.device))
         self._reached = fault_hook(settings.fault)
         installed = frozenset(task_names())
@@ -196,6 +197,7 @@ class Site:
         """Other rules hold: jobs that they do not allow end here, and the site joins by them, or leaves."""
         for job, worker in list(self._workers.items()):
             if (why := self._rules.shut or self._rules.refusal(job)) is not None:
+                self._outlawed.add(job)
                 await worker.withdraw(why)
         self._given_up.clear()
         await self._join()
@@ -372,6 +374,14 @@ class Site:
                 put_away(self._settings, job)
             else:
                 self._given_up.add(job)
+                if job in self._outlawed:
+                    await self._after_ban(job, spec, submitter)
+
+    async def _after_ban(self, job: str, spec: JobSpec, submitter: str) -> None:
+        """The rules may have changed once more while the work for a job was ending: then it is offered again."""
+        self._outlawed.discard(job)
+        if isinstance(self._rules.policy.decide(spec, Submission(submitter=submitter)), Accept):
+            await self._join()
 
     async def _after_trouble(self, job: str, exc: Exception) -> None:
         """Whatever goes wrong here in one job must not end the work for the others; it is taken up again."""
