@@ -8,7 +8,9 @@ FedbusError
 ├── WithheldError        an update may not leave the site, by its policy; `.said` may leave the site
 ├── JobSpecError         a job spec was refused; `.problems` lists every error with its path
 ├── ProtocolError        a message that breaks the protocol; it changes nothing
-│   └── DecodeError      bytes that are no valid frame or message
+│   ├── DecodeError      bytes that are no valid frame or message
+│   ├── SealError        what is sealed does not open, or a seal key is none
+│   └── SignatureError   a message is not signed by whom it must be, or came before
 ├── LayoutError          params that do not fit the job's layout
 ├── TaskError            a task is unknown, or failed while loading, training or scoring
 │   ├── DataError        the site's data folder is missing, empty or malformed
@@ -25,6 +27,7 @@ FedbusError
 │   └── DiskFullError        nothing was written; the same call works again once there is room
 ├── BusError             the broker cannot be used
 │   ├── LoginError           wrong user, password, virtual host or permission
+│   │   └── TlsError             this side or the broker refuses the other's certificate or TLS; `.kind` says which
 │   ├── UnreachableError     nothing answers at the broker's address
 │   ├── ConnectionLostError  the link broke; what was under way may or may not have happened
 │   ├── NameTakenError       another connection consumes a queue that has one owner: a second site of one name
@@ -35,6 +38,7 @@ FedbusError
 │       ├── UnroutableError  no queue takes messages with this exchange and routing key
 │       ├── NotTakenError    the queue is full, for now (bus)
 │       └── RefusedError     the broker closed the channel because of a publish (bus)
+├── TrustError           a certificate, key, revocation list or kit is missing, does not fit, or is not to be believed
 ├── NotOverError         a job cannot be forgotten: it does not exist, or is not over (aggregator)
 ├── AskedInVainError     the aggregator has refused what was asked (console)
 ├── ExportError          a model cannot be exported in this format, or differs when it is read back; nothing is left
@@ -98,6 +102,14 @@ class ProtocolError(FedbusError):
 
 class DecodeError(ProtocolError):
     """Bytes that are no valid frame or message."""
+
+
+class SealError(ProtocolError):
+    """What is sealed does not open: another key, another purpose, or it was changed; or a seal key is none."""
+
+
+class SignatureError(ProtocolError):
+    """A message is not signed by whom it must be, was changed, is too old or came before."""
 
 
 class LayoutError(FedbusError):
@@ -187,6 +199,14 @@ class LoginError(BusError):
     """The broker refused user, password, virtual host or permission."""
 
 
+class TlsError(LoginError):
+    """TLS with the broker does not come about. `kind` is a word of `fedbus.bus.tls_probe.TlsTrouble`, or `kit`."""
+
+    def __init__(self, text: str, *, kind: str) -> None:
+        self.kind = kind
+        super().__init__(text)
+
+
 class UnreachableError(BusError):
     """Nothing answers at the broker's address."""
 
@@ -217,6 +237,10 @@ class PublishError(BusError):
 
 class UnroutableError(PublishError):
     """No queue takes messages with this exchange and routing key."""
+
+
+class TrustError(FedbusError):
+    """A certificate, key, revocation list or kit is missing, does not fit, or is not to be believed."""
 
 
 class ExportError(FedbusError):

@@ -14,16 +14,20 @@ from typing import NoReturn
 from fedbus.bus.url import BrokerUrl
 from fedbus.errors import SettingsError
 from fedbus.runtime.process import run_process
+from fedbus.runtime.settings import read_toml
 
 ESTABLISHED = "01"  # state in /proc/net/tcp
 
 
 def url_of_container() -> str:
-    """The broker URL of the one daemon in a container. Raises SettingsError."""
+    """The broker URL of the one daemon in a container, given or in its kit. Raises SettingsError."""
     file = os.environ.get("FEDBUS_BROKER_URL_FILE")
     if url := Path(file).read_text() if file else os.environ.get("FEDBUS_BROKER_URL"):
         return url
-    raise SettingsError("no broker URL: set FEDBUS_BROKER_URL or FEDBUS_BROKER_URL_FILE")
+    tables = [value for value in read_toml().values() if isinstance(value, dict)]
+    if url := next((table["broker_url"] for table in tables if "broker_url" in table), None):
+        return str(url)
+    raise SettingsError("no broker URL: set FEDBUS_BROKER_URL, FEDBUS_BROKER_URL_FILE or FEDBUS_KIT")
 
 
 def connections_to(port: int) -> int:

@@ -15,6 +15,7 @@ import asyncio
 import secrets
 from contextlib import AsyncExitStack, closing, suppress
 from datetime import timedelta
+from functools import partial
 from typing import Self
 
 import structlog
@@ -79,7 +80,7 @@ class Aggregator:
 
     async def __aenter__(self) -> Self:
         settings, stack = self._settings, self._stack
-        url = settings.url_for(LOGIN)
+        session = partial(Session, settings.url_for(LOGIN), identity=settings.identity(), retry_login=True)
         state = settings.state_dir
         make_folder(settings.initial_params_dir)
         self._ledger = stack.enter_context(Ledger(state / "ledger.sqlite3"))
@@ -88,23 +89,11 @@ class Aggregator:
         questions = stack.enter_context(Worker("questions", self._disk))
         self._fetching = stack.enter_context(Worker("fetches", self._disk))
         self._control = await stack.enter_async_context(
-            Session(
-                url,
-                name="aggregator/control",
-                retry_login=True,
-                on_state=self._broker_watch.on_state,
-                backoff=BACKOFF,
-            )
+            session(name="aggregator/control", on_state=self._broker_watch.on_state, backoff=BACKOFF)
         )
-        self._bulk_in = await stack.enter_async_context(
-            Session(url, name="aggregator/updates", retry_login=True, follows=self._control)
-        )
-        self._bulk_out = await stack.enter_async_context(
-            Session(url, name="aggregator/models", retry_login=True, follows=self._control)
-        )
-        dead = await stack.enter_async_context(
-            Session(url, name="aggregator/dead", retry_login=True, follows=self._control)
-        )
+        self._bulk_in = await stack.enter_async_context(session(name="aggregator/updates", follows=self._control))
+        self._bulk_out = await stack.enter_async_context(session(name="aggregator/models", follows=self._control))
+        dead = await stack.enter_async_context(session(name="aggregator/dead", follows=self._control))
         self._publisher = Publisher(self._control)
         post = Post()
         self._announcer = Announcer(self._publisher, post=post, dead=Publisher(dead), keep=self._keep)

@@ -8,6 +8,9 @@ What lives here: who may do what, and its encoding for the broker. What may not:
     a site       nothing     fedbus.sites, fedbus.updates   fedbus.site.<itself>   <itself>.<kind>, <job>.<itself>
                                                             and fedbus.models.*
 
+A login of a certificate has no password and its role stands in the certificate; such a site reads only the model logs
+whose names have the bit of its number.
+
 The aggregator writes to the default exchange because that is where replies to a `reply_to` go. RabbitMQ allows every
 routing key to a login without topic permission, so a login gets its topic permissions before it may enter a virtual
 host. Topic *read* permission guards bindings: without it the submitter, who may write to the exchange `fedbus.jobs`
@@ -25,12 +28,12 @@ import re
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import Any
 
 from fedbus.bus import topology
 from fedbus.bus.topology import Topology
 from fedbus.core.protocol.messages import check_name
+from fedbus.trust.subjects import Role, Subject
 
 VHOST = "fedbus"
 # The broker's `$` also matches before a newline at the end, so that `site-a.join\n` passed for `site-a.join`.
@@ -40,29 +43,42 @@ NOTHING = f"^{END}"
 SITE_LIMITS = {"max-connections": 64, "max-channels": 256}
 
 
-class Role(StrEnum):
-    AGGREGATOR = "aggregator"
-    SUBMITTER = "submitter"
-    SITE = "site"
-
-
 # Logins whose name is their role; no site may take one of these names.
 STAFF = (Role.AGGREGATOR, Role.SUBMITTER)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Login:
-    """A broker login. ValueError for a name that is no site name; the password is kept out of its repr."""
+    """A broker login. ValueError for a name that is no site name; the password is kept out of its repr.
+
+    `subject` is whom its certificate names, when it has one: then there is no password.
+    """
 
     name: str
     password: str = field(repr=False, default_factory=lambda: secrets.token_urlsafe(18))
+    subject: Subject | None = None
 
     def __post_init__(self) -> None:
         check_name("login", self.name)
+        if self.role is Role.BROKER:
+            raise ValueError(f"{self.subject} is no login: a broker does not log in to itself")
+
+    @classmethod
+    def certified(cls, subject: Subject) -> Login:
+        """The login of a certificate: no password opens it."""
+        return cls(name=subject.name, password="", subject=subject)
 
     @property
     def role(self) -> Role:
+        if self.subject is not None:
+            return self.subject.role
         return Role(self.name) if self.name in STAFF else Role.SITE
+
+    @property
+    def models(self) -> str:
+        """Pattern, without anchors, of the model logs that a site may read."""
+        number = None if self.subject is None else self.subject.number
+        return r"fedbus\.models\.[a-z0-9.-]+" if number is None else topology.models_read_pattern(number)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +107,7 @@ def grant(login: Login) -> Grant:
     return Grant(
         configure=NOTHING,
         write=rf"^fedbus\.(sites|updates){END}",
-        read=rf"^fedbus\.(site\.{name}|models\.[a-z0-9.-]+){END}",
+        read=rf"^(fedbus\.site\.{name}|{login.models}){END}",
         keys={topology.SITES: rf"^{name}\.({kinds}){END}", topology.UPDATES: rf"^[a-z0-9-]+\.{name}{END}"},
     )
 
@@ -152,10 +168,11 @@ def users(logins: Sequence[Login], *, vhosts: Sequence[str]) -> dict[str, Any]:
         "users": [
             {
                 "name": login.name,
-                "password_hash": password_hash(login.password),
+                # an empty hash is what no password fits
+                "password_hash": password_hash(login.password) if login.password else "",
                 "hashing_algorithm": "rabbit_password_hashing_sha256",
                 # Matters only where the management plugin is on: its web page can then publish a job.
-                "tags": ["management"] if login.role is Role.SUBMITTER else [],
+                "tags": ["management"] if login.role is Role.SUBMITTER and login.password else [],
                 "limits": SITE_LIMITS if login.role is Role.SITE else {},
             }
             for login in logins

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from fedbus.broker.definitions import STAFF, VHOST, Login
-from fedbus.bus.url import PORTS, BrokerUrl, host_and_port
+from fedbus.bus.url import PORTS, BrokerUrl, host_and_port, is_loopback
 from fedbus.core.protocol.messages import check_name
 from fedbus.errors import NodeError, SettingsError
 
@@ -36,19 +36,20 @@ class LoginFolder:
     def write(self, sites: Sequence[str], *, address: str, renew: Collection[str] = ()) -> list[Login]:
         """Write the files of aggregator, submitter, all known and these sites, with URLs at `address` (host:port).
 
+        Elsewhere than on loopback these are amqps://: nobody connects there without TLS.
         Passwords that exist are kept but for those to `renew`; the others are made.
         """
         for name in sites:
             if name in STAFF:
                 raise NodeError(f"a site cannot be named {name!r}: that is the login of the {name}")
-        host, port = _place(address)
+        scheme, host, port = _place(address)
         try:
             names = dict.fromkeys([*map(str, STAFF), *self.names(), *sites])
             logins = [Login(name=name) if name in renew else self._login(name) for name in names]
         except ValueError as exc:
             raise NodeError(str(exc)) from exc
         for login in logins:
-            url = BrokerUrl(scheme="amqp", user=login.name, password=login.password, host=host, port=port, vhost=VHOST)
+            url = BrokerUrl(scheme=scheme, user=login.name, password=login.password, host=host, port=port, vhost=VHOST)
             write_private(self.path(login.name), f"{url.with_password()}\n")
         return logins
 
@@ -78,7 +79,7 @@ class LoginFolder:
     def _read(self, name: str) -> BrokerUrl:
         path = self.path(name)
         try:
-            return BrokerUrl.parse(path.read_text())
+            return BrokerUrl.take_apart(path.read_text())  # before TLS was asked for it may say amqp://
         except FileNotFoundError as exc:
             raise NodeError(f"there is no login {name!r} in {self.folder}: `fedbus broker add-site {name}`") from exc
         except OSError as exc:
@@ -87,11 +88,13 @@ class LoginFolder:
             raise NodeError(f"{path} is no login file: {exc}; delete it to get a new login") from exc
 
 
-def _place(address: str) -> tuple[str, int]:
+def _place(address: str) -> tuple[str, str, int]:
     try:
-        return host_and_port(address, PORTS["amqp"])
+        host, port = host_and_port(address, 0)
     except ValueError as exc:
-        raise NodeError(f"address {address!r} {exc}; expected HOST:PORT such as broker.example.org:5672") from exc
+        raise NodeError(f"address {address!r} {exc}; expected HOST:PORT such as broker.example.org:5671") from exc
+    scheme = "amqp" if is_loopback(host) else "amqps"
+    return scheme, host, port or PORTS[scheme]
 
 
 def write_private(path: Path, text: str, mode: int = 0o600) -> None:

@@ -12,20 +12,33 @@ from __future__ import annotations
 
 import asyncio
 import random
+import ssl
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import structlog
 from aio_pika.exceptions import AMQPError, AuthenticationError, InvalidFrameError, ProbableAuthenticationError
 
 from fedbus.bus.link import Channel, Link
+from fedbus.bus.tls_probe import TlsTrouble, context_for, look, unknown_name
 from fedbus.bus.translate import nameless, reason
 from fedbus.bus.url import BrokerUrl
-from fedbus.errors import BusError, ConnectionLostError, LoginError, UnreachableError
+from fedbus.errors import (
+    BusError,
+    ConnectionLostError,
+    LoginError,
+    SettingsError,
+    TlsError,
+    TrustError,
+    UnreachableError,
+)
+
+if TYPE_CHECKING:
+    from fedbus.trust.identity import Identity
 
 log = structlog.get_logger("fedbus.bus")
 
@@ -86,6 +99,7 @@ class Session:
         url: str,
         *,
         name: str,
+        identity: Identity | None = None,
         on_state: OnState | None = None,
         give_up_after: timedelta | None = None,
         retry_login: bool = False,
@@ -93,13 +107,16 @@ class Session:
         answer_within: timedelta = ANSWER_WITHIN,
         follows: Session | None = None,
     ) -> None:
-        """Raises SettingsError when `url` is no AMQP URL.
+        """Raises SettingsError when `url` is no AMQP URL, or its login is not the one that is given.
 
-        `name` is what the broker's operator sees. A link that leaves a call without answer for `answer_within` is
-        taken for half-open and replaced. A session that `follows` another tries only while that one is connected: an
-        outage of the broker is then told once, not by every session of a daemon.
+        With an `identity` its certificate logs in. It is read anew at each connect: one that was renewed on disk counts
+        from the next connect on. `name` is what the broker's operator sees. A link that leaves a call without answer
+        for `answer_within` is taken for half-open and replaced. A session that `follows` another tries only while that
+        one is connected: an outage of the broker is then told once, not by every session of a daemon.
         """
         self.url = BrokerUrl.parse(url)
+        self._identity = identity
+        _check_login(self.url, identity)
         self.name = name
         self.backoff = backoff or Backoff()
         self._on_state = on_state
@@ -115,12 +132,17 @@ class Session:
 
     @property
     def login(self) -> str:
-        """The user of the URL: the broker checks `user_id` of every message against it."""
-        return self.url.user
+        """Certificate's name or user of the URL: the broker checks `user_id` of every message against it."""
+        return self.url.user if self._identity is None else self._identity.name
 
     @property
     def connected(self) -> bool:
         return self._link.done() and not self._link.result().lost.done()
+
+    @property
+    def broker(self) -> str:
+        """Product and version of the broker; "" while the link is not up."""
+        return self._link.result().broker if self.connected else ""
 
     @property
     def link_age_s(self) -> float:
@@ -206,9 +228,26 @@ class Session:
 
     async def _open(self) -> Link:
         try:
+            tls = context_for(self._identity) if self.url.tls else None
+        except TrustError as exc:
+            raise TlsError(f"no connection to {self.url}: {exc}", kind="kit") from exc
+        try:
+            return await self._open_link(tls)
+        except UnreachableError as exc:
+            # where nothing answers in time, a second attempt would not either
+            if tls is None or isinstance(exc.__cause__, TimeoutError):
+                raise
+            found = await look(self.url, tls, self._identity)
+            if found is None:
+                raise
+            raise TlsError(f"{self.url}: {found.text}", kind=found.trouble) from exc
+
+    async def _open_link(self, tls: ssl.SSLContext | None) -> Link:
+        try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
                 return await Link.open(
                     self.url,
+                    tls=tls,
                     name=self.name,
                     heartbeat_s=int(HEARTBEAT.total_seconds()),
                     answer_s=self._answer_s,
@@ -217,10 +256,7 @@ class Session:
         except TimeoutError as exc:
             raise UnreachableError(self._unreachable(f"no answer within {CONNECT_TIMEOUT_S:.0f} s")) from exc
         except ProbableAuthenticationError as exc:
-            raise LoginError(
-                f"the broker at {self.url.address} refused user {self.url.user!r} ({self.url}): wrong "
-                "user or password; correct the broker URL (FEDBUS_BROKER_URL), or have the user created on the broker"
-            ) from exc
+            raise self._refused() from exc
         except AuthenticationError as exc:
             raise LoginError(f"{self.url}: the broker offers other ways to log in: {reason(exc)}") from exc
         except InvalidFrameError as exc:
@@ -228,7 +264,7 @@ class Session:
                 raise UnreachableError(self._unreachable("something answers that does not speak AMQP 0-9-1")) from exc
             # aiormq does not keep what the broker said here; a refused virtual host is the usual reason.
             raise LoginError(
-                f"the broker at {self.url.address} accepted user {self.url.user!r} but not virtual host "
+                f"the broker at {self.url.address} accepted user {self.login!r} but not virtual host "
                 f"{self.url.vhost!r} ({self.url}): it does not exist, the user has no permission in it, or has "
                 "too many connections; the broker's log says which"
             ) from exc
@@ -239,10 +275,17 @@ class Session:
                 raise
             raise UnreachableError(self._unreachable("the connection was closed while it was opened")) from exc
 
+    def _refused(self) -> LoginError:
+        if self._identity is not None:
+            return TlsError(f"{self.url}: {unknown_name(self._identity).text}", kind=TlsTrouble.UNKNOWN_NAME)
+        return LoginError(
+            f"the broker at {self.url.address} refused user {self.url.user!r} ({self.url}): wrong "
+            "user or password; correct the broker URL (FEDBUS_BROKER_URL), or have the user created on the broker"
+        )
+
     def _unreachable(self, why: str) -> str:
-        plain = "; this port speaks no TLS: use amqp://, or the broker's TLS port" if "WRONG_VERSION" in why else ""
         return (
-            f"no RabbitMQ answers at {self.url.address} ({why}{plain}); start it (`fedbus broker start`) "
+            f"no RabbitMQ answers at {self.url.address} ({why}); start it (`fedbus broker start`) "
             f"or correct the broker URL {self.url} (FEDBUS_BROKER_URL)"
         )
 
@@ -266,3 +309,17 @@ class Session:
         say(f"broker {state}", session=self.name, detail=words)
         if self._on_state:
             self._on_state(state, words)
+
+
+def _check_login(url: BrokerUrl, identity: Identity | None) -> None:
+    """A kit's certificate or a user logs in, never both and never neither. Raises SettingsError."""
+    if identity is None and not url.user:
+        raise SettingsError(
+            f"broker URL {url} has no user, so a certificate must log in: set FEDBUS_KIT (or --kit) to the folder of "
+            "the kit, or write user:password@ before the host"
+        )
+    if identity is not None and url.user:
+        raise SettingsError(
+            f"broker URL {url} has a user, and the kit {identity.kit} logs in by its certificate as {identity.name!r}: "
+            f"write amqps://{url.host}:PORT/{url.vhost}, or unset FEDBUS_KIT"
+        )

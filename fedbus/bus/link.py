@@ -8,12 +8,13 @@ and are waited for: one that the broker has blocked (memory or disk alarm), and 
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import aio_pika
-from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractExchange, AbstractIncomingMessage, SSLOptions
+from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractExchange, AbstractIncomingMessage
 from aiormq.abc import AbstractChannel as RawChannel
 from aiormq.abc import AbstractConnection as RawConnection
 from pamqp.common import Arguments
@@ -64,9 +65,19 @@ class Link:
 
     @classmethod
     async def open(
-        cls, url: BrokerUrl, *, name: str, heartbeat_s: int, answer_s: float, on_blocked: Callable[[Link], None]
+        cls,
+        url: BrokerUrl,
+        *,
+        tls: ssl.SSLContext | None,
+        name: str,
+        heartbeat_s: int,
+        answer_s: float,
+        on_blocked: Callable[[Link], None],
     ) -> Link:
-        """Connect and log in. Raises what aio_pika raises; the caller sets the time limit."""
+        """Connect and log in: by the certificate of `tls` when the URL has no user.
+
+        Raises what aio_pika raises; the caller sets the time limit.
+        """
         # by its parts: another parser may see another host in the same text
         connecting = aio_pika.connect(
             host=url.host,
@@ -74,8 +85,9 @@ class Link:
             login=url.user,
             password=url.password,
             virtualhost=url.vhost,
-            ssl=url.tls,
-            ssl_options=cast(SSLOptions, dict(url.options)),  # they become the query of a URL of its own
+            ssl=tls is not None,
+            ssl_context=tls,
+            auth=None if url.user else "external",
             client_properties={"connection_name": name},
             heartbeat=heartbeat_s,
             connection_class=Connection,
@@ -85,6 +97,12 @@ class Link:
             raise ConnectionLostError("the connection was closed while it was opened")
         raw = connection.transport.connection
         return cls(connection, raw, connection.socket, answer_s=answer_s, on_blocked=on_blocked)
+
+    @property
+    def broker(self) -> str:
+        """Product and version as the broker introduced itself, such as `RabbitMQ 3.10.8`: its own words."""
+        said = self._raw.server_properties or {}
+        return " ".join(str(said.get(key, "unknown")) for key in ("product", "version"))[:100]
 
     def _closed(self, closing: asyncio.Future[Any]) -> None:
         exc = None if closing.cancelled() else closing.exception()

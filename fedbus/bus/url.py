@@ -1,6 +1,11 @@
 """The broker's address: parsed once, by rules that leave no doubt where the password ends, and printed without it.
 
-    amqp[s]://user:password@host[:port][/vhost][?cafile=...&certfile=...&keyfile=...&capath=...&auth=...&...]
+    amqps://host[:port][/vhost]                     the kit's certificate logs in
+    amqps://user:password@host[:port][/vhost]       a password logs in; the broker's CA is one that this system trusts
+    amqp://user:password@127.0.0.1[:port][/vhost]   without TLS: nothing leaves this machine
+
+Without TLS whoever is on the way reads the password and changes what passes, so `amqp://` is for loopback alone;
+nothing in a URL turns the check of the broker's certificate off.
 
 Parsers of URLs disagree about a password that holds '@', '/' or '#': one takes its end for a host, looks that up and
 prints it. Here such a text is refused before anything is looked up, and no other parser sees it: connections are made
@@ -10,17 +15,15 @@ from the parts. A text that is refused is not quoted either, for nobody knows wh
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from ipaddress import AddressValueError, IPv6Address
-from types import MappingProxyType
+from ipaddress import AddressValueError, IPv6Address, ip_address
 from urllib.parse import quote, unquote
 
 from fedbus.errors import SettingsError
 
 PORTS = {"amqp": 5672, "amqps": 5671}
-OPTIONS = ("auth", "cadata", "cafile", "capath", "certfile", "keyfile", "no_verify_ssl")
-"""What may follow the '?': how TLS is done, and `auth=external` for a login by client certificate."""
+TLS_KEYS = frozenset({"auth", "cadata", "cafile", "capath", "certfile", "keyfile"})
+"""What other AMQP clients read behind the '?'; here the kit has the files."""
 MOST_HOST = 253
 _HOST = re.compile(r"(?:[A-Za-z0-9_-]{1,63}\.)*[A-Za-z0-9_-]{1,63}\.?")
 _MUST_BE_CODED = "@/?#[]\\"
@@ -29,7 +32,10 @@ _CODED = {" ": "a space", "\t": "a tab", "\n": "a line feed", "\r": "a carriage 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BrokerUrl:
-    """An AMQP URL taken apart and decoded; the password stays out of `repr` and `str`."""
+    """An AMQP URL taken apart and decoded; the password stays out of `repr` and `str`.
+
+    `user` and `password` are empty where a certificate logs in.
+    """
 
     scheme: str
     user: str
@@ -37,7 +43,6 @@ class BrokerUrl:
     host: str
     port: int
     vhost: str
-    options: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @classmethod
     def parse(cls, text: str) -> BrokerUrl:
@@ -45,6 +50,19 @@ class BrokerUrl:
 
         Raises SettingsError, which says what is wrong and quotes nothing that may be a part of the password.
         """
+        url = cls.take_apart(text)
+        if not url.tls and not url.on_loopback:
+            raise SettingsError(
+                f"broker URL {url} has no TLS: on the way to {url.host} anybody could read its password and change "
+                f"what passes. Write amqps:// and the port where that broker speaks TLS ({PORTS['amqps']}); `fedbus "
+                "provision` makes the certificates. Plain amqp:// is for 127.0.0.1, ::1 and localhost: the end of an "
+                "SSH tunnel is there"
+            )
+        return url
+
+    @classmethod
+    def take_apart(cls, text: str) -> BrokerUrl:
+        """Parse any URL of the forms above, also one that no connection may be made with: to read its parts."""
         try:
             return _parse(text.strip())
         except ValueError as exc:
@@ -60,16 +78,30 @@ class BrokerUrl:
     def tls(self) -> bool:
         return self.scheme == "amqps"
 
+    @property
+    def on_loopback(self) -> bool:
+        """Whether what is sent there stays on this machine, as its text alone says it; no name is looked up."""
+        return is_loopback(self.host)
+
     def with_password(self) -> str:
         """The whole URL, for login files and processes of our own; never for a log or an error."""
         path = "" if self.vhost == "/" else f"/{quote(self.vhost, safe='')}"
-        query = "&".join(f"{name}={quote(value, safe='/')}" for name, value in self.options.items())
-        login = f"{quote(self.user, safe='')}:{quote(self.password, safe='')}"
-        return f"{self.scheme}://{login}@{self.address.replace('%', '%25')}{path}{'?' if query else ''}{query}"
+        login = f"{quote(self.user, safe='')}:{quote(self.password, safe='')}@" if self.user else ""
+        return f"{self.scheme}://{login}{self.address.replace('%', '%25')}{path}"
 
     def __str__(self) -> str:
         path = "" if self.vhost == "/" else f"/{self.vhost}"
-        return f"{self.scheme}://{self.user}:***@{self.address}{path}"
+        return f"{self.scheme}://{f'{self.user}:***@' if self.user else ''}{self.address}{path}"
+
+
+def is_loopback(host: str) -> bool:
+    """127.0.0.0/8, ::1 or localhost; a name that happens to lead there is none."""
+    if host.rstrip(".").lower() == "localhost":
+        return True
+    try:
+        return ip_address(host.partition("%")[0]).is_loopback
+    except ValueError:
+        return False
 
 
 def host_and_port(text: str, default: int) -> tuple[str, int]:
@@ -87,33 +119,39 @@ def host_and_port(text: str, default: int) -> tuple[str, int]:
 
 def _parse(text: str) -> BrokerUrl:
     scheme, colon, rest = text.partition("://")
-    if not colon or scheme.lower() not in PORTS:
-        raise ValueError("lacks a scheme amqp:// or amqps://")
+    scheme = scheme.lower()
+    if not colon or scheme not in PORTS:
+        raise ValueError("lacks a scheme amqps:// or amqp://")
     login, at, place = rest.rpartition("@")
-    if not at:
-        raise ValueError("lacks a user and password, user:password@, before its host")
     _check_login(login)
-    place, _, query = place.partition("?")
+    place, mark, query = place.partition("?")
     address, _, path = place.partition("/")
-    _check_place(place, query)
-    user, _, password = login.partition(":")
+    _check_place(f"{place}{query}")
+    user, password = _login(login) if at else ("", "")
+    if not at and scheme == "amqp":
+        raise ValueError("lacks a user and password, user:password@, before its host: only amqps:// logs in without")
     if not address:
-        raise ValueError("lacks a host after the '@'")
-    host, port = host_and_port(address, PORTS[scheme.lower()])
-    options = _options(query)
-    if not user:
-        raise ValueError("lacks a user before its password")
-    if not password and options.get("auth", "").lower() != "external":
-        raise ValueError("lacks a password after its user")
+        raise ValueError("lacks a host after the '@'" if at else "lacks a host")
+    host, port = host_and_port(address, PORTS[scheme])
+    if mark:
+        raise ValueError(_refused_query(query))
     return BrokerUrl(
-        scheme=scheme.lower(),
-        user=_decoded(user, "user"),
-        password=_decoded(password, "password"),
+        scheme=scheme,
+        user=user,
+        password=password,
         host=host,
         port=port,
         vhost=_decoded(path, "virtual host") or "/",
-        options=MappingProxyType(options),
     )
+
+
+def _login(text: str) -> tuple[str, str]:
+    user, _, password = text.partition(":")
+    if not user:
+        raise ValueError("lacks a user before its password")
+    if not password:
+        raise ValueError("lacks a password after its user: a certificate logs in without both, amqps://host/vhost")
+    return _decoded(user, "user"), _decoded(password, "password")
 
 
 # ------------------------------------------------------------------ its parts
@@ -132,13 +170,27 @@ def _check_login(login: str) -> None:
         )
 
 
-def _check_place(place: str, query: str) -> None:
-    for char in f"{place}{query}":
+def _check_place(text: str) -> None:
+    for char in text:
         if char == "#" or _invisible(char):
             name = _CODED.get(char, repr(char))
             raise ValueError(f"holds {name}: in a password or virtual host it is written {_percent(char)}")
-    if "?" in query:
-        raise ValueError("holds a second '?': in a password or virtual host it is written %3F")
+
+
+def _refused_query(query: str) -> str:
+    """Why nothing stands behind the '?', by the keys that were tried there."""
+    names = [pair.partition("=")[0] for pair in query.split("&")]
+    if "no_verify_ssl" in names:
+        return (
+            "has no_verify_ssl behind its '?': the broker's certificate is always checked, else anybody could be the "
+            "broker. Take it out; the kit (FEDBUS_KIT) has the federation's ca.pem"
+        )
+    if tls := [name for name in names if name in TLS_KEYS]:
+        return (
+            f"has {', '.join(dict.fromkeys(tls))} behind its '?': certificates and the login by them come from the "
+            "kit. Take the '?' and what follows out, and set FEDBUS_KIT (or --kit) to the kit's folder"
+        )
+    return "has a '?' with something behind it: nothing is read there. In a password or virtual host it is written %3F"
 
 
 def _invisible(char: str) -> bool:
@@ -198,30 +250,8 @@ def _port(text: str, default: int) -> int:
     return int(text)
 
 
-def _options(query: str) -> dict[str, str]:
-    return dict(_option(pair) for pair in _pairs(query))
-
-
-def _pairs(query: str) -> Iterator[str]:
-    seen: set[str] = set()
-    for pair in query.split("&") if query else ():
-        name = pair.partition("=")[0]
-        if name in seen:
-            raise ValueError(f"has the key {name[:40]!r} twice behind its '?'")
-        seen.add(name)
-        yield pair
-
-
-def _option(pair: str) -> tuple[str, str]:
-    name, equals, value = pair.partition("=")
-    if name not in OPTIONS:
-        raise ValueError(f"has an unknown key {name[:40]!r} behind its '?': known are {', '.join(OPTIONS)}")
-    if not equals or not value:
-        raise ValueError(f"has no value for {name} behind its '?': {name}=...")
-    return name, _decoded(value, f"value of {name}")
-
-
 _EXPECTED = (
-    "expected amqp://user:password@host:5672/vhost "
-    "(percent-encode special characters of the password); see FEDBUS_BROKER_URL"
+    "expected amqps://host:5671/vhost with a kit (FEDBUS_KIT), or amqps://user:password@host:5671/vhost, on loopback "
+    "amqp://user:password@127.0.0.1:5672/vhost (percent-encode special characters of the password); see "
+    "FEDBUS_BROKER_URL"
 )

@@ -16,8 +16,9 @@ from fedbus.cli.check import check
 from fedbus.cli.compare import compare, cross_site
 from fedbus.cli.contribution import contribution
 from fedbus.cli.data import data_app
+from fedbus.cli.doctor import doctor
 from fedbus.cli.export import export
-from fedbus.cli.names import check_names
+from fedbus.cli.names import check_names, use_kit
 from fedbus.cli.replay import replay
 from fedbus.cli.report import report
 from fedbus.cli.simulate import simulate
@@ -68,6 +69,7 @@ def show_version(wanted: bool) -> None:
 
 @app.callback()
 def root(
+    context: typer.Context,
     config: Annotated[Path | None, typer.Option(help="TOML file with settings.", envvar="FEDBUS_CONFIG")] = None,
     version: Annotated[
         bool, typer.Option("--version", callback=show_version, is_eager=True, help="Print the version.")
@@ -76,7 +78,8 @@ def root(
     """Settings that hold for every command."""
     if config is not None:
         os.environ["FEDBUS_CONFIG"] = str(config)
-    check_names()
+    if context.invoked_subcommand != "doctor":  # which finds that among other things
+        check_names()
 
 
 @app.command(rich_help_panel=TRY)
@@ -95,6 +98,7 @@ def aggregator(
     state_dir: Annotated[
         Path | None, typer.Option(help="Ledger, spool and checkpoints.", show_default="$FEDBUS_HOME/aggregator")
     ] = None,
+    kit: jobs.Kit = None,
     broker_url: jobs.BrokerUrl = None,
     params_dir: Annotated[
         Path | None, typer.Option(help="Where `initial_params` are found.", show_default="STATE_DIR/params")
@@ -109,10 +113,12 @@ def aggregator(
     log_format: Annotated[str | None, typer.Option(help="auto, json or console.", show_default="auto")] = None,
 ) -> None:
     """Run the aggregator daemon until a signal."""
+    use_kit(kit)
     from fedbus.aggregator.start import start
 
     code = start(
         state_dir=state_dir,
+        kit=kit,
         broker_url=broker_url,
         params_dir=params_dir,
         keep_updates=keep_updates,
@@ -138,6 +144,7 @@ def retry(
     typer.echo(try_now(name, state_dir))
 
 
+app.command()(doctor)
 app.command()(check)
 app.command()(jobs.submit)
 app.command("jobs")(jobs.list_jobs)

@@ -28,8 +28,14 @@ BrokerUrl = Annotated[
     str | None,
     typer.Option(
         "--broker-url",
-        help="amqp(s)://user:password@host/vhost; better: FEDBUS_BROKER_URL.",
+        help="amqps://host/vhost with a kit, or amqp(s)://user:password@host/vhost; better: FEDBUS_BROKER_URL.",
         show_default="the private node's of this machine",
+    ),
+]
+Kit = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR", help="Folder from `fedbus provision`: certificate, key, settings.", show_default="FEDBUS_KIT"
     ),
 ]
 JobId = Annotated[str, typer.Argument(help="Id of the job, as `fedbus jobs` shows it.")]

@@ -10,6 +10,7 @@ import difflib
 import os
 import sys
 from collections.abc import Iterable
+from pathlib import Path
 
 from fedbus.errors import SettingsError
 
@@ -26,7 +27,7 @@ LEAST_WORD = 4
 def check_names() -> None:
     """Raise SettingsError for each name that looks like a mistake, warn on standard error of the other variables."""
     unread = sorted(name for name in os.environ if name.upper().startswith(PREFIX) and _setting(name) not in ELSEWHERE)
-    if not unread and not os.environ.get(f"{PREFIX}CONFIG"):
+    if not unread and not os.environ.get(f"{PREFIX}CONFIG"):  # a kit is among the unread
         return  # the usual case needs no import of the settings, which costs time
     from fedbus.aggregator.settings import AggregatorSettings
     from fedbus.console.settings import SubmitterSettings
@@ -49,6 +50,13 @@ def check_names() -> None:
         print(f"fedbus: {name} is no setting of fedbus: nothing reads it", file=sys.stderr)
 
 
+def use_kit(kit: Path | None) -> None:
+    """The kit of a `--kit`, as if FEDBUS_KIT had named it: for its settings file, whose names are checked."""
+    if kit is not None:
+        os.environ[f"{PREFIX}KIT"] = str(kit)
+        check_names()
+
+
 def nearest(name: str, known: Iterable[str], *, alike: float = ALIKE) -> str | None:
     """The known name that `name` is a misspelling of, or whose first or last words it is; None when there is none."""
     known = sorted(known)
@@ -62,7 +70,8 @@ def _setting(variable: str) -> str:
 
 
 def _in_file(content: dict[str, object], tables: dict[str, frozenset[str]], known: frozenset[str]) -> list[str]:
-    where = f"{PREFIX}CONFIG={os.environ.get(f'{PREFIX}CONFIG')}"
+    config, kit = (os.environ.get(f"{PREFIX}{name}") for name in ("CONFIG", "KIT"))
+    where = f"{PREFIX}CONFIG={config}" if config else f"{PREFIX}KIT={kit}"
     problems = []
     for name, value in content.items():
         if not isinstance(value, dict):

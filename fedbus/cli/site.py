@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from fedbus.cli.jobs import BrokerUrl
+from fedbus.cli.jobs import BrokerUrl, Kit
+from fedbus.cli.names import use_kit
 from fedbus.cli.report import Force
 from fedbus.runtime.printable import printable
 
@@ -22,6 +23,7 @@ def site(
     state_dir: Annotated[
         Path | None, typer.Option(help="Outbox and model files.", show_default="$FEDBUS_HOME/sites/NAME")
     ] = None,
+    kit: Kit = None,
     broker_url: BrokerUrl = None,
     policy: Annotated[
         Path | None, typer.Option(help="The hospital's policy.toml: what it refuses is not done.", show_default="none")
@@ -62,10 +64,12 @@ def site(
     log_format: Annotated[str | None, typer.Option(help="auto, json or console.", show_default="auto")] = None,
 ) -> None:
     """Run a site daemon until a signal, or make a report for the people at the site."""
+    use_kit(kit)
     given = {
         "site_name": name,
         "site_data": data,
         "site_state_dir": state_dir,
+        "kit": kit,
         "broker_url": broker_url,
         "policy": policy,
         "tasks": tuple(tasks) if tasks else None,

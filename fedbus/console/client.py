@@ -58,11 +58,12 @@ class Client:
     def __init__(self, settings: SubmitterSettings) -> None:
         self._timeout = timedelta(seconds=settings.timeout_s)
         self._url = settings.url_for(LOGIN)
+        self._identity = settings.identity()
         self._stack = AsyncExitStack()
         self._post = Post()
 
     async def __aenter__(self) -> Self:
-        session = Session(self._url, name="submitter", give_up_after=self._timeout)
+        session = Session(self._url, name="submitter", identity=self._identity, give_up_after=self._timeout)
         self._session = await self._stack.enter_async_context(session)
         return self
 

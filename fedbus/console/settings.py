@@ -16,7 +16,7 @@ class SubmitterSettings(DaemonSettings):
 
     table: ClassVar[str] = "submitter"
     flags: ClassVar[Mapping[str, str | None]] = MappingProxyType(
-        {"timeout_s": None, "log_level": None, "log_format": None}
+        {"kit": None, "timeout_s": None, "log_level": None, "log_format": None}
     )
 
     timeout_s: Seconds = 10.0

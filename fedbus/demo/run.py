@@ -5,7 +5,7 @@
     play      submit the job → follow its events; at given versions one hospital joins, one leaves, comes back
     stop      every process, whatever happened → report, `--json`
 
-With FEDBUS_BROKER_URL=amqp://{login}:PASSWORD@HOST/VHOST, `{login}` and all, it uses that broker: one that has the
+With FEDBUS_BROKER_URL=amqps://{login}:PASSWORD@HOST/VHOST, `{login}` and all, it uses that broker: one that has the
 logins aggregator, submitter and the four hospitals, with the permissions of `broker.definitions` and one password.
 
 Exit code 0; 1 with the reason; 130 after Ctrl-C, 143 after SIGTERM. Children are in sessions of their own, so a Ctrl-C
@@ -99,7 +99,7 @@ def broker_elsewhere(environ: Mapping[str, str], find: Callable[[], Path] = find
     except NodeError as exc:
         raise NodeError(
             "the demo starts a RabbitMQ of its own and finds none here: `apt-get install rabbitmq-server`; or set"
-            f" FEDBUS_BROKER_URL=amqp://{LOGIN_MARK}:PASSWORD@HOST/VHOST, as it is written here, to a broker with the"
+            f" FEDBUS_BROKER_URL=amqps://{LOGIN_MARK}:PASSWORD@HOST/VHOST, as it is written here, to a broker with the"
             f" logins aggregator, submitter, {', '.join(HOSPITALS)}"
         ) from exc
     return None

@@ -1,26 +1,32 @@
 """Settings of the daemons: flags, then FEDBUS_* environment, then a TOML file, then defaults.
 
 One frozen class per daemon derives from DaemonSettings and names its table in the TOML file (`[aggregator]`, `[site]`,
-`[submitter]`). The file is the one of `FEDBUS_CONFIG`. Secrets are SecretStr: they never appear in logs or errors.
+`[submitter]`). The file is the one of `FEDBUS_CONFIG`; without that, of a participant with a kit, it is `site.toml`,
+`aggregator.toml` or `submitter.toml` in the kit's folder, and relative paths in it begin there. Secrets are SecretStr:
+they never appear in logs or errors.
 """
 
 from __future__ import annotations
 
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, get_args
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import BaseModel, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
-from fedbus.errors import SettingsError
+from fedbus.errors import SettingsError, TrustError
+
+if TYPE_CHECKING:
+    from fedbus.trust.identity import Identity
 
 YEAR_S = 366 * 86_400.0
 Seconds = Annotated[float, Field(gt=0, le=YEAR_S)]
 """A time to wait; beyond a year it is a mistake in the unit."""
+TABLES = ("site", "aggregator", "submitter")
 Threads = Annotated[int, Field(ge=1, le=4096)]
 
 
@@ -54,6 +60,8 @@ class DaemonSettings(BaseSettings):
     """Command line flags that are not named like their field; None for a field that has none."""
 
     broker_url: SecretStr | None = None
+    kit: Path | None = None
+    """The folder from `fedbus provision`: certificate, key, CA. With it the certificate logs in, over TLS alone."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["auto", "json", "console"] = "auto"
     fault: str | None = None
@@ -64,7 +72,8 @@ class DaemonSettings(BaseSettings):
         cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource, *args: Any, **sources: Any
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         environment = sources.get("env_settings") or args[0]
-        return init_settings, environment, InitSettingsSource(settings_cls, _toml_table(cls))
+        given = (init_settings.init_kwargs if isinstance(init_settings, InitSettingsSource) else {}).get("kit")
+        return init_settings, environment, InitSettingsSource(settings_cls, _toml_table(cls, given or _kit()))
 
     @classmethod
     def load(cls, **flags: object) -> Self:
@@ -76,10 +85,27 @@ class DaemonSettings(BaseSettings):
             problems = [_problem(cls, error) for error in exc.errors()]
             raise SettingsError("\n".join(problems)) from None
 
+    def identity(self) -> Identity | None:
+        """Who logs in, by the kit; None without one: then a password does. Raises SettingsError."""
+        if self.kit is None:
+            return None
+        from fedbus.trust.identity import Identity
+        from fedbus.trust.subjects import Role
+
+        try:
+            return Identity.load(self.kit, role=Role(self.table))
+        except TrustError as exc:
+            raise SettingsError(f"FEDBUS_KIT={self.kit}: {exc}") from exc
+
     def url_for(self, login: str) -> str:
         """The broker URL, given or found among the logins of this machine's private broker."""
         if self.broker_url is not None:
             return self.broker_url.get_secret_value()
+        if self.kit is not None:
+            raise SettingsError(
+                f"no broker is known: {self.kit / f'{self.table}.toml'} says no broker_url; write "
+                f'broker_url = "amqps://HOST:5671/fedbus" into its table [{self.table}], or set FEDBUS_BROKER_URL'
+            )
         login_file = default_home() / "broker" / "logins" / f"{login}.url"
         try:
             if login_file.exists():
@@ -89,7 +115,7 @@ class DaemonSettings(BaseSettings):
                 f"login file {login_file} cannot be read: {exc.strerror}; set FEDBUS_BROKER_URL, or run as its owner"
             ) from exc
         raise SettingsError(
-            f"no broker is known for login {login!r}: set FEDBUS_BROKER_URL (amqp://user:password@host:5672/vhost) or "
+            f"no broker is known for login {login!r}: set FEDBUS_BROKER_URL (amqps://user:password@host:5671/vhost) or "
             f"give --broker-url; on one machine, `fedbus broker start --site NAME` writes {login_file}"
         )
 
@@ -107,28 +133,61 @@ def anothers(settings: type[DaemonSettings]) -> list[str]:
 
 
 def read_toml() -> dict[str, Any]:
-    """The whole settings file, empty when none is named. Raises SettingsError."""
-    path = os.environ.get("FEDBUS_CONFIG")
-    if not path:
-        return {}
+    """The whole settings file; of a kit all of its files as one; empty when there is none. Raises SettingsError."""
+    if path := os.environ.get("FEDBUS_CONFIG"):
+        return _read(Path(path))
+    kit = _kit()
+    return {} if kit is None else {key: value for path in kit_files(kit) for key, value in _read(path).items()}
+
+
+def kit_files(kit: Path) -> Iterator[Path]:
+    """The settings files in a kit's folder: one, as `fedbus provision` makes it."""
+    return (path for table in TABLES if (path := kit / f"{table}.toml").exists())
+
+
+def _kit() -> Path | None:
+    given = os.environ.get("FEDBUS_KIT")
+    return Path(given) if given else None
+
+
+def _read(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(Path(path).read_text())
+        return tomllib.loads(path.read_text())
     except OSError as exc:
-        raise SettingsError(f"FEDBUS_CONFIG={path}: cannot be read: {exc.strerror}") from exc
+        raise SettingsError(f"{_named(path)}: cannot be read: {exc.strerror}") from exc
     except ValueError as exc:
-        raise SettingsError(f"FEDBUS_CONFIG={path}: not valid TOML: {exc}") from exc
+        raise SettingsError(f"{_named(path)}: not valid TOML: {exc}") from exc
 
 
-def _toml_table(cls: type[DaemonSettings]) -> dict[str, Any]:
+def _named(path: Path) -> str:
+    return f"FEDBUS_CONFIG={path}" if str(path) == os.environ.get("FEDBUS_CONFIG") else str(path)
+
+
+def _toml_table(cls: type[DaemonSettings], kit: Path | None) -> dict[str, Any]:
     """What the file says to this daemon: its table, and of the keys above all tables those that it has."""
-    data = read_toml()
+    config = os.environ.get("FEDBUS_CONFIG")
+    path = Path(config) if config else None if kit is None else Path(kit) / f"{cls.table}.toml"
+    if path is None or not (config or path.exists()):
+        return {}
+    data = _read(path)
     own = data.pop(cls.table, {})
     if not isinstance(own, dict):
-        raise SettingsError(
-            f"FEDBUS_CONFIG={os.environ.get('FEDBUS_CONFIG')}: {cls.table} must be a table, [{cls.table}], "
-            f"got {type(own).__name__}"
-        )
-    return {key: value for key, value in data.items() if key in cls.model_fields} | own
+        raise SettingsError(f"{_named(path)}: {cls.table} must be a table, [{cls.table}], got {type(own).__name__}")
+    found = {key: value for key, value in data.items() if key in cls.model_fields} | own
+    return found if config else _in_folder(cls, found, path.parent)
+
+
+def _in_folder(model: type[BaseModel], found: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """The same with relative paths made those of the folder, in tables inside too."""
+    begun = dict(found)
+    for name, field in model.model_fields.items():
+        value, kinds = found.get(name), (field.annotation, *get_args(field.annotation))
+        inner = next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
+        if Path in kinds and isinstance(value, str):
+            begun[name] = str(folder / value)
+        elif inner is not None and isinstance(value, dict):
+            begun[name] = _in_folder(inner, value, folder)
+    return begun
 
 
 def _problem(cls: type[DaemonSettings], error: Any) -> str:

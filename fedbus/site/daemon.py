@@ -123,25 +123,23 @@ class Site:
 
     async def __aenter__(self) -> Self:
         settings, stack = self._settings, self._stack
-        url = settings.url_for(self._name)
-        login = BrokerUrl.parse(url).user
+        url, identity = settings.url_for(self._name), settings.identity()
+        login = BrokerUrl.parse(url).user if identity is None else identity.name
         if login != self._name:
+            whose = "the broker URL's login" if identity is None else f"the certificate's name in {identity.kit}"
             raise SettingsError(
-                f"site {self._name!r} must log in under its own name, the broker URL's login is {login!r}:"
-                " correct --name or FEDBUS_BROKER_URL"
+                f"site {self._name!r} must log in under its own name, {whose} is {login!r}: correct --name or "
+                f"{'FEDBUS_BROKER_URL' if identity is None else 'FEDBUS_KIT'}"
             )
+        session = partial(Session, url, identity=identity, retry_login=True)
         # before the lock, by which `fedbus retry` finds us: unheard, the signal would end the process
         asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, self._try_again.set)
         stack.enter_context(StateLock(make_folder(settings.state_dir)))
         self._rules = SiteRules(self._floor, settings.policy, state=settings.state_dir, now=time.time)
         self._watch_source()
-        self._control = await stack.enter_async_context(Session(url, name=f"{self._name}/control", retry_login=True))
-        self._bulk_out = await stack.enter_async_context(
-            Session(url, name=f"{self._name}/updates", retry_login=True, follows=self._control)
-        )
-        self._bulk_in = await stack.enter_async_context(
-            Session(url, name=f"{self._name}/models", retry_login=True, follows=self._control)
-        )
+        self._control = await stack.enter_async_context(session(name=f"{self._name}/control"))
+        self._bulk_out = await stack.enter_async_context(session(name=f"{self._name}/updates", follows=self._control))
+        self._bulk_in = await stack.enter_async_context(session(name=f"{self._name}/models", follows=self._control))
         self._door = Door(self._name, post=self._post, control=self._control, bulk=self._bulk_out, rules=self._rules)
         return self
 

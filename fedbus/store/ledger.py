@@ -330,10 +330,17 @@ class Ledger:
         query = "SELECT seq, kind, body FROM facts WHERE job = ? AND seq > ? ORDER BY seq LIMIT ?"
         return self._rows(query, (job, after, most))
 
-    def mark_published(self, job: str, version: int, *, at: float) -> None:
-        """The version's manifest was confirmed by the broker."""
+    def mark_published(self, job: str, version: int, *, at: float, chain: str = "") -> None:
+        """The version's manifest was confirmed by the broker; `chain` is what it said, "" for nothing."""
         with self._transaction() as db:
             db.execute("INSERT OR IGNORE INTO versions VALUES (?,?,?)", (job, version, at))
+            if chain:
+                db.execute("INSERT OR REPLACE INTO chains VALUES (?,?,?)", (job, version, chain))
+
+    def newest_chain(self, job: str) -> tuple[int, str]:
+        """The newest version that has a chain, and that chain; (-1, "") when none has."""
+        rows = self._rows("SELECT version, chain FROM chains WHERE job = ? ORDER BY version DESC LIMIT 1", (job,))
+        return (int(rows[0][0]), str(rows[0][1])) if rows else (-1, "")
 
     def published(self, job: str) -> list[int]:
         """Versions that were published, in order."""
@@ -426,6 +433,22 @@ class Ledger:
         """The name of a job's model log; None when none was kept, as in ledgers of earlier releases."""
         rows = self._rows("SELECT stream FROM model_logs WHERE job = ?", (job,))
         return str(rows[0][0]) if rows else None
+
+    def add_epoch(self, job: str, epoch: int, key: bytes, *, fresh: bool) -> None:
+        """Keep the key of an epoch of a job's model log, which never changes; only the owner may read the file then.
+
+        fresh: the epoch begins with a snapshot, so that who is given it needs no earlier one.
+        """
+        with self._transaction() as db:
+            db.execute("INSERT INTO epochs VALUES (?,?,?,?)", (job, epoch, key, fresh))
+        with suppress(OSError):
+            for path in self._path.parent.glob(f"{self._path.name}*"):
+                path.chmod(0o600)
+
+    def epochs(self, job: str) -> list[tuple[int, bytes, bool]]:
+        """Number, key and `fresh` of the epochs of a job's model log, in order."""
+        rows = self._rows("SELECT epoch, key, fresh FROM epochs WHERE job = ? ORDER BY epoch", (job,))
+        return [(int(epoch), bytes(key), bool(fresh)) for epoch, key, fresh in rows]
 
     # what people ask about
 

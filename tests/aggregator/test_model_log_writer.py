@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import sqlite3
 from collections.abc import AsyncIterable, Callable, Iterable, Iterator
@@ -22,6 +23,7 @@ from fedbus.bus.envelope import Envelope
 from fedbus.bus.post import Post
 from fedbus.core.protocol import messages as m
 from fedbus.core.protocol import wire
+from fedbus.core.protocol.chain import chain_of
 from fedbus.core.protocol.layout import Layout, TensorSpec
 from fedbus.core.protocol.messages import DELTA, SNAPSHOT
 from fedbus.core.spec.training import TrainingSpec
@@ -216,6 +218,53 @@ async def test_the_stream_is_large_enough_for_a_snapshot_and_all_that_follows_it
             longest, current = max(longest, current), 0
     segments = 2 * size.segment_bytes
     assert 2 * longest <= size.retention_bytes - segments
+
+
+# ------------------------------------------------------------------ hashes and chain
+
+
+async def chained(versions: range, after: tuple[int, str]) -> list[m.VersionManifest]:
+    """Manifests of these versions by a writer that begins after a version with a chain."""
+    publisher = Publisher()
+    log = ModelLogWriter("heart", spec(), LAYOUT, publisher, post=Post(), chained=after)  # type: ignore[arg-type]
+    for version in versions:
+        await publish(log, version, snapshot=version == 0)
+    return [x for x in publisher.messages() if isinstance(x, m.VersionManifest)]
+
+
+async def test_a_writer_without_a_kit_says_neither_hash_nor_chain() -> None:
+    publisher = Publisher()
+    await publish(writer(publisher), 3, snapshot=True)
+    assert b"sha256" not in publisher.sent[-1].body
+    assert b"chain" not in publisher.sent[-1].body
+
+
+async def test_with_a_kit_a_version_says_the_hash_of_its_frames_and_of_what_came_before() -> None:
+    first, second = await chained(range(2), (-1, ""))
+    assert first.snapshot is not None
+    assert second.delta is not None
+    assert first.snapshot.sha256 == hashlib.sha256(b"".join(WHOLE)).hexdigest()
+    assert second.delta.sha256 == hashlib.sha256(b"d" * 40).hexdigest()
+    linked = {"job": "heart", "version": 1, "digest": "digest 1", "delta": second.delta, "snapshot": None}
+    assert second.chain == chain_of(first.chain, **linked)  # type: ignore[arg-type]
+
+
+async def test_after_a_restart_the_same_chain_goes_on_and_a_version_again_says_the_same() -> None:
+    manifests = await chained(range(4), (-1, ""))
+    after = (2, manifests[2].chain)
+    assert [again.chain for again in await chained(range(3, 4), after)] == [manifests[3].chain]
+    # a snapshot for those who asked has other frames
+    assert [again.chain for again in await chained(range(2, 3), after)] == [manifests[2].chain]
+
+
+def test_the_ledger_keeps_the_chain_of_the_newest_version(tmp_path: Path) -> None:
+    with Ledger(tmp_path / "ledger.sqlite3") as ledger:
+        assert ledger.newest_chain("heart") == (-1, "")
+        for version in (0, 1, 1):
+            ledger.mark_published("heart", version, at=1.0, chain=f"{version:064x}")
+        ledger.mark_published("lung", 7, at=1.0)
+        assert ledger.newest_chain("heart") == (1, f"{1:064x}")
+        assert ledger.newest_chain("lung") == (-1, "")
 
 
 # ------------------------------------------------------------------ its name

@@ -11,7 +11,6 @@ import pytest
 
 from fedbus.broker.definitions import (
     Login,
-    Role,
     definitions,
     grant,
     password_hash,
@@ -20,6 +19,7 @@ from fedbus.broker.definitions import (
 from fedbus.bus import topology
 from fedbus.bus.topology import MB, ModelLogSize, QueueSpec, SiteKind, Topology
 from fedbus.core.protocol.events import NOBODY
+from fedbus.trust.subjects import Role, Subject
 
 SMALL = ModelLogSize(snapshot_bytes=10_000, delta_bytes=5_000, snapshot_every=10)
 UPDATES = topology.job_updates("j") + topology.Topology(bindings=(topology.updates_from("j", "site-a"),))
@@ -136,6 +136,41 @@ def test_every_login_that_may_write_has_a_topic_permission_on_each_of_its_exchan
 )
 def test_the_name_of_a_login_says_its_role(name, role):
     assert Login(name=name).role is role
+
+
+@pytest.mark.parametrize("role", [Role.AGGREGATOR, Role.SUBMITTER, Role.SITE])
+def test_the_login_of_a_certificate_has_its_role_and_no_password(role):
+    subject = Subject(federation="hearts", name="mercy", role=role, number=3 if role is Role.SITE else None)
+    login = Login.certified(subject)
+    assert (login.name, login.role) == ("mercy", role)
+    user = definitions([login])["users"][0]
+    assert (user["password_hash"], user["tags"]) == ("", [])
+
+
+def test_a_broker_has_no_login():
+    with pytest.raises(ValueError, match="does not log in"):
+        Login.certified(Subject(federation="hearts", name="broker", role=Role.BROKER))
+
+
+@pytest.mark.parametrize("number", [0, 1, 3, 4, 9, 639])
+def test_a_site_reads_the_model_logs_that_have_its_bit_and_no_others(number):
+    login = Login.certified(Subject(federation="hearts", name="mercy", role=Role.SITE, number=number))
+    read = grant(login).read
+
+    def may_read(mask: str) -> bool:
+        return re.search(read, f"fedbus.models.job-1.{'0f' * 16}.{mask}") is not None
+
+    bits = [1 << (number % 4) if digit == number // 4 else 0 for digit in range(160)]
+    only = "".join(f"{bit:x}" for bit in bits)
+    others = "".join(f"{15 - bit:x}" for bit in bits)
+    assert may_read(only)
+    assert may_read("f" * 160)
+    assert not may_read(others)
+    assert not may_read("f" * (number // 4))
+    assert not re.search(read, f"fedbus.models.job-1.{'0f' * 16}")
+    assert not re.search(read, f"fedbus.models.job-1.{'0f' * 16}.{only}\n")
+    assert re.search(read, "fedbus.site.mercy")
+    assert len(f"fedbus.models.{'j' * 40}.{'0' * 32}.{only}") <= 255
 
 
 def test_no_definition_binds_a_stream():

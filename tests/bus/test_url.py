@@ -22,7 +22,7 @@ def refusal(text: str) -> str:
     said = "".join(traceback.format_exception(caught.value))
     for part in SECRET:
         assert part not in said
-    assert "amqp://user:password@host:5672/vhost" in str(caught.value)
+    assert "expected amqps://host:5671/vhost with a kit (FEDBUS_KIT)" in str(caught.value)
     return str(caught.value).partition("; expected")[0]
 
 
@@ -85,10 +85,18 @@ def test_every_character_that_must_be_coded_is_named_at_once():
         ("amqp://mercy:opensesame@host/fed%0Abus", "virtual host with characters that cannot be printed"),
         ("amqp://mer%1Bcy:opensesame@host/", "user with characters that cannot be printed"),
         ("amqp://mercy:%FFopensesame@host/", "password that is not UTF-8"),
-        ("amqp://mercy:opensesame@host/?heartbeats=3", "an unknown key 'heartbeats' behind its '?'"),
-        ("amqp://mercy:opensesame@host/?cafile", "no value for cafile"),
-        ("amqp://mercy:opensesame@host/?cafile=a&cafile=b", "the key 'cafile' twice"),
-        ("amqp://mercy:opensesame@host/?cafile=a?b", "a second '?'"),
+        ("amqps://:opensesame@host/", "lacks a user"),
+        ("amqps://mercy@host/", "a certificate logs in without both"),
+        ("amqps:///opensesame", "lacks a host"),
+        ("amqps://mercy:opensesame/fedbus", "no port: a number from 1 to 65535"),
+        ("amqps://mercy:opensesame@host/?heartbeats=3", "nothing is read there"),
+        ("amqps://mercy:5671?opensesame", "nothing is read there"),
+        ("amqps://mercy:opensesame@host/?", "nothing is read there"),
+        ("amqps://mercy:opensesame@host/?no_verify_ssl=1", "the broker's certificate is always checked"),
+        ("amqps://host/?cafile=ca.pem&no_verify_ssl=0", "the broker's certificate is always checked"),
+        ("amqps://host/?cafile=/open/sesame.pem&certfile=a", "has cafile, certfile behind its '?'"),
+        ("amqps://mercy@host/?auth=external", "lacks a password"),
+        ("amqps://host/?auth=external", "set FEDBUS_KIT (or --kit) to the kit's folder"),
     ],
 )
 def test_what_is_wrong_is_said_without_any_part_that_may_be_the_password(text, says):
@@ -105,12 +113,14 @@ def test_brackets_hold_an_ipv6_address(text):
     [
         ("amqp://mercy:pw@[::1]:25731/fedbus", "[::1]:25731", "fedbus"),
         ("amqps://mercy:pw@[2001:db8::1]", "[2001:db8::1]:5671", "/"),
-        ("amqp://mercy:pw@[fe80::1%25eth0]/", "[fe80::1%eth0]:5672", "/"),
-        ("AMQP://mercy:pw@broker_1.klinik.example:25731/fedbus", "broker_1.klinik.example:25731", "fedbus"),
-        ("amqp://mercy:pw@broker.example./fedbus", "broker.example.:5672", "fedbus"),
-        ("amqp://mercy:pw@bücher.example/%2F", "xn--bcher-kva.example:5672", "/"),
-        ("\n amqp://mercy:pw@10.0.0.1/fedbus\r\n", "10.0.0.1:5672", "fedbus"),
-        ("amqp://mercy:pw@host/a%2Fb", "host:5672", "a/b"),
+        ("amqps://mercy:pw@[fe80::1%25eth0]/", "[fe80::1%eth0]:5671", "/"),
+        ("AMQPS://mercy:pw@broker_1.klinik.example:25731/fedbus", "broker_1.klinik.example:25731", "fedbus"),
+        ("amqps://mercy:pw@broker.example./fedbus", "broker.example.:5671", "fedbus"),
+        ("amqps://mercy:pw@bücher.example/%2F", "xn--bcher-kva.example:5671", "/"),
+        ("\n amqps://mercy:pw@10.0.0.1/fedbus\r\n", "10.0.0.1:5671", "fedbus"),
+        ("amqps://mercy:pw@host/a%2Fb", "host:5671", "a/b"),
+        ("amqps://host:443/fedbus", "host:443", "fedbus"),
+        ("amqps://[::1]", "[::1]:5671", "/"),
     ],
 )
 def test_what_is_whole_is_taken_apart_and_written_again_as_it_was_meant(text, address, vhost):
@@ -119,16 +129,42 @@ def test_what_is_whole_is_taken_apart_and_written_again_as_it_was_meant(text, ad
     assert BrokerUrl.parse(url.with_password()) == url
 
 
-def test_it_prints_without_its_password_and_its_files():
-    url = BrokerUrl.parse("amqps://mercy:open%40sesame@hub/fedbus?certfile=/run/opensesame.pem")
+def test_it_prints_without_its_password():
+    url = BrokerUrl.parse("amqps://mercy:open%40sesame@hub/fedbus")
     for shown in (str(url), repr(url), f"{url}", f"{[url]}"):
         assert "sesame" not in shown
     assert str(url) == "amqps://mercy:***@hub:5671/fedbus"
-    assert url.options == {"certfile": "/run/opensesame.pem"}
 
 
-def test_a_login_by_certificate_needs_no_password():
-    assert BrokerUrl.parse("amqps://mercy@hub/?auth=external").user == "mercy"
+def test_a_login_by_certificate_needs_no_user():
+    url = BrokerUrl.parse("amqps://hub/fedbus")
+    assert (url.user, url.password, str(url)) == ("", "", "amqps://hub:5671/fedbus")
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.9.10", "localhost", "LOCALHOST.", "[::1]"])
+def test_without_tls_a_broker_on_loopback_is_reached(host):
+    assert not BrokerUrl.parse(f"amqp://mercy:pw@{host}/fedbus").tls
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "broker",
+        "10.0.0.1",
+        "[::]",
+        "128.0.0.1",
+        "127.1",
+        "localhost.example.org",
+        "[::ffff:10.0.0.1]",
+        "2130706433",
+    ],
+)
+def test_without_tls_no_other_broker_is_reached(host):
+    with pytest.raises(SettingsError) as caught:
+        BrokerUrl.parse(f"amqp://mercy:opensesame@{host}/fedbus")
+    assert "has no TLS" in str(caught.value)
+    assert "Write amqps://" in str(caught.value)
+    assert "sesame" not in str(caught.value)
 
 
 # ------------------------------------------------------------------ on the way to a broker

@@ -44,19 +44,35 @@ def test_stop_of_a_node_that_does_not_run_is_no_error(fedbus_broker):
 
 def test_definitions_for_a_broker_elsewhere(fedbus_broker, tmp_path):
     # when definitions are written for two sites
-    fedbus_broker("definitions", str(tmp_path), "--address", "broker:5672", "--site", "mercy", "--site", "ucsf")
+    fedbus_broker("definitions", str(tmp_path), "--address", "broker:5671", "--site", "mercy", "--site", "ucsf")
     # then each login has an environment file of its own, and the broker a file without passwords
     url = (tmp_path / "env" / "mercy.env").read_text().strip().removeprefix("FEDBUS_BROKER_URL=")
     users = json.loads((tmp_path / "definitions.json").read_text())["users"]
-    assert url.startswith("amqp://mercy:")
-    assert url.endswith("@broker:5672/fedbus")
+    assert url.startswith("amqps://mercy:")
+    assert url.endswith("@broker:5671/fedbus")
     assert stat.S_IMODE((tmp_path / "env" / "mercy.env").stat().st_mode) == 0o600
     assert {user["name"] for user in users} == {"aggregator", "submitter", "mercy", "ucsf"}
     assert url.split(":")[2].split("@")[0] not in (tmp_path / "definitions.json").read_text()
 
 
+def test_definitions_for_an_address_elsewhere_turn_the_urls_of_the_release_before_into_tls(fedbus_broker, tmp_path):
+    # given a login file that was written when plain AMQP was allowed everywhere
+    (tmp_path / "logins").mkdir()
+    (tmp_path / "logins" / "mercy.url").write_text("amqp://mercy:open-sesame@broker:5672/fedbus\n")
+    # when the definitions are written again, with the port where the broker speaks TLS
+    fedbus_broker("definitions", str(tmp_path), "--address", "broker")
+    # then the password is the same, and the way there has TLS
+    url = (tmp_path / "env" / "mercy.env").read_text().strip()
+    assert url == "FEDBUS_BROKER_URL=amqps://mercy:open-sesame@broker:5671/fedbus"
+
+
+def test_definitions_for_loopback_have_no_tls(fedbus_broker, tmp_path):
+    fedbus_broker("definitions", str(tmp_path), "--address", "127.0.0.1", "--site", "mercy")
+    assert "=amqp://mercy:" in (tmp_path / "env" / "mercy.env").read_text()
+
+
 def test_definitions_written_again_keep_the_passwords(fedbus_broker, tmp_path):
-    arguments = ("definitions", str(tmp_path), "--address", "broker:5672", "--site", "mercy")
+    arguments = ("definitions", str(tmp_path), "--address", "broker:5671", "--site", "mercy")
     fedbus_broker(*arguments)
     before = (tmp_path / "env" / "mercy.env").read_text()
     fedbus_broker(*arguments, "--site", "ucsf")
@@ -65,7 +81,7 @@ def test_definitions_written_again_keep_the_passwords(fedbus_broker, tmp_path):
 
 def test_definitions_for_fewer_sites_take_the_login_of_the_one_left_out(fedbus_broker, tmp_path):
     # given definitions for two sites
-    first = ("definitions", str(tmp_path), "--address", "broker:5672", "--site", "mercy")
+    first = ("definitions", str(tmp_path), "--address", "broker:5671", "--site", "mercy")
     fedbus_broker(*first, "--site", "ucsf")
     kept = (tmp_path / "env" / "mercy.env").read_text()
     # when they are written for one
@@ -80,7 +96,7 @@ def test_definitions_for_fewer_sites_take_the_login_of_the_one_left_out(fedbus_b
 
 
 def test_definitions_without_a_site_keep_those_that_are_there(fedbus_broker, tmp_path):
-    arguments = ("definitions", str(tmp_path), "--address", "broker:5672")
+    arguments = ("definitions", str(tmp_path), "--address", "broker:5671")
     fedbus_broker(*arguments, "--site", "mercy")
     before = (tmp_path / "env" / "mercy.env").read_text()
     said = fedbus_broker(*arguments)
@@ -89,7 +105,7 @@ def test_definitions_without_a_site_keep_those_that_are_there(fedbus_broker, tmp
 
 
 def test_definitions_give_one_login_another_password(fedbus_broker, tmp_path):
-    arguments = ("definitions", str(tmp_path), "--address", "broker:5672")
+    arguments = ("definitions", str(tmp_path), "--address", "broker:5671")
     fedbus_broker(*arguments, "--site", "mercy", "--site", "ucsf")
     before = {path.stem: path.read_text() for path in (tmp_path / "env").iterdir()}
     said = fedbus_broker(*arguments, "--rotate", "mercy")
@@ -101,7 +117,7 @@ def test_definitions_give_one_login_another_password(fedbus_broker, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (("--address", "broker:5672", "--rotate", "nobody"), "there is no login nobody"),
+        (("--address", "broker:5671", "--rotate", "nobody"), "there is no login nobody"),
         (("--address", "broker:port"), "expected HOST:PORT"),
         (("--address", "amqp://broker"), "expected HOST:PORT"),
     ],

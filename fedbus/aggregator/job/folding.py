@@ -283,7 +283,8 @@ class Folding:
         digest = await self._tools.compute(self._keeper.digest)
         sent_bytes = await self._log.finish(version, digest=digest, delta=delta, snapshot=snapshot, receipts=told)
         self._tools.reached(Point.PUBLISHED)
-        await self._tools.store(self._tools.ledger.mark_published, self._job, version, at=time.time())
+        mark = self._tools.ledger.mark_published
+        await self._tools.store(mark, self._job, version, at=time.time(), chain=self._log.chain)
         self._tools.reached(Point.MARKED)
         return sent_bytes
 

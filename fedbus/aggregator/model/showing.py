@@ -54,4 +54,5 @@ class Showing:
         outgoing = await tools.compute(whole.snapshot, number)
         part = await self._log.send(number, SNAPSHOT, outgoing.frames, count=outgoing.count, compute=tools.compute)
         await self._log.finish(number, digest=await tools.compute(whole.digest), delta=None, snapshot=part)
-        await tools.store(tools.ledger.mark_published, self._job, number, at=time.time())
+        mark = tools.ledger.mark_published
+        await tools.store(mark, self._job, number, at=time.time(), chain=self._log.chain)

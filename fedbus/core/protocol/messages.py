@@ -21,6 +21,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from types import MappingProxyType
 from typing import Any
 
 from fedbus.core.protocol.activities import Activity, phrase_of
@@ -29,6 +30,9 @@ from fedbus.core.protocol.spread import Spreads
 from fedbus.core.protocol.statistics import ClassLoss, Plan, Statistics
 
 NAME = re.compile(r"[a-z0-9-]{1,40}")
+SHA256 = re.compile(r"([0-9a-f]{64})?")
+UNSAID: Mapping[str, bool] = MappingProxyType({"unsaid": True})
+"""Metadata of a field that JSON leaves out while it has its default: bytes without it are those of earlier releases."""
 JOB_HEADER = "job"
 """Header of a submit: the id that its job gets."""
 
@@ -38,6 +42,12 @@ def check_name(what: str, name: str) -> str:
     if not NAME.fullmatch(name):
         raise ValueError(f"{what} {name!r} must be 1 to 40 of a-z, 0-9 and '-': it is used in routing keys")
     return name
+
+
+def check_sha256(what: str, digits: str) -> None:
+    """Raise ValueError unless these are the hex digits of a SHA-256, or none."""
+    if not SHA256.fullmatch(digits):
+        raise ValueError(f"{what} must be 64 hex digits or empty, got {len(digits)} characters")
 
 
 def job_id(name: str, suffix: str) -> str:
@@ -94,13 +104,17 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Join:
-    """A site daemon says that it is here. `session` differs for each process, `tasks` are those it allows."""
+    """A site daemon says that it is here. `session` differs for each process, `tasks` are those it allows.
+
+    seal_keys: what the aggregator seals to for this site, base64 by the suite's number; none without a kit.
+    """
 
     site: str
     session: str
     tasks: tuple[str, ...]
     fedbus_version: str
     device: str = "cpu"
+    seal_keys: Mapping[str, str] = field(default_factory=dict, metadata=UNSAID)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -271,11 +285,15 @@ class JobStarted:
     A site that sees a new `session` of the aggregator sends again whatever still awaits its receipt.
     log: the stream's name, told to the sites of the job only; "" for the one that follows from the job, as the
     aggregators of earlier releases have it.
+    keys: the epochs of the log that the site may read, sealed to it, see `fedbus.trust.epochs`; "" without kits.
+    version: one that is in the log by now; what ends before it is an old log. -1: not said.
     """
 
     job: str
     session: str
     log: str = ""
+    keys: str = field(default="", metadata=UNSAID)
+    version: int = field(default=-1, metadata=UNSAID)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -416,10 +434,17 @@ DELTA, SNAPSHOT = "delta", "snapshot"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """Frames and bytes of one part of a version."""
+    """Frames and bytes of one part of a version.
+
+    sha256: over its frames as they are before sealing, in order, in hex digits; "" where nobody has a kit.
+    """
 
     frames: int
     body_bytes: int
+    sha256: str = field(default="", metadata=UNSAID)
+
+    def __post_init__(self) -> None:
+        check_sha256("sha256", self.sha256)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -430,6 +455,7 @@ class VersionManifest:
     hidden params. `layout` is set whenever `snapshot` is. `snapshot_version` and `snapshot_back` say where a late
     joiner finds the newest snapshot: its first chunk was published so many records before this manifest; 0: not said.
     `snapshot_at` (seconds since the epoch, of the aggregator's clock) is what sites of earlier releases go by.
+    `chain` names this version and all before it, see `chain`; "" where nobody has a kit.
     """
 
     job: str
@@ -442,6 +468,10 @@ class VersionManifest:
     snapshot_back: int = 0
     receipts: tuple[Receipt, ...] = ()
     layout: Mapping[str, Any] | None = None
+    chain: str = field(default="", metadata=UNSAID)
+
+    def __post_init__(self) -> None:
+        check_sha256("chain", self.chain)
 
 
 # ------------------------------------------------------------------ submitters and watchers

@@ -84,7 +84,7 @@ TYPES: dict[str, type[Message]] = {
     "event": m.Event,
 }
 NAMES = {cls: name for name, cls in TYPES.items()}
-_FIELDS = {cls: tuple(f.name for f in dataclasses.fields(cls)) for cls in TYPES.values()}
+_ALWAYS_SAID = object()
 MAX_JSON_BYTES = 8 << 20
 _MAYBE_NOT_FINITE = re.compile(rb"NaN|Infinity|[eE]\+?[0-9]{3}|[0-9]{200}")
 
@@ -110,10 +110,22 @@ def to_json(data: Any) -> bytes:
     return text.encode()
 
 
-def _fields(message: Any) -> dict[str, Any]:
+def _fields(message: object) -> dict[str, Any]:
     """A message as a mapping; unlike `dataclasses.asdict` it copies nothing, which cost more than the JSON."""
-    names = _FIELDS.get(type(message)) or [f.name for f in dataclasses.fields(message)]
-    return {name: getattr(message, name) for name in names}
+    cls: Any = type(message)
+    said = ((name, getattr(message, name), unsaid) for name, unsaid in _fields_of(cls))
+    return {name: value for name, value, unsaid in said if value != unsaid}
+
+
+@cache
+def _fields_of(cls: type) -> tuple[tuple[str, object], ...]:
+    """Its fields, and the value with which each is left out."""
+    return tuple((f.name, _default(f) if f.metadata.get("unsaid") else _ALWAYS_SAID) for f in dataclasses.fields(cls))
+
+
+def _default(field: dataclasses.Field[Any]) -> object:
+    made = field.default_factory
+    return field.default if made is dataclasses.MISSING else made()
 
 
 def encode(message: Message) -> Encoded:

@@ -3,24 +3,30 @@
 The daemon follows the model log and only moves bytes: it checks every frame's checksum, collects the frames of a
 version in a file and, when the manifest says that all are there, holds that version. The trainer applies the files.
 Records may come twice, out of order or not at all (a stream overtaken by retention is silent about it): a version
-that cannot be completed is a gap, and the site asks for a snapshot.
+that cannot be completed is a gap, and the site asks for a snapshot. So is one whose frames have another hash than its
+signed manifest says, or that does not follow what is held by its chain: the trainer never gets to see it.
 
     held.json   what is held and where in the log it ended, so that a site that comes back reads on from there
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from fedbus.core.protocol.chain import chain_of
 from fedbus.core.protocol.frames import check_frame
 from fedbus.core.protocol.messages import DELTA, SNAPSHOT, Chunk, Part, VersionManifest
 from fedbus.errors import DecodeError
 from fedbus.store.files import disk_errors, make_folder
+
+if TYPE_CHECKING:
+    from hashlib import _Hash
 
 _ANY_NUMEL = 1 << 48
 _HELD = "held.json"
@@ -37,7 +43,10 @@ class DeltaFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Held:
-    """What the site holds: a snapshot and the deltas after it, `version` and `digest` of the result."""
+    """What the site holds: a snapshot and the deltas after it, `version` and `digest` of the result.
+
+    chain: names the version and all before it, see `core.protocol.chain`; "" where versions say none.
+    """
 
     version: int
     digest: str
@@ -46,6 +55,7 @@ class Held:
     snapshot_digest: str
     snapshot: Path
     deltas: tuple[DeltaFile, ...] = ()
+    chain: str = ""
 
 
 class Step(Enum):
@@ -61,8 +71,12 @@ class _Arriving:
     """One part of one version, being received; its frames lie in the file as they came, the trainer sorts them."""
 
     path: Path
-    have: set[int] = field(default_factory=set)
+    have: dict[int, tuple[int, int]] = field(default_factory=dict)
+    """Where in the file each frame is: its first byte and its length."""
     body_bytes: int = 0
+    hashed: int = 0
+    """So many frames, the first ones, are in `hasher`."""
+    hasher: _Hash | None = None
 
     def add(self, chunk: Chunk) -> None:
         if chunk.index in self.have:
@@ -76,11 +90,23 @@ class _Arriving:
             except OSError:
                 file.truncate(before)
                 raise
-        self.have.add(chunk.index)
+        self.have[chunk.index] = before, len(chunk.body)
         self.body_bytes += len(chunk.body)
+        if self.hasher is not None and chunk.index == self.hashed:
+            self.hasher.update(chunk.body)
+            self.hashed += 1
 
     def matches(self, part: Part) -> bool:
         return (len(self.have), self.body_bytes) == (part.frames, part.body_bytes)
+
+    def sha256(self) -> str:
+        """Over all frames in order; reads those again that came before one that belongs in front of them."""
+        hasher = self.hasher or hashlib.sha256()
+        with self.path.open("rb") as file:
+            for _, (first, length) in sorted(self.have.items())[self.hashed :]:
+                file.seek(first)
+                hasher.update(file.read(length))
+        return hasher.hexdigest()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,7 +123,11 @@ class ModelFiles:
     What was kept is of use only when it is read on from there: otherwise what is needed is in the model log.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, chained: bool = False) -> None:
+        """`chained`: versions must say their hashes and their chain, and are refused when those are wrong."""
+        self.why = ""
+        """Why the last GAP was one; "" when records were lost."""
+        self._chained = chained
         self._folder = make_folder(folder)
         self._arriving: dict[tuple[int, str], _Arriving] = {}
         self._retired: list[Path] = []
@@ -168,19 +198,29 @@ class ModelFiles:
             if key not in self._arriving:
                 path = self._folder / f"v{version:08d}.{chunk.part}"
                 path.unlink(missing_ok=True)
-                self._arriving[key] = _Arriving(path=path)
+                hasher = hashlib.sha256() if self._chained else None
+                self._arriving[key] = _Arriving(path=path, hasher=hasher)
             self._arriving[key].add(chunk)
 
     def manifest(self, manifest: VersionManifest) -> Step:
         """Hold the version if it is complete; GAP when it can only be reached through a snapshot."""
         if manifest.version <= self._version or manifest.version < self._floor:
             return Step.NOTHING
+        self.why = ""
+        if self._chained and not manifest.chain:
+            self.why = f"version {manifest.version} says no hash and no chain, which every signed version does"
+            self._drop_older(manifest.version)
+            return Step.GAP
         delta = self._take(manifest.version, DELTA, manifest.delta)
         snapshot = self._take(manifest.version, SNAPSHOT, manifest.snapshot)
-        if delta is not None and self._held is not None and manifest.version == self._held.version + 1:
+        if delta is not None and self._held is not None and self._follows(manifest, self._held):
             step = DeltaFile(version=manifest.version, digest=manifest.digest, path=delta)
             self._held = replace(
-                self._held, version=manifest.version, digest=manifest.digest, deltas=(*self._held.deltas, step)
+                self._held,
+                version=manifest.version,
+                digest=manifest.digest,
+                deltas=(*self._held.deltas, step),
+                chain=manifest.chain,
             )
         elif delta is not None:
             delta.unlink(missing_ok=True)
@@ -188,6 +228,23 @@ class ModelFiles:
             self._adopt(snapshot, manifest, dict(manifest.layout))
         self._drop_older(manifest.version)
         return Step.NEW_VERSION if self._version == manifest.version else Step.GAP
+
+    def _follows(self, manifest: VersionManifest, held: Held) -> bool:
+        """Whether the delta of a version leads on from what is held."""
+        if manifest.version != held.version + 1:
+            return False
+        expected = chain_of(
+            held.chain,
+            job=manifest.job,
+            version=manifest.version,
+            digest=manifest.digest,
+            delta=manifest.delta,
+            snapshot=manifest.snapshot,
+        )
+        if self._chained and manifest.chain != expected:
+            self.why = f"version {manifest.version} has another chain than follows from version {held.version} here"
+            return False
+        return True
 
     @property
     def _version(self) -> int:
@@ -202,6 +259,7 @@ class ModelFiles:
             snapshot_version=manifest.version,
             snapshot_digest=manifest.digest,
             snapshot=path,
+            chain=manifest.chain,
         )
         if old is not None:
             self._retired += _files_of(old)
@@ -211,7 +269,10 @@ class ModelFiles:
         if arriving is None:
             return None
         if expected is not None and arriving.matches(expected):
-            return arriving.path
+            with disk_errors("cannot read model file", arriving.path):
+                if not self._chained or arriving.sha256() == expected.sha256:
+                    return arriving.path
+            self.why = f"the {part} of version {version} has another hash than its signed manifest says"
         arriving.path.unlink(missing_ok=True)
         return None
 
@@ -234,6 +295,7 @@ def _to_json(held: Held) -> dict[str, Any]:
     return {
         "snapshot": [held.snapshot_version, held.snapshot_digest, held.snapshot.name],
         "layout": held.layout,
+        "chain": held.chain,
         "deltas": [[delta.version, delta.digest, delta.path.name] for delta in held.deltas],
     }
 
@@ -253,6 +315,7 @@ def kept_in(folder: Path) -> Kept | None:
             snapshot_digest=digest,
             snapshot=path.parent / name,
             deltas=deltas,
+            chain=str(data["held"].get("chain", "")),
         )
         if all(file.is_file() for file in _files_of(held)):
             return Kept(held=held, offset=int(data["offset"]))

@@ -295,7 +295,7 @@ class JobWorker:
                     self._files.remember(offset)
                     log.info("version-held", job=self._job, version=message.version)
                 elif step is Step.GAP:
-                    reason = Sayable(f"version {message.version} does not follow what is held")
+                    reason = Sayable(self._files.why or f"version {message.version} does not follow what is held")
                     log.warning("resync", job=self._job, reason=reason)
                     await self._ask_for_snapshot(reason)
                 for receipt in message.receipts:
