@@ -16,7 +16,7 @@ import secrets
 from contextlib import AsyncExitStack, closing, suppress
 from datetime import timedelta
 from functools import partial
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import structlog
 
@@ -46,6 +46,9 @@ from fedbus.store.files import make_folder
 from fedbus.store.ledger import Ledger
 from fedbus.store.lock import StateLock
 from fedbus.store.spool import Spool
+
+if TYPE_CHECKING:
+    from fedbus.trust.identity import Identity, Verifier
 
 # Sites back off for longer, because there are many. Everybody waits for this one after an outage of the broker.
 BACKOFF = Backoff(most=timedelta(seconds=4))
@@ -80,7 +83,8 @@ class Aggregator:
 
     async def __aenter__(self) -> Self:
         settings, stack = self._settings, self._stack
-        session = partial(Session, settings.url_for(LOGIN), identity=settings.identity(), retry_login=True)
+        self._identity = settings.identity()
+        session = partial(Session, settings.url_for(LOGIN), identity=self._identity, retry_login=True)
         state = settings.state_dir
         make_folder(settings.initial_params_dir)
         self._ledger = stack.enter_context(Ledger(state / "ledger.sqlite3"))
@@ -167,6 +171,15 @@ class Aggregator:
             group.create_task(sites.serve(self._control), name="sites")
             group.create_task(sites.watch_leases(), name="leases")
             group.create_task(forgetting.run(), name="forgetting")
+            if self._identity is not None:
+                from fedbus.aggregator.desk.kit_watch import KitWatch  # loads cryptography
+
+                watch = KitWatch(self._identity, tools=self._tools, jobs=jobs, sites=sites, believe=self._believe)
+                group.create_task(watch.run(), name="kit watch")
+
+    def _believe(self, identity: Identity, verifier: Verifier) -> None:
+        """The kit has changed: this is who we are from now on, and whom we believe."""
+        self._identity = identity
 
     async def _declare(self) -> None:
         await declare(self._control, t.FEDERATION)

@@ -284,8 +284,10 @@ class Session:
         )
 
     def _unreachable(self, why: str) -> str:
+        plain = not self.url.tls and ("reset" in why or "closed" in why)
+        hint = "; if it is a broker that speaks TLS alone, as a provisioned one: amqps:// and a kit" if plain else ""
         return (
-            f"no RabbitMQ answers at {self.url.address} ({why}); start it (`fedbus broker start`) "
+            f"no RabbitMQ answers at {self.url.address} ({why}{hint}); start it (`fedbus broker start`) "
             f"or correct the broker URL {self.url} (FEDBUS_BROKER_URL)"
         )
 

@@ -45,6 +45,7 @@ ControlMessage = (
     | m.StatisticsRequest
     | m.JobEnded
     | m.JobForgotten
+    | m.CertificateRenewed
 )
 
 

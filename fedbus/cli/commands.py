@@ -71,6 +71,7 @@ def show_version(wanted: bool) -> None:
 def root(
     context: typer.Context,
     config: Annotated[Path | None, typer.Option(help="TOML file with settings.", envvar="FEDBUS_CONFIG")] = None,
+    kit: jobs.Kit = None,
     version: Annotated[
         bool, typer.Option("--version", callback=show_version, is_eager=True, help="Print the version.")
     ] = False,
@@ -78,6 +79,8 @@ def root(
     """Settings that hold for every command."""
     if config is not None:
         os.environ["FEDBUS_CONFIG"] = str(config)
+    if kit is not None:
+        os.environ["FEDBUS_KIT"] = str(kit)
     if context.invoked_subcommand != "doctor":  # which finds that among other things
         check_names()
 

@@ -5,7 +5,8 @@ allowed paths alone, so of every folder on the way to a hidden path all other en
 environment of processes outside cannot be read either (ptrace is refused, and so is /proc/PID/mem). What was
 there when the process started counts: a file that comes later beside a hidden one cannot be read.
 
-    RULES   JSON: {"hidden": [paths], "writable": [folders]}; files elsewhere are read and run, and not written
+    RULES   JSON: {"hidden": [paths], "writable": [folders]}; files elsewhere are read and run, and not written, or
+            as the user may when "writable" is null
 
 Fails closed: where the kernel cannot, or a hidden file has a second name, the command is not run, and it is said why.
 """
@@ -55,14 +56,18 @@ class CageError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cage:
-    """Whoever is inside can neither read nor write what is `hidden`, and writes below `writable` alone."""
+    """Whoever is inside can neither read nor write what is `hidden`, and writes below `writable` alone.
+
+    writable: None: wherever nothing is hidden.
+    """
 
     hidden: tuple[Path, ...]
-    writable: tuple[Path, ...]
+    writable: tuple[Path, ...] | None
 
     def around(self, command: Sequence[str]) -> list[str]:
         """The command, inside."""
-        rules = {"hidden": [str(p) for p in self.hidden], "writable": [str(p) for p in self.writable]}
+        writable = None if self.writable is None else [str(path) for path in self.writable]
+        rules = {"hidden": [str(path) for path in self.hidden], "writable": writable}
         return [sys.executable, "-P", "-m", "fedbus.runtime.cage", json.dumps(rules), *command]
 
 
@@ -80,7 +85,7 @@ def enter(cage: Cage) -> None:
     handled = _handled(_version())
     disks = _disks() if os.geteuid() == 0 else set()  # root could read the file's blocks
     hidden = (*(_resolved(path) for path in cage.hidden), *disks)
-    writable = (*(path.resolve() for path in cage.writable), *_devices(disks))
+    writable = (*(path.resolve() for path in cage.writable or ()), *_devices(disks))
     for path in writable:
         if any(_is_below(one, path) for one in hidden):
             raise CageError(f"{path} is to be written by the trainer and holds what is hidden from it: move one away")
@@ -88,7 +93,7 @@ def enter(cage: Cage) -> None:
     try:
         _allow(ruleset, Path("/"), READ_DIR)  # names of files are no secret
         for path in _beside(hidden):
-            _allow(ruleset, path, READING & handled)
+            _allow(ruleset, path, handled if cage.writable is None else READING)
         for path in writable:
             _allow(ruleset, path, handled)
         _give_up_privileges()
@@ -149,7 +154,7 @@ def _is_disk(path: Path) -> bool:
 
 
 def _devices(disks: set[Path]) -> list[Path]:
-    """GPUs, /dev/null, shared memory: the whole folder where it may be, for drivers put devices there when first used."""
+    """GPUs, /dev/null, shared memory: the whole folder where it may be, for drivers put devices there at first use."""
     return [entry for entry in DEVICES.iterdir() if entry not in disks] if disks else [DEVICES]
 
 
@@ -207,7 +212,8 @@ def main(arguments: Sequence[str]) -> NoReturn:
     rules, *command = arguments
     given = json.loads(rules)
     try:
-        enter(Cage(hidden=_paths(given["hidden"]), writable=_paths(given["writable"])))
+        writable = None if given["writable"] is None else _paths(given["writable"])
+        enter(Cage(hidden=_paths(given["hidden"]), writable=writable))
     except CageError as exc:
         print(f"fedbus: the trainer is not started: {exc}", file=sys.stderr, flush=True)
         sys.exit(EXIT_NO_CAGE)

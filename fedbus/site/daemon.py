@@ -41,8 +41,10 @@ from fedbus.core.protocol.activities import Activity
 from fedbus.core.protocol.limits import MOST_ACTIVITIES
 from fedbus.core.spec.head import JobSpec
 from fedbus.errors import BusError, DataError, ProtocolError, SettingsError, StoreError
+from fedbus.runtime.cage import keep_memory_private
 from fedbus.runtime.faults import fault_hook
 from fedbus.runtime.lifecycle import until_stopped
+from fedbus.site.cage import check_cage, source_cage, trainer_cage
 from fedbus.site.door import Door
 from fedbus.site.job import assignment
 from fedbus.site.job.hand_back import Receiver
@@ -72,7 +74,11 @@ log = structlog.get_logger()
 async def run_site(settings: SiteSettings, stop: asyncio.Event) -> None:
     """Run until `stop` is set. Raises DataError, StoreError, LoginError, NameTakenError or SettingsError."""
     _check_data(settings)
-    async with Site(settings) as site:
+    check_cage(settings)
+    cage = trainer_cage(settings)
+    if cage is not None:
+        keep_memory_private()
+    async with Site(settings, start=partial(start_trainer, cage=cage)) as site:
         await site.run(stop)
 
 
@@ -124,6 +130,7 @@ class Site:
     async def __aenter__(self) -> Self:
         settings, stack = self._settings, self._stack
         url, identity = settings.url_for(self._name), settings.identity()
+        self._identity = identity
         login = BrokerUrl.parse(url).user if identity is None else identity.name
         if login != self._name:
             whose = "the broker URL's login" if identity is None else f"the certificate's name in {identity.kit}"
@@ -135,7 +142,7 @@ class Site:
         # before the lock, by which `fedbus retry` finds us: unheard, the signal would end the process
         asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, self._try_again.set)
         stack.enter_context(StateLock(make_folder(settings.state_dir)))
-        self._rules = SiteRules(self._floor, settings.policy, state=settings.state_dir, now=time.time)
+        self._rules = SiteRules(self._floor, settings.policy_path, state=settings.state_dir, now=time.time)
         self._watch_source()
         self._control = await stack.enter_async_context(session(name=f"{self._name}/control"))
         self._bulk_out = await stack.enter_async_context(session(name=f"{self._name}/updates", follows=self._control))
@@ -153,7 +160,12 @@ class Site:
         data = self._settings.site_data.resolve()
         self._labels = Labels(JournalFile(state), data=data, min_count=source.min_count)
         self._source = SourceWatch(
-            source, data=data, state=state.resolve(), labels=self._labels, on_new=self._labels_came
+            source,
+            data=data,
+            state=state.resolve(),
+            labels=self._labels,
+            on_new=self._labels_came,
+            cage=source_cage(self._settings),
         )
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -270,6 +282,10 @@ class Site:
         match message:
             case m.RollCall():
                 await self._join()
+            case m.CertificateRenewed() if self._identity is not None:
+                from fedbus.site.renewal import take_in  # loads cryptography
+
+                self._identity = take_in(self._identity, message)
             case m.JobOffer():
                 await self._answer(message)
             case (

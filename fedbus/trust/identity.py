@@ -63,7 +63,7 @@ class Identity:
         """
         key = _private_key(kit / KEY)
         certificate = read_certificates(_read(kit / CERTIFICATE), what=str(kit / CERTIFICATE))[0]
-        authorities = read_certificates(_read(kit / AUTHORITIES), what=str(kit / AUTHORITIES))
+        authorities = authorities_of(kit)
         if public_key(certificate) != key.public_key():
             raise TrustError(
                 f"{kit / KEY} does not fit {kit / CERTIFICATE}: the certificate was made for key "
@@ -142,9 +142,7 @@ class Verifier:
     @classmethod
     def load(cls, kit: Path, *, federation: str) -> Verifier:
         """From `ca.pem` and, where there is one, `crl.pem` of a kit. TrustError when one cannot be read."""
-        authorities = read_certificates(_read(kit / AUTHORITIES), what=str(kit / AUTHORITIES))
-        path = kit / REVOKED
-        return cls(federation, authorities, read_lists(_read(path, MAX_LIST_BYTES), path) if path.exists() else ())
+        return cls(federation, authorities_of(kit), lists_of(kit))
 
     def verify(self, certificate: bytes, *, role: Role | None = None, at: datetime | None = None) -> Subject:
         """Whom a certificate (DER) names. TrustError when our CA did not issue it, it is revoked, or of another role.
@@ -194,6 +192,17 @@ class Verifier:
         if certificate.serial_number in self._revoked.get(issuer.subject, ()):
             raise TrustError(f"the certificate of {subject} is revoked")
         return subject, public_key(certificate), certificate
+
+
+def authorities_of(kit: Path) -> list[x509.Certificate]:
+    """The CA certificates that a kit believes. TrustError when there is none."""
+    return read_certificates(_read(kit / AUTHORITIES), what=str(kit / AUTHORITIES))
+
+
+def lists_of(kit: Path) -> list[x509.CertificateRevocationList]:
+    """The revocation lists in a kit, none without a file of them. TrustError when it cannot be read."""
+    path = kit / REVOKED
+    return read_lists(_read(path, MAX_LIST_BYTES), path) if path.exists() else []
 
 
 def read_lists(pem: bytes, path: Path) -> list[x509.CertificateRevocationList]:

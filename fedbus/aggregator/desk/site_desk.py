@@ -176,6 +176,11 @@ class SiteDesk:
                     await self._jobs.offer(runner, site)
         self._sites_changed()
 
+    def put_out(self, site: str, reason: str) -> None:
+        """A site may not come back as it is: its jobs stop counting on it."""
+        if self._membership.put_out(site, reason, now=self._clock()):
+            self._sites_changed()
+
     # -------------------------------------------------------------- what they do
 
     async def _on_status(self, status: m.SiteStatus, heard: Heard, before: SiteView | None) -> None:

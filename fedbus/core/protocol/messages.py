@@ -7,7 +7,8 @@ What lives here: the vocabulary of the protocol. What may not: bytes (see `wire`
                                          ResyncRequest, TrainerTrouble
     site               fedbus.updates    chunks of an update, then UpdateManifest
     aggregator         fedbus.control    RollCall, JobOffer, InitialParamsRequest, JobStarted, Receipt, StepBudget,
-                                         ResendRequest, ScoreRequest, StatisticsRequest, JobEnded, JobForgotten
+                                         ResendRequest, ScoreRequest, StatisticsRequest, JobEnded, JobForgotten,
+                                         CertificateRenewed
     aggregator         fedbus.models     chunks of a version, then VersionManifest
     aggregator         fedbus.events     Event
     submitter          fedbus.jobs       a job spec, or what stands in `requests`, as plain JSON (any AMQP client)
@@ -385,6 +386,19 @@ class JobForgotten:
     """The job is over and deleted at the aggregator; what a site has kept for it is of no use to anybody."""
 
     job: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CertificateRenewed:
+    """The federation has renewed the site's certificate, for the key that the site has; all as PEM.
+
+    authorities: the CAs that count now. endorsement: the newest one's key, signed by the CA before it; may be empty.
+    """
+
+    site: str
+    certificate: str
+    authorities: str = ""
+    endorsement: str = ""
 
 
 # ------------------------------------------------------------------ tensors: updates up, versions down
