@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -49,6 +50,12 @@ def trainer_cage(settings: SiteSettings) -> Cage | None:
     state = settings.state_dir.resolve()
     folders = (state / "jobs", state / "kept", _temporary(state))
     return Cage(hidden=hidden, writable=tuple(make_folder(folder) for folder in folders))
+
+
+def empty_temporary(cage: Cage | None) -> None:
+    """Delete what trainers have left in the folder for temporary files; nobody may be in the cage any more."""
+    if cage is not None and cage.writable:
+        shutil.rmtree(cage.writable[-1], ignore_errors=True)
 
 
 def source_cage(settings: SiteSettings) -> Cage | None:

@@ -44,7 +44,7 @@ from fedbus.errors import BusError, DataError, ProtocolError, SettingsError, Sto
 from fedbus.runtime.cage import keep_memory_private
 from fedbus.runtime.faults import fault_hook
 from fedbus.runtime.lifecycle import until_stopped
-from fedbus.site.cage import check_cage, source_cage, trainer_cage
+from fedbus.site.cage import check_cage, empty_temporary, source_cage, trainer_cage
 from fedbus.site.door import Door
 from fedbus.site.job import assignment
 from fedbus.site.job.hand_back import Receiver
@@ -80,6 +80,7 @@ async def run_site(settings: SiteSettings, stop: asyncio.Event) -> None:
         keep_memory_private()
     async with Site(settings, start=partial(start_trainer, cage=cage)) as site:
         await site.run(stop)
+        empty_temporary(cage)
 
 
 def _check_data(settings: SiteSettings) -> None:
