@@ -23,6 +23,7 @@ from fedbus.trust.subjects import Role, Subject
 
 PrivateKey = ec.EllipticCurvePrivateKey
 PublicKey = ec.EllipticCurvePublicKey
+Certificate = x509.Certificate
 SIGNATURE = ec.ECDSA(hashes.SHA256())
 # A leaf has about 700 bytes; what is longer is none of ours and is not parsed.
 MAX_DER_BYTES = 4096
