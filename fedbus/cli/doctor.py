@@ -78,8 +78,7 @@ def _show(finding: Finding) -> None:
     row.add_column(width=4, no_wrap=True)
     row.add_column(width=18, no_wrap=True)
     row.add_column(overflow="fold")
-    text = said(finding.text)
-    if finding.fix:
-        text.append(f"\n→ {said(finding.fix)}")
+    lines = [*finding.text.split("\n"), *([f"→ {finding.fix}"] if finding.fix else [])]
+    text = Text("\n").join(said(line) for line in lines)
     row.add_row(Text(SIGNS[finding.status], style=COLORS[finding.status]), said(finding.check), text)
     Terminal().print(row)

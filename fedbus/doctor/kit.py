@@ -26,13 +26,14 @@ from fedbus.trust.certificates import (
     subject_of,
 )
 from fedbus.trust.identity import AUTHORITIES, CERTIFICATE, KEY, MAX_LIST_BYTES, REVOKED, read_lists
+from fedbus.trust.sealing import SealKeys
 from fedbus.trust.subjects import Role
 
 FILES = Reporter(Area.CONFIG, "kit files")
 MODES = Reporter(Area.CONFIG, "key files")
 CERTIFICATES = Reporter(Area.CONFIG, "certificate")
 LIST = Reporter(Area.CONFIG, "revocation list")
-SEAL_KEY = "seal.key"
+SEAL = Reporter(Area.CONFIG, "seal key")
 UNPACK = "unpack the kit again, as the user who runs the daemon"
 RENEW = "ask the federation for a renewed certificate (`fedbus provision renew`)"
 OTHERS = 0o077
@@ -46,7 +47,7 @@ def examine_kit(kit: Path, *, role: Role | None, name: str | None, now: datetime
         yield FILES.fail(f"{kit}: {there} lacks {', '.join(missing)}", f"give --kit the folder of the kit, or {UNPACK}")
         return
     yield FILES.ok(f"{kit} has {CERTIFICATE}, {KEY} and {AUTHORITIES}")
-    yield key_modes([kit / KEY, kit / SEAL_KEY])
+    yield key_modes([kit / KEY])
     try:
         yield from _certificate(kit, role=role, name=name, now=now)
     except TrustError as exc:
@@ -68,6 +69,17 @@ def key_modes(files: list[Path]) -> Finding:
     if not there:
         return MODES.skipped("no key lies here yet")
     return MODES.ok(f"only their owner reads {', '.join(file.name for file in there)}")
+
+
+def seal_key(path: Path) -> Finding:
+    """The key that others seal to, which a daemon makes at its first start: readable by its owner alone, and whole."""
+    if not path.exists():
+        return SEAL.skipped(f"none yet: the daemon makes {path} when it starts")
+    try:
+        SealKeys.load(path)
+    except (TrustError, OSError) as exc:
+        return SEAL.fail(str(exc), "with another key what was sealed to this one cannot be opened: do not delete it")
+    return SEAL.ok(f"{path} is whole, and only its owner reads it")
 
 
 # ------------------------------------------------------------------ the certificate
