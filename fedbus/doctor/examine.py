@@ -20,7 +20,7 @@ from fedbus.doctor.finding import Area, Finding, Reporter, Status
 from fedbus.doctor.kit import examine_kit, key_modes, seal_key
 from fedbus.doctor.limits import Deadline, Running, limited
 from fedbus.doctor.network import reach, resolve
-from fedbus.doctor.setup import Setup, find_setup, secret_files
+from fedbus.doctor.setup import Setup, find_setup, kit_of_environment, secret_files
 from fedbus.doctor.site import DATA, examine_cage, examine_data, examine_policy
 from fedbus.doctor.tasks import examine_tasks
 from fedbus.doctor.tls import TLS, examine_tls
@@ -46,9 +46,7 @@ def examine(*, role: Role | None, kit: Path | None, broker_url: str | None, quic
         setup = find_setup(role=role, kit=kit, broker_url=broker_url)
         url = BrokerUrl.parse(setup.url)
     except SettingsError as exc:
-        yield SETTINGS.fail(str(exc), "")
-        if kit is not None:
-            yield from examine_kit(kit, role=role, name=None, now=now)
+        yield from _without_settings(exc, kit or kit_of_environment(), role, now)
         return
     site = setup.site
     tasks = None if quick or site is None else Running("tasks", lambda: list(_tasks(setup, site, deadline)))
@@ -63,6 +61,14 @@ def examine(*, role: Role | None, kit: Path | None, broker_url: str | None, quic
         yield from _site(site, setup.no_data)
     if tasks is not None:
         yield from tasks.result(deadline.left_s + 1)
+
+
+def _without_settings(exc: SettingsError, kit: Path | None, role: Role | None, now: datetime) -> Iterator[Finding]:
+    """A kit that is wrong may be why the settings are: its own findings say it better."""
+    found = [] if kit is None else list(examine_kit(kit, role=role, name=None, now=now))
+    yield from found
+    if not any(finding.status is Status.FAIL for finding in found):
+        yield SETTINGS.fail(str(exc), "")
 
 
 def _config(setup: Setup, url: BrokerUrl, now: datetime) -> Iterator[Finding]:

@@ -45,7 +45,7 @@ def find_setup(*, role: Role | None, kit: Path | None, broker_url: str | None) -
     Without a `role` it is that of the kit's settings file, of the tables and variables that are set, or of the URL's
     user; a submitter when there is nothing.
     """
-    kit = kit or _path("FEDBUS_KIT")
+    kit = kit or kit_of_environment()
     found = role or _role(kit, broker_url or os.environ.get("FEDBUS_BROKER_URL"))
     match found:
         case Role.SITE:
@@ -111,6 +111,10 @@ def _of(settings: DaemonSettings, role: Role, name: str, state_dir: Path | None)
 def _path(variable: str) -> Path | None:
     given = os.environ.get(variable)
     return Path(given) if given else None
+
+
+def kit_of_environment() -> Path | None:
+    return _path("FEDBUS_KIT")
 
 
 def secret_files() -> list[Path]:
