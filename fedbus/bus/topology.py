@@ -184,15 +184,6 @@ def _checked(number: int) -> int:
     return number
 
 
-def models_read_pattern(number: int) -> str:
-    """Regular expression, without anchors, of the model logs that the site of this number may read.
-
-    Such a name ends in a mask of sites in hex digits, the first digit for sites 0 to 3, whose lowest bit is site 0.
-    """
-    digits = "".join(f"{digit:x}" for digit in range(16) if digit >> (number % 4) & 1)
-    return rf"{re.escape(MODELS)}\.[a-z0-9-]+\.[0-9a-f]{{32}}\.[0-9a-f]{{{number // 4}}}[{digits}][0-9a-f]*"
-
-
 def site_queue(site: str) -> str:
     return f"fedbus.site.{check_name('site', site)}"
 

@@ -26,7 +26,7 @@ from fedbus.core.protocol import wire
 from fedbus.core.spec.head import JobSpec
 from fedbus.errors import DecodeError, DiskFullError, NoSuchQueueError, ProtocolError, PublishError
 from fedbus.runtime.faults import Point, Reached, nothing
-from fedbus.site.door import Lane
+from fedbus.site.door import Lane, Load
 from fedbus.site.job import assignment, model_wanted
 from fedbus.site.job.hand_back import HandBack, Receiver
 from fedbus.site.job.log_place import before_snapshot
@@ -321,6 +321,9 @@ class JobWorker:
         began = perf_counter()
         log.info("update-publishing", job=self._job, update=str(entry.update_id))
         manifest = entry.manifest
+        sha256 = await asyncio.to_thread(entry.sha256)
+        load = Load(frames=len(entry.frame_bytes), size_bytes=sum(entry.frame_bytes), sha256=sha256)
+        await self._lane.begin(manifest, load)
         await self._lane.send_chunks(self._chunks(entry))
         self._reached(Point.SITE_BEFORE_MANIFEST)
         await self._lane.send(manifest)
