@@ -140,6 +140,11 @@ class Session:
         return self._link.done() and not self._link.result().lost.done()
 
     @property
+    def broker(self) -> str:
+        """Product and version of the broker; "" while the link is not up."""
+        return self._link.result().broker if self.connected else ""
+
+    @property
     def link_age_s(self) -> float:
         """How long the link has been up; 0.0 while it is not."""
         return asyncio.get_running_loop().time() - self._link.result().opened_at if self.connected else 0.0

@@ -98,6 +98,12 @@ class Link:
         raw = connection.transport.connection
         return cls(connection, raw, connection.socket, answer_s=answer_s, on_blocked=on_blocked)
 
+    @property
+    def broker(self) -> str:
+        """Product and version as the broker introduced itself, such as `RabbitMQ 3.10.8`: its own words."""
+        said = self._raw.server_properties or {}
+        return " ".join(str(said.get(key, "unknown")) for key in ("product", "version"))[:100]
+
     def _closed(self, closing: asyncio.Future[Any]) -> None:
         exc = None if closing.cancelled() else closing.exception()
         match exc:

@@ -29,6 +29,7 @@ from enum import StrEnum
 from types import MappingProxyType
 
 from fedbus.core.protocol.messages import NAME, check_name
+from fedbus.trust.subjects import MAX_NUMBER
 
 JOBS = "fedbus.jobs"
 SITES = "fedbus.sites"
@@ -139,7 +140,7 @@ def is_models_stream(name: str, job: str) -> bool:
 
 
 ALL_READERS = "all"
-MOST_SITES = 640
+MOST_SITES = MAX_NUMBER + 1
 """Numbers of sites are below this: each is a bit at the end of a model log's name, which has at most 255 characters."""
 _READERS = re.compile(r"all|[0-9a-f]{1,160}")
 _AFTER_JOB = re.compile(rf"\.{NAME.pattern}(\.({_READERS.pattern}))?")

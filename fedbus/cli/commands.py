@@ -16,6 +16,7 @@ from fedbus.cli.check import check
 from fedbus.cli.compare import compare, cross_site
 from fedbus.cli.contribution import contribution
 from fedbus.cli.data import data_app
+from fedbus.cli.doctor import doctor
 from fedbus.cli.export import export
 from fedbus.cli.names import check_names, use_kit
 from fedbus.cli.replay import replay
@@ -68,6 +69,7 @@ def show_version(wanted: bool) -> None:
 
 @app.callback()
 def root(
+    context: typer.Context,
     config: Annotated[Path | None, typer.Option(help="TOML file with settings.", envvar="FEDBUS_CONFIG")] = None,
     version: Annotated[
         bool, typer.Option("--version", callback=show_version, is_eager=True, help="Print the version.")
@@ -76,7 +78,8 @@ def root(
     """Settings that hold for every command."""
     if config is not None:
         os.environ["FEDBUS_CONFIG"] = str(config)
-    check_names()
+    if context.invoked_subcommand != "doctor":  # which finds that among other things
+        check_names()
 
 
 @app.command(rich_help_panel=TRY)
@@ -141,6 +144,7 @@ def retry(
     typer.echo(try_now(name, state_dir))
 
 
+app.command()(doctor)
 app.command()(check)
 app.command()(jobs.submit)
 app.command("jobs")(jobs.list_jobs)

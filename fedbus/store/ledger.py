@@ -434,6 +434,22 @@ class Ledger:
         rows = self._rows("SELECT stream FROM model_logs WHERE job = ?", (job,))
         return str(rows[0][0]) if rows else None
 
+    def add_epoch(self, job: str, epoch: int, key: bytes, *, fresh: bool) -> None:
+        """Keep the key of an epoch of a job's model log, which never changes; only the owner may read the file then.
+
+        fresh: the epoch begins with a snapshot, so that who is given it needs no earlier one.
+        """
+        with self._transaction() as db:
+            db.execute("INSERT INTO epochs VALUES (?,?,?,?)", (job, epoch, key, fresh))
+        with suppress(OSError):
+            for path in self._path.parent.glob(f"{self._path.name}*"):
+                path.chmod(0o600)
+
+    def epochs(self, job: str) -> list[tuple[int, bytes, bool]]:
+        """Number, key and `fresh` of the epochs of a job's model log, in order."""
+        rows = self._rows("SELECT epoch, key, fresh FROM epochs WHERE job = ? ORDER BY epoch", (job,))
+        return [(int(epoch), bytes(key), bool(fresh)) for epoch, key, fresh in rows]
+
     # what people ask about
 
     def add_incident(self, job: str, kind: str, text: str, *, at: float) -> None:

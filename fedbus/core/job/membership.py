@@ -68,7 +68,7 @@ class Heard(StrEnum):
 class SiteView:
     """One site as it is known. `since`: when the state began. `activities`: by job, from the newest status.
 
-    skew: of its clock, in this session.
+    skew: of its clock, in this session. seal_keys: what is sealed to the site goes to these, see `Join`.
     """
 
     name: str
@@ -83,6 +83,7 @@ class SiteView:
     lease_until: float
     reason: str = ""
     skew: Skew = field(default_factory=Skew)
+    seal_keys: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
 
 class Membership:
@@ -119,6 +120,7 @@ class Membership:
             last_heard_at=now,
             lease_until=max(now + FIRST_LEASE_S, old.lease_until if old is not None and again else now),
             skew=old.skew if old is not None and again else Skew(),
+            seal_keys=MappingProxyType(dict(join.seal_keys)),
         )
         return meant
 

@@ -28,6 +28,8 @@ MOST_METRICS = 256
 MOST_TASKS = 256
 MOST_ACTIVITIES = 64
 MOST_INT = 2**63 - 1
+MOST_SEAL_KEYS = 8
+MOST_SEAL_KEY = 4000
 _ELLIPSIS = "…"
 
 
@@ -45,8 +47,9 @@ def within_limits(message: Any) -> Any:
     texts = {name: plain(getattr(message, name)) for name in _TEXTS.get(type(message), ())}
     match message:
         case m.Join():
+            _check_seal_keys(message.seal_keys)
             tasks = tuple(plain(task, MOST_NAME) for task in message.tasks[:MOST_TASKS])
-            return replace(message, tasks=tasks, **texts)
+            return replace(message, tasks=tasks, fedbus_version=texts["fedbus_version"], device=texts["device"])
         case m.SiteStatus():
             return replace(message, jobs=tuple(map(_activity, message.jobs[:MOST_ACTIVITIES])))
         case m.ScoreAnswer():
@@ -111,6 +114,11 @@ def _metrics(metrics: Mapping[str, T]) -> dict[str, T]:
     """The first MOST_METRICS of those whose name is short and can be shown."""
     fine = ((name, value) for name, value in metrics.items() if len(name) <= MOST_NAME and name.isprintable())
     return dict(value for value, _ in zip(fine, range(MOST_METRICS), strict=False))
+
+
+def _check_seal_keys(keys: Mapping[str, str]) -> None:
+    if len(keys) > MOST_SEAL_KEYS or any(len(text) > MOST_SEAL_KEY for pair in keys.items() for text in pair):
+        raise DecodeError(f"seal_keys must be at most {MOST_SEAL_KEYS} texts of at most {MOST_SEAL_KEY} characters")
 
 
 def _check_name(what: str, name: str) -> None:

@@ -105,13 +105,17 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Join:
-    """A site daemon says that it is here. `session` differs for each process, `tasks` are those it allows."""
+    """A site daemon says that it is here. `session` differs for each process, `tasks` are those it allows.
+
+    seal_keys: what the aggregator seals to for this site, base64 by the suite's number; none without a kit.
+    """
 
     site: str
     session: str
     tasks: tuple[str, ...]
     fedbus_version: str
     device: str = "cpu"
+    seal_keys: Mapping[str, str] = field(default_factory=dict, metadata=UNSAID)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -282,11 +286,15 @@ class JobStarted:
     A site that sees a new `session` of the aggregator sends again whatever still awaits its receipt.
     log: the stream's name, told to the sites of the job only; "" for the one that follows from the job, as the
     aggregators of earlier releases have it.
+    keys: the epochs of the log that the site may read, sealed to it, see `fedbus.trust.epochs`; "" without kits.
+    version: one that is in the log by now; what ends before it is an old log. -1: not said.
     """
 
     job: str
     session: str
     log: str = ""
+    keys: str = field(default="", metadata=UNSAID)
+    version: int = field(default=-1, metadata=UNSAID)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -120,7 +120,12 @@ def _fields(message: object) -> dict[str, Any]:
 @cache
 def _fields_of(cls: type) -> tuple[tuple[str, object], ...]:
     """Its fields, and the value with which each is left out."""
-    return tuple((f.name, f.default if f.metadata.get("unsaid") else _ALWAYS_SAID) for f in dataclasses.fields(cls))
+    return tuple((f.name, _default(f) if f.metadata.get("unsaid") else _ALWAYS_SAID) for f in dataclasses.fields(cls))
+
+
+def _default(field: dataclasses.Field[Any]) -> object:
+    made = field.default_factory
+    return field.default if made is dataclasses.MISSING else made()
 
 
 def encode(message: Message) -> Encoded:
