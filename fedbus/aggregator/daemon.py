@@ -15,11 +15,11 @@ import asyncio
 import secrets
 from contextlib import AsyncExitStack, closing, suppress
 from datetime import timedelta
-from functools import partial
-from typing import Self
+from typing import Any, Self
 
 import structlog
 
+from fedbus.aggregator.audit import logins, open_audit
 from fedbus.aggregator.desk.broker_watch import BrokerWatch
 from fedbus.aggregator.desk.fetches import Fetches
 from fedbus.aggregator.desk.forgetting import Forgetting
@@ -32,7 +32,7 @@ from fedbus.aggregator.tools import Tools
 from fedbus.aggregator.voice.announcer import Announcer
 from fedbus.aggregator.workers import Disk, Worker
 from fedbus.bus import topology as t
-from fedbus.bus.connection import Backoff, Session
+from fedbus.bus.connection import Backoff, OnState, Session
 from fedbus.bus.declare import declare, exists
 from fedbus.bus.post import Post
 from fedbus.bus.publisher import Publisher
@@ -80,9 +80,15 @@ class Aggregator:
 
     async def __aenter__(self) -> Self:
         settings, stack = self._settings, self._stack
-        session = partial(Session, settings.url_for(LOGIN), identity=settings.identity(), retry_login=True)
+        url, identity = settings.url_for(LOGIN), settings.identity()
         state = settings.state_dir
         make_folder(settings.initial_params_dir)
+        audit = await stack.enter_async_context(open_audit(settings, identity, session=self._session_id))
+
+        def session(*, name: str, on_state: OnState | None = None, **options: Any) -> Session:
+            notes = logins(audit, name, url, identity, also=on_state)
+            return Session(url, name=name, identity=identity, retry_login=True, on_state=notes, **options)
+
         self._ledger = stack.enter_context(Ledger(state / "ledger.sqlite3"))
         self._spool = Spool(state / "spool", keep_updates=settings.keep_updates)
         store = stack.enter_context(Worker("store", self._disk))
@@ -96,7 +102,7 @@ class Aggregator:
         dead = await stack.enter_async_context(session(name="aggregator/dead", follows=self._control))
         self._publisher = Publisher(self._control)
         post = Post()
-        self._announcer = Announcer(self._publisher, post=post, dead=Publisher(dead), keep=self._keep)
+        self._announcer = Announcer(self._publisher, post=post, dead=Publisher(dead), keep=self._keep, audit=audit)
         self._tools = Tools(
             session=self._session_id,
             ledger=self._ledger,
@@ -106,6 +112,7 @@ class Aggregator:
             saving=questions,
             post=post,
             announcer=self._announcer,
+            audit=audit,
             membership=self._membership,
             score_timeout_s=settings.score_timeout_s,
             checkpoint_interval_s=settings.checkpoint_interval_s,

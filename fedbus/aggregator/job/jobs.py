@@ -39,6 +39,7 @@ from fedbus.core.protocol import messages as m
 from fedbus.core.protocol.layout import Layout
 from fedbus.core.spec.head import MOST_CHUNK_BYTES, JobSpec
 from fedbus.errors import BusError, FedbusError, StoreError
+from fedbus.store.audit_heads import Differing
 from fedbus.store.ledger_schema import ANYBODY
 from fedbus.store.rows import JobRow
 from fedbus.store.spool import Spool
@@ -296,6 +297,10 @@ class Jobs:
         async def dropped(site: str, text: str) -> None:
             await tools.announcer.event(job, events.UploadDropped(site=site, what=text))
 
+        async def differs(one: Differing) -> None:
+            happened = events.SiteAuditDiffers(site=one.site, known=str(one.known), came=str(one.came))
+            await tools.announcer.event(job, happened)
+
         return Intake(
             job,
             chunk_bytes=chunk_bytes,
@@ -313,6 +318,7 @@ class Jobs:
             complete=complete,
             partial_ttl=self._partial_ttl,
             reached=tools.reached,
+            differs=differs,
         )
 
     def _closing(self, job: str, state: Callable[[], m.JobState], entrance: Entrance) -> Closing:
@@ -339,8 +345,17 @@ class Jobs:
         await declare(self._control, t.job_models(job, ModelLogWriter.size(spec, layout), stream=stream))
         if not settled:
             await asyncio.sleep(self._settle_s)
-        post, reached = self._tools.post, self._tools.reached
-        return ModelLogWriter(job, spec, layout, Publisher(self._bulk_out), post=post, stream=stream, reached=reached)
+        tools = self._tools
+        return ModelLogWriter(
+            job,
+            spec,
+            layout,
+            Publisher(self._bulk_out),
+            post=tools.post,
+            stream=stream,
+            reached=tools.reached,
+            audit=tools.audit,
+        )
 
     async def offer(self, runner: JobRunner, site: str) -> None:
         """Offer a job to a site, unless its spec names others."""

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from fedbus.aggregator.tools import Tools
 from fedbus.aggregator.workers import Worker
+from fedbus.audit.writer import Audit, NoAudit
 from fedbus.bus.envelope import Envelope
 from fedbus.bus.post import Post
 from fedbus.bus.publisher import Publisher
@@ -30,6 +31,7 @@ from fedbus.core.protocol.messages import SNAPSHOT, Chunk, Part, Receipt, Versio
 from fedbus.core.spec.head import JobSpec
 from fedbus.core.spec.training import TrainingSpec
 from fedbus.runtime.faults import Point, Reached, nothing
+from fedbus.store.audit_kinds import Kind
 
 if TYPE_CHECKING:
     from hashlib import _Hash
@@ -69,6 +71,7 @@ class ModelLogWriter:
         stream: str = "",
         chained: tuple[int, str] | None = None,
         reached: Reached = nothing,
+        audit: Audit | None = None,
     ) -> None:
         """`chained`: the newest version that has a chain, and that chain; None: versions say no hash and no chain."""
         self.stream = stream
@@ -79,6 +82,7 @@ class ModelLogWriter:
         self._publisher = publisher
         self._post = post
         self._reached = reached
+        self._audit = audit or NoAudit()
         self._every = snapshot_every(spec) or MOST_VERSIONS
         self._window = max(2, IN_FLIGHT_BYTES // spec.chunk_bytes)
         self._since_bytes = 0
@@ -163,10 +167,13 @@ class ModelLogWriter:
             layout=self._layout if snapshot is not None else None,
             chain=self.chain,
         )
+        size_bytes = sum(part.body_bytes for part in (delta, snapshot) if part is not None)
+        facts = {"version": version, "digest": digest, "bytes": size_bytes, "snapshot": snapshot is not None}
+        await self._audit.write(Kind.VERSION_LEAVES, job=self._job, **facts)
         self._reached(Point.BEFORE_MANIFEST)
         await self._publisher.publish(self._post.to_model_log(manifest))
         self._snapshot_back += 1
-        return sum(part.body_bytes for part in (delta, snapshot) if part is not None)
+        return size_bytes
 
 
 def snapshot_every(spec: JobSpec) -> int | None:
