@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from fedbus.core.protocol.messages import UpdateId, UpdateManifest
 from fedbus.store.audit_line import Head
 
-NEWEST = "SELECT site, job, sequence, sha256, at FROM audit_heads ORDER BY site, at DESC"
+NEWEST = "SELECT site, of_job, sequence, sha256, at FROM audit_heads ORDER BY site, at DESC"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,10 +40,10 @@ def keep(db: sqlite3.Connection, manifest: UpdateManifest, *, at: float) -> Diff
         return None
     head, site = Head.parse(manifest.audit), UpdateId.parse(manifest.update_id).site
     row = db.execute(
-        "SELECT sequence, sha256 FROM audit_heads WHERE site = ? AND job = ?", (site, manifest.job)
+        "SELECT sequence, sha256 FROM audit_heads WHERE site = ? AND of_job = ?", (site, manifest.job)
     ).fetchone()
     db.execute(
-        "INSERT OR REPLACE INTO audit_heads (site, job, sequence, sha256, at) VALUES (?,?,?,?,?)",
+        "INSERT OR REPLACE INTO audit_heads (site, of_job, sequence, sha256, at) VALUES (?,?,?,?,?)",
         (site, manifest.job, head.sequence, head.sha256, at),
     )
     known = None if row is None else Head(sequence=int(row[0]), sha256=str(row[1]))

@@ -202,6 +202,8 @@ class FrontDesk:
                 return a.Sites(sites=tuple(map(views.site_line, self._tools.membership.views())))
             case q.EndedQuery():
                 return a.Ended(ended=tuple(await self._forgetting.ended()))
+            case q.AuditQuery():
+                return views.audit_heads(await self._tools.compute(self._tools.ledger.audit_heads))
             case q.JobsQuery():
                 return a.Jobs(jobs=tuple(map(self._line, await self._rows())))
             case q.JobQuery() | q.ParamsQuery() | q.HistoryQuery():
