@@ -33,7 +33,10 @@ class Fault:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """Of so many lines, the first with sequence `first`; began, ended: when, in UTC. heads: how many of others' heads were found in it; notes: what is no fault."""
+    """Of so many lines, the first with sequence `first`.
+
+    began, ended: when, in UTC. heads: how many of others' heads were found in it. notes: what is no fault.
+    """
 
     lines: int
     first: int
