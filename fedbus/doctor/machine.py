@@ -9,8 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from fedbus.doctor.finding import Area, Finding, Reporter
+from fedbus.doctor.kit import span
 from fedbus.errors import StoreError
 from fedbus.store.lock import holder_of
+from fedbus.trust.signing import CLOCKS
 
 DISK = Reporter(Area.MACHINE, "disk")
 DAEMON = Reporter(Area.MACHINE, "daemon")
@@ -109,5 +111,9 @@ def own_clock(kept: bool | None) -> Finding:
     if kept is None:
         return CLOCK.skipped("this kernel does not say whether anything keeps its clock")
     if not kept:
-        return CLOCK.warn("nothing keeps this machine's clock (no NTP)", SYNCHRONISE)
+        return CLOCK.warn(
+            "nothing keeps this machine's clock (no NTP): what is signed here counts only while it is less than "
+            f"{span(CLOCKS)} wrong; `fedbus sites` says by how much a site's clock differs from the aggregator's",
+            SYNCHRONISE,
+        )
     return CLOCK.ok("a time server keeps this machine's clock")
