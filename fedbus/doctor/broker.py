@@ -18,7 +18,7 @@ from fedbus.bus.permissions import Permission, may_publish, may_read
 from fedbus.bus.stream import StreamReader
 from fedbus.doctor.finding import Area, Finding, Reporter
 from fedbus.doctor.kit import span
-from fedbus.errors import BusError, LoginError, NoSuchQueueError, SettingsError, TlsError
+from fedbus.errors import BusError, LoginError, NoSuchQueueError, SettingsError, TlsError, UnreachableError
 from fedbus.trust.signing import CLOCKS
 from fedbus.trust.subjects import Role
 
@@ -135,6 +135,8 @@ async def examine_broker(
         found(LOGIN.fail(str(exc), ""))
     except LoginError as exc:
         found(LOGIN.fail(str(exc), _login_fix(exc)))
+    except UnreachableError as exc:
+        found(BROKER.fail(str(exc), "what answers there is no broker, or one that hangs: ask its operator"))
     except BusError as exc:
         found(LOGIN.fail(str(exc), "ask the broker's operator what its log says of this connection"))
 

@@ -34,7 +34,7 @@ from fedbus.trust.subjects import Role
 
 SETTINGS = Reporter(Area.CONFIG, "settings")
 LIMIT_S, QUICK_LIMIT_S = 28.0, 8.0
-NAME_S, PORT_S, TLS_S, BROKER_S, DISK_S = 4.0, 5.0, 8.0, 10.0, 3.0
+NAME_S, PORT_S, TLS_S, BROKER_S, DISK_S = 4.0, 5.0, 6.0, 12.0, 3.0
 ANSWER_WITHIN = timedelta(seconds=8)
 
 
