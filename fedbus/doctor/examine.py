@@ -7,7 +7,7 @@ chain is broken the checks after it are skipped, not failed: one cause is one li
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from fedbus.doctor.limits import Deadline, Running, limited
 from fedbus.doctor.network import reach, resolve
 from fedbus.doctor.setup import Setup, find_setup, kit_of_environment, secret_files
 from fedbus.doctor.site import DATA, examine_cage, examine_data, examine_policy
-from fedbus.doctor.tasks import examine_tasks
+from fedbus.doctor.tasks import TASKS, examine_tasks
 from fedbus.doctor.tls import TLS, examine_tls
 from fedbus.errors import FedbusError, SettingsError, StoreError
 from fedbus.runtime.cage import trouble
@@ -50,17 +50,34 @@ def examine(*, role: Role | None, kit: Path | None, broker_url: str | None, quic
         return
     site = setup.site
     tasks = None if quick or site is None else Running("tasks", lambda: list(_tasks(setup, site, deadline)))
-    config = list(_config(setup, url, now))
+    config = _within(SETTINGS, setup.kit, DISK_S, lambda: list(_config(setup, url, now)))
     yield from config
     if any(finding.status is Status.FAIL for finding in config):
         yield Reporter(Area.NETWORK, "connection").skipped("not tried: mend what failed above first")
     else:
         yield from _connection(setup, url, quick=quick, now=now, deadline=deadline)
-    yield from _machine(setup)
+    yield from _machine(setup, min(DISK_S, deadline.left_s + 1))
     if site is not None:
-        yield from _site(site, setup.no_data)
+        yield from _site(site, setup.no_data, min(DISK_S, deadline.left_s + 1))
     if tasks is not None:
-        yield from tasks.result(deadline.left_s + 1)
+        yield from _of_tasks(tasks, deadline.left_s + 1)
+
+
+def _within(check: Reporter, place: Path | None, within_s: float, look: Callable[[], list[Finding]]) -> list[Finding]:
+    """What a look at files comes to, also where their storage hangs."""
+    try:
+        return limited(check.check, look, within_s)
+    except TimeoutError:
+        return [
+            check.fail(f"{place or 'a file of the settings'} does not answer", "its file system hangs: mount it again")
+        ]
+
+
+def _of_tasks(tasks: Running[list[Finding]], within_s: float) -> list[Finding]:
+    try:
+        return tasks.result(within_s)
+    except TimeoutError:
+        return [TASKS.warn("the process that imports them does not end", "run again when the machine is less busy")]
 
 
 def _without_settings(exc: SettingsError, kit: Path | None, role: Role | None, now: datetime) -> Iterator[Finding]:
@@ -141,29 +158,24 @@ def _broker(setup: Setup, within_s: float) -> list[Finding]:
     return found
 
 
-def _machine(setup: Setup) -> Iterator[Finding]:
+def _machine(setup: Setup, within_s: float) -> Iterator[Finding]:
     yield machine.own_clock(machine.clock_is_kept())
-    if setup.state_dir is None:
-        return
-    folder = setup.state_dir
-    try:
-        yield from limited("disk", lambda: [machine.disk(folder), *machine.state(folder, what=f"{setup.role}")], DISK_S)
-    except TimeoutError:
-        yield machine.DISK.fail(f"{folder} does not answer", "its file system hangs: mount it again")
+    if setup.state_dir is not None:
+        folder, what = setup.state_dir, str(setup.role)
+        yield from _within(
+            machine.DISK, folder, within_s, lambda: [machine.disk(folder), *machine.state(folder, what=what)]
+        )
     if setup.role is Role.SITE:
         yield machine.leftovers(machine.processes())
 
 
-def _site(site: SiteSettings, no_data: str) -> Iterator[Finding]:
+def _site(site: SiteSettings, no_data: str, within_s: float) -> Iterator[Finding]:
     yield examine_policy(site.policy_path)
     yield examine_cage(site)
     if no_data:
         yield DATA.fail(no_data, "")
-        return
-    try:
-        yield from limited("data", lambda: list(examine_data(site.site_data)), DISK_S)
-    except TimeoutError:
-        yield DATA.fail(f"{site.site_data} does not answer", "its file system hangs: mount it again")
+    else:
+        yield from _within(DATA, site.site_data, within_s, lambda: list(examine_data(site.site_data)))
 
 
 def _tasks(setup: Setup, site: SiteSettings, deadline: Deadline) -> Iterator[Finding]:

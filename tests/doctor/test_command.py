@@ -7,7 +7,6 @@ import os
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -94,11 +93,9 @@ def test_a_port_that_nobody_listens_on_is_exit_code_12_and_nothing_after_it_is_t
 
 
 def test_a_broker_that_hangs_ends_the_doctor_in_time(doctor, silent):
-    began = time.monotonic()
     done = doctor(FEDBUS_BROKER_URL=f"amqp://mercy:secret@127.0.0.1:{silent}/fedbus")
-    assert done.returncode in (14, 15)
-    assert "no answer within" in " ".join(done.stdout.split())
-    assert time.monotonic() - began < 60  # 30 s on a machine that is not busy
+    assert done.returncode == 15
+    assert "no answer within 10 s" in " ".join(done.stdout.split())
 
 
 def test_quick_logs_in_to_nothing(doctor, silent):
