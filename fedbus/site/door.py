@@ -60,7 +60,7 @@ class Lane:
             Kind.UPDATE_LEAVES,
             job=self._job,
             update=manifest.update_id,
-            kind_of_update=str(manifest.kind),
+            update_kind=str(manifest.kind),
             base_version=manifest.base_version,
             to=TO,
             bytes=load.size_bytes,
