@@ -15,7 +15,7 @@ import asyncio
 import secrets
 from contextlib import AsyncExitStack, closing, suppress
 from datetime import timedelta
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import structlog
 
@@ -27,6 +27,7 @@ from fedbus.aggregator.desk.front_desk import FrontDesk
 from fedbus.aggregator.desk.site_desk import SiteDesk
 from fedbus.aggregator.job.jobs import Jobs
 from fedbus.aggregator.settings import LOGIN, AggregatorSettings
+from fedbus.aggregator.site_numbers import SiteNumbers
 from fedbus.aggregator.standby import hold
 from fedbus.aggregator.tools import Tools
 from fedbus.aggregator.voice.announcer import Announcer
@@ -34,7 +35,7 @@ from fedbus.aggregator.workers import Disk, Worker
 from fedbus.bus import topology as t
 from fedbus.bus.connection import Backoff, OnState, Session
 from fedbus.bus.declare import declare, exists
-from fedbus.bus.post import Post
+from fedbus.bus.post import SEAL_KEY, Post
 from fedbus.bus.publisher import Publisher
 from fedbus.core.job.membership import Membership
 from fedbus.core.protocol import events
@@ -46,6 +47,9 @@ from fedbus.store.files import make_folder
 from fedbus.store.ledger import Ledger
 from fedbus.store.lock import StateLock
 from fedbus.store.spool import Spool
+
+if TYPE_CHECKING:
+    from fedbus.trust.identity import Identity, Verifier
 
 # Sites back off for longer, because there are many. Everybody waits for this one after an outage of the broker.
 BACKOFF = Backoff(most=timedelta(seconds=4))
@@ -80,14 +84,17 @@ class Aggregator:
 
     async def __aenter__(self) -> Self:
         settings, stack = self._settings, self._stack
-        url, identity = settings.url_for(LOGIN), settings.identity()
-        state = settings.state_dir
+        self._identity, state = settings.identity(), settings.state_dir
+        post = Post(self._identity, seal_key=state / SEAL_KEY, suite=settings.seal_suite)
+        url, identity = settings.url_for(LOGIN), self._identity
         make_folder(settings.initial_params_dir)
         audit = await stack.enter_async_context(open_audit(settings, identity, session=self._session_id))
 
         def session(*, name: str, on_state: OnState | None = None, **options: Any) -> Session:
-            notes = logins(audit, name, url, identity, also=on_state)
-            return Session(url, name=name, identity=identity, retry_login=True, on_state=notes, **options)
+            notes, outgoing = logins(audit, name, url, identity, also=on_state), post.outgoing
+            return Session(
+                url, name=name, identity=identity, outgoing=outgoing, retry_login=True, on_state=notes, **options
+            )
 
         self._ledger = stack.enter_context(Ledger(state / "ledger.sqlite3"))
         self._spool = Spool(state / "spool", keep_updates=settings.keep_updates)
@@ -101,7 +108,6 @@ class Aggregator:
         self._bulk_out = await stack.enter_async_context(session(name="aggregator/models", follows=self._control))
         dead = await stack.enter_async_context(session(name="aggregator/dead", follows=self._control))
         self._publisher = Publisher(self._control)
-        post = Post()
         self._announcer = Announcer(self._publisher, post=post, dead=Publisher(dead), keep=self._keep, audit=audit)
         self._tools = Tools(
             session=self._session_id,
@@ -118,6 +124,7 @@ class Aggregator:
             checkpoint_interval_s=settings.checkpoint_interval_s,
             nobody_left_s=settings.nobody_left_s,
             enrolled=lambda site: exists(self._control, t.site_queue(site)),
+            numbers=None if self._identity is None else SiteNumbers(self._identity.kit),
             reached=self._reached,
         )
         return self
@@ -174,6 +181,16 @@ class Aggregator:
             group.create_task(sites.serve(self._control), name="sites")
             group.create_task(sites.watch_leases(), name="leases")
             group.create_task(forgetting.run(), name="forgetting")
+            if self._identity is not None:
+                from fedbus.aggregator.desk.kit_watch import KitWatch  # loads cryptography
+
+                watch = KitWatch(self._identity, tools=self._tools, jobs=jobs, sites=sites, believe=self._believe)
+                group.create_task(watch.run(), name="kit watch")
+
+    def _believe(self, identity: Identity, verifier: Verifier) -> None:
+        """The kit has changed: this is who we are from now on, and whom we believe."""
+        self._identity = identity
+        self._tools.post.believe(identity, verifier)
 
     async def _declare(self) -> None:
         await declare(self._control, t.FEDERATION)

@@ -8,6 +8,8 @@ What lives here: the files of the node and its life. What may not: AMQP, and wha
 
 Start order: lock the folder → refuse when it runs already, or port or disk are full → write files → epmd → wait for it
 → RabbitMQ → wait until it answers an AMQP header (its listeners open last, after the definitions are in).
+Of a provisioned federation it runs with that folder's certificates, without passwords and without a plain listener, and
+is awaited by a TLS handshake.
 Stop order: RabbitMQ (SIGTERM, then SIGKILL) → epmd, because a node whose epmd is gone starts another one as a daemon.
 
 Everything that stop needs is in node.json, so any process of the same user can stop a node whose starter is gone.
@@ -22,8 +24,8 @@ import secrets
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -34,12 +36,13 @@ from fedbus.broker.environment import Ports, config_files, environment, find_rab
 from fedbus.broker.logins import LoginFolder, unwritable, write_private
 from fedbus.broker.process import (
     POLL_S,
-    ProcessId,
     answers,
     port_is_free,
     signals_held,
     spawn,
 )
+from fedbus.broker.provisioned import ProvisionedBroker
+from fedbus.broker.record import NodeStatus, Record
 from fedbus.errors import NodeError
 
 AMQP_HEADER = b"AMQP\x00\x00\x09\x01"
@@ -51,34 +54,6 @@ ALARMS = {
     "disk": "disk alarm: free some space on its disk",
 }
 EPMD_LIMIT = timedelta(seconds=10)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Record:
-    """What node.json says: ports, the processes, when they were started (seconds since the epoch)."""
-
-    ports: Ports
-    epmd: ProcessId | None = None
-    broker: ProcessId | None = None
-    since: float = 0.0
-
-    @classmethod
-    def parse(cls, text: str) -> Record:
-        data = json.loads(text)
-        processes = {key: ProcessId(**data[key]) if data[key] else None for key in ("epmd", "broker")}
-        return cls(ports=Ports(**data["ports"]), since=data["since"], **processes)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NodeStatus:
-    """`pid`, `port` and `since` are None when the node does not run."""
-
-    running: bool
-    base: Path
-    pid: int | None = None
-    port: int | None = None
-    since: float | None = None
-    logins: tuple[str, ...] = ()
 
 
 class PrivateNode:
@@ -98,32 +73,40 @@ class PrivateNode:
         self,
         *,
         sites: Sequence[str] = (),
+        provisioned: Path | None = None,
         port: int | None = None,
         die_with_parent: bool = False,
         ready_within: timedelta | None = timedelta(seconds=90),
     ) -> None:
         """Start the node and return when it answers; about 4 s of one core. Without `ready_within` it is not awaited.
 
-        `sites` are enrolled besides those of earlier starts. The AMQP port is `port`, else that of the last start, else
-        a free one. With `die_with_parent` both processes are killed when this process ends (main thread only), else
-        they live until `stop`.
+        `sites` are enrolled besides those of earlier starts. Or `provisioned` is the folder of a federation, whose
+        broker this then is, at later starts too. The port is `port`, else that of the last start, else the
+        one that a federation's kits expect, else a free one. With `die_with_parent` both processes are killed when this
+        process ends (main thread only), else they live until `stop`.
         """
         programs = self._programs or find_rabbitmq()
+        given = ProvisionedBroker.of_federation(provisioned) if provisioned else None
         with self._locked():
-            last = self._record()
-            wish = port or (last.ports.amqp if last else None)
+            last = Record.read(self.base)
+            broker = given or _broker_of(last)
+            if broker and sites:
+                raise NodeError("a provisioned federation enrols its sites itself: `fedbus provision add NAME`")
+            wish = port or (last.ports.amqp if last else None) or (broker.port if broker else None)
             self._refuse_unfit(last, wish)
             if last and last.epmd:
                 last.epmd.end(timedelta(seconds=5))  # what a crashed node left behind
             ports = Ports.choose(wish)
-            self._write_files(ports, sites)
-            self._launch(programs, ports, die_with_parent=die_with_parent, ready_within=ready_within)
+            self._write_files(ports, sites, broker)
+            record = Record(ports=ports, since=time.time(), provisioned=str(broker.folder) if broker else None)
+            self._launch(programs, record, die_with_parent=die_with_parent, ready_within=ready_within)
 
     def _refuse_unfit(self, last: Record | None, port: int | None) -> None:
         if last and last.broker and last.broker.alive:
             raise NodeError(
                 f"a node already runs in {self.base} (pid {last.broker.pid}, port {last.ports.amqp}): "
-                "use it (`fedbus broker add-site NAME` makes one more login), or stop it with `fedbus broker stop`"
+                f"use it (`fedbus {'provision add' if last.provisioned else 'broker add-site'} NAME` makes one more "
+                "login), or stop it with `fedbus broker stop`"
             )
         if port and not port_is_free(port):
             raise NodeError(f"port {port} on 127.0.0.1 is in use by another program: choose another with --port")
@@ -139,25 +122,28 @@ class PrivateNode:
         if not self.base.is_dir():
             return False
         with self._locked():
-            record = self._record()
+            record = Record.read(self.base)
             if record is None:
                 return False
             ran = bool(record.broker and record.broker.alive)
             self._end(record, grace)
-            self._save(Record(ports=record.ports))
+            replace(record, epmd=None, broker=None, since=0.0).write(self.base)
             return ran
 
     def status(self) -> NodeStatus:
-        record = self._record()
+        record = Record.read(self.base)
+        broker = _broker_of(record)
+        logins = broker.logins() if broker else self.logins.names()
         if record is None or record.broker is None or not record.broker.alive:
-            return NodeStatus(running=False, base=self.base, logins=self.logins.names())
+            return NodeStatus(running=False, base=self.base, logins=logins)
         return NodeStatus(
             running=True,
             base=self.base,
             pid=record.broker.pid,
             port=record.ports.amqp,
             since=record.since,
-            logins=self.logins.names(),
+            tls=broker is not None,
+            logins=logins,
         )
 
     def alarms(self) -> tuple[str, ...]:
@@ -168,31 +154,38 @@ class PrivateNode:
     # -------------------------------------------------------------- logins and rabbitmqctl
 
     def url(self, name: str, *, vhost: str = VHOST) -> str:
-        """AMQP URL of a login, password included."""
+        """AMQP URL of a login, password included; without login where certificates log in."""
+        record = Record.read(self.base)
+        if record is not None and record.provisioned:
+            return f"amqps://localhost:{record.ports.amqp}/{vhost}"
         return self.logins.url(name, vhost=vhost)
 
     def add_site(self, name: str) -> Path:
         """Enrol a site on the running node; returns its login file. Does nothing new for a site that is there."""
         with self._locked():
-            enrolment.add(self, name, address=self._running().ports.address)
+            enrolment.add(self, name, address=self._of_passwords().ports.address)
             return self.logins.path(name)
 
     def remove_site(self, name: str) -> None:
         """Take a site's login, connections and queue away from the running node."""
         with self._locked():
-            enrolment.remove(self, name, address=self._running().ports.address)
+            enrolment.remove(self, name, address=self._of_passwords().ports.address)
 
     def rotate(self, name: str) -> Path:
         """Give a login of the running node another password and close its connections; returns its login file."""
         with self._locked():
-            enrolment.rotate(self, name, address=self._running().ports.address)
+            enrolment.rotate(self, name, address=self._of_passwords().ports.address)
             return self.logins.path(name)
 
     def add_vhosts(self, vhosts: Sequence[str]) -> None:
         """More federations on the running node, with the logins it has; about 0.1 s each. For tests."""
         with self._locked():
-            logins = self.logins.write([], address=self._running().ports.address)
-            self.import_definitions("vhosts.json", definitions(logins, vhosts=vhosts))
+            record = self._running()
+            if broker := record.provisioned_broker:
+                content = broker.definitions(vhosts)
+            else:
+                content = definitions(self.logins.write([], address=record.ports.address), vhosts=vhosts)
+            self.import_definitions("vhosts.json", content)
 
     def import_definitions(self, file: str, content: dict[str, Any]) -> None:
         """Let the running broker take definitions in; they stay in `file`."""
@@ -204,7 +197,7 @@ class PrivateNode:
         write_private(self.base / "definitions.json", json.dumps(content))
 
     def _running(self) -> Record:
-        record = self._record()
+        record = Record.read(self.base)
         if record is None or record.broker is None or not record.broker.alive:
             raise NodeError(
                 f"no node runs in {self.base}, and only a running one takes this: start it with `fedbus broker start`, "
@@ -212,9 +205,18 @@ class PrivateNode:
             )
         return record
 
+    def _of_passwords(self) -> Record:
+        record = self._running()
+        if record.provisioned:
+            raise NodeError(
+                f"the node in {self.base} runs a provisioned federation, where certificates log in: use `fedbus "
+                "provision add`, `revoke` or `renew`"
+            )
+        return record
+
     def ctl(self, *arguments: str, timeout: timedelta = timedelta(seconds=60)) -> str:
         """Run rabbitmqctl on this node and return what it prints (about 0.5 s)."""
-        record = self._record()
+        record = Record.read(self.base)
         if record is None:
             raise NodeError(f"no node was ever started in {self.base}")
         command = [str((self._programs or find_rabbitmq()) / "rabbitmqctl"), "-q", *arguments]
@@ -236,27 +238,15 @@ class PrivateNode:
 
     # -------------------------------------------------------------- files
 
-    def _write_files(self, ports: Ports, sites: Sequence[str]) -> None:
-        logins = self.logins.write(sites, address=ports.address)
+    def _write_files(self, ports: Ports, sites: Sequence[str], broker: ProvisionedBroker | None) -> None:
         cookie = self.base / "home" / ".erlang.cookie"
         if not cookie.exists():
             write_private(cookie, secrets.token_hex(16), 0o400)
-        self.keep_definitions(definitions(logins))
-        for name, text in config_files(self.base, ports).items():
+        if broker is None:
+            self.keep_definitions(definitions(self.logins.write(sites, address=ports.address)))
+        files = config_files(self.base, ports) if broker is None else broker.config_files(ports.amqp)
+        for name, text in files.items():
             write_private(self.base / name, text)
-
-    def _record(self) -> Record | None:
-        try:
-            return Record.parse((self.base / "node.json").read_text())
-        except FileNotFoundError:
-            return None
-        except PermissionError as exc:
-            raise NodeError(f"{self.base} belongs to another user: choose another with --dir") from exc
-        except (ValueError, KeyError, TypeError) as exc:
-            raise NodeError(f"{self.base}/node.json is damaged: end the node by hand and delete this file") from exc
-
-    def _save(self, record: Record) -> None:
-        write_private(self.base / "node.json", json.dumps(asdict(record)))
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
@@ -272,35 +262,36 @@ class PrivateNode:
 
     # -------------------------------------------------------------- processes
 
-    def _launch(self, programs: Path, ports: Ports, *, die_with_parent: bool, ready_within: timedelta | None) -> None:
+    def _launch(self, programs: Path, record: Record, *, die_with_parent: bool, ready_within: timedelta | None) -> None:
+        ports, broker = record.ports, record.provisioned_broker
         env, log = environment(self.base, ports), self.base / "log" / "stdout"
         deadline = time.monotonic() + (ready_within or EPMD_LIMIT).total_seconds()
-        record = Record(ports=ports, since=time.time())
+        stopped = record
         try:
             for folder in (self.base / "data", log.parent):
                 folder.mkdir(exist_ok=True)
             epmd = ["epmd", "-port", str(ports.epmd), "-address", "127.0.0.1"]
             with signals_held():
                 record = replace(record, epmd=spawn(epmd, env=env, output=log, die_with_parent=die_with_parent))
-            self._save(record)
-            self._await(record, deadline, ports.epmd)
-            broker = [str(programs / "rabbitmq-server")]
+            record.write(self.base)
+            self._await(record, deadline, ports.epmd, answers)
+            server = [str(programs / "rabbitmq-server")]
             with signals_held():
-                record = replace(record, broker=spawn(broker, env=env, output=log, die_with_parent=die_with_parent))
-            self._save(record)
+                record = replace(record, broker=spawn(server, env=env, output=log, die_with_parent=die_with_parent))
+            record.write(self.base)
             if ready_within is not None:
-                self._await(record, deadline, ports.amqp, AMQP_HEADER, CONNECTION_START)
+                self._await(record, deadline, ports.amqp, broker.answers if broker else _speaks_amqp)
         except BaseException as exc:  # Ctrl-C while we wait must not leave a node behind either
             self._end(record, timedelta(0))
             with contextlib.suppress(NodeError):  # the disk may be what is wrong
-                self._save(Record(ports=ports))
+                replace(stopped, since=0.0).write(self.base)
             if isinstance(exc, OSError):
                 raise unwritable(self.base, exc) from exc
             raise
 
-    def _await(self, record: Record, deadline: float, port: int, send: bytes = b"", first: bytes = b"") -> None:
+    def _await(self, record: Record, deadline: float, port: int, ready: Callable[[int], bool]) -> None:
         newest = record.broker or record.epmd
-        while not answers(port, send, first):
+        while not ready(port):
             if newest and not newest.alive:
                 raise NodeError(f"RabbitMQ ended while it started; {self._log_tail()}")
             if time.monotonic() > deadline:
@@ -320,3 +311,11 @@ class PrivateNode:
             record.broker.end(grace)
         if record.epmd:
             record.epmd.end(min(grace, timedelta(seconds=5)))
+
+
+def _speaks_amqp(port: int) -> bool:
+    return answers(port, AMQP_HEADER, CONNECTION_START)
+
+
+def _broker_of(record: Record | None) -> ProvisionedBroker | None:
+    return record.provisioned_broker if record else None

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from fedbus.broker.node import NodeStatus, PrivateNode
+    from fedbus.broker.node import PrivateNode
+    from fedbus.broker.record import NodeStatus
 
 broker_app = typer.Typer(
     no_args_is_help=True,
@@ -25,6 +26,14 @@ class Output(StrEnum):
 Folder = Annotated[
     Path | None, typer.Option("--dir", help="Folder of the node.", show_default="$FEDBUS_HOME/broker, ~/.fedbus/broker")
 ]
+Federation = Annotated[
+    Path | None,
+    typer.Option(
+        "--from",
+        metavar="DIR",
+        help="Folder of a provisioned federation: its broker, where certificates log in over TLS alone.",
+    ),
+]
 Sites = Annotated[
     list[str] | None, typer.Option("--site", metavar="NAME", help="A site that gets a login; give it once per site.")
 ]
@@ -35,15 +44,30 @@ def start(
     folder: Folder = None,
     port: Annotated[
         int | None,
-        typer.Option(min=1, max=65535, help="AMQP port on 127.0.0.1.", show_default="that of the last start, or free"),
+        typer.Option(
+            min=1,
+            max=65535,
+            help="Port on 127.0.0.1.",
+            show_default="that of the last start, or of the federation, or free",
+        ),
     ] = None,
     site: Sites = None,
+    provisioned: Federation = None,
 ) -> None:
     """Start the node and write one login file per user. It runs until `fedbus broker stop`."""
-    node = _node(folder)
+    node = _node(folder, provisioned)
     typer.echo(f"Starting RabbitMQ in {node.base} ...", err=True)
-    node.start(sites=site or [], port=port)
+    node.start(sites=site or [], provisioned=provisioned, port=port)
     status = node.status()
+    if status.tls:
+        typer.echo(
+            f"RabbitMQ runs on 127.0.0.1:{status.port} (pid {status.pid}), TLS alone. Certificates that may log in: "
+            f"{', '.join(status.logins)}."
+        )
+        typer.echo(
+            "Next: `fedbus aggregator --kit DIR`, per site `fedbus site --kit DIR`, `FEDBUS_KIT=DIR fedbus submit`"
+        )
+        return
     typer.echo(f"RabbitMQ runs on 127.0.0.1:{status.port} (pid {status.pid}). Logins:")
     for name in status.logins:
         typer.echo(f"  {name:<16} {node.logins.path(name)}")
@@ -51,21 +75,23 @@ def start(
 
 
 @broker_app.command()
-def stop(folder: Folder = None) -> None:
+def stop(folder: Folder = None, provisioned: Federation = None) -> None:
     """Stop the node, whoever started it. Its data and logins stay for the next start."""
-    node = _node(folder)
+    node = _node(folder, provisioned)
     typer.echo(f"RabbitMQ in {node.base} {'is stopped' if node.stop() else 'did not run'}.")
 
 
 @broker_app.command()
 def status(
-    folder: Folder = None, output: Annotated[Output, typer.Option("--output", "-o", help="How to print.")] = Output.TEXT
+    folder: Folder = None,
+    output: Annotated[Output, typer.Option("--output", "-o", help="How to print.")] = Output.TEXT,
+    provisioned: Federation = None,
 ) -> None:
     """Say whether the node runs, where, and which logins it has. Exit code 3 when it does not run."""
     import json
     from dataclasses import asdict
 
-    node = _node(folder)
+    node = _node(folder, provisioned)
     found = node.status()
     alarms = node.alarms() if found.running else ()
     if output is Output.JSON:
@@ -141,11 +167,12 @@ def definitions(
         typer.echo("A broker that runs already still knows what was: at the broker, run\n  " + "\n  ".join(commands))
 
 
-def _node(folder: Path | None) -> PrivateNode:
+def _node(folder: Path | None, provisioned: Path | None = None) -> PrivateNode:
     from fedbus.broker.node import PrivateNode
+    from fedbus.broker.provisioned import node_folder
     from fedbus.runtime.settings import default_home
 
-    return PrivateNode(folder or default_home() / "broker")
+    return PrivateNode(folder or (node_folder(provisioned) if provisioned else default_home() / "broker"))
 
 
 def _say_next(status: NodeStatus, folder: Path | None) -> None:

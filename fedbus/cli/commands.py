@@ -20,6 +20,7 @@ from fedbus.cli.data import data_app
 from fedbus.cli.doctor import doctor
 from fedbus.cli.export import export
 from fedbus.cli.names import check_names, use_kit
+from fedbus.cli.provision import MAKE, kit_app, provision_app, request_kit
 from fedbus.cli.replay import replay
 from fedbus.cli.report import report
 from fedbus.cli.simulate import simulate
@@ -45,6 +46,15 @@ class _Group(_PlainFlags, TyperGroup):
     """A group of commands."""
 
 
+class _ProvisionGroup(_Group):
+    """`provision FILE.yaml` is `provision make FILE.yaml`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if args and args[0].endswith((".yaml", ".yml")):
+            args = [MAKE, *args]
+        return super().parse_args(ctx, args)
+
+
 app = typer.Typer(
     cls=_Group,
     no_args_is_help=True,
@@ -58,6 +68,9 @@ TRY = "Try and measure"
 app.add_typer(broker_app, name="broker", cls=_Group)
 app.add_typer(site_app, name="site", cls=_Group)
 app.add_typer(audit_app, name="audit", cls=_Group)
+site_app.command("request")(request_kit)
+app.add_typer(provision_app, name="provision", cls=_ProvisionGroup)
+app.add_typer(kit_app, name="kit", cls=_Group)
 
 
 def show_version(wanted: bool) -> None:
@@ -73,6 +86,7 @@ def show_version(wanted: bool) -> None:
 def root(
     context: typer.Context,
     config: Annotated[Path | None, typer.Option(help="TOML file with settings.", envvar="FEDBUS_CONFIG")] = None,
+    kit: jobs.Kit = None,
     version: Annotated[
         bool, typer.Option("--version", callback=show_version, is_eager=True, help="Print the version.")
     ] = False,
@@ -80,6 +94,8 @@ def root(
     """Settings that hold for every command."""
     if config is not None:
         os.environ["FEDBUS_CONFIG"] = str(config)
+    if kit is not None:
+        os.environ["FEDBUS_KIT"] = str(kit)
     if context.invoked_subcommand != "doctor":  # which finds that among other things
         check_names()
 

@@ -234,7 +234,7 @@ def _after_site(picture: Picture, happened: e.Happened) -> Picture:
     match happened:
         case e.SiteJoined() | e.SiteReturned() | e.SiteAccepted():
             return _here(picture, happened.site)
-        case e.SiteLeft():
+        case e.SiteLeft() | e.SiteRevoked():
             found = {"presence": Presence.LEFT, "left_at": picture.version, "trouble": happened.text}
         case e.SiteLost():
             found = {"presence": Presence.LOST, "left_at": picture.version, "trouble": happened.text}

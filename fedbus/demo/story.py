@@ -106,7 +106,7 @@ class Story:
             case e.SiteLeft() if event.site in self._cohorts:
                 self._does.pop(event.site, None)
                 self.say(f"{event.site} leaves at version {self.picture.version}")
-            case e.SiteLost() if event.site in self._cohorts:
+            case e.SiteLost() | e.SiteRevoked() if event.site in self._cohorts:
                 self._does.pop(event.site, None)
                 self.say(f"{event.text}; nobody waits for it")
             case e.JobSubmitted():

@@ -105,6 +105,7 @@ class DaemonSettings(BaseSettings):
         if self.broker_url is not None:
             return self.broker_url.get_secret_value()
         if self.kit is not None:
+            self.identity()  # a kit that is none is said first
             raise SettingsError(
                 f"no broker is known: {self.kit / f'{self.table}.toml'} says no broker_url; write "
                 f'broker_url = "amqps://HOST:5671/fedbus" into its table [{self.table}], or set FEDBUS_BROKER_URL'

@@ -14,11 +14,11 @@ from fedbus.audit.logins import Logins
 from fedbus.audit.writer import Audit, AuditWriter
 from fedbus.bus.connection import OnState
 from fedbus.bus.url import BrokerUrl
-from fedbus.core.job.policy import SitePolicy
 from fedbus.core.protocol import messages as m
 from fedbus.errors import ProtocolError
+from fedbus.site.rules import SiteRules
 from fedbus.site.settings import SiteSettings
-from fedbus.site.terms import Terms, policy_digest, task_versions
+from fedbus.site.terms import Terms, task_versions
 from fedbus.store.audit import FOLDER, AuditLog
 from fedbus.store.audit_kinds import Kind
 
@@ -31,7 +31,7 @@ REFUSED_AGAIN_S = 60.0
 
 @asynccontextmanager
 async def open_audit(
-    settings: SiteSettings, policy: SitePolicy, identity: Identity | None, *, session: str
+    settings: SiteSettings, rules: SiteRules, identity: Identity | None, *, session: str
 ) -> AsyncIterator[AuditWriter]:
     """The log of the site in its state folder, which says first what is another than before. Raises StoreError."""
     folder = settings.state_dir / FOLDER
@@ -39,8 +39,8 @@ async def open_audit(
     async with AuditWriter(audit_log, site=settings.site_name, release=fedbus.__version__, session=session) as writer:
         versions = task_versions()
         now: dict[Kind, dict[str, Any]] = {
-            Kind.POLICY_CHANGED: {"policy": policy_digest(policy)},
-            Kind.TASK_CHANGED: {"tasks": {task: versions.get(task, "") for task in policy.tasks}},
+            Kind.POLICY_CHANGED: rules.facts,
+            Kind.TASK_CHANGED: {"tasks": {task: versions.get(task, "") for task in rules.policy.tasks}},
         }
         if identity is not None:
             now[Kind.CERTIFICATE_CHANGED] = identity.facts
@@ -59,9 +59,9 @@ def logins(audit: Audit, session: str, url: str, identity: Identity | None) -> O
 class JobLines:
     """Lines on what becomes of offers and jobs, each once however often it is said."""
 
-    def __init__(self, audit: Audit, policy: SitePolicy, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, audit: Audit, rules: SiteRules, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._audit = audit
-        self._policy = policy
+        self._rules = rules
         self._clock = clock
         self._said: OrderedDict[tuple[str, Kind], str] = OrderedDict()
         self._refused_at: float | None = None
@@ -70,7 +70,15 @@ class JobLines:
     def terms(self, task: str, submitter: str) -> Terms:
         """Under what something of a job of this task leaves from now on."""
         version = task_versions().get(task, "")
-        return Terms(submitter=submitter, task=task, task_version=version, policy=policy_digest(self._policy))
+        return Terms(submitter=submitter, task=task, task_version=version, policy=lambda: self._rules.facts)
+
+    def rules_changed(self) -> None:
+        """Other rules hold."""
+        self._audit.note(Kind.POLICY_CHANGED, **self._rules.facts)
+
+    def certificate_changed(self, identity: Identity) -> None:
+        """The site uses another certificate."""
+        self._audit.note(Kind.CERTIFICATE_CHANGED, **identity.facts)
 
     def offered(self, offer: m.JobOffer) -> None:
         """The aggregator offers a job."""
@@ -82,7 +90,7 @@ class JobLines:
 
     def declined(self, job: str, reason: str) -> None:
         """The site does not work for the job."""
-        self._say(Kind.JOB_DECLINED, job, reason=reason, policy=policy_digest(self._policy))
+        self._say(Kind.JOB_DECLINED, job, reason=reason, **self._rules.facts)
 
     def told(self, message: object) -> None:
         """A control message about a job that the site works for."""

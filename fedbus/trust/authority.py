@@ -17,7 +17,16 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from fedbus.errors import TrustError
-from fedbus.trust.certificates import PrivateKey, PublicKey, name_of, new_key, public_key, read_certificates, read_key
+from fedbus.trust.certificates import (
+    PrivateKey,
+    PublicKey,
+    certificate_pem,
+    name_of,
+    new_key,
+    public_key,
+    read_certificates,
+    read_key,
+)
 from fedbus.trust.subjects import Role, Subject
 
 SKEW = timedelta(minutes=5)
@@ -96,6 +105,28 @@ class Authority:
             )
             .sign(self.key, hashes.SHA256())
         )
+
+    def endorsed_pem(self, successor: x509.Certificate) -> str:
+        """The key and name of the CA that follows, signed by this one: for those who know only this one."""
+        key = public_key(successor)
+        signed = (
+            x509.CertificateBuilder()
+            .subject_name(successor.subject)
+            .issuer_name(self.certificate.subject)
+            .public_key(key)
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(successor.not_valid_before_utc)
+            .not_valid_after(successor.not_valid_after_utc)
+            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+            .add_extension(_usage(ca=True), critical=True)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
+            .add_extension(
+                x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key()),
+                critical=False,
+            )
+            .sign(self.key, hashes.SHA256())
+        )
+        return certificate_pem(signed).decode()
 
     def revocation_list(
         self, revoked: Sequence[Revoked], *, number: int, at: datetime, life: timedelta = CRL_LIFE

@@ -23,6 +23,7 @@ from fedbus.trust.subjects import Role, Subject
 
 PrivateKey = ec.EllipticCurvePrivateKey
 PublicKey = ec.EllipticCurvePublicKey
+Certificate = x509.Certificate
 SIGNATURE = ec.ECDSA(hashes.SHA256())
 # A leaf has about 700 bytes; what is longer is none of ours and is not parsed.
 MAX_DER_BYTES = 4096
@@ -58,6 +59,18 @@ def read_key(pem: bytes, *, what: str = "the key") -> PrivateKey:
     if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP256R1):
         raise TrustError(f"{what} is no P-256 key, which is what fedbus uses: openssl ecparam -name prime256v1 -genkey")
     return key
+
+
+def public_pem(key: PublicKey) -> str:
+    return key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo).decode()
+
+
+def read_public(pem: str) -> PublicKey:
+    """A public key from PEM. TrustError when it is no P-256 key."""
+    try:
+        return _p256(serialization.load_pem_public_key(pem.encode()), "the public key")
+    except (ValueError, UnsupportedAlgorithm) as exc:
+        raise TrustError("this is no public key in PEM") from exc
 
 
 def fingerprint(key: PublicKey) -> str:

@@ -61,9 +61,9 @@ class Identity:
 
         `at` is the time to check the dates against: now, when it is not given.
         """
-        key = _private_key(kit / KEY)
+        key = read_private_key(kit / KEY)
         certificate = read_certificates(_read(kit / CERTIFICATE), what=str(kit / CERTIFICATE))[0]
-        authorities = read_certificates(_read(kit / AUTHORITIES), what=str(kit / AUTHORITIES))
+        authorities = authorities_of(kit)
         if public_key(certificate) != key.public_key():
             raise TrustError(
                 f"{kit / KEY} does not fit {kit / CERTIFICATE}: the certificate was made for key "
@@ -140,16 +140,15 @@ class Verifier:
         self._federation = federation
         self._authorities = tuple(authorities)
         self._revoked = _revoked(self._authorities, lists)
-        ends = [each.next_update_utc for each in lists if each.next_update_utc is not None]
+        names = {each.subject for each in self._authorities}
+        ends = [each.next_update_utc for each in lists if each.issuer in names and each.next_update_utc is not None]
         self.lists_end: datetime | None = min(ends, default=None)
         self._known = lru_cache(maxsize=REMEMBERED_CERTIFICATES)(self._identified)
 
     @classmethod
     def load(cls, kit: Path, *, federation: str) -> Verifier:
         """From `ca.pem` and, where there is one, `crl.pem` of a kit. TrustError when one cannot be read."""
-        authorities = read_certificates(_read(kit / AUTHORITIES), what=str(kit / AUTHORITIES))
-        path = kit / REVOKED
-        return cls(federation, authorities, read_lists(_read(path, MAX_LIST_BYTES), path) if path.exists() else ())
+        return cls(federation, authorities_of(kit), lists_of(kit))
 
     def verify(self, certificate: bytes, *, role: Role | None = None, at: datetime | None = None) -> Subject:
         """Whom a certificate (DER) names. TrustError when our CA did not issue it, it is revoked, or of another role.
@@ -201,6 +200,17 @@ class Verifier:
         return subject, public_key(certificate), certificate
 
 
+def authorities_of(kit: Path) -> list[x509.Certificate]:
+    """The CA certificates that a kit believes. TrustError when there is none."""
+    return read_certificates(_read(kit / AUTHORITIES), what=str(kit / AUTHORITIES))
+
+
+def lists_of(kit: Path) -> list[x509.CertificateRevocationList]:
+    """The revocation lists in a kit, none without a file of them. TrustError when it cannot be read."""
+    path = kit / REVOKED
+    return read_lists(_read(path, MAX_LIST_BYTES), path) if path.exists() else []
+
+
 def read_lists(pem: bytes, path: Path) -> list[x509.CertificateRevocationList]:
     """All revocation lists of a PEM file, one per CA. TrustError when there is none, or one cannot be read."""
     end = b"-----END X509 CRL-----"
@@ -217,9 +227,13 @@ def _no_list(path: Path) -> list[x509.CertificateRevocationList]:
 def _revoked(
     authorities: Sequence[x509.Certificate], lists: Sequence[x509.CertificateRevocationList]
 ) -> dict[x509.Name, frozenset[int]]:
-    """Serial numbers by the name of the CA. TrustError for a list that no authority signed."""
+    """Serial numbers by the name of the CA. TrustError for a list in the name of one that did not sign it.
+
+    A list of a CA that is not believed says nothing here: while the CA rotates it comes before its certificate.
+    """
     found: dict[x509.Name, frozenset[int]] = {}
-    for each in lists:
+    names = {each.subject for each in authorities}
+    for each in (each for each in lists if each.issuer in names):
         signer = next((a for a in authorities if each.issuer == a.subject and _signed(each, a)), None)
         if signer is None:
             raise TrustError("a revocation list is not signed by this federation's CA: copy it again")
@@ -231,7 +245,8 @@ def _signed(each: x509.CertificateRevocationList, authority: x509.Certificate) -
     return each.is_signature_valid(public_key(authority))
 
 
-def _private_key(path: Path) -> PrivateKey:
+def read_private_key(path: Path) -> PrivateKey:
+    """The key of a kit. TrustError when it is missing, no P-256 key, or can be read or changed by others."""
     pem = _read(path)
     mode = stat.S_IMODE(path.stat().st_mode)
     if mode & 0o077:

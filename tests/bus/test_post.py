@@ -55,6 +55,7 @@ CONTROL: list[ControlMessage] = [
     m.StatisticsRequest(job="heart", id="0a", plan=Plan()),
     m.JobEnded(job="heart", state=m.JobState.FINISHED, reason="done"),
     m.JobForgotten(job="heart"),
+    m.CertificateRenewed(site="site-a", certificate="PEM"),
 ]
 
 

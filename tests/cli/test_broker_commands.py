@@ -33,6 +33,7 @@ def test_status_as_json(fedbus_broker, tmp_path):
         "pid": None,
         "port": None,
         "since": None,
+        "tls": False,
         "logins": [],
         "alarms": [],
     }

@@ -123,6 +123,19 @@ ON_THE_BUS: list[tuple[e.Happened, str, str, dict[str, Any]]] = [
     (e.SiteReturned(site="va", how="is back after 3 s"), "site-returned", "va is back after 3 s", {}),
     (e.SiteLeft(site="va", reason="stopped"), "site-left", "va left: stopped", {}),
     (e.SiteLost(site="va", reason="its lease ran out"), "site-lost", "va is lost: its lease ran out", {}),
+    (
+        e.SiteRevoked(site="va", since="2026-11-30T08:00:00+00:00"),
+        "site-revoked",
+        "va is put out: its certificate was revoked at 2026-11-30T08:00:00+00:00; others go on without it",
+        {"since": "2026-11-30T08:00:00+00:00"},
+    ),
+    (
+        e.RevocationListOld(ends="2026-12-30T08:00:00+00:00"),
+        "revocation-list-old",
+        "the federation's revocation list ends on 2026-12-30T08:00:00+00:00: after that no connection is taken; every "
+        "`fedbus provision` command that changes something renews it",
+        {"ends": "2026-12-30T08:00:00+00:00", "over": False},
+    ),
     (e.SiteAccepted(site="va"), "site-accepted", "va takes part", {}),
     (e.SiteDeclined(site="va", reason="no task"), "site-declined", "va declined: no task", {}),
     (

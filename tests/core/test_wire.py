@@ -115,6 +115,11 @@ GOLDEN: list[tuple[wire.Message, str, bytes]] = [
     ),
     (m.JobForgotten(job="heart"), "job-forgotten", b'{"job":"heart"}'),
     (
+        m.CertificateRenewed(site="alpha", certificate="PEM"),
+        "certificate-renewed",
+        b'{"authorities":"","certificate":"PEM","endorsement":"","site":"alpha"}',
+    ),
+    (
         m.UpdateManifest(
             job="heart",
             update_id=UPDATE,

@@ -150,6 +150,8 @@ _WARNINGS = {
     events.JobTrouble,
     events.JobPaused,
     events.SiteLost,
+    events.SiteRevoked,
+    events.RevocationListOld,
     events.SiteDeclined,
     events.SiteLimited,
     events.SiteResync,

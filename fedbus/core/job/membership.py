@@ -156,6 +156,14 @@ class Membership:
             self._end(leave.site, SiteState.LEFT, leave.reason, now=now)
         return heard
 
+    def put_out(self, site: str, reason: str, *, now: float) -> bool:
+        """End a session without its word, as by Leave: nobody waits for the site. False when that is so already."""
+        known = self._sites.get(site)
+        if known is None or known.state is SiteState.LEFT:
+            return False
+        self._end(site, SiteState.LEFT, reason, now=now)
+        return True
+
     def expire(self, *, now: float) -> list[str]:
         """Mark the sites whose lease has run out as lost, return their names in order."""
         lost = sorted(

@@ -7,7 +7,8 @@ What lives here: the vocabulary of the protocol. What may not: bytes (see `wire`
                                          ResyncRequest, TrainerTrouble
     site               fedbus.updates    chunks of an update, then UpdateManifest
     aggregator         fedbus.control    RollCall, JobOffer, InitialParamsRequest, JobStarted, Receipt, StepBudget,
-                                         ResendRequest, ScoreRequest, StatisticsRequest, JobEnded, JobForgotten
+                                         ResendRequest, ScoreRequest, StatisticsRequest, JobEnded, JobForgotten,
+                                         CertificateRenewed
     aggregator         fedbus.models     chunks of a version, then VersionManifest
     aggregator         fedbus.events     Event
     submitter          fedbus.jobs       a job spec, or what stands in `requests`, as plain JSON (any AMQP client)
@@ -17,6 +18,7 @@ An update is its chunks plus one manifest, sent last: the manifest commits the t
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -54,6 +56,11 @@ def check_sha256(what: str, digits: str) -> None:
 def job_id(name: str, suffix: str) -> str:
     """The id of a job of this name: the name, cut, and what tells it from others, eight hex digits."""
     return f"{name[:31].rstrip('-')}-{suffix}"
+
+
+def id_of_submit(name: str, message_id: str) -> str:
+    """The id of a job that was submitted without one: a submit that comes twice is one job."""
+    return job_id(name, hashlib.blake2b(message_id.encode(), digest_size=4).hexdigest())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -257,15 +264,33 @@ class RollCall:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SignedSubmission:
+    """A submit as its submitter has signed it: properties, headers and body of its message, for the sites to check."""
+
+    routing_key: str
+    type: str
+    message_id: str
+    correlation_id: str
+    headers: Mapping[str, str | int]
+    body: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class JobOffer:
     """A job is offered to a site. `spec` is the validated job spec as JSON-able data.
 
     submitter: the login that submitted it, so that a site can be fair; "" from an earlier release.
+    seal_keys: what the site seals to, base64 by the suite's number, see `fedbus.trust.sealing`; none without kits.
+    submission: the signed submit, None without kits; of a job that the aggregator has made after another one, which is
+    `follows` then, it is the submit of that one.
     """
 
     job: str
     spec: Mapping[str, Any]
     submitter: str = ""
+    seal_keys: Mapping[str, str] = field(default_factory=dict, metadata=UNSAID)
+    submission: SignedSubmission | None = field(default=None, metadata=UNSAID)
+    follows: str = field(default="", metadata=UNSAID)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -386,6 +411,19 @@ class JobForgotten:
     """The job is over and deleted at the aggregator; what a site has kept for it is of no use to anybody."""
 
     job: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CertificateRenewed:
+    """The federation has renewed the site's certificate, for the key that the site has; all as PEM.
+
+    authorities: the CAs that count now. endorsement: the newest one's key, signed by the CA before it; may be empty.
+    """
+
+    site: str
+    certificate: str
+    authorities: str = ""
+    endorsement: str = ""
 
 
 # ------------------------------------------------------------------ tensors: updates up, versions down

@@ -52,6 +52,7 @@ Message = (
     | m.StatisticsRequest
     | m.JobEnded
     | m.JobForgotten
+    | m.CertificateRenewed
     | m.Chunk
     | m.UpdateManifest
     | m.VersionManifest
@@ -78,6 +79,7 @@ TYPES: dict[str, type[Message]] = {
     "statistics": m.StatisticsRequest,
     "job-ended": m.JobEnded,
     "job-forgotten": m.JobForgotten,
+    "certificate-renewed": m.CertificateRenewed,
     "chunk": m.Chunk,
     "update": m.UpdateManifest,
     "version": m.VersionManifest,

@@ -59,6 +59,34 @@ class SiteLost(Happened):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SiteRevoked(Happened):
+    """A site's certificate was revoked: it is put out. `since`: when, in ISO 8601, UTC."""
+
+    kind: ClassVar[str] = "site-revoked"
+    since: str = ""
+
+    def sentence(self) -> str:
+        return f"{self.site} is put out: its certificate was revoked at {self.since}; others go on without it"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RevocationListOld(Happened):
+    """The federation's revocation list is past half its time, or past its end: then nobody gets in. `ends`: ISO."""
+
+    kind: ClassVar[str] = "revocation-list-old"
+    ends: str = ""
+    over: bool = False
+
+    def sentence(self) -> str:
+        what = "has ended" if self.over else "ends"
+        then = "no connection is taken any more" if self.over else "after that no connection is taken"
+        return (
+            f"the federation's revocation list {what} on {self.ends}: {then}; every `fedbus provision` command that "
+            "changes something renews it"
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SiteAccepted(Happened):
     """A site takes part in a job."""
 

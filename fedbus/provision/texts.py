@@ -1,0 +1,90 @@
+"""The texts in a kit: settings that its owner changes, and the one command to run."""
+
+from __future__ import annotations
+
+from fedbus.provision.federation_file import BrokerPart
+from fedbus.trust.subjects import Role, Subject
+
+VHOST = "fedbus"
+POLICY = "policy.toml"
+_SETTINGS = """\
+# Settings of {subject}. Yours to change, and signed by nobody.
+# Every key with its default: services/{folder}/{table}.toml
+[{table}]
+{name}broker_url = "amqps://{address}/{vhost}"
+"""
+_SITE_NAME = """\
+site_name = "{name}"
+# The folder with this site's data.
+# site_data = "/srv/fedbus/data"
+"""
+_POLICY = """\
+# What may run at {name} and what may leave it: yours alone, read before every job and at the door. Signed by nobody.
+# Without a key in here the site's settings decide.
+"""
+_README = """\
+# {title}
+
+    {command}
+
+Run it in this folder, once `fedbus doctor --kit .` has nothing to say. It needs one way out, TCP to {address}, and no
+port in.
+
+- `key.pem` is the private key. It was made {made}, has mode 0600, and goes to nobody, not even the
+  federation.
+- `cert.pem` says who you are to the broker, for 30 days; it is renewed by itself while the daemon runs.
+- `ca.pem` is whom you believe: this federation's own CA, nobody else.
+{more}"""
+_MORE = {
+    Role.SITE: "- `site.toml` and `policy.toml` are yours: change them as you like.\n",
+    Role.SUBMITTER: "- `submitter.toml` is yours: change it as you like.\n",
+    Role.AGGREGATOR: "- `crl.pem`, `roster.json`, `renewed/` change when sites come and go: copy them again then.\n",
+}
+_COMMAND = {
+    Role.SITE: "fedbus site --kit . --data DIR",
+    Role.SUBMITTER: "fedbus --kit . submit JOB.yaml --watch",
+    Role.AGGREGATOR: "fedbus aggregator --kit .",
+}
+_FOLDER = {Role.SITE: "site", Role.SUBMITTER: "publisher", Role.AGGREGATOR: "aggregator"}
+
+
+def texts(subject: Subject, broker: BrokerPart, *, made_here: bool) -> dict[str, str]:
+    """Name and text of what belongs to a participant's kit besides keys and certificates."""
+    table = subject.role.value
+    settings = _SETTINGS.format(
+        subject=subject,
+        folder=_FOLDER[subject.role],
+        table=table,
+        name=_SITE_NAME.format(name=subject.name) if subject.role is Role.SITE else "",
+        address=broker.address,
+        vhost=VHOST,
+    )
+    readme = _README.format(
+        title=str(subject).capitalize(),
+        command=_COMMAND[subject.role],
+        address=broker.address,
+        made="by the federation's operator" if made_here else "by you (`fedbus site request`)",
+        more=_MORE[subject.role],
+    )
+    policy = {POLICY: _POLICY.format(name=subject.name)} if subject.role is Role.SITE else {}
+    return {"README.md": readme, f"{table}.toml": settings, **policy}
+
+
+def broker_readme(broker: BrokerPart, folder: str) -> str:
+    """What the broker's operator does with the folder."""
+    ran = "" if broker.version == "3.10" else "\nThese files were written for RabbitMQ 4.x and not run by us.\n"
+    return f"""\
+# The broker, {broker.address}, RabbitMQ {broker.version}
+
+On this machine, for a try: `fedbus broker start --from ..`
+
+As a service: the files are read in
+`{folder}`
+(`broker.folder` of federation.yaml); `key.pem` belongs to the user rabbitmq, mode 0600. `RABBITMQ_CONFIG_FILE`,
+`RABBITMQ_ADVANCED_CONFIG_FILE` and `RABBITMQ_ENABLED_PLUGINS_FILE` name `rabbitmq.conf`, `advanced.config` and
+`enabled_plugins`. Open {broker.port} to the sites and nothing else.
+{ran}
+`crl/` is the revocation list: past its 30 days nobody gets in. Every `fedbus provision` command that changes something
+writes a new one; copy `crl/` here then (write beside, rename). After a change of `cert.pem` or `ca.pem`:
+`rabbitmqctl eval 'ssl:clear_pem_cache().'`; nothing restarts.
+"""
