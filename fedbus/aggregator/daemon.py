@@ -91,9 +91,15 @@ class Aggregator:
         audit = await stack.enter_async_context(open_audit(settings, identity, session=self._session_id))
 
         def session(*, name: str, on_state: OnState | None = None, **options: Any) -> Session:
-            notes, outgoing = logins(audit, name, url, identity, also=on_state), post.outgoing
+            notes = logins(audit, name, url, identity, also=on_state)
             return Session(
-                url, name=name, identity=identity, outgoing=outgoing, retry_login=True, on_state=notes, **options
+                url,
+                name=name,
+                identity=identity,
+                outgoing=post.outgoing,
+                retry_login=True,
+                on_state=notes,
+                **options,
             )
 
         self._ledger = stack.enter_context(Ledger(state / "ledger.sqlite3"))

@@ -41,7 +41,7 @@ class Tools:
     checkpoint_interval_s: float
     nobody_left_s: float = 90.0
     enrolled: Callable[[str], Awaitable[bool]] = everybody
-    audit: Audit = field(default_factory=NoAudit)
     numbers: SiteNumbers | None = None
+    audit: Audit = field(default_factory=NoAudit)
     disk: Disk = field(default_factory=Disk)
     reached: Reached = nothing

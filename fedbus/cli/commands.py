@@ -67,10 +67,10 @@ app = typer.Typer(
 TRY = "Try and measure"
 app.add_typer(broker_app, name="broker", cls=_Group)
 app.add_typer(site_app, name="site", cls=_Group)
-app.add_typer(audit_app, name="audit", cls=_Group)
 site_app.command("request")(request_kit)
 app.add_typer(provision_app, name="provision", cls=_ProvisionGroup)
 app.add_typer(kit_app, name="kit", cls=_Group)
+app.add_typer(audit_app, name="audit", cls=_Group)
 
 
 def show_version(wanted: bool) -> None:

@@ -39,7 +39,7 @@ async def open_audit(
     async with AuditWriter(audit_log, site=settings.site_name, release=fedbus.__version__, session=session) as writer:
         versions = task_versions()
         now: dict[Kind, dict[str, Any]] = {
-            Kind.POLICY_CHANGED: rules.facts,
+            Kind.POLICY_CHANGED: {"policy": rules.named},
             Kind.TASK_CHANGED: {"tasks": {task: versions.get(task, "") for task in rules.policy.tasks}},
         }
         if identity is not None:
@@ -70,11 +70,7 @@ class JobLines:
     def terms(self, task: str, submitter: str) -> Terms:
         """Under what something of a job of this task leaves from now on."""
         version = task_versions().get(task, "")
-        return Terms(submitter=submitter, task=task, task_version=version, policy=lambda: self._rules.facts)
-
-    def rules_changed(self) -> None:
-        """Other rules hold."""
-        self._audit.note(Kind.POLICY_CHANGED, **self._rules.facts)
+        return Terms(submitter=submitter, task=task, task_version=version, policy=self._rules.named)
 
     def certificate_changed(self, identity: Identity) -> None:
         """The site uses another certificate."""
@@ -90,7 +86,7 @@ class JobLines:
 
     def declined(self, job: str, reason: str) -> None:
         """The site does not work for the job."""
-        self._say(Kind.JOB_DECLINED, job, reason=reason, **self._rules.facts)
+        self._say(Kind.JOB_DECLINED, job, reason=reason, policy=self._rules.named)
 
     def told(self, message: object) -> None:
         """A control message about a job that the site works for."""
@@ -100,6 +96,10 @@ class JobLines:
             case m.JobEnded(job=job, state=state, reason=reason):
                 self._say(Kind.JOB_ENDED, job, state=str(state), reason=reason)
                 self._forget(job)
+
+    def rules_changed(self) -> None:
+        """Other rules hold from now on."""
+        self._audit.note(Kind.POLICY_CHANGED, policy=self._rules.named)
 
     def stopped(self, job: str, reason: str) -> None:
         """The site stops its work for the job by itself."""

@@ -145,24 +145,23 @@ class Site:
         stack.enter_context(StateLock(make_folder(settings.state_dir)))
         self._post = Post(identity, seal_key=settings.state_dir / SEAL_KEY)
         self._rules = SiteRules(self._floor, settings.policy_path, state=settings.state_dir, now=time.time)
+
+        def session(*, name: str, follows: Session | None = None) -> Session:
+            return Session(
+                url,
+                name=name,
+                identity=identity,
+                outgoing=self._post.outgoing,
+                retry_login=True,
+                follows=follows,
+                on_state=logins(self._audit, name, url, identity),
+            )
+
         # before anything is said to anybody: without it nothing leaves
         self._audit = await stack.enter_async_context(
             open_audit(settings, self._rules, identity, session=self._session_id)
         )
         self._job_lines = JobLines(self._audit, self._rules)
-
-        def session(*, name: str, follows: Session | None = None) -> Session:
-            on_state, outgoing = logins(self._audit, name, url, identity), self._post.outgoing
-            return Session(
-                url,
-                name=name,
-                identity=identity,
-                outgoing=outgoing,
-                on_state=on_state,
-                retry_login=True,
-                follows=follows,
-            )
-
         self._watch_source()
         self._control = await stack.enter_async_context(session(name=f"{self._name}/control"))
         self._bulk_out = await stack.enter_async_context(session(name=f"{self._name}/updates", follows=self._control))
@@ -172,8 +171,8 @@ class Site:
             post=self._post,
             control=self._control,
             bulk=self._bulk_out,
-            rules=self._rules,
             audit=self._audit,
+            rules=self._rules,
         )
         stack.callback(self._door.close)
         return self
@@ -385,7 +384,7 @@ class Site:
         await self._door.say(assignment.accepting(job, self._name, self._workers[job].layout_digest))
 
     def _begin(self, job: str, spec: JobSpec, submitter: str) -> None:
-        terms = self._job_lines.terms(spec.task, submitter)
+        terms = partial(self._job_lines.terms, spec.task, submitter)
         worker = JobWorker(
             job,
             spec,
@@ -403,7 +402,7 @@ class Site:
             reached=self._reached,
         )
         self._workers[job] = worker
-        self._job_lines.accepted(job, terms)
+        self._job_lines.accepted(job, terms())
         self._group.create_task(self._work(worker, job, spec, submitter), name=job)
 
     @property

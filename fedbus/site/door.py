@@ -32,7 +32,6 @@ from fedbus.bus.post import Post, SiteMessage
 from fedbus.bus.publisher import Publisher
 from fedbus.core.job.hospital import score_left, statistics_left, without_metrics
 from fedbus.core.protocol import messages as m
-from fedbus.core.protocol import wire
 from fedbus.errors import StoreError, WithheldError
 from fedbus.site.rules import SiteRules
 from fedbus.site.terms import Terms
@@ -69,7 +68,7 @@ def load_of(entry: Entry, seal: UpdateSeal | None) -> Load:
 
 
 class Lane:
-    """The way out for the updates of one job that this site has accepted, under these terms."""
+    """The way out for the updates of one job that this site has accepted; `terms` are those that hold now."""
 
     def __init__(
         self,
@@ -79,7 +78,7 @@ class Lane:
         post: Post,
         publisher: Publisher,
         audit: Audit,
-        terms: Terms,
+        terms: Callable[[], Terms],
         rules: SiteRules | None = None,
     ) -> None:
         self._job = job
@@ -89,23 +88,20 @@ class Lane:
         self._audit = audit
         self._terms = terms
         self._rules = rules
-        self._admitted = ""
-        self._head: str | None = None
+        self._heads: dict[str, str] = {}
 
-    async def admit(self, manifest: m.UpdateManifest) -> None:
-        """Return when all of this update may leave. Raises WithheldError when it never may, StoreError."""
-        self._head = None
+    async def admit(self, manifest: m.UpdateManifest, load: Load) -> None:
+        """Return when all of this update may leave and its line is durable: before that, none of its chunks leaves.
+
+        Raises WithheldError when it never may, StoreError.
+        """
+        self._check(manifest)
         if self._rules is not None:
             try:
                 await self._rules.admit(manifest)
             except WithheldError as exc:
                 self._audit.note(Kind.WITHHELD, job=self._job, update=manifest.update_id, reason=exc.said)
                 raise
-        self._admitted = manifest.update_id
-
-    async def begin(self, manifest: m.UpdateManifest, load: Load) -> None:
-        """Say that an update leaves that was admitted: before that, none of its chunks does."""
-        self._check(manifest)
         head = await self._audit.write(
             Kind.UPDATE_LEAVES,
             job=self._job,
@@ -116,14 +112,14 @@ class Lane:
             bytes=load.size_bytes,
             chunks=load.chunks,
             sha256=load.sha256,
-            metrics=len(self._left(manifest).effort.metrics),
-            **self._terms.facts,
+            metrics=len(self._allowed(manifest).effort.metrics),
+            **self._terms().facts,
         )
-        self._head = "" if head == NOTHING else str(head)
+        self._heads[manifest.update_id] = "" if head == NOTHING else str(head)
 
     async def send_chunks(self, chunks: Iterable[m.Chunk], *, seal: UpdateSeal | None) -> int:
         """Return their bytes when all are confirmed; `chunks` is advanced as there is room. Raises PublishError."""
-        return await self._publisher.publish_many(self._passed(chunk, seal) for chunk in chunks)
+        return await self._publisher.publish_many(self._passed(chunk, chunk.transfer, seal) for chunk in chunks)
 
     def seal(self, manifest: m.UpdateManifest, key: bytes) -> UpdateSeal | None:
         """What `send_chunks` seals this update with; None without a kit."""
@@ -131,26 +127,23 @@ class Lane:
 
     async def send(self, manifest: m.UpdateManifest) -> None:
         """Commit an update whose chunks were confirmed. Raises PublishError."""
-        said = replace(self._left(manifest), audit=self._head or "")
-        await self._publisher.publish(self._passed(said))
+        said = replace(self._allowed(manifest), audit=self._heads.get(manifest.update_id, ""))
+        await self._publisher.publish(self._passed(said, manifest.update_id))
+        del self._heads[manifest.update_id]
 
-    def _left(self, manifest: m.UpdateManifest) -> m.UpdateManifest:
-        """What the policy leaves of a manifest."""
+    def _allowed(self, manifest: m.UpdateManifest) -> m.UpdateManifest:
         out = None if self._rules is None else self._rules.out
         return manifest if out is None else without_metrics(out, manifest)
 
-    def _passed(self, message: m.Chunk | m.UpdateManifest, seal: UpdateSeal | None = None) -> Envelope:
+    def _passed(self, message: m.Chunk | m.UpdateManifest, update_id: str, seal: UpdateSeal | None = None) -> Envelope:
         self._check(message)
-        if self._head is None:
-            raise ValueError(f"update {self._admitted} leaves without a line in the audit log")
+        if update_id not in self._heads:
+            raise ValueError(f"update {update_id} was not admitted, or leaves without a line in the audit log")
         return self._post.from_trainer(message, site=self._site, seal=seal)
 
     def _check(self, message: m.Chunk | m.UpdateManifest) -> None:
         if message.job != self._job:
             raise ValueError(f"expected what belongs to job {self._job}, got something of job {message.job}")
-        update = message.transfer if isinstance(message, m.Chunk) else message.update_id
-        if update != self._admitted:
-            raise ValueError(f"update {update} was not admitted, {self._admitted or 'none'} was")
 
 
 class Door:
@@ -184,19 +177,16 @@ class Door:
                 case m.ScoreAnswer() | m.StatisticsAnswer() if self._rules is not None:
                     await self._say_within(self._rules, message)
                 case m.OfferAnswer() | m.ResyncRequest() | m.TrainerTrouble() if self._rules is not None:
+                    await self._words_leave()
                     await self._publish(self._words, message)
                 case _:
                     await self._publish(self._control, message)
         except WithheldError as exc:
-            log.warning("withheld", type=type(message).__name__, job=getattr(message, "job", None), text=exc.said)
-            name = wire.NAMES[type(message)]
-            self._audit.note(Kind.WITHHELD, message=name, job=getattr(message, "job", ""), reason=exc.said)
+            name, job = type(message).__name__, getattr(message, "job", None)
+            log.warning("withheld", type=name, job=job, text=exc.said)
+            self._audit.note(Kind.WITHHELD, message=name, job=job, reason=exc.said)
 
-    def close(self) -> None:
-        """Nothing is said any more."""
-        self._status.close()
-
-    def lane(self, job: str, terms: Terms) -> Lane:
+    def lane(self, job: str, terms: Callable[[], Terms]) -> Lane:
         """For the updates of a job that was accepted. They wait for their route however long it is away."""
         rules = self._rules
         gate = None if rules is None else partial(rules.opening, job)
@@ -204,6 +194,10 @@ class Door:
         return Lane(
             job, site=self._site, post=self._post, publisher=publisher, audit=self._audit, terms=terms, rules=rules
         )
+
+    def close(self) -> None:
+        """Nothing is said any more."""
+        self._status.close()
 
     async def _say_within(self, rules: SiteRules, message: m.ScoreAnswer | m.StatisticsAnswer) -> None:
         if refusal := rules.refusal(message.job):
@@ -215,20 +209,16 @@ class Door:
 
     async def _publish(self, publisher: Publisher, message: SiteMessage) -> None:
         envelope = self._post.from_site(message)
+        size = len(envelope.body)
         if self._rules is not None and publisher is not self._control:
-            size = len(envelope.body)
             if publisher is self._answers and not self._rules.has_room(size):
                 raise WithheldError("the bytes of the day are used up")
             self._charge(self._rules, size)
-        await self._line(message, envelope)
-        await publisher.publish(envelope)
-
-    async def _line(self, message: SiteMessage, envelope: Envelope) -> None:
-        size = len(envelope.body)
         if isinstance(message, m.SiteStatus):
             await self._status.leaves(size)
         else:
             await self._audit.write(Kind.MESSAGE_LEAVES, message=envelope.type, to=TO, bytes=size, **_said(message))
+        await publisher.publish(envelope)
 
     def _charge(self, rules: SiteRules, size: int) -> None:
         try:
@@ -257,7 +247,8 @@ class _StatusLines:
 
     async def leaves(self, size_bytes: int) -> None:
         if self._until is None or self._clock() >= self._until:
-            await self._audit.write(Kind.STATUS_LEAVES, **self._taken())
+            facts = self._taken()
+            await self._audit.write(Kind.STATUS_LEAVES, **facts)
             self._until = self._clock() + STATUS_LINE_S
         self._messages += 1
         self._size_bytes += size_bytes
@@ -267,7 +258,7 @@ class _StatusLines:
             self._audit.note(Kind.STATUS_LEAVES, **self._taken())
 
     def _taken(self) -> dict[str, object]:
-        facts: dict[str, object] = {"to": TO, "messages": self._messages, "bytes": self._size_bytes}
+        facts = {"to": TO, "messages": self._messages, "bytes": self._size_bytes}
         self._messages = self._size_bytes = 0
         return facts
 

@@ -53,9 +53,9 @@ class SiteSettings(DaemonSettings):
             "min_test_cases": None,
             "fault": None,
             "source": None,
-            "audit_keep_days": None,
             "data_tags": None,
             "trainer_cage": None,
+            "audit_keep_days": None,
         }
     )
 

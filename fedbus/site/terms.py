@@ -3,34 +3,28 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass
 from importlib.metadata import entry_points
 
 from fedbus.core.job.policy import SitePolicy
+from fedbus.core.protocol import wire
 from fedbus.training.registry import GROUP
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Terms:
-    """Of one job. filters: names of the steps between delta and code, in their order; policy: what holds now."""
+    """Of one job. filters: names of the steps between delta and code, in their order."""
 
     submitter: str
     task: str
     task_version: str
-    policy: Callable[[], Mapping[str, object]]
+    policy: str
     filters: tuple[str, ...] = ()
 
     @property
     def facts(self) -> dict[str, object]:
         """What an audit line says of them."""
-        return {
-            "submitter": self.submitter,
-            "task": self.task,
-            "task_version": self.task_version,
-            "filters": self.filters,
-            **self.policy(),
-        }
+        return asdict(self)
 
 
 def task_versions() -> dict[str, str]:
@@ -39,7 +33,7 @@ def task_versions() -> dict[str, str]:
     return {name: "" if dist is None else f"{dist.name} {dist.version}" for name, dist in sorted(found.items())}
 
 
-def policy_facts(floor: SitePolicy, digest: str) -> dict[str, object]:
-    """`policy`: that of the hospital's file, empty without one; `settings`: of what the settings allow beside it."""
-    said = repr(replace(floor, installed_tasks=frozenset(), allowed_tasks=None)), sorted(floor.tasks)
-    return {"policy": digest, "settings": hashlib.sha256(repr(said).encode()).hexdigest()[:16]}
+def policy_digest(policy: SitePolicy) -> str:
+    """SHA-256 over all that a policy says, in hex digits."""
+    said = {key: sorted(value) if isinstance(value, frozenset) else value for key, value in asdict(policy).items()}
+    return hashlib.sha256(wire.to_json(said)).hexdigest()

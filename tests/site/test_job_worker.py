@@ -174,7 +174,7 @@ async def working(
             post=POST,
             publisher=broker,  # type: ignore[arg-type]
             audit=NoAudit(),
-            terms=Terms(submitter="submitter", task="digits", task_version="fedbus 1", policy=dict),
+            terms=lambda: Terms(submitter="submitter", task="digits", task_version="fedbus 1", policy="ab"),
         ),
         say=broker.say,
         start=start_deaf,

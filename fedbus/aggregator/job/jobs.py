@@ -376,17 +376,18 @@ class Jobs:
             await asyncio.sleep(self._settle_s)
         epochs = self._epochs.get(job)
         chained = None if epochs is None else await self._tools.store(self._tools.ledger.newest_chain, job)
+        tools = self._tools
         return ModelLogWriter(
             job,
             spec,
             layout,
             Publisher(self._bulk_out),
-            post=self._tools.post,
+            post=tools.post,
             stream=stream,
             chained=chained,
             epochs=epochs,
-            reached=self._tools.reached,
-            audit=self._tools.audit,
+            reached=tools.reached,
+            audit=tools.audit,
         )
 
     async def offer(self, runner: JobRunner, site: str) -> None:

@@ -371,11 +371,10 @@ class JobWorker:
 
     async def _send(self, entry: Entry) -> None:
         manifest = entry.manifest
-        await self._lane.admit(manifest)
+        seal = self._lane.seal(manifest, entry.key)
+        await self._lane.admit(manifest, await asyncio.to_thread(load_of, entry, seal))
         began = perf_counter()
         log.info("update-publishing", job=self._job, update=str(entry.update_id))
-        seal = self._lane.seal(manifest, entry.key)
-        await self._lane.begin(manifest, await asyncio.to_thread(load_of, entry, seal))
         await self._lane.send_chunks(self._chunks(entry), seal=seal)
         self._reached(Point.SITE_BEFORE_MANIFEST)
         await self._lane.send(manifest)
