@@ -4,7 +4,10 @@
     status     every status interval: what is done for each job; renews the lease
     job ...    one worker per accepted job, see `job.worker`; what goes wrong in one is that job's trouble
     source     if one is set: a child process looks for new labels now and then, see `source_watch`
+    rules      if there is a policy: its file, its hours and its day are looked at every second, and at SIGHUP
     SIGUSR1    `fedbus retry`: what failed is tried now, what was given up is offered again
+
+A site whose policy cannot be read takes itself out (Leave, with the reason), is silent, and joins when it can be read.
 
 Stop order: the trainers end, then Leave is published (nobody waits for this site from then on), then the connections
 close. Updates that await their receipt stay in the outbox and are sent again after the next start.
@@ -28,19 +31,24 @@ import fedbus
 from fedbus.bus import topology as t
 from fedbus.bus.connection import Session
 from fedbus.bus.consumer import Consumer
-from fedbus.bus.post import ControlMessage, Post
+from fedbus.bus.post import SEAL_KEY, ControlMessage, Post
 from fedbus.bus.stream import StreamReader
 from fedbus.bus.url import BrokerUrl
+from fedbus.core.job.hospital import Submission
 from fedbus.core.job.policy import Accept, Decline, SitePolicy
 from fedbus.core.protocol import messages as m
 from fedbus.core.protocol.activities import Activity
 from fedbus.core.protocol.limits import MOST_ACTIVITIES
 from fedbus.core.spec.head import JobSpec
 from fedbus.errors import BusError, DataError, ProtocolError, SettingsError, StoreError
+from fedbus.runtime.cage import keep_memory_private
 from fedbus.runtime.faults import fault_hook
 from fedbus.runtime.lifecycle import until_stopped
+from fedbus.site.audit import JobLines, logins, open_audit
+from fedbus.site.cage import check_cage, empty_temporary, source_cage, trainer_cage
 from fedbus.site.door import Door
 from fedbus.site.job import assignment
+from fedbus.site.job.audited import audited
 from fedbus.site.job.hand_back import Receiver
 from fedbus.site.job.loop import StartTrainer
 from fedbus.site.job.put_away import discard, put_away
@@ -48,6 +56,8 @@ from fedbus.site.job.trainer import start_trainer
 from fedbus.site.job.worker import JobWorker, left_over
 from fedbus.site.labels import Labels
 from fedbus.site.places import Places, default_places, device_meant
+from fedbus.site.rules import SiteRules
+from fedbus.site.rules_watch import RulesWatch
 from fedbus.site.settings import SiteSettings
 from fedbus.site.source_watch import SourceWatch
 from fedbus.sources.journal import JournalFile
@@ -66,8 +76,13 @@ log = structlog.get_logger()
 async def run_site(settings: SiteSettings, stop: asyncio.Event) -> None:
     """Run until `stop` is set. Raises DataError, StoreError, LoginError, NameTakenError or SettingsError."""
     _check_data(settings)
-    async with Site(settings) as site:
+    check_cage(settings)
+    cage = trainer_cage(settings)
+    if cage is not None:
+        keep_memory_private()
+    async with Site(settings, start=partial(start_trainer, cage=cage)) as site:
         await site.run(stop)
+        empty_temporary(cage)
 
 
 def _check_data(settings: SiteSettings) -> None:
@@ -90,11 +105,11 @@ class Site:
         self._name = settings.site_name
         self._session_id = secrets.token_hex(8)
         self._stack = AsyncExitStack()
-        self._post = Post()
         self._workers: dict[str, JobWorker] = {}
         self._try_again = asyncio.Event()
         self._troubles: Counter[str] = Counter()
         self._given_up: set[str] = set()
+        self._outlawed: set[str] = set()
         self._places = Places(settings.max_jobs or default_places(settings.device))
         self._reached = fault_hook(settings.fault)
         installed = frozenset(task_names())
@@ -105,13 +120,13 @@ class Site:
             )
         self._source: SourceWatch | None = None
         self._labels: Labels | None = None
-        allowed = None if settings.tasks is None else frozenset(settings.tasks)
-        self._policy = SitePolicy(
+        self._floor = SitePolicy(
             site=self._name,
             installed_tasks=installed,
-            allowed_tasks=allowed,
+            allowed_tasks=None if settings.tasks is None else frozenset(settings.tasks),
             min_batch_size=settings.min_batch_size,
             min_contributors=settings.min_contributors,
+            data_tags=settings.data_tags or (),
         )
 
     async def __aenter__(self) -> Self:
@@ -125,15 +140,41 @@ class Site:
                 f"site {self._name!r} must log in under its own name, {whose} is {login!r}: correct --name or "
                 f"{'FEDBUS_BROKER_URL' if identity is None else 'FEDBUS_KIT'}"
             )
-        session = partial(Session, url, identity=identity, retry_login=True)
         # before the lock, by which `fedbus retry` finds us: unheard, the signal would end the process
         asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, self._try_again.set)
         stack.enter_context(StateLock(make_folder(settings.state_dir)))
+        self._post = Post(identity, seal_key=settings.state_dir / SEAL_KEY)
+        self._rules = SiteRules(self._floor, settings.policy_path, state=settings.state_dir, now=time.time)
+
+        def session(*, name: str, follows: Session | None = None) -> Session:
+            return Session(
+                url,
+                name=name,
+                identity=identity,
+                outgoing=self._post.outgoing,
+                retry_login=True,
+                follows=follows,
+                on_state=logins(self._audit, name, url, identity),
+            )
+
+        # before anything is said to anybody: without it nothing leaves
+        self._audit = await stack.enter_async_context(
+            open_audit(settings, self._rules, identity, session=self._session_id)
+        )
+        self._job_lines = JobLines(self._audit, self._rules)
         self._watch_source()
         self._control = await stack.enter_async_context(session(name=f"{self._name}/control"))
         self._bulk_out = await stack.enter_async_context(session(name=f"{self._name}/updates", follows=self._control))
         self._bulk_in = await stack.enter_async_context(session(name=f"{self._name}/models", follows=self._control))
-        self._door = Door(self._name, post=self._post, control=self._control, bulk=self._bulk_out)
+        self._door = Door(
+            self._name,
+            post=self._post,
+            control=self._control,
+            bulk=self._bulk_out,
+            audit=self._audit,
+            rules=self._rules,
+        )
+        stack.callback(self._door.close)
         return self
 
     async def __aexit__(self, *exc: object) -> None:
@@ -146,7 +187,12 @@ class Site:
         data = self._settings.site_data.resolve()
         self._labels = Labels(JournalFile(state), data=data, min_count=source.min_count)
         self._source = SourceWatch(
-            source, data=data, state=state.resolve(), labels=self._labels, on_new=self._labels_came
+            source,
+            data=data,
+            state=state.resolve(),
+            labels=self._labels,
+            on_new=self._labels_came,
+            cage=source_cage(self._settings),
         )
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -166,11 +212,13 @@ class Site:
             self._group = group
             await deliveries.attached()
             await self._join()
-            log.info("site-ready", site=self._name, broker=str(self._control.url), tasks=list(self._policy.tasks))
+            log.info("site-ready", site=self._name, broker=str(self._control.url), tasks=list(self._rules.policy.tasks))
             group.create_task(self._report(), name="status")
             group.create_task(self._try_when_told(), name="try now")
             if self._source is not None:
                 group.create_task(self._source.run(), name="source")
+            if self._rules.are_written:
+                group.create_task(RulesWatch(self._rules, self).run(), name="rules")
             await self._obey(deliveries)
 
     async def _try_when_told(self) -> None:
@@ -181,6 +229,21 @@ class Site:
             for worker in list(self._workers.values()):
                 worker.try_now()
             await self._join()
+
+    async def rules_changed(self) -> None:
+        """Other rules hold: jobs that they do not allow end here, and the site joins by them, or leaves."""
+        self._job_lines.rules_changed()
+        for job, worker in list(self._workers.items()):
+            if (why := self._rules.shut or self._rules.refusal(job)) is not None:
+                self._outlawed.add(job)
+                await worker.withdraw(why)
+        self._given_up.clear()
+        await self._join()
+
+    async def time_turned(self) -> None:
+        """The hours of the policy have begun or are over, or it is another day."""
+        for worker in list(self._workers.values()):
+            await worker.rules_changed()
 
     async def _labels_came(self) -> None:
         """What waits for data goes on, and jobs that were given up are offered again."""
@@ -204,15 +267,20 @@ class Site:
             m.Join(
                 site=self._name,
                 session=self._session_id,
-                tasks=self._policy.tasks,
+                tasks=self._rules.policy.tasks,
                 fedbus_version=fedbus.__version__,
                 device=device_meant(self._settings.device),
+                seal_keys={} if self._post.guard is None else self._post.guard.seal_keys.texts(),
             )
         )
+        if (shut := self._rules.shut) is not None:
+            await self._door.say(m.Leave(site=self._name, session=self._session_id, reason=shut))
 
     async def _report(self) -> None:
         while True:
             await asyncio.sleep(self._settings.status_interval_s)
+            if self._rules.shut is not None:
+                continue
             done = (*(worker.activity for worker in self._workers.values()), *self._left_over())
             await self._door.say(
                 m.SiteStatus(
@@ -237,6 +305,7 @@ class Site:
                 await self._take(self._post.from_envelope(delivery.envelope))
             except ProtocolError as exc:
                 log.warning("control-message", error=str(exc))
+                self._job_lines.refused(exc)
             await delivery.ack()
 
     async def _take(self, message: Any) -> None:
@@ -247,6 +316,7 @@ class Site:
                 from fedbus.site.renewal import take_in  # loads cryptography
 
                 self._identity = take_in(self._identity, message)
+                self._post.believe(self._identity, self._identity.verifier())
             case m.JobOffer():
                 await self._answer(message)
             case (
@@ -270,6 +340,7 @@ class Site:
 
     async def _hand_over(self, worker: JobWorker, message: ControlMessage) -> None:
         """What goes wrong over a message of one job ends the work for that job, which is taken up again."""
+        self._job_lines.told(message)
         try:
             await worker.on_control(message)
         except ProtocolError:
@@ -280,14 +351,24 @@ class Site:
             worker.fail(exc)
 
     async def _answer(self, offer: m.JobOffer) -> None:
-        decision = self._policy.decide_offer(offer.spec)
+        self._job_lines.offered(offer)
+        decision, submission = self._decide(offer)
         match decision:
             case Accept(spec=spec):
                 log.info("accepted", job=offer.job, task=spec.task)
+                self._rules.take(offer.job, spec, submission)
                 await self._take_up(offer.job, spec, offer.submitter)
             case Decline(reason=reason):
                 log.warning("declined", job=offer.job, reason=reason)
+                self._job_lines.declined(offer.job, reason)
                 await self._door.say(m.OfferAnswer(site=self._name, job=offer.job, accepted=False, reason=reason))
+
+    def _decide(self, offer: m.JobOffer) -> tuple[Accept | Decline, Submission]:
+        try:
+            submission = self._post.submission(offer)
+        except ProtocolError as exc:
+            return Decline(reason=str(exc)), Submission(submitter="")
+        return self._rules.policy.decide_offer(offer.spec, submission), submission
 
     async def _take_up(self, job: str, spec: JobSpec, submitter: str) -> None:
         """Work for a job, if that is not being done, and say so."""
@@ -302,22 +383,25 @@ class Site:
         await self._door.say(assignment.accepting(job, self._name, self._workers[job].layout_digest))
 
     def _begin(self, job: str, spec: JobSpec, submitter: str) -> None:
+        terms = partial(self._job_lines.terms, spec.task, submitter)
         worker = JobWorker(
             job,
             spec,
             settings=self._settings,
             reader=partial(StreamReader, self._bulk_in),
             post=self._post,
-            lane=self._door.lane(job),
+            lane=self._door.lane(job, terms),
             say=self._door.say,
-            start=self._start,
+            start=audited(self._start, self._audit, job),
             places=self._places,
             submitter=submitter,
             labels=self._labels,
             receiver=self._receiver,
+            rules=self._rules if self._rules.are_written else None,
             reached=self._reached,
         )
         self._workers[job] = worker
+        self._job_lines.accepted(job, terms())
         self._group.create_task(self._work(worker, job, spec, submitter), name=job)
 
     @property
@@ -334,19 +418,34 @@ class Site:
             if not _is_the_jobs_own(exc):
                 raise
             await self._after_trouble(job, exc)
-            await self._take_up(job, spec, submitter)
+            if (why := self._rules.refusal(job) or self._rules.shut) is None:
+                return await self._take_up(job, spec, submitter)
+            self._rules.drop(job)
+            self._given_up.add(job)
+            await self._door.say(assignment.declining(job, self._name, why))
         else:
             del self._workers[job]
+            self._rules.drop(job)
             if worker.ended:
                 put_away(self._settings, job)
             else:
                 self._given_up.add(job)
+                self._job_lines.stopped(job, "given up")
+                if job in self._outlawed:
+                    await self._after_ban(job, spec, submitter)
+
+    async def _after_ban(self, job: str, spec: JobSpec, submitter: str) -> None:
+        """The rules may have changed once more while the work for a job was ending: then it is offered again."""
+        self._outlawed.discard(job)
+        if isinstance(self._rules.policy.decide(spec, Submission(submitter=submitter)), Accept):
+            await self._join()
 
     async def _after_trouble(self, job: str, exc: Exception) -> None:
         """Whatever goes wrong here in one job must not end the work for the others; it is taken up again."""
         self._troubles[job] += 1
         pause_s = min(2.0 ** self._troubles[job], LONGEST_PAUSE_S)
         log.exception("job-trouble", job=job, retry_s=pause_s)
+        self._job_lines.stopped(job, f"{type_name(type(exc))}; taken up again")
         said = Sayable(
             f"something went wrong in the site's daemon ({type_name(type(exc))}), its log has the text;"
             f" the job is taken up again in {pause_s:g} s"
