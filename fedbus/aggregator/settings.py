@@ -10,6 +10,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from fedbus.runtime.settings import YEAR_S, DaemonSettings, Seconds, Threads, default_home
+from fedbus.trust.suites import SealSuite
 
 LOGIN = "aggregator"
 
@@ -29,6 +30,7 @@ class AggregatorSettings(DaemonSettings):
             "keep_bytes": None,
             "settle_s": None,
             "quiet_s": None,
+            "seal_suite": None,
             "fault": None,
         }
     )
@@ -45,6 +47,9 @@ class AggregatorSettings(DaemonSettings):
     keep_updates: bool = False
     """Keep every folded update in STATE_DIR/archive, for `fedbus replay` from version 0: disk that only grows."""
 
+    joiners_read_earlier: bool = True
+    """With kits: whether a site that comes to a job may read what was made before; else the log begins anew for it."""
+
     forget_after_days: Annotated[float, Field(gt=0, le=36_600)] | None = None
     """Jobs that ended so long ago are forgotten, as by `fedbus rm`; never when it is not given."""
     keep_bytes: Annotated[int, Field(ge=0)] | None = None
@@ -54,6 +59,9 @@ class AggregatorSettings(DaemonSettings):
     """How old a job's stream must be before it is used: a younger one is lost when a RabbitMQ 3.10 node is killed."""
     quiet_s: Annotated[float, Field(gt=0, le=YEAR_S)] = 1.0
     """How long nothing has come into the queue of a job that has ended before it is deleted."""
+
+    seal_suite: SealSuite = "x25519"
+    """With a kit, what sites seal their updates to; `mlkem768-x25519` also holds against quantum computers."""
 
     @property
     def initial_params_dir(self) -> Path:

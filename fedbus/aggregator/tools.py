@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
+from fedbus.aggregator.site_numbers import SiteNumbers
 from fedbus.aggregator.voice.announcer import Announcer
 from fedbus.aggregator.workers import Disk, Worker
 from fedbus.bus.post import Post
@@ -24,7 +25,7 @@ class Tools:
 
     compute: of a job, the thread of its tensors; outside of the jobs, the one that reads what people ask for. saving:
     of a job, the thread that writes its checkpoints.
-    enrolled: whether the broker has a queue for a site.
+    enrolled: whether the broker has a queue for a site. numbers: of the sites, where there are kits.
     """
 
     session: str
@@ -39,5 +40,6 @@ class Tools:
     checkpoint_interval_s: float
     nobody_left_s: float = 90.0
     enrolled: Callable[[str], Awaitable[bool]] = everybody
+    numbers: SiteNumbers | None = None
     disk: Disk = field(default_factory=Disk)
     reached: Reached = nothing

@@ -4,7 +4,10 @@
     status     every status interval: what is done for each job; renews the lease
     job ...    one worker per accepted job, see `job.worker`; what goes wrong in one is that job's trouble
     source     if one is set: a child process looks for new labels now and then, see `source_watch`
+    rules      if there is a policy: its file, its hours and its day are looked at every second, and at SIGHUP
     SIGUSR1    `fedbus retry`: what failed is tried now, what was given up is offered again
+
+A site whose policy cannot be read takes itself out (Leave, with the reason), is silent, and joins when it can be read.
 
 Stop order: the trainers end, then Leave is published (nobody waits for this site from then on), then the connections
 close. Updates that await their receipt stay in the outbox and are sent again after the next start.
@@ -28,17 +31,20 @@ import fedbus
 from fedbus.bus import topology as t
 from fedbus.bus.connection import Session
 from fedbus.bus.consumer import Consumer
-from fedbus.bus.post import ControlMessage, Post
+from fedbus.bus.post import SEAL_KEY, ControlMessage, Post
 from fedbus.bus.stream import StreamReader
 from fedbus.bus.url import BrokerUrl
+from fedbus.core.job.hospital import Submission
 from fedbus.core.job.policy import Accept, Decline, SitePolicy
 from fedbus.core.protocol import messages as m
 from fedbus.core.protocol.activities import Activity
 from fedbus.core.protocol.limits import MOST_ACTIVITIES
 from fedbus.core.spec.head import JobSpec
 from fedbus.errors import BusError, DataError, ProtocolError, SettingsError, StoreError
+from fedbus.runtime.cage import keep_memory_private
 from fedbus.runtime.faults import fault_hook
 from fedbus.runtime.lifecycle import until_stopped
+from fedbus.site.cage import check_cage, empty_temporary, source_cage, trainer_cage
 from fedbus.site.door import Door
 from fedbus.site.job import assignment
 from fedbus.site.job.hand_back import Receiver
@@ -48,6 +54,8 @@ from fedbus.site.job.trainer import start_trainer
 from fedbus.site.job.worker import JobWorker, left_over
 from fedbus.site.labels import Labels
 from fedbus.site.places import Places, default_places, device_meant
+from fedbus.site.rules import SiteRules
+from fedbus.site.rules_watch import RulesWatch
 from fedbus.site.settings import SiteSettings
 from fedbus.site.source_watch import SourceWatch
 from fedbus.sources.journal import JournalFile
@@ -66,8 +74,13 @@ log = structlog.get_logger()
 async def run_site(settings: SiteSettings, stop: asyncio.Event) -> None:
     """Run until `stop` is set. Raises DataError, StoreError, LoginError, NameTakenError or SettingsError."""
     _check_data(settings)
-    async with Site(settings) as site:
+    check_cage(settings)
+    cage = trainer_cage(settings)
+    if cage is not None:
+        keep_memory_private()
+    async with Site(settings, start=partial(start_trainer, cage=cage)) as site:
         await site.run(stop)
+        empty_temporary(cage)
 
 
 def _check_data(settings: SiteSettings) -> None:
@@ -90,11 +103,11 @@ class Site:
         self._name = settings.site_name
         self._session_id = secrets.token_hex(8)
         self._stack = AsyncExitStack()
-        self._post = Post()
         self._workers: dict[str, JobWorker] = {}
         self._try_again = asyncio.Event()
         self._troubles: Counter[str] = Counter()
         self._given_up: set[str] = set()
+        self._outlawed: set[str] = set()
         self._places = Places(settings.max_jobs or default_places(settings.device))
         self._reached = fault_hook(settings.fault)
         installed = frozenset(task_names())
@@ -105,13 +118,13 @@ class Site:
             )
         self._source: SourceWatch | None = None
         self._labels: Labels | None = None
-        allowed = None if settings.tasks is None else frozenset(settings.tasks)
-        self._policy = SitePolicy(
+        self._floor = SitePolicy(
             site=self._name,
             installed_tasks=installed,
-            allowed_tasks=allowed,
+            allowed_tasks=None if settings.tasks is None else frozenset(settings.tasks),
             min_batch_size=settings.min_batch_size,
             min_contributors=settings.min_contributors,
+            data_tags=settings.data_tags or (),
         )
 
     async def __aenter__(self) -> Self:
@@ -125,15 +138,17 @@ class Site:
                 f"site {self._name!r} must log in under its own name, {whose} is {login!r}: correct --name or "
                 f"{'FEDBUS_BROKER_URL' if identity is None else 'FEDBUS_KIT'}"
             )
-        session = partial(Session, url, identity=identity, retry_login=True)
         # before the lock, by which `fedbus retry` finds us: unheard, the signal would end the process
         asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, self._try_again.set)
         stack.enter_context(StateLock(make_folder(settings.state_dir)))
+        self._post = Post(identity, seal_key=settings.state_dir / SEAL_KEY)
+        session = partial(Session, url, identity=identity, outgoing=self._post.outgoing, retry_login=True)
+        self._rules = SiteRules(self._floor, settings.policy_path, state=settings.state_dir, now=time.time)
         self._watch_source()
         self._control = await stack.enter_async_context(session(name=f"{self._name}/control"))
         self._bulk_out = await stack.enter_async_context(session(name=f"{self._name}/updates", follows=self._control))
         self._bulk_in = await stack.enter_async_context(session(name=f"{self._name}/models", follows=self._control))
-        self._door = Door(self._name, post=self._post, control=self._control, bulk=self._bulk_out)
+        self._door = Door(self._name, post=self._post, control=self._control, bulk=self._bulk_out, rules=self._rules)
         return self
 
     async def __aexit__(self, *exc: object) -> None:
@@ -146,7 +161,12 @@ class Site:
         data = self._settings.site_data.resolve()
         self._labels = Labels(JournalFile(state), data=data, min_count=source.min_count)
         self._source = SourceWatch(
-            source, data=data, state=state.resolve(), labels=self._labels, on_new=self._labels_came
+            source,
+            data=data,
+            state=state.resolve(),
+            labels=self._labels,
+            on_new=self._labels_came,
+            cage=source_cage(self._settings),
         )
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -166,11 +186,13 @@ class Site:
             self._group = group
             await deliveries.attached()
             await self._join()
-            log.info("site-ready", site=self._name, broker=str(self._control.url), tasks=list(self._policy.tasks))
+            log.info("site-ready", site=self._name, broker=str(self._control.url), tasks=list(self._rules.policy.tasks))
             group.create_task(self._report(), name="status")
             group.create_task(self._try_when_told(), name="try now")
             if self._source is not None:
                 group.create_task(self._source.run(), name="source")
+            if self._rules.are_written:
+                group.create_task(RulesWatch(self._rules, self).run(), name="rules")
             await self._obey(deliveries)
 
     async def _try_when_told(self) -> None:
@@ -181,6 +203,20 @@ class Site:
             for worker in list(self._workers.values()):
                 worker.try_now()
             await self._join()
+
+    async def rules_changed(self) -> None:
+        """Other rules hold: jobs that they do not allow end here, and the site joins by them, or leaves."""
+        for job, worker in list(self._workers.items()):
+            if (why := self._rules.shut or self._rules.refusal(job)) is not None:
+                self._outlawed.add(job)
+                await worker.withdraw(why)
+        self._given_up.clear()
+        await self._join()
+
+    async def time_turned(self) -> None:
+        """The hours of the policy have begun or are over, or it is another day."""
+        for worker in list(self._workers.values()):
+            await worker.rules_changed()
 
     async def _labels_came(self) -> None:
         """What waits for data goes on, and jobs that were given up are offered again."""
@@ -204,15 +240,20 @@ class Site:
             m.Join(
                 site=self._name,
                 session=self._session_id,
-                tasks=self._policy.tasks,
+                tasks=self._rules.policy.tasks,
                 fedbus_version=fedbus.__version__,
                 device=device_meant(self._settings.device),
+                seal_keys={} if self._post.guard is None else self._post.guard.seal_keys.texts(),
             )
         )
+        if (shut := self._rules.shut) is not None:
+            await self._door.say(m.Leave(site=self._name, session=self._session_id, reason=shut))
 
     async def _report(self) -> None:
         while True:
             await asyncio.sleep(self._settings.status_interval_s)
+            if self._rules.shut is not None:
+                continue
             done = (*(worker.activity for worker in self._workers.values()), *self._left_over())
             await self._door.say(
                 m.SiteStatus(
@@ -247,6 +288,7 @@ class Site:
                 from fedbus.site.renewal import take_in  # loads cryptography
 
                 self._identity = take_in(self._identity, message)
+                self._post.believe(self._identity, self._identity.verifier())
             case m.JobOffer():
                 await self._answer(message)
             case (
@@ -280,14 +322,22 @@ class Site:
             worker.fail(exc)
 
     async def _answer(self, offer: m.JobOffer) -> None:
-        decision = self._policy.decide_offer(offer.spec)
+        decision, submission = self._decide(offer)
         match decision:
             case Accept(spec=spec):
                 log.info("accepted", job=offer.job, task=spec.task)
+                self._rules.take(offer.job, spec, submission)
                 await self._take_up(offer.job, spec, offer.submitter)
             case Decline(reason=reason):
                 log.warning("declined", job=offer.job, reason=reason)
                 await self._door.say(m.OfferAnswer(site=self._name, job=offer.job, accepted=False, reason=reason))
+
+    def _decide(self, offer: m.JobOffer) -> tuple[Accept | Decline, Submission]:
+        try:
+            submission = self._post.submission(offer)
+        except ProtocolError as exc:
+            return Decline(reason=str(exc)), Submission(submitter="")
+        return self._rules.policy.decide_offer(offer.spec, submission), submission
 
     async def _take_up(self, job: str, spec: JobSpec, submitter: str) -> None:
         """Work for a job, if that is not being done, and say so."""
@@ -315,6 +365,7 @@ class Site:
             submitter=submitter,
             labels=self._labels,
             receiver=self._receiver,
+            rules=self._rules if self._rules.are_written else None,
             reached=self._reached,
         )
         self._workers[job] = worker
@@ -334,13 +385,26 @@ class Site:
             if not _is_the_jobs_own(exc):
                 raise
             await self._after_trouble(job, exc)
-            await self._take_up(job, spec, submitter)
+            if (why := self._rules.refusal(job) or self._rules.shut) is None:
+                return await self._take_up(job, spec, submitter)
+            self._rules.drop(job)
+            self._given_up.add(job)
+            await self._door.say(assignment.declining(job, self._name, why))
         else:
             del self._workers[job]
+            self._rules.drop(job)
             if worker.ended:
                 put_away(self._settings, job)
             else:
                 self._given_up.add(job)
+                if job in self._outlawed:
+                    await self._after_ban(job, spec, submitter)
+
+    async def _after_ban(self, job: str, spec: JobSpec, submitter: str) -> None:
+        """The rules may have changed once more while the work for a job was ending: then it is offered again."""
+        self._outlawed.discard(job)
+        if isinstance(self._rules.policy.decide(spec, Submission(submitter=submitter)), Accept):
+            await self._join()
 
     async def _after_trouble(self, job: str, exc: Exception) -> None:
         """Whatever goes wrong here in one job must not end the work for the others; it is taken up again."""
