@@ -4,6 +4,8 @@ A room's name in brackets: the class stands there, with the types that it needs;
 
 FedbusError
 ├── SettingsError        a flag, FEDBUS_* variable or TOML key is wrong
+├── PolicyError          a site's policy.toml cannot be read or is wrong; `.said` may leave the site
+├── WithheldError        an update may not leave the site, by its policy; `.said` may leave the site
 ├── JobSpecError         a job spec was refused; `.problems` lists every error with its path
 ├── ProtocolError        a message that breaks the protocol; it changes nothing
 │   ├── DecodeError      bytes that are no valid frame or message
@@ -57,6 +59,22 @@ class FedbusError(Exception):
 
 class SettingsError(FedbusError):
     """A setting is missing or wrong."""
+
+
+class PolicyError(FedbusError):
+    """A site's policy cannot be read: the site takes part in nothing until it can. `said` has no word of the file."""
+
+    def __init__(self, text: str, *, said: str) -> None:
+        self.said = said
+        super().__init__(text)
+
+
+class WithheldError(FedbusError):
+    """What may never leave the site as it is; `said` is made of the policy's numbers alone."""
+
+    def __init__(self, said: str) -> None:
+        self.said = said
+        super().__init__(said)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -86,9 +86,8 @@ class Aggregator:
         settings, stack = self._settings, self._stack
         self._identity, state = settings.identity(), settings.state_dir
         post = Post(self._identity, seal_key=state / SEAL_KEY, suite=settings.seal_suite)
-        session = partial(
-            Session, settings.url_for(LOGIN), identity=self._identity, outgoing=post.outgoing, retry_login=True
-        )
+        url, outgoing = settings.url_for(LOGIN), post.outgoing
+        session = partial(Session, url, identity=self._identity, outgoing=outgoing, retry_login=True)
         make_folder(settings.initial_params_dir)
         self._ledger = stack.enter_context(Ledger(state / "ledger.sqlite3"))
         self._spool = Spool(state / "spool", keep_updates=settings.keep_updates)
@@ -183,6 +182,7 @@ class Aggregator:
     def _believe(self, identity: Identity, verifier: Verifier) -> None:
         """The kit has changed: this is who we are from now on, and whom we believe."""
         self._identity = identity
+        self._tools.post.believe(identity, verifier)
 
     async def _declare(self) -> None:
         await declare(self._control, t.FEDERATION)

@@ -22,11 +22,11 @@ from fedbus.bus import topology as t
 from fedbus.bus.envelope import Envelope
 from fedbus.core.protocol import messages as m
 from fedbus.core.protocol import wire
-from fedbus.errors import ProtocolError, SealError, SignatureError
+from fedbus.errors import DecodeError, ProtocolError, SealError
 from fedbus.trust.identity import Identity, Verifier
 from fedbus.trust.sealed_updates import About, UpdateOpener, UpdateSeal, sealed_by
 from fedbus.trust.sealing import NUMBERS, PublicKey, SealKeys, announced, framed
-from fedbus.trust.signing import Carrier, Repeats, Signed, check, sign
+from fedbus.trust.signing import Carrier, Repeats, check, is_said, sign
 from fedbus.trust.subjects import Role
 from fedbus.trust.suites import X25519
 
@@ -62,17 +62,17 @@ class Guard:
         verifier: Verifier | None = None,
         clock: Callable[[], int] = time.time_ns,
     ) -> None:
-        self.identity = identity
         self.seal_keys = seal_keys
         self.suite = suite
         self.offered = seal_keys.texts(suite)
         self.aggregator_key: PublicKey | None = None
         self._clock = clock
         self._repeats = Repeats(lifetime=t.CONTROL_TTL)
-        self.believe(verifier or identity.verifier())
+        self.believe(identity, verifier or identity.verifier())
 
-    def believe(self, verifier: Verifier) -> None:
-        """From now on: another CA, or another list of who is revoked."""
+    def believe(self, identity: Identity, verifier: Verifier) -> None:
+        """From now on this is who we are, and whom we believe: a renewed certificate, another CA, somebody revoked."""
+        self.identity = identity
         self._verifier = verifier
         self._opener = UpdateOpener(self.identity.federation, self.seal_keys, verifier)
 
@@ -128,12 +128,40 @@ class Guard:
             return dataclasses.replace(envelope, body=body)
         return envelope
 
-    def answer(self, envelope: Envelope, *, correlation_id: str) -> Signed:
-        """Who signed a reply to the question of this id. Raises SignatureError unless the aggregator did."""
-        if envelope.correlation_id != correlation_id:
-            raise SignatureError(f"a reply to {envelope.correlation_id!r:.50} came, expected one to {correlation_id}")
+    def asked(self, envelope: Envelope) -> m.SignedSubmission:
+        """A request whose signer is checked, as others can check it again. Raises SignatureError, DecodeError."""
+        self.incoming(envelope)
+        try:
+            body = envelope.body.decode()
+        except UnicodeDecodeError as exc:
+            raise DecodeError(f"message {envelope.type!r:.60}: expected JSON in UTF-8") from exc
+        carrier = _carrier(envelope)
+        return m.SignedSubmission(
+            routing_key=carrier.routing_key,
+            type=carrier.type,
+            message_id=carrier.message_id,
+            correlation_id=carrier.correlation_id,
+            headers={key: value for key, value in carrier.headers.items() if is_said(key)},
+            body=body,
+        )
+
+    def submitted_by(self, submission: m.SignedSubmission, name: str) -> str:
+        """The fingerprint of the submitter's key. Raises SignatureError unless this one has signed it."""
+        carrier = Carrier(
+            exchange=t.JOBS,
+            routing_key=submission.routing_key,
+            type=submission.type,
+            message_id=submission.message_id,
+            correlation_id=submission.correlation_id,
+            headers=submission.headers,
+            body=submission.body.encode(),
+        )
         federation = self.identity.federation
-        return check(self._verifier, _carrier(envelope), federation=federation, role=Role.AGGREGATOR)
+        return check(self._verifier, carrier, federation=federation, role=Role.SUBMITTER, name=name).fingerprint
+
+    def answered(self, envelope: Envelope) -> None:
+        """Raise SignatureError unless the aggregator has signed this reply, to the question with its correlation id."""
+        check(self._verifier, _carrier(envelope), federation=self.identity.federation, role=Role.AGGREGATOR)
 
     def _chunk(self, envelope: Envelope) -> Envelope:
         if envelope.exchange != t.UPDATES:

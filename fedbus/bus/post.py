@@ -24,14 +24,16 @@ from typing import TYPE_CHECKING
 
 from fedbus.bus import topology as t
 from fedbus.bus.envelope import Envelope
+from fedbus.core.job.hospital import Submission
+from fedbus.core.job.submissions import not_as_submitted
 from fedbus.core.protocol import messages as m
 from fedbus.core.protocol import wire
-from fedbus.errors import DecodeError, ProtocolError
+from fedbus.errors import DecodeError, ProtocolError, SignatureError
 
 if TYPE_CHECKING:
     from fedbus.bus.guard import Guard
     from fedbus.trust.epochs import LogKeys, PartSeal
-    from fedbus.trust.identity import Identity
+    from fedbus.trust.identity import Identity, Verifier
     from fedbus.trust.sealed_updates import UpdateSeal
     from fedbus.trust.suites import SealSuite
 
@@ -98,6 +100,11 @@ class Post:
 
             keys = SealKeys.make() if seal_key is None else SealKeys.load_or_make(seal_key)
             self.guard = Guard(identity, seal_keys=keys, suite=SUITES[suite], clock=clock)
+
+    def believe(self, identity: Identity, verifier: Verifier) -> None:
+        """The kit has changed: this is who we are from now on, and whom we believe."""
+        if self.guard is not None:
+            self.guard.believe(identity, verifier)
 
     def outgoing(self, envelope: Envelope) -> Envelope:
         """What is put on the wire for it, signed at this moment."""
@@ -168,6 +175,27 @@ class Post:
             raise ProtocolError(f"login {envelope.user_id!r} speaks for site {message.site!r}")
         check_key(envelope, site_key(message))
         return message
+
+    def asked(self, envelope: Envelope) -> m.SignedSubmission | None:
+        """A request as its submitter has signed it; None without a kit. Raises SignatureError, DecodeError."""
+        return None if self.guard is None else self.guard.asked(envelope)
+
+    def answered(self, envelope: Envelope) -> Envelope:
+        """A reply, which with a kit only the aggregator can have given. Raises SignatureError."""
+        if self.guard is not None:
+            self.guard.answered(envelope)
+        return envelope
+
+    def submission(self, offer: m.JobOffer) -> Submission:
+        """Who submitted what is offered. With a kit ProtocolError, unless just that was signed by a submitter."""
+        if self.guard is None:
+            return Submission(submitter=offer.submitter)
+        if offer.submission is None:
+            raise SignatureError("no submitter has signed this job: one from before the federation had kits?")
+        key = self.guard.submitted_by(offer.submission, offer.submitter)
+        if problem := not_as_submitted(offer, offer.submission):
+            raise SignatureError(problem)
+        return Submission(submitter=offer.submitter, fingerprint=key)
 
     def from_model_log(self, envelope: Envelope, keys: LogKeys | None) -> wire.Message:
         """Read a record of a model log, opened with the job's keys; None: it is not sealed. Raises as `from_envelope`.

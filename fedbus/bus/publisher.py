@@ -32,9 +32,19 @@ TOLD_FROM_S = 2.0
 
 
 class Publisher:
-    """Publishes on one channel of a session, opened when needed and again after a loss."""
+    """Publishes on one channel of a session, opened when needed and again after a loss.
 
-    def __init__(self, session: Session, *, routes_return: timedelta = ROUTES_RETURN) -> None:
+    gate: awaited before every attempt, also those after a loss; what it raises ends the publish.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        *,
+        routes_return: timedelta = ROUTES_RETURN,
+        gate: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
+        self._gate = gate
         self._session = session
         self._routes_return_s = routes_return.total_seconds()
         self._opening = asyncio.Lock()
@@ -104,6 +114,8 @@ class Publisher:
 
     async def _attempt(self, envelope: Envelope, mandatory: bool) -> None:
         channel = await self._channel()
+        if self._gate is not None:
+            await self._gate()
         try:
             await channel.publish(self._session.outgoing(envelope), user_id=self._session.login, mandatory=mandatory)
         except RefusedError:
@@ -112,6 +124,8 @@ class Publisher:
     async def _attempt_alone(self, envelope: Envelope, mandatory: bool) -> None:
         channel = await self._session.channel(confirms=True)
         try:
+            if self._gate is not None:
+                await self._gate()
             await channel.publish(self._session.outgoing(envelope), user_id=self._session.login, mandatory=mandatory)
         except RefusedError as exc:
             raise PublishError(str(exc)) from exc

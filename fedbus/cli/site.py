@@ -25,6 +25,9 @@ def site(
     ] = None,
     kit: Kit = None,
     broker_url: BrokerUrl = None,
+    policy: Annotated[
+        Path | None, typer.Option(help="The hospital's policy.toml: what it refuses is not done.", show_default="none")
+    ] = None,
     tasks: Annotated[
         list[str] | None,
         typer.Option("--task", help="A task that may run here; once per task.", show_default="all installed"),
@@ -68,6 +71,7 @@ def site(
         "site_state_dir": state_dir,
         "kit": kit,
         "broker_url": broker_url,
+        "policy": policy,
         "tasks": tuple(tasks) if tasks else None,
         "device": device,
         "threads": threads,

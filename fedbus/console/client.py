@@ -120,7 +120,7 @@ class Client:
         answer = await request(
             self._session, t.JOBS, key, data, timeout=timeout, type="submit", message_id=message_id, headers=headers
         )
-        return _content(a.Accepted, answer, JobSpecError)
+        return _content(a.Accepted, self._post.answered(answer), JobSpecError)
 
     async def abort(self, job: str, reason: str | None) -> None:
         """End a running job. Raises AskedInVainError when there is none of that id."""
@@ -199,7 +199,7 @@ class Client:
         key, type = address(asked)
         data = json.dumps(q.body_of(asked)).encode()
         with _question() if isinstance(asked, q.Query) else nullcontext():
-            return await request(self._session, t.JOBS, key, data, timeout=timeout, type=type)
+            return self._post.answered(await request(self._session, t.JOBS, key, data, timeout=timeout, type=type))
 
 
 def address(request: q.Request) -> tuple[str, str]:

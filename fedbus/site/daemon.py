@@ -4,7 +4,10 @@
     status     every status interval: what is done for each job; renews the lease
     job ...    one worker per accepted job, see `job.worker`; what goes wrong in one is that job's trouble
     source     if one is set: a child process looks for new labels now and then, see `source_watch`
+    rules      if there is a policy: its file, its hours and its day are looked at every second, and at SIGHUP
     SIGUSR1    `fedbus retry`: what failed is tried now, what was given up is offered again
+
+A site whose policy cannot be read takes itself out (Leave, with the reason), is silent, and joins when it can be read.
 
 Stop order: the trainers end, then Leave is published (nobody waits for this site from then on), then the connections
 close. Updates that await their receipt stay in the outbox and are sent again after the next start.
@@ -31,6 +34,7 @@ from fedbus.bus.consumer import Consumer
 from fedbus.bus.post import SEAL_KEY, ControlMessage, Post
 from fedbus.bus.stream import StreamReader
 from fedbus.bus.url import BrokerUrl
+from fedbus.core.job.hospital import Submission
 from fedbus.core.job.policy import Accept, Decline, SitePolicy
 from fedbus.core.protocol import messages as m
 from fedbus.core.protocol.activities import Activity
@@ -48,6 +52,8 @@ from fedbus.site.job.trainer import start_trainer
 from fedbus.site.job.worker import JobWorker, left_over
 from fedbus.site.labels import Labels
 from fedbus.site.places import Places, default_places, device_meant
+from fedbus.site.rules import SiteRules
+from fedbus.site.rules_watch import RulesWatch
 from fedbus.site.settings import SiteSettings
 from fedbus.site.source_watch import SourceWatch
 from fedbus.sources.journal import JournalFile
@@ -104,13 +110,13 @@ class Site:
             )
         self._source: SourceWatch | None = None
         self._labels: Labels | None = None
-        allowed = None if settings.tasks is None else frozenset(settings.tasks)
-        self._policy = SitePolicy(
+        self._floor = SitePolicy(
             site=self._name,
             installed_tasks=installed,
-            allowed_tasks=allowed,
+            allowed_tasks=None if settings.tasks is None else frozenset(settings.tasks),
             min_batch_size=settings.min_batch_size,
             min_contributors=settings.min_contributors,
+            data_tags=settings.data_tags or (),
         )
 
     async def __aenter__(self) -> Self:
@@ -129,11 +135,12 @@ class Site:
         stack.enter_context(StateLock(make_folder(settings.state_dir)))
         self._post = Post(identity, seal_key=settings.state_dir / SEAL_KEY)
         session = partial(Session, url, identity=identity, outgoing=self._post.outgoing, retry_login=True)
+        self._rules = SiteRules(self._floor, settings.policy, state=settings.state_dir, now=time.time)
         self._watch_source()
         self._control = await stack.enter_async_context(session(name=f"{self._name}/control"))
         self._bulk_out = await stack.enter_async_context(session(name=f"{self._name}/updates", follows=self._control))
         self._bulk_in = await stack.enter_async_context(session(name=f"{self._name}/models", follows=self._control))
-        self._door = Door(self._name, post=self._post, control=self._control, bulk=self._bulk_out)
+        self._door = Door(self._name, post=self._post, control=self._control, bulk=self._bulk_out, rules=self._rules)
         return self
 
     async def __aexit__(self, *exc: object) -> None:
@@ -166,11 +173,13 @@ class Site:
             self._group = group
             await deliveries.attached()
             await self._join()
-            log.info("site-ready", site=self._name, broker=str(self._control.url), tasks=list(self._policy.tasks))
+            log.info("site-ready", site=self._name, broker=str(self._control.url), tasks=list(self._rules.policy.tasks))
             group.create_task(self._report(), name="status")
             group.create_task(self._try_when_told(), name="try now")
             if self._source is not None:
                 group.create_task(self._source.run(), name="source")
+            if self._rules.are_written:
+                group.create_task(RulesWatch(self._rules, self).run(), name="rules")
             await self._obey(deliveries)
 
     async def _try_when_told(self) -> None:
@@ -181,6 +190,19 @@ class Site:
             for worker in list(self._workers.values()):
                 worker.try_now()
             await self._join()
+
+    async def rules_changed(self) -> None:
+        """Other rules hold: jobs that they do not allow end here, and the site joins by them, or leaves."""
+        for job, worker in list(self._workers.items()):
+            if (why := self._rules.shut or self._rules.refusal(job)) is not None:
+                await worker.withdraw(why)
+        self._given_up.clear()
+        await self._join()
+
+    async def time_turned(self) -> None:
+        """The hours of the policy have begun or are over, or it is another day."""
+        for worker in list(self._workers.values()):
+            await worker.rules_changed()
 
     async def _labels_came(self) -> None:
         """What waits for data goes on, and jobs that were given up are offered again."""
@@ -204,16 +226,20 @@ class Site:
             m.Join(
                 site=self._name,
                 session=self._session_id,
-                tasks=self._policy.tasks,
+                tasks=self._rules.policy.tasks,
                 fedbus_version=fedbus.__version__,
                 device=device_meant(self._settings.device),
                 seal_keys={} if self._post.guard is None else self._post.guard.seal_keys.texts(),
             )
         )
+        if (shut := self._rules.shut) is not None:
+            await self._door.say(m.Leave(site=self._name, session=self._session_id, reason=shut))
 
     async def _report(self) -> None:
         while True:
             await asyncio.sleep(self._settings.status_interval_s)
+            if self._rules.shut is not None:
+                continue
             done = (*(worker.activity for worker in self._workers.values()), *self._left_over())
             await self._door.say(
                 m.SiteStatus(
@@ -248,6 +274,7 @@ class Site:
                 from fedbus.site.renewal import take_in  # loads cryptography
 
                 self._identity = take_in(self._identity, message)
+                self._post.believe(self._identity, self._identity.verifier())
             case m.JobOffer():
                 await self._answer(message)
             case (
@@ -281,14 +308,22 @@ class Site:
             worker.fail(exc)
 
     async def _answer(self, offer: m.JobOffer) -> None:
-        decision = self._policy.decide_offer(offer.spec)
+        decision, submission = self._decide(offer)
         match decision:
             case Accept(spec=spec):
                 log.info("accepted", job=offer.job, task=spec.task)
+                self._rules.take(offer.job, spec, submission)
                 await self._take_up(offer.job, spec, offer.submitter)
             case Decline(reason=reason):
                 log.warning("declined", job=offer.job, reason=reason)
                 await self._door.say(m.OfferAnswer(site=self._name, job=offer.job, accepted=False, reason=reason))
+
+    def _decide(self, offer: m.JobOffer) -> tuple[Accept | Decline, Submission]:
+        try:
+            submission = self._post.submission(offer)
+        except ProtocolError as exc:
+            return Decline(reason=str(exc)), Submission(submitter="")
+        return self._rules.policy.decide_offer(offer.spec, submission), submission
 
     async def _take_up(self, job: str, spec: JobSpec, submitter: str) -> None:
         """Work for a job, if that is not being done, and say so."""
@@ -316,6 +351,7 @@ class Site:
             submitter=submitter,
             labels=self._labels,
             receiver=self._receiver,
+            rules=self._rules if self._rules.are_written else None,
             reached=self._reached,
         )
         self._workers[job] = worker
@@ -335,9 +371,14 @@ class Site:
             if not _is_the_jobs_own(exc):
                 raise
             await self._after_trouble(job, exc)
-            await self._take_up(job, spec, submitter)
+            if (why := self._rules.refusal(job) or self._rules.shut) is None:
+                return await self._take_up(job, spec, submitter)
+            self._rules.drop(job)
+            self._given_up.add(job)
+            await self._door.say(assignment.declining(job, self._name, why))
         else:
             del self._workers[job]
+            self._rules.drop(job)
             if worker.ended:
                 put_away(self._settings, job)
             else:

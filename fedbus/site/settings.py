@@ -52,12 +52,15 @@ class SiteSettings(DaemonSettings):
             "min_test_cases": None,
             "fault": None,
             "source": None,
+            "data_tags": None,
         }
     )
 
     site_name: Annotated[str, Field(pattern=rf"^{NAME.pattern}$")]
     site_data: Path
     site_state_dir: Path | None = None
+    policy: Path | None = None
+    data_tags: Annotated[tuple[Annotated[str, Field(min_length=1, max_length=200)], ...] | None, NoDecode] = None
     tasks: Annotated[tuple[str, ...] | None, NoDecode] = None
     device: str = "auto"
     threads: Threads = 1
@@ -79,7 +82,7 @@ class SiteSettings(DaemonSettings):
     step_delay_s: Annotated[float, Field(ge=0, le=YEAR_S)] = 0.0
     source: SourceSettings | None = None
 
-    @field_validator("tasks", "refuse_on", mode="before")
+    @field_validator("tasks", "refuse_on", "data_tags", mode="before")
     @classmethod
     def _tasks_by_comma(cls, value: object) -> object:
         """FEDBUS_TASKS=digits,heart_disease: the environment has no lists."""

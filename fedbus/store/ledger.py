@@ -19,7 +19,8 @@ from types import MappingProxyType
 from typing import Any
 
 from fedbus.core.job.scores import Score
-from fedbus.core.protocol.messages import UpdateId, UpdateManifest
+from fedbus.core.protocol import wire
+from fedbus.core.protocol.messages import SignedSubmission, UpdateId, UpdateManifest
 from fedbus.core.rules.facts import Committed, Fact
 from fedbus.errors import DiskFullError, IdTakenError, StoreError
 from fedbus.store import ledger_schema as schema
@@ -116,12 +117,20 @@ class Ledger:
     # jobs
 
     def add_job(
-        self, job: str, spec: Mapping[str, Any], *, message_id: str, submitted_by: str, state: str, at: float
+        self,
+        job: str,
+        spec: Mapping[str, Any],
+        *,
+        message_id: str,
+        submitted_by: str,
+        state: str,
+        at: float,
+        signed: SignedSubmission | None = None,
     ) -> str:
         """Record a job and return its id; a second submit with the same message id returns the first one's.
 
         Whether that is the same submit the caller sees by its spec. Raises IdTakenError when another submit's job
-        has this id.
+        has this id, or when the job of a signed submit was forgotten.
         """
         with self._transaction() as db:
             row = db.execute("SELECT job FROM jobs WHERE message_id = ?", (message_id,)).fetchone()
@@ -129,6 +138,8 @@ class Ledger:
                 return str(row[0])
             if db.execute("SELECT 1 FROM jobs WHERE job = ?", (job,)).fetchone():
                 raise IdTakenError(f"there is a job {job} already, which another message has submitted")
+            if signed is not None:
+                _keep_signed(db, job, signed)
             db.execute(
                 "INSERT INTO jobs (job, spec, state, message_id, submitted_by, submitted_at) VALUES (?,?,?,?,?,?)",
                 (job, json.dumps(spec), state, message_id, submitted_by, at),
@@ -163,6 +174,16 @@ class Ledger:
                     " SELECT ?, ?, ?, ?, submitted_by, ? FROM jobs WHERE job = ?",
                     (follow_up.job, json.dumps(follow_up.spec), follow_up.state, follow_up.job, at, job),
                 )
+                db.execute(
+                    "INSERT OR IGNORE INTO submissions (job, follows, signed)"
+                    " SELECT ?, job, signed FROM submissions WHERE job = ?",
+                    (follow_up.job, job),
+                )
+
+    def submission(self, job: str) -> tuple[SignedSubmission | None, str]:
+        """The signed submit of a job, and the job whose submit it is when that is not this one, else ""."""
+        rows = self._rows("SELECT signed, follows FROM submissions WHERE job = ?", (job,))
+        return (SignedSubmission(**json.loads(rows[0][0])), str(rows[0][1])) if rows else (None, "")
 
     def jobs(self) -> list[JobRow]:
         """All jobs, oldest first."""
@@ -486,3 +507,9 @@ class Ledger:
 
 def _unusable(path: Path, exc: sqlite3.Error) -> str:
     return f"cannot open ledger {path}: {exc}; is it a fedbus ledger and may this user write it?"
+
+
+def _keep_signed(db: sqlite3.Connection, job: str, signed: SignedSubmission) -> None:
+    if db.execute("INSERT OR IGNORE INTO used VALUES (?)", (signed.message_id,)).rowcount == 0:
+        raise IdTakenError(f"message {signed.message_id[:64]!r} has submitted a job before, which is forgotten")
+    db.execute("INSERT INTO submissions VALUES (?,?,?)", (job, "", wire.to_json(signed).decode()))

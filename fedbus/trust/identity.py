@@ -61,7 +61,7 @@ class Identity:
 
         `at` is the time to check the dates against: now, when it is not given.
         """
-        key = _private_key(kit / KEY)
+        key = read_private_key(kit / KEY)
         certificate = read_certificates(_read(kit / CERTIFICATE), what=str(kit / CERTIFICATE))[0]
         authorities = authorities_of(kit)
         if public_key(certificate) != key.public_key():
@@ -235,7 +235,8 @@ def _signed(each: x509.CertificateRevocationList, authority: x509.Certificate) -
     return each.is_signature_valid(public_key(authority))
 
 
-def _private_key(path: Path) -> PrivateKey:
+def read_private_key(path: Path) -> PrivateKey:
+    """The key of a kit. TrustError when it is missing, no P-256 key, or can be read or changed by others."""
     pem = _read(path)
     mode = stat.S_IMODE(path.stat().st_mode)
     if mode & 0o077:

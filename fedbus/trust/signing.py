@@ -18,8 +18,10 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import lru_cache
 
 from fedbus.errors import SignatureError, TrustError
+from fedbus.trust.certificates import fingerprint, public_key, read_certificate
 from fedbus.trust.identity import Identity, Verifier
 from fedbus.trust.sealing import framed
 from fedbus.trust.subjects import Role, Subject
@@ -54,9 +56,10 @@ class Carrier:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Signed:
-    """Who signed, and when by its own clock."""
+    """Who signed, with which key, and when by its own clock."""
 
     subject: Subject
+    fingerprint: str
     at_ns: int
 
 
@@ -78,8 +81,13 @@ def statement(carrier: Carrier, *, federation: str, at_ns: int) -> bytes:
 
 
 def _framed_headers(headers: Mapping[str, str | int]) -> bytes:
-    said = sorted((k, v) for k, v in headers.items() if k not in _UNSIGNED and not k.startswith(_OF_THE_BROKER))
+    said = sorted((k, v) for k, v in headers.items() if k not in _UNSIGNED and is_said(k))
     return framed("headers", *(part for key, value in said for part in (key, type(value).__name__, str(value))))
+
+
+def is_said(header: str) -> bool:
+    """Whether its sender has said it; the others are the broker's."""
+    return not header.startswith(_OF_THE_BROKER)
 
 
 def sign(identity: Identity, carrier: Carrier, *, at_ns: int) -> dict[str, str | int]:
@@ -104,7 +112,13 @@ def check(verifier: Verifier, carrier: Carrier, *, federation: str, role: Role, 
     at_ns = _at(what, carrier.headers["at"])
     said = statement(carrier, federation=federation, at_ns=at_ns)
     subject = check_headers(verifier, carrier.headers, said, what=what, role=role, name=name)
-    return Signed(subject=subject, at_ns=at_ns)
+    certificate = _bytes(what, "certificate", carrier.headers["certificate"])
+    return Signed(subject=subject, fingerprint=_fingerprint(certificate), at_ns=at_ns)
+
+
+@lru_cache(maxsize=256)
+def _fingerprint(certificate: bytes) -> str:
+    return fingerprint(public_key(read_certificate(certificate)))
 
 
 def check_headers(

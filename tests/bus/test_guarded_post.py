@@ -157,8 +157,9 @@ def test_a_revoked_site_is_not_heard_any_more(
     at = datetime.now(UTC)
     pem = authority.revocation_list([Revoked(serial=serial, since=at)], number=1, at=at)
 
-    assert house.aggregator.guard is not None
-    house.aggregator.guard.believe(Verifier("hearts", [authority.certificate], read_lists(pem, Path("crl.pem"))))
+    house.aggregator.believe(
+        identities["aggregator"], Verifier("hearts", [authority.certificate], read_lists(pem, Path("crl.pem")))
+    )
 
     for came in (before, arrived(house.mercy, house.mercy.from_site(leave), "mercy")):
         with pytest.raises(SignatureError, match="revoked"):

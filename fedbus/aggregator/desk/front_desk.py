@@ -34,12 +34,12 @@ from fedbus.core.protocol import answers as a
 from fedbus.core.protocol import events, wire
 from fedbus.core.protocol import requests as q
 from fedbus.core.protocol.limits import MOST_NAME, plain
-from fedbus.core.protocol.messages import JobState
+from fedbus.core.protocol.messages import JobState, SignedSubmission
 from fedbus.core.spec import kinds
 from fedbus.core.spec.head import JobSpec
 from fedbus.core.spec.text import MAX_TEXT_BYTES
 from fedbus.core.spec.training import TrainingSpec
-from fedbus.errors import IdTakenError, JobSpecError, Problem, StoreError
+from fedbus.errors import IdTakenError, JobSpecError, Problem, ProtocolError, StoreError
 from fedbus.store.provenance import Provenance
 from fedbus.store.rows import JobRow
 
@@ -49,6 +49,7 @@ REQUESTS_PREFETCH = 8
 ASK_RATE, ASK_BURST = 500.0, 2000.0
 SUBMIT_COST = 20.0
 COST_OF_A_JOB = 0.02
+HOW_TO_SIGN = "in this federation requests are signed with a submitter's kit, as `fedbus --kit DIR submit` does"
 
 log = structlog.get_logger()
 
@@ -109,9 +110,13 @@ class FrontDesk:
         envelope = delivery.envelope
         if (problem := self._problem(envelope)) is not None:
             return a.Rejected(errors=(problem,))
+        try:
+            signed = self._tools.post.asked(envelope)
+        except ProtocolError as exc:
+            return a.rejected("signature", f"{exc}; {HOW_TO_SIGN}")
         match envelope.routing_key.split("."):
             case ["submit", _]:
-                return await self._submit(delivery)
+                return await self._submit(delivery, signed)
             case ["abort", job]:
                 return await self._end(q.abort_of(job, requests.body_of(envelope)), envelope.user_id or "")
             case ["query"]:
@@ -138,8 +143,10 @@ class FrontDesk:
             return SUBMIT_COST
         return 1.0 if requests.is_part(envelope) else 1.0 + COST_OF_A_JOB * self._listed
 
-    async def _submit(self, delivery: Delivery) -> a.Accepted | a.Rejected:
+    async def _submit(self, delivery: Delivery, signed: SignedSubmission | None) -> a.Accepted | a.Rejected:
         spec, envelope = requests.spec_of(delivery.envelope), delivery.envelope
+        if signed is not None and not envelope.message_id:
+            return a.rejected("message_id", "set the AMQP property message_id: a signed submit is taken once")
         wanted = requests.wanted_id(envelope)
         message_id = envelope.message_id or wanted or secrets.token_hex(8)
         name = wanted or requests.job_id(spec, message_id)
@@ -154,6 +161,7 @@ class FrontDesk:
                 submitted_by=envelope.user_id or "",
                 state=str(JobState.SUBMITTED),
                 at=time.time(),
+                signed=signed,
             )
         except IdTakenError as exc:
             return a.rejected("job", f"{exc}: submit it under another id")

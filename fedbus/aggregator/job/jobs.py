@@ -386,7 +386,14 @@ class Jobs:
         """Offer a job to a site, unless its spec names others."""
         spec = runner.life.head
         if spec.sites is None or site in spec.sites:
-            offer = m.JobOffer(job=runner.job, spec=spec.to_offer(), submitter=runner.row.submitted_by)
+            signed, follows = await self._tools.store(self._tools.ledger.submission, runner.job)
+            offer = m.JobOffer(
+                job=runner.job,
+                spec=spec.to_offer(),
+                submitter=runner.row.submitted_by,
+                submission=signed,
+                follows=follows,
+            )
             await self._tools.announcer.tell(site, offer)
 
 

@@ -30,6 +30,7 @@ class Activity(StrEnum):
     WAITING_FOR_END = "waiting for the end of the job"
     WAITING_FOR_LABELS = "waiting for the first labels"
     WAITING_FOR_ROOM = "waiting for room on the disk"
+    PAUSED = "paused by its policy"
     RESTARTING = "restarting the trainer"
     GAVE_UP = "gave up"
     NO_PART = "takes no part"

@@ -50,6 +50,11 @@ class LocalTrainings:
         self._steps: int | None = None
         self._forgets_residual = False
 
+    @property
+    def next_steps(self) -> int | None:
+        """Local steps of the next training; None where its budget is none of steps."""
+        return self._steps or self.spec.local.steps
+
     def set_steps(self, steps: int) -> None:
         """Make so many local steps in every training that begins from now on, in a job that is time-boxed."""
         local = self.spec.local

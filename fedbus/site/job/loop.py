@@ -40,6 +40,7 @@ from fedbus.site.job.score_duty import ScoreDuty
 from fedbus.site.job.trainer import Trainer, start_trainer
 from fedbus.site.labels import Labels
 from fedbus.site.places import Places, Waiting, devices_of, more_places, most_devices
+from fedbus.site.rules import SiteRules
 from fedbus.site.settings import SiteSettings
 from fedbus.site.trainer_errors import TrainerDiedError, TrainerFailedError
 from fedbus.site.trouble_log import log_notes, log_trouble
@@ -84,6 +85,7 @@ class TrainingLoop:
         submitter: str = "",
         labels: Labels | None = None,
         hand_back: HandBack | None = None,
+        rules: SiteRules | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         stop_grace: timedelta = STOP_GRACE,
     ) -> None:
@@ -99,6 +101,8 @@ class TrainingLoop:
         self._submitter = submitter
         self._labels = NewLabels(labels, spec.task)
         self._hand_back = hand_back or HandBack(job, spec, folder=Path(), receiver=None)
+        self._rules = rules
+        self._withdrawn: Sayable | None = None
         self._waiting: Waiting | None = None
         self._yielded = False
         self._attempts = Attempts(patience_s=settings.patience_s, sleep=sleep)
@@ -191,6 +195,31 @@ class TrainingLoop:
         self._end_by(asyncio.get_running_loop().time() + self._stop_grace_s)
         await self._interrupt()
 
+    async def withdraw(self, why: Sayable) -> None:
+        """The site's policy does not allow the job any more: the trainer ends at once."""
+        log.warning("withdrawn", job=self._job, text=why)
+        self._stopping, self._withdrawn = True, why
+        self._end_pause()
+        self._end_by(asyncio.get_running_loop().time())
+        await self.wake()
+
+    async def rules_changed(self) -> None:
+        """The site's hours have come or are over, or a new day has begun."""
+        if self._pause is None:
+            self._end_by(self._score.by)
+            return await self.wake()
+        self._end_pause()
+        self._end_by(asyncio.get_running_loop().time() + self._stop_grace_s)
+        return await self._interrupt()
+
+    @property
+    def _pause(self) -> Sayable | None:
+        """Why the site's policy lets it do nothing for this job now; None when it may do what is to be done."""
+        if self._rules is None:
+            return None
+        asked = self._score.wanted is not None or self._initial_wanted is not None or self._data.wanted is not None
+        return self._rules.pause or (None if asked or self._training_is_over else self._rules.training_pause(self._job))
+
     def _end_pause(self) -> None:
         self._attempts.end_pause()
         if self._waiting is not None and not self._waiting.turn.done():
@@ -225,7 +254,12 @@ class TrainingLoop:
     # the loop
 
     async def run(self) -> None:
-        """Serve until `stop`; returns early when the job cannot be trained here."""
+        """Serve until `stop`; returns early when the job cannot be trained here, or is not allowed any more."""
+        await self._work()
+        if self._withdrawn is not None:
+            await self._say(assignment.declining(self._job, self._settings.site_name, self._withdrawn))
+
+    async def _work(self) -> None:
         while not await self._nothing_to_do():
             try:
                 await self._with_a_trainer()
@@ -243,12 +277,14 @@ class TrainingLoop:
         """Wait while training is over and no score is asked for, or there are no data; True when the job is over."""
         async with self._changed:
             while not self._stopping and (reason := self._why_idle) is not None:
-                self._now(reason)
+                self._now(reason, detail=self._pause if reason is Activity.PAUSED else None)
                 await self._changed.wait()
         return self._stopping
 
     @property
     def _why_idle(self) -> Activity | None:
+        if self._pause is not None and not (self._training_is_over and self._is_idle):
+            return Activity.PAUSED
         if self._labels.waited_for and self._score.wanted is None:
             return Activity.WAITING_FOR_LABELS
         return Activity.WAITING_FOR_END if self._training_is_over and self._is_idle else None
@@ -303,6 +339,8 @@ class TrainingLoop:
         except TimeoutError:
             if limit is None or not limit.expired():
                 raise
+            if self._pause is not None:
+                return
             if self._score.wanted is not None and not self._stopping:
                 said = Sayable(f"not scored within {self._score.limit_s:g} s")
                 await self._no_score(self._score.wanted, said, self._score.request)
@@ -355,6 +393,8 @@ class TrainingLoop:
         self._trainer, self._device = trainer, opened.device
 
     async def _serve(self, trainer: Trainer, place: Waiting) -> None:
+        if self._pause is not None:
+            return
         await self._data.see_to(trainer)
         if self._data.is_all or self._data.refused:
             return
@@ -382,14 +422,15 @@ class TrainingLoop:
 
     async def _next_duty(self, place: Waiting) -> Duty:
         """What there is to do, once there is something; Stop as well when others wait for a place that it has."""
-        while not self._places.too_many(place):
+        while not self._places.too_many(place) and self._pause is None:
             limit_s = random.uniform(*YIELD_AFTER_S) if self._files.held is None or place.more else None
             try:
                 async with asyncio.timeout(limit_s), self._changed:
-                    while isinstance(duty := next_duty(self._standing), Wait):
+                    while isinstance(duty := next_duty(self._standing), Wait) and self._pause is None:
                         self._now(duty.activity, detail=_number(duty.version))
                         await self._changed.wait()
-                return duty
+                if self._pause is None:
+                    return duty
             except TimeoutError:
                 if self._places.wanted and self._files.held is None:
                     log.info("place-yielded", job=self._job, text="no version yet; other jobs wait for a place")
@@ -487,6 +528,8 @@ class TrainingLoop:
             return
         if self._hand_back.is_due(base.version):
             await self._hand_back.give(trainer, base.version)
+        if self._rules is not None:
+            self._rules.charge_steps(trainings.next_steps)
         self._now(Activity.TRAINING)
         trained = await trainings.train(trainer, base, layout_digest=self._layout_digest)
         if trained is not None:

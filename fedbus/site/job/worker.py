@@ -31,6 +31,7 @@ from fedbus.errors import (
     NoSuchQueueError,
     ProtocolError,
     PublishError,
+    WithheldError,
 )
 from fedbus.runtime.faults import Point, Reached, nothing
 from fedbus.site.door import Lane
@@ -45,6 +46,7 @@ from fedbus.site.job.put_away import job_folder, write_spec
 from fedbus.site.job.trainer import start_trainer
 from fedbus.site.labels import Labels
 from fedbus.site.places import Places
+from fedbus.site.rules import SiteRules
 from fedbus.site.settings import SiteSettings
 from fedbus.store.files import make_folder
 from fedbus.store.outbox import Entry, Outbox
@@ -74,6 +76,7 @@ class JobWorker:
         submitter: str = "",
         labels: Labels | None = None,
         receiver: Receiver | None = None,
+        rules: SiteRules | None = None,
         reached: Reached = nothing,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         patience: timedelta = model_wanted.FIRST,
@@ -115,6 +118,7 @@ class JobWorker:
             submitter=submitter,
             labels=labels,
             hand_back=self._hand_back,
+            rules=rules,
         )
 
     @property
@@ -131,6 +135,14 @@ class JobWorker:
     def try_now(self) -> None:
         """A person has changed something: what waits for its next try is tried at once."""
         self._loop.try_now()
+
+    async def withdraw(self, why: Sayable) -> None:
+        """The site's policy does not allow the job any more."""
+        await self._loop.withdraw(why)
+
+    async def rules_changed(self) -> None:
+        """The site's hours have come or are over, or a new day has begun."""
+        await self._loop.rules_changed()
 
     async def labels_came(self) -> None:
         """The site's data source has brought labels."""
@@ -342,12 +354,26 @@ class JobWorker:
             log.warning("update-unsent", job=self._job, update=update, error=str(exc), retry_s=UNSENT_PAUSE_S)
             await self._sleep(UNSENT_PAUSE_S)
             return False
+        except DiskFullError as exc:
+            log.error("disk-full", job=self._job, error=str(exc), retry_s=UNSENT_PAUSE_S)
+            await self._sleep(UNSENT_PAUSE_S)
+            return False
+        except WithheldError as exc:
+            await self._withhold(entry, Sayable(exc.said))
         return True
 
+    async def _withhold(self, entry: Entry, why: Sayable) -> None:
+        """What may never leave is deleted; where it is an update, there will be no other that may."""
+        log.error("update-withheld", job=self._job, update=str(entry.update_id), text=why)
+        self._outbox.remove(entry.update_id)
+        if entry.manifest.kind is not m.UpdateKind.LOCAL:
+            await self._loop.withdraw(why)
+
     async def _send(self, entry: Entry) -> None:
+        manifest = entry.manifest
+        await self._lane.admit(manifest)
         began = perf_counter()
         log.info("update-publishing", job=self._job, update=str(entry.update_id))
-        manifest = entry.manifest
         await self._lane.send_chunks(self._chunks(entry), seal=self._lane.seal(manifest, entry.key))
         self._reached(Point.SITE_BEFORE_MANIFEST)
         await self._lane.send(manifest)

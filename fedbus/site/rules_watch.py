@@ -1,0 +1,45 @@
+"""Looks at a site's rules every second, and at once when SIGHUP comes, and tells the site what has changed."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from contextlib import suppress
+from typing import Protocol
+
+from fedbus.site.rules import SiteRules
+
+LOOK_S = 1.0
+
+
+class Ruled(Protocol):
+    """Whoever goes by the rules: a site daemon, and in tests what writes down what it was told."""
+
+    async def rules_changed(self) -> None:
+        """Other rules hold."""
+
+    async def time_turned(self) -> None:
+        """The hours of the policy have begun or are over, or it is another day."""
+
+
+class RulesWatch:
+    """Of one site; until it is cancelled."""
+
+    def __init__(self, rules: SiteRules, ruled: Ruled) -> None:
+        self._rules = rules
+        self._ruled = ruled
+        self._anew = asyncio.Event()
+
+    async def run(self) -> None:
+        """Look for ever."""
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._anew.set)
+        self._rules.tick()
+        while True:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._anew.wait(), LOOK_S)
+            anew = self._anew.is_set()
+            self._anew.clear()
+            if self._rules.refresh(anew=anew):
+                await self._ruled.rules_changed()
+            if self._rules.tick():
+                await self._ruled.time_turned()
