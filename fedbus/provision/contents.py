@@ -110,7 +110,7 @@ def _write_kit(base: Path, member: Member, register: Register, bundle: bytes) ->
             put(folder / name, text)
     if newest is not None and member.role in _GROUPS:
         put(packed_kit(base, member), packed(dict(_kit_files(folder))), mode=0o600 if made_here else PUBLIC)
-        if member.renewed:
+        if member.renewed or register.endorsement:  # who has the newest certificate may believe an old CA
             put(_renewed(base, member), newest.pem)
 
 

@@ -24,7 +24,7 @@ from fedbus.provision.contents import kit_folder, packed_kit, write_contents
 from fedbus.provision.federation_file import FederationFile
 from fedbus.provision.files import PRIVATE, present, put, take_away
 from fedbus.provision.register import Member, Register, read_register, write_register
-from fedbus.store.files import disk_errors, opened_folder
+from fedbus.store.files import disk_errors, drop_leftovers, opened_folder
 from fedbus.trust.certificates import fingerprint, key_pem, new_key, public_pem, read_key, read_request
 from fedbus.trust.identity import KEY
 from fedbus.trust.subjects import Role
@@ -239,6 +239,13 @@ class FederationFolder:
             authorities = self._authorities(register)
             yield (issuing.listed(register, authorities, at=now) if lists else register), authorities
 
+    def _drop_leftovers(self) -> None:
+        """What a command that was killed has left beside the files: it may be half of a key."""
+        groups = [self.base / name for name in ("ca", "broker", "broker/crl", "aggregator", "aggregator/renewed")]
+        kits = [self.base / name for name in ("sites", "submitters")]
+        for folder in (*groups, *kits, *(kit for group in kits for kit in group.glob("*") if kit.is_dir())):
+            drop_leftovers(folder)
+
     @contextmanager
     def _locked(self) -> Iterator[None]:
         folder = self.base / "ca"
@@ -249,6 +256,7 @@ class FederationFolder:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as exc:
                 raise FolderInUseError(f"another `fedbus provision` works in {self.base}: try again later") from exc
+            self._drop_leftovers()
             yield
 
 

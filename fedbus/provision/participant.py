@@ -11,6 +11,7 @@ from fedbus.errors import TrustError
 from fedbus.provision.files import PRIVATE, present, put, put_once
 from fedbus.provision.packing import unpacked
 from fedbus.provision.texts import POLICY
+from fedbus.store.files import drop_leftovers
 from fedbus.trust.certificates import (
     check_dates,
     fingerprint,
@@ -48,6 +49,7 @@ def request(kit: Path, name: str, role: Role) -> Request:
         check_name(role, name)
     except ValueError as exc:
         raise TrustError(str(exc)) from exc
+    drop_leftovers(kit)
     if not (kit / KEY).exists():
         put(kit / KEY, key_pem(new_key()), mode=PRIVATE)
     key = read_private_key(kit / KEY)
@@ -74,6 +76,7 @@ def unpack(packed: Path, kit: Path) -> Identity:
     if strange := sorted(set(content) - KNOWN):
         raise TrustError(f"{packed} has files that no kit has: {', '.join(strange)}")
     _check(content, packed, kit)
+    drop_leftovers(kit)
     if KEY in content:
         put(kit / KEY, content[KEY], mode=PRIVATE)
     for name in (AUTHORITIES, CERTIFICATE, README):

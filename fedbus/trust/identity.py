@@ -135,7 +135,8 @@ class Verifier:
         self._federation = federation
         self._authorities = tuple(authorities)
         self._revoked = _revoked(self._authorities, lists)
-        ends = [each.next_update_utc for each in lists if each.next_update_utc is not None]
+        names = {each.subject for each in self._authorities}
+        ends = [each.next_update_utc for each in lists if each.issuer in names and each.next_update_utc is not None]
         self.lists_end: datetime | None = min(ends, default=None)
         self._known = lru_cache(maxsize=REMEMBERED_CERTIFICATES)(self._identified)
 
@@ -221,9 +222,13 @@ def _no_list(path: Path) -> list[x509.CertificateRevocationList]:
 def _revoked(
     authorities: Sequence[x509.Certificate], lists: Sequence[x509.CertificateRevocationList]
 ) -> dict[x509.Name, frozenset[int]]:
-    """Serial numbers by the name of the CA. TrustError for a list that no authority signed."""
+    """Serial numbers by the name of the CA. TrustError for a list in the name of one that did not sign it.
+
+    A list of a CA that is not believed says nothing here: while the CA rotates it comes before its certificate.
+    """
     found: dict[x509.Name, frozenset[int]] = {}
-    for each in lists:
+    names = {each.subject for each in authorities}
+    for each in (each for each in lists if each.issuer in names):
         signer = next((a for a in authorities if each.issuer == a.subject and _signed(each, a)), None)
         if signer is None:
             raise TrustError("a revocation list is not signed by this federation's CA: copy it again")
