@@ -41,8 +41,10 @@ from fedbus.core.protocol.activities import Activity
 from fedbus.core.protocol.limits import MOST_ACTIVITIES
 from fedbus.core.spec.head import JobSpec
 from fedbus.errors import BusError, DataError, ProtocolError, SettingsError, StoreError
+from fedbus.runtime.cage import keep_memory_private
 from fedbus.runtime.faults import fault_hook
 from fedbus.runtime.lifecycle import until_stopped
+from fedbus.site.cage import check_cage, empty_temporary, source_cage, trainer_cage
 from fedbus.site.door import Door
 from fedbus.site.job import assignment
 from fedbus.site.job.hand_back import Receiver
@@ -72,8 +74,13 @@ log = structlog.get_logger()
 async def run_site(settings: SiteSettings, stop: asyncio.Event) -> None:
     """Run until `stop` is set. Raises DataError, StoreError, LoginError, NameTakenError or SettingsError."""
     _check_data(settings)
-    async with Site(settings) as site:
+    check_cage(settings)
+    cage = trainer_cage(settings)
+    if cage is not None:
+        keep_memory_private()
+    async with Site(settings, start=partial(start_trainer, cage=cage)) as site:
         await site.run(stop)
+        empty_temporary(cage)
 
 
 def _check_data(settings: SiteSettings) -> None:
@@ -100,6 +107,7 @@ class Site:
         self._try_again = asyncio.Event()
         self._troubles: Counter[str] = Counter()
         self._given_up: set[str] = set()
+        self._outlawed: set[str] = set()
         self._places = Places(settings.max_jobs or default_places(settings.device))
         self._reached = fault_hook(settings.fault)
         installed = frozenset(task_names())
@@ -135,7 +143,7 @@ class Site:
         stack.enter_context(StateLock(make_folder(settings.state_dir)))
         self._post = Post(identity, seal_key=settings.state_dir / SEAL_KEY)
         session = partial(Session, url, identity=identity, outgoing=self._post.outgoing, retry_login=True)
-        self._rules = SiteRules(self._floor, settings.policy, state=settings.state_dir, now=time.time)
+        self._rules = SiteRules(self._floor, settings.policy_path, state=settings.state_dir, now=time.time)
         self._watch_source()
         self._control = await stack.enter_async_context(session(name=f"{self._name}/control"))
         self._bulk_out = await stack.enter_async_context(session(name=f"{self._name}/updates", follows=self._control))
@@ -153,7 +161,12 @@ class Site:
         data = self._settings.site_data.resolve()
         self._labels = Labels(JournalFile(state), data=data, min_count=source.min_count)
         self._source = SourceWatch(
-            source, data=data, state=state.resolve(), labels=self._labels, on_new=self._labels_came
+            source,
+            data=data,
+            state=state.resolve(),
+            labels=self._labels,
+            on_new=self._labels_came,
+            cage=source_cage(self._settings),
         )
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -195,6 +208,7 @@ class Site:
         """Other rules hold: jobs that they do not allow end here, and the site joins by them, or leaves."""
         for job, worker in list(self._workers.items()):
             if (why := self._rules.shut or self._rules.refusal(job)) is not None:
+                self._outlawed.add(job)
                 await worker.withdraw(why)
         self._given_up.clear()
         await self._join()
@@ -383,6 +397,14 @@ class Site:
                 put_away(self._settings, job)
             else:
                 self._given_up.add(job)
+                if job in self._outlawed:
+                    await self._after_ban(job, spec, submitter)
+
+    async def _after_ban(self, job: str, spec: JobSpec, submitter: str) -> None:
+        """The rules may have changed once more while the work for a job was ending: then it is offered again."""
+        self._outlawed.discard(job)
+        if isinstance(self._rules.policy.decide(spec, Submission(submitter=submitter)), Accept):
+            await self._join()
 
     async def _after_trouble(self, job: str, exc: Exception) -> None:
         """Whatever goes wrong here in one job must not end the work for the others; it is taken up again."""

@@ -53,6 +53,7 @@ class SiteSettings(DaemonSettings):
             "fault": None,
             "source": None,
             "data_tags": None,
+            "trainer_cage": None,
         }
     )
 
@@ -62,6 +63,7 @@ class SiteSettings(DaemonSettings):
     policy: Path | None = None
     data_tags: Annotated[tuple[Annotated[str, Field(min_length=1, max_length=200)], ...] | None, NoDecode] = None
     tasks: Annotated[tuple[str, ...] | None, NoDecode] = None
+    trainer_cage: bool | None = None
     device: str = "auto"
     threads: Threads = 1
     min_contributors: Annotated[int, Field(ge=1)] = 1
@@ -91,6 +93,11 @@ class SiteSettings(DaemonSettings):
     @property
     def state_dir(self) -> Path:
         return self.site_state_dir or default_home() / "sites" / self.site_name
+
+    @property
+    def policy_path(self) -> Path | None:
+        """The hospital's policy; None: there is none."""
+        return self.policy or (None if self.kit is None else self.kit / "policy.toml")
 
     @property
     def lease_s(self) -> float:
