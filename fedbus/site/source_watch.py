@@ -19,6 +19,8 @@ from typing import Any
 import structlog
 
 from fedbus.errors import StoreError
+from fedbus.runtime.cage import Cage
+from fedbus.site.cage import child_environment
 from fedbus.site.labels import Labels
 from fedbus.sources.settings import SourceSettings
 
@@ -40,7 +42,9 @@ class SourceWatch:
         state: Path,
         labels: Labels,
         on_new: Callable[[], Awaitable[None]],
+        cage: Cage | None = None,
     ) -> None:
+        self._cage = cage
         self._settings = settings
         self._data = data
         self._state = state
@@ -106,7 +110,7 @@ class SourceWatch:
         order = {"what": what, "settings": self._settings.model_dump(mode="json"), **more}
         order |= {"data": str(self._data), "state": str(self._state)}
         try:
-            process = await _spawned()
+            process = await _spawned(self._cage)
         except OSError as exc:
             return {"failed": "no-process", "text": f"no process can be started for the source: {exc.strerror}"}
         words = asyncio.create_task(_last_words(process), name=f"words of source child {process.pid}")
@@ -145,17 +149,15 @@ class SourceWatch:
         return last
 
 
-async def _spawned() -> asyncio.subprocess.Process:
+async def _spawned(cage: Cage | None) -> asyncio.subprocess.Process:
+    # -P: modules of the folder that the daemon was started in are not imported
+    command = [sys.executable, "-P", "-m", "fedbus.sources"]
     return await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-P",  # modules of the folder that the daemon was started in are not imported
-        "-m",
-        "fedbus.sources",
+        *(command if cage is None else cage.around(command)),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
-        # the site's login at the broker is no business of a source
-        env={name: value for name, value in os.environ.items() if not name.startswith("FEDBUS_")},
+        env=child_environment(),  # the site's login at the broker is no business of a source
         start_new_session=True,
     )
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import os
 import signal
 import socket
 import sys
@@ -23,6 +22,8 @@ from typing import Protocol
 import structlog
 
 from fedbus.errors import DecodeError
+from fedbus.runtime.cage import EXIT_NO_CAGE, Cage
+from fedbus.site.cage import child_environment
 from fedbus.site.trainer_errors import TrainerDiedError, TrainerFailedError
 from fedbus.training import output
 from fedbus.training import protocol as p
@@ -118,14 +119,16 @@ class TrainerProcess:
 
 @asynccontextmanager
 async def start_trainer(
-    on_progress: Progressed, *, threads: int, cancel_grace: timedelta = CANCEL_GRACE
+    on_progress: Progressed, *, threads: int, cancel_grace: timedelta = CANCEL_GRACE, cage: Cage | None = None
 ) -> AsyncIterator[Trainer]:
     """Start a trainer process; it is ended when the context is left, by force if need be, with all that it started.
+
+    cage: around it and its guardian; its last writable folder is for temporary files.
 
     Raises TrainerDiedError when it does not start, whatever the reason: the next try may succeed.
     """
     try:
-        process, ours = await _spawned(threads)
+        process, ours = await _spawned(threads, cage)
     except OSError as exc:
         words = f"the trainer could not be started: {_kind(exc)}; see the site's log"
         log.error("trainer-not-started", program=sys.executable, error=str(exc))
@@ -147,27 +150,17 @@ async def start_trainer(
         await asyncio.gather(*helpers)
 
 
-async def _spawned(threads: int) -> tuple[asyncio.subprocess.Process, socket.socket]:
+async def _spawned(threads: int, cage: Cage | None) -> tuple[asyncio.subprocess.Process, socket.socket]:
     """The guardian's process, and our end of the trainer's socket."""
     ours, theirs = socket.socketpair()  # it has no path: none that is too long, none that a full disk lacks
     try:
         with theirs:
+            command = _command(theirs.fileno())
             process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-P",  # modules of the folder that the daemon was started in are not imported
-                "-m",
-                "fedbus.training.guardian",
-                str(theirs.fileno()),
-                sys.executable,
-                "-P",
-                "-u",  # the last words of a process that is killed are not lost in a buffer
-                "-m",
-                "fedbus.training",
-                "--socket",
-                str(theirs.fileno()),
+                *(command if cage is None else cage.around(command)),
                 stdin=asyncio.subprocess.PIPE,  # the lifeline: its end is closed when we end, in whatever way
                 stdout=asyncio.subprocess.PIPE,
-                env=_environment(threads),
+                env=_environment(threads, cage),
                 start_new_session=True,
                 pass_fds=(theirs.fileno(),),
             )
@@ -182,10 +175,19 @@ def _kind(exc: OSError) -> str:
     return f"{type(exc).__name__} ({errno.errorcode.get(exc.errno or 0, 'no number')})"
 
 
-def _environment(threads: int) -> dict[str, str]:
-    """Ours, less what configures the daemon: a task has no business with the site's login at the broker."""
-    ours = {name: value for name, value in os.environ.items() if not name.startswith("FEDBUS_")}
-    return ours | {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+def _command(number: int) -> list[str]:
+    """-P: modules of the folder that the daemon was started in are not imported."""
+    guardian = [sys.executable, "-P", "-m", "fedbus.training.guardian", str(number)]
+    # -u: the last words of a process that is killed are not lost in a buffer
+    return [*guardian, sys.executable, "-P", "-u", "-m", "fedbus.training", "--socket", str(number)]
+
+
+def _environment(threads: int, cage: Cage | None) -> dict[str, str]:
+    """A task has no business with the site's login at the broker."""
+    more = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+    if cage is not None and cage.writable:
+        more["TMPDIR"] = str(cage.writable[-1])
+    return child_environment(more)
 
 
 async def _hello(reader: asyncio.StreamReader, process: asyncio.subprocess.Process) -> int:
@@ -198,6 +200,8 @@ async def _hello(reader: asyncio.StreamReader, process: asyncio.subprocess.Proce
             hello = await p.read_message(reader)
     except (TimeoutError, EOFError, ConnectionError, DecodeError) as exc:
         code = await _exit_code(process)
+        if code == EXIT_NO_CAGE:
+            raise TrainerDiedError("the trainer could not be kept from the site's key; see the site's log") from exc
         how = "in time" if code is None else f"exit code {code}" if code >= 0 else signal.Signals(-code).name
         raise TrainerDiedError(
             f"the trainer process {process.pid} did not start ({how});"
