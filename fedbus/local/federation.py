@@ -134,15 +134,22 @@ class LocalFederation:
     """Start what is needed, in any order; leaving the context stops everything. Main thread only.
 
     `url_for(login)` gives the broker's URLs; without it a private broker with these `sites` is started in the folder.
+    `kit_for(login)` gives the folder of each participant's kit, None where a password logs in.
     `under(name)` is what runs a daemon, as arguments of `python -m`: nothing, unless somebody sets it.
     """
 
     def __init__(
-        self, folder: Path, *, sites: tuple[str, ...] = (), url_for: Callable[[str], str] | None = None
+        self,
+        folder: Path,
+        *,
+        sites: tuple[str, ...] = (),
+        url_for: Callable[[str], str] | None = None,
+        kit_for: Callable[[str], Path | None] = lambda login: None,
     ) -> None:
         self.folder = folder
         self._sites = sites
         self._url_for = url_for
+        self.kit = kit_for
         self._node: PrivateNode | None = None
         self.daemons: list[Daemon] = []
         self.under: Callable[[str], list[str]] = lambda name: []
@@ -212,6 +219,8 @@ class LocalFederation:
         self.node.start(die_with_parent=True, ready_within=None)
 
     def _start(self, name: str, command: str, settings: Mapping[str, object]) -> Daemon:
+        kit = self.kit(name)
+        settings = dict(settings) | ({} if kit is None else {"kit": kit})
         env = {f"FEDBUS_{key.upper()}": str(value) for key, value in settings.items()}
         count = sum(d.name == name for d in self.daemons)
         log = self.folder / "logs" / (f"{name}.{count + 1}.log" if count else f"{name}.log")

@@ -174,7 +174,7 @@ class Outbox:
             manifest=manifests.from_text(json.dumps(record["manifest"])),
             frame_bytes=tuple(record["frame_bytes"]),
             path=self.frames_path(update_id),
-            key=bytes.fromhex(record["key"]),
+            key=_key(record["key"]),
             compensates=tuple(record.get("compensates", ())),
         )
 
@@ -204,3 +204,10 @@ class Outbox:
 
 def _new_key() -> str:
     return secrets.token_hex(KEY_BYTES)
+
+
+def _key(digits: str) -> bytes:
+    key = bytes.fromhex(digits)
+    if len(key) != KEY_BYTES:
+        raise ValueError(f"its key has {len(key)} bytes, expected {KEY_BYTES}")
+    return key
