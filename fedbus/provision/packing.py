@@ -34,6 +34,8 @@ def packed(content: Mapping[str, bytes]) -> bytes:
 def unpacked(path: Path) -> dict[str, bytes]:
     """The files of a packed kit, whose checksums fit. TrustError for what is none."""
     try:
+        if path.stat().st_size > 2 * MAX_PACKED_BYTES:
+            raise TrustError(f"{path} is larger than any kit: ask for it again")
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
             if len(entries) > MAX_FILES or sum(entry.file_size for entry in entries) > MAX_PACKED_BYTES:
