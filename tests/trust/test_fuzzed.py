@@ -25,6 +25,7 @@ from fedbus.trust.certificates import (
     request_pem,
     subject_of,
 )
+from fedbus.trust.foreign import issuer_name
 from fedbus.trust.identity import Verifier, read_lists
 from fedbus.trust.subjects import Role
 from tests.small_federation import subject
@@ -84,6 +85,11 @@ def test_a_certificate_is_believed_only_with_every_signed_byte_as_it_was() -> No
                 assert VERIFIER.verify(each) == subject()
                 assert read_certificate(each).tbs_certificate_bytes == signed
     assert VERIFIER.verify(LEAF) == subject()
+
+
+def test_the_issuer_of_a_foreign_certificate_is_named_or_not() -> None:
+    with warnings.catch_warnings(action="ignore"):
+        assert {type(issuer_name(each)) for each in changed(LEAF)} == {str, type(None)}
 
 
 def test_a_packed_kit_with_any_byte_changed_is_whole_or_refused(tmp_path: Path) -> None:
