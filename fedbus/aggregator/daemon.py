@@ -15,11 +15,11 @@ import asyncio
 import secrets
 from contextlib import AsyncExitStack, closing, suppress
 from datetime import timedelta
-from functools import partial
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import structlog
 
+from fedbus.aggregator.audit import logins, open_audit
 from fedbus.aggregator.desk.broker_watch import BrokerWatch
 from fedbus.aggregator.desk.fetches import Fetches
 from fedbus.aggregator.desk.forgetting import Forgetting
@@ -27,14 +27,15 @@ from fedbus.aggregator.desk.front_desk import FrontDesk
 from fedbus.aggregator.desk.site_desk import SiteDesk
 from fedbus.aggregator.job.jobs import Jobs
 from fedbus.aggregator.settings import LOGIN, AggregatorSettings
+from fedbus.aggregator.site_numbers import SiteNumbers
 from fedbus.aggregator.standby import hold
 from fedbus.aggregator.tools import Tools
 from fedbus.aggregator.voice.announcer import Announcer
 from fedbus.aggregator.workers import Disk, Worker
 from fedbus.bus import topology as t
-from fedbus.bus.connection import Backoff, Session
+from fedbus.bus.connection import Backoff, OnState, Session
 from fedbus.bus.declare import declare, exists
-from fedbus.bus.post import Post
+from fedbus.bus.post import SEAL_KEY, Post
 from fedbus.bus.publisher import Publisher
 from fedbus.core.job.membership import Membership
 from fedbus.core.protocol import events
@@ -83,10 +84,24 @@ class Aggregator:
 
     async def __aenter__(self) -> Self:
         settings, stack = self._settings, self._stack
-        self._identity = settings.identity()
-        session = partial(Session, settings.url_for(LOGIN), identity=self._identity, retry_login=True)
-        state = settings.state_dir
+        self._identity, state = settings.identity(), settings.state_dir
+        post = Post(self._identity, seal_key=state / SEAL_KEY, suite=settings.seal_suite)
+        url, identity = settings.url_for(LOGIN), self._identity
         make_folder(settings.initial_params_dir)
+        audit = await stack.enter_async_context(open_audit(settings, identity, session=self._session_id))
+
+        def session(*, name: str, on_state: OnState | None = None, **options: Any) -> Session:
+            notes = logins(audit, name, url, identity, also=on_state)
+            return Session(
+                url,
+                name=name,
+                identity=identity,
+                outgoing=post.outgoing,
+                retry_login=True,
+                on_state=notes,
+                **options,
+            )
+
         self._ledger = stack.enter_context(Ledger(state / "ledger.sqlite3"))
         self._spool = Spool(state / "spool", keep_updates=settings.keep_updates)
         store = stack.enter_context(Worker("store", self._disk))
@@ -99,8 +114,7 @@ class Aggregator:
         self._bulk_out = await stack.enter_async_context(session(name="aggregator/models", follows=self._control))
         dead = await stack.enter_async_context(session(name="aggregator/dead", follows=self._control))
         self._publisher = Publisher(self._control)
-        post = Post()
-        self._announcer = Announcer(self._publisher, post=post, dead=Publisher(dead), keep=self._keep)
+        self._announcer = Announcer(self._publisher, post=post, dead=Publisher(dead), keep=self._keep, audit=audit)
         self._tools = Tools(
             session=self._session_id,
             ledger=self._ledger,
@@ -110,11 +124,13 @@ class Aggregator:
             saving=questions,
             post=post,
             announcer=self._announcer,
+            audit=audit,
             membership=self._membership,
             score_timeout_s=settings.score_timeout_s,
             checkpoint_interval_s=settings.checkpoint_interval_s,
             nobody_left_s=settings.nobody_left_s,
             enrolled=lambda site: exists(self._control, t.site_queue(site)),
+            numbers=None if self._identity is None else SiteNumbers(self._identity.kit),
             reached=self._reached,
         )
         return self
@@ -180,6 +196,7 @@ class Aggregator:
     def _believe(self, identity: Identity, verifier: Verifier) -> None:
         """The kit has changed: this is who we are from now on, and whom we believe."""
         self._identity = identity
+        self._tools.post.believe(identity, verifier)
 
     async def _declare(self) -> None:
         await declare(self._control, t.FEDERATION)

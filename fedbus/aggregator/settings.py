@@ -9,7 +9,8 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from fedbus.runtime.settings import YEAR_S, DaemonSettings, Seconds, Threads, default_home
+from fedbus.runtime.settings import KEEP_DAYS, YEAR_S, DaemonSettings, KeepDays, Seconds, Threads, default_home
+from fedbus.trust.suites import SealSuite
 
 LOGIN = "aggregator"
 
@@ -29,7 +30,9 @@ class AggregatorSettings(DaemonSettings):
             "keep_bytes": None,
             "settle_s": None,
             "quiet_s": None,
+            "seal_suite": None,
             "fault": None,
+            "audit_keep_days": None,
         }
     )
 
@@ -45,15 +48,24 @@ class AggregatorSettings(DaemonSettings):
     keep_updates: bool = False
     """Keep every folded update in STATE_DIR/archive, for `fedbus replay` from version 0: disk that only grows."""
 
+    joiners_read_earlier: bool = True
+    """With kits: whether a site that comes to a job may read what was made before; else the log begins anew for it."""
+
     forget_after_days: Annotated[float, Field(gt=0, le=36_600)] | None = None
     """Jobs that ended so long ago are forgotten, as by `fedbus rm`; never when it is not given."""
     keep_bytes: Annotated[int, Field(ge=0)] | None = None
     """Above so many bytes of ended jobs the oldest of them are forgotten; no limit when it is not given."""
 
+    audit_keep_days: KeepDays = KEEP_DAYS
+    """No line of the audit log is kept for longer; months go whole, so that each stays for a month less at least."""
+
     settle_s: Annotated[float, Field(ge=0, le=YEAR_S)] = 1.0
     """How old a job's stream must be before it is used: a younger one is lost when a RabbitMQ 3.10 node is killed."""
     quiet_s: Annotated[float, Field(gt=0, le=YEAR_S)] = 1.0
     """How long nothing has come into the queue of a job that has ended before it is deleted."""
+
+    seal_suite: SealSuite = "x25519"
+    """With a kit, what sites seal their updates to; `mlkem768-x25519` also holds against quantum computers."""
 
     @property
     def initial_params_dir(self) -> Path:

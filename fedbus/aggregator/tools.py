@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
+from fedbus.aggregator.site_numbers import SiteNumbers
 from fedbus.aggregator.voice.announcer import Announcer
 from fedbus.aggregator.workers import Disk, Worker
+from fedbus.audit.writer import Audit, NoAudit
 from fedbus.bus.post import Post
 from fedbus.core.job.membership import Membership
 from fedbus.runtime.faults import Reached, nothing
@@ -24,7 +26,7 @@ class Tools:
 
     compute: of a job, the thread of its tensors; outside of the jobs, the one that reads what people ask for. saving:
     of a job, the thread that writes its checkpoints.
-    enrolled: whether the broker has a queue for a site.
+    enrolled: whether the broker has a queue for a site. numbers: of the sites, where there are kits.
     """
 
     session: str
@@ -39,5 +41,7 @@ class Tools:
     checkpoint_interval_s: float
     nobody_left_s: float = 90.0
     enrolled: Callable[[str], Awaitable[bool]] = everybody
+    numbers: SiteNumbers | None = None
+    audit: Audit = field(default_factory=NoAudit)
     disk: Disk = field(default_factory=Disk)
     reached: Reached = nothing

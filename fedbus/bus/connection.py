@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Self
 import structlog
 from aio_pika.exceptions import AMQPError, AuthenticationError, InvalidFrameError, ProbableAuthenticationError
 
+from fedbus.bus.envelope import Envelope
 from fedbus.bus.link import Channel, Link
 from fedbus.bus.tls_probe import TlsTrouble, context_for, look, unknown_name
 from fedbus.bus.translate import nameless, reason
@@ -84,6 +85,10 @@ class Backoff:
 QUICK = Backoff(first=timedelta(milliseconds=50), most=timedelta(seconds=5))
 
 
+def _as_it_is(envelope: Envelope) -> Envelope:
+    return envelope
+
+
 class Session:
     """A connection to the broker that comes back.
 
@@ -100,6 +105,7 @@ class Session:
         *,
         name: str,
         identity: Identity | None = None,
+        outgoing: Callable[[Envelope], Envelope] = _as_it_is,
         on_state: OnState | None = None,
         give_up_after: timedelta | None = None,
         retry_login: bool = False,
@@ -110,12 +116,14 @@ class Session:
         """Raises SettingsError when `url` is no AMQP URL, or its login is not the one that is given.
 
         With an `identity` its certificate logs in. It is read anew at each connect: one that was renewed on disk counts
-        from the next connect on. `name` is what the broker's operator sees. A link that leaves a call without answer
-        for `answer_within` is taken for half-open and replaced. A session that `follows` another tries only while that
-        one is connected: an outage of the broker is then told once, not by every session of a daemon.
+        from the next connect on. `outgoing` signs what is published, each time that it is sent, see `Post`. `name` is
+        what the broker's operator sees. A link that leaves a call without answer for `answer_within` is taken for
+        half-open and replaced. A session that `follows` another tries only while that one is connected: an outage of
+        the broker is then told once, not by every session of a daemon.
         """
         self.url = BrokerUrl.parse(url)
         self._identity = identity
+        self.outgoing = outgoing
         _check_login(self.url, identity)
         self.name = name
         self.backoff = backoff or Backoff()

@@ -108,7 +108,7 @@ class Publisher:
         channel = await self._channel()
 
         async def send(envelope: Envelope, mandatory: bool) -> None:
-            await channel.publish(envelope, user_id=self._session.login, mandatory=mandatory)
+            await channel.publish(self._session.outgoing(envelope), user_id=self._session.login, mandatory=mandatory)
 
         return send
 
@@ -117,7 +117,7 @@ class Publisher:
         if self._gate is not None:
             await self._gate()
         try:
-            await channel.publish(envelope, user_id=self._session.login, mandatory=mandatory)
+            await channel.publish(self._session.outgoing(envelope), user_id=self._session.login, mandatory=mandatory)
         except RefusedError:
             await self._attempt_alone(envelope, mandatory)
 
@@ -126,7 +126,7 @@ class Publisher:
         try:
             if self._gate is not None:
                 await self._gate()
-            await channel.publish(envelope, user_id=self._session.login, mandatory=mandatory)
+            await channel.publish(self._session.outgoing(envelope), user_id=self._session.login, mandatory=mandatory)
         except RefusedError as exc:
             raise PublishError(str(exc)) from exc
         finally:

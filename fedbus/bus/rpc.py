@@ -58,7 +58,7 @@ async def request(
             channel = await session.channel(confirms=True)
             try:
                 await _listen(channel, asked, answer)
-                await channel.publish(asked, user_id=session.login, mandatory=True)
+                await channel.publish(session.outgoing(asked), user_id=session.login, mandatory=True)
                 confirmed = True
                 return await answer
             finally:

@@ -11,6 +11,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from fedbus.cli import forget, jobs
+from fedbus.cli.audit import audit_app
 from fedbus.cli.broker import broker_app
 from fedbus.cli.check import check
 from fedbus.cli.compare import compare, cross_site
@@ -19,6 +20,7 @@ from fedbus.cli.data import data_app
 from fedbus.cli.doctor import doctor
 from fedbus.cli.export import export
 from fedbus.cli.names import check_names, use_kit
+from fedbus.cli.provision import MAKE, kit_app, provision_app, request_kit
 from fedbus.cli.replay import replay
 from fedbus.cli.report import report
 from fedbus.cli.simulate import simulate
@@ -44,6 +46,15 @@ class _Group(_PlainFlags, TyperGroup):
     """A group of commands."""
 
 
+class _ProvisionGroup(_Group):
+    """`provision FILE.yaml` is `provision make FILE.yaml`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if args and args[0].endswith((".yaml", ".yml")):
+            args = [MAKE, *args]
+        return super().parse_args(ctx, args)
+
+
 app = typer.Typer(
     cls=_Group,
     no_args_is_help=True,
@@ -56,6 +67,10 @@ app = typer.Typer(
 TRY = "Try and measure"
 app.add_typer(broker_app, name="broker", cls=_Group)
 app.add_typer(site_app, name="site", cls=_Group)
+site_app.command("request")(request_kit)
+app.add_typer(provision_app, name="provision", cls=_ProvisionGroup)
+app.add_typer(kit_app, name="kit", cls=_Group)
+app.add_typer(audit_app, name="audit", cls=_Group)
 
 
 def show_version(wanted: bool) -> None:

@@ -60,10 +60,16 @@ class Client:
         self._url = settings.url_for(LOGIN)
         self._identity = settings.identity()
         self._stack = AsyncExitStack()
-        self._post = Post()
+        self._post = Post(self._identity)
 
     async def __aenter__(self) -> Self:
-        session = Session(self._url, name="submitter", identity=self._identity, give_up_after=self._timeout)
+        session = Session(
+            self._url,
+            name="submitter",
+            identity=self._identity,
+            outgoing=self._post.outgoing,
+            give_up_after=self._timeout,
+        )
         self._session = await self._stack.enter_async_context(session)
         return self
 
@@ -114,7 +120,7 @@ class Client:
         answer = await request(
             self._session, t.JOBS, key, data, timeout=timeout, type="submit", message_id=message_id, headers=headers
         )
-        return _content(a.Accepted, answer, JobSpecError)
+        return _content(a.Accepted, self._post.answered(answer), JobSpecError)
 
     async def abort(self, job: str, reason: str | None) -> None:
         """End a running job. Raises AskedInVainError when there is none of that id."""
@@ -127,6 +133,10 @@ class Client:
     async def ended(self) -> list[a.EndedJob]:
         """Jobs that can be forgotten, the one that ended first, first."""
         return list((await self._ask(q.EndedQuery(), a.Ended)).ended)
+
+    async def audit_heads(self) -> list[a.AuditHead]:
+        """The newest heads of the sites' audit logs by site and job; of each site the newest first."""
+        return list((await self._ask(q.AuditQuery(), a.AuditHeads)).heads)
 
     async def jobs(self) -> list[a.JobLine]:
         """All jobs, oldest first."""
@@ -193,7 +203,7 @@ class Client:
         key, type = address(asked)
         data = json.dumps(q.body_of(asked)).encode()
         with _question() if isinstance(asked, q.Query) else nullcontext():
-            return await request(self._session, t.JOBS, key, data, timeout=timeout, type=type)
+            return self._post.answered(await request(self._session, t.JOBS, key, data, timeout=timeout, type=type))
 
 
 def address(request: q.Request) -> tuple[str, str]:

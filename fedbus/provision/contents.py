@@ -42,7 +42,11 @@ def logins(register: Register) -> list[Login]:
 
 
 def write_contents(base: Path, register: Register, authorities: Authorities) -> None:
-    """Bring every file in line; the revocation list comes first and the broker's logins before the kits."""
+    """Bring every file in line; the revocation list comes first and the broker's logins before the kits.
+
+    Texts that their owners may have changed are written again only where they are as the register's `former` broker
+    made them.
+    """
     _write_lists(base, register, authorities)
     bundle = authorities.bundle(register.authorities)
     _write_broker(base / "broker", register)
@@ -97,11 +101,16 @@ def _write_kit(base: Path, member: Member, register: Register, bundle: bytes) ->
     if member.role is Role.BROKER:
         return
     made_here = (folder / KEY).exists()
-    for name, text in texts(member.subject(register.federation), register.broker, made_here=made_here).items():
-        put_once(folder / name, text)
+    former, now = (
+        texts(member.subject(register.federation), broker, made_here=made_here)
+        for broker in (register.former or register.broker, register.broker)
+    )
+    for name, text in now.items():
+        if not put_once(folder / name, text) and present(folder / name) == former[name].encode():
+            put(folder / name, text)
     if newest is not None and member.role in _GROUPS:
         put(packed_kit(base, member), packed(dict(_kit_files(folder))), mode=0o600 if made_here else PUBLIC)
-        if member.renewed:
+        if member.renewed or register.endorsement:  # who has the newest certificate may believe an old CA
             put(_renewed(base, member), newest.pem)
 
 

@@ -24,7 +24,7 @@ from fedbus.provision.contents import kit_folder, packed_kit, write_contents
 from fedbus.provision.federation_file import FederationFile
 from fedbus.provision.files import PRIVATE, present, put, take_away
 from fedbus.provision.register import Member, Register, read_register, write_register
-from fedbus.store.files import disk_errors, opened_folder
+from fedbus.store.files import disk_errors, drop_leftovers, opened_folder
 from fedbus.trust.certificates import fingerprint, key_pem, new_key, public_pem, read_key, read_request
 from fedbus.trust.identity import KEY
 from fedbus.trust.subjects import Role
@@ -36,7 +36,7 @@ OWN = (Role.BROKER, Role.AGGREGATOR)
 class Change:
     """What a command has changed, for a running broker and for its operator.
 
-    `added` logins are new; `revoked` are to be put out now; with `reload` the broker's certificate or CA is another.
+    `added` are logins that it must know; `revoked` are put out now; with `reload` its certificate or CA may be another.
     """
 
     register: Register
@@ -89,7 +89,9 @@ class FederationFolder:
             if before is None:
                 authorities.make(1, at=now)
             another_host = register.broker.host != file.broker.host
-            register = issuing.enrol_all(replace(register, broker=file.broker), file)
+            if register.broker != file.broker:
+                register = replace(register, broker=file.broker, former=register.broker)
+            register = issuing.enrol_all(register, file)
             if issuing.lists_are_due(register, now):
                 register = issuing.listed(register, authorities, at=now)
             register = self._keys_made_here(register, authorities, now, with_keys=with_keys)
@@ -97,8 +99,8 @@ class FederationFolder:
                 broker = register.members[Role.BROKER]
                 register = issuing.certify(register, broker, broker.key or "", authorities, at=now)
             self._finish(register, authorities)
-            known = before.members if before else {}
-            return Change(register=register, added=_logins(register, set(register.members) - set(known)))
+            everybody = [member.name for member in register.active()]
+            return Change(register=register, added=_logins(register, everybody), reload=True)
 
     def add(self, name: str, role: Role, *, now: datetime, with_keys: bool = False) -> Change:
         """Enrol one more; one that was revoked may come back with a new key. Nothing is new for one that is there."""
@@ -108,12 +110,10 @@ class FederationFolder:
             register = begun
             if name in (Role.BROKER, Role.AGGREGATOR) or (name == Role.SUBMITTER and role is Role.SITE):
                 raise TrustError(f"{name!r} is the login of the {name}: choose another name")
-            known = register.members.get(name)
             register = register.enrolled(name, role)
             register = self._keys_made_here(register, authorities, now, with_keys=with_keys, only=name)
             self._finish(register, authorities)
-            new = known is None or known.revoked is not None
-            return Change(register=register, added=_logins(register, [name] if new else []))
+            return Change(register=register, added=_logins(register, [name]))
 
     def sign(self, request: bytes, *, confirmed: Callable[[Member, str], bool], now: datetime) -> tuple[Change, Member]:
         """Issue a certificate for a request whose fingerprint was `confirmed`, and pack the kit.
@@ -170,7 +170,7 @@ class FederationFolder:
             due = issuing.past_half_life(now) if name is None else lambda member: member.name == name
             register, names = issuing.renew(register, authorities, due, at=now)
             self._finish(register, authorities)
-            return Change(register=register, renewed=tuple(names), reload=Role.BROKER in names)
+            return Change(register=register, renewed=tuple(names), reload=True)
 
     def rotate_start(self, *, now: datetime) -> Change:
         """Another CA beside the old one: everybody is to believe both; sites and submitters get certificates of it."""
@@ -239,6 +239,13 @@ class FederationFolder:
             authorities = self._authorities(register)
             yield (issuing.listed(register, authorities, at=now) if lists else register), authorities
 
+    def _drop_leftovers(self) -> None:
+        """What a command that was killed has left beside the files: it may be half of a key."""
+        groups = [self.base / name for name in ("ca", "broker", "broker/crl", "aggregator", "aggregator/renewed")]
+        kits = [self.base / name for name in ("sites", "submitters")]
+        for folder in (*groups, *kits, *(kit for group in kits for kit in group.glob("*") if kit.is_dir())):
+            drop_leftovers(folder)
+
     @contextmanager
     def _locked(self) -> Iterator[None]:
         folder = self.base / "ca"
@@ -249,6 +256,7 @@ class FederationFolder:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as exc:
                 raise FolderInUseError(f"another `fedbus provision` works in {self.base}: try again later") from exc
+            self._drop_leftovers()
             yield
 
 
@@ -257,7 +265,7 @@ def _logins(register: Register, names: Collection[str]) -> tuple[Login, ...]:
     return tuple(Login.certified(m.subject(register.federation)) for m in found if m.role is not Role.BROKER)
 
 
-def waiting(folder: FederationFolder, register: Register) -> list[Member]:
+def waiting(register: Register) -> list[Member]:
     """Those that have no certificate yet, for want of a request."""
     return [member for member in register.active() if member.newest is None or member.key is None]
 

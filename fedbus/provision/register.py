@@ -73,11 +73,13 @@ class Register:
     """`authorities` are the CA generations that are trusted: two while the CA rotates.
 
     lists: the newest revocation list (PEM) of each of them, all of `list_number`, made at `listed_at`.
+    former: how the broker was reached before its address changed: kits that nobody has changed follow.
     endorsement: the newest CA certificate's key, signed by the one before, for those who know only that one.
     """
 
     federation: str
     broker: BrokerPart
+    former: BrokerPart | None = None
     authorities: tuple[int, ...] = (1,)
     next_number: int = 0
     list_number: int = 0

@@ -42,7 +42,7 @@ _MORE = {
 }
 _COMMAND = {
     Role.SITE: "fedbus site --kit . --data DIR",
-    Role.SUBMITTER: "fedbus submit --kit . JOB.yaml",
+    Role.SUBMITTER: "fedbus --kit . submit JOB.yaml --watch",
     Role.AGGREGATOR: "fedbus aggregator --kit .",
 }
 _FOLDER = {Role.SITE: "site", Role.SUBMITTER: "publisher", Role.AGGREGATOR: "aggregator"}

@@ -32,7 +32,7 @@ import fedbus
 from fedbus.bus import topology as t
 from fedbus.bus.connection import Session
 from fedbus.bus.consumer import Consumer
-from fedbus.bus.post import ControlMessage, Post
+from fedbus.bus.post import SEAL_KEY, ControlMessage, Post
 from fedbus.bus.stream import StreamReader
 from fedbus.bus.url import BrokerUrl
 from fedbus.core.job.hospital import Submission
@@ -45,9 +45,11 @@ from fedbus.errors import BusError, DataError, ProtocolError, SettingsError, Sto
 from fedbus.runtime.cage import keep_memory_private
 from fedbus.runtime.faults import fault_hook
 from fedbus.runtime.lifecycle import until_stopped
+from fedbus.site.audit import JobLines, logins, open_audit
 from fedbus.site.cage import check_cage, empty_temporary, source_cage, trainer_cage
 from fedbus.site.door import Door
 from fedbus.site.job import assignment
+from fedbus.site.job.audited import audited
 from fedbus.site.job.hand_back import Receiver
 from fedbus.site.job.loop import StartTrainer
 from fedbus.site.job.put_away import discard, put_away
@@ -105,7 +107,6 @@ class Site:
         self._name = settings.site_name
         self._session_id = secrets.token_hex(8)
         self._stack = AsyncExitStack()
-        self._post = Post()
         self._workers: dict[str, JobWorker] = {}
         self._try_again = asyncio.Event()
         self._troubles: Counter[str] = Counter()
@@ -141,18 +142,43 @@ class Site:
                 f"site {self._name!r} must log in under its own name, {whose} is {login!r}: correct --name or "
                 f"{'FEDBUS_BROKER_URL' if identity is None else 'FEDBUS_KIT'}"
             )
-        session = partial(Session, url, identity=identity, retry_login=True)
         # before the lock, by which `fedbus retry` finds us: unheard, the signal would end the process
         asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, self._try_again.set)
         hear_the_plug()
         stack.enter_context(StateLock(make_folder(settings.state_dir)))
         check_not_stopped(settings.state_dir, self._name)  # behind the lock, by which `fedbus site stop` finds us
+        self._post = Post(identity, seal_key=settings.state_dir / SEAL_KEY)
         self._rules = SiteRules(self._floor, settings.policy_path, state=settings.state_dir, now=time.time)
+
+        def session(*, name: str, follows: Session | None = None) -> Session:
+            return Session(
+                url,
+                name=name,
+                identity=identity,
+                outgoing=self._post.outgoing,
+                retry_login=True,
+                follows=follows,
+                on_state=logins(self._audit, name, url, identity),
+            )
+
+        # before anything is said to anybody: without it nothing leaves
+        self._audit = await stack.enter_async_context(
+            open_audit(settings, self._rules, identity, session=self._session_id)
+        )
+        self._job_lines = JobLines(self._audit, self._rules)
         self._watch_source()
         self._control = await stack.enter_async_context(session(name=f"{self._name}/control"))
         self._bulk_out = await stack.enter_async_context(session(name=f"{self._name}/updates", follows=self._control))
         self._bulk_in = await stack.enter_async_context(session(name=f"{self._name}/models", follows=self._control))
-        self._door = Door(self._name, post=self._post, control=self._control, bulk=self._bulk_out, rules=self._rules)
+        self._door = Door(
+            self._name,
+            post=self._post,
+            control=self._control,
+            bulk=self._bulk_out,
+            audit=self._audit,
+            rules=self._rules,
+        )
+        stack.callback(self._door.close)
         return self
 
     async def __aexit__(self, *exc: object) -> None:
@@ -210,6 +236,7 @@ class Site:
 
     async def rules_changed(self) -> None:
         """Other rules hold: jobs that they do not allow end here, and the site joins by them, or leaves."""
+        self._job_lines.rules_changed()
         for job, worker in list(self._workers.items()):
             if (why := self._rules.shut or self._rules.refusal(job)) is not None:
                 self._outlawed.add(job)
@@ -247,6 +274,7 @@ class Site:
                 tasks=self._rules.policy.tasks,
                 fedbus_version=fedbus.__version__,
                 device=device_meant(self._settings.device),
+                seal_keys={} if self._post.guard is None else self._post.guard.seal_keys.texts(),
             )
         )
         if (shut := self._rules.shut) is not None:
@@ -281,6 +309,7 @@ class Site:
                 await self._take(self._post.from_envelope(delivery.envelope))
             except ProtocolError as exc:
                 log.warning("control-message", error=str(exc))
+                self._job_lines.refused(exc)
             await delivery.ack()
 
     async def _take(self, message: Any) -> None:
@@ -291,6 +320,7 @@ class Site:
                 from fedbus.site.renewal import take_in  # loads cryptography
 
                 self._identity = take_in(self._identity, message)
+                self._post.believe(self._identity, self._identity.verifier())
             case m.JobOffer():
                 await self._answer(message)
             case (
@@ -314,6 +344,7 @@ class Site:
 
     async def _hand_over(self, worker: JobWorker, message: ControlMessage) -> None:
         """What goes wrong over a message of one job ends the work for that job, which is taken up again."""
+        self._job_lines.told(message)
         try:
             await worker.on_control(message)
         except ProtocolError:
@@ -324,8 +355,8 @@ class Site:
             worker.fail(exc)
 
     async def _answer(self, offer: m.JobOffer) -> None:
-        submission = Submission(submitter=offer.submitter)
-        decision = self._rules.policy.decide_offer(offer.spec, submission)
+        self._job_lines.offered(offer)
+        decision, submission = self._decide(offer)
         match decision:
             case Accept(spec=spec):
                 log.info("accepted", job=offer.job, task=spec.task)
@@ -333,7 +364,15 @@ class Site:
                 await self._take_up(offer.job, spec, offer.submitter)
             case Decline(reason=reason):
                 log.warning("declined", job=offer.job, reason=reason)
+                self._job_lines.declined(offer.job, reason)
                 await self._door.say(m.OfferAnswer(site=self._name, job=offer.job, accepted=False, reason=reason))
+
+    def _decide(self, offer: m.JobOffer) -> tuple[Accept | Decline, Submission]:
+        try:
+            submission = self._post.submission(offer)
+        except ProtocolError as exc:
+            return Decline(reason=str(exc)), Submission(submitter="")
+        return self._rules.policy.decide_offer(offer.spec, submission), submission
 
     async def _take_up(self, job: str, spec: JobSpec, submitter: str) -> None:
         """Work for a job, if that is not being done, and say so."""
@@ -348,15 +387,16 @@ class Site:
         await self._door.say(assignment.accepting(job, self._name, self._workers[job].layout_digest))
 
     def _begin(self, job: str, spec: JobSpec, submitter: str) -> None:
+        terms = partial(self._job_lines.terms, spec.task, submitter)
         worker = JobWorker(
             job,
             spec,
             settings=self._settings,
             reader=partial(StreamReader, self._bulk_in),
             post=self._post,
-            lane=self._door.lane(job),
+            lane=self._door.lane(job, terms),
             say=self._door.say,
-            start=self._start,
+            start=audited(self._start, self._audit, job),
             places=self._places,
             submitter=submitter,
             labels=self._labels,
@@ -365,6 +405,7 @@ class Site:
             reached=self._reached,
         )
         self._workers[job] = worker
+        self._job_lines.accepted(job, terms())
         self._group.create_task(self._work(worker, job, spec, submitter), name=job)
 
     @property
@@ -393,6 +434,7 @@ class Site:
                 put_away(self._settings, job)
             else:
                 self._given_up.add(job)
+                self._job_lines.stopped(job, "given up")
                 if job in self._outlawed:
                     await self._after_ban(job, spec, submitter)
 
@@ -407,6 +449,7 @@ class Site:
         self._troubles[job] += 1
         pause_s = min(2.0 ** self._troubles[job], LONGEST_PAUSE_S)
         log.exception("job-trouble", job=job, retry_s=pause_s)
+        self._job_lines.stopped(job, f"{type_name(type(exc))}; taken up again")
         said = Sayable(
             f"something went wrong in the site's daemon ({type_name(type(exc))}), its log has the text;"
             f" the job is taken up again in {pause_s:g} s"

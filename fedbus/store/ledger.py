@@ -19,9 +19,11 @@ from types import MappingProxyType
 from typing import Any
 
 from fedbus.core.job.scores import Score
-from fedbus.core.protocol.messages import UpdateId, UpdateManifest
+from fedbus.core.protocol import wire
+from fedbus.core.protocol.messages import SignedSubmission, UpdateId, UpdateManifest
 from fedbus.core.rules.facts import Committed, Fact
 from fedbus.errors import DiskFullError, IdTakenError, StoreError
+from fedbus.store import audit_heads
 from fedbus.store import ledger_schema as schema
 from fedbus.store.fact_rows import from_row, to_row
 from fedbus.store.manifests import from_text, to_text
@@ -116,12 +118,20 @@ class Ledger:
     # jobs
 
     def add_job(
-        self, job: str, spec: Mapping[str, Any], *, message_id: str, submitted_by: str, state: str, at: float
+        self,
+        job: str,
+        spec: Mapping[str, Any],
+        *,
+        message_id: str,
+        submitted_by: str,
+        state: str,
+        at: float,
+        signed: SignedSubmission | None = None,
     ) -> str:
         """Record a job and return its id; a second submit with the same message id returns the first one's.
 
         Whether that is the same submit the caller sees by its spec. Raises IdTakenError when another submit's job
-        has this id.
+        has this id, or when the job of a signed submit was forgotten.
         """
         with self._transaction() as db:
             row = db.execute("SELECT job FROM jobs WHERE message_id = ?", (message_id,)).fetchone()
@@ -129,6 +139,8 @@ class Ledger:
                 return str(row[0])
             if db.execute("SELECT 1 FROM jobs WHERE job = ?", (job,)).fetchone():
                 raise IdTakenError(f"there is a job {job} already, which another message has submitted")
+            if signed is not None:
+                _keep_signed(db, job, signed)
             db.execute(
                 "INSERT INTO jobs (job, spec, state, message_id, submitted_by, submitted_at) VALUES (?,?,?,?,?,?)",
                 (job, json.dumps(spec), state, message_id, submitted_by, at),
@@ -163,6 +175,16 @@ class Ledger:
                     " SELECT ?, ?, ?, ?, submitted_by, ? FROM jobs WHERE job = ?",
                     (follow_up.job, json.dumps(follow_up.spec), follow_up.state, follow_up.job, at, job),
                 )
+                db.execute(
+                    "INSERT OR IGNORE INTO submissions (job, follows, signed)"
+                    " SELECT ?, job, signed FROM submissions WHERE job = ?",
+                    (follow_up.job, job),
+                )
+
+    def submission(self, job: str) -> tuple[SignedSubmission | None, str]:
+        """The signed submit of a job, and the job whose submit it is when that is not this one, else ""."""
+        rows = self._rows("SELECT signed, follows FROM submissions WHERE job = ?", (job,))
+        return (SignedSubmission(**json.loads(rows[0][0])), str(rows[0][1])) if rows else (None, "")
 
     def jobs(self) -> list[JobRow]:
         """All jobs, oldest first."""
@@ -215,11 +237,13 @@ class Ledger:
         *,
         complete: Collection[tuple[str, str]] = (),
         at: float,
-    ) -> None:
-        """Record chunks, whose bytes are already synced, and manifests.
+    ) -> list[audit_heads.Differing]:
+        """Record chunks, whose bytes are already synced, and manifests, with the heads of audit logs that they bring.
 
-        complete: (job, update id) of updates whose manifest and every chunk are on disk by that.
+        complete: (job, update id) of updates whose manifest and every chunk are on disk by that. Returns the heads that
+        cannot come after those that are known.
         """
+        differing: list[audit_heads.Differing | None] = []
         with self._transaction() as db:
             insert = "INSERT OR IGNORE INTO updates (update_id, job, site, state, received_at) VALUES (?,?,?,?,?)"
             db.executemany(insert, [(c.update_id, c.job, c.site, RECEIVING, at) for c in chunks])
@@ -230,14 +254,21 @@ class Ledger:
             for manifest in manifests:
                 job, update_id = manifest.job, manifest.update_id
                 db.execute(insert, (update_id, job, UpdateId.parse(update_id).site, RECEIVING, at))
-                db.execute(
+                kept = db.execute(
                     "UPDATE updates SET manifest = ? WHERE job = ? AND update_id = ? AND manifest IS NULL",
                     (to_text(manifest), job, update_id),
                 )
+                if kept.rowcount:
+                    differing.append(audit_heads.keep(db, manifest, at=at))
             db.executemany(
                 "UPDATE updates SET state = ?, received_at = ? WHERE job = ? AND update_id = ? AND state = ?",
                 [(SPOOLED, at, job, update_id, RECEIVING) for job, update_id in complete],
             )
+        return [one for one in differing if one is not None]
+
+    def audit_heads(self) -> list[audit_heads.KeptHead]:
+        """The newest heads of the sites' audit logs by site and job; of each site the newest first."""
+        return audit_heads.kept(self._rows(audit_heads.NEWEST))
 
     def update_states(self, job: str) -> dict[str, str]:
         """State of every update of a job: receiving, spooled or decided."""
@@ -486,3 +517,9 @@ class Ledger:
 
 def _unusable(path: Path, exc: sqlite3.Error) -> str:
     return f"cannot open ledger {path}: {exc}; is it a fedbus ledger and may this user write it?"
+
+
+def _keep_signed(db: sqlite3.Connection, job: str, signed: SignedSubmission) -> None:
+    if db.execute("INSERT OR IGNORE INTO used VALUES (?)", (signed.message_id,)).rowcount == 0:
+        raise IdTakenError(f"message {signed.message_id[:64]!r} has submitted a job before, which is forgotten")
+    db.execute("INSERT INTO submissions VALUES (?,?,?)", (job, "", wire.to_json(signed).decode()))

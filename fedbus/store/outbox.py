@@ -1,8 +1,10 @@
 """The site's outbox: encoded updates that await their receipt, one pair of files each.
 
     <sequence>.frames   frames back to back, written by the trainer
-    <sequence>.json     the manifest and the length of every frame; its appearance commits the entry
+    <sequence>.json     manifest, length of every frame, the key that seals them; its appearance commits the entry
 
+The key is drawn once, before the entry is committed: however often an update is sent, each of its sealed chunks is the
+same bytes. It is of use with a kit only; an entry of a release before gets one when the outbox is opened.
 An entry is removed when its receipt came. After a restart everything still here is sent again: the update id makes
 that harmless. With error feedback its residual lies beside it (see `residuals`). Sequence numbers never fall within one
 incarnation; an outbox that was lost starts a new incarnation.
@@ -11,10 +13,11 @@ Frames without a manifest (the trainer or the site was killed before the commit)
 
 from __future__ import annotations
 
+import hashlib
 import json
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,18 +27,22 @@ from fedbus.store import manifests
 from fedbus.store.files import disk_errors, drop_leftovers, make_folder, replace_durably
 from fedbus.store.residuals import Residuals, Source
 
+KEY_BYTES = 32
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
     """One update in the outbox; `frame_bytes` is the length of each frame.
 
-    `compensates` are the sequence numbers of refused updates whose share of the residual went into this one.
+    `key`: what seals its frames, and nothing else. `compensates` are the sequence numbers of refused updates whose
+    share of the residual went into this one.
     """
 
     update_id: UpdateId
     manifest: UpdateManifest
     frame_bytes: tuple[int, ...]
     path: Path
+    key: bytes = field(repr=False)
     compensates: tuple[int, ...] = ()
 
     def frames(self) -> Iterator[bytes]:
@@ -43,6 +50,13 @@ class Entry:
         with disk_errors("cannot read outbox", self.path), self.path.open("rb") as file:
             for length in self.frame_bytes:
                 yield file.read(length)
+
+    def sha256(self) -> str:
+        """Over the frames in their order, in hex digits."""
+        digest = hashlib.sha256()
+        for frame in self.frames():
+            digest.update(frame)
+        return digest.hexdigest()
 
 
 class Outbox:
@@ -100,11 +114,10 @@ class Outbox:
     ) -> Entry:
         """Make an entry whose frames file is complete part of the outbox, with the residual it was made with."""
         said = json.loads(manifests.to_text(manifest))
-        record = {"update_id": str(update_id), "manifest": said, "frame_bytes": list(frame_bytes)}
+        record = {"update_id": str(update_id), "manifest": said, "frame_bytes": list(frame_bytes), "key": _new_key()}
         if residual is not None:
             record["compensates"] = list(residual.compensates)
-        with replace_durably(self._record_path(update_id)) as beside:
-            beside.write_text(json.dumps(record))
+        self._write(update_id, record)
         if residual is not None:
             self._residuals.commit(update_id.sequence, residual.compensates)
         entry = self._entry(record)
@@ -117,7 +130,11 @@ class Outbox:
     def _read(self, path: Path) -> Entry:
         try:
             with disk_errors("cannot read outbox", path):
-                return self._entry(json.loads(path.read_text()))
+                record = json.loads(path.read_text())
+            if "key" not in record:
+                record["key"] = _new_key()
+                self._write(UpdateId.parse(record["update_id"]), record)
+            return self._entry(record)
         except (ValueError, KeyError, TypeError, DecodeError) as exc:
             raise StoreError(
                 f"outbox entry {path} cannot be read: {exc}; delete it to go on, the update in it is then lost"
@@ -157,8 +174,14 @@ class Outbox:
             manifest=manifests.from_text(json.dumps(record["manifest"])),
             frame_bytes=tuple(record["frame_bytes"]),
             path=self.frames_path(update_id),
+            key=bytes.fromhex(record["key"]),
             compensates=tuple(record.get("compensates", ())),
         )
+
+    def _write(self, update_id: UpdateId, record: Mapping[str, Any]) -> None:
+        with replace_durably(self._record_path(update_id)) as beside:
+            beside.touch(0o600)
+            beside.write_text(json.dumps(record))
 
     def _record_path(self, update_id: UpdateId) -> Path:
         return self._folder / f"{update_id.sequence:08d}.json"
@@ -177,3 +200,7 @@ class Outbox:
     def _save_counter(self) -> None:
         with replace_durably(self._folder / "counter") as beside:
             beside.write_text(f"{self._incarnation} {self._next}\n")
+
+
+def _new_key() -> str:
+    return secrets.token_hex(KEY_BYTES)

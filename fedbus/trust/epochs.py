@@ -25,6 +25,8 @@ from fedbus.trust.sealing import KEY_BYTES, ChunkSeal, PublicKey, SealKeys, deri
 
 EPOCH, SALT, VERSION = "epoch", "salt", "version"
 """Headers of a sealed record."""
+CHUNK = "chunk"
+"""The type of all records but manifests."""
 MANIFEST = "manifest"
 """What the manifest of a version is among its parts."""
 SALT_BYTES = 16
@@ -81,9 +83,9 @@ class LogKeys:
         return tuple(self._keys[number] for number in sorted(self._keys))
 
     @property
-    def oldest(self) -> int:
-        """The first epoch that can be read; -1: there is none."""
-        return min(self._keys, default=-1)
+    def newest(self) -> int:
+        """The last epoch whose key is here; -1: there is none."""
+        return max(self._keys, default=-1)
 
     def __contains__(self, epoch: int) -> bool:
         return epoch in self._keys
@@ -93,6 +95,18 @@ class LogKeys:
         new = {key.number: key for key in keys if key.number not in self._keys}
         self._keys |= new
         return bool(new)
+
+    def opened(self, type: str, headers: Mapping[str, str | int], body: bytes) -> bytes:
+        """The body of a record of the log, by its headers. Raises SealError as `open`, and when it is not sealed."""
+        version = version_of(headers)
+        if type != CHUNK:
+            return self.open(headers, body, part=MANIFEST, version=version)
+        part, index, count = headers.get("part"), headers.get("index"), headers.get("count")
+        if headers.get("transfer") != str(version) or not isinstance(part, str) or part == MANIFEST:
+            raise SealError(f"expected a chunk of version {version}, got one of {headers.get('transfer')!r:.40}")
+        if not isinstance(index, int) or not isinstance(count, int):
+            raise SealError(f"a chunk of version {version} must say its index and count")
+        return self.open(headers, body, part=part, version=version, index=index, count=count)
 
     def open(
         self, headers: Mapping[str, object], body: bytes, *, part: str, version: int, index: int = 0, count: int = 1
@@ -104,7 +118,7 @@ class LogKeys:
                 f"record of epoch {epoch} of job {self._job}: expected {SALT_BYTES} bytes of salt as base64"
             )
         if epoch not in self._keys:
-            held = f"{self.oldest} to {max(self._keys)}" if self._keys else "none"
+            held = f"{min(self._keys)} to {self.newest}" if self._keys else "none"
             raise SealError(f"no key of epoch {epoch} of job {self._job} is here; held: {held}")
         return self._part(epoch, salt, version, part).open(body, index, count)
 
@@ -140,7 +154,9 @@ def version_of(headers: Mapping[str, object]) -> int:
 def _number(headers: Mapping[str, object], name: str) -> int:
     number = headers.get(name)
     if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number <= MOST_NUMBER:
-        raise SealError(f"sealed record: header {name} must be a number from 0 to {MOST_NUMBER}, got {number!r:.20}")
+        raise SealError(
+            f"a record of a job's model log that is not sealed came: header {name} must be a number, got {number!r:.20}"
+        )
     return number
 
 

@@ -61,7 +61,7 @@ class Identity:
 
         `at` is the time to check the dates against: now, when it is not given.
         """
-        key = _private_key(kit / KEY)
+        key = read_private_key(kit / KEY)
         certificate = read_certificates(_read(kit / CERTIFICATE), what=str(kit / CERTIFICATE))[0]
         authorities = authorities_of(kit)
         if public_key(certificate) != key.public_key():
@@ -92,6 +92,11 @@ class Identity:
     @property
     def role(self) -> Role:
         return self.subject.role
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """What an audit log says of a certificate: whose it is, the fingerprint of its key, when it expires."""
+        return {"name": self.name, "key": self.fingerprint, "expires": f"{self.expires:%Y-%m-%dT%H:%M:%SZ}"}
 
     @property
     def number(self) -> int | None:
@@ -135,7 +140,8 @@ class Verifier:
         self._federation = federation
         self._authorities = tuple(authorities)
         self._revoked = _revoked(self._authorities, lists)
-        ends = [each.next_update_utc for each in lists if each.next_update_utc is not None]
+        names = {each.subject for each in self._authorities}
+        ends = [each.next_update_utc for each in lists if each.issuer in names and each.next_update_utc is not None]
         self.lists_end: datetime | None = min(ends, default=None)
         self._known = lru_cache(maxsize=REMEMBERED_CERTIFICATES)(self._identified)
 
@@ -221,9 +227,13 @@ def _no_list(path: Path) -> list[x509.CertificateRevocationList]:
 def _revoked(
     authorities: Sequence[x509.Certificate], lists: Sequence[x509.CertificateRevocationList]
 ) -> dict[x509.Name, frozenset[int]]:
-    """Serial numbers by the name of the CA. TrustError for a list that no authority signed."""
+    """Serial numbers by the name of the CA. TrustError for a list in the name of one that did not sign it.
+
+    A list of a CA that is not believed says nothing here: while the CA rotates it comes before its certificate.
+    """
     found: dict[x509.Name, frozenset[int]] = {}
-    for each in lists:
+    names = {each.subject for each in authorities}
+    for each in (each for each in lists if each.issuer in names):
         signer = next((a for a in authorities if each.issuer == a.subject and _signed(each, a)), None)
         if signer is None:
             raise TrustError("a revocation list is not signed by this federation's CA: copy it again")
@@ -235,7 +245,8 @@ def _signed(each: x509.CertificateRevocationList, authority: x509.Certificate) -
     return each.is_signature_valid(public_key(authority))
 
 
-def _private_key(path: Path) -> PrivateKey:
+def read_private_key(path: Path) -> PrivateKey:
+    """The key of a kit. TrustError when it is missing, no P-256 key, or can be read or changed by others."""
     pem = _read(path)
     mode = stat.S_IMODE(path.stat().st_mode)
     if mode & 0o077:

@@ -32,9 +32,9 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from fedbus.errors import SealError, TrustError
+from fedbus.trust.suites import MLKEM768_X25519, SUITES, X25519
 
-X25519, MLKEM768_X25519 = 1, 2
-SUITES = (X25519, MLKEM768_X25519)
+NUMBERS = tuple(SUITES.values())
 KEY_BYTES = 32
 TAG_BYTES = 16
 """A sealed chunk is so many bytes longer."""
@@ -82,7 +82,7 @@ class PublicKey:
     def __post_init__(self) -> None:
         expected = _PUBLIC_BYTES.get(self.suite)
         if expected is None:
-            raise SealError(f"seal key of suite {self.suite!r}: this fedbus knows the suites {SUITES}")
+            raise SealError(f"seal key of suite {self.suite!r}: this fedbus knows the suites {NUMBERS}")
         if len(self.public) != expected:
             raise SealError(f"seal key of suite {self.suite}: expected {expected} bytes, got {len(self.public)}")
         name = hashlib.sha256(framed("fedbus/seal-key/1", self.suite, self.public)).digest()[:8]
@@ -143,8 +143,8 @@ class PrivateKey:
     @classmethod
     def make(cls, suite: int) -> Self:
         """Draw one."""
-        if suite not in SUITES:
-            raise SealError(f"seal suite {suite!r}: this fedbus knows {SUITES}")
+        if suite not in NUMBERS:
+            raise SealError(f"seal suite {suite!r}: this fedbus knows {NUMBERS}")
         return cls(suite, os.urandom(_PRIVATE_BYTES[suite]))
 
     def open(self, ciphertext: bytes, info: bytes) -> bytes | None:
@@ -169,7 +169,7 @@ class SealKeys:
     @classmethod
     def make(cls) -> Self:
         """New ones, which are gone with the process."""
-        return cls([PrivateKey.make(suite) for suite in SUITES])
+        return cls([PrivateKey.make(suite) for suite in NUMBERS])
 
     @classmethod
     def load_or_make(cls, path: Path) -> Self:

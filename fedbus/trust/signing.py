@@ -15,17 +15,20 @@ import binascii
 import hashlib
 import heapq
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import lru_cache
 
 from fedbus.errors import SignatureError, TrustError
+from fedbus.trust.certificates import fingerprint, public_key, read_certificate
 from fedbus.trust.identity import Identity, Verifier
 from fedbus.trust.sealing import framed
 from fedbus.trust.subjects import Role, Subject
 
 ECDSA_P256_SHA256 = 1
 HEADERS = ("suite", "at", "certificate", "signature")
+_OF_KEY = ("suite", "certificate", "signature")
 _UNSIGNED = frozenset({*HEADERS, "traceparent"})
 _OF_THE_BROKER = "x-"
 _AT = re.compile(r"0|[1-9][0-9]{0,18}")
@@ -53,9 +56,10 @@ class Carrier:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Signed:
-    """Who signed, and when by its own clock."""
+    """Who signed, with which key, and when by its own clock."""
 
     subject: Subject
+    fingerprint: str
     at_ns: int
 
 
@@ -77,8 +81,13 @@ def statement(carrier: Carrier, *, federation: str, at_ns: int) -> bytes:
 
 
 def _framed_headers(headers: Mapping[str, str | int]) -> bytes:
-    said = sorted((k, v) for k, v in headers.items() if k not in _UNSIGNED and not k.startswith(_OF_THE_BROKER))
+    said = sorted((k, v) for k, v in headers.items() if k not in _UNSIGNED and is_said(k))
     return framed("headers", *(part for key, value in said for part in (key, type(value).__name__, str(value))))
+
+
+def is_said(header: str) -> bool:
+    """Whether its sender has said it; the others are the broker's."""
+    return not header.startswith(_OF_THE_BROKER)
 
 
 def sign(identity: Identity, carrier: Carrier, *, at_ns: int) -> dict[str, str | int]:
@@ -98,19 +107,25 @@ def signature_headers(certificate: bytes, signature: bytes) -> dict[str, str | i
 
 def check(verifier: Verifier, carrier: Carrier, *, federation: str, role: Role, name: str = "") -> Signed:
     """Who signed a message. SignatureError unless that is somebody of this role, and `name` when it is given."""
-    at_ns = _at(carrier)
+    what = f"message {carrier.type!r:.60}"
+    _check_signed(what, carrier.headers, HEADERS, role)
+    at_ns = _at(what, carrier.headers["at"])
     said = statement(carrier, federation=federation, at_ns=at_ns)
-    subject = check_headers(verifier, carrier.headers, said, what=f"message {carrier.type!r}", role=role, name=name)
-    return Signed(subject=subject, at_ns=at_ns)
+    subject = check_headers(verifier, carrier.headers, said, what=what, role=role, name=name)
+    certificate = _bytes(what, "certificate", carrier.headers["certificate"])
+    return Signed(subject=subject, fingerprint=_fingerprint(certificate), at_ns=at_ns)
+
+
+@lru_cache(maxsize=256)
+def _fingerprint(certificate: bytes) -> str:
+    return fingerprint(public_key(read_certificate(certificate)))
 
 
 def check_headers(
     verifier: Verifier, headers: Mapping[str, str | int], said: bytes, *, what: str, role: Role, name: str = ""
 ) -> Subject:
     """Who signed a statement, by the headers of a signature. SignatureError as `check`."""
-    missing = [key for key in ("suite", "certificate", "signature") if key not in headers]
-    if missing:
-        raise SignatureError(f"{what} is not signed (no header {missing[0]}): expected a signature of the role {role}")
+    _check_signed(what, headers, _OF_KEY, role)
     if type(headers["suite"]) is not int or headers["suite"] != ECDSA_P256_SHA256:
         raise SignatureError(f"{what}: signature suite {headers['suite']!r:.20} is unknown, expected 1")
     certificate, signature = (_bytes(what, key, headers[key]) for key in ("certificate", "signature"))
@@ -123,13 +138,18 @@ def check_headers(
     return subject
 
 
-def _at(carrier: Carrier) -> int:
-    at = carrier.headers.get("at")
-    if not isinstance(at, str) or not _AT.fullmatch(at):
+def _check_signed(what: str, headers: Mapping[str, str | int], keys: Sequence[str], role: Role) -> None:
+    missing = [key for key in keys if key not in headers]
+    if missing:
         raise SignatureError(
-            f"message {carrier.type!r} is not signed (no header at, a time in nanoseconds): expected headers "
-            f"{', '.join(HEADERS)}"
+            f"{what} is not signed (no header {missing[0]}): expected a signature of the role {role}, headers "
+            f"{', '.join(keys)}"
         )
+
+
+def _at(what: str, at: str | int) -> int:
+    if not isinstance(at, str) or not _AT.fullmatch(at):
+        raise SignatureError(f"{what}: header at must be a time in nanoseconds since the epoch, as text")
     return int(at)
 
 

@@ -52,6 +52,7 @@ class Log:
     """A model log that nobody reads."""
 
     stream = "fedbus.models.heart.0a"
+    chain = ""
 
     def __init__(self) -> None:
         self.snapshots: list[int] = []

@@ -37,6 +37,8 @@ def wrong_words(line: str) -> list[str]:
     words = [re.sub(r"[\[\],.:;)]", "", word).split("=")[0] for word in line.split()]
     while words and words[0] in getattr(command, "commands", {}):
         command = command.commands[words.pop(0)]
+        if "make" in getattr(command, "commands", {}) and words and words[0].endswith("yaml"):
+            command = command.commands["make"]  # `provision FILE.yaml` is short for it
     options = {option for param in command.params for option in (*param.opts, *param.secondary_opts)} | {"--help"}
     wrong = [word for word in words if re.match("-+[a-z]", word) and word not in options]
     wanted = hasattr(command, "commands") and not command.invoke_without_command

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedbus.errors import SealError, TrustError
-from fedbus.trust import sealing
-from fedbus.trust.sealing import SUITES, ChunkSeal, PrivateKey, PublicKey, SealKeys, announced, derived_key, framed
+from fedbus.trust import suites
+from fedbus.trust.sealing import NUMBERS, ChunkSeal, PrivateKey, PublicKey, SealKeys, announced, derived_key, framed
 
 KEYS = SealKeys.make()
 INFO = framed("fedbus/test/1", "hearts")
@@ -54,7 +54,7 @@ def test_the_comparison_reads_the_vector_of_the_rfc() -> None:
 
 
 def test_what_is_sealed_is_hpke_of_the_rfc() -> None:
-    sealed = PrivateKey(sealing.X25519, RFC_PRIVATE).public.seal(RFC_PLAINTEXT, RFC_INFO)
+    sealed = PrivateKey(suites.X25519, RFC_PRIVATE).public.seal(RFC_PLAINTEXT, RFC_INFO)
 
     assert hpke_open(RFC_PRIVATE, sealed[9:41], sealed[41:], RFC_INFO, aead=2) == RFC_PLAINTEXT
 
@@ -85,13 +85,13 @@ def test_chunk_bytes() -> None:
 
 
 def test_key_ids_are_of_the_public_key() -> None:
-    key = PrivateKey(sealing.X25519, RFC_PRIVATE).public
+    key = PrivateKey(suites.X25519, RFC_PRIVATE).public
 
     assert key.public.hex() == "3948cfe0ad1ddb695d780e59077195da6c56506b027329794ab02bca80815c4d"
     assert key.id == hashlib.sha256(framed("fedbus/seal-key/1", 1, key.public)).digest()[:8]
 
 
-@pytest.mark.parametrize("suite", SUITES)
+@pytest.mark.parametrize("suite", NUMBERS)
 def test_only_the_holder_opens(suite: int) -> None:
     sealed = KEYS.public[suite].seal(b"secret", INFO)
 
@@ -100,12 +100,12 @@ def test_only_the_holder_opens(suite: int) -> None:
         SealKeys.make().open(sealed, INFO)
 
 
-@pytest.mark.parametrize("suite", SUITES)
+@pytest.mark.parametrize("suite", NUMBERS)
 def test_sealed_texts_are_longer_by_what_the_table_says(suite: int) -> None:
     assert len(KEYS.public[suite].seal(b"", INFO)) == {1: 57, 2: 1145}[suite]
 
 
-@pytest.mark.parametrize("suite", SUITES)
+@pytest.mark.parametrize("suite", NUMBERS)
 @pytest.mark.parametrize("at", [0, 3, 12, -20, -1])
 def test_a_changed_sealed_text_is_refused(suite: int, at: int) -> None:
     sealed = bytearray(KEYS.public[suite].seal(b"secret", INFO))
@@ -115,7 +115,7 @@ def test_a_changed_sealed_text_is_refused(suite: int, at: int) -> None:
         KEYS.open(bytes(sealed), INFO)
 
 
-@pytest.mark.parametrize("suite", SUITES)
+@pytest.mark.parametrize("suite", NUMBERS)
 def test_what_was_sealed_for_something_else_is_refused(suite: int) -> None:
     with pytest.raises(SealError, match="does not open"):
         KEYS.open(KEYS.public[suite].seal(b"secret", INFO), framed("fedbus/test/1", "lungs"))
@@ -196,7 +196,7 @@ def test_no_key_stands_in_a_repr() -> None:
     assert all(RFC_PRIVATE.hex() not in each and repr(RFC_PRIVATE) not in each for each in (repr(private), repr(KEYS)))
 
 
-@pytest.mark.parametrize("suite", SUITES)
+@pytest.mark.parametrize("suite", NUMBERS)
 def test_announced_keys_come_back(suite: int) -> None:
     assert announced(KEYS.texts(), suite) == KEYS.public[suite]
 

@@ -34,12 +34,13 @@ from fedbus.core.protocol import answers as a
 from fedbus.core.protocol import events, wire
 from fedbus.core.protocol import requests as q
 from fedbus.core.protocol.limits import MOST_NAME, plain
-from fedbus.core.protocol.messages import JobState
+from fedbus.core.protocol.messages import JobState, SignedSubmission
 from fedbus.core.spec import kinds
 from fedbus.core.spec.head import JobSpec
 from fedbus.core.spec.text import MAX_TEXT_BYTES
 from fedbus.core.spec.training import TrainingSpec
-from fedbus.errors import IdTakenError, JobSpecError, Problem, StoreError
+from fedbus.errors import IdTakenError, JobSpecError, Problem, ProtocolError, StoreError
+from fedbus.store.audit_kinds import Kind
 from fedbus.store.provenance import Provenance
 from fedbus.store.rows import JobRow
 
@@ -49,6 +50,7 @@ REQUESTS_PREFETCH = 8
 ASK_RATE, ASK_BURST = 500.0, 2000.0
 SUBMIT_COST = 20.0
 COST_OF_A_JOB = 0.02
+HOW_TO_SIGN = "in this federation requests are signed with a submitter's kit, as `fedbus --kit DIR submit` does"
 
 log = structlog.get_logger()
 
@@ -109,9 +111,13 @@ class FrontDesk:
         envelope = delivery.envelope
         if (problem := self._problem(envelope)) is not None:
             return a.Rejected(errors=(problem,))
+        try:
+            signed = self._tools.post.asked(envelope)
+        except ProtocolError as exc:
+            return a.rejected("signature", f"{exc}; {HOW_TO_SIGN}")
         match envelope.routing_key.split("."):
             case ["submit", _]:
-                return await self._submit(delivery)
+                return await self._submit(delivery, signed)
             case ["abort", job]:
                 return await self._end(q.abort_of(job, requests.body_of(envelope)), envelope.user_id or "")
             case ["query"]:
@@ -138,8 +144,10 @@ class FrontDesk:
             return SUBMIT_COST
         return 1.0 if requests.is_part(envelope) else 1.0 + COST_OF_A_JOB * self._listed
 
-    async def _submit(self, delivery: Delivery) -> a.Accepted | a.Rejected:
+    async def _submit(self, delivery: Delivery, signed: SignedSubmission | None) -> a.Accepted | a.Rejected:
         spec, envelope = requests.spec_of(delivery.envelope), delivery.envelope
+        if signed is not None and not envelope.message_id:
+            return a.rejected("message_id", "set the AMQP property message_id: a signed submit is taken once")
         wanted = requests.wanted_id(envelope)
         message_id = envelope.message_id or wanted or secrets.token_hex(8)
         name = wanted or requests.job_id(spec, message_id)
@@ -154,6 +162,7 @@ class FrontDesk:
                 submitted_by=envelope.user_id or "",
                 state=str(JobState.SUBMITTED),
                 at=time.time(),
+                signed=signed,
             )
         except IdTakenError as exc:
             return a.rejected("job", f"{exc}: submit it under another id")
@@ -181,12 +190,15 @@ class FrontDesk:
     async def _end(self, request: q.Abort | q.Forget, login: str) -> a.Answer:
         job = request.job
         if isinstance(request, q.Forget):
-            return a.Forgotten(job=job, disk_bytes=await self._forgetting.forget(job))
+            gone = await self._forgetting.forget(job)
+            self._tools.audit.note(Kind.JOB_FORGOTTEN, job=job, by=login, bytes=gone)
+            return a.Forgotten(job=job, disk_bytes=gone)
         runner = self._runners.get(job)
         if runner is None:
             running = ", ".join(sorted(self._runners)) or "none"
             message = f"no running job {job!r}; running jobs: {running}"
             return a.rejected("job", message)
+        self._tools.audit.note(Kind.JOB_ABORTED, job=job, by=login)
         runner.abort(f"aborted by {login}" + (f": {request.reason}" if request.reason else ""))
         return a.Aborted(job=job)
 
@@ -198,6 +210,8 @@ class FrontDesk:
                 return a.Sites(sites=tuple(map(views.site_line, self._tools.membership.views())))
             case q.EndedQuery():
                 return a.Ended(ended=tuple(await self._forgetting.ended()))
+            case q.AuditQuery():
+                return views.audit_heads(await self._tools.compute(self._tools.ledger.audit_heads))
             case q.JobsQuery():
                 return a.Jobs(jobs=tuple(map(self._line, await self._rows())))
             case q.JobQuery() | q.ParamsQuery() | q.HistoryQuery():
@@ -218,7 +232,12 @@ class FrontDesk:
         ledger, read = self._tools.ledger, self._tools.compute
         match query:
             case q.ParamsQuery(version=version):
-                return await self._fetches.begin(row, version, login)
+                offer = await self._fetches.begin(row, version, login)
+                if isinstance(offer, a.ParamsOffer):
+                    await self._tools.audit.write(
+                        Kind.PARAMS_LEAVE, job=row.job, version=offer.version, to=login, bytes=offer.size_bytes
+                    )
+                return offer
             case q.HistoryQuery(after=after):
                 return await read(curve.answer, ledger, row, after)
             case q.JobQuery():

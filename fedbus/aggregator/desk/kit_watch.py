@@ -143,7 +143,7 @@ class KitWatch:
     async def _put_out(self, site: str, since: datetime, *, first: bool) -> None:
         """Also of what was revoked while this process did not run; a job is told once in its life."""
         revoked = events.SiteRevoked(site=site, since=_iso(since))
-        self._sites.put_out(site, f"its certificate was revoked at {revoked.since}")
+        await self._sites.put_out(site, f"its certificate was revoked at {revoked.since}")
         concerned = [r.job for r in self._jobs.runners.values() if r.row.submitted_at <= since.timestamp()]
         if first and not concerned:
             self._told.add((events.NOBODY, site, revoked.since))

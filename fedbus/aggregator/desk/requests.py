@@ -23,7 +23,6 @@ id, is one job.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -65,7 +64,7 @@ def spec_of(envelope: Envelope) -> JobSpec:
 
 def job_id(spec: JobSpec, message_id: str) -> str:
     """Name and eight hex digits; the same message gives the same id, so that a repeated submit makes no second job."""
-    return messages.job_id(spec.name, hashlib.blake2b(message_id.encode(), digest_size=4).hexdigest())
+    return messages.id_of_submit(spec.name, message_id)
 
 
 def query_of(envelope: Envelope) -> q.Query:

@@ -46,17 +46,26 @@ Answer = m.OfferAnswer | m.ScoreAnswer | m.StatisticsAnswer | m.ResyncRequest | 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Turn:
-    """A site came or went. `happened`: the event, if it is one. `anew`: it has forgotten what it was asked."""
+    """A site came or went. `happened`: the event, if it is one. `anew`: it has forgotten what it was asked.
+
+    out: it has left, and reads no version that is made from now on, unless it is let in again.
+    """
 
     happened: events.Happened | None = None
     anew: bool = False
     offer: bool = False
+    out: bool = False
 
     def after(self, before: Turn | None) -> Turn:
         """What is left to do when `before` was not done yet."""
         if before is None:
             return self
-        return replace(self, happened=self.happened or before.happened, anew=self.anew or before.anew)
+        return replace(
+            self,
+            happened=self.happened or before.happened,
+            anew=self.anew or before.anew,
+            out=self.out or before.out,
+        )
 
 
 class SiteDesk:
@@ -119,9 +128,12 @@ class SiteDesk:
                 heard = self._membership.status(message, now=now, epoch_s=self._wall())
                 await self._on_status(message, heard, before)
             case m.Leave():
-                if self._membership.left(message, now=now) is Heard.RENEWED:
+                heard = self._membership.left(message, now=now)
+                if heard is Heard.RENEWED:
                     left = events.SiteLeft(site=message.site, reason=message.reason)
-                    await self._turn(message.site, Turn(happened=left))
+                    await self._turn(message.site, Turn(happened=left, out=True))
+                elif heard is Heard.UNKNOWN_SITE:
+                    await self._turn(message.site, Turn(out=True))  # it left while no aggregator was there
             case m.OfferAnswer() | m.ScoreAnswer() | m.StatisticsAnswer() | m.ResyncRequest() | m.TrainerTrouble():
                 await self._on_answer(message)
 
@@ -170,16 +182,21 @@ class SiteDesk:
             await self._site_event(turn.happened)
         for runner in list(self._jobs.runners.values()):
             with jobs_own(runner):
+                if turn.out:
+                    await runner.site_out(site)
                 if turn.anew:
                     runner.site_started_anew(site)
                 if turn.offer:
                     await self._jobs.offer(runner, site)
         self._sites_changed()
 
-    def put_out(self, site: str, reason: str) -> None:
-        """A site may not come back as it is: its jobs stop counting on it."""
+    async def put_out(self, site: str, reason: str) -> None:
+        """A site may not come back as it is: its jobs stop counting on it, and it reads no version made from now on."""
         if self._membership.put_out(site, reason, now=self._clock()):
             self._sites_changed()
+        for runner in list(self._jobs.runners.values()):
+            with jobs_own(runner):
+                await runner.site_out(site)
 
     # -------------------------------------------------------------- what they do
 

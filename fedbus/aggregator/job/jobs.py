@@ -24,6 +24,7 @@ from fedbus.aggregator.job import receipts
 from fedbus.aggregator.job.closing import Closing
 from fedbus.aggregator.job.runner import JobRunner
 from fedbus.aggregator.job.works import Place, work_of
+from fedbus.aggregator.model.epochs import Epochs
 from fedbus.aggregator.model.log import ModelLogWriter, stream_of
 from fedbus.aggregator.settings import AggregatorSettings
 from fedbus.aggregator.tools import Tools
@@ -39,9 +40,11 @@ from fedbus.core.protocol import messages as m
 from fedbus.core.protocol.layout import Layout
 from fedbus.core.spec.head import MOST_CHUNK_BYTES, JobSpec
 from fedbus.errors import BusError, FedbusError, StoreError
+from fedbus.store.audit_heads import Differing
 from fedbus.store.ledger_schema import ANYBODY
 from fedbus.store.rows import JobRow
 from fedbus.store.spool import Spool
+from fedbus.trust.sealing import PublicKey, announced
 
 ENDED = frozenset(str(state) for state in m.JobState if state.ended)
 
@@ -77,6 +80,8 @@ class Jobs:
         self._bulk_in = bulk_in
         self._bulk_out = bulk_out
         self._runners: dict[str, JobRunner] = {}
+        self._epochs: dict[str, Epochs] = {}
+        self._anew_for_joiners = not settings.joiners_read_earlier
         self._closing_now: set[str] = set()
         self._group = group
 
@@ -124,7 +129,30 @@ class Jobs:
     def _runner(self, row: JobRow, tools: Tools) -> JobRunner:
         complete = Complete()
         work = work_of(row, complete=complete, place=self._place, tools=tools)
-        return JobRunner(row, work=work, complete=complete, tools=tools, entrance=self._entrance(row.job))
+        epochs = self._new_epochs(row.job)
+        return JobRunner(
+            row, work=work, complete=complete, tools=tools, entrance=self._entrance(row.job), epochs=epochs
+        )
+
+    def _new_epochs(self, job: str) -> Epochs | None:
+        """Those of a job's model log, to be opened by its runner; None without a kit."""
+        guard, tools = self._tools.post.guard, self._tools
+        if guard is None:
+            return None
+
+        def seal_key_of(site: str) -> PublicKey:
+            view = tools.membership.get(site)
+            return announced({} if view is None else view.seal_keys, guard.suite)
+
+        self._epochs[job] = epochs = Epochs(
+            job,
+            federation=guard.identity.federation,
+            ledger=tools.ledger,
+            store=tools.store,
+            seal_key_of=seal_key_of,
+            anew_for_joiners=self._anew_for_joiners,
+        )
+        return epochs
 
     def _entrance(self, job: str, sites: Iterable[str] = ()) -> Entrance:
         async def held_off(site: str, text: str) -> None:
@@ -296,6 +324,10 @@ class Jobs:
         async def dropped(site: str, text: str) -> None:
             await tools.announcer.event(job, events.UploadDropped(site=site, what=text))
 
+        async def differs(one: Differing) -> None:
+            happened = events.SiteAuditDiffers(site=one.site, known=str(one.known), came=str(one.came))
+            await tools.announcer.event(job, happened)
+
         return Intake(
             job,
             chunk_bytes=chunk_bytes,
@@ -313,6 +345,7 @@ class Jobs:
             complete=complete,
             partial_ttl=self._partial_ttl,
             reached=tools.reached,
+            differs=differs,
         )
 
     def _closing(self, job: str, state: Callable[[], m.JobState], entrance: Entrance) -> Closing:
@@ -334,19 +367,41 @@ class Jobs:
             await intake.run(deliveries)
 
     async def _open_log(self, job: str, spec: JobSpec, layout: Layout) -> ModelLogWriter:
-        stream = await stream_of(job, self._tools)
+        numbers = self._tools.numbers
+        readers = "" if numbers is None else numbers.readers(spec.sites)
+        stream = await stream_of(job, self._tools, readers=readers)
         settled = await exists(self._control, stream)
         await declare(self._control, t.job_models(job, ModelLogWriter.size(spec, layout), stream=stream))
         if not settled:
             await asyncio.sleep(self._settle_s)
-        post, reached = self._tools.post, self._tools.reached
-        return ModelLogWriter(job, spec, layout, Publisher(self._bulk_out), post=post, stream=stream, reached=reached)
+        epochs = self._epochs.get(job)
+        chained = None if epochs is None else await self._tools.store(self._tools.ledger.newest_chain, job)
+        tools = self._tools
+        return ModelLogWriter(
+            job,
+            spec,
+            layout,
+            Publisher(self._bulk_out),
+            post=tools.post,
+            stream=stream,
+            chained=chained,
+            epochs=epochs,
+            reached=tools.reached,
+            audit=tools.audit,
+        )
 
     async def offer(self, runner: JobRunner, site: str) -> None:
         """Offer a job to a site, unless its spec names others."""
         spec = runner.life.head
         if spec.sites is None or site in spec.sites:
-            offer = m.JobOffer(job=runner.job, spec=spec.to_offer(), submitter=runner.row.submitted_by)
+            signed, follows = await self._tools.store(self._tools.ledger.submission, runner.job)
+            offer = m.JobOffer(
+                job=runner.job,
+                spec=spec.to_offer(),
+                submitter=runner.row.submitted_by,
+                submission=signed,
+                follows=follows,
+            )
             await self._tools.announcer.tell(site, offer)
 
 

@@ -9,13 +9,16 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 
+from fedbus.aggregator.incoming.allowance import Allowance
 from fedbus.aggregator.incoming.complete import Complete, Item, Unwanted
 from fedbus.aggregator.incoming.entrance import Entrance
 from fedbus.aggregator.job.prospects import Prospects
 from fedbus.aggregator.job.resyncs import Resyncs
 from fedbus.aggregator.job.work import SITES_RETURN, Outcome, Work
+from fedbus.aggregator.model.epochs import Epochs
 from fedbus.aggregator.tools import Tools
 from fedbus.core.job.life import Job
 from fedbus.core.job.status_text import span
@@ -25,15 +28,21 @@ from fedbus.core.protocol.answers import Receiving
 from fedbus.core.protocol.layout import Layout
 from fedbus.core.spec.cross_site import follow_up_id
 from fedbus.core.words import counted
+from fedbus.errors import SealError
 from fedbus.runtime.faults import Point
 from fedbus.store.ledger_schema import ANYBODY
 from fedbus.store.rows import FollowUp, JobRow
 
 LOOK_AGAIN_S = 1.0
+# A site that lacks an epoch's key asks; it is told all of its keys again.
+KEYS_RATE, KEYS_BURST = 0.1, 3.0
 
 
 class JobRunner:
-    """State of one job. `entrance` lets sites in, `complete` is the line of what they have sent."""
+    """State of one job. `entrance` lets sites in, `complete` is the line of what they have sent.
+
+    epochs: who has the keys of its model log; None without kits.
+    """
 
     def __init__(
         self,
@@ -43,8 +52,11 @@ class JobRunner:
         complete: Complete,
         tools: Tools,
         entrance: Entrance,
+        epochs: Epochs | None = None,
         sites_return: timedelta = SITES_RETURN,
     ) -> None:
+        self._epochs = epochs
+        self._keys_asked = Allowance(rate=KEYS_RATE, burst=KEYS_BURST)
         self.row = row
         self.job = row.job
         self.work = work
@@ -97,6 +109,7 @@ class JobRunner:
         if answer.layout:
             self.work.layout_said(answer.site, answer.layout)
         if not answer.accepted:
+            await self.site_out(answer.site)
             before = self.life.declined_sites.get(answer.site)
             if self.life.declined(answer.site, answer.reason) and before != answer.reason:
                 await self._event(events.SiteDeclined(site=answer.site, reason=answer.reason))
@@ -124,13 +137,21 @@ class JobRunner:
         if not known:
             await self._enrol(site)
             await self._event(events.SiteAccepted(site=site))
+        if self._epochs is not None and await self._epochs.let_in(site):
+            self.work.snapshot_wanted()
         await self.welcome(site)
 
     async def _leave_out(self, site: str, why: str) -> None:
         """The site works for the job no more; once it was started anew, it may come again."""
+        await self.site_out(site)
         if self.life.declined(site, why):
             await self._event(events.SiteDeclined(site=site, reason=why))
         await self._tools.announcer.tell(site, m.JobEnded(job=self.job, state=m.JobState.ABORTED, reason=why))
+
+    async def site_out(self, site: str) -> None:
+        """The site left, was left out or revoked: it reads no version that is made from now on."""
+        if self._epochs is not None:
+            await self._epochs.out(site)
 
     async def _enrol(self, site: str) -> None:
         """Durable before the site is told to begin: what it sends must count after any restart."""
@@ -145,10 +166,35 @@ class JobRunner:
 
     async def welcome(self, site: str) -> None:
         """Tell a site that the model log is there to follow, if it is, and what it owes."""
-        if self.life.state in (m.JobState.RUNNING, m.JobState.FINISHING):
-            started = m.JobStarted(job=self.job, session=self._tools.session, log=self.work.stream)
-            await self._tools.announcer.tell(site, started)
+        if self.life.state not in (m.JobState.RUNNING, m.JobState.FINISHING):
+            return
+        if await self._tell_start(site):
             await self.work.welcome(site)
+
+    async def _tell_start(self, site: str) -> bool:
+        """Tell where the model log is, with its keys; False when the site may not know, or cannot read it."""
+        started = m.JobStarted(job=self.job, session=self._tools.session, log=self.work.stream)
+        if self._epochs is not None:
+            if not self._epochs.is_member(site):
+                return False  # it has left; when it is back, it accepts anew
+            numbers = self._tools.numbers
+            if why := "" if numbers is None or not started.log else numbers.why_not(site, started.log):
+                await self._leave_out(site, why)
+                return False
+            try:
+                keys = self._epochs.keys_for(site)
+            except SealError as exc:
+                await self._leave_out(site, f"the keys of the model log cannot be sealed to it: {exc}")
+                return False
+            started = replace(started, keys=keys, version=self._epochs.published)
+        await self._tools.announcer.tell(site, started)
+        return True
+
+    async def _tell_keys(self) -> None:
+        """Every member learns the key of an epoch before something is sealed with it."""
+        if self.life.state in (m.JobState.RUNNING, m.JobState.FINISHING):
+            for site in sorted(self.life.accepted_sites):
+                await self._tell_start(site)
 
     async def on_score(self, score: m.ScoreAnswer) -> None:
         """A site scored a version, or could not."""
@@ -169,6 +215,8 @@ class JobRunner:
         """A site of the job cannot follow the model log: soon the newest version comes as a snapshot, for all."""
         if request.site not in self.active():
             return
+        if self._epochs is not None and self._keys_asked.take(request.site, now=time.monotonic()):
+            await self._tell_start(request.site)
         if self._resyncs.ask(request.site, now=time.monotonic()):
             await self._event(events.SiteResync(site=request.site, reason=request.reason))
         for site, times in self._resyncs.to_tell(now=time.monotonic()).items():
@@ -183,6 +231,7 @@ class JobRunner:
         site, error = trouble.site, trouble.error
         await self._event(events.TrainerTrouble(site=site, error=error, restarts=trouble.restarts, fatal=trouble.fatal))
         if trouble.fatal:
+            await self.site_out(trouble.site)
             self.life.declined(trouble.site, trouble.error)
             self.site_started_anew(trouble.site)  # if it comes back, then without what it was asked
         self.sites_changed()
@@ -252,6 +301,8 @@ class JobRunner:
         self._was_at = await self._tools.store(self._tools.ledger.last_committed, self.job)
         for site in self._participants - {ANYBODY}:
             self.life.took_part(site)
+        if self._epochs is not None:
+            await self._epochs.open(self._tell_keys)
         await self.work.open()
         if self.row.started_at is None:
             return await self._set_state(m.JobState.WAITING)

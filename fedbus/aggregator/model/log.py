@@ -16,10 +16,13 @@ import hashlib
 import time
 from collections import deque
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from fedbus.aggregator.model.epochs import Epochs
 from fedbus.aggregator.tools import Tools
 from fedbus.aggregator.workers import Worker
+from fedbus.audit.writer import Audit, NoAudit
 from fedbus.bus.envelope import Envelope
 from fedbus.bus.post import Post
 from fedbus.bus.publisher import Publisher
@@ -30,6 +33,8 @@ from fedbus.core.protocol.messages import SNAPSHOT, Chunk, Part, Receipt, Versio
 from fedbus.core.spec.head import JobSpec
 from fedbus.core.spec.training import TrainingSpec
 from fedbus.runtime.faults import Point, Reached, nothing
+from fedbus.store.audit_kinds import Kind
+from fedbus.trust.epochs import MANIFEST, EpochKey, PartSeal
 
 if TYPE_CHECKING:
     from hashlib import _Hash
@@ -42,16 +47,17 @@ MOST_VERSIONS = 64
 MOST_RECEIPTS = 1000
 
 
-async def stream_of(job: str, tools: Tools) -> str:
+async def stream_of(job: str, tools: Tools, *, readers: str = "") -> str:
     """The name of a job's model log: the one that the ledger keeps, else a new one that it keeps from now on.
 
-    A job that an earlier release has begun keeps the name that its sites know.
+    A job that an earlier release has begun keeps the name that its sites know. `readers`: the end of a new name, which
+    says who may read it.
     """
     kept = await tools.store(tools.ledger.model_log, job)
     if kept is not None:
         return str(kept)
     begun = await tools.store(tools.ledger.last_published, job) >= 0
-    name = models_stream(job) if begun else new_models_stream(job)
+    name = models_stream(job) if begun else new_models_stream(job, readers)
     return str(await tools.store(tools.ledger.name_model_log, job, name))
 
 
@@ -68,17 +74,25 @@ class ModelLogWriter:
         post: Post,
         stream: str = "",
         chained: tuple[int, str] | None = None,
+        epochs: Epochs | None = None,
         reached: Reached = nothing,
+        audit: Audit | None = None,
     ) -> None:
-        """`chained`: the newest version that has a chain, and that chain; None: versions say no hash and no chain."""
+        """`chained`: the newest version that has a chain, and that chain; None: versions say no hash and no chain.
+
+        `epochs`: what records are sealed in; None: they are not sealed.
+        """
         self.stream = stream
         """Its name, to be told to the sites of the job only; "" for that of earlier releases."""
         self._chained = chained
+        self._epochs = epochs
+        self._epoch: EpochKey | None = None
         self._job = job
         self._layout: dict[str, Any] = layout.to_dict()
         self._publisher = publisher
         self._post = post
         self._reached = reached
+        self._audit = audit or NoAudit()
         self._every = snapshot_every(spec) or MOST_VERSIONS
         self._window = max(2, IN_FLIGHT_BYTES // spec.chunk_bytes)
         self._since_bytes = 0
@@ -114,10 +128,12 @@ class ModelLogWriter:
         began_at = time.time()
         sent = body_bytes = 0
         hasher = None if self._chained is None else hashlib.sha256()
+        seal = await self._seal(version, part)
         while batch := await compute(_some_of, frames, hasher):
-            first, sent = sent, sent + len(batch)
-            chunks = self._chunks(version, part, batch, first, count)
-            body_bytes += await self._publisher.publish_many(chunks, window=self._window)
+            first = Chunk(job=self._job, transfer=str(version), part=part, index=sent, count=count, body=b"")
+            sent += len(batch)
+            body_bytes += sum(map(len, batch))
+            await self._publisher.publish_many(self._chunks(batch, first, seal), window=self._window)
         if part == SNAPSHOT:
             self._snapshot_version, self._snapshot_at, self._since_bytes = version, began_at, 0
             self._snapshot_back = sent
@@ -126,11 +142,18 @@ class ModelLogWriter:
             self._snapshot_back += sent
         return Part(frames=sent, body_bytes=body_bytes, sha256="" if hasher is None else hasher.hexdigest())
 
-    def _chunks(self, version: int, part: str, batch: deque[bytes], first: int, count: int) -> Iterator[Envelope]:
-        for index in range(first, first + len(batch)):
+    async def _seal(self, version: int, part: str) -> PartSeal | None:
+        """What seals a part, with a salt of its own; all parts of a version, its manifest too, are of one epoch."""
+        if self._epochs is None:
+            return None
+        if self._epoch is None:
+            self._epoch = await self._epochs.for_version()
+        return PartSeal(self._epoch, job=self._job, version=version, part=part)
+
+    def _chunks(self, batch: deque[bytes], first: Chunk, seal: PartSeal | None) -> Iterator[Envelope]:
+        for index in range(first.index, first.index + len(batch)):
             body = batch.popleft()  # so that it goes when it is confirmed
-            chunk = Chunk(job=self._job, transfer=str(version), part=part, index=index, count=count, body=body)
-            yield self._post.to_model_log(chunk)
+            yield self._post.to_model_log(replace(first, index=index, body=body), seal=seal)
             self._reached(Point.BETWEEN_CHUNKS)
 
     async def finish(
@@ -163,10 +186,17 @@ class ModelLogWriter:
             layout=self._layout if snapshot is not None else None,
             chain=self.chain,
         )
+        size_bytes = sum(part.body_bytes for part in (delta, snapshot) if part is not None)
+        facts = {"version": version, "digest": digest, "bytes": size_bytes, "snapshot": snapshot is not None}
+        await self._audit.write(Kind.VERSION_LEAVES, job=self._job, **facts)
         self._reached(Point.BEFORE_MANIFEST)
-        await self._publisher.publish(self._post.to_model_log(manifest))
+        seal = await self._seal(version, MANIFEST)
+        await self._publisher.publish(self._post.to_model_log(manifest, seal=seal))
+        if self._epochs is not None and self._epoch is not None:
+            self._epochs.written(version, self._epoch, snapshot=snapshot is not None)
+        self._epoch = None
         self._snapshot_back += 1
-        return sum(part.body_bytes for part in (delta, snapshot) if part is not None)
+        return size_bytes
 
 
 def snapshot_every(spec: JobSpec) -> int | None:

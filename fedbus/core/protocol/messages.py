@@ -18,6 +18,7 @@ An update is its chunks plus one manifest, sent last: the manifest commits the t
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -32,6 +33,7 @@ from fedbus.core.protocol.statistics import ClassLoss, Plan, Statistics
 
 NAME = re.compile(r"[a-z0-9-]{1,40}")
 SHA256 = re.compile(r"([0-9a-f]{64})?")
+AUDIT_HEAD = re.compile(r"([1-9][0-9]{0,17}:[0-9a-f]{64})?")
 UNSAID: Mapping[str, bool] = MappingProxyType({"unsaid": True})
 """Metadata of a field that JSON leaves out while it has its default: bytes without it are those of earlier releases."""
 JOB_HEADER = "job"
@@ -54,6 +56,11 @@ def check_sha256(what: str, digits: str) -> None:
 def job_id(name: str, suffix: str) -> str:
     """The id of a job of this name: the name, cut, and what tells it from others, eight hex digits."""
     return f"{name[:31].rstrip('-')}-{suffix}"
+
+
+def id_of_submit(name: str, message_id: str) -> str:
+    """The id of a job that was submitted without one: a submit that comes twice is one job."""
+    return job_id(name, hashlib.blake2b(message_id.encode(), digest_size=4).hexdigest())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -257,15 +264,33 @@ class RollCall:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SignedSubmission:
+    """A submit as its submitter has signed it: properties, headers and body of its message, for the sites to check."""
+
+    routing_key: str
+    type: str
+    message_id: str
+    correlation_id: str
+    headers: Mapping[str, str | int]
+    body: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class JobOffer:
     """A job is offered to a site. `spec` is the validated job spec as JSON-able data.
 
     submitter: the login that submitted it, so that a site can be fair; "" from an earlier release.
+    seal_keys: what the site seals to, base64 by the suite's number, see `fedbus.trust.sealing`; none without kits.
+    submission: the signed submit, None without kits; of a job that the aggregator has made after another one, which is
+    `follows` then, it is the submit of that one.
     """
 
     job: str
     spec: Mapping[str, Any]
     submitter: str = ""
+    seal_keys: Mapping[str, str] = field(default_factory=dict, metadata=UNSAID)
+    submission: SignedSubmission | None = field(default=None, metadata=UNSAID)
+    follows: str = field(default="", metadata=UNSAID)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -429,7 +454,11 @@ class UpdateKind(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpdateManifest:
-    """Commits one update. `layout` is set for a job's first params."""
+    """Commits one update. `layout` is set for a job's first params.
+
+    audit: the head of the site's audit log, sequence:sha256, whose newest line then is that of this update; "": a
+    release before, which had none.
+    """
 
     job: str
     update_id: str
@@ -440,6 +469,11 @@ class UpdateManifest:
     frames: int
     body_bytes: int
     layout: Mapping[str, Any] | None = None
+    audit: str = field(default="", metadata=UNSAID)
+
+    def __post_init__(self) -> None:
+        if not AUDIT_HEAD.fullmatch(self.audit):
+            raise ValueError(f"audit must be SEQUENCE:64 hex digits or empty, got {len(self.audit)} characters")
 
 
 DELTA, SNAPSHOT = "delta", "snapshot"

@@ -14,6 +14,7 @@ from fedbus.bus.post import Post
 from fedbus.bus.stream import Start, StreamReader
 from fedbus.core.protocol import messages as m
 from fedbus.errors import ProtocolError
+from fedbus.trust.epochs import CHUNK, is_sealed, version_of
 
 # What aggregators of earlier releases leave unsaid.
 UNSAID_BACK = 16
@@ -37,6 +38,8 @@ def precedes(record: Envelope, snapshot_version: int, *, post: Post) -> bool:
     A version's own delta comes before its snapshot. A part of a snapshot may be of one that was not finished.
     """
     try:
+        if is_sealed(record.headers) and record.type != CHUNK:  # whose key may not be here
+            return version_of(record.headers) < snapshot_version
         message = post.from_envelope(record)
     except ProtocolError:
         return False

@@ -146,7 +146,12 @@ class ModelFiles:
 
     def resume(self, kept: Kept, *, newest: int) -> None:
         """Hold what an earlier process held, but show nothing before version `newest`, which is there already."""
-        self._held, self._shown_from, self.kept = kept.held, newest, None
+        self._held, self.kept = kept.held, None
+        self.show_from(newest)
+
+    def show_from(self, version: int) -> None:
+        """Show nothing before this version: it is in the log, whatever somebody says who gives an old one."""
+        self._shown_from = max(self._shown_from, version)
 
     def forget(self) -> None:
         """What an earlier process held is of no use."""

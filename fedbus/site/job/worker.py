@@ -20,18 +20,27 @@ import structlog
 
 from fedbus.bus import topology as t
 from fedbus.bus.post import ControlMessage, Post
-from fedbus.bus.stream import Start, StreamReader
+from fedbus.bus.stream import Record, Start, StreamReader
 from fedbus.core.protocol import messages as m
 from fedbus.core.protocol import wire
 from fedbus.core.spec.head import JobSpec
-from fedbus.errors import DecodeError, DiskFullError, NoSuchQueueError, ProtocolError, PublishError, WithheldError
+from fedbus.errors import (
+    DecodeError,
+    DiskFullError,
+    LoginError,
+    NoSuchQueueError,
+    ProtocolError,
+    PublishError,
+    WithheldError,
+)
 from fedbus.runtime.faults import Point, Reached, nothing
-from fedbus.site.door import Lane
+from fedbus.site.door import Lane, Load
 from fedbus.site.job import assignment, model_wanted
 from fedbus.site.job.hand_back import HandBack, Receiver
 from fedbus.site.job.log_place import before_snapshot
 from fedbus.site.job.loop import Say, StartTrainer, TrainingLoop
 from fedbus.site.job.model_files import ModelFiles, Step
+from fedbus.site.job.model_log import ModelLog, SealedLog
 from fedbus.site.job.model_wanted import ModelWanted
 from fedbus.site.job.put_away import job_folder, write_spec
 from fedbus.site.job.trainer import start_trainer
@@ -83,7 +92,8 @@ class JobWorker:
         self._folder = make_folder(job_folder(settings, job))
         write_spec(self._folder, spec)
         self._outbox = Outbox(self._folder / "outbox", self._site)
-        self._files = ModelFiles(self._folder / "model")
+        self._files = ModelFiles(self._folder / "model", chained=post.guard is not None)
+        self._log = self._model_log(post)
         self._unsent: asyncio.Queue[m.UpdateId] = asyncio.Queue()
         self._in_hand: set[m.UpdateId] = set()
         self._started: asyncio.Future[StreamReader] = asyncio.get_running_loop().create_future()
@@ -165,8 +175,8 @@ class JobWorker:
     async def on_control(self, message: ControlMessage) -> None:
         """Take a control message about this job; whoever hands it out gives an error that it meets to `fail`."""
         match message:
-            case m.JobStarted(session=session, log=stream):
-                self._start(stream)
+            case m.JobStarted(session=session):
+                self._start(message)
                 if session != self._aggregator:
                     self._aggregator = session
                     self._send_again()
@@ -191,12 +201,19 @@ class JobWorker:
             case m.RollCall() | m.JobOffer():
                 pass
 
-    def _start(self, stream: str) -> None:
-        """Follow the model log of this name from now on; "" is how earlier releases say the one of the job's name."""
-        stream = stream or t.models_stream(self._job)
+    def _model_log(self, post: Post) -> ModelLog:
+        if post.guard is None:
+            return ModelLog(self._job, post)
+        return SealedLog(self._job, post, post.guard, folder=self._folder, ask=self._ask_for_snapshot)
+
+    def _start(self, started: m.JobStarted) -> None:
+        """Follow the model log that is named; "" is how earlier releases say the one of the job's name."""
+        stream = started.log or t.models_stream(self._job)
         if not t.is_models_stream(stream, self._job):
             raise ProtocolError(f"the job's start names {stream!r}, which is no model log of job {self._job}")
+        self._log.take_keys(started.keys)
         if not self._started.done():
+            self._files.show_from(started.version)
             self._started.set_result(self._reader_of(stream))
 
     def _on_update(self, update_id: m.UpdateId) -> None:
@@ -236,11 +253,15 @@ class JobWorker:
         try:
             async for record in reader.follow(await self._where_to_begin(reader)):
                 try:
-                    await self._when_there_is_room(self._post.from_envelope(record.envelope), record.offset)
+                    message = await self._log.read(record.envelope)
+                    if message is not None:
+                        await self._when_there_is_room(message, record.offset)
                 except ProtocolError as exc:
                     log.warning("model-log-record", job=self._job, offset=record.offset, error=str(exc))
         except NoSuchQueueError:
             log.info("model-log-gone", job=self._job, text="the job has ended; waiting to be told how")
+        except LoginError as exc:  # that of this job's log alone
+            raise ProtocolError(f"the broker lets this site not read the model log of job {self._job}: {exc}") from exc
 
     async def _watch(self) -> None:
         await self._started
@@ -255,7 +276,7 @@ class JobWorker:
         What comes after the later one is a part of what comes after the other, so that is what costs fewer bytes.
         """
         newest = await reader.newest()
-        manifest = None if newest is None else self._post.from_envelope(newest.envelope)
+        manifest = None if newest is None else await self._manifest(newest)
         if newest is None or not isinstance(manifest, m.VersionManifest) or manifest.snapshot_version < 0:
             self._files.forget()
             return "first"
@@ -272,6 +293,13 @@ class JobWorker:
         self._files.forget()
         self._files.skip_below(manifest.snapshot_version)
         return await before_snapshot(reader, manifest, post=self._post, offset=newest.offset)
+
+    async def _manifest(self, newest: Record) -> wire.Message | None:
+        try:
+            return await self._log.read(newest.envelope)
+        except ProtocolError as exc:
+            log.warning("model-log-record", job=self._job, offset=newest.offset, error=str(exc))
+            return None
 
     async def _when_there_is_room(self, message: wire.Message, offset: int) -> None:
         """A full disk is waited out: the record is not acknowledged meanwhile."""
@@ -343,10 +371,12 @@ class JobWorker:
 
     async def _send(self, entry: Entry) -> None:
         manifest = entry.manifest
-        await self._lane.admit(manifest)
+        sha256 = await asyncio.to_thread(entry.sha256)
+        load = Load(frames=len(entry.frame_bytes), size_bytes=sum(entry.frame_bytes), sha256=sha256)
+        await self._lane.admit(manifest, load)
         began = perf_counter()
         log.info("update-publishing", job=self._job, update=str(entry.update_id))
-        await self._lane.send_chunks(self._chunks(entry))
+        await self._lane.send_chunks(self._chunks(entry), seal=self._lane.seal(manifest, entry.key))
         self._reached(Point.SITE_BEFORE_MANIFEST)
         await self._lane.send(manifest)
         self._reached(Point.SITE_CONFIRMED)
