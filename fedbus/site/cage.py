@@ -19,13 +19,13 @@ from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
+from fedbus.bus.post import SEAL_KEY
 from fedbus.errors import SettingsError
 from fedbus.runtime.cage import Cage, trouble
 from fedbus.runtime.settings import default_home
 from fedbus.site.settings import SiteSettings
 from fedbus.store.files import make_folder
 
-SEAL_KEY = "seal.key"
 MOST_TRIED = 200
 PROOF_LIMIT_S = 60.0
 TRY = """
