@@ -21,7 +21,7 @@ from fedbus.doctor.kit import examine_kit, key_modes, seal_key
 from fedbus.doctor.limits import Deadline, Running, limited
 from fedbus.doctor.network import reach, resolve
 from fedbus.doctor.setup import Setup, find_setup, kit_of_environment, secret_files
-from fedbus.doctor.site import DATA, examine_cage, examine_data, examine_policy
+from fedbus.doctor.site import DATA, examine_cage, examine_data, examine_policy, examine_stop
 from fedbus.doctor.tasks import TASKS, examine_tasks
 from fedbus.doctor.tls import TLS, examine_tls
 from fedbus.errors import FedbusError, SettingsError, StoreError
@@ -170,6 +170,7 @@ def _machine(setup: Setup, within_s: float) -> Iterator[Finding]:
 
 
 def _site(site: SiteSettings, no_data: str, within_s: float) -> Iterator[Finding]:
+    yield from examine_stop(site.state_dir, site.site_name)
     yield examine_policy(site.policy_path)
     yield examine_cage(site)
     if no_data:

@@ -7,13 +7,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from fedbus.doctor.finding import Area, Finding, Reporter
-from fedbus.errors import PolicyError
+from fedbus.errors import PolicyError, SettingsError
 from fedbus.runtime.cage import trouble
 from fedbus.site.policy_file import read_policy
 from fedbus.site.settings import SiteSettings
+from fedbus.site.stopping import check_not_stopped
 
 POLICY = Reporter(Area.CONFIG, "policy")
 CAGE = Reporter(Area.MACHINE, "cage")
+STOPPED = Reporter(Area.MACHINE, "stopped")
 DATA = Reporter(Area.TASKS, "data")
 OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
@@ -39,6 +41,14 @@ def examine_cage(settings: SiteSettings) -> Finding:
     if why := trouble():
         return CAGE.fail(why, "take a kernel with Landlock, or set trainer_cage = false: tasks can then read the key")
     return CAGE.ok("tasks cannot read the site's key")
+
+
+def examine_stop(state_dir: Path, site: str) -> Iterator[Finding]:
+    """Whether somebody at the site has stopped it for good; nothing otherwise."""
+    try:
+        check_not_stopped(state_dir, site)
+    except SettingsError as exc:
+        yield STOPPED.warn(str(exc), f"when it shall take part again: fedbus site resume --name {site}")
 
 
 def examine_data(folder: Path) -> Iterator[Finding]:

@@ -8,7 +8,7 @@ import pytest
 
 from fedbus.doctor.finding import Status
 from fedbus.doctor.machine import MIB, clock_is_kept, disk, leftovers, own_clock, processes, room, state
-from fedbus.doctor.site import examine_cage, examine_data, examine_policy
+from fedbus.doctor.site import examine_cage, examine_data, examine_policy, examine_stop
 from fedbus.site.settings import SiteSettings
 from fedbus.store.lock import StateLock
 
@@ -80,6 +80,13 @@ def test_a_policy_that_cannot_be_read_is_a_failure_with_every_reason(tmp_path):
 def test_a_site_without_a_kit_has_no_cage(tmp_path):
     settings = SiteSettings.load(site_name="mercy", site_data=tmp_path)
     assert examine_cage(settings).status is Status.SKIPPED
+
+
+def test_a_site_that_was_stopped_says_since_when_and_how_it_starts_again(tmp_path):
+    assert list(examine_stop(tmp_path, "mercy")) == []
+    (tmp_path / "stopped").touch()
+    [stopped] = examine_stop(tmp_path, "mercy")
+    assert (stopped.status, stopped.fix.endswith("fedbus site resume --name mercy")) == (Status.WARN, True)
 
 
 def test_data_are_missing_or_there(tmp_path):
