@@ -15,11 +15,11 @@ import asyncio
 import secrets
 from contextlib import AsyncExitStack, closing, suppress
 from datetime import timedelta
-from functools import partial
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import structlog
 
+from fedbus.aggregator.audit import logins, open_audit
 from fedbus.aggregator.desk.broker_watch import BrokerWatch
 from fedbus.aggregator.desk.fetches import Fetches
 from fedbus.aggregator.desk.forgetting import Forgetting
@@ -33,7 +33,7 @@ from fedbus.aggregator.tools import Tools
 from fedbus.aggregator.voice.announcer import Announcer
 from fedbus.aggregator.workers import Disk, Worker
 from fedbus.bus import topology as t
-from fedbus.bus.connection import Backoff, Session
+from fedbus.bus.connection import Backoff, OnState, Session
 from fedbus.bus.declare import declare, exists
 from fedbus.bus.post import SEAL_KEY, Post
 from fedbus.bus.publisher import Publisher
@@ -86,9 +86,22 @@ class Aggregator:
         settings, stack = self._settings, self._stack
         self._identity, state = settings.identity(), settings.state_dir
         post = Post(self._identity, seal_key=state / SEAL_KEY, suite=settings.seal_suite)
-        url, outgoing = settings.url_for(LOGIN), post.outgoing
-        session = partial(Session, url, identity=self._identity, outgoing=outgoing, retry_login=True)
+        url, identity = settings.url_for(LOGIN), self._identity
         make_folder(settings.initial_params_dir)
+        audit = await stack.enter_async_context(open_audit(settings, identity, session=self._session_id))
+
+        def session(*, name: str, on_state: OnState | None = None, **options: Any) -> Session:
+            notes = logins(audit, name, url, identity, also=on_state)
+            return Session(
+                url,
+                name=name,
+                identity=identity,
+                outgoing=post.outgoing,
+                retry_login=True,
+                on_state=notes,
+                **options,
+            )
+
         self._ledger = stack.enter_context(Ledger(state / "ledger.sqlite3"))
         self._spool = Spool(state / "spool", keep_updates=settings.keep_updates)
         store = stack.enter_context(Worker("store", self._disk))
@@ -101,7 +114,7 @@ class Aggregator:
         self._bulk_out = await stack.enter_async_context(session(name="aggregator/models", follows=self._control))
         dead = await stack.enter_async_context(session(name="aggregator/dead", follows=self._control))
         self._publisher = Publisher(self._control)
-        self._announcer = Announcer(self._publisher, post=post, dead=Publisher(dead), keep=self._keep)
+        self._announcer = Announcer(self._publisher, post=post, dead=Publisher(dead), keep=self._keep, audit=audit)
         self._tools = Tools(
             session=self._session_id,
             ledger=self._ledger,
@@ -111,6 +124,7 @@ class Aggregator:
             saving=questions,
             post=post,
             announcer=self._announcer,
+            audit=audit,
             membership=self._membership,
             score_timeout_s=settings.score_timeout_s,
             checkpoint_interval_s=settings.checkpoint_interval_s,

@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from fedbus.runtime.settings import YEAR_S, DaemonSettings, Seconds, Threads, default_home
+from fedbus.runtime.settings import KEEP_DAYS, YEAR_S, DaemonSettings, KeepDays, Seconds, Threads, default_home
 from fedbus.trust.suites import SealSuite
 
 LOGIN = "aggregator"
@@ -32,6 +32,7 @@ class AggregatorSettings(DaemonSettings):
             "quiet_s": None,
             "seal_suite": None,
             "fault": None,
+            "audit_keep_days": None,
         }
     )
 
@@ -54,6 +55,9 @@ class AggregatorSettings(DaemonSettings):
     """Jobs that ended so long ago are forgotten, as by `fedbus rm`; never when it is not given."""
     keep_bytes: Annotated[int, Field(ge=0)] | None = None
     """Above so many bytes of ended jobs the oldest of them are forgotten; no limit when it is not given."""
+
+    audit_keep_days: KeepDays = KEEP_DAYS
+    """No line of the audit log is kept for longer; months go whole, so that each stays for a month less at least."""
 
     settle_s: Annotated[float, Field(ge=0, le=YEAR_S)] = 1.0
     """How old a job's stream must be before it is used: a younger one is lost when a RabbitMQ 3.10 node is killed."""

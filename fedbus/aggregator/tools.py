@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from fedbus.aggregator.site_numbers import SiteNumbers
 from fedbus.aggregator.voice.announcer import Announcer
 from fedbus.aggregator.workers import Disk, Worker
+from fedbus.audit.writer import Audit, NoAudit
 from fedbus.bus.post import Post
 from fedbus.core.job.membership import Membership
 from fedbus.runtime.faults import Reached, nothing
@@ -41,5 +42,6 @@ class Tools:
     nobody_left_s: float = 90.0
     enrolled: Callable[[str], Awaitable[bool]] = everybody
     numbers: SiteNumbers | None = None
+    audit: Audit = field(default_factory=NoAudit)
     disk: Disk = field(default_factory=Disk)
     reached: Reached = nothing

@@ -11,6 +11,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from fedbus.cli import forget, jobs
+from fedbus.cli.audit import audit_app
 from fedbus.cli.broker import broker_app
 from fedbus.cli.check import check
 from fedbus.cli.compare import compare, cross_site
@@ -69,6 +70,7 @@ app.add_typer(site_app, name="site", cls=_Group)
 site_app.command("request")(request_kit)
 app.add_typer(provision_app, name="provision", cls=_ProvisionGroup)
 app.add_typer(kit_app, name="kit", cls=_Group)
+app.add_typer(audit_app, name="audit", cls=_Group)
 
 
 def show_version(wanted: bool) -> None:

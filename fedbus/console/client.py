@@ -134,6 +134,10 @@ class Client:
         """Jobs that can be forgotten, the one that ended first, first."""
         return list((await self._ask(q.EndedQuery(), a.Ended)).ended)
 
+    async def audit_heads(self) -> list[a.AuditHead]:
+        """The newest heads of the sites' audit logs by site and job; of each site the newest first."""
+        return list((await self._ask(q.AuditQuery(), a.AuditHeads)).heads)
+
     async def jobs(self) -> list[a.JobLine]:
         """All jobs, oldest first."""
         return list((await self._ask(q.JobsQuery(), a.Jobs)).jobs)

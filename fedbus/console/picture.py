@@ -240,7 +240,7 @@ def _after_site(picture: Picture, happened: e.Happened) -> Picture:
             found = {"presence": Presence.LOST, "left_at": picture.version, "trouble": happened.text}
         case e.SiteDeclined():
             found = {"presence": Presence.DECLINED, "trouble": happened.text}
-        case e.TrainerTrouble() | e.ScoreFailed() | e.SiteResync():
+        case e.TrainerTrouble() | e.ScoreFailed() | e.SiteResync() | e.SiteAuditDiffers():
             found = {"trouble": happened.text}
     return _with(picture, happened.site, **found) if found else picture
 

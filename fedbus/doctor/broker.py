@@ -6,14 +6,14 @@ Nothing is published and nothing is read: see `fedbus.bus.permissions` for how a
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from fedbus.bus import topology as t
 from fedbus.bus.connection import Session
 from fedbus.bus.permissions import Permission, may_publish, may_read
 from fedbus.doctor.finding import Area, Finding, Reporter
-from fedbus.errors import BusError, LoginError, NoSuchQueueError, TlsError
+from fedbus.errors import BusError, LoginError, NoSuchQueueError, SettingsError, TlsError
 from fedbus.trust.subjects import Role
 
 LOGIN = Reporter(Area.LOGIN, "login")
@@ -54,8 +54,11 @@ def _read(queue: str, *, must: bool = True) -> Question:
     return Question(what=f"read {queue}", ask=lambda session: may_read(session, queue), must=must)
 
 
-def questions(role: Role, name: str) -> Sequence[Question]:
-    """What a login of this role must be able to do, and a few things that would show definitions that are too wide."""
+def questions(role: Role, name: str, number: int | None = None) -> Sequence[Question]:
+    """What a login of this role must be able to do, and a few things that would show definitions that are too wide.
+
+    `number` is that of a site with a kit: of model logs it reads those that name it, and no others.
+    """
     match role:
         case Role.SITE:
             kinds = tuple(_publish(t.SITES, t.site_key(name, kind)) for kind in t.SiteKind)
@@ -63,7 +66,7 @@ def questions(role: Role, name: str) -> Sequence[Question]:
                 *kinds,
                 _publish(t.UPDATES, t.update_key(JOB, name)),
                 _read(t.site_queue(name)),
-                _read(t.models_stream(JOB, SECRET)),
+                *_model_logs(number),
                 _publish(t.SITES, t.site_key(f"{name[:30]}-other", t.SiteKind.JOIN), must=False),
                 _publish(t.CONTROL, t.control_key_all(), must=False),
                 _read(t.SITES, must=False),
@@ -80,19 +83,39 @@ def questions(role: Role, name: str) -> Sequence[Question]:
             exchanges = ((t.CONTROL, t.control_key_all()), (t.MODELS, JOB), (t.EVENTS, t.event_key(JOB, JOB, JOB)))
             return (*(_publish(*each) for each in exchanges), _read(t.SITES), _read(t.JOBS), _read(t.EVENTS))
         case Role.BROKER:
-            return ()
+            raise SettingsError("a broker has no login: examine a site, an aggregator or a submitter")
+
+
+def _model_logs(number: int | None) -> Sequence[Question]:
+    if number is None:
+        return (_read(t.models_stream(JOB, SECRET)),)
+    other = number + 1 if number + 1 < t.MOST_SITES else number - 1
+    return (
+        _read(t.models_stream(JOB, SECRET, t.readers_of([number]))),
+        _read(t.models_stream(JOB, SECRET, t.readers_of([other])), must=False),
+    )
 
 
 async def examine_broker(
-    session: Session, found: Callable[[Finding], None], *, role: Role, own_daemon: bool, within_s: float
+    session: Session,
+    found: Callable[[Finding], None],
+    *,
+    role: Role,
+    number: int | None = None,
+    own_daemon: bool,
+    within_s: float,
 ) -> None:
-    """Everything that only a login can see. `own_daemon`: whether this machine's daemon reads the site's queue."""
+    """Everything that only a login can see.
+
+    `number` is a site's with a kit, see `questions`; `own_daemon`: whether this machine's daemon reads its queue.
+    """
     try:
         async with asyncio.timeout(within_s), session:
             await session.ready()
             found(LOGIN.ok(f"logged in as {session.login} at {session.url.address}, virtual host {session.url.vhost}"))
             found(version(session.broker))
-            await _ask_all(session, found, role, own_daemon)
+            async for finding in _asked(session, questions(role, session.login, number), role, own_daemon):
+                found(finding)
     except TimeoutError:
         found(BROKER.fail("the broker does not answer in time", "run again; if it stays so, ask the broker's operator"))
     except TlsError as exc:
@@ -103,27 +126,17 @@ async def examine_broker(
         found(LOGIN.fail(str(exc), "ask the broker's operator what its log says of this connection"))
 
 
-async def _ask_all(session: Session, found: Callable[[Finding], None], role: Role, own_daemon: bool) -> None:
-    asked = questions(role, session.login)
-    if asked:
-        alarm = await _alarm(session, asked[0])
-        found(alarm or ALARM.ok("the broker takes messages"))
-        if alarm is None:
-            found(await permissions(session, asked))
-            found(await message_size(session, role))
+async def _asked(session: Session, asked: Sequence[Question], role: Role, own_daemon: bool) -> AsyncIterator[Finding]:
+    alarm = await _alarm(session, asked[0])
+    yield alarm or ALARM.ok("the broker takes messages")
+    if alarm is not None:  # it answers this connection nothing more
+        return
+    yield await permissions(session, asked)
+    yield await message_size(session, role)
     if role is Role.SITE:
-        readers = await _readers(session, t.site_queue(session.login))
-        found(
-            QUEUE.fail("the broker has no queue for this site", PROVISION)
-            if readers is None
-            else own_queue(session.login, readers, own_daemon)
-        )
+        yield await _own_queue(session, own_daemon)
     if role is not Role.AGGREGATOR:
-        found(
-            AGGREGATOR.ok("the aggregator is there")
-            if await _readers(session, t.SITES)
-            else AGGREGATOR.warn("no aggregator reads", "tell who runs it; what is sent waits on the broker")
-        )
+        yield await _aggregator(session)
 
 
 # ------------------------------------------------------------------ each of them
@@ -140,8 +153,13 @@ def version(said: str) -> Finding:
 
 
 async def _alarm(session: Session, first: Question) -> Finding | None:
-    """A broker with an alarm tells it to who publishes, and then answers nothing."""
-    asking = asyncio.ensure_future(first.ask(session))
+    """A broker with an alarm tells it to who has published something, and answers nothing that comes after it."""
+
+    async def ask() -> None:
+        await first.ask(session)
+        await (await session.channel()).close()
+
+    asking = asyncio.create_task(ask(), name="ask for an alarm")
     try:
         while not (await asyncio.wait({asking}, timeout=0.2))[0]:
             if session.blocked:
@@ -149,6 +167,7 @@ async def _alarm(session: Session, first: Question) -> Finding | None:
                     "the broker takes no messages: it has a memory or disk alarm",
                     "have its operator free memory or disk there (`rabbitmqctl status` says which)",
                 )
+        asking.result()
         return None
     finally:
         asking.cancel()
@@ -191,6 +210,19 @@ async def message_size(session: Session, role: Role) -> Finding:
         )
     took_s = asyncio.get_running_loop().time() - began
     return SIZE.ok(f"a chunk of {CHUNK_BYTES:,} bytes passes, in {took_s:.1f} s")
+
+
+async def _own_queue(session: Session, own_daemon: bool) -> Finding:
+    readers = await _readers(session, t.site_queue(session.login))
+    if readers is None:
+        return QUEUE.fail("the broker has no queue for this site", PROVISION)
+    return own_queue(session.login, readers, own_daemon)
+
+
+async def _aggregator(session: Session) -> Finding:
+    if await _readers(session, t.SITES):
+        return AGGREGATOR.ok("the aggregator is there")
+    return AGGREGATOR.warn("no aggregator reads", "tell who runs it; what is sent waits on the broker")
 
 
 async def _readers(session: Session, queue: str) -> int | None:

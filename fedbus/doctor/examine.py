@@ -46,7 +46,7 @@ def examine(*, role: Role | None, kit: Path | None, broker_url: str | None, quic
         if kit is not None:
             yield from examine_kit(kit, role=role, name=None, now=now)
         return
-    tasks = None if quick or not setup.tasks else Running("tasks", lambda: list(_tasks(setup, deadline)))
+    tasks = None if quick or setup.role is not Role.SITE else Running("tasks", lambda: list(_tasks(setup, deadline)))
     config = list(_config(setup, url, now))
     yield from config
     if any(finding.status is Status.FAIL for finding in config):
@@ -102,15 +102,23 @@ def _broker(setup: Setup, within_s: float) -> list[Finding]:
     found: list[Finding] = []
 
     async def ask() -> None:
+        identity = setup.identity()
         session = Session(
             setup.url,
             name="doctor",
-            identity=setup.identity(),
+            identity=identity,
             give_up_after=timedelta(0),
             answer_within=ANSWER_WITHIN,
         )
         own = setup.state_dir is not None and _holder(setup.state_dir) is not None
-        await examine_broker(session, found.append, role=setup.role, own_daemon=own, within_s=within_s)
+        await examine_broker(
+            session,
+            found.append,
+            role=setup.role,
+            number=None if identity is None else identity.number,
+            own_daemon=own,
+            within_s=within_s,
+        )
 
     try:
         limited("broker", lambda: asyncio.run(ask()), within_s + 1)
@@ -133,6 +141,8 @@ def _machine(setup: Setup) -> Iterator[Finding]:
 
 
 def _data(setup: Setup) -> Iterator[Finding]:
+    if setup.no_data:
+        yield DATA.fail(setup.no_data, "")
     if setup.data is None:
         return
     folder = setup.data

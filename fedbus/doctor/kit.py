@@ -94,7 +94,7 @@ def _certificate(kit: Path, *, role: Role | None, name: str | None, now: datetim
         )
     if role not in (None, subject.role):
         yield CERTIFICATES.fail(f"this is the certificate of {subject}, and this is to be the {role}", UNPACK)
-    if name not in (None, subject.name) and subject.role is Role.SITE:
+    elif name not in (None, subject.name) and subject.role is Role.SITE:
         yield CERTIFICATES.fail(
             f"the certificate names {subject.name}, the settings name {name}: the broker goes by the certificate",
             f'write site_name = "{subject.name}" in {kit / "site.toml"}, or take {name}\'s kit',

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from fedbus.aggregator.settings import LOGIN, AggregatorSettings
@@ -23,7 +23,8 @@ from fedbus.trust.subjects import Role
 class Setup:
     """What the settings come to. `name` is the login that they name; None where the certificate alone does.
 
-    `state_dir` and `data` are None where there are none; `tasks` are those that must be importable here.
+    `state_dir` and `data` are None where there are none, `no_data` says why a site has none. `tasks` must be importable
+    here, `unknown_tasks` are allowed and not installed.
     """
 
     role: Role
@@ -33,6 +34,7 @@ class Setup:
     identity: Callable[[], Identity | None] = field(repr=False)
     state_dir: Path | None
     data: Path | None = None
+    no_data: str = ""
     tasks: Sequence[str] = ()
     unknown_tasks: Sequence[str] = ()
     device: str = "cpu"
@@ -73,22 +75,28 @@ def _site(kit: Path | None, broker_url: str | None) -> Setup:
     if kit is None and url and not os.environ.get("FEDBUS_SITE_NAME") and "site" not in read_toml():
         bare = SubmitterSettings.load(broker_url=url)
         return _of(bare, Role.SITE, BrokerUrl.parse(url).user, None)
-    settings = SiteSettings.load(kit=kit, broker_url=broker_url)
+    settings, no_data = _with_data(kit, broker_url)
     installed = task_names()
     wanted = installed if settings.tasks is None else settings.tasks
     setup = _of(settings, Role.SITE, settings.site_name, settings.state_dir)
-    return Setup(
-        role=Role.SITE,
-        name=setup.name,
-        url=setup.url,
-        kit=setup.kit,
-        identity=setup.identity,
-        state_dir=setup.state_dir,
-        data=settings.site_data,
+    return replace(
+        setup,
+        data=None if no_data else settings.site_data,
+        no_data=no_data,
         tasks=[task for task in wanted if task in installed],
         unknown_tasks=[task for task in wanted if task not in installed],
         device=settings.device,
     )
+
+
+def _with_data(kit: Path | None, broker_url: str | None) -> tuple[SiteSettings, str]:
+    """A kit comes without the folder of the data: the rest can be examined all the same."""
+    try:
+        return SiteSettings.load(kit=kit, broker_url=broker_url), ""
+    except SettingsError as exc:
+        if not str(exc).startswith("site_data: ") or "\n" in str(exc):
+            raise
+        return SiteSettings.load(kit=kit, broker_url=broker_url, site_data=Path()), str(exc)
 
 
 def _of(settings: DaemonSettings, role: Role, name: str, state_dir: Path | None) -> Setup:

@@ -28,8 +28,6 @@ async def examine_tls(url: BrokerUrl, identity: Identity | None, *, now: datetim
     if not url.tls:
         return [TLS.ok("none: the broker is on this machine's loopback")]
     context = context_for(identity)
-    if hindered := await look(url, context, identity):
-        return [TLS.fail(hindered.text, "")]
     try:
         async with asyncio.timeout(within_s):
             _, writer = await asyncio.open_connection(url.host, url.port, ssl=context)
@@ -40,16 +38,17 @@ async def examine_tls(url: BrokerUrl, identity: Identity | None, *, now: datetim
                 "correct the port (amqps: 5671), or ask IT for what is on the way: a proxy that holds it back",
             )
         ]
-    except (OSError, ssl.SSLError) as exc:
-        return [TLS.fail(f"{url.address}: {exc.strerror or exc}", "ask the broker's operator what its log says")]
-    try:
-        shown = writer.get_extra_info("peercert")
-        version, cipher = writer.get_extra_info("ssl_object").version(), writer.get_extra_info("cipher")[0]
-    finally:
-        writer.transport.abort()
-    ends = datetime.fromtimestamp(ssl.cert_time_to_seconds(shown["notAfter"]), UTC)
-    starts = datetime.fromtimestamp(ssl.cert_time_to_seconds(shown["notBefore"]), UTC)
-    return [TLS.ok(f"{version}, {cipher}; {_believed(identity)}"), broker_dates(starts, ends, now)]
+    except OSError as exc:  # ssl.SSLError is one
+        hindered = await look(url, context, identity)
+        return [TLS.fail(hindered.text if hindered else f"{url.address}: {exc.strerror or exc}", "")]
+    tls, certificate = writer.get_extra_info("ssl_object"), writer.get_extra_info("peercert")
+    writer.transport.abort()
+    if hindered := await look(url, context, identity):
+        return [TLS.fail(hindered.text, "")]
+    return [
+        TLS.ok(f"{tls.version()}, {tls.cipher()[0]}; {_believed(identity)}"),
+        broker_dates(_time(certificate["notBefore"]), _time(certificate["notAfter"]), now),
+    ]
 
 
 def broker_dates(starts: datetime, ends: datetime, now: datetime) -> Finding:
@@ -61,3 +60,7 @@ def broker_dates(starts: datetime, ends: datetime, now: datetime) -> Finding:
 
 def _believed(identity: Identity | None) -> str:
     return "the broker takes our certificate" if identity else "the broker's certificate is of a CA this system trusts"
+
+
+def _time(text: str) -> datetime:
+    return datetime.fromtimestamp(ssl.cert_time_to_seconds(text), UTC)

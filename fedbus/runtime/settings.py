@@ -28,6 +28,9 @@ Seconds = Annotated[float, Field(gt=0, le=YEAR_S)]
 """A time to wait; beyond a year it is a mistake in the unit."""
 TABLES = ("site", "aggregator", "submitter")
 Threads = Annotated[int, Field(ge=1, le=4096)]
+KeepDays = Annotated[int, Field(ge=62, le=36_600)]
+KEEP_DAYS = 365
+"""Of audit logs: 6 to 12 months is what the CNIL recommends (deliberation 2021-122)."""
 
 
 def default_home() -> Path:

@@ -44,9 +44,11 @@ from fedbus.errors import BusError, DataError, ProtocolError, SettingsError, Sto
 from fedbus.runtime.cage import keep_memory_private
 from fedbus.runtime.faults import fault_hook
 from fedbus.runtime.lifecycle import until_stopped
+from fedbus.site.audit import JobLines, logins, open_audit
 from fedbus.site.cage import check_cage, empty_temporary, source_cage, trainer_cage
 from fedbus.site.door import Door
 from fedbus.site.job import assignment
+from fedbus.site.job.audited import audited
 from fedbus.site.job.hand_back import Receiver
 from fedbus.site.job.loop import StartTrainer
 from fedbus.site.job.put_away import discard, put_away
@@ -142,13 +144,37 @@ class Site:
         asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, self._try_again.set)
         stack.enter_context(StateLock(make_folder(settings.state_dir)))
         self._post = Post(identity, seal_key=settings.state_dir / SEAL_KEY)
-        session = partial(Session, url, identity=identity, outgoing=self._post.outgoing, retry_login=True)
         self._rules = SiteRules(self._floor, settings.policy_path, state=settings.state_dir, now=time.time)
+
+        def session(*, name: str, follows: Session | None = None) -> Session:
+            return Session(
+                url,
+                name=name,
+                identity=identity,
+                outgoing=self._post.outgoing,
+                retry_login=True,
+                follows=follows,
+                on_state=logins(self._audit, name, url, identity),
+            )
+
+        # before anything is said to anybody: without it nothing leaves
+        self._audit = await stack.enter_async_context(
+            open_audit(settings, self._rules, identity, session=self._session_id)
+        )
+        self._job_lines = JobLines(self._audit, self._rules)
         self._watch_source()
         self._control = await stack.enter_async_context(session(name=f"{self._name}/control"))
         self._bulk_out = await stack.enter_async_context(session(name=f"{self._name}/updates", follows=self._control))
         self._bulk_in = await stack.enter_async_context(session(name=f"{self._name}/models", follows=self._control))
-        self._door = Door(self._name, post=self._post, control=self._control, bulk=self._bulk_out, rules=self._rules)
+        self._door = Door(
+            self._name,
+            post=self._post,
+            control=self._control,
+            bulk=self._bulk_out,
+            audit=self._audit,
+            rules=self._rules,
+        )
+        stack.callback(self._door.close)
         return self
 
     async def __aexit__(self, *exc: object) -> None:
@@ -206,6 +232,7 @@ class Site:
 
     async def rules_changed(self) -> None:
         """Other rules hold: jobs that they do not allow end here, and the site joins by them, or leaves."""
+        self._job_lines.rules_changed()
         for job, worker in list(self._workers.items()):
             if (why := self._rules.shut or self._rules.refusal(job)) is not None:
                 self._outlawed.add(job)
@@ -278,6 +305,7 @@ class Site:
                 await self._take(self._post.from_envelope(delivery.envelope))
             except ProtocolError as exc:
                 log.warning("control-message", error=str(exc))
+                self._job_lines.refused(exc)
             await delivery.ack()
 
     async def _take(self, message: Any) -> None:
@@ -312,6 +340,7 @@ class Site:
 
     async def _hand_over(self, worker: JobWorker, message: ControlMessage) -> None:
         """What goes wrong over a message of one job ends the work for that job, which is taken up again."""
+        self._job_lines.told(message)
         try:
             await worker.on_control(message)
         except ProtocolError:
@@ -322,6 +351,7 @@ class Site:
             worker.fail(exc)
 
     async def _answer(self, offer: m.JobOffer) -> None:
+        self._job_lines.offered(offer)
         decision, submission = self._decide(offer)
         match decision:
             case Accept(spec=spec):
@@ -330,6 +360,7 @@ class Site:
                 await self._take_up(offer.job, spec, offer.submitter)
             case Decline(reason=reason):
                 log.warning("declined", job=offer.job, reason=reason)
+                self._job_lines.declined(offer.job, reason)
                 await self._door.say(m.OfferAnswer(site=self._name, job=offer.job, accepted=False, reason=reason))
 
     def _decide(self, offer: m.JobOffer) -> tuple[Accept | Decline, Submission]:
@@ -352,15 +383,16 @@ class Site:
         await self._door.say(assignment.accepting(job, self._name, self._workers[job].layout_digest))
 
     def _begin(self, job: str, spec: JobSpec, submitter: str) -> None:
+        terms = partial(self._job_lines.terms, spec.task, submitter)
         worker = JobWorker(
             job,
             spec,
             settings=self._settings,
             reader=partial(StreamReader, self._bulk_in),
             post=self._post,
-            lane=self._door.lane(job),
+            lane=self._door.lane(job, terms),
             say=self._door.say,
-            start=self._start,
+            start=audited(self._start, self._audit, job),
             places=self._places,
             submitter=submitter,
             labels=self._labels,
@@ -369,6 +401,7 @@ class Site:
             reached=self._reached,
         )
         self._workers[job] = worker
+        self._job_lines.accepted(job, terms())
         self._group.create_task(self._work(worker, job, spec, submitter), name=job)
 
     @property
@@ -397,6 +430,7 @@ class Site:
                 put_away(self._settings, job)
             else:
                 self._given_up.add(job)
+                self._job_lines.stopped(job, "given up")
                 if job in self._outlawed:
                     await self._after_ban(job, spec, submitter)
 
@@ -411,6 +445,7 @@ class Site:
         self._troubles[job] += 1
         pause_s = min(2.0 ** self._troubles[job], LONGEST_PAUSE_S)
         log.exception("job-trouble", job=job, retry_s=pause_s)
+        self._job_lines.stopped(job, f"{type_name(type(exc))}; taken up again")
         said = Sayable(
             f"something went wrong in the site's daemon ({type_name(type(exc))}), its log has the text;"
             f" the job is taken up again in {pause_s:g} s"

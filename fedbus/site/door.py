@@ -2,7 +2,8 @@
 
 policy    the site's own, as it stands now: an update leaves in the lane of a job that it has accepted, once it is
           admitted, within the site's hours, and no other way; of an answer what the policy lets leave
-audit     a line of what leaves: of a message and a chunk at level debug, of a whole update at level info (`worker`)
+audit     a line that says what leaves, durable before it does: one an update, one a message, of status one an hour.
+          While that line cannot be written nothing leaves
 seal      with a kit: updates and answers to the aggregator's key, everything signed, by the post
 publish   confirmed, however long the link is down; before every attempt the policy is asked again
 
@@ -14,13 +15,16 @@ publish   confirmed, however long the link is down; before every attempt the pol
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
 
+from fedbus.audit.writer import Audit
 from fedbus.bus.connection import Session
 from fedbus.bus.envelope import Envelope
 from fedbus.bus.post import Post, SiteMessage
@@ -29,35 +33,77 @@ from fedbus.core.job.hospital import score_left, statistics_left, without_metric
 from fedbus.core.protocol import messages as m
 from fedbus.errors import StoreError, WithheldError
 from fedbus.site.rules import SiteRules
+from fedbus.site.terms import Terms
+from fedbus.store.audit_kinds import Kind
+from fedbus.store.audit_line import NOTHING
 
 if TYPE_CHECKING:
     from fedbus.trust.sealed_updates import UpdateSeal
 
+STATUS_LINE_S = 3600.0
+TO = "aggregator"
+
 log = structlog.get_logger()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """The frames of an update before they are sealed: how many, their bytes, SHA-256 over them in their order."""
+
+    frames: int
+    size_bytes: int
+    sha256: str
+
+
 class Lane:
-    """The way out for the updates of one job that this site has accepted."""
+    """The way out for the updates of one job that this site has accepted; `terms` are those that hold now."""
 
     def __init__(
-        self, job: str, *, site: str, post: Post, publisher: Publisher, rules: SiteRules | None = None
+        self,
+        job: str,
+        *,
+        site: str,
+        post: Post,
+        publisher: Publisher,
+        audit: Audit,
+        terms: Callable[[], Terms],
+        rules: SiteRules | None = None,
     ) -> None:
         self._job = job
         self._site = site
         self._post = post
         self._publisher = publisher
+        self._audit = audit
+        self._terms = terms
         self._rules = rules
-        self._admitted = ""
+        self._heads: dict[str, str] = {}
 
-    async def admit(self, manifest: m.UpdateManifest) -> None:
-        """Return when all of this update may leave. Raises WithheldError when it never may, StoreError."""
+    async def admit(self, manifest: m.UpdateManifest, load: Load) -> None:
+        """Return when all of this update may leave and its line is durable: before that, none of its chunks leaves.
+
+        Raises WithheldError when it never may, StoreError.
+        """
+        self._check(manifest)
         if self._rules is not None:
             await self._rules.admit(manifest)
-        self._admitted = manifest.update_id
+        head = await self._audit.write(
+            Kind.UPDATE_LEAVES,
+            job=self._job,
+            update=manifest.update_id,
+            kind_of_update=str(manifest.kind),
+            base_version=manifest.base_version,
+            to=TO,
+            bytes=load.size_bytes,
+            chunks=load.frames,
+            sha256=load.sha256,
+            metrics=len(self._allowed(manifest).effort.metrics),
+            **self._terms().facts,
+        )
+        self._heads[manifest.update_id] = "" if head == NOTHING else str(head)
 
     async def send_chunks(self, chunks: Iterable[m.Chunk], *, seal: UpdateSeal | None) -> int:
         """Return their bytes when all are confirmed; `chunks` is advanced as there is room. Raises PublishError."""
-        return await self._publisher.publish_many(self._passed(chunk, seal) for chunk in chunks)
+        return await self._publisher.publish_many(self._passed(chunk, chunk.transfer, seal) for chunk in chunks)
 
     def seal(self, manifest: m.UpdateManifest, key: bytes) -> UpdateSeal | None:
         """What `send_chunks` seals this update with; None without a kit."""
@@ -65,29 +111,45 @@ class Lane:
 
     async def send(self, manifest: m.UpdateManifest) -> None:
         """Commit an update whose chunks were confirmed. Raises PublishError."""
-        out = None if self._rules is None else self._rules.out
-        await self._publisher.publish(self._passed(manifest if out is None else without_metrics(out, manifest)))
+        said = replace(self._allowed(manifest), audit=self._heads.get(manifest.update_id, ""))
+        await self._publisher.publish(self._passed(said, manifest.update_id))
+        del self._heads[manifest.update_id]
 
-    def _passed(self, message: m.Chunk | m.UpdateManifest, seal: UpdateSeal | None = None) -> Envelope:
+    def _allowed(self, manifest: m.UpdateManifest) -> m.UpdateManifest:
+        out = None if self._rules is None else self._rules.out
+        return manifest if out is None else without_metrics(out, manifest)
+
+    def _passed(self, message: m.Chunk | m.UpdateManifest, update_id: str, seal: UpdateSeal | None = None) -> Envelope:
+        self._check(message)
+        if update_id not in self._heads:
+            raise ValueError(f"update {update_id} was not admitted, or leaves without a line in the audit log")
+        return self._post.from_trainer(message, site=self._site, seal=seal)
+
+    def _check(self, message: m.Chunk | m.UpdateManifest) -> None:
         if message.job != self._job:
             raise ValueError(f"expected what belongs to job {self._job}, got something of job {message.job}")
-        update = message.transfer if isinstance(message, m.Chunk) else message.update_id
-        if update != self._admitted:
-            raise ValueError(f"update {update} was not admitted, {self._admitted or 'none'} was")
-        _audit(message)
-        return self._post.from_trainer(message, site=self._site, seal=seal)
 
 
 class Door:
     """Of one site daemon: `control` carries everything small, `bulk` the updates."""
 
     def __init__(
-        self, site: str, *, post: Post, control: Session, bulk: Session, rules: SiteRules | None = None
+        self,
+        site: str,
+        *,
+        post: Post,
+        control: Session,
+        bulk: Session,
+        audit: Audit,
+        rules: SiteRules | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._site = site
         self._post = post
         self._rules = rules if rules is not None and rules.are_written else None
         self._bulk = bulk
+        self._audit = audit
+        self._status = _StatusLines(audit, clock)
         self._control = Publisher(control)
         self._words = Publisher(control, gate=self._words_leave)
         self._answers = Publisher(control, gate=self._answers_leave)
@@ -99,18 +161,25 @@ class Door:
                 case m.ScoreAnswer() | m.StatisticsAnswer() if self._rules is not None:
                     await self._say_within(self._rules, message)
                 case m.OfferAnswer() | m.ResyncRequest() | m.TrainerTrouble() if self._rules is not None:
+                    await self._words_leave()
                     await self._publish(self._words, message)
                 case _:
                     await self._publish(self._control, message)
         except WithheldError as exc:
             log.warning("withheld", type=type(message).__name__, job=getattr(message, "job", None), text=exc.said)
 
-    def lane(self, job: str) -> Lane:
+    def lane(self, job: str, terms: Callable[[], Terms]) -> Lane:
         """For the updates of a job that was accepted. They wait for their route however long it is away."""
         rules = self._rules
         gate = None if rules is None else partial(rules.opening, job)
         publisher = Publisher(self._bulk, routes_return=timedelta.max, gate=gate)
-        return Lane(job, site=self._site, post=self._post, publisher=publisher, rules=rules)
+        return Lane(
+            job, site=self._site, post=self._post, publisher=publisher, audit=self._audit, terms=terms, rules=rules
+        )
+
+    def close(self) -> None:
+        """Nothing is said any more."""
+        self._status.close()
 
     async def _say_within(self, rules: SiteRules, message: m.ScoreAnswer | m.StatisticsAnswer) -> None:
         if refusal := rules.refusal(message.job):
@@ -122,12 +191,15 @@ class Door:
 
     async def _publish(self, publisher: Publisher, message: SiteMessage) -> None:
         envelope = self._post.from_site(message)
+        size = len(envelope.body)
         if self._rules is not None and publisher is not self._control:
-            size = len(envelope.body)
             if publisher is self._answers and not self._rules.has_room(size):
                 raise WithheldError("the bytes of the day are used up")
             self._charge(self._rules, size)
-        _audit(message)
+        if isinstance(message, m.SiteStatus):
+            await self._status.leaves(size)
+        else:
+            await self._audit.write(Kind.MESSAGE_LEAVES, message=envelope.type, to=TO, bytes=size, **_said(message))
         await publisher.publish(envelope)
 
     def _charge(self, rules: SiteRules, size: int) -> None:
@@ -146,6 +218,41 @@ class Door:
             raise WithheldError(pause)
 
 
-def _audit(message: SiteMessage | m.Chunk | m.UpdateManifest) -> None:
-    body_bytes = len(message.body) if isinstance(message, m.Chunk) else None
-    log.debug("leaves", type=type(message).__name__, job=getattr(message, "job", None), body_bytes=body_bytes)
+class _StatusLines:
+    """A line before the first status message of an hour; each says how many have left since the one before."""
+
+    def __init__(self, audit: Audit, clock: Callable[[], float]) -> None:
+        self._audit = audit
+        self._clock = clock
+        self._messages = self._size_bytes = 0
+        self._until: float | None = None
+
+    async def leaves(self, size_bytes: int) -> None:
+        if self._until is None or self._clock() >= self._until:
+            facts = self._taken()
+            await self._audit.write(Kind.STATUS_LEAVES, **facts)
+            self._until = self._clock() + STATUS_LINE_S
+        self._messages += 1
+        self._size_bytes += size_bytes
+
+    def close(self) -> None:
+        if self._until is not None:
+            self._audit.note(Kind.STATUS_LEAVES, **self._taken())
+
+    def _taken(self) -> dict[str, object]:
+        facts = {"to": TO, "messages": self._messages, "bytes": self._size_bytes}
+        self._messages = self._size_bytes = 0
+        return facts
+
+
+def _said(message: SiteMessage) -> dict[str, object]:
+    """What a line says of a message beside its size: ids and counts, none of its words."""
+    job: dict[str, object] = {} if isinstance(message, m.Join | m.SiteStatus | m.Leave) else {"job": message.job}
+    match message:
+        case m.OfferAnswer(accepted=accepted):
+            return job | {"accepted": accepted}
+        case m.ScoreAnswer():
+            return job | {"version": message.version, "metrics": len(message.metrics)}
+        case m.StatisticsAnswer(statistics=statistics):
+            return job | {"statistics": statistics is not None}
+    return job

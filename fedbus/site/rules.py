@@ -22,6 +22,7 @@ from fedbus.core.spec.head import JobSpec
 from fedbus.core.spec.site_policy import OutRules
 from fedbus.errors import PolicyError, WithheldError
 from fedbus.site.policy_file import PolicyFile, read_policy
+from fedbus.site.terms import policy_digest
 from fedbus.store.day_counts import BYTES, STEPS, DayCounts
 from fedbus.training.sayable import Sayable
 
@@ -69,6 +70,13 @@ class SiteRules:
     def digest(self) -> str:
         """Of the policy that holds; empty when there is none, or none that can be read."""
         return "" if self._file is None else self._file.digest
+
+    @property
+    def named(self) -> str:
+        """What the audit log calls the rules that hold: SHA-256 of the policy's file, or of the settings."""
+        if self._path is None:
+            return f"settings {policy_digest(self._floor)}"
+        return f"file {self._file.digest}" if self._file is not None else "unreadable"
 
     @property
     def shut(self) -> Sayable | None:

@@ -12,7 +12,7 @@ from pydantic_settings import NoDecode
 
 from fedbus.core.protocol.messages import NAME
 from fedbus.core.protocol.statistics import LEAST
-from fedbus.runtime.settings import YEAR_S, DaemonSettings, Seconds, Threads, default_home
+from fedbus.runtime.settings import KEEP_DAYS, YEAR_S, DaemonSettings, KeepDays, Seconds, Threads, default_home
 from fedbus.sources.settings import SourceSettings
 
 
@@ -32,7 +32,8 @@ class SiteSettings(DaemonSettings):
     ended last the model stays here, for the site's own report. In a data check `min_count` is the least count that
     leaves, if the job's is lower, and `share_prints` lets salted prints of examples leave. `refuse_on`: findings on the
     site's own data, kinds or a severity (fault, warning), with which it trains for no job. `source` is the table
-    `[site.source]`: where new labels come from.
+    `[site.source]`: where new labels come from. `audit_keep_days`: no line of the audit log is kept for longer; months
+    go whole, so that each stays for a month less at least.
     """
 
     table: ClassVar[str] = "site"
@@ -54,6 +55,7 @@ class SiteSettings(DaemonSettings):
             "source": None,
             "data_tags": None,
             "trainer_cage": None,
+            "audit_keep_days": None,
         }
     )
 
@@ -82,6 +84,7 @@ class SiteSettings(DaemonSettings):
     patience_s: Annotated[float, Field(ge=0, le=YEAR_S)] = 3600.0
     slowdown: Annotated[float, Field(ge=1, le=1e6)] = 1.0
     step_delay_s: Annotated[float, Field(ge=0, le=YEAR_S)] = 0.0
+    audit_keep_days: KeepDays = KEEP_DAYS
     source: SourceSettings | None = None
 
     @field_validator("tasks", "refuse_on", "data_tags", mode="before")

@@ -40,7 +40,6 @@ from fedbus.store.files import disk_errors, sync_folder
 
 FOLDER = "audit"
 """Its name in a state folder."""
-KEEP_DAYS = 365
 LOCK_LIMIT_S = 5.0
 _MONTH = re.compile(r"[0-9]{4}-[0-9]{2}\.jsonl")
 _TAIL_BYTES = 2 * MOST_LINE_BYTES
@@ -62,7 +61,7 @@ class AuditLog:
     Any thread may call, one at a time. `clock`: seconds since the epoch.
     """
 
-    def __init__(self, folder: Path, *, keep_days: float = KEEP_DAYS, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, folder: Path, *, keep_days: float = 365.0, clock: Callable[[], float] = time.time) -> None:
         self.folder = folder
         self._keep = timedelta(days=keep_days)
         self._clock = clock

@@ -33,10 +33,15 @@ class Fault:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """Of so many lines from `first` on. heads: how many of others' heads were found in it; notes: what is no fault."""
+    """Of so many lines, the first with sequence `first`.
+
+    began, ended: when, in UTC. heads: how many of others' heads were found in it. notes: what is no fault.
+    """
 
     lines: int
     first: int
+    began: str
+    ended: str
     head: Head
     fault: Fault | None
     heads: int = 0
@@ -59,7 +64,7 @@ def verify(folder: Path, heads: Sequence[Head] = ()) -> Verdict:
     for head in heads:
         wanted.setdefault(head.sequence, []).append(head)
     before: _At | None = None
-    lines, first, found = 0, 0, 0
+    lines, first, found, began = 0, 0, 0, ""
     deleted: dict[int, str] = {}
     notes: list[str] = []
     fault: Fault | None = None
@@ -67,21 +72,30 @@ def verify(folder: Path, heads: Sequence[Head] = ()) -> Verdict:
         fault = fault or (_first_fault(at) if before is None else _link_fault(folder, place, before, at))
         if fault is not None or at.line is None:
             break
-        lines, first = lines + 1, first or at.line.sequence
-        found += sum(head == at.line.head for head in wanted.get(at.line.sequence, ()))
+        lines, first, began = lines + 1, first or at.line.sequence, began or at.line.at
+        found += sum(head.is_of(at.line) for head in wanted.get(at.line.sequence, ()))
         fault = _head_fault(at, wanted.get(at.line.sequence, ()))
         if at.line.kind == Kind.LINES_DELETED:
             deleted[_number(at.line.facts.get("until"))] = str(at.line.facts.get("sha256"))
         if at.line.cut_bytes:
             notes.append(f"{at.file} line {at.number}: {at.line.cut_bytes} bytes of a line that a kill has cut, closed")
         before = at
-    head = NOTHING if before is None or before.line is None else before.line.head
+    head, ended = (NOTHING, "") if before is None or before.line is None else (before.line.head, before.line.at)
     if fault is None and before is not None and before.line is not None:
         fault = _begin_fault(folder, deleted) or _end_fault(before.line, heads)
         if first > 1:
             notes.append(f"begins at sequence {first}: what was before is older than audit_keep_days and was deleted")
     notes += [f"head {h.sequence} is of a line that was deleted" for h in heads if 0 < h.sequence < first]
-    return Verdict(lines=lines, first=first, head=head, fault=fault, heads=found, notes=tuple(notes))
+    return Verdict(
+        lines=lines,
+        first=first,
+        began=began,
+        ended=ended,
+        head=head,
+        fault=fault,
+        heads=found,
+        notes=tuple(notes),
+    )
 
 
 def _all(folder: Path) -> Iterator[_At]:
@@ -151,7 +165,7 @@ def _moved(others: Sequence[_At], place: int, at: _At, follows: int) -> Fault:
 
 
 def _head_fault(at: _At, heads: Sequence[Head]) -> Fault | None:
-    if at.line is None or all(head == at.line.head for head in heads):
+    if at.line is None or all(head.is_of(at.line) for head in heads):
         return None
     return _fault(
         at,

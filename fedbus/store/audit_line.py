@@ -22,6 +22,7 @@ from fedbus.store.audit_kinds import Kind
 START = "0" * 64
 """What stands in the place of a hash in the first line of all."""
 MOST_TEXT = 200
+SHORT_DIGITS = 16
 MOST_ITEMS = 32
 MOST_LINE_BYTES = 1 << 16
 _BEGINS = b'{"sequence":'
@@ -45,6 +46,28 @@ class Head:
         if found is None:
             raise ValueError(f"expected the head of an audit log, SEQUENCE:64 hex digits, got {text[:80]!r}")
         return cls(sequence=int(found[1]), sha256=found[2])
+
+    @property
+    def short(self) -> str:
+        """For people to compare: the sequence and 16 digits of the hash, in groups of four."""
+        return f"{self.sequence}:{'-'.join(self.sha256[at : at + 4] for at in range(0, SHORT_DIGITS, 4))}"
+
+    @classmethod
+    def compared(cls, text: str) -> Head:
+        """What somebody gives to compare with: as a head, or as `short` says it. Raises ValueError."""
+        sequence, _, digits = text.strip().lower().partition(":")
+        digits = digits.replace("-", "")
+        if not re.fullmatch(rf"[0-9a-f]{{{SHORT_DIGITS},64}}", digits) or not re.fullmatch(
+            "[1-9][0-9]{0,17}", sequence
+        ):
+            raise ValueError(
+                f"expected SEQUENCE:HASH, the hash with {SHORT_DIGITS} to 64 hex digits, got {text[:80]!r}"
+            )
+        return cls(sequence=int(sequence), sha256=digits)
+
+    def is_of(self, line: Line) -> bool:
+        """Whether it is the head of a log whose newest line is this one."""
+        return self.sequence == line.sequence and line.sha256.startswith(self.sha256)
 
 
 NOTHING = Head(sequence=0, sha256=START)

@@ -23,6 +23,7 @@ from fedbus.core.protocol import wire
 from fedbus.core.protocol.messages import SignedSubmission, UpdateId, UpdateManifest
 from fedbus.core.rules.facts import Committed, Fact
 from fedbus.errors import DiskFullError, IdTakenError, StoreError
+from fedbus.store import audit_heads
 from fedbus.store import ledger_schema as schema
 from fedbus.store.fact_rows import from_row, to_row
 from fedbus.store.manifests import from_text, to_text
@@ -236,11 +237,13 @@ class Ledger:
         *,
         complete: Collection[tuple[str, str]] = (),
         at: float,
-    ) -> None:
-        """Record chunks, whose bytes are already synced, and manifests.
+    ) -> list[audit_heads.Differing]:
+        """Record chunks, whose bytes are already synced, and manifests, with the heads of audit logs that they bring.
 
-        complete: (job, update id) of updates whose manifest and every chunk are on disk by that.
+        complete: (job, update id) of updates whose manifest and every chunk are on disk by that. Returns the heads that
+        cannot come after those that are known.
         """
+        differing: list[audit_heads.Differing | None] = []
         with self._transaction() as db:
             insert = "INSERT OR IGNORE INTO updates (update_id, job, site, state, received_at) VALUES (?,?,?,?,?)"
             db.executemany(insert, [(c.update_id, c.job, c.site, RECEIVING, at) for c in chunks])
@@ -251,14 +254,21 @@ class Ledger:
             for manifest in manifests:
                 job, update_id = manifest.job, manifest.update_id
                 db.execute(insert, (update_id, job, UpdateId.parse(update_id).site, RECEIVING, at))
-                db.execute(
+                kept = db.execute(
                     "UPDATE updates SET manifest = ? WHERE job = ? AND update_id = ? AND manifest IS NULL",
                     (to_text(manifest), job, update_id),
                 )
+                if kept.rowcount:
+                    differing.append(audit_heads.keep(db, manifest, at=at))
             db.executemany(
                 "UPDATE updates SET state = ?, received_at = ? WHERE job = ? AND update_id = ? AND state = ?",
                 [(SPOOLED, at, job, update_id, RECEIVING) for job, update_id in complete],
             )
+        return [one for one in differing if one is not None]
+
+    def audit_heads(self) -> list[audit_heads.KeptHead]:
+        """The newest heads of the sites' audit logs by site and job; of each site the newest first."""
+        return audit_heads.kept(self._rows(audit_heads.NEWEST))
 
     def update_states(self, job: str) -> dict[str, str]:
         """State of every update of a job: receiving, spooled or decided."""

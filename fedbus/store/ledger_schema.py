@@ -13,6 +13,7 @@
     submissions   the submit of a job as it was signed; with `follows`, it is the submit of the job that it follows
     used          message ids of all signed submits ever, so that none makes a second job
     model_logs    the name of each job's stream, a secret of the sites that take part in it
+    audit_heads   of each site and job the newest head of the site's audit log; stays when the job is forgotten
     epochs        the keys of a job's model log, where there is a kit; fresh: it begins with a snapshot, for a joiner
     chains        of each published version the number that names it and all before it, where there is a kit
 
@@ -82,6 +83,9 @@ CREATE TABLE IF NOT EXISTS answers (
 CREATE TABLE IF NOT EXISTS submissions (
   job TEXT PRIMARY KEY, follows TEXT NOT NULL, signed TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS used (message_id TEXT PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS audit_heads (
+  site TEXT NOT NULL, of_job TEXT NOT NULL, sequence INTEGER NOT NULL, sha256 TEXT NOT NULL, at REAL NOT NULL,
+  PRIMARY KEY (site, of_job)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS model_logs (job TEXT PRIMARY KEY, stream TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS epochs (
   job TEXT NOT NULL, epoch INTEGER NOT NULL, key BLOB NOT NULL, fresh INTEGER NOT NULL, PRIMARY KEY (job, epoch))

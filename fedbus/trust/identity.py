@@ -94,6 +94,11 @@ class Identity:
         return self.subject.role
 
     @property
+    def facts(self) -> dict[str, str]:
+        """What an audit log says of a certificate: whose it is, the fingerprint of its key, when it expires."""
+        return {"name": self.name, "key": self.fingerprint, "expires": f"{self.expires:%Y-%m-%dT%H:%M:%SZ}"}
+
+    @property
     def number(self) -> int | None:
         return self.subject.number
 

@@ -146,6 +146,13 @@ ON_THE_BUS: list[tuple[e.Happened, str, str, dict[str, Any]]] = [
     ),
     (e.SiteLimited(site="va", what="va says too much"), "site-limited", "va says too much", {}),
     (e.SiteLimited(site="va", what="too much", messages=7), "site-limited", "too much", {"messages": 7}),
+    (
+        e.SiteAuditDiffers(site="va", known=f"9:{'a' * 64}", came=f"2:{'b' * 64}"),
+        "site-audit-differs",
+        "va: its audit log was cut, rewritten or begun anew: it was at 9:aaaaaaaa, now it says 2:bbbbbbbb; "
+        "`fedbus audit verify` there says more",
+        {"known": f"9:{'a' * 64}", "came": f"2:{'b' * 64}"},
+    ),
     (e.SiteResync(site="va", reason="digest"), "site-resync", "va asks for a snapshot: digest", {}),
     (e.SiteClock(site="va", off="40 s ahead of"), "site-clock", CLOCK, {}),
     (

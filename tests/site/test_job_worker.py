@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from fedbus.audit.writer import NoAudit
 from fedbus.bus.envelope import Envelope
 from fedbus.bus.post import Post
 from fedbus.bus.stream import Record
@@ -26,6 +27,7 @@ from fedbus.site.door import Lane
 from fedbus.site.job import assignment
 from fedbus.site.job.worker import JobWorker
 from fedbus.site.settings import SiteSettings
+from fedbus.site.terms import Terms
 from fedbus.store.outbox import Outbox
 from fedbus.training import protocol as p
 
@@ -166,7 +168,14 @@ async def working(
         settings=settings,
         reader=broker.reader_of,  # type: ignore[arg-type]
         post=POST,
-        lane=Lane("heart", site="mercy", post=POST, publisher=broker),  # type: ignore[arg-type]
+        lane=Lane(
+            "heart",
+            site="mercy",
+            post=POST,
+            publisher=broker,  # type: ignore[arg-type]
+            audit=NoAudit(),
+            terms=lambda: Terms(submitter="submitter", task="digits", task_version="fedbus 1", policy="ab"),
+        ),
         say=broker.say,
         start=start_deaf,
         sleep=broker.pause,

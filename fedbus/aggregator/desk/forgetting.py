@@ -26,6 +26,7 @@ from fedbus.bus.declare import delete_queue
 from fedbus.core.protocol import messages as m
 from fedbus.core.protocol.answers import EndedJob
 from fedbus.errors import FedbusError, StoreError
+from fedbus.store.audit_kinds import Kind
 from fedbus.store.ledger_schema import ANYBODY
 from fedbus.store.rows import JobRow
 from fedbus.store.spool import Spool
@@ -73,6 +74,7 @@ class Forgetting:
                 except StoreError as exc:
                     log.error("job-not-forgotten", job=ended_job.job, error=str(exc), retry_s=LOOK_S)
                     continue
+                self._tools.audit.note(Kind.JOB_FORGOTTEN, job=ended_job.job, by="the settings", bytes=gone)
                 log.info("job-forgotten", job=ended_job.job, disk_bytes=gone, text="beyond what the settings keep")
             await asyncio.sleep(LOOK_S)
 

@@ -40,6 +40,7 @@ from fedbus.core.spec.head import JobSpec
 from fedbus.core.spec.text import MAX_TEXT_BYTES
 from fedbus.core.spec.training import TrainingSpec
 from fedbus.errors import IdTakenError, JobSpecError, Problem, ProtocolError, StoreError
+from fedbus.store.audit_kinds import Kind
 from fedbus.store.provenance import Provenance
 from fedbus.store.rows import JobRow
 
@@ -189,12 +190,15 @@ class FrontDesk:
     async def _end(self, request: q.Abort | q.Forget, login: str) -> a.Answer:
         job = request.job
         if isinstance(request, q.Forget):
-            return a.Forgotten(job=job, disk_bytes=await self._forgetting.forget(job))
+            gone = await self._forgetting.forget(job)
+            self._tools.audit.note(Kind.JOB_FORGOTTEN, job=job, by=login, bytes=gone)
+            return a.Forgotten(job=job, disk_bytes=gone)
         runner = self._runners.get(job)
         if runner is None:
             running = ", ".join(sorted(self._runners)) or "none"
             message = f"no running job {job!r}; running jobs: {running}"
             return a.rejected("job", message)
+        self._tools.audit.note(Kind.JOB_ABORTED, job=job, by=login)
         runner.abort(f"aborted by {login}" + (f": {request.reason}" if request.reason else ""))
         return a.Aborted(job=job)
 
@@ -206,6 +210,8 @@ class FrontDesk:
                 return a.Sites(sites=tuple(map(views.site_line, self._tools.membership.views())))
             case q.EndedQuery():
                 return a.Ended(ended=tuple(await self._forgetting.ended()))
+            case q.AuditQuery():
+                return views.audit_heads(await self._tools.compute(self._tools.ledger.audit_heads))
             case q.JobsQuery():
                 return a.Jobs(jobs=tuple(map(self._line, await self._rows())))
             case q.JobQuery() | q.ParamsQuery() | q.HistoryQuery():
@@ -226,7 +232,12 @@ class FrontDesk:
         ledger, read = self._tools.ledger, self._tools.compute
         match query:
             case q.ParamsQuery(version=version):
-                return await self._fetches.begin(row, version, login)
+                offer = await self._fetches.begin(row, version, login)
+                if isinstance(offer, a.ParamsOffer):
+                    await self._tools.audit.write(
+                        Kind.PARAMS_LEAVE, job=row.job, version=offer.version, to=login, bytes=offer.size_bytes
+                    )
+                return offer
             case q.HistoryQuery(after=after):
                 return await read(curve.answer, ledger, row, after)
             case q.JobQuery():

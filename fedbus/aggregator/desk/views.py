@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,7 @@ from fedbus.core.job.membership import Membership, SiteView
 from fedbus.core.job.status_text import in_words, waiting_sentence
 from fedbus.core.protocol import answers as a
 from fedbus.core.protocol.messages import JobActivity, JobState
+from fedbus.store.audit_heads import KeptHead
 from fedbus.store.ledger import Ledger
 from fedbus.store.provenance import Provenance
 from fedbus.store.rows import JobRow
@@ -179,3 +181,9 @@ def _site_in_job(site: str, runner: JobRunner, membership: Membership, numbers: 
         new_labels=_told(activity),
         **numbers,
     )
+
+
+def audit_heads(kept: Sequence[KeptHead]) -> a.AuditHeads:
+    """The heads of the sites' audit logs as they are answered."""
+    heads = (a.AuditHead(site=one.site, job=one.job, head=str(one.head), at=one.at) for one in kept)
+    return a.AuditHeads(heads=tuple(heads))

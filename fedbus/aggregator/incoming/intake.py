@@ -32,6 +32,7 @@ from fedbus.core.protocol.messages import Chunk, UpdateManifest
 from fedbus.core.words import counted
 from fedbus.errors import ProtocolError
 from fedbus.runtime.faults import Point, Reached, nothing
+from fedbus.store.audit_heads import Differing
 from fedbus.store.ledger import RECEIVING, SPOOLED, Ledger
 from fedbus.store.rows import ChunkRow
 from fedbus.store.spool import Spool
@@ -52,6 +53,7 @@ Refuse = Callable[[Delivery, str], Awaitable[None]]
 TellId = Callable[[str], Awaitable[None]]
 TellDropped = Callable[[str, str], Awaitable[None]]
 TellUseless = Callable[[str, int, int], None]
+TellDiffering = Callable[[Differing], Awaitable[None]]
 
 
 def prefetch(chunk_bytes: int) -> int:
@@ -65,7 +67,8 @@ class Intake:
     `refuse(delivery, reason)` dead-letters; `repeat(update_id)` is told of decided updates that come again;
     `ask_again(update_id)` of those whose site is to send everything once more; `dropped(site, text)` of uploads that
     nobody goes on with; `useless(login, messages, bytes)` of what came and brings nothing. `most_bytes` says how large
-    an update can be, `takes_part(site)` whose updates are looked at.
+    an update can be, `takes_part(site)` whose updates are looked at. `differs` is told of a site whose audit log is not
+    that of the head before.
     """
 
     def __init__(
@@ -88,8 +91,11 @@ class Intake:
         partial_ttl: timedelta = PARTIAL_TTL,
         clock: Callable[[], float] = time.monotonic,
         reached: Reached = nothing,
+        differs: TellDiffering | None = None,
     ) -> None:
         self._job = job
+        self._differs = differs
+        self._told_differing: set[str] = set()
         self._ledger = ledger
         self._spool = spool
         self._store = store
@@ -224,8 +230,9 @@ class Intake:
         if not (rows or manifests or done):
             return
         complete = [(self._job, update_id) for update_id in done]
-        await self._store(self._ledger.record_arrivals, rows, manifests, complete=complete, at=time.time())
+        differing = await self._store(self._ledger.record_arrivals, rows, manifests, complete=complete, at=time.time())
         self._reached(Point.RECORDED)
+        await self._tell_differing(differing)
         if done:
             self._reached(Point.COMPLETE)
         for update_id in done:
@@ -238,6 +245,13 @@ class Intake:
                 self._complete.put_nowait(
                     Unwanted(manifest=upload.manifest, reason=reason) if reason else upload.manifest
                 )
+
+    async def _tell_differing(self, differing: Iterable[Differing]) -> None:
+        """A site is told of once, however often it sends a head that cannot be."""
+        for found in differing:
+            if self._differs is not None and found.site not in self._told_differing:
+                self._told_differing.add(found.site)
+                await self._differs(found)
 
     def _too_many(self, site: str) -> str:
         if self._complete.waiting(site) < MAX_WAITING:

@@ -189,6 +189,7 @@ class Folding:
             **events.facts_of(fact.effort),
             before_clip=fact.weight,
             rebased=fact.rebase is not None,
+            audit=manifest.audit,
         )
         await self._tools.announcer.event(self._job, folded)
         for text in self._remarks.on_folded(fact, self._aggregation.peers(site)):

@@ -40,6 +40,7 @@ from fedbus.core.protocol import messages as m
 from fedbus.core.protocol.layout import Layout
 from fedbus.core.spec.head import MOST_CHUNK_BYTES, JobSpec
 from fedbus.errors import BusError, FedbusError, StoreError
+from fedbus.store.audit_heads import Differing
 from fedbus.store.ledger_schema import ANYBODY
 from fedbus.store.rows import JobRow
 from fedbus.store.spool import Spool
@@ -323,6 +324,10 @@ class Jobs:
         async def dropped(site: str, text: str) -> None:
             await tools.announcer.event(job, events.UploadDropped(site=site, what=text))
 
+        async def differs(one: Differing) -> None:
+            happened = events.SiteAuditDiffers(site=one.site, known=str(one.known), came=str(one.came))
+            await tools.announcer.event(job, happened)
+
         return Intake(
             job,
             chunk_bytes=chunk_bytes,
@@ -340,6 +345,7 @@ class Jobs:
             complete=complete,
             partial_ttl=self._partial_ttl,
             reached=tools.reached,
+            differs=differs,
         )
 
     def _closing(self, job: str, state: Callable[[], m.JobState], entrance: Entrance) -> Closing:
@@ -370,16 +376,18 @@ class Jobs:
             await asyncio.sleep(self._settle_s)
         epochs = self._epochs.get(job)
         chained = None if epochs is None else await self._tools.store(self._tools.ledger.newest_chain, job)
+        tools = self._tools
         return ModelLogWriter(
             job,
             spec,
             layout,
             Publisher(self._bulk_out),
-            post=self._tools.post,
+            post=tools.post,
             stream=stream,
             chained=chained,
             epochs=epochs,
-            reached=self._tools.reached,
+            reached=tools.reached,
+            audit=tools.audit,
         )
 
     async def offer(self, runner: JobRunner, site: str) -> None:

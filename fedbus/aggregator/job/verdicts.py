@@ -40,6 +40,8 @@ async def refuse(manifest: m.UpdateManifest, reason: str, *, tools: Tools, drop:
         reason=reason,
         initial=kind is m.UpdateKind.INITIAL,
         local=kind is m.UpdateKind.LOCAL,
+        body_bytes=manifest.body_bytes,
+        audit=manifest.audit,
     )
     await tools.announcer.event(manifest.job, refused)
     return Refusal(receipt=receipt, sequence=sequence)

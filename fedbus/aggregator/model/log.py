@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from fedbus.aggregator.model.epochs import Epochs
 from fedbus.aggregator.tools import Tools
 from fedbus.aggregator.workers import Worker
+from fedbus.audit.writer import Audit, NoAudit
 from fedbus.bus.envelope import Envelope
 from fedbus.bus.post import Post
 from fedbus.bus.publisher import Publisher
@@ -32,6 +33,7 @@ from fedbus.core.protocol.messages import SNAPSHOT, Chunk, Part, Receipt, Versio
 from fedbus.core.spec.head import JobSpec
 from fedbus.core.spec.training import TrainingSpec
 from fedbus.runtime.faults import Point, Reached, nothing
+from fedbus.store.audit_kinds import Kind
 from fedbus.trust.epochs import MANIFEST, EpochKey, PartSeal
 
 if TYPE_CHECKING:
@@ -74,6 +76,7 @@ class ModelLogWriter:
         chained: tuple[int, str] | None = None,
         epochs: Epochs | None = None,
         reached: Reached = nothing,
+        audit: Audit | None = None,
     ) -> None:
         """`chained`: the newest version that has a chain, and that chain; None: versions say no hash and no chain.
 
@@ -89,6 +92,7 @@ class ModelLogWriter:
         self._publisher = publisher
         self._post = post
         self._reached = reached
+        self._audit = audit or NoAudit()
         self._every = snapshot_every(spec) or MOST_VERSIONS
         self._window = max(2, IN_FLIGHT_BYTES // spec.chunk_bytes)
         self._since_bytes = 0
@@ -182,6 +186,9 @@ class ModelLogWriter:
             layout=self._layout if snapshot is not None else None,
             chain=self.chain,
         )
+        size_bytes = sum(part.body_bytes for part in (delta, snapshot) if part is not None)
+        facts = {"version": version, "digest": digest, "bytes": size_bytes, "snapshot": snapshot is not None}
+        await self._audit.write(Kind.VERSION_LEAVES, job=self._job, **facts)
         self._reached(Point.BEFORE_MANIFEST)
         seal = await self._seal(version, MANIFEST)
         await self._publisher.publish(self._post.to_model_log(manifest, seal=seal))
@@ -189,7 +196,7 @@ class ModelLogWriter:
             self._epochs.written(version, self._epoch, snapshot=snapshot is not None)
         self._epoch = None
         self._snapshot_back += 1
-        return sum(part.body_bytes for part in (delta, snapshot) if part is not None)
+        return size_bytes
 
 
 def snapshot_every(spec: JobSpec) -> int | None:

@@ -20,7 +20,9 @@ from collections.abc import Awaitable, Callable, Collection
 
 import structlog
 
+from fedbus.aggregator import audit as audit_lines
 from fedbus.aggregator.voice.dead_letters import DeadLetters
+from fedbus.audit.writer import Audit, NoAudit
 from fedbus.bus.consumer import Delivery
 from fedbus.bus.envelope import Envelope
 from fedbus.bus.in_order import InOrder
@@ -41,7 +43,10 @@ Lane = asyncio.Queue[Envelope | asyncio.Event]
 
 
 class Announcer:
-    """Run `run` as a task; everything else only queues. `keep` makes incidents durable, `dead` what is refused."""
+    """Run `run` as a task; everything else only queues. `keep` makes incidents durable, `dead` what is refused.
+
+    `audit` gets a line of each event that an audit log tells of.
+    """
 
     def __init__(
         self,
@@ -50,11 +55,13 @@ class Announcer:
         post: Post,
         dead: Publisher,
         keep: Callable[[m.Event], Awaitable[None]],
+        audit: Audit | None = None,
         unconfirmed: int = UNCONFIRMED,
     ) -> None:
         self._publisher = publisher
         self._post = post
-        self._dead = DeadLetters(dead)
+        self._audit = audit or NoAudit()
+        self._dead = DeadLetters(dead, audit=self._audit)
         self._keep = keep
         self._window = unconfirmed
         self._orders: Lane = asyncio.Queue(WAITING_MESSAGES)
@@ -117,6 +124,7 @@ class Announcer:
         event = events.wire_of(happened, job=job, at=time.time())
         say = log.warning if type(happened) in _WARNINGS else log.info
         say(event.kind, job=job, site=event.site, text=event.text, **event.facts)
+        audit_lines.note(self._audit, job, happened)
         if type(happened) in events.INCIDENTS:
             await self._keep(event)
         await self._events.put(self._post.event(event))

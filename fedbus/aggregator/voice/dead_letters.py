@@ -16,11 +16,13 @@ from collections.abc import Callable
 
 import structlog
 
+from fedbus.audit.writer import Audit, NoAudit
 from fedbus.bus.consumer import Delivery
 from fedbus.bus.envelope import Envelope
 from fedbus.bus.publisher import Publisher
 from fedbus.bus.topology import DEAD, dead_key
 from fedbus.errors import PublishError
+from fedbus.store.audit_kinds import Kind
 
 ROOM_BYTES = 16 << 20
 SENDER_BYTES = 4 << 20
@@ -36,7 +38,10 @@ log = structlog.get_logger()
 class DeadLetters:
     """Run `run` as a task. The publisher's connection carries nothing else."""
 
-    def __init__(self, publisher: Publisher, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, publisher: Publisher, *, audit: Audit | None = None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._audit = audit or NoAudit()
         self._publisher = publisher
         self._clock = clock
         self._waiting: asyncio.Queue[tuple[str, Envelope]] = asyncio.Queue()
@@ -87,14 +92,15 @@ class DeadLetters:
         told_at = self._told_at.get(sender)
         if told_at is None or now - told_at >= LOG_S:
             self._told_at[sender] = now
-            log.warning(
-                "dead-letter",
-                exchange=envelope.exchange,
-                sender=sender,
-                reason=reason,
-                messages=self._untold.pop(sender),
-                let_go=self._let_go.pop(sender),
-            )
+            facts = {
+                "exchange": envelope.exchange,
+                "sender": sender,
+                "reason": reason,
+                "messages": self._untold.pop(sender),
+                "let_go": self._let_go.pop(sender),
+            }
+            log.warning("dead-letter", **facts)
+            self._audit.note(Kind.DEAD_LETTER, **facts)
 
 
 def _size(envelope: Envelope) -> int:

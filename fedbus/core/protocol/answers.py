@@ -3,7 +3,7 @@
     answer                                            JSON
     Accepted Aborted Forgotten Rejected               {"accepted": {its fields}}, and so on
     JobDetail ParamsOffer                             {"job": {its fields}}, {"params": {its fields}}
-    Jobs Sites Ended History                          its fields
+    Jobs Sites Ended AuditHeads History               its fields
 
 A key that a later release adds is ignored; one that an earlier release lacks has its default here.
 """
@@ -291,6 +291,16 @@ class EndedJob:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AuditHead:
+    """Where the audit log of a site was when it sent its newest update of a job: sequence:sha256, see `store.audit`."""
+
+    site: str
+    job: str
+    head: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class VersionLine:
     """What came of one version of a job: a point of its curve.
 
@@ -331,6 +341,13 @@ class Ended:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AuditHeads:
+    """The newest heads of the sites' audit logs by site and job; of each site the newest first."""
+
+    heads: tuple[AuditHead, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class History:
     """Versions in order, as many as one message takes, and whether there are more."""
 
@@ -338,7 +355,9 @@ class History:
     more: bool = False
 
 
-Answer = Accepted | Aborted | Forgotten | Rejected | JobDetail | ParamsOffer | Jobs | Sites | Ended | History
+Answer = (
+    Accepted | Aborted | Forgotten | Rejected | JobDetail | ParamsOffer | Jobs | Sites | Ended | AuditHeads | History
+)
 
 _WRAPPED: Mapping[type, str] = {
     Accepted: "accepted",

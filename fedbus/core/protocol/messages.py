@@ -33,6 +33,7 @@ from fedbus.core.protocol.statistics import ClassLoss, Plan, Statistics
 
 NAME = re.compile(r"[a-z0-9-]{1,40}")
 SHA256 = re.compile(r"([0-9a-f]{64})?")
+AUDIT_HEAD = re.compile(r"([1-9][0-9]{0,17}:[0-9a-f]{64})?")
 UNSAID: Mapping[str, bool] = MappingProxyType({"unsaid": True})
 """Metadata of a field that JSON leaves out while it has its default: bytes without it are those of earlier releases."""
 JOB_HEADER = "job"
@@ -453,7 +454,11 @@ class UpdateKind(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpdateManifest:
-    """Commits one update. `layout` is set for a job's first params."""
+    """Commits one update. `layout` is set for a job's first params.
+
+    audit: the head of the site's audit log, sequence:sha256, whose newest line then is that of this update; "": a
+    release before, which had none.
+    """
 
     job: str
     update_id: str
@@ -464,6 +469,11 @@ class UpdateManifest:
     frames: int
     body_bytes: int
     layout: Mapping[str, Any] | None = None
+    audit: str = field(default="", metadata=UNSAID)
+
+    def __post_init__(self) -> None:
+        if not AUDIT_HEAD.fullmatch(self.audit):
+            raise ValueError(f"audit must be SEQUENCE:64 hex digits or empty, got {len(self.audit)} characters")
 
 
 DELTA, SNAPSHOT = "delta", "snapshot"

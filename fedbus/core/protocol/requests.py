@@ -6,6 +6,7 @@
     query                {} or {"what": "jobs"}                            JobsQuery
     query                {"what": "sites"}                                 SitesQuery
     query                {"what": "ended"}                                 EndedQuery
+    query                {"what": "audit"}                                 AuditQuery
     query                {"what": "job", "job": "..."}                     JobQuery
     query                {"what": "params", "job": "...", "version": V}    ParamsQuery; V: "last", "best" or a number
     query                {"what": "history", "job": "...", "after": N}     HistoryQuery; without N: from the first one
@@ -58,6 +59,11 @@ class EndedQuery:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AuditQuery:
+    """The newest heads of the sites' audit logs."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class JobQuery:
     """One job with all that is known of it."""
 
@@ -89,7 +95,7 @@ class PartQuery:
 
 
 QueryOfJob = JobQuery | ParamsQuery | HistoryQuery
-Query = JobsQuery | SitesQuery | EndedQuery | QueryOfJob | PartQuery
+Query = JobsQuery | SitesQuery | EndedQuery | AuditQuery | QueryOfJob | PartQuery
 Request = Abort | Forget | Query
 
 
@@ -146,6 +152,7 @@ _NAMES: Mapping[type, str] = {
     JobsQuery: "jobs",
     SitesQuery: "sites",
     EndedQuery: "ended",
+    AuditQuery: "audit",
     JobQuery: "job",
     ParamsQuery: "params",
     HistoryQuery: "history",
@@ -155,6 +162,7 @@ _READERS: Mapping[str, Callable[[Mapping[str, Any]], Query]] = {
     "jobs": lambda body: JobsQuery(),
     "sites": lambda body: SitesQuery(),
     "ended": lambda body: EndedQuery(),
+    "audit": lambda body: AuditQuery(),
     "job": lambda body: JobQuery(job=_text(body, "job")),
     "params": _params,
     "history": _history,

@@ -225,6 +225,21 @@ class SiteInfluence(Happened):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SiteAuditDiffers(Happened):
+    """The audit log of a site is not that of the head it sent before. `known`, `came`: the two heads."""
+
+    kind: ClassVar[str] = "site-audit-differs"
+    known: str = ""
+    came: str = ""
+
+    def sentence(self) -> str:
+        return (
+            f"{self.site}: its audit log was cut, rewritten or begun anew: it was at {short(self.known)}, now it says"
+            f" {short(self.came)}; `fedbus audit verify` there says more"
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class UploadDropped(Happened):
     """An upload of a site was given up; `what` says which and why."""
 
@@ -233,3 +248,9 @@ class UploadDropped(Happened):
 
     def sentence(self) -> str:
         return self.what
+
+
+def short(head: str) -> str:
+    """The head of an audit log as people compare it: its sequence and eight digits."""
+    sequence, _, sha256 = head.partition(":")
+    return f"{sequence}:{sha256[:8]}"

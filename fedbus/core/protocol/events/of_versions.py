@@ -17,7 +17,8 @@ MOST_TOLD = 8
 class UpdateFolded(Happened):
     """An update counts. `weight` is what it has after `clip`, `train_s` its training in seconds.
 
-    before_clip: its weight before that. rebased: its site was told to train from newer versions.
+    before_clip: its weight before that. rebased: its site was told to train from newer versions. audit: the head of its
+    site's audit log that came with it.
     """
 
     kind: ClassVar[str] = "update-folded"
@@ -34,6 +35,7 @@ class UpdateFolded(Happened):
     metrics: Mapping[str, float] = field(default_factory=dict)
     before_clip: float = in_text(1.0)
     rebased: bool = in_text(False)
+    audit: str = in_text()
 
     def sentence(self) -> str:
         clipped = f", clipped to {self.clip:.2g} of its length" if self.clip < 1.0 else ""
@@ -60,6 +62,8 @@ class UpdateRefused(Happened):
     reason: str = ""
     initial: bool = in_text(False)
     local: bool = in_text(False)
+    body_bytes: int = in_text(0)
+    audit: str = in_text()
 
     def sentence(self) -> str:
         what = f"{self.site}: update {self.update}"
