@@ -14,13 +14,15 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from fedbus.broker.node import PrivateNode
-from fedbus.broker.process import ProcessId, signals_held, spawn
+from fedbus.broker.process import ProcessId, free_port, signals_held, spawn
 from fedbus.errors import FedbusError
+from fedbus.local.provisioned import Allowed, kit_of, provision_here
 
 T = TypeVar("T")
 
@@ -134,7 +136,9 @@ class LocalFederation:
     """Start what is needed, in any order; leaving the context stops everything. Main thread only.
 
     `url_for(login)` gives the broker's URLs; without it a private broker with these `sites` is started in the folder.
-    `kit_for(login)` gives the folder of each participant's kit, None where a password logs in.
+    With `tls` that broker is the one of a federation provisioned in the folder, where certificates log in: by task,
+    what its sites allow a job to set. `kit_for(login)` gives the folder of each participant's kit, None where a
+    password logs in.
     `under(name)` is what runs a daemon, as arguments of `python -m`: nothing, unless somebody sets it.
     """
 
@@ -145,10 +149,12 @@ class LocalFederation:
         sites: tuple[str, ...] = (),
         url_for: Callable[[str], str] | None = None,
         kit_for: Callable[[str], Path | None] = lambda login: None,
+        tls: Allowed | None = None,
     ) -> None:
         self.folder = folder
         self._sites = sites
         self._url_for = url_for
+        self._tls = tls
         self.kit = kit_for
         self._node: PrivateNode | None = None
         self.daemons: list[Daemon] = []
@@ -158,8 +164,17 @@ class LocalFederation:
         (self.folder / "logs").mkdir(parents=True, exist_ok=True)
         if self._url_for is None:
             self._node = PrivateNode(self.folder / "broker")
-            self._node.start(sites=self._sites, die_with_parent=True)
+            if self._tls is None:
+                self._node.start(sites=self._sites, die_with_parent=True)
+            else:
+                self._start_provisioned(self._node, self._tls)
         return self
+
+    def _start_provisioned(self, node: PrivateNode, allowed: Allowed) -> None:
+        folder = self.folder / "federation"
+        provision_here(folder, name="local", sites=self._sites, port=free_port(), allowed=allowed)
+        node.start(provisioned=folder, die_with_parent=True)
+        self.kit = partial(kit_of, folder)
 
     def __exit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
