@@ -110,11 +110,14 @@ def _files(cage: Cage) -> list[Path]:
     return [one for one in islice(of_folders, MOST_TRIED) if one.is_file()]
 
 
+def temporary_folder(state: Path) -> Path:
+    """Where trainers of the site of this state folder put temporary files; a short name, for sockets lie in it."""
+    name = hashlib.sha256(str(state.resolve()).encode()).hexdigest()[:8]
+    return Path(tempfile.gettempdir()).resolve() / f"fedbus-{os.getuid()}-{name}"
+
+
 def _temporary(state: Path) -> Path:
-    """A folder that is this site's own, and whose name is short: sockets lie in it."""
-    name = hashlib.sha256(str(state).encode()).hexdigest()[:8]
-    path = Path(tempfile.gettempdir()).resolve() / f"fedbus-{os.getuid()}-{name}"
-    make_folder(path)
+    path = make_folder(temporary_folder(state))
     if path.is_symlink() or path.stat().st_uid != os.getuid():
         raise SettingsError(f"{path} belongs to somebody else: delete it, or set TMPDIR to a folder of this user")
     path.chmod(0o700)
