@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from datetime import timedelta
-from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from fedbus.broker.node import PrivateNode
 from fedbus.broker.process import ProcessId, free_port, signals_held, spawn
+from fedbus.broker.provisioned import node_folder
 from fedbus.errors import FedbusError
 from fedbus.local.provisioned import Allowed, kit_of, provision_here
 
@@ -163,18 +164,32 @@ class LocalFederation:
     def __enter__(self) -> Self:
         (self.folder / "logs").mkdir(parents=True, exist_ok=True)
         if self._url_for is None:
-            self._node = PrivateNode(self.folder / "broker")
-            if self._tls is None:
-                self._node.start(sites=self._sites, die_with_parent=True)
-            else:
-                self._start_provisioned(self._node, self._tls)
+            self._node = self._started_node()
         return self
 
-    def _start_provisioned(self, node: PrivateNode, allowed: Allowed) -> None:
-        folder = self.folder / "federation"
-        provision_here(folder, name="local", sites=self._sites, port=free_port(), allowed=allowed)
-        node.start(provisioned=folder, die_with_parent=True)
-        self.kit = partial(kit_of, folder)
+    def _started_node(self) -> PrivateNode:
+        if self._tls is None:
+            node = PrivateNode(self.folder / "broker")
+            node.start(sites=self._sites, die_with_parent=True)
+        else:
+            provision_here(self.federation, name="local", sites=self._sites, port=free_port(), allowed=self._tls)
+            self.kit = self._own_kit
+            node = PrivateNode(node_folder(self.federation))
+            node.start(provisioned=self.federation, die_with_parent=True)
+        return node
+
+    def _own_kit(self, login: str) -> Path:
+        """What a participant has on its own machine; the aggregator's kit is where the operator changes it."""
+        made = kit_of(self.federation, login)
+        own = made if login == "aggregator" else self.folder / "kits" / login
+        if not own.exists():
+            shutil.copytree(made, own)
+        return own
+
+    @property
+    def federation(self) -> Path:
+        """The folder of the provisioned federation, with `tls`: `fedbus provision` commands take it as `--dir`."""
+        return self.folder / "federation"
 
     def __exit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
