@@ -1,8 +1,8 @@
 """What TLS and sealing cost: processor seconds per GB that travels from a site to the aggregator's process.
 
 The chunks of an update go over our own post, publisher and consumer through a real broker, 1 MiB each, 16 unconfirmed.
-Four ways, plain and TLS, unsealed and sealed; each repetition takes all four in turn, and ratios are of the same
-repetition: what else this machine does meanwhile hits all of them. Counted is the processor time of this process, which
+Four ways, plain and TLS, unsealed and sealed; each repetition takes all four in turn, there and back in turn, and ratios
+are of the same repetition: what else this machine does meanwhile hits all of them. Counted is the processor time of this process, which
 sends and receives, and of the broker.
 """
 
@@ -100,8 +100,8 @@ async def _measure(plain: LocalFederation, over_tls: LocalFederation, mib: int, 
     async with AsyncExitStack() as stack:
         lanes = {way: await Lane.open(stack, way, over_tls if way.tls else plain, kits=over_tls) for way in WAYS}
         for repetition in range(times + 1):
-            for way, lane in lanes.items():
-                cost = await lane.move(mib)
+            for way in WAYS if repetition % 2 else reversed(WAYS):
+                cost = await lanes[way].move(mib)
                 if repetition:  # the first pays for files and memory that are new
                     costs[way].append(cost)
     return costs

@@ -140,10 +140,10 @@ def wait_until(
 class LocalFederation:
     """Start what is needed, in any order; leaving the context stops everything. Main thread only.
 
-    `url_for(login)` gives the broker's URLs, `kit_for(login)` the folder of each participant's kit, None where a password
-    logs in. Without them a private broker with these `sites` is started in the folder. With `tls` that is the broker of
-    a federation which is provisioned there, and certificates log in: by task, what its sites allow a job to set; the
-    broker's certificate is also for the address `host`.
+    `url_for(login)` gives the broker's URLs, `kit_for(login)` the folder of each participant's kit, None where a
+    password logs in. Without them a private broker with these `sites` is started in the folder. With `tls` that is the
+    broker of a federation which is provisioned there, and certificates log in: by task, what its sites allow a job to
+    set; the broker's certificate is also for the address `host`.
     `under(name)` is what runs a daemon, as arguments of `python -m`: nothing, unless somebody sets it.
     """
 
