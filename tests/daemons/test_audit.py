@@ -38,9 +38,9 @@ def test_a_job_stands_in_the_log_of_its_site(house: Any) -> None:
         assert kinds.count(kind) == 1, (kind, kinds)
     assert kinds.count("broker-login") == 3
     updates = facts(folder, "update-leaves")
-    assert {f["update"] for f in updates} >= {fact.update_id.__str__() for fact in house.folded(job)}
+    assert {f["update"] for f in updates} >= {str(fact.update_id) for fact in house.folded(job)}
     assert all(f["submitter"] == "submitter" and f["task_version"].startswith("fedbus ") for f in updates)
-    assert all(f["bytes"] > 0 and len(f["sha256"]) == len(f["policy"]) == 64 for f in updates)
+    assert all(f["bytes"] > 0 and len(f["sha256"]) == 64 and len(f["settings"]) == 16 for f in updates)
 
 
 def test_the_aggregator_keeps_the_heads_of_its_sites_and_tells_of_a_log_that_was_begun_anew(house: Any) -> None:
