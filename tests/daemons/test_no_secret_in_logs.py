@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import pytest
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from fedbus.bus.url import BrokerUrl
@@ -125,3 +126,9 @@ def test_no_password_in_any_log_of_a_federation_without_kits(house: Any, vhost: 
     places |= {f"command {n}": text.encode() for n, text in enumerate(said)}
     places |= {f"arguments {text[:80]!r}": text for text in arguments}
     assert_none(passwords, places)
+
+
+@pytest.mark.parametrize("form", sorted(forms(bytes(range(200, 232)))))
+def test_a_key_that_stood_in_a_log_would_be_found(form: bytes) -> None:
+    with pytest.raises(AssertionError):
+        assert_none(forms(bytes(range(200, 232))), {"log": b'{"event": "x", "key": "' + form + b'=="}'})
