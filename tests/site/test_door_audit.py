@@ -7,10 +7,10 @@ from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from fedbus.audit import writer
 from fedbus.audit.writer import Audit, AuditWriter
 from fedbus.bus.envelope import Envelope
 from fedbus.bus.post import Post
@@ -78,18 +78,15 @@ def lane_to(wire: Wire, audit: Audit) -> Lane:
 
 
 @asynccontextmanager
-async def writing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[SmallDisk, AuditWriter]]:
-    monkeypatch.setattr(writer, "RETRY_S", 0.001)
+async def writing(folder: Path, **settings: Any) -> AsyncIterator[tuple[SmallDisk, AuditWriter]]:
     log = SmallDisk(folder)
-    async with AuditWriter(log, site="mercy") as audit:
+    async with AuditWriter(log, retry_s=0.001, site="mercy", **settings) as audit:
         yield log, audit
 
 
-async def test_an_update_leaves_after_its_line_and_its_manifest_says_the_head(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_an_update_leaves_after_its_line_and_its_manifest_says_the_head(tmp_path: Path) -> None:
     wire = Wire()
-    async with writing(tmp_path, monkeypatch) as (log, audit):
+    async with writing(tmp_path) as (_, audit):
         lane = lane_to(wire, audit)
         with pytest.raises(ValueError, match="without a line in the audit log"):
             await lane.send_chunks([CHUNK], seal=None)
@@ -107,11 +104,9 @@ async def test_an_update_leaves_after_its_line_and_its_manifest_says_the_head(
     assert verify(tmp_path, [line.head]).heads == 1
 
 
-async def test_while_the_log_cannot_be_written_nothing_leaves_and_room_lets_it_go_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_while_the_log_cannot_be_written_nothing_leaves_and_room_lets_it_go_on(tmp_path: Path) -> None:
     wire = Wire()
-    async with writing(tmp_path, monkeypatch) as (log, audit):
+    async with writing(tmp_path) as (log, audit):
         lane = lane_to(wire, audit)
         await audit.write(Kind.JOB_OFFERED, job="heart")
         log.room = False
@@ -132,10 +127,8 @@ async def test_while_the_log_cannot_be_written_nothing_leaves_and_room_lets_it_g
     assert verify(tmp_path).fault is None
 
 
-async def test_lines_that_come_together_share_a_write_and_keep_their_order(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async with writing(tmp_path, monkeypatch) as (log, audit):
+async def test_lines_that_come_together_share_a_write_and_keep_their_order(tmp_path: Path) -> None:
+    async with writing(tmp_path) as (log, audit):
         await audit.write(Kind.JOB_OFFERED, job="heart")
         tries = log.tries
         audit.note(Kind.JOB_ACCEPTED, job="heart")
@@ -145,9 +138,8 @@ async def test_lines_that_come_together_share_a_write_and_keep_their_order(
     assert verify(tmp_path, heads).heads == 50
 
 
-async def test_of_notes_without_end_the_rest_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(writer, "MOST_WAITING", 10)
-    async with writing(tmp_path, monkeypatch) as (_, audit):
+async def test_of_notes_without_end_the_rest_is_counted(tmp_path: Path) -> None:
+    async with writing(tmp_path, most_waiting=10) as (_, audit):
         await audit.write(Kind.JOB_OFFERED)
         for _ in range(25):
             audit.note(Kind.DEAD_LETTER, sender="mercy")
