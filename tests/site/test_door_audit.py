@@ -16,7 +16,7 @@ from fedbus.bus.envelope import Envelope
 from fedbus.bus.post import Post
 from fedbus.core.protocol import messages as m
 from fedbus.core.protocol.effort import Effort
-from fedbus.errors import DiskFullError
+from fedbus.errors import DiskFullError, WithheldError
 from fedbus.site.door import Lane, Load
 from fedbus.site.terms import Terms
 from fedbus.store.audit import AuditLog, newest
@@ -66,7 +66,7 @@ class SmallDisk(AuditLog):
         return super().append(entries)
 
 
-def lane_to(wire: Wire, audit: Audit) -> Lane:
+def lane_to(wire: Wire, audit: Audit, rules: Any = None) -> Lane:
     return Lane(
         "heart",
         site="mercy",
@@ -74,6 +74,7 @@ def lane_to(wire: Wire, audit: Audit) -> Lane:
         publisher=wire,  # type: ignore[arg-type]
         audit=audit,
         terms=lambda: Terms(submitter="ana", task="digits", task_version="fedbus 1", policy="file 12ab"),
+        rules=rules,
     )
 
 
@@ -147,3 +148,26 @@ async def test_of_notes_without_end_the_rest_is_counted(tmp_path: Path) -> None:
         line = newest(tmp_path, Kind.LINES_LOST)
     assert line is not None
     assert line.facts == {"lines": 15}
+
+
+class NothingLeaves:
+    """Rules of a site from which nothing may leave."""
+
+    out = None
+
+    async def admit(self, manifest: m.UpdateManifest) -> None:
+        raise WithheldError("it holds too few examples")
+
+
+async def test_what_is_withheld_has_a_line_and_does_not_leave(tmp_path: Path) -> None:
+    wire = Wire()
+    async with writing(tmp_path) as (_, audit):
+        lane = lane_to(wire, audit, rules=NothingLeaves())
+        with pytest.raises(WithheldError):
+            await lane.admit(MANIFEST, LOAD)
+        with pytest.raises(ValueError, match="without a line"):
+            await lane.send_chunks([CHUNK], seal=None)
+    line = newest(tmp_path, Kind.WITHHELD)
+    assert line is not None
+    assert line.facts == {"job": "heart", "update": UPDATE, "reason": "it holds too few examples"}
+    assert wire.sent == []
