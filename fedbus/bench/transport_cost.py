@@ -1,9 +1,9 @@
 """What TLS and sealing cost: processor seconds per GB that travels from a site to the aggregator's process.
 
 The chunks of an update go over our own post, publisher and consumer through a real broker, 1 MiB each, 16 unconfirmed.
-Four ways, plain and TLS, unsealed and sealed; each repetition takes all four in turn, there and back in turn, and
-ratios are of the same repetition: what else this machine does meanwhile hits all of them. Counted is the processor
-time of this process, which sends and receives, and of the broker.
+Four ways, plain and TLS, unsealed and sealed. Each repetition takes all four, every other one backwards, and ratios are
+of the same repetition: what else this machine does meanwhile hits all of them. Counted is the processor time of this
+process, which sends and receives, and of the broker.
 """
 
 from __future__ import annotations

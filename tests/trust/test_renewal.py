@@ -118,7 +118,7 @@ def test_a_list_of_strangers_takes_nothing_away(authority, successor, kit, ident
 
 def test_a_site_puts_it_into_its_kit_and_is_who_it_was(authority, kit, identity):
     key = (kit / "key.pem").read_bytes()
-    new = issued(authority, kit, at=NOW + timedelta(minutes=1))
+    new = issued(authority, kit, at=datetime.now(UTC) + timedelta(minutes=1))
     renewed = take_in(identity, CertificateRenewed(site="site-a", certificate=new))
     assert (kit / "cert.pem").read_text() == new
     assert (kit / "key.pem").read_bytes() == key
