@@ -162,6 +162,12 @@ def test_the_policy_of_a_new_kit_is_whole_and_lets_nothing_run(folder: Federatio
     assert set(example.tasks) == {"heart_disease"}
 
 
+def test_one_key_is_not_taken_for_two_names(folder: FederationFolder, tmp_path: Path) -> None:
+    enrol(folder, tmp_path / "kit", "mercy")
+    with pytest.raises(TrustError, match="is that of mercy"):
+        enrol(folder, tmp_path / "kit", "ucsf")
+
+
 def test_what_the_hospital_has_changed_stays(folder: FederationFolder, tmp_path: Path) -> None:
     kit = tmp_path / "kit"
     enrol(folder, kit, "mercy")
