@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -17,12 +18,15 @@ from fedbus.bus.post import Post
 from fedbus.core.protocol import messages as m
 from fedbus.core.protocol.effort import Effort
 from fedbus.errors import DiskFullError, WithheldError
-from fedbus.site.door import Lane, Load
+from fedbus.site.door import Lane, Load, load_of
 from fedbus.site.terms import Terms
 from fedbus.store.audit import AuditLog, newest
 from fedbus.store.audit_check import verify
 from fedbus.store.audit_kinds import Kind
 from fedbus.store.audit_line import Entry, Head
+from fedbus.store.outbox import Outbox
+from fedbus.trust.sealed_updates import UpdateSeal
+from fedbus.trust.sealing import ChunkSeal
 
 LOAD = Load(chunks=1, size_bytes=4, sha256="ab" * 32)
 UPDATE = "mercy:0123abcd:7"
@@ -171,3 +175,28 @@ async def test_what_is_withheld_has_a_line_and_does_not_leave(tmp_path: Path) ->
     assert line is not None
     assert line.facts == {"job": "heart", "update": UPDATE, "reason": "it holds too few examples"}
     assert wire.sent == []
+
+
+@pytest.mark.parametrize("sealed", [False, True])
+async def test_the_line_has_bytes_and_hash_of_what_leaves(tmp_path: Path, sealed: bool) -> None:
+    frames = (b"one" * 500, b"two", b"three")
+    outbox = Outbox(tmp_path / "outbox", "mercy")
+    update_id = outbox.next_id()
+    outbox.frames_path(update_id).write_bytes(b"".join(frames))
+    manifest = replace(MANIFEST, update_id=str(update_id))
+    entry = outbox.commit(update_id, manifest, [len(frame) for frame in frames])
+    seal = UpdateSeal(headers={"seal": "ab"}, chunks=ChunkSeal(bytes(32), b"about")) if sealed else None
+    wire = Wire()
+    async with writing(tmp_path / "audit") as (_, audit):
+        lane = lane_to(wire, audit)
+        await lane.admit(manifest, load_of(entry, seal))
+        chunks = (
+            replace(CHUNK, transfer=str(update_id), index=index, count=3, body=body)
+            for index, body in enumerate(frames)
+        )
+        await lane.send_chunks(chunks, seal=seal)
+    left = b"".join(envelope.body for envelope in wire.sent)
+    line = newest(tmp_path / "audit", Kind.UPDATE_LEAVES)
+    assert line is not None
+    assert (line.facts["bytes"], line.facts["sha256"]) == (len(left), hashlib.sha256(left).hexdigest())
+    assert sealed != (left == b"".join(frames))
