@@ -19,11 +19,12 @@ from fedbus.core.protocol import messages as m
 from fedbus.core.protocol.effort import Effort
 from fedbus.errors import DiskFullError, WithheldError
 from fedbus.site.door import Lane, Load, load_of
+from fedbus.site.message_lines import HOUR_S, MessageLines
 from fedbus.site.terms import Terms
-from fedbus.store.audit import AuditLog, newest
+from fedbus.store.audit import AuditLog, files_of, lines_of, newest
 from fedbus.store.audit_check import verify
 from fedbus.store.audit_kinds import Kind
-from fedbus.store.audit_line import Entry, Head
+from fedbus.store.audit_line import Entry, Head, Line
 from fedbus.store.outbox import Outbox
 from fedbus.trust.sealed_updates import UpdateSeal
 from fedbus.trust.sealing import ChunkSeal
@@ -200,3 +201,25 @@ async def test_the_line_has_bytes_and_hash_of_what_leaves(tmp_path: Path, sealed
     assert line is not None
     assert (line.facts["bytes"], line.facts["sha256"]) == (len(left), hashlib.sha256(left).hexdigest())
     assert sealed != (left == b"".join(frames))
+
+
+async def test_what_leaves_often_has_one_line_an_hour_and_every_byte_is_counted(tmp_path: Path) -> None:
+    now = 0.0
+    async with writing(tmp_path) as (_, audit):
+        lines = MessageLines(audit, lambda: now, most_single=3)
+        for _ in range(9):
+            await lines.leaves("status", 10, {})
+            await lines.leaves("join", 100, {})
+        now += HOUR_S
+        for _ in range(2):
+            await lines.leaves("status", 10, {})
+            await lines.leaves("join", 100, {})
+        now += HOUR_S
+        await lines.leaves("join", 100, {})
+        lines.close()
+    found = [line for file in files_of(tmp_path) for _, line in lines_of(file) if isinstance(line, Line)]
+    left = [(line.facts["message"], line.kind, line.facts["bytes"]) for line in found if "bytes" in line.facts]
+    assert sum(size for _, _, size in left) == 11 * 10 + 12 * 100
+    assert [kind for message, kind, _ in left if message == "status"] == [Kind.MESSAGES_LEAVE] * 3
+    # three of their own, the beginning of an hour, that hour and the next, and one of its own when it is quiet again
+    assert [size for message, _, size in left if message == "join"] == [100, 100, 100, 0, 600, 200, 100]
