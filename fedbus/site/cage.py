@@ -27,6 +27,8 @@ from fedbus.site.settings import SiteSettings
 from fedbus.store.files import make_folder
 
 MOST_TRIED = 200
+MOST_FOLDER_NAME = 64
+"""Of the 107 characters that the name of a socket has."""
 PROOF_LIMIT_S = 60.0
 TRY = """
 import sys
@@ -111,7 +113,10 @@ def _files(cage: Cage) -> list[Path]:
 
 
 def temporary_folder(state: Path) -> Path:
-    """Where trainers of the site of this state folder put temporary files; a short name, for sockets lie in it."""
+    """Where trainers of the site of this state folder put temporary files; sockets lie in it, so its name is short."""
+    inside = state.resolve() / "tmp"
+    if len(str(inside)) <= MOST_FOLDER_NAME:
+        return inside
     name = hashlib.sha256(str(state.resolve()).encode()).hexdigest()[:8]
     return Path(tempfile.gettempdir()).resolve() / f"fedbus-{os.getuid()}-{name}"
 

@@ -37,8 +37,8 @@ def what_goes(state: Path) -> list[Item]:
     if not state.is_dir():
         raise SettingsError(f"no site works in {state}: give its --name, or its --state-dir")
     found = [path for path in sorted(state.iterdir()) if path.name not in KEPT]
-    temporary = temporary_folder(state)
-    return [Item(path=path, size_bytes=_size(path)) for path in (*found, temporary) if os.path.lexists(path)]
+    paths = dict.fromkeys((*found, temporary_folder(state)))
+    return [Item(path=path, size_bytes=_size(path)) for path in paths if os.path.lexists(path)]
 
 
 def forget(state: Path, site: str) -> tuple[list[Item], str]:

@@ -31,6 +31,7 @@ from fedbus.errors import (
     NoSuchQueueError,
     ProtocolError,
     PublishError,
+    StoreError,
     WithheldError,
 )
 from fedbus.runtime.faults import Point, Reached, nothing
@@ -360,6 +361,11 @@ class JobWorker:
             return False
         except WithheldError as exc:
             await self._withhold(entry, Sayable(exc.said))
+        except StoreError:
+            if self._outbox.entry(entry.update_id) is not None:
+                raise
+            # its receipt came while it was sent again, and took its file away
+            log.info("update-decided-meanwhile", job=self._job, update=str(entry.update_id))
         return True
 
     async def _withhold(self, entry: Entry, why: Sayable) -> None:
