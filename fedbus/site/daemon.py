@@ -41,7 +41,7 @@ from fedbus.core.protocol import messages as m
 from fedbus.core.protocol.activities import Activity
 from fedbus.core.protocol.limits import MOST_ACTIVITIES
 from fedbus.core.spec.head import JobSpec
-from fedbus.errors import BusError, DataError, ProtocolError, SettingsError, StoreError
+from fedbus.errors import BusError, DataError, ProtocolError, RepeatedError, SettingsError, StoreError
 from fedbus.runtime.cage import keep_memory_private
 from fedbus.runtime.faults import fault_hook
 from fedbus.runtime.lifecycle import until_stopped
@@ -307,6 +307,8 @@ class Site:
         async for delivery in deliveries:
             try:
                 await self._take(self._post.from_envelope(delivery.envelope))
+            except RepeatedError as exc:
+                log.info("repeated", error=str(exc))
             except ProtocolError as exc:
                 log.warning("control-message", error=str(exc))
                 self._job_lines.refused(exc)

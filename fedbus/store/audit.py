@@ -68,6 +68,8 @@ class AuditLog:
         with disk_errors("cannot use audit log", folder):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._end: _End | None = None
+        self._looked_on = 0
+        """The day on which it was last looked for what is too old."""
         with self._locked():
             self._close_cut()
             self._delete_old()
@@ -82,9 +84,8 @@ class AuditLog:
         with self._locked():
             self._look()
             self._close_cut()
-            month = None if self._end is None else self._end.file
             heads = self._write(entries)
-            if self._end is not None and self._end.file != month:
+            if self._today() != self._looked_on:
                 self._delete_old()
         return heads
 
@@ -157,8 +158,12 @@ class AuditLog:
             if new:
                 sync_folder(self.folder)
 
+    def _today(self) -> int:
+        return int(self._clock() // 86_400)
+
     def _delete_old(self) -> None:
         """Delete months that began more than `keep_days` ago, but never the newest; a line says so before."""
+        self._looked_on = self._today()
         files = files_of(self.folder)
         before = datetime.fromtimestamp(self._clock(), UTC) - self._keep
         old = [file for file in files[:-1] if _begins(file) < before]

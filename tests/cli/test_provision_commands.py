@@ -79,6 +79,22 @@ def test_a_rotation_says_what_comes_next(run: Run) -> None:
     assert "none was due" in run("provision", "renew")
 
 
+@pytest.mark.parametrize("whose", ["ours", "another's"])
+def test_the_broker_of_this_machine_is_told_only_if_it_reads_this_folder(run: Run, tmp_path: Path, whose: str) -> None:
+    # given a rabbitmqctl whose broker has its CA in this folder, or in another one
+    run("provision", "f.yaml")
+    place = tmp_path / "hearts" / "broker" if whose == "ours" else tmp_path / "elsewhere"
+    program = tmp_path / "rabbitmqctl"
+    program.write_text(f'#!/bin/sh\n[ "$2" = eval ] && echo {place}/ca.pem && exit 0\necho "$*" >> {tmp_path}/told\n')
+    program.chmod(0o755)
+    # when one is revoked
+    said = run("provision", "revoke", "mercy")
+    # then that broker is told, or its operator is
+    told = (tmp_path / "told").read_text() if (tmp_path / "told").exists() else ""
+    assert ("delete_user mercy" in told) is (whose == "ours")
+    assert ("rabbitmqctl delete_user mercy" in said) is (whose != "ours")
+
+
 def test_wrong_words_are_said(run: Run, tmp_path: Path) -> None:
     with pytest.raises(TrustError, match="--dir"):
         run("provision", "renew")

@@ -123,6 +123,9 @@ def test_two_lines_of_openssl_do_what_the_request_command_does(folder: Federatio
         subprocess.run(line.replace("NAME", "mercy"), shell=True, check=True, cwd=kit, capture_output=True)  # noqa: S602
     asked = request(kit, "mercy", Role.SITE)
     assert enrol(folder, kit, "mercy").fingerprint == asked.fingerprint
+    (line,) = (line for line in _documented_lines() if "openssl pkey" in line)
+    shown = subprocess.run(line.split("`")[1], shell=True, check=True, cwd=kit, capture_output=True, text=True)  # noqa: S602
+    assert shown.stdout.strip() == asked.fingerprint.replace("-", "")
 
 
 def _documented_lines() -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -17,12 +18,16 @@ from fedbus.bus.post import Post
 from fedbus.core.protocol import messages as m
 from fedbus.core.protocol.effort import Effort
 from fedbus.errors import DiskFullError, WithheldError
-from fedbus.site.door import Lane, Load
+from fedbus.site.door import Lane, Load, load_of
+from fedbus.site.message_lines import HOUR_S, MessageLines
 from fedbus.site.terms import Terms
-from fedbus.store.audit import AuditLog, newest
+from fedbus.store.audit import AuditLog, files_of, lines_of, newest
 from fedbus.store.audit_check import verify
 from fedbus.store.audit_kinds import Kind
-from fedbus.store.audit_line import Entry, Head
+from fedbus.store.audit_line import Entry, Head, Line
+from fedbus.store.outbox import Outbox
+from fedbus.trust.sealed_updates import UpdateSeal
+from fedbus.trust.sealing import ChunkSeal
 
 LOAD = Load(chunks=1, size_bytes=4, sha256="ab" * 32)
 UPDATE = "mercy:0123abcd:7"
@@ -171,3 +176,50 @@ async def test_what_is_withheld_has_a_line_and_does_not_leave(tmp_path: Path) ->
     assert line is not None
     assert line.facts == {"job": "heart", "update": UPDATE, "reason": "it holds too few examples"}
     assert wire.sent == []
+
+
+@pytest.mark.parametrize("sealed", [False, True])
+async def test_the_line_has_bytes_and_hash_of_what_leaves(tmp_path: Path, sealed: bool) -> None:
+    frames = (b"one" * 500, b"two", b"three")
+    outbox = Outbox(tmp_path / "outbox", "mercy")
+    update_id = outbox.next_id()
+    outbox.frames_path(update_id).write_bytes(b"".join(frames))
+    manifest = replace(MANIFEST, update_id=str(update_id))
+    entry = outbox.commit(update_id, manifest, [len(frame) for frame in frames])
+    seal = UpdateSeal(headers={"seal": "ab"}, chunks=ChunkSeal(bytes(32), b"about")) if sealed else None
+    wire = Wire()
+    async with writing(tmp_path / "audit") as (_, audit):
+        lane = lane_to(wire, audit)
+        await lane.admit(manifest, load_of(entry, seal))
+        chunks = (
+            replace(CHUNK, transfer=str(update_id), index=index, count=3, body=body)
+            for index, body in enumerate(frames)
+        )
+        await lane.send_chunks(chunks, seal=seal)
+    left = b"".join(envelope.body for envelope in wire.sent)
+    line = newest(tmp_path / "audit", Kind.UPDATE_LEAVES)
+    assert line is not None
+    assert (line.facts["bytes"], line.facts["sha256"]) == (len(left), hashlib.sha256(left).hexdigest())
+    assert sealed != (left == b"".join(frames))
+
+
+async def test_what_leaves_often_has_one_line_an_hour_and_every_byte_is_counted(tmp_path: Path) -> None:
+    now = 0.0
+    async with writing(tmp_path) as (_, audit):
+        lines = MessageLines(audit, lambda: now, most_single=3)
+        for _ in range(9):
+            await lines.leaves("status", 10, {})
+            await lines.leaves("join", 100, {})
+        now += HOUR_S
+        for _ in range(2):
+            await lines.leaves("status", 10, {})
+            await lines.leaves("join", 100, {})
+        now += HOUR_S
+        await lines.leaves("join", 100, {})
+        lines.close()
+    found = [line for file in files_of(tmp_path) for _, line in lines_of(file) if isinstance(line, Line)]
+    left = [(line.facts["message"], line.kind, line.facts["bytes"]) for line in found if "bytes" in line.facts]
+    assert sum(size for _, _, size in left) == 11 * 10 + 12 * 100
+    assert [kind for message, kind, _ in left if message == "status"] == [Kind.MESSAGES_LEAVE] * 3
+    # three of their own, the beginning of an hour, that hour and the next, and one of its own when it is quiet again
+    assert [size for message, _, size in left if message == "join"] == [100, 100, 100, 0, 600, 200, 100]
