@@ -96,7 +96,7 @@ class DaemonSettings(BaseSettings):
         from fedbus.trust.subjects import Role
 
         try:
-            return Identity.load(self.kit, role=Role(self.table))
+            return Identity.load(self.kit.absolute(), role=Role(self.table))
         except TrustError as exc:
             raise SettingsError(f"FEDBUS_KIT={self.kit}: {exc}") from exc
 
