@@ -17,7 +17,7 @@ import shutil
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import IO
 
@@ -26,10 +26,16 @@ import pytest
 
 from fedbus.broker.node import PrivateNode
 from fedbus.broker.process import free_port
+from fedbus.local.provisioned import kit_of, provision_here
 from fedbus.provision.federation import FederationFolder
-from fedbus.provision.federation_file import FederationFile
+from fedbus.provision.federation_file import BrokerPart
 
 SITES = ("site-a", "site-b", "site-c", "site-d", "cleveland", "hungary", "switzerland", "va-long-beach")
+TRAINING = ("local.steps", "local.batch_size", "local.learning_rate", "local.evaluate", "local.proximal")
+ALLOWED = {
+    "synthetic": (*TRAINING, *(f"task_config.{key}" for key in ("numel", "tensors", "step_s"))),
+    "heart_disease": TRAINING,
+}
 VHOSTS_AT_ONCE = 10  # one import of ten costs about as much as three of one
 
 # How long an example takes says how busy the machine is.
@@ -57,10 +63,7 @@ class Federation:
 
     def kit(self, login: str) -> Path | None:
         """The kit of a login; None where passwords log in."""
-        if self.folder is None:
-            return None
-        group = {"aggregator": "", "submitter": "submitters"}.get(login, "sites")
-        return self.folder / group / login
+        return None if self.folder is None else kit_of(self.folder, login)
 
 
 @contextlib.contextmanager
@@ -134,11 +137,9 @@ def provisioned_node(folder_of_all: Path, request: pytest.FixtureRequest) -> Sha
 
 
 def provision(folder: Path, *, port: int, sites: Sequence[str] = SITES) -> FederationFolder:
-    """A federation with keys for everybody, whose broker is on this machine."""
-    made = FederationFolder(folder)
-    text = f"federation: hearts\nbroker: {{host: localhost, port: {port}}}\nsites: [{', '.join(sites)}]\n"
-    made.provision(FederationFile.parse(text, where="test"), now=datetime.now(UTC), with_keys=True)
-    return made
+    """A federation with keys for everybody, whose broker is on this machine and whose sites train what tests do."""
+    broker = BrokerPart(host="localhost", port=port)
+    return provision_here(folder, name="hearts", sites=sites, broker=broker, allowed=ALLOWED)
 
 
 @pytest.fixture(scope="session")

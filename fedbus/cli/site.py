@@ -12,7 +12,7 @@ from fedbus.cli.names import use_kit
 from fedbus.cli.report import Force
 from fedbus.runtime.printable import printable
 
-site_app = typer.Typer(invoke_without_command=True, no_args_is_help=False, subcommand_metavar="[report]")
+site_app = typer.Typer(invoke_without_command=True, no_args_is_help=False, subcommand_metavar="[COMMAND]")
 
 
 @site_app.callback()
@@ -131,3 +131,63 @@ def report(
     settings = SiteSettings.load(**flags)
     path = write_casebook(settings, job, to=to, force=force, worst=worst, device=device, now=time.time())
     typer.echo(f"for the people of {settings.site_name} alone, it has images of patients: {printable(str(path))}")
+
+
+Name = Annotated[str | None, typer.Option(help="Name of the site.")]
+StateDir = Annotated[Path | None, typer.Option(help="Its state folder.", show_default="$FEDBUS_HOME/sites/NAME")]
+
+
+@site_app.command()
+def stop(
+    context: typer.Context,
+    now: Annotated[bool, typer.Option("--now", help="Pull the plug: within a second, and without a word.")] = False,
+    name: Name = None,
+    state_dir: StateDir = None,
+) -> None:
+    """Stop the site's daemon on this machine, whatever the aggregator says; it stays out until `fedbus site resume`."""
+    from fedbus.site.stopping import stop
+
+    typer.echo(printable(stop(*_place(context, name, state_dir), now=now)))
+
+
+@site_app.command()
+def resume(context: typer.Context, name: Name = None, state_dir: StateDir = None) -> None:
+    """Let a site that was stopped start again."""
+    from fedbus.site.stopping import resume
+
+    typer.echo(printable(resume(*_place(context, name, state_dir))))
+
+
+@site_app.command()
+def forget(
+    context: typer.Context,
+    yes: Annotated[bool, typer.Option("--yes", help="Delete it; without it it is only listed.")] = False,
+    name: Name = None,
+    state_dir: StateDir = None,
+) -> None:
+    """Delete what the site keeps of jobs, keys and models; the audit log stays. A daemon that runs is stopped first."""
+    from fedbus.cli.forget import size_of
+    from fedbus.site.forgetting import forget, what_goes
+
+    state, site = _place(context, name, state_dir)
+    items, stopped = forget(state, site) if yes else (what_goes(state), "")
+    for item in items:
+        typer.echo(f"{size_of(item.size_bytes):>9}  {printable(str(item.path))}")
+    if stopped:
+        typer.echo(printable(stopped))
+    total = size_of(sum(item.size_bytes for item in items))
+    said = f"{total} deleted; the audit log is kept" if yes else f"{total}: nothing was deleted; add --yes to do it"
+    typer.echo(said if items else f"nothing of jobs, keys or models is in {printable(str(state))}")
+
+
+def _place(context: typer.Context, name: str | None, state_dir: Path | None) -> tuple[Path, str]:
+    """The state folder and the name. With --state-dir no setting is read: a wrong one must not be in the way."""
+    flags: dict[str, object] = context.obj or {}
+    folder, site = state_dir or flags.get("site_state_dir"), name or flags.get("site_name")
+    if isinstance(folder, Path):
+        return folder, str(site or folder.name)
+    from fedbus.site.settings import SiteSettings
+
+    given = {key: value for key, value in flags.items() if key in ("kit", "site_data") and value is not None}
+    settings = SiteSettings.load(**({"site_data": Path()} | given | {"site_name": site}))
+    return settings.state_dir, settings.site_name

@@ -60,7 +60,7 @@ port in.
 
 - `key.pem` is the private key. It was made {made}, has mode 0600, and goes to nobody, not even the
   federation.
-- `cert.pem` says who you are to the broker, for 30 days; it is renewed by itself while the daemon runs.
+- `cert.pem` says who you are to the broker, for 30 days; {renewed}.
 - `ca.pem` is whom you believe: this federation's own CA, nobody else.
 {more}"""
 _MORE = {
@@ -72,6 +72,11 @@ _COMMAND = {
     Role.SITE: "fedbus site --kit . --data DIR",
     Role.SUBMITTER: "fedbus --kit . submit JOB.yaml --watch",
     Role.AGGREGATOR: "fedbus aggregator --kit .",
+}
+_RENEWED = {
+    Role.SITE: "it is renewed by itself while the daemon runs",
+    Role.SUBMITTER: "before they are over, ask the federation for your next .zip and unpack it here",
+    Role.AGGREGATOR: "`fedbus provision renew` writes the next one",
 }
 _FOLDER = {Role.SITE: "site", Role.SUBMITTER: "publisher", Role.AGGREGATOR: "aggregator"}
 
@@ -91,7 +96,8 @@ def texts(subject: Subject, broker: BrokerPart, *, made_here: bool) -> dict[str,
         title=str(subject).capitalize(),
         command=_COMMAND[subject.role],
         address=broker.address,
-        made="by the federation's operator" if made_here else "by you (`fedbus site request`)",
+        made="by the federation's operator" if made_here else "by you (`fedbus kit request`)",
+        renewed=_RENEWED[subject.role],
         more=_MORE[subject.role],
     )
     policy = {POLICY: _POLICY.format(name=subject.name)} if subject.role is Role.SITE else {}

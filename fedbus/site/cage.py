@@ -19,14 +19,16 @@ from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
+from fedbus.bus.post import SEAL_KEY
 from fedbus.errors import SettingsError
 from fedbus.runtime.cage import Cage, trouble
 from fedbus.runtime.settings import default_home
 from fedbus.site.settings import SiteSettings
 from fedbus.store.files import make_folder
 
-SEAL_KEY = "seal.key"
 MOST_TRIED = 200
+MOST_FOLDER_NAME = 64
+"""Of the 107 characters that the name of a socket has."""
 PROOF_LIMIT_S = 60.0
 TRY = """
 import sys
@@ -110,11 +112,17 @@ def _files(cage: Cage) -> list[Path]:
     return [one for one in islice(of_folders, MOST_TRIED) if one.is_file()]
 
 
+def temporary_folder(state: Path) -> Path:
+    """Where trainers of the site of this state folder put temporary files; sockets lie in it, so its name is short."""
+    inside = state.resolve() / "tmp"
+    if len(str(inside)) <= MOST_FOLDER_NAME:
+        return inside
+    name = hashlib.sha256(str(state.resolve()).encode()).hexdigest()[:8]
+    return Path(tempfile.gettempdir()).resolve() / f"fedbus-{os.getuid()}-{name}"
+
+
 def _temporary(state: Path) -> Path:
-    """A folder that is this site's own, and whose name is short: sockets lie in it."""
-    name = hashlib.sha256(str(state).encode()).hexdigest()[:8]
-    path = Path(tempfile.gettempdir()).resolve() / f"fedbus-{os.getuid()}-{name}"
-    make_folder(path)
+    path = make_folder(temporary_folder(state))
     if path.is_symlink() or path.stat().st_uid != os.getuid():
         raise SettingsError(f"{path} belongs to somebody else: delete it, or set TMPDIR to a folder of this user")
     path.chmod(0o700)

@@ -5,6 +5,7 @@
     job ...    one worker per accepted job, see `job.worker`; what goes wrong in one is that job's trouble
     source     if one is set: a child process looks for new labels now and then, see `source_watch`
     rules      if there is a policy: its file, its hours and its day are looked at every second, and at SIGHUP
+    SIGUSR2    `fedbus site stop --now`: the end within a second and without a word, see `stopping`
     SIGUSR1    `fedbus retry`: what failed is tried now, what was given up is offered again
 
 A site whose policy cannot be read takes itself out (Leave, with the reason), is silent, and joins when it can be read.
@@ -60,6 +61,7 @@ from fedbus.site.rules import SiteRules
 from fedbus.site.rules_watch import RulesWatch
 from fedbus.site.settings import SiteSettings
 from fedbus.site.source_watch import SourceWatch
+from fedbus.site.stopping import check_not_stopped, hear_the_plug
 from fedbus.sources.journal import JournalFile
 from fedbus.store.files import make_folder
 from fedbus.store.lock import StateLock
@@ -142,7 +144,9 @@ class Site:
             )
         # before the lock, by which `fedbus retry` finds us: unheard, the signal would end the process
         asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, self._try_again.set)
+        hear_the_plug()
         stack.enter_context(StateLock(make_folder(settings.state_dir)))
+        check_not_stopped(settings.state_dir, self._name)  # behind the lock, by which `fedbus site stop` finds us
         self._post = Post(identity, seal_key=settings.state_dir / SEAL_KEY)
         self._rules = SiteRules(self._floor, settings.policy_path, state=settings.state_dir, now=time.time)
 
@@ -316,6 +320,7 @@ class Site:
                 from fedbus.site.renewal import take_in  # loads cryptography
 
                 self._identity = take_in(self._identity, message)
+                self._job_lines.certificate_changed(self._identity)
                 self._post.believe(self._identity, self._identity.verifier())
             case m.JobOffer():
                 await self._answer(message)
@@ -430,7 +435,7 @@ class Site:
                 put_away(self._settings, job)
             else:
                 self._given_up.add(job)
-                self._job_lines.stopped(job, "given up")
+                self._job_lines.stopped(job, "not allowed any more" if job in self._outlawed else "given up")
                 if job in self._outlawed:
                     await self._after_ban(job, spec, submitter)
 
