@@ -67,6 +67,18 @@ def announcer(
     print_rows(rows(sites=sites, messages=messages), output)
 
 
+@bench_app.command("model-log")
+def model_log(
+    mib: Annotated[int, typer.Option("--mib", min=1, help="Size of a version in MiB.")] = 64,
+    times: Annotated[int, typer.Option(min=1, help="Versions of each kind.")] = 9,
+    output: Format = Output.TEXT,
+) -> None:
+    """What hashing and sealing a version costs the aggregator and each site, in processor seconds per GB."""
+    from fedbus.bench.model_log import rows
+
+    print_rows(rows(mib=mib, times=times), output)
+
+
 @bench_app.command()
 def audit(
     updates: Annotated[int, typer.Option(min=1, help="Updates that are sent.")] = 6,
