@@ -149,6 +149,7 @@ class Site:
         check_not_stopped(settings.state_dir, self._name)  # behind the lock, by which `fedbus site stop` finds us
         self._post = Post(identity, seal_key=settings.state_dir / SEAL_KEY)
         self._rules = SiteRules(self._floor, settings.policy_path, state=settings.state_dir, now=time.time)
+        self._rules_watch = RulesWatch(self._rules, self) if self._rules.are_written else None
 
         def session(*, name: str, follows: Session | None = None) -> Session:
             return Session(
@@ -221,8 +222,8 @@ class Site:
             group.create_task(self._try_when_told(), name="try now")
             if self._source is not None:
                 group.create_task(self._source.run(), name="source")
-            if self._rules.are_written:
-                group.create_task(RulesWatch(self._rules, self).run(), name="rules")
+            if self._rules_watch is not None:
+                group.create_task(self._rules_watch.run(), name="rules")
             await self._obey(deliveries)
 
     async def _try_when_told(self) -> None:
@@ -432,20 +433,15 @@ class Site:
             await self._door.say(assignment.declining(job, self._name, why))
         else:
             del self._workers[job]
-            self._rules.drop(job)
+            allowed = self._rules.drop(job)
             if worker.ended:
                 put_away(self._settings, job)
             else:
                 self._given_up.add(job)
                 self._job_lines.stopped(job, "not allowed any more" if job in self._outlawed else "given up")
-                if job in self._outlawed:
-                    await self._after_ban(job, spec, submitter)
-
-    async def _after_ban(self, job: str, spec: JobSpec, submitter: str) -> None:
-        """The rules may have changed once more while the work for a job was ending: then it is offered again."""
-        self._outlawed.discard(job)
-        if isinstance(self._rules.policy.decide(spec, Submission(submitter=submitter)), Accept):
-            await self._join()
+                if job in self._outlawed and allowed:
+                    await self._join()  # the rules have changed once more while its work was ending
+                self._outlawed.discard(job)
 
     async def _after_trouble(self, job: str, exc: Exception) -> None:
         """Whatever goes wrong here in one job must not end the work for the others; it is taken up again."""

@@ -16,7 +16,7 @@ from pathlib import Path
 import structlog
 
 from fedbus.core.job.hospital import Submission, against_update, is_open, opens_at
-from fedbus.core.job.policy import Decline, SitePolicy
+from fedbus.core.job.policy import Accept, Decline, SitePolicy
 from fedbus.core.protocol import messages as m
 from fedbus.core.spec.head import JobSpec
 from fedbus.core.spec.site_policy import OutRules
@@ -113,10 +113,11 @@ class SiteRules:
         self._taken[job] = Taken(spec=spec, submission=submission)
         self._refused.pop(job, None)
 
-    def drop(self, job: str) -> None:
-        """The site works for it no longer."""
-        self._taken.pop(job, None)
+    def drop(self, job: str) -> bool:
+        """The site works for it no longer; whether the rules that hold now would allow it."""
         self._refused.pop(job, None)
+        taken = self._taken.pop(job, None)
+        return taken is not None and isinstance(self.policy.decide(taken.spec, taken.submission), Accept)
 
     def refusal(self, job: str) -> Sayable | None:
         """Why a job that was taken is not allowed any more."""

@@ -23,16 +23,16 @@ class Ruled(Protocol):
 
 
 class RulesWatch:
-    """Of one site; until it is cancelled."""
+    """Of one site. SIGHUP is heard from here on: unheard, it would end the process."""
 
     def __init__(self, rules: SiteRules, ruled: Ruled) -> None:
         self._rules = rules
         self._ruled = ruled
         self._anew = asyncio.Event()
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._anew.set)
 
     async def run(self) -> None:
         """Look for ever."""
-        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._anew.set)
         self._rules.tick()
         while True:
             with suppress(TimeoutError):

@@ -6,6 +6,7 @@ import copy
 import json
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import date
@@ -16,6 +17,7 @@ import pika
 import pytest
 
 from fedbus.bus import topology as t
+from fedbus.core.spec.site_policy import DAYS
 from fedbus.local.federation import Daemon, wait_until
 
 from .conftest import QUICK_STATUS, SOON, House
@@ -169,6 +171,14 @@ def policy(house: House, tmp_path: Path) -> Path:
     return path
 
 
+def heard_until(said: Callable[[], list[tuple[str, bytes]]], kind: str) -> list[tuple[str, bytes]]:
+    """What comes, up to and with a message of this kind."""
+    came: list[tuple[str, bytes]] = []
+    while kind not in [one for one, _ in came]:
+        came += wait_until(said, within=SOON, what=kind)
+    return came
+
+
 def site_of(house: House) -> Daemon:
     return next(daemon for daemon in house.running.daemons if daemon.name == "cleveland")
 
@@ -179,30 +189,75 @@ def test_with_a_policy_that_is_wrong_in_any_key_no_job_runs_and_no_byte_leaves(h
     read_anew(site)
     job = house.submit(stop={"versions": 2})
     wrong: list[str] = []
-    declined = 0
+    declined = was_read = 0
     with tap(house.running.url("aggregator"), "cleveland") as said:
         for name, text in mutations():
             policy.write_text(text)
-            refusals = lines(site, "declined")
-            seen = read_anew(site)
-            if seen["event"] == "policy-unread":
-                wrong += [f"{name}: {kind}" for kind, _ in said() if kind not in ALWAYS]
+            if read_anew(site)["event"] == "policy-unread":
+                came = heard_until(said, "leave") if was_read else said()
+                since = [kind for kind, _ in came].index("join") if was_read else 0  # what came before was from before
+                wrong += [f"{name}: {kind}" for kind, _ in came[since:] if kind not in ALWAYS]
+                was_read = 0
                 continue
             # given what a file may say, and what this job is then refused for
-            one_more(site, refusals, "declined")
-            for kind, body in said():
-                no = kind == "offer-answer" and json.loads(body)["accepted"] is False
-                declined += no
-                wrong += [f"{name}: {kind} {body[:200]!r}"] if kind not in ALWAYS and not no else []
+            came, was_read = heard_until(said, "offer-answer"), 1
+            answers = [json.loads(body) for kind, body in came if kind == "offer-answer"]
+            declined += len(answers)
+            wrong += [f"{name}: {answer}" for answer in answers if answer["accepted"] is not False]
+            wrong += [f"{name}: {kind}" for kind, _ in came if kind not in ALWAYS | {"offer-answer"}]
         assert wrong == []
         assert declined > 0
         for unread in (policy.unlink, policy.mkdir):
             unread()
             assert read_anew(site)["event"] == "policy-unread"
         assert {kind for kind, _ in said()} <= ALWAYS
-        assert "the site's policy cannot be read" in house.site("cleveland")["reason"]
+        wait_until(
+            lambda: "the site's policy cannot be read" in house.site("cleveland")["reason"],
+            within=SOON,
+            what="the site's reason why it is out",
+        )
         # then, once it can be read, the job runs
         policy.rmdir()
         policy.write_text(as_toml(GOOD))
         house.ended(job)
         assert {"offer-answer", "update"} <= {kind for kind, _ in said()}
+
+
+def test_a_job_that_runs_goes_by_the_policy_as_it_changes(house: House, policy: Path) -> None:
+    site = site_of(house)
+    job = house.submit(stop={"versions": 100000}, local=LOCAL)
+    house.committed(2)
+    # given a policy that allows no such job any more: it ends here, with the reason
+    policy.write_text(as_toml(GOOD).replace('"max": 10}', '"max": 1}').replace('"max" = 10}', '"max" = 1}'))
+    read_anew(site)
+    declined = house.aggregator.wait_for("site-declined", job=job)
+    assert "local.steps is 2, this site's policy allows 1 to 1" in declined["text"]
+    wait_until(lambda: not site.trainers(), within=SOON, what="the end of the trainer")
+    # one that allows it: it goes on
+    policy.write_text(as_toml(GOOD))
+    read_anew(site)
+    before = len(house.versions(job))
+    wait_until(lambda: len(house.versions(job)) > before, within=SOON, what="one more version")
+    # and hours that are over: the trainer ends, nothing of the data leaves, and the site says why
+    policy.write_text(as_toml(GOOD).replace("mon-sun 00:00-24:00", closed()))
+    read_anew(site)
+    wait_until(lambda: not site.trainers(), within=SOON, what="the end of the trainer")
+    with tap(house.running.url("aggregator"), "cleveland") as said:
+        assert site.wait_for("paused", job=job)["text"].startswith("until ")
+        wait_until(
+            lambda: "paused by its policy" in str(house.site("cleveland")["jobs"]),
+            within=SOON,
+            what="the site's word that it is paused",
+        )
+        assert {kind for kind, _ in said()} <= ALWAYS | {"offer-answer"}
+    house.fedbus("abort", job)
+    house.ended(job, state="aborted")
+
+
+def closed() -> str:
+    """A window that is not open now, nor in the next hours."""
+    day = (time.gmtime().tm_wday + 3) % 7
+    return f"{DAYS[day]} 12:00-13:00"
+
+
+LOCAL: dict[str, Any] = {"steps": 2, "batch_size": 32, "learning_rate": 0.05, "evaluate": False}

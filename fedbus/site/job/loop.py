@@ -277,9 +277,15 @@ class TrainingLoop:
         """Wait while training is over and no score is asked for, or there are no data; True when the job is over."""
         async with self._changed:
             while not self._stopping and (reason := self._why_idle) is not None:
-                self._now(reason, detail=self._pause if reason is Activity.PAUSED else None)
+                self._wait_idle(reason)
                 await self._changed.wait()
         return self._stopping
+
+    def _wait_idle(self, reason: Activity) -> None:
+        why = self._pause if reason is Activity.PAUSED else None
+        if why is not None and self._said.activity is not reason:
+            log.info("paused", job=self._job, text=why)
+        self._now(reason, detail=why)
 
     @property
     def _why_idle(self) -> Activity | None:
