@@ -17,6 +17,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable, Mapping
+from datetime import timedelta
 
 from fedbus.bus import topology as t
 from fedbus.bus.envelope import Envelope
@@ -45,6 +46,12 @@ _SIGNERS: Mapping[str, Role] = {
     REPLY: Role.AGGREGATOR,
 }
 _ONCE = frozenset({t.SITES, t.CONTROL})
+ANSWERS_WAIT = timedelta(days=7)
+"""Answers of sites wait on the broker while the aggregator is away; what else counts once is said anew when it is back.
+
+So long one of them counts, and may count a second time to an aggregator that was started since: each names what it
+answers, and says it again.
+"""
 
 
 class Guard:
@@ -68,6 +75,7 @@ class Guard:
         self.aggregator_key: PublicKey | None = None
         self._clock = clock
         self._repeats = Repeats(lifetime=t.CONTROL_TTL)
+        self._answers = Repeats(lifetime=ANSWERS_WAIT)
         self.believe(identity, verifier or identity.verifier())
 
     def believe(self, identity: Identity, verifier: Verifier) -> None:
@@ -122,7 +130,8 @@ class Guard:
         name = envelope.user_id or ""
         signed = check(self._verifier, _carrier(envelope), federation=self.identity.federation, role=role, name=name)
         if envelope.exchange in _ONCE:
-            self._repeats.check(signed, envelope.message_id, now_ns=self._clock())
+            answers = envelope.exchange == t.SITES and envelope.routing_key == t.site_key(name, t.SiteKind.ANSWER)
+            (self._answers if answers else self._repeats).check(signed, envelope.message_id, now_ns=self._clock())
         if envelope.type in SEALED_TYPES:
             body = self.seal_keys.open(envelope.body, self._about_body(envelope, signed.subject.name))
             return dataclasses.replace(envelope, body=body)

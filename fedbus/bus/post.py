@@ -176,6 +176,15 @@ class Post:
         check_key(envelope, site_key(message))
         return message
 
+    def from_aggregator(self, envelope: Envelope, *, site: str) -> wire.Message:
+        """Read a control message, which must be for all or for this site: another's comes by the broker's fault alone.
+
+        Raises ProtocolError.
+        """
+        if envelope.routing_key != t.control_key_all():
+            check_key(envelope, t.control_key_site(site))
+        return self.from_envelope(envelope)
+
     def asked(self, envelope: Envelope) -> m.SignedSubmission | None:
         """A request as its submitter has signed it; None without a kit. Raises SignatureError, DecodeError."""
         return None if self.guard is None else self.guard.asked(envelope)

@@ -307,7 +307,7 @@ class Site:
     async def _obey(self, deliveries: Consumer) -> None:
         async for delivery in deliveries:
             try:
-                await self._take(self._post.from_envelope(delivery.envelope))
+                await self._take(self._post.from_aggregator(delivery.envelope, site=self._name))
             except RepeatedError as exc:
                 log.info("repeated", error=str(exc))
             except ProtocolError as exc:

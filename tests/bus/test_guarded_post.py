@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedbus.bus.envelope import Envelope
-from fedbus.bus.post import Post
+from fedbus.bus.post import ControlMessage, Post
 from fedbus.core.protocol import messages as m
 from fedbus.errors import ProtocolError, SealError, SignatureError
 from fedbus.trust.authority import Authority, Revoked
@@ -65,7 +65,7 @@ class House:
         for site in (self.mercy, self.ucsf):
             site.from_envelope(self.told(m.JobOffer(job="heart", spec={})))
 
-    def told(self, message: m.JobOffer | m.Receipt, *, site: str = "mercy") -> Envelope:
+    def told(self, message: ControlMessage, *, site: str = "mercy") -> Envelope:
         """What arrives of a control message."""
         return arrived(self.aggregator, self.aggregator.control(message, site=site), "aggregator")
 
@@ -188,6 +188,25 @@ def test_what_was_kept_back_too_long_is_refused(house: House) -> None:
     for post, envelope in ((house.mercy, told), (house.aggregator, left)):
         with pytest.raises(SignatureError, match="s ago"):
             post.from_envelope(envelope)
+
+
+def test_an_order_for_another_site_is_refused(house: House) -> None:
+    """The operator moves a signed message to another queue: each says whom it is for."""
+    told = house.told(m.JobEnded(job="heart", state=m.JobState.ABORTED, reason="left out"), site="ucsf")
+
+    with pytest.raises(ProtocolError, match=r"key 'site\.ucsf', its own is 'site\.mercy'"):
+        house.mercy.from_aggregator(told, site="mercy")
+    assert house.ucsf.from_aggregator(told, site="ucsf").job == "heart"  # type: ignore[union-attr]
+
+
+def test_an_answer_waits_for_an_aggregator_that_is_away_for_days(house: House) -> None:
+    answer = m.OfferAnswer(site="mercy", job="heart", accepted=True)
+    came = arrived(house.mercy, house.mercy.from_site(answer), "mercy")
+    house.clock.pass_s(6 * 86_400)
+
+    assert house.aggregator.from_login(came) == answer
+    with pytest.raises(SignatureError, match="came before"):
+        house.aggregator.from_login(came)
 
 
 def test_a_message_that_waited_for_the_broker_is_signed_when_it_goes(house: House) -> None:
