@@ -20,6 +20,7 @@ from fedbus.trust.roster import Roster
 from fedbus.trust.sealing import SealKeys, announced
 from fedbus.trust.suites import X25519
 from tests.aggregator.test_job_runner import House
+from tests.aggregator.test_site_desk import Desk, at_once
 
 KEYS = SealKeys.make()
 
@@ -108,3 +109,27 @@ async def test_a_site_that_left_is_told_nothing_until_it_accepts_anew(house: Sea
     assert house.epochs_told("site-b") == [0]
     await house.accepts("site-b")
     assert house.epochs_told("site-b") == [0, 1]
+
+
+async def test_a_site_that_leaves_and_one_that_is_revoked_begin_a_new_epoch_of_every_job(tmp_path: Path) -> None:
+    async def tell() -> None:
+        """The jobs have not begun."""
+
+    desk = Desk(tmp_path, "job-1")
+    where: dict[str, Any] = {"federation": "hearts", "ledger": desk.ledger, "store": at_once}
+    epochs = Epochs("job-1", **where, seal_key_of=lambda site: KEYS.public[X25519])
+    await epochs.open(tell)
+    desk.jobs.runners["job-1"]._epochs = epochs
+    for site in ("site-a", "site-b"):
+        await desk.joins(site)
+        await epochs.let_in(site)
+        epochs.keys_for(site)
+    # when one is revoked
+    await desk.desk.put_out("site-b", "its certificate was revoked")
+    assert epochs.newest.number == 1
+    await desk.desk.put_out("site-b", "its certificate was revoked")
+    assert epochs.newest.number == 1
+    # and the other one leaves
+    epochs.keys_for("site-a")
+    await desk.says(m.Leave(site="site-a", session="s1"))
+    assert epochs.newest.number == 2
