@@ -28,6 +28,7 @@ from fedbus.broker.node import PrivateNode
 from fedbus.broker.process import free_port
 from fedbus.local.provisioned import kit_of, provision_here
 from fedbus.provision.federation import FederationFolder
+from fedbus.provision.federation_file import BrokerPart
 
 SITES = ("site-a", "site-b", "site-c", "site-d", "cleveland", "hungary", "switzerland", "va-long-beach")
 TRAINING = ("local.steps", "local.batch_size", "local.learning_rate", "local.evaluate", "local.proximal")
@@ -137,7 +138,8 @@ def provisioned_node(folder_of_all: Path, request: pytest.FixtureRequest) -> Sha
 
 def provision(folder: Path, *, port: int, sites: Sequence[str] = SITES) -> FederationFolder:
     """A federation with keys for everybody, whose broker is on this machine and whose sites train what tests do."""
-    return provision_here(folder, name="hearts", sites=sites, port=port, allowed=ALLOWED)
+    broker = BrokerPart(host="localhost", port=port)
+    return provision_here(folder, name="hearts", sites=sites, broker=broker, allowed=ALLOWED)
 
 
 @pytest.fixture(scope="session")

@@ -1,9 +1,9 @@
 """What TLS and sealing cost: processor seconds per GB that travels from a site to the aggregator's process.
 
 The chunks of an update go over our own post, publisher and consumer through a real broker, 1 MiB each, 16 unconfirmed.
-Four ways, plain and TLS, unsealed and sealed; each repetition takes all four in turn, and ratios are of the same
-repetition: what else this machine does meanwhile hits all of them. Counted is the processor time of this process, which
-sends and receives, and of the broker.
+Four ways, plain and TLS, unsealed and sealed; each repetition takes all four in turn, there and back in turn, and
+ratios are of the same repetition: what else this machine does meanwhile hits all of them. Counted is the processor
+time of this process, which sends and receives, and of the broker.
 """
 
 from __future__ import annotations
@@ -31,9 +31,7 @@ from fedbus.bus.post import Post
 from fedbus.bus.publisher import Publisher
 from fedbus.core.protocol import messages as m
 from fedbus.core.protocol.effort import Effort
-from fedbus.errors import NodeError
 from fedbus.local.federation import LocalFederation
-from fedbus.trust.identity import Identity
 
 SITE, JOB = "site-a", "cost"
 GOAL_TLS, GOAL_SEALED = 2.0, 1.15
@@ -102,8 +100,8 @@ async def _measure(plain: LocalFederation, over_tls: LocalFederation, mib: int, 
     async with AsyncExitStack() as stack:
         lanes = {way: await Lane.open(stack, way, over_tls if way.tls else plain, kits=over_tls) for way in WAYS}
         for repetition in range(times + 1):
-            for way, lane in lanes.items():
-                cost = await lane.move(mib)
+            for way in WAYS if repetition % 2 else reversed(WAYS):
+                cost = await lanes[way].move(mib)
                 if repetition:  # the first pays for files and memory that are new
                     costs[way].append(cost)
     return costs
@@ -124,7 +122,7 @@ class Lane:
     @classmethod
     async def open(cls, stack: AsyncExitStack, way: Way, federation: LocalFederation, *, kits: LocalFederation) -> Lane:
         """The kits seal on either broker; the certificates log in where there is TLS."""
-        identities = {name: _identity(kits, name) for name in (SITE, "aggregator")}
+        identities = {name: kits.identity(name) for name in (SITE, "aggregator")}
         posts = {name: Post(identity if way.sealed else None) for name, identity in identities.items()}
         if (site := posts[SITE].guard) is not None and (aggregator := posts["aggregator"].guard) is not None:
             site.take_offered(aggregator.offered)
@@ -187,13 +185,6 @@ class Lane:
 def _chunks(job: str, update: str, mib: int) -> Iterator[m.Chunk]:
     for index in range(mib):
         yield m.Chunk(job=job, transfer=update, part="delta", index=index, count=mib, body=os.urandom(MIB))
-
-
-def _identity(federation: LocalFederation, name: str) -> Identity:
-    kit = federation.kit(name)
-    if kit is None:
-        raise NodeError(f"the federation in {federation.folder} has no kit for {name}")
-    return Identity.load(kit)
 
 
 def _processor_s(node: PrivateNode) -> float:

@@ -68,6 +68,21 @@ def announcer(
 
 
 @bench_app.command()
+def audit(
+    updates: Annotated[int, typer.Option(min=1, help="Updates that are sent.")] = 6,
+    mib: Annotated[int, typer.Option("--mib", min=1, help="MiB of an update, a chunk each.")] = 16,
+    messages: Annotated[int, typer.Option(min=1, help="Messages of two kinds that are sent.")] = 50,
+    output: Format = Output.TEXT,
+) -> None:
+    """Bytes of a site's audit log against bytes of its sockets, and what the log costs."""
+    from fedbus.bench.audit import rows
+    from fedbus.runtime.logging import configure_logging
+
+    configure_logging("error")
+    print_rows(rows(updates=updates, chunks=mib, messages=messages), output)
+
+
+@bench_app.command()
 def checkpoint(
     mib: Annotated[list[int] | None, typer.Option("--mib", help="Model sizes in MiB.", show_default="50")] = None,
     times: Annotated[int, typer.Option(min=1, help="Checkpoints per size.")] = 9,

@@ -17,13 +17,17 @@ from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from fedbus.broker.node import PrivateNode
 from fedbus.broker.process import ProcessId, free_port, signals_held, spawn
 from fedbus.broker.provisioned import node_folder
 from fedbus.errors import FedbusError
-from fedbus.local.provisioned import Allowed, kit_of, provision_here
+from fedbus.local.provisioned import HOST, Allowed, kit_of, provision_here
+from fedbus.provision.federation_file import BrokerPart
+
+if TYPE_CHECKING:
+    from fedbus.trust.identity import Identity
 
 T = TypeVar("T")
 
@@ -136,10 +140,10 @@ def wait_until(
 class LocalFederation:
     """Start what is needed, in any order; leaving the context stops everything. Main thread only.
 
-    `url_for(login)` gives the broker's URLs; without it a private broker with these `sites` is started in the folder.
-    With `tls` that broker is the one of a federation provisioned in the folder, where certificates log in: by task,
-    what its sites allow a job to set. `kit_for(login)` gives the folder of each participant's kit, None where a
-    password logs in.
+    `url_for(login)` gives the broker's URLs, `kit_for(login)` the folder of each participant's kit, None where a
+    password logs in. Without them a private broker with these `sites` is started in the folder. With `tls` that is the
+    broker of a federation which is provisioned there, and certificates log in: by task, what its sites allow a job to
+    set; the broker's certificate is also for the address `host`.
     `under(name)` is what runs a daemon, as arguments of `python -m`: nothing, unless somebody sets it.
     """
 
@@ -151,11 +155,13 @@ class LocalFederation:
         url_for: Callable[[str], str] | None = None,
         kit_for: Callable[[str], Path | None] = lambda login: None,
         tls: Allowed | None = None,
+        host: str = HOST,
     ) -> None:
         self.folder = folder
         self._sites = sites
         self._url_for = url_for
         self._tls = tls
+        self._host = host
         self.kit = kit_for
         self._node: PrivateNode | None = None
         self.daemons: list[Daemon] = []
@@ -172,7 +178,8 @@ class LocalFederation:
             node = PrivateNode(self.folder / "broker")
             node.start(sites=self._sites, die_with_parent=True)
         else:
-            provision_here(self.federation, name="local", sites=self._sites, port=free_port(), allowed=self._tls)
+            at = BrokerPart(host=self._host, port=free_port())
+            provision_here(self.federation, name="local", sites=self._sites, broker=at, allowed=self._tls)
             self.kit = self._own_kit
             node = PrivateNode(node_folder(self.federation))
             node.start(provisioned=self.federation, die_with_parent=True)
@@ -185,6 +192,15 @@ class LocalFederation:
         if not own.exists():
             shutil.copytree(made, own)
         return own
+
+    def identity(self, login: str) -> Identity | None:
+        """Who logs in by a kit; None where a password does."""
+        kit = self.kit(login)
+        if kit is None:
+            return None
+        from fedbus.trust.identity import Identity  # loads cryptography
+
+        return Identity.load(kit)
 
     @property
     def federation(self) -> Path:

@@ -48,10 +48,11 @@ local_models = true
 """
 
 
-def provision_here(folder: Path, *, name: str, sites: Sequence[str], port: int, allowed: Allowed) -> FederationFolder:
+def provision_here(
+    folder: Path, *, name: str, sites: Sequence[str], broker: BrokerPart, allowed: Allowed
+) -> FederationFolder:
     """Make the federation `name`; at every site these tasks may run."""
     made = FederationFolder(folder)
-    broker = BrokerPart(host=HOST, port=port)
     file = FederationFile(federation=name, broker=broker, sites=tuple(sites))
     made.provision(file, now=datetime.now(UTC), with_keys=True)
     for site in sites:

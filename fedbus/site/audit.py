@@ -72,6 +72,10 @@ class JobLines:
         version = task_versions().get(task, "")
         return Terms(submitter=submitter, task=task, task_version=version, policy=self._rules.named)
 
+    def certificate_changed(self, identity: Identity) -> None:
+        """The site uses another certificate."""
+        self._audit.note(Kind.CERTIFICATE_CHANGED, **identity.facts)
+
     def offered(self, offer: m.JobOffer) -> None:
         """The aggregator offers a job."""
         self._say(Kind.JOB_OFFERED, offer.job, submitter=offer.submitter, task=str(offer.spec.get("task", "")))

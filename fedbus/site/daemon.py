@@ -322,6 +322,7 @@ class Site:
                 from fedbus.site.renewal import take_in  # loads cryptography
 
                 self._identity = take_in(self._identity, message)
+                self._job_lines.certificate_changed(self._identity)
                 self._post.believe(self._identity, self._identity.verifier())
             case m.JobOffer():
                 await self._answer(message)
@@ -436,7 +437,7 @@ class Site:
                 put_away(self._settings, job)
             else:
                 self._given_up.add(job)
-                self._job_lines.stopped(job, "given up")
+                self._job_lines.stopped(job, "not allowed any more" if job in self._outlawed else "given up")
                 if job in self._outlawed:
                     await self._after_ban(job, spec, submitter)
 

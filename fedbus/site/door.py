@@ -15,6 +15,7 @@ publish   confirmed, however long the link is down; before every attempt the pol
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
@@ -36,6 +37,7 @@ from fedbus.site.rules import SiteRules
 from fedbus.site.terms import Terms
 from fedbus.store.audit_kinds import Kind
 from fedbus.store.audit_line import NOTHING
+from fedbus.store.outbox import Entry
 
 if TYPE_CHECKING:
     from fedbus.trust.sealed_updates import UpdateSeal
@@ -48,11 +50,21 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
-    """The frames of an update before they are sealed: how many, their bytes, SHA-256 over them in their order."""
+    """The chunks of an update as they leave: how many, their bytes, SHA-256 over them in their order."""
 
-    frames: int
+    chunks: int
     size_bytes: int
     sha256: str
+
+
+def load_of(entry: Entry, seal: UpdateSeal | None) -> Load:
+    """What leaves of an update: the same bytes however often it is sent. Reads all of it; StoreError."""
+    digest, size_bytes, count = hashlib.sha256(), 0, len(entry.frame_bytes)
+    for index, frame in enumerate(entry.frames()):
+        body = frame if seal is None else seal.chunks.seal(frame, index, count)
+        digest.update(body)
+        size_bytes += len(body)
+    return Load(chunks=count, size_bytes=size_bytes, sha256=digest.hexdigest())
 
 
 class Lane:
@@ -85,16 +97,20 @@ class Lane:
         """
         self._check(manifest)
         if self._rules is not None:
-            await self._rules.admit(manifest)
+            try:
+                await self._rules.admit(manifest)
+            except WithheldError as exc:
+                self._audit.note(Kind.WITHHELD, job=self._job, update=manifest.update_id, reason=exc.said)
+                raise
         head = await self._audit.write(
             Kind.UPDATE_LEAVES,
             job=self._job,
             update=manifest.update_id,
-            kind_of_update=str(manifest.kind),
+            update_kind=str(manifest.kind),
             base_version=manifest.base_version,
             to=TO,
             bytes=load.size_bytes,
-            chunks=load.frames,
+            chunks=load.chunks,
             sha256=load.sha256,
             metrics=len(self._allowed(manifest).effort.metrics),
             **self._terms().facts,
@@ -166,7 +182,9 @@ class Door:
                 case _:
                     await self._publish(self._control, message)
         except WithheldError as exc:
-            log.warning("withheld", type=type(message).__name__, job=getattr(message, "job", None), text=exc.said)
+            name, job = type(message).__name__, getattr(message, "job", None)
+            log.warning("withheld", type=name, job=job, text=exc.said)
+            self._audit.note(Kind.WITHHELD, message=name, job=job, reason=exc.said)
 
     def lane(self, job: str, terms: Callable[[], Terms]) -> Lane:
         """For the updates of a job that was accepted. They wait for their route however long it is away."""

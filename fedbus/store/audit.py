@@ -180,15 +180,23 @@ def files_of(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if _MONTH.fullmatch(path.name)) if folder.is_dir() else []
 
 
-def lines_of(file: Path) -> Iterator[tuple[int, Line | bytes]]:
-    """The lines of a file with their numbers; one that is no line of an audit log as bytes, cut. StoreError."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NoLine:
+    """What stands in a file where a line should; not whole: it has no end, being written or cut by a kill."""
+
+    data: bytes
+    whole: bool
+
+
+def lines_of(file: Path) -> Iterator[tuple[int, Line | NoLine]]:
+    """The lines of a file with their numbers. Raises StoreError."""
     with disk_errors("cannot read audit log", file), file.open("rb") as opened:
         number = 0
         while raw := opened.readline(_TAIL_BYTES):
             number += 1
             whole = raw.endswith(b"\n")
             line = read_line(raw.removesuffix(b"\n")) if whole else None
-            yield number, raw.removesuffix(b"\n") if line is None else line
+            yield number, NoLine(data=raw.removesuffix(b"\n"), whole=whole) if line is None else line
 
 
 def newest(folder: Path, kind: Kind) -> Line | None:

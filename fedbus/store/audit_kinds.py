@@ -24,6 +24,7 @@ class Kind(StrEnum):
     UPDATE_LEAVES = "update-leaves"
     MESSAGE_LEAVES = "message-leaves"
     STATUS_LEAVES = "status-leaves"
+    WITHHELD = "withheld"
     MESSAGE_REFUSED = "message-refused"
     JOB_OFFERED = "job-offered"
     JOB_ACCEPTED = "job-accepted"
@@ -69,6 +70,7 @@ MEANINGS: Mapping[Kind, str] = {
     Kind.UPDATE_LEAVES: "an update leaves; it counts as having left from here on",
     Kind.MESSAGE_LEAVES: "a message leaves that is no update",
     Kind.STATUS_LEAVES: "status messages leave for the next hour; so many have since the line before",
+    Kind.WITHHELD: "something did not leave, because the policy does not let it",
     Kind.MESSAGE_REFUSED: "a message from the bus was not taken",
     Kind.JOB_OFFERED: "a job was offered",
     Kind.JOB_ACCEPTED: "the site takes part in a job",

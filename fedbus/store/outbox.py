@@ -13,7 +13,6 @@ Frames without a manifest (the trainer or the site was killed before the commit)
 
 from __future__ import annotations
 
-import hashlib
 import json
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
@@ -50,13 +49,6 @@ class Entry:
         with disk_errors("cannot read outbox", self.path), self.path.open("rb") as file:
             for length in self.frame_bytes:
                 yield file.read(length)
-
-    def sha256(self) -> str:
-        """Over the frames in their order, in hex digits."""
-        digest = hashlib.sha256()
-        for frame in self.frames():
-            digest.update(frame)
-        return digest.hexdigest()
 
 
 class Outbox:
