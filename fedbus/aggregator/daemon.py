@@ -41,6 +41,7 @@ from fedbus.core.job.membership import Membership
 from fedbus.core.protocol import events
 from fedbus.core.protocol import messages as m
 from fedbus.errors import ConnectionLostError
+from fedbus.runtime.allocator import keep_freed_chunks
 from fedbus.runtime.faults import fault_hook
 from fedbus.runtime.lifecycle import until_stopped
 from fedbus.store.files import make_folder
@@ -85,6 +86,8 @@ class Aggregator:
     async def __aenter__(self) -> Self:
         settings, stack = self._settings, self._stack
         self._identity, state = settings.identity(), settings.state_dir
+        if self._identity is not None:
+            keep_freed_chunks()
         post = Post(self._identity, seal_key=state / SEAL_KEY, suite=settings.seal_suite)
         url, identity = settings.url_for(LOGIN), self._identity
         make_folder(settings.initial_params_dir)

@@ -32,6 +32,7 @@ from fedbus.bus.publisher import Publisher
 from fedbus.core.protocol import messages as m
 from fedbus.core.protocol.effort import Effort
 from fedbus.local.federation import LocalFederation
+from fedbus.runtime.allocator import keep_freed_chunks
 
 SITE, JOB = "site-a", "cost"
 GOAL_TLS, GOAL_SEALED = 2.0, 1.15
@@ -67,7 +68,8 @@ PLAIN, PLAIN_SEALED, TLS, TLS_SEALED = WAYS
 
 
 def cost_rows(*, mib: int, times: int) -> list[Row]:
-    """Medians of so many repetitions, each way with an update of `mib` MiB."""
+    """Medians of so many repetitions, each way with an update of `mib` MiB, in a process like a daemon with a kit."""
+    keep_freed_chunks()
     with tempfile.TemporaryDirectory(prefix="fedbus-bench-") as name:
         folder = Path(name)
         with (

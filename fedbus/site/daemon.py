@@ -42,6 +42,7 @@ from fedbus.core.protocol.activities import Activity
 from fedbus.core.protocol.limits import MOST_ACTIVITIES
 from fedbus.core.spec.head import JobSpec
 from fedbus.errors import BusError, DataError, ProtocolError, RepeatedError, SettingsError, StoreError
+from fedbus.runtime.allocator import keep_freed_chunks
 from fedbus.runtime.cage import keep_memory_private
 from fedbus.runtime.faults import fault_hook
 from fedbus.runtime.lifecycle import until_stopped
@@ -147,6 +148,8 @@ class Site:
         hear_the_plug()
         stack.enter_context(StateLock(make_folder(settings.state_dir)))
         check_not_stopped(settings.state_dir, self._name)  # behind the lock, by which `fedbus site stop` finds us
+        if identity is not None:
+            keep_freed_chunks()
         self._post = Post(identity, seal_key=settings.state_dir / SEAL_KEY)
         self._rules = SiteRules(self._floor, settings.policy_path, state=settings.state_dir, now=time.time)
         self._rules_watch = RulesWatch(self._rules, self) if self._rules.are_written else None
