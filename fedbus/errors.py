@@ -10,7 +10,8 @@ FedbusError
 ├── ProtocolError        a message that breaks the protocol; it changes nothing
 │   ├── DecodeError      bytes that are no valid frame or message
 │   ├── SealError        what is sealed does not open, or a seal key is none
-│   └── SignatureError   a message is not signed by whom it must be, or came before
+│   └── SignatureError   a message is not signed by whom it must be, or is too old
+│       └── RepeatedError    a signed message that came before; what it says was done
 ├── LayoutError          params that do not fit the job's layout
 ├── TaskError            a task is unknown, or failed while loading, training or scoring
 │   ├── DataError        the site's data folder is missing, empty or malformed
@@ -109,7 +110,11 @@ class SealError(ProtocolError):
 
 
 class SignatureError(ProtocolError):
-    """A message is not signed by whom it must be, was changed, is too old or came before."""
+    """A message is not signed by whom it must be, was changed or is too old."""
+
+
+class RepeatedError(SignatureError):
+    """A signed message that was taken before: the link broke and the broker brings it again, or somebody repeats it."""
 
 
 class LayoutError(FedbusError):

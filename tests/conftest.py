@@ -1,5 +1,8 @@
 """A real RabbitMQ for every test that asks for it: one private node per test run, a fresh virtual host per test.
 
+`vhost` is on a node with passwords, `provisioned` on one that `fedbus provision` made the files of: TLS and
+certificates alone. Whatever takes a Federation runs on both.
+
 The first test process that needs the node starts it, with the kernel's promise that it dies with that process. Every
 process that uses it holds a shared file lock; the starter waits for the exclusive one before it stops the node, so the
 last one out closes the door, and a process that died does not keep it open.
@@ -12,7 +15,7 @@ import fcntl
 import os
 import shutil
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -22,8 +25,17 @@ import hypothesis
 import pytest
 
 from fedbus.broker.node import PrivateNode
+from fedbus.broker.process import free_port
+from fedbus.local.provisioned import kit_of, provision_here
+from fedbus.provision.federation import FederationFolder
+from fedbus.provision.federation_file import BrokerPart
 
 SITES = ("site-a", "site-b", "site-c", "site-d", "cleveland", "hungary", "switzerland", "va-long-beach")
+TRAINING = ("local.steps", "local.batch_size", "local.learning_rate", "local.evaluate", "local.proximal")
+ALLOWED = {
+    "synthetic": (*TRAINING, *(f"task_config.{key}" for key in ("numel", "tensors", "step_s"))),
+    "heart_disease": TRAINING,
+}
 VHOSTS_AT_ONCE = 10  # one import of ten costs about as much as three of one
 
 # How long an example takes says how busy the machine is.
@@ -37,13 +49,21 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Federation:
-    """One fresh virtual host with the whole topology; `url(login)` for aggregator, submitter and every site."""
+    """One fresh virtual host with the whole topology; `url(login)` for aggregator, submitter and every site.
+
+    folder: what `fedbus provision` wrote, on the node that runs from it.
+    """
 
     node: PrivateNode
     vhost: str
+    folder: Path | None = None
 
     def url(self, login: str) -> str:
         return self.node.url(login, vhost=self.vhost)
+
+    def kit(self, login: str) -> Path | None:
+        """The kit of a login; None where passwords log in."""
+        return None if self.folder is None else kit_of(self.folder, login)
 
 
 @contextlib.contextmanager
@@ -54,9 +74,9 @@ def locked(path: Path) -> Iterator[None]:
 
 
 class SharedNode:
-    """The node of this test run, shared by its processes through files in `folder`."""
+    """A node of this test run, shared by its processes through files in `folder`; `start` makes it run."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, start: Callable[[PrivateNode], object]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.node = PrivateNode(folder / "node")
@@ -67,7 +87,7 @@ class SharedNode:
             if not self.node.status().running:
                 shutil.rmtree(self.node.base, ignore_errors=True)
                 (folder / "next").write_text("0")
-                self.node.start(sites=SITES, die_with_parent=True)
+                start(self.node)
                 self.owner = True
 
     def fresh_vhost(self) -> str:
@@ -87,12 +107,39 @@ class SharedNode:
 
 
 @pytest.fixture(scope="session")
-def shared_node(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> SharedNode:
+def folder_of_all(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One folder for all processes of this test run."""
     base = tmp_path_factory.getbasetemp()
-    shared = SharedNode((base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "rabbitmq")
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+
+@pytest.fixture(scope="session")
+def shared_node(folder_of_all: Path, request: pytest.FixtureRequest) -> SharedNode:
+    shared = SharedNode(folder_of_all / "rabbitmq", lambda node: node.start(sites=SITES, die_with_parent=True))
     # Not a fixture's teardown: the wait for other processes must not count as time of a test.
     request.config.add_cleanup(shared.leave)
     return shared
+
+
+@pytest.fixture(scope="session")
+def provisioned_node(folder_of_all: Path, request: pytest.FixtureRequest) -> SharedNode:
+    folder = folder_of_all / "rabbitmq-tls"
+    federation = folder / "federation"
+
+    def start(node: PrivateNode) -> None:
+        shutil.rmtree(federation, ignore_errors=True)
+        provision(federation, port=free_port())
+        node.start(provisioned=federation, die_with_parent=True)
+
+    shared = SharedNode(folder, start)
+    request.config.add_cleanup(shared.leave)
+    return shared
+
+
+def provision(folder: Path, *, port: int, sites: Sequence[str] = SITES) -> FederationFolder:
+    """A federation with keys for everybody, whose broker is on this machine and whose sites train what tests do."""
+    broker = BrokerPart(host="localhost", port=port)
+    return provision_here(folder, name="hearts", sites=sites, broker=broker, allowed=ALLOWED)
 
 
 @pytest.fixture(scope="session")
@@ -105,6 +152,19 @@ def fresh_vhost(shared_node: SharedNode) -> Callable[[], Federation]:
 def vhost(fresh_vhost: Callable[[], Federation]) -> Federation:
     """A fresh federation on the real broker."""
     return fresh_vhost()
+
+
+@pytest.fixture(scope="session")
+def fresh_provisioned(provisioned_node: SharedNode) -> Callable[[], Federation]:
+    """Makes fresh federations on the node that speaks TLS alone."""
+    folder = provisioned_node.folder / "federation"
+    return lambda: Federation(node=provisioned_node.node, vhost=provisioned_node.fresh_vhost(), folder=folder)
+
+
+@pytest.fixture
+def provisioned(fresh_provisioned: Callable[[], Federation]) -> Federation:
+    """A fresh federation on a real broker where certificates log in, over TLS alone."""
+    return fresh_provisioned()
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,11 +15,13 @@ def subject(name: str = "site-a", role: Role = Role.SITE, *, number: int = 0, fe
     return Subject(federation=federation, name=name, role=role, number=number if role is Role.SITE else None)
 
 
-def write_kit(folder: Path, authority: Authority, whom: Subject, *, at: datetime | None = None) -> PrivateKey:
+def write_kit(
+    folder: Path, authority: Authority, whom: Subject, *, at: datetime | None = None, hosts: Sequence[str] = ()
+) -> PrivateKey:
     """Write a kit with a new key and a certificate of this moment; returns the key."""
     key = new_key()
     folder.mkdir(parents=True)
-    issued = authority.issue(key.public_key(), whom, at=at or datetime.now(UTC))
+    issued = authority.issue(key.public_key(), whom, at=at or datetime.now(UTC), hosts=hosts)
     (folder / "cert.pem").write_bytes(certificate_pem(issued))
     (folder / "ca.pem").write_bytes(certificate_pem(authority.certificate))
     (folder / "key.pem").touch(0o600)

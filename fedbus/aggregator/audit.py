@@ -90,6 +90,8 @@ def _of_site(happened: e.Happened) -> tuple[Kind, Facts] | None:
             return Kind.SITE_JOINED, {"how": how}
         case e.SiteAccepted():
             return Kind.SITE_ACCEPTED, {}
+        case e.SiteRevoked(since=since):
+            return Kind.SITE_REVOKED, {"since": since}
         case e.SiteLeft(reason=reason) | e.SiteLost(reason=reason) | e.SiteDeclined(reason=reason):
             return _WITH_REASON[type(happened)], {"reason": reason}
     return None

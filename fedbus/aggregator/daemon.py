@@ -175,7 +175,10 @@ class Aggregator:
                 forgetting=forgetting,
                 publisher=self._publisher,
                 fetches=Fetches(
-                    self._settings.state_dir / "jobs", worker=self._fetching, publisher=Publisher(self._bulk_out)
+                    self._settings.state_dir / "jobs",
+                    worker=self._fetching,
+                    publisher=Publisher(self._bulk_out),
+                    guard=self._tools.post.guard,
                 ),
             )
             sites = SiteDesk(tools=self._tools, jobs=jobs)

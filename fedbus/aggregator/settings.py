@@ -30,6 +30,7 @@ class AggregatorSettings(DaemonSettings):
             "keep_bytes": None,
             "settle_s": None,
             "quiet_s": None,
+            "joiners_read_earlier": None,
             "seal_suite": None,
             "fault": None,
             "audit_keep_days": None,

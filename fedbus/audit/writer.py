@@ -54,9 +54,19 @@ class NoAudit:
 class AuditWriter:
     """Writes to a log from one event loop; an async context manager. `opened`: facts of its first line."""
 
-    def __init__(self, audit_log: AuditLog, *, clock: Callable[[], float] = time.time, **opened: object) -> None:
+    def __init__(
+        self,
+        audit_log: AuditLog,
+        *,
+        clock: Callable[[], float] = time.time,
+        retry_s: float = RETRY_S,
+        most_waiting: int = MOST_WAITING,
+        **opened: object,
+    ) -> None:
         self._log = audit_log
         self._clock = clock
+        self._retry_s = retry_s
+        self._most_waiting = most_waiting
         self._opened = opened
         self._waiting: list[_Waiting] = []
         self._lost = 0
@@ -93,7 +103,7 @@ class AuditWriter:
 
     def note(self, kind: Kind, **facts: object) -> None:
         """Add a line within NOTE_S, or with the next that is written; of very many that wait the rest is counted."""
-        if len(self._waiting) >= MOST_WAITING:
+        if len(self._waiting) >= self._most_waiting:
             self._lost += 1
             return
         self._waiting.append((Entry(kind=kind, at=self._clock(), facts=facts), None))
@@ -125,7 +135,7 @@ class AuditWriter:
                 if not failed:
                     log.error("audit-unwritable", error=str(exc), text="nothing leaves until this can be written")
                 failed = True
-                await asyncio.sleep(RETRY_S)
+                await asyncio.sleep(self._retry_s)
             else:
                 if failed:
                     log.info("audit-written", text="the audit log can be written again")

@@ -45,7 +45,8 @@ def waiting(federation: LocalFederation, *queues: str) -> dict[str, int]:
 
     async def ask() -> dict[str, int]:
         found = {}
-        async with Session(federation.url("aggregator"), name="bench", give_up_after=PATIENCE) as session:
+        url, identity = federation.url("aggregator"), federation.identity("aggregator")
+        async with Session(url, name="bench", identity=identity, give_up_after=PATIENCE) as session:
             for queue in queues:
                 with suppress(NoSuchQueueError):
                     found[queue] = await ready_messages(session, queue)
@@ -60,4 +61,4 @@ def is_over(federation: LocalFederation, job: str) -> bool:
 
 
 def _settings(federation: LocalFederation) -> SubmitterSettings:
-    return SubmitterSettings.load(broker_url=federation.url("submitter"))
+    return SubmitterSettings.load(broker_url=federation.url("submitter"), kit=federation.kit("submitter"))

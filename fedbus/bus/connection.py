@@ -153,6 +153,11 @@ class Session:
         return self._link.result().broker if self.connected else ""
 
     @property
+    def sent_bytes(self) -> int:
+        """Bytes that the broker has acknowledged on the link that is up; 0 while none is."""
+        return self._link.result().sent_bytes if self.connected else 0
+
+    @property
     def link_age_s(self) -> float:
         """How long the link has been up; 0.0 while it is not."""
         return asyncio.get_running_loop().time() - self._link.result().opened_at if self.connected else 0.0

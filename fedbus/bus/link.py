@@ -115,6 +115,11 @@ class Link:
                 self.suspect(reason(exc))
 
     @property
+    def sent_bytes(self) -> int:
+        """Bytes that the broker has acknowledged on this connection, see `Transport`."""
+        return self._socket.sent_bytes()
+
+    @property
     def blocked(self) -> bool:
         """True while the broker takes no publishes from this connection: a memory or disk alarm."""
         # aiormq shows this state only as ready(), which waits while blocked: one step of it is the question.

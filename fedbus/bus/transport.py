@@ -35,14 +35,21 @@ class Transport(TransportFactory):
 
     def moved_bytes(self) -> int:
         """Bytes that the other end has acknowledged or sent so far; 0 where the kernel does not say."""
+        return sum(self._moved())
+
+    def sent_bytes(self) -> int:
+        """Bytes that the other end has acknowledged so far; 0 where the kernel does not say."""
+        return self._moved()[0]
+
+    def _moved(self) -> tuple[int, int]:
         sock = None if self._writer is None else self._writer.get_extra_info("socket")
         if sock is None or not hasattr(socket, "TCP_INFO"):
-            return 0
+            return 0, 0
         try:
             acked, received = _MOVED.unpack(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _MOVED.size))
         except (OSError, struct.error):  # closed, or an old kernel
-            return 0
-        return int(acked) + int(received)
+            return 0, 0
+        return int(acked), int(received)
 
     def abort(self) -> None:
         """Close the socket at once; what is unsent is lost."""

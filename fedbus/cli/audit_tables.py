@@ -7,12 +7,14 @@ from collections.abc import Mapping, Sequence
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from fedbus.cli.forget import size_of
 from fedbus.cli.table import add_row, plain_table
 from fedbus.console.audit import facts_text
 from fedbus.core.job.status_text import span
 from fedbus.core.protocol.answers import AuditHead
 from fedbus.store.audit_line import Head, Line
+
+_TERMS = {"update-leaves": ("submitter", "task", "task_version", "policy", "filters", "to")}
+"""What a table leaves out, because the line job-accepted has it; `-o json` has all."""
 
 
 def lines_table(lines: Sequence[Line], *, of: int, left: Mapping[str, int]) -> RenderableType:
@@ -21,9 +23,10 @@ def lines_table(lines: Sequence[Line], *, of: int, left: Mapping[str, int]) -> R
         return Text("no such line")
     table = plain_table("at (UTC)", "kind", "facts")
     for line in lines:
-        add_row(table, line.at[:19].replace("T", " "), line.kind, facts_text(line.facts))
+        facts = {name: value for name, value in line.facts.items() if name not in _TERMS.get(line.kind, ())}
+        add_row(table, line.at[:19].replace("T", " "), line.kind, facts_text(facts))
     some = f"the newest {len(lines)} of {of} lines" if of > len(lines) else f"{of} lines"
-    sums = ", ".join(f"{kind} {size_of(size)} ({size:,} B)" for kind, size in sorted(left.items())) or "nothing"
+    sums = ", ".join(f"{kind} {size:,} bytes" for kind, size in sorted(left.items())) or "nothing"
     return Group(table, Text(f"{some}; by all of them left: {sums}"))
 
 

@@ -16,14 +16,24 @@ Format = Annotated[Output, typer.Option("--output", "-o", help="How to print.")]
 @bench_app.command()
 def transport(
     mib: Annotated[list[int] | None, typer.Option("--mib", help="Model sizes in MiB.", show_default="1, 50")] = None,
-    updates: Annotated[int, typer.Option(help="Updates measured per size.")] = 15,
+    updates: Annotated[int, typer.Option(help="Updates measured per size; with --cost, repetitions.")] = 15,
+    cost: Annotated[
+        bool, typer.Option("--cost", help="Instead: processor seconds per GB, plain and TLS, unsealed and sealed.")
+    ] = False,
     output: Format = Output.TEXT,
 ) -> None:
     """Update published → new version held by the other site, with real daemons on a private node."""
-    from fedbus.bench.transport import rows
     from fedbus.runtime.logging import configure_logging
 
     configure_logging("error")
+    if cost:
+        from fedbus.bench.transport_cost import cost_rows
+
+        (size,) = mib or [64]
+        print_rows(cost_rows(mib=size, times=updates), output)
+        return
+    from fedbus.bench.transport import rows
+
     print_rows(rows(sizes_mib=mib or [1, 50], updates=updates), output)
 
 
@@ -55,6 +65,21 @@ def announcer(
 
     configure_logging("error")
     print_rows(rows(sites=sites, messages=messages), output)
+
+
+@bench_app.command()
+def audit(
+    updates: Annotated[int, typer.Option(min=1, help="Updates that are sent.")] = 6,
+    mib: Annotated[int, typer.Option("--mib", min=1, help="MiB of an update, a chunk each.")] = 16,
+    messages: Annotated[int, typer.Option(min=1, help="Messages of two kinds that are sent.")] = 50,
+    output: Format = Output.TEXT,
+) -> None:
+    """Bytes of a site's audit log against bytes of its sockets, and what the log costs."""
+    from fedbus.bench.audit import rows
+    from fedbus.runtime.logging import configure_logging
+
+    configure_logging("error")
+    print_rows(rows(updates=updates, chunks=mib, messages=messages), output)
 
 
 @bench_app.command()

@@ -32,6 +32,7 @@ def chaos(
     seed: Annotated[str, typer.Option(metavar="N|N..M", help="What is done follows from this number.")] = "1",
     minutes: Annotated[float, typer.Option(min=0.1, help="How long things are done to the federation.")] = 2.0,
     kill_points: Annotated[bool, typer.Option("--kill-points", help="Hit every kill point once instead.")] = False,
+    kits: Annotated[bool, typer.Option("--kits", help="In a provisioned federation: TLS, signed, sealed.")] = False,
     keep: Annotated[Path | None, typer.Option(metavar="DIR", help="Keep logs and state in this folder.")] = None,
     output: Format = Output.TEXT,
 ) -> None:
@@ -45,19 +46,23 @@ def chaos(
     configure_logging("error")
     tell = partial(typer.echo, err=output is Output.JSON)
     try:
-        kept = _kill_points(keep, output, tell) if kill_points else _seeds(seeds_of(seed), minutes, keep, output, tell)
+        kept = (
+            _kill_points(keep, output, tell, kits)
+            if kill_points
+            else _seeds(seeds_of(seed), minutes, keep, output, tell, kits)
+        )
     except Interrupted as exc:
         print(f"fedbus chaos: stopped by {exc.signal.name}; all its processes have ended", file=sys.stderr)
         raise typer.Exit(exc.exit_code) from None
     raise typer.Exit(0 if kept else 1)
 
 
-def _seeds(seeds: range, minutes: float, keep: Path | None, output: Output, tell: Tell) -> bool:
+def _seeds(seeds: range, minutes: float, keep: Path | None, output: Output, tell: Tell, kits: bool) -> bool:
     from fedbus.bench.chaos.run import run_seed
 
     outcomes = []
     for seed in seeds:
-        outcomes.append(run_seed(seed, within_s=60 * minutes, keep=keep, tell=tell))
+        outcomes.append(run_seed(seed, within_s=60 * minutes, keep=keep, tell=tell, kits=kits))
         tell("\n".join([outcomes[-1].sentence(), *outcomes[-1].found.sentences]))
     if output is Output.JSON:
         typer.echo(json.dumps([outcome.as_json() for outcome in outcomes], indent=1))
@@ -66,10 +71,10 @@ def _seeds(seeds: range, minutes: float, keep: Path | None, output: Output, tell
     return all(outcome.found.ok for outcome in outcomes)
 
 
-def _kill_points(keep: Path | None, output: Output, tell: Tell) -> bool:
+def _kill_points(keep: Path | None, output: Output, tell: Tell, kits: bool) -> bool:
     from fedbus.bench.chaos.kill_points import run_kill_points
 
-    table = run_kill_points(keep=keep, tell=tell)
+    table = run_kill_points(keep=keep, tell=tell, kits=kits)
     for sentence in table.failures:
         tell(sentence)
     print_rows(table.rows(), output)

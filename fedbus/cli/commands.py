@@ -104,11 +104,14 @@ def root(
 def demo(
     json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the facts there too.")] = None,
     keep: Annotated[Path | None, typer.Option(metavar="DIR", help="Keep state and logs in this folder.")] = None,
+    tls: Annotated[
+        bool, typer.Option("--tls", help="Provision a federation for it: certificates, TLS, sealing, policies.")
+    ] = False,
 ) -> None:
     """Train one model across four hospitals on this machine, with real processes and a real RabbitMQ."""
     from fedbus.demo.run import run_demo
 
-    raise typer.Exit(run_demo(json_file=json_file, keep=keep))
+    raise typer.Exit(run_demo(json_file=json_file, keep=keep, tls=tls))
 
 
 @app.command()

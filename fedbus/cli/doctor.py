@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
@@ -46,26 +47,23 @@ def doctor(
     from fedbus.trust.subjects import Role
 
     configure_logging("error")
-    found: list[Finding] = []
+    findings: Iterable[Finding]
     try:
         check_names()
         use_kit(kit)
+        findings = examine(role=Role(role) if role else None, kit=kit, broker_url=broker_url, quick=quick)
     except SettingsError as exc:
-        found.append(SETTINGS.fail(str(exc), ""))
-    else:
-        show = _show if output is Output.TEXT else _keep_quiet
-        for finding in examine(role=Role(role) if role else None, kit=kit, broker_url=broker_url, quick=quick):
-            found.append(finding)
-            show(finding)
+        findings = [SETTINGS.fail(str(exc), "")]
+    found = []
+    for finding in findings:
+        found.append(finding)
+        if output is Output.TEXT:
+            _show(finding)
     if output is Output.JSON:
         from dataclasses import asdict
 
         typer.echo(json.dumps({"code": exit_code(found), "findings": [asdict(each) for each in found]}, indent=1))
     raise typer.Exit(exit_code(found))
-
-
-def _keep_quiet(finding: Finding) -> None:
-    pass
 
 
 def _show(finding: Finding) -> None:
@@ -78,8 +76,7 @@ def _show(finding: Finding) -> None:
     row.add_column(width=4, no_wrap=True)
     row.add_column(width=18, no_wrap=True)
     row.add_column(overflow="fold")
-    text = said(finding.text)
-    if finding.fix:
-        text.append(f"\n→ {said(finding.fix)}")
+    lines = [*finding.text.split("\n"), *([f"→ {finding.fix}"] if finding.fix else [])]
+    text = Text("\n").join(said(line) for line in lines)
     row.add_row(Text(SIGNS[finding.status], style=COLORS[finding.status]), said(finding.check), text)
     Terminal().print(row)

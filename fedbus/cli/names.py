@@ -61,8 +61,9 @@ def nearest(name: str, known: Iterable[str], *, alike: float = ALIKE) -> str | N
     """The known name that `name` is a misspelling of, or whose first or last words it is; None when there is none."""
     known = sorted(known)
     close = difflib.get_close_matches(name, known, n=1, cutoff=alike)
-    part = [k for k in known if len(name) >= LEAST_WORD and (k.endswith(f"_{name}") or k.startswith(f"{name}_"))]
-    return next(iter([*close, *part]), None)
+    long = known if len(name) >= LEAST_WORD else []
+    last, first = [k for k in long if k.endswith(f"_{name}")], [k for k in long if k.startswith(f"{name}_")]
+    return next(iter([*close, *last, *first]), None)
 
 
 def _setting(variable: str) -> str:

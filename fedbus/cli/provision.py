@@ -47,14 +47,18 @@ def make(
     with_keys: WithKeys = False,
 ) -> None:
     """Make the folder of a federation, or what is new in FILE.yaml; what is there stays to the byte."""
+    import time
+
     from fedbus.provision.federation import FederationFolder
     from fedbus.provision.federation_file import FederationFile
 
     parsed = FederationFile.load(file)
     folder = FederationFolder(to or file.parent / parsed.federation)
     fresh = not (folder.base / "ca" / "register.json").exists()
+    begun = time.monotonic()
     change = folder.provision(parsed, now=_now(), with_keys=with_keys)
-    typer.echo(f"federation       {parsed.federation}, CA {_authorities(folder)}")
+    made = f" (made in {time.monotonic() - begun:.1f} s)" if fresh else ""
+    typer.echo(f"federation       {parsed.federation}, CA {_authorities(folder)}{made}")
     typer.echo(f"broker           {folder.base / 'broker'}")
     typer.echo(f"aggregator       {folder.base / 'aggregator'}")
     _say_kits(folder, change)

@@ -16,7 +16,7 @@ from fedbus.store.audit import FOLDER, files_of, lines_of
 from fedbus.store.audit_kinds import Kind
 from fedbus.store.audit_line import Line, time_text
 
-LEAVES = (Kind.UPDATE_LEAVES, Kind.MESSAGE_LEAVES, Kind.STATUS_LEAVES, Kind.VERSION_LEAVES, Kind.PARAMS_LEAVE)
+LEAVES = (Kind.UPDATE_LEAVES, Kind.MESSAGE_LEAVES, Kind.MESSAGES_LEAVE, Kind.VERSION_LEAVES, Kind.PARAMS_LEAVE)
 _UNITS = {"m": 60.0, "h": 3600.0, "d": 86400.0, "w": 7 * 86400.0}
 
 

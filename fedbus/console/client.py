@@ -26,7 +26,9 @@ from fedbus.bus.stream import Start, StreamReader
 from fedbus.console.fetch import (
     AskedInVainError,
     Fetched,
+    Open,
     Progress,
+    as_it_came,
     fetch,
     no_progress,
 )
@@ -152,7 +154,10 @@ class Client:
         It is there whole or, when an error is raised, as it was before: AskedInVainError says which versions there are.
         """
         ask = partial(self._ask, kind=a.ParamsOffer)
-        return await fetch(ask, self._ask_part, q.ParamsQuery(job=job, version=version), to, progress)
+        guard = self._post.guard
+        keys = {} if guard is None else guard.seal_keys.texts()
+        wanted = q.ParamsQuery(job=job, version=version, seal_keys=keys)
+        return await fetch(ask, self._ask_part, wanted, to, progress, opener=partial(_opener, self._post))
 
     async def _ask_part(self, query: q.PartQuery, allowed: timedelta) -> Envelope:
         answer = await self._answer(query, self._timeout + allowed)
@@ -204,6 +209,25 @@ class Client:
         data = json.dumps(q.body_of(asked)).encode()
         with _question() if isinstance(asked, q.Query) else nullcontext():
             return self._post.answered(await request(self._session, t.JOBS, key, data, timeout=timeout, type=type))
+
+
+def _opener(post: Post, offer: a.ParamsOffer) -> Open:
+    """What opens the parts of an offer. Raises SealError when they are not sealed to this kit."""
+    guard = post.guard
+    if guard is None:
+        return as_it_came
+    from fedbus.trust.sealed_params import SealedParts
+
+    sealed = SealedParts.offered(
+        offer.key,
+        guard.seal_keys,
+        federation=guard.identity.federation,
+        login=guard.identity.name,
+        of=offer.of,
+        size_bytes=offer.size_bytes,
+        part_bytes=offer.part_bytes,
+    )
+    return lambda answer, offset: sealed.open(answer.headers, answer.body, offset)
 
 
 def address(request: q.Request) -> tuple[str, str]:

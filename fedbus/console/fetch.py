@@ -29,6 +29,13 @@ Progress = Callable[[int, int], None]
 """Is told how many bytes have come, and of how many."""
 Ask = Callable[[ParamsQuery], Awaitable[ParamsOffer]]
 AskPart = Callable[[PartQuery, timedelta], Awaitable[Envelope]]
+Open = Callable[[Envelope, int], bytes]
+"""The part that came, at this byte of the file. Raises SealError."""
+
+
+def as_it_came(answer: Envelope, offset: int) -> bytes:
+    """Of parts that are not sealed."""
+    return answer.body
 
 
 class AskedInVainError(FedbusError):
@@ -55,17 +62,25 @@ def check_place(to: Path, job: str) -> None:
 
 
 async def fetch(
-    ask: Ask, ask_part: AskPart, wanted: ParamsQuery, to: Path, progress: Progress = no_progress
+    ask: Ask,
+    ask_part: AskPart,
+    wanted: ParamsQuery,
+    to: Path,
+    progress: Progress = no_progress,
+    *,
+    opener: Callable[[ParamsOffer], Open] = lambda offer: as_it_came,
 ) -> Fetched:
     """See `Client.get`; `ask_part` is given the time that the parts under way may take on a slow line."""
     check_place(to, wanted.job)
     offer = await ask(wanted)
+    opened = opener(offer)
     size, part_bytes = offer.size_bytes, offer.part_bytes
     allowed = timedelta(seconds=WINDOW * part_bytes / SLOWEST_BYTES_PER_S)
 
     async def part(offset: int) -> bytes:
         answer = await ask_part(PartQuery(of=offer.of, offset=offset), allowed)
-        return _whole(answer, min(part_bytes, size - offset), offset)
+        _check_digest(answer, offset)
+        return _whole(opened(answer, offset), min(part_bytes, size - offset), offset)
 
     with replace_durably(to) as beside:
         with beside.open("wb") as file:
@@ -99,11 +114,18 @@ async def _write_parts(
         await asyncio.gather(*under_way, return_exceptions=True)
 
 
-def _whole(answer: Envelope, size: int, offset: int) -> bytes:
+def _check_digest(answer: Envelope, offset: int) -> None:
     digest = hashlib.blake2b(answer.body, digest_size=16).hexdigest()
-    if len(answer.body) != size or answer.headers.get("digest") != digest:
+    if answer.headers.get("digest") != digest:
         raise AskedInVainError(
-            f"the part at byte {offset} has {len(answer.body)} bytes with digest {digest}, expected {size} bytes with "
-            f"{answer.headers.get('digest')}: nothing was written, fetch again"
+            f"the part at byte {offset} has digest {digest}, expected {answer.headers.get('digest')}: nothing was "
+            "written, fetch again"
         )
-    return answer.body
+
+
+def _whole(part: bytes, size: int, offset: int) -> bytes:
+    if len(part) != size:
+        raise AskedInVainError(
+            f"the part at byte {offset} has {len(part)} bytes, expected {size}: nothing was written, fetch again"
+        )
+    return part

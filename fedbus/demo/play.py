@@ -65,7 +65,9 @@ class Play:
             self._start(hospital)
         await _logged(aggregator, "aggregator-ready")
         self._story.aggregator = "up"
-        settings = SubmitterSettings.load(broker_url=self._federation.url(LOGIN), timeout_s=ANSWER_WITHIN_S)
+        settings = SubmitterSettings.load(
+            broker_url=self._federation.url(LOGIN), kit=self._federation.kit(LOGIN), timeout_s=ANSWER_WITHIN_S
+        )
         async with Client(settings) as client:
             job = await client.submit(spec)
             submitted_at = (await client.job(job)).submitted_at or 0.0

@@ -5,6 +5,9 @@
     play      submit the job → follow its events; at given versions one hospital joins, one leaves, comes back
     stop      every process, whatever happened → report, `--json`
 
+With `--tls` the private RabbitMQ is the one of a federation that is provisioned for the demo: certificates log in over
+TLS alone, everything is signed, updates and versions are sealed, and each hospital has a policy.
+
 With FEDBUS_BROKER_URL=amqps://{login}:PASSWORD@HOST/VHOST, `{login}` and all, it uses that broker: one that has the
 logins aggregator, submitter and the four hospitals, with the permissions of `broker.definitions` and one password.
 
@@ -38,19 +41,23 @@ from fedbus.runtime.terminal import Terminal
 from fedbus.tasks.heart_disease_data import HOSPITALS
 
 LOGIN_MARK = "{login}"
+# What the hospitals' policies let a job set in a demo over TLS.
+ALLOWED = {"heart_disease": ("local.steps", "local.batch_size", "local.learning_rate")}
 
 UrlFor = Callable[[str], str]
 
 
-def run_demo(*, json_file: Path | None = None, keep: Path | None = None) -> int:
+def run_demo(*, json_file: Path | None = None, keep: Path | None = None, tls: bool = False) -> int:
     """Run the demo and return its exit code. Raises FedbusError with the reason when something fails."""
     configure_logging("error")
     check_writable(json_file)
     url_for = broker_elsewhere(os.environ)
+    if tls and url_for is not None:
+        raise SettingsError("--tls makes a broker of its own: unset FEDBUS_BROKER_URL")
     console = Terminal()
     try:
         with Interrupts() as interrupts, workspace(keep) as folder:
-            facts = _run(folder, console, interrupts, url_for)
+            facts = _run(folder, console, interrupts, url_for, tls=tls)
     except Interrupted as exc:
         print(f"fedbus demo: stopped by {exc.signal.name}; all its processes have ended", file=sys.stderr)
         return exc.exit_code
@@ -62,13 +69,16 @@ def run_demo(*, json_file: Path | None = None, keep: Path | None = None) -> int:
     return 0
 
 
-def _run(folder: Path, console: Terminal, interrupts: Interrupts, url_for: UrlFor | None) -> dict[str, Any]:
+def _run(
+    folder: Path, console: Terminal, interrupts: Interrupts, url_for: UrlFor | None, *, tls: bool
+) -> dict[str, Any]:
     spec = demo_job()
     story = Story(prepare(folder), versions=spec.stop.versions or 0, tell=plain_lines(console))
     try:
         with live(story, console), Baselines(folder) as baselines:
-            story.say("RabbitMQ starts, a private one for this demo" if url_for is None else "RabbitMQ runs elsewhere")
-            with LocalFederation(folder, sites=HOSPITALS, url_for=url_for) as federation:
+            story.say(_which_broker(url_for, tls=tls))
+            allowed = ALLOWED if tls else None
+            with LocalFederation(folder, sites=HOSPITALS, url_for=url_for, tls=allowed) as federation:
                 story.broker = "up"
                 try:
                     interrupts.run(Play(federation, story, folder / "data").run(spec))
@@ -78,6 +88,14 @@ def _run(folder: Path, console: Terminal, interrupts: Interrupts, url_for: UrlFo
             return facts_of(story, baselines.result())
     finally:
         interrupts.shut()
+
+
+def _which_broker(url_for: UrlFor | None, *, tls: bool) -> str:
+    if url_for is not None:
+        return "RabbitMQ runs elsewhere"
+    if tls:
+        return "the federation is provisioned, and its RabbitMQ starts: TLS and certificates alone"
+    return "RabbitMQ starts, a private one for this demo"
 
 
 def prepare(folder: Path) -> dict[str, Cohort]:

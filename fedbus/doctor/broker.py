@@ -6,14 +6,20 @@ Nothing is published and nothing is read: see `fedbus.bus.permissions` for how a
 from __future__ import annotations
 
 import asyncio
+import json
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 
 from fedbus.bus import topology as t
 from fedbus.bus.connection import Session
 from fedbus.bus.permissions import Permission, may_publish, may_read
+from fedbus.bus.stream import StreamReader
 from fedbus.doctor.finding import Area, Finding, Reporter
-from fedbus.errors import BusError, LoginError, NoSuchQueueError, SettingsError, TlsError
+from fedbus.doctor.kit import span
+from fedbus.errors import BusError, LoginError, NoSuchQueueError, SettingsError, TlsError, UnreachableError
+from fedbus.trust.signing import CLOCKS
 from fedbus.trust.subjects import Role
 
 LOGIN = Reporter(Area.LOGIN, "login")
@@ -23,6 +29,13 @@ ALARM = Reporter(Area.BROKER, "alarm")
 SIZE = Reporter(Area.BROKER, "message size")
 QUEUE = Reporter(Area.BROKER, "own queue")
 AGGREGATOR = Reporter(Area.BROKER, "aggregator")
+
+BEHIND = Reporter(Area.MACHINE, "aggregator's clock")
+SET = "have a time server keep both clocks: timedatectl set-ntp true"
+EVENT_TYPE = "event"
+QUIET = timedelta(seconds=1)
+JITTER = timedelta(seconds=30)
+YEAR_3000 = 32_503_680_000
 
 CHUNK_BYTES = (1 << 20) + (64 << 10)
 """A chunk of the default size and what stands around it."""
@@ -122,6 +135,8 @@ async def examine_broker(
         found(LOGIN.fail(str(exc), ""))
     except LoginError as exc:
         found(LOGIN.fail(str(exc), _login_fix(exc)))
+    except UnreachableError as exc:
+        found(BROKER.fail(str(exc), "what answers there is no broker, or one that hangs: ask its operator"))
     except BusError as exc:
         found(LOGIN.fail(str(exc), "ask the broker's operator what its log says of this connection"))
 
@@ -137,6 +152,8 @@ async def _asked(session: Session, asked: Sequence[Question], role: Role, own_da
         yield await _own_queue(session, own_daemon)
     if role is not Role.AGGREGATOR:
         yield await _aggregator(session)
+    if role is Role.SUBMITTER:
+        yield await _clock(session, time.time)
 
 
 # ------------------------------------------------------------------ each of them
@@ -234,6 +251,34 @@ async def _readers(session: Session, queue: str) -> int | None:
         return None
     finally:
         await channel.close()
+
+
+async def _clock(session: Session, now: Callable[[], float]) -> Finding:
+    """Against the aggregator's, by its newest event: a clock that is behind shows, one that is ahead does not."""
+    reader = StreamReader(session, t.EVENTS, prefetch=1)
+    record = await reader.newest(wait=QUIET, kind=EVENT_TYPE)
+    return clock_behind(None if record is None else _said_at(record.envelope.body), now())
+
+
+def _said_at(body: bytes) -> float | None:
+    """When an event was said; whoever may write to the stream may have written anything."""
+    try:
+        said_at = json.loads(body)["at"]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
+    return said_at if isinstance(said_at, int | float) and 0 <= said_at < YEAR_3000 else None
+
+
+def clock_behind(said_at: float | None, now: float) -> Finding:
+    """`said_at`: when the aggregator said its newest event, by its own clock (seconds since the epoch)."""
+    if said_at is None:
+        return BEHIND.skipped("the aggregator has said nothing yet that this clock could be held against")
+    behind = timedelta(seconds=said_at - now)
+    if behind > CLOCKS:
+        return BEHIND.fail(f"this clock is {span(behind)} behind the aggregator's: it refuses what is signed here", SET)
+    if behind > JITTER:
+        return BEHIND.warn(f"this clock is {span(behind)} behind the aggregator's, or that is ahead", SET)
+    return BEHIND.ok(f"not behind the aggregator's, whose newest event is {span(behind)} old")
 
 
 def own_queue(name: str, readers: int, own_daemon: bool) -> Finding:

@@ -7,30 +7,34 @@ chain is broken the checks after it are skipped, not failed: one cause is one li
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from fedbus.bus.connection import Session
+from fedbus.bus.post import SEAL_KEY
 from fedbus.bus.url import BrokerUrl
 from fedbus.doctor import machine
 from fedbus.doctor.broker import examine_broker
 from fedbus.doctor.finding import Area, Finding, Reporter, Status
-from fedbus.doctor.kit import examine_kit, key_modes
+from fedbus.doctor.kit import examine_kit, key_modes, seal_key
 from fedbus.doctor.limits import Deadline, Running, limited
 from fedbus.doctor.network import reach, resolve
-from fedbus.doctor.setup import Setup, find_setup, secret_files
-from fedbus.doctor.tasks import examine_tasks
+from fedbus.doctor.setup import Setup, find_setup, kit_of_environment, secret_files
+from fedbus.doctor.site import DATA, examine_cage, examine_data, examine_policy
+from fedbus.doctor.tasks import TASKS, examine_tasks
 from fedbus.doctor.tls import TLS, examine_tls
 from fedbus.errors import FedbusError, SettingsError, StoreError
+from fedbus.runtime.cage import trouble
+from fedbus.site.cage import source_cage
 from fedbus.site.places import gpus
+from fedbus.site.settings import SiteSettings
 from fedbus.store.lock import holder_of
 from fedbus.trust.subjects import Role
 
 SETTINGS = Reporter(Area.CONFIG, "settings")
-DATA = Reporter(Area.TASKS, "data")
 LIMIT_S, QUICK_LIMIT_S = 28.0, 8.0
-NAME_S, PORT_S, TLS_S, BROKER_S, DISK_S = 4.0, 5.0, 8.0, 10.0, 3.0
+NAME_S, PORT_S, TLS_S, BROKER_S, DISK_S = 4.0, 5.0, 6.0, 12.0, 3.0
 ANSWER_WITHIN = timedelta(seconds=8)
 
 
@@ -42,21 +46,46 @@ def examine(*, role: Role | None, kit: Path | None, broker_url: str | None, quic
         setup = find_setup(role=role, kit=kit, broker_url=broker_url)
         url = BrokerUrl.parse(setup.url)
     except SettingsError as exc:
-        yield SETTINGS.fail(str(exc), "")
-        if kit is not None:
-            yield from examine_kit(kit, role=role, name=None, now=now)
+        yield from _without_settings(exc, kit or kit_of_environment(), role, now)
         return
-    tasks = None if quick or setup.role is not Role.SITE else Running("tasks", lambda: list(_tasks(setup, deadline)))
-    config = list(_config(setup, url, now))
+    site = setup.site
+    tasks = None if quick or site is None else Running("tasks", lambda: list(_tasks(setup, site, deadline)))
+    config = _within(SETTINGS, setup.kit, DISK_S, lambda: list(_config(setup, url, now)))
     yield from config
     if any(finding.status is Status.FAIL for finding in config):
         yield Reporter(Area.NETWORK, "connection").skipped("not tried: mend what failed above first")
     else:
         yield from _connection(setup, url, quick=quick, now=now, deadline=deadline)
-    yield from _machine(setup)
-    yield from _data(setup)
+    yield from _machine(setup, min(DISK_S, deadline.left_s + 1))
+    if site is not None:
+        yield from _site(site, setup.no_data, min(DISK_S, deadline.left_s + 1))
     if tasks is not None:
-        yield from tasks.result(deadline.left_s + 1)
+        yield from _of_tasks(tasks, deadline.left_s + 1)
+
+
+def _within(check: Reporter, place: Path | None, within_s: float, look: Callable[[], list[Finding]]) -> list[Finding]:
+    """What a look at files comes to, also where their storage hangs."""
+    try:
+        return limited(check.check, look, within_s)
+    except TimeoutError:
+        return [
+            check.fail(f"{place or 'a file of the settings'} does not answer", "its file system hangs: mount it again")
+        ]
+
+
+def _of_tasks(tasks: Running[list[Finding]], within_s: float) -> list[Finding]:
+    try:
+        return tasks.result(within_s)
+    except TimeoutError:
+        return [TASKS.warn("the process that imports them does not end", "run again when the machine is less busy")]
+
+
+def _without_settings(exc: SettingsError, kit: Path | None, role: Role | None, now: datetime) -> Iterator[Finding]:
+    """A kit that is wrong may be why the settings are: its own findings say it better."""
+    found = [] if kit is None else list(examine_kit(kit, role=role, name=None, now=now))
+    yield from found
+    if not any(finding.status is Status.FAIL for finding in found):
+        yield SETTINGS.fail(str(exc), "")
 
 
 def _config(setup: Setup, url: BrokerUrl, now: datetime) -> Iterator[Finding]:
@@ -65,6 +94,8 @@ def _config(setup: Setup, url: BrokerUrl, now: datetime) -> Iterator[Finding]:
         yield key_modes(secret_files())
         return
     yield from examine_kit(setup.kit, role=setup.role, name=setup.name, now=now)
+    if setup.state_dir is not None:
+        yield seal_key(setup.state_dir / SEAL_KEY)
     if url.user:
         yield SETTINGS.fail(
             "the broker URL has a user, and the kit logs in by its certificate",
@@ -127,45 +158,34 @@ def _broker(setup: Setup, within_s: float) -> list[Finding]:
     return found
 
 
-def _machine(setup: Setup) -> Iterator[Finding]:
+def _machine(setup: Setup, within_s: float) -> Iterator[Finding]:
     yield machine.own_clock(machine.clock_is_kept())
-    if setup.state_dir is None:
-        return
-    folder = setup.state_dir
-    try:
-        yield from limited("disk", lambda: [machine.disk(folder), *machine.state(folder, what=f"{setup.role}")], DISK_S)
-    except TimeoutError:
-        yield machine.DISK.fail(f"{folder} does not answer", "its file system hangs: mount it again")
+    if setup.state_dir is not None:
+        folder, what = setup.state_dir, str(setup.role)
+        yield from _within(
+            machine.DISK, folder, within_s, lambda: [machine.disk(folder), *machine.state(folder, what=what)]
+        )
     if setup.role is Role.SITE:
         yield machine.leftovers(machine.processes())
 
 
-def _data(setup: Setup) -> Iterator[Finding]:
-    if setup.no_data:
-        yield DATA.fail(setup.no_data, "")
-    if setup.data is None:
-        return
-    folder = setup.data
-    try:
-        there = limited("data", lambda: folder.is_dir() and any(True for _ in folder.iterdir()), DISK_S)
-    except TimeoutError:
-        yield DATA.fail(f"{folder} does not answer", "its file system hangs: mount it again")
-    except OSError as exc:
-        yield DATA.fail(f"{folder} cannot be read: {exc.strerror}", "let the daemon's user read it")
+def _site(site: SiteSettings, no_data: str, within_s: float) -> Iterator[Finding]:
+    yield examine_policy(site.policy_path)
+    yield examine_cage(site)
+    if no_data:
+        yield DATA.fail(no_data, "")
     else:
-        yield (
-            DATA.ok(f"{folder} holds something")
-            if there
-            else DATA.fail(f"{folder} is missing or empty", "mount it, or correct site_data")
-        )
+        yield from _within(DATA, site.site_data, within_s, lambda: list(examine_data(site.site_data)))
 
 
-def _tasks(setup: Setup, deadline: Deadline) -> Iterator[Finding]:
+def _tasks(setup: Setup, site: SiteSettings, deadline: Deadline) -> Iterator[Finding]:
     for name in setup.unknown_tasks:
         yield Reporter(Area.TASKS, f"task {name[:40]}").fail(
             "the settings allow it and it is not installed", "install its package, or take it out of `tasks`"
         )
-    yield from examine_tasks(setup.tasks, device=setup.device, gpus=gpus(), deadline=deadline)
+    cage = source_cage(site)
+    around = cage.around if cage is not None and not trouble() else list
+    yield from examine_tasks(setup.tasks, device=site.device, gpus=gpus(), deadline=deadline, around=around)
 
 
 def _holder(folder: Path) -> int | None:

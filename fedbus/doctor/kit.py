@@ -26,13 +26,14 @@ from fedbus.trust.certificates import (
     subject_of,
 )
 from fedbus.trust.identity import AUTHORITIES, CERTIFICATE, KEY, MAX_LIST_BYTES, REVOKED, read_lists
-from fedbus.trust.subjects import Role
+from fedbus.trust.sealing import SealKeys
+from fedbus.trust.subjects import Role, Subject
 
 FILES = Reporter(Area.CONFIG, "kit files")
 MODES = Reporter(Area.CONFIG, "key files")
 CERTIFICATES = Reporter(Area.CONFIG, "certificate")
 LIST = Reporter(Area.CONFIG, "revocation list")
-SEAL_KEY = "seal.key"
+SEAL = Reporter(Area.CONFIG, "seal key")
 UNPACK = "unpack the kit again, as the user who runs the daemon"
 RENEW = "ask the federation for a renewed certificate (`fedbus provision renew`)"
 OTHERS = 0o077
@@ -46,7 +47,7 @@ def examine_kit(kit: Path, *, role: Role | None, name: str | None, now: datetime
         yield FILES.fail(f"{kit}: {there} lacks {', '.join(missing)}", f"give --kit the folder of the kit, or {UNPACK}")
         return
     yield FILES.ok(f"{kit} has {CERTIFICATE}, {KEY} and {AUTHORITIES}")
-    yield key_modes([kit / KEY, kit / SEAL_KEY])
+    yield key_modes([kit / KEY])
     try:
         yield from _certificate(kit, role=role, name=name, now=now)
     except TrustError as exc:
@@ -70,13 +71,24 @@ def key_modes(files: list[Path]) -> Finding:
     return MODES.ok(f"only their owner reads {', '.join(file.name for file in there)}")
 
 
+def seal_key(path: Path) -> Finding:
+    """The key that others seal to, which a daemon makes at its first start: readable by its owner alone, and whole."""
+    if not path.exists():
+        return SEAL.skipped(f"none yet: the daemon makes {path} when it starts")
+    try:
+        SealKeys.load(path)
+    except (TrustError, OSError) as exc:
+        return SEAL.fail(str(exc), "with another key what was sealed to this one cannot be opened: do not delete it")
+    return SEAL.ok(f"{path} is whole, and only its owner reads it")
+
+
 # ------------------------------------------------------------------ the certificate
 
 
 def _certificate(kit: Path, *, role: Role | None, name: str | None, now: datetime) -> Iterator[Finding]:
     certificate = read_certificates(_bytes(kit / CERTIFICATE), what=CERTIFICATE)[0]
     authorities = read_certificates(_bytes(kit / AUTHORITIES), what=AUTHORITIES)
-    key = read_key(_bytes(kit / KEY), what=KEY)
+    key = read_key(_bytes(kit / KEY), what=KEY).public_key()
     issuer = issuer_of(certificate, authorities)
     if issuer is None:
         yield CERTIFICATES.fail(
@@ -86,12 +98,28 @@ def _certificate(kit: Path, *, role: Role | None, name: str | None, now: datetim
         )
         return
     subject = subject_of(certificate)
-    if public_key(certificate) != key.public_key():
+    check_use(certificate, subject.role)
+    wrong = [*_does_not_fit(kit, certificate, key), *_is_not(kit, subject, role, name)]
+    dates = certificate_dates(certificate.not_valid_before_utc, certificate.not_valid_after_utc, now)
+    if wrong or dates.status is not Status.OK:
+        yield from wrong
+        yield from [dates] * (dates.status is not Status.OK)
+    else:
+        yield CERTIFICATES.ok(f"{subject}, key {fingerprint(key)}, {dates.text}")
+    yield from _authorities(authorities, now)
+    yield from _revocation(kit, certificate, issuer, now)
+
+
+def _does_not_fit(kit: Path, certificate: Any, key: Any) -> Iterator[Finding]:
+    if public_key(certificate) != key:
         yield CERTIFICATES.fail(
             f"{KEY} does not fit {CERTIFICATE}: it was made for key {fingerprint(public_key(certificate))}, "
-            f"this is key {fingerprint(key.public_key())}",
-            "put back the key that the request was made with, or make a new request (`fedbus site request`)",
+            f"this is key {fingerprint(key)}",
+            f"put back the key that the request was made with, or make a new request in place of {kit}",
         )
+
+
+def _is_not(kit: Path, subject: Subject, role: Role | None, name: str | None) -> Iterator[Finding]:
     if role not in (None, subject.role):
         yield CERTIFICATES.fail(f"this is the certificate of {subject}, and this is to be the {role}", UNPACK)
     elif name not in (None, subject.name) and subject.role is Role.SITE:
@@ -99,15 +127,6 @@ def _certificate(kit: Path, *, role: Role | None, name: str | None, now: datetim
             f"the certificate names {subject.name}, the settings name {name}: the broker goes by the certificate",
             f'write site_name = "{subject.name}" in {kit / "site.toml"}, or take {name}\'s kit',
         )
-    check_use(certificate, subject.role)
-    dates = certificate_dates(certificate.not_valid_before_utc, certificate.not_valid_after_utc, now)
-    yield (
-        CERTIFICATES.ok(f"{subject}, key {fingerprint(key.public_key())}, {dates.text}")
-        if dates.status is Status.OK
-        else dates
-    )
-    yield from _authorities(authorities, now)
-    yield from _revocation(kit, certificate, issuer, now)
 
 
 def certificate_dates(start: datetime, end: datetime, now: datetime) -> Finding:

@@ -5,17 +5,18 @@ from __future__ import annotations
 import ctypes
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from fedbus.doctor.finding import Area, Finding, Reporter
+from fedbus.doctor.kit import span
 from fedbus.errors import StoreError
 from fedbus.store.lock import holder_of
+from fedbus.trust.signing import CLOCKS
 
 DISK = Reporter(Area.MACHINE, "disk")
 DAEMON = Reporter(Area.MACHINE, "daemon")
 LEFTOVERS = Reporter(Area.MACHINE, "leftovers")
-GPU = Reporter(Area.MACHINE, "gpu")
 CLOCK = Reporter(Area.MACHINE, "clock")
 MIB = 1 << 20
 LEAST_FREE_BYTES = 256 * MIB
@@ -30,22 +31,25 @@ def disk(folder: Path) -> Finding:
     """Room and the right to write where the daemon keeps its state."""
     place = next((path for path in (folder, *folder.parents) if path.exists()), Path("/"))
     if not os.access(place, os.W_OK | os.X_OK):
-        return DISK.fail(f"this user may not write to {place}", f"run as the daemon's user, or chown it {place}")
+        return DISK.fail(f"this user may not write to {place}", f"run as the daemon's user, or chown {place}")
     try:
-        free, inodes = shutil.disk_usage(place).free, os.statvfs(place)
+        inodes = os.statvfs(place)
+        return room(folder, shutil.disk_usage(place).free, inodes.f_favail if inodes.f_files else None)
     except OSError as exc:
+        return DISK.fail(f"{place} cannot be looked at: {exc.strerror}", "mount it again")
+
+
+def room(folder: Path, free_bytes: int, free_files: int | None) -> Finding:
+    """`free_files`: how many more files have room, None where there is no such limit."""
+    if free_bytes < LEAST_FREE_BYTES:
         return DISK.fail(
-            f"{place} cannot be looked at: {exc.strerror}", "mount it again, or choose another state folder"
+            f"{folder} has {free_bytes // MIB} MiB free", f"free some: at least {ENOUGH_FREE_BYTES // MIB} MiB"
         )
-    if free < LEAST_FREE_BYTES:
-        return DISK.fail(f"{folder} has {free // MIB} MiB free", f"free some: at least {ENOUGH_FREE_BYTES // MIB} MiB")
-    if inodes.f_files and inodes.f_favail < LEAST_FREE_FILES:
-        return DISK.fail(
-            f"{folder} has room for {inodes.f_favail} more files", "delete files there: inodes are used up"
-        )
-    if free < ENOUGH_FREE_BYTES:
-        return DISK.warn(f"{folder} has {free // MIB} MiB free", "free some: a model and its updates lie there")
-    return DISK.ok(f"{folder} has {free // MIB} MiB free")
+    if free_files is not None and free_files < LEAST_FREE_FILES:
+        return DISK.fail(f"{folder} has room for {free_files} more files", "delete files there (inodes)")
+    if free_bytes < ENOUGH_FREE_BYTES:
+        return DISK.warn(f"{folder} has {free_bytes // MIB} MiB free", "free some: a model and its updates lie there")
+    return DISK.ok(f"{folder} has {free_bytes // MIB} MiB free")
 
 
 def state(folder: Path, *, what: str) -> Iterator[Finding]:
@@ -69,7 +73,7 @@ def state(folder: Path, *, what: str) -> Iterator[Finding]:
         )
 
 
-def leftovers(processes: Iterator[tuple[int, int, str]]) -> Finding:
+def leftovers(processes: Iterable[tuple[int, int, str]]) -> Finding:
     """Trainers whose daemon is gone; they hold the GPU. `processes` are pid, parent and command line."""
     orphans = [pid for pid, parent, command in processes if TRAINER in command.split() and parent == 1]
     if orphans:
@@ -109,5 +113,9 @@ def own_clock(kept: bool | None) -> Finding:
     if kept is None:
         return CLOCK.skipped("this kernel does not say whether anything keeps its clock")
     if not kept:
-        return CLOCK.warn("nothing keeps this machine's clock (no NTP)", SYNCHRONISE)
+        return CLOCK.warn(
+            "nothing keeps this machine's clock (no NTP): what is signed here counts only while it is less than "
+            f"{span(CLOCKS)} wrong; `fedbus sites` says by how much a site's clock differs from the aggregator's",
+            SYNCHRONISE,
+        )
     return CLOCK.ok("a time server keeps this machine's clock")

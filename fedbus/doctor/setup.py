@@ -21,23 +21,22 @@ from fedbus.trust.subjects import Role
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setup:
-    """What the settings come to. `name` is the login that they name; None where the certificate alone does.
+    """What the settings come to. `name` is the login that they name.
 
-    `state_dir` and `data` are None where there are none, `no_data` says why a site has none. `tasks` must be importable
-    here, `unknown_tasks` are allowed and not installed.
+    `site` are a site's settings, None for a bare URL; `no_data` says why it has no folder of data. Its `tasks` must be
+    importable here, `unknown_tasks` are allowed and not installed.
     """
 
     role: Role
-    name: str | None
+    name: str
     url: str = field(repr=False)
     kit: Path | None
     identity: Callable[[], Identity | None] = field(repr=False)
     state_dir: Path | None
-    data: Path | None = None
+    site: SiteSettings | None = None
     no_data: str = ""
     tasks: Sequence[str] = ()
     unknown_tasks: Sequence[str] = ()
-    device: str = "cpu"
 
 
 def find_setup(*, role: Role | None, kit: Path | None, broker_url: str | None) -> Setup:
@@ -46,7 +45,7 @@ def find_setup(*, role: Role | None, kit: Path | None, broker_url: str | None) -
     Without a `role` it is that of the kit's settings file, of the tables and variables that are set, or of the URL's
     user; a submitter when there is nothing.
     """
-    kit = kit or _path("FEDBUS_KIT")
+    kit = kit or kit_of_environment()
     found = role or _role(kit, broker_url or os.environ.get("FEDBUS_BROKER_URL"))
     match found:
         case Role.SITE:
@@ -81,11 +80,10 @@ def _site(kit: Path | None, broker_url: str | None) -> Setup:
     setup = _of(settings, Role.SITE, settings.site_name, settings.state_dir)
     return replace(
         setup,
-        data=None if no_data else settings.site_data,
+        site=settings,
         no_data=no_data,
         tasks=[task for task in wanted if task in installed],
         unknown_tasks=[task for task in wanted if task not in installed],
-        device=settings.device,
     )
 
 
@@ -113,6 +111,10 @@ def _of(settings: DaemonSettings, role: Role, name: str, state_dir: Path | None)
 def _path(variable: str) -> Path | None:
     given = os.environ.get(variable)
     return Path(given) if given else None
+
+
+def kit_of_environment() -> Path | None:
+    return _path("FEDBUS_KIT")
 
 
 def secret_files() -> list[Path]:

@@ -11,11 +11,12 @@ import os
 import select
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from fedbus.doctor.finding import Area, Finding, Reporter
 from fedbus.doctor.limits import Deadline
+from fedbus.site.cage import child_environment
 
 GPU = Reporter(Area.MACHINE, "gpu")
 TASKS = Reporter(Area.TASKS, "tasks")
@@ -23,12 +24,20 @@ MOST_TEXT = 300
 CHILD = "fedbus.training.importable"
 
 
-def examine_tasks(names: Sequence[str], *, device: str, gpus: int, deadline: Deadline) -> Iterator[Finding]:
-    """Import each of these tasks; `device` is the site's setting, `gpus` how many NVIDIA devices the kernel has."""
+Around = Callable[[list[str]], list[str]]
+
+
+def examine_tasks(
+    names: Sequence[str], *, device: str, gpus: int, deadline: Deadline, around: Around = list
+) -> Iterator[Finding]:
+    """Import each of these tasks; `device` is the site's setting, `gpus` how many NVIDIA devices the kernel has.
+
+    `around` makes the command of the child one in a cage that keeps the site's key from it.
+    """
     left = list(names)
     while deadline.left_s > 0:
         said: dict[str, Any] = {}
-        for said in _lines(left, deadline):
+        for said in _lines(left, deadline, around):
             if "task" in said:
                 left.remove(said["task"])
                 yield _imported(said["task"], said["error"])
@@ -74,14 +83,13 @@ def _of(task: str) -> Reporter:
     return Reporter(Area.TASKS, f"task {task}")
 
 
-def _lines(names: Sequence[str], deadline: Deadline) -> Iterator[dict[str, Any]]:
+def _lines(names: Sequence[str], deadline: Deadline, around: Around) -> Iterator[dict[str, Any]]:
     """What one child says, as it says it, until it ends or the time is over."""
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("FEDBUS_")}
     reading, writing = os.pipe()
     with open(reading, "rb", buffering=0) as said:
         child = subprocess.Popen(
-            [sys.executable, "-m", CHILD, str(writing), *names],
-            env=environment,
+            around([sys.executable, "-m", CHILD, str(writing), *names]),
+            env=child_environment(),
             pass_fds=[writing],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import sys
 import time
@@ -16,11 +17,17 @@ from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from fedbus.broker.node import PrivateNode
-from fedbus.broker.process import ProcessId, signals_held, spawn
+from fedbus.broker.process import ProcessId, free_port, signals_held, spawn
+from fedbus.broker.provisioned import node_folder
 from fedbus.errors import FedbusError
+from fedbus.local.provisioned import HOST, Allowed, kit_of, provision_here
+from fedbus.provision.federation_file import BrokerPart
+
+if TYPE_CHECKING:
+    from fedbus.trust.identity import Identity
 
 T = TypeVar("T")
 
@@ -133,16 +140,29 @@ def wait_until(
 class LocalFederation:
     """Start what is needed, in any order; leaving the context stops everything. Main thread only.
 
-    `url_for(login)` gives the broker's URLs; without it a private broker with these `sites` is started in the folder.
+    `url_for(login)` gives the broker's URLs, `kit_for(login)` the folder of each participant's kit, None where a
+    password logs in. Without them a private broker with these `sites` is started in the folder. With `tls` that is the
+    broker of a federation which is provisioned there, and certificates log in: by task, what its sites allow a job to
+    set; the broker's certificate is also for the address `host`.
     `under(name)` is what runs a daemon, as arguments of `python -m`: nothing, unless somebody sets it.
     """
 
     def __init__(
-        self, folder: Path, *, sites: tuple[str, ...] = (), url_for: Callable[[str], str] | None = None
+        self,
+        folder: Path,
+        *,
+        sites: tuple[str, ...] = (),
+        url_for: Callable[[str], str] | None = None,
+        kit_for: Callable[[str], Path | None] = lambda login: None,
+        tls: Allowed | None = None,
+        host: str = HOST,
     ) -> None:
         self.folder = folder
         self._sites = sites
         self._url_for = url_for
+        self._tls = tls
+        self._host = host
+        self.kit = kit_for
         self._node: PrivateNode | None = None
         self.daemons: list[Daemon] = []
         self.under: Callable[[str], list[str]] = lambda name: []
@@ -150,9 +170,42 @@ class LocalFederation:
     def __enter__(self) -> Self:
         (self.folder / "logs").mkdir(parents=True, exist_ok=True)
         if self._url_for is None:
-            self._node = PrivateNode(self.folder / "broker")
-            self._node.start(sites=self._sites, die_with_parent=True)
+            self._node = self._started_node()
         return self
+
+    def _started_node(self) -> PrivateNode:
+        if self._tls is None:
+            node = PrivateNode(self.folder / "broker")
+            node.start(sites=self._sites, die_with_parent=True)
+        else:
+            at = BrokerPart(host=self._host, port=free_port())
+            provision_here(self.federation, name="local", sites=self._sites, broker=at, allowed=self._tls)
+            self.kit = self._own_kit
+            node = PrivateNode(node_folder(self.federation))
+            node.start(provisioned=self.federation, die_with_parent=True)
+        return node
+
+    def _own_kit(self, login: str) -> Path:
+        """What a participant has on its own machine; the aggregator's kit is where the operator changes it."""
+        made = kit_of(self.federation, login)
+        own = made if login == "aggregator" else self.folder / "kits" / login
+        if not own.exists():
+            shutil.copytree(made, own)
+        return own
+
+    def identity(self, login: str) -> Identity | None:
+        """Who logs in by a kit; None where a password does."""
+        kit = self.kit(login)
+        if kit is None:
+            return None
+        from fedbus.trust.identity import Identity  # loads cryptography
+
+        return Identity.load(kit)
+
+    @property
+    def federation(self) -> Path:
+        """The folder of the provisioned federation, with `tls`: `fedbus provision` commands take it as `--dir`."""
+        return self.folder / "federation"
 
     def __exit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
@@ -212,6 +265,8 @@ class LocalFederation:
         self.node.start(die_with_parent=True, ready_within=None)
 
     def _start(self, name: str, command: str, settings: Mapping[str, object]) -> Daemon:
+        kit = self.kit(name)
+        settings = dict(settings) | ({} if kit is None else {"kit": kit})
         env = {f"FEDBUS_{key.upper()}": str(value) for key, value in settings.items()}
         count = sum(d.name == name for d in self.daemons)
         log = self.folder / "logs" / (f"{name}.{count + 1}.log" if count else f"{name}.log")

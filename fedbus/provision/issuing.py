@@ -97,6 +97,9 @@ def check_request(register: Register, name: str, role: Role, key_fingerprint: st
         raise TrustError(
             f"key {key_fingerprint} of {name} was revoked: a new one is made there (`fedbus site request`)"
         )
+    of_others = [m.name for m in register.members.values() for c in m.certificates if c.fingerprint == key_fingerprint]
+    if set(of_others) - {name}:
+        raise TrustError(f"key {key_fingerprint} is that of {of_others[0]}: everybody has a key of their own")
     if member.revoked is not None:
         raise TrustError(f"{name} was revoked on {member.revoked:%Y-%m-%d}: first `fedbus provision add {name}`")
     if member.newest is not None and member.key is not None and member.newest.fingerprint != key_fingerprint:

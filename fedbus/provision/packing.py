@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import io
+import struct
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -34,14 +36,18 @@ def packed(content: Mapping[str, bytes]) -> bytes:
 def unpacked(path: Path) -> dict[str, bytes]:
     """The files of a packed kit, whose checksums fit. TrustError for what is none."""
     try:
+        if path.stat().st_size > 2 * MAX_PACKED_BYTES:
+            raise TrustError(f"{path} is larger than any kit: ask for it again")
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
             if len(entries) > MAX_FILES or sum(entry.file_size for entry in entries) > MAX_PACKED_BYTES:
                 raise TrustError(f"{path} holds more than a kit has: ask for it again")
+            if any(entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for entry in entries):
+                raise TrustError(f"{path} is packed in a way that unzip does not know: ask for it again")
             content = {entry.filename: archive.read(entry) for entry in entries}
     except OSError as exc:
         raise TrustError(f"{path} cannot be read: {exc.strerror or exc}") from exc
-    except (zipfile.BadZipFile, RuntimeError, NotImplementedError, ValueError) as exc:
+    except (zipfile.BadZipFile, zlib.error, struct.error, EOFError, RuntimeError, ValueError) as exc:
         raise TrustError(f"{path} is no packed kit, or was changed on its way: ask for it again") from exc
     listed = content.pop(SUMS, b"").decode(errors="replace").splitlines()
     wanted = {name: digest for digest, _, name in (line.partition("  ") for line in listed)}

@@ -19,8 +19,36 @@ site_name = "{name}"
 # site_data = "/srv/fedbus/data"
 """
 _POLICY = """\
-# What may run at {name} and what may leave it: yours alone, read before every job and at the door. Signed by nobody.
-# Without a key in here the site's settings decide.
+# What may run at {name} and what may leave it: yours alone, signed by nobody, read before every job and at the door.
+# Every key must be there; what is not limited says "any". As it stands no task may run: list yours below.
+format = 1
+
+[jobs]
+submitters = "any"                    # or [{{name = "alice", fingerprint = "3f2a-91bc-..."}}]
+kinds = ["training", "evaluate", "data-check"]
+min_contributors = 1
+min_batch_size = 1
+min_examples = 1
+max_steps_per_update = "any"
+max_steps_per_day = "any"
+
+[privacy]
+filters = []
+
+[hours]
+zone = "UTC"
+open = ["mon-sun 00:00-24:00"]        # or ["mon-fri 19:00-07:00", "sat,sun 00:00-24:00"]
+
+[out]
+bytes_per_day = "any"
+metrics = ["*"]
+intervals = true
+statistics = true
+prints = false
+local_models = false
+
+[tasks]
+# heart_disease = {{data = "any", params = {{"local.steps" = {{min = 1, max = 500}}}}}}
 """
 _README = """\
 # {title}
@@ -32,11 +60,11 @@ port in.
 
 - `key.pem` is the private key. It was made {made}, has mode 0600, and goes to nobody, not even the
   federation.
-- `cert.pem` says who you are to the broker, for 30 days; it is renewed by itself while the daemon runs.
+- `cert.pem` says who you are to the broker, for 30 days; {renewed}.
 - `ca.pem` is whom you believe: this federation's own CA, nobody else.
 {more}"""
 _MORE = {
-    Role.SITE: "- `site.toml` and `policy.toml` are yours: change them as you like.\n",
+    Role.SITE: "- `site.toml` and `policy.toml` are yours. `policy.toml` lets no task run until you list it there.\n",
     Role.SUBMITTER: "- `submitter.toml` is yours: change it as you like.\n",
     Role.AGGREGATOR: "- `crl.pem`, `roster.json`, `renewed/` change when sites come and go: copy them again then.\n",
 }
@@ -44,6 +72,11 @@ _COMMAND = {
     Role.SITE: "fedbus site --kit . --data DIR",
     Role.SUBMITTER: "fedbus --kit . submit JOB.yaml --watch",
     Role.AGGREGATOR: "fedbus aggregator --kit .",
+}
+_RENEWED = {
+    Role.SITE: "it is renewed by itself while the daemon runs",
+    Role.SUBMITTER: "before they are over, ask the federation for your next .zip and unpack it here",
+    Role.AGGREGATOR: "`fedbus provision renew` writes the next one",
 }
 _FOLDER = {Role.SITE: "site", Role.SUBMITTER: "publisher", Role.AGGREGATOR: "aggregator"}
 
@@ -63,7 +96,8 @@ def texts(subject: Subject, broker: BrokerPart, *, made_here: bool) -> dict[str,
         title=str(subject).capitalize(),
         command=_COMMAND[subject.role],
         address=broker.address,
-        made="by the federation's operator" if made_here else "by you (`fedbus site request`)",
+        made="by the federation's operator" if made_here else "by you (`fedbus kit request`)",
+        renewed=_RENEWED[subject.role],
         more=_MORE[subject.role],
     )
     policy = {POLICY: _POLICY.format(name=subject.name)} if subject.role is Role.SITE else {}

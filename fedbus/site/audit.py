@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from fedbus.trust.identity import Identity
 
 MOST_JOBS = 1000
+MOST_LINES = 2000
 REFUSED_AGAIN_S = 60.0
 
 
@@ -66,11 +68,17 @@ class JobLines:
         self._said: OrderedDict[tuple[str, Kind], str] = OrderedDict()
         self._refused_at: float | None = None
         self._refusals = 0
+        self._hour_ends_at = -math.inf
+        self._lines = self._lost = 0
 
     def terms(self, task: str, submitter: str) -> Terms:
         """Under what something of a job of this task leaves from now on."""
         version = task_versions().get(task, "")
         return Terms(submitter=submitter, task=task, task_version=version, policy=self._rules.named)
+
+    def certificate_changed(self, identity: Identity) -> None:
+        """The site uses another certificate."""
+        self._audit.note(Kind.CERTIFICATE_CHANGED, **identity.facts)
 
     def offered(self, offer: m.JobOffer) -> None:
         """The aggregator offers a job."""
@@ -114,9 +122,21 @@ class JobLines:
         said = repr(sorted(facts.items()))
         if self._said.get((job, kind)) != said:
             self._said[job, kind] = said
-            self._audit.note(kind, job=job, **facts)
+            if self._room():
+                self._audit.note(kind, job=job, **facts)
         while len(self._said) > MOST_JOBS:
             self._said.popitem(last=False)
+
+    def _room(self) -> bool:
+        """Of lines that an aggregator can set off without end, so many an hour are kept, and the rest is counted."""
+        now = self._clock()
+        if now >= self._hour_ends_at:
+            if self._lost:
+                self._audit.note(Kind.LINES_LOST, lines=self._lost)
+            self._hour_ends_at, self._lines, self._lost = now + 3600.0, 0, 0
+        self._lines += 1
+        self._lost += self._lines > MOST_LINES
+        return self._lines <= MOST_LINES
 
     def _forget(self, job: str) -> None:
         for kind in (Kind.JOB_STARTED, Kind.JOB_ACCEPTED):

@@ -41,7 +41,7 @@ from fedbus.core.protocol import messages as m
 from fedbus.core.protocol.activities import Activity
 from fedbus.core.protocol.limits import MOST_ACTIVITIES
 from fedbus.core.spec.head import JobSpec
-from fedbus.errors import BusError, DataError, ProtocolError, SettingsError, StoreError
+from fedbus.errors import BusError, DataError, ProtocolError, RepeatedError, SettingsError, StoreError
 from fedbus.runtime.cage import keep_memory_private
 from fedbus.runtime.faults import fault_hook
 from fedbus.runtime.lifecycle import until_stopped
@@ -308,6 +308,8 @@ class Site:
         async for delivery in deliveries:
             try:
                 await self._take(self._post.from_envelope(delivery.envelope))
+            except RepeatedError as exc:
+                log.info("repeated", error=str(exc))
             except ProtocolError as exc:
                 log.warning("control-message", error=str(exc))
                 self._job_lines.refused(exc)
@@ -321,6 +323,7 @@ class Site:
                 from fedbus.site.renewal import take_in  # loads cryptography
 
                 self._identity = take_in(self._identity, message)
+                self._job_lines.certificate_changed(self._identity)
                 self._post.believe(self._identity, self._identity.verifier())
             case m.JobOffer():
                 await self._answer(message)
@@ -435,7 +438,7 @@ class Site:
                 put_away(self._settings, job)
             else:
                 self._given_up.add(job)
-                self._job_lines.stopped(job, "given up")
+                self._job_lines.stopped(job, "not allowed any more" if job in self._outlawed else "given up")
                 if job in self._outlawed and allowed:
                     await self._join()  # the rules have changed once more while its work was ending
                 self._outlawed.discard(job)

@@ -2,8 +2,8 @@
 
 policy    the site's own, as it stands now: an update leaves in the lane of a job that it has accepted, once it is
           admitted, within the site's hours, and no other way; of an answer what the policy lets leave
-audit     a line that says what leaves, durable before it does: one an update, one a message, of status one an hour.
-          While that line cannot be written nothing leaves
+audit     a line that says what leaves, durable before it does: one an update, one a message, or one an hour of those
+          that leave often. While that line cannot be written nothing leaves
 seal      with a kit: updates and answers to the aggregator's key, everything signed, by the post
 publish   confirmed, however long the link is down; before every attempt the policy is asked again
 
@@ -15,6 +15,7 @@ publish   confirmed, however long the link is down; before every attempt the pol
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
@@ -32,27 +33,37 @@ from fedbus.bus.publisher import Publisher
 from fedbus.core.job.hospital import score_left, statistics_left, without_metrics
 from fedbus.core.protocol import messages as m
 from fedbus.errors import StoreError, WithheldError
+from fedbus.site.message_lines import TO, MessageLines
 from fedbus.site.rules import SiteRules
 from fedbus.site.terms import Terms
 from fedbus.store.audit_kinds import Kind
 from fedbus.store.audit_line import NOTHING
+from fedbus.store.outbox import Entry
 
 if TYPE_CHECKING:
     from fedbus.trust.sealed_updates import UpdateSeal
 
-STATUS_LINE_S = 3600.0
-TO = "aggregator"
 
 log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
-    """The frames of an update before they are sealed: how many, their bytes, SHA-256 over them in their order."""
+    """The chunks of an update as they leave: how many, their bytes, SHA-256 over them in their order."""
 
-    frames: int
+    chunks: int
     size_bytes: int
     sha256: str
+
+
+def load_of(entry: Entry, seal: UpdateSeal | None) -> Load:
+    """What leaves of an update: the same bytes however often it is sent. Reads all of it; StoreError."""
+    digest, size_bytes, count = hashlib.sha256(), 0, len(entry.frame_bytes)
+    for index, frame in enumerate(entry.frames()):
+        body = frame if seal is None else seal.chunks.seal(frame, index, count)
+        digest.update(body)
+        size_bytes += len(body)
+    return Load(chunks=count, size_bytes=size_bytes, sha256=digest.hexdigest())
 
 
 class Lane:
@@ -85,16 +96,20 @@ class Lane:
         """
         self._check(manifest)
         if self._rules is not None:
-            await self._rules.admit(manifest)
+            try:
+                await self._rules.admit(manifest)
+            except WithheldError as exc:
+                self._audit.note(Kind.WITHHELD, job=self._job, update=manifest.update_id, reason=exc.said)
+                raise
         head = await self._audit.write(
             Kind.UPDATE_LEAVES,
             job=self._job,
             update=manifest.update_id,
-            kind_of_update=str(manifest.kind),
+            update_kind=str(manifest.kind),
             base_version=manifest.base_version,
             to=TO,
             bytes=load.size_bytes,
-            chunks=load.frames,
+            chunks=load.chunks,
             sha256=load.sha256,
             metrics=len(self._allowed(manifest).effort.metrics),
             **self._terms().facts,
@@ -149,7 +164,7 @@ class Door:
         self._rules = rules if rules is not None and rules.are_written else None
         self._bulk = bulk
         self._audit = audit
-        self._status = _StatusLines(audit, clock)
+        self._lines = MessageLines(audit, clock)
         self._control = Publisher(control)
         self._words = Publisher(control, gate=self._words_leave)
         self._answers = Publisher(control, gate=self._answers_leave)
@@ -166,7 +181,9 @@ class Door:
                 case _:
                     await self._publish(self._control, message)
         except WithheldError as exc:
-            log.warning("withheld", type=type(message).__name__, job=getattr(message, "job", None), text=exc.said)
+            name, job = type(message).__name__, getattr(message, "job", None)
+            log.warning("withheld", type=name, job=job, text=exc.said)
+            self._audit.note(Kind.WITHHELD, message=name, job=job, reason=exc.said)
 
     def lane(self, job: str, terms: Callable[[], Terms]) -> Lane:
         """For the updates of a job that was accepted. They wait for their route however long it is away."""
@@ -179,7 +196,7 @@ class Door:
 
     def close(self) -> None:
         """Nothing is said any more."""
-        self._status.close()
+        self._lines.close()
 
     async def _say_within(self, rules: SiteRules, message: m.ScoreAnswer | m.StatisticsAnswer) -> None:
         if refusal := rules.refusal(message.job):
@@ -196,10 +213,7 @@ class Door:
             if publisher is self._answers and not self._rules.has_room(size):
                 raise WithheldError("the bytes of the day are used up")
             self._charge(self._rules, size)
-        if isinstance(message, m.SiteStatus):
-            await self._status.leaves(size)
-        else:
-            await self._audit.write(Kind.MESSAGE_LEAVES, message=envelope.type, to=TO, bytes=size, **_said(message))
+        await self._lines.leaves(str(envelope.type), size, _said(message))
         await publisher.publish(envelope)
 
     def _charge(self, rules: SiteRules, size: int) -> None:
@@ -216,33 +230,6 @@ class Door:
     async def _answers_leave(self) -> None:
         if self._rules is not None and (pause := self._rules.pause) is not None:
             raise WithheldError(pause)
-
-
-class _StatusLines:
-    """A line before the first status message of an hour; each says how many have left since the one before."""
-
-    def __init__(self, audit: Audit, clock: Callable[[], float]) -> None:
-        self._audit = audit
-        self._clock = clock
-        self._messages = self._size_bytes = 0
-        self._until: float | None = None
-
-    async def leaves(self, size_bytes: int) -> None:
-        if self._until is None or self._clock() >= self._until:
-            facts = self._taken()
-            await self._audit.write(Kind.STATUS_LEAVES, **facts)
-            self._until = self._clock() + STATUS_LINE_S
-        self._messages += 1
-        self._size_bytes += size_bytes
-
-    def close(self) -> None:
-        if self._until is not None:
-            self._audit.note(Kind.STATUS_LEAVES, **self._taken())
-
-    def _taken(self) -> dict[str, object]:
-        facts = {"to": TO, "messages": self._messages, "bytes": self._size_bytes}
-        self._messages = self._size_bytes = 0
-        return facts
 
 
 def _said(message: SiteMessage) -> dict[str, object]:

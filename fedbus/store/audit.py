@@ -68,6 +68,8 @@ class AuditLog:
         with disk_errors("cannot use audit log", folder):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._end: _End | None = None
+        self._looked_on = 0
+        """The day on which it was last looked for what is too old."""
         with self._locked():
             self._close_cut()
             self._delete_old()
@@ -82,9 +84,8 @@ class AuditLog:
         with self._locked():
             self._look()
             self._close_cut()
-            month = None if self._end is None else self._end.file
             heads = self._write(entries)
-            if self._end is not None and self._end.file != month:
+            if self._today() != self._looked_on:
                 self._delete_old()
         return heads
 
@@ -157,8 +158,12 @@ class AuditLog:
             if new:
                 sync_folder(self.folder)
 
+    def _today(self) -> int:
+        return int(self._clock() // 86_400)
+
     def _delete_old(self) -> None:
         """Delete months that began more than `keep_days` ago, but never the newest; a line says so before."""
+        self._looked_on = self._today()
         files = files_of(self.folder)
         before = datetime.fromtimestamp(self._clock(), UTC) - self._keep
         old = [file for file in files[:-1] if _begins(file) < before]
@@ -180,15 +185,23 @@ def files_of(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if _MONTH.fullmatch(path.name)) if folder.is_dir() else []
 
 
-def lines_of(file: Path) -> Iterator[tuple[int, Line | bytes]]:
-    """The lines of a file with their numbers; one that is no line of an audit log as bytes, cut. StoreError."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NoLine:
+    """What stands in a file where a line should; not whole: it has no end, being written or cut by a kill."""
+
+    data: bytes
+    whole: bool
+
+
+def lines_of(file: Path) -> Iterator[tuple[int, Line | NoLine]]:
+    """The lines of a file with their numbers. Raises StoreError."""
     with disk_errors("cannot read audit log", file), file.open("rb") as opened:
         number = 0
         while raw := opened.readline(_TAIL_BYTES):
             number += 1
             whole = raw.endswith(b"\n")
             line = read_line(raw.removesuffix(b"\n")) if whole else None
-            yield number, raw.removesuffix(b"\n") if line is None else line
+            yield number, NoLine(data=raw.removesuffix(b"\n"), whole=whole) if line is None else line
 
 
 def newest(folder: Path, kind: Kind) -> Line | None:

@@ -50,12 +50,13 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _At:
-    """A line where it stands; `line` None: it is no line of an audit log."""
+    """A line where it stands; `line` None: it is no line of an audit log, or a line without an end of so many bytes."""
 
     file: str
     number: int
     line: Line | None
     sha256: str
+    begun_bytes: int = 0
 
 
 def verify(folder: Path, heads: Sequence[Head] = ()) -> Verdict:
@@ -69,6 +70,9 @@ def verify(folder: Path, heads: Sequence[Head] = ()) -> Verdict:
     notes: list[str] = []
     fault: Fault | None = None
     for place, at in enumerate(_all(folder)):
+        if at.begun_bytes:
+            notes.append(f"ends with {at.begun_bytes} bytes of a line that is being written, or that a kill has cut")
+            break
         fault = fault or (_first_fault(at) if before is None else _link_fault(folder, place, before, at))
         if fault is not None or at.line is None:
             break
@@ -99,12 +103,14 @@ def verify(folder: Path, heads: Sequence[Head] = ()) -> Verdict:
 
 
 def _all(folder: Path) -> Iterator[_At]:
-    for file in files_of(folder):
+    files = files_of(folder)
+    for file in files:
         for number, line in lines_of(file):
             if isinstance(line, Line):
                 yield _At(file=file.name, number=number, line=line, sha256=line.sha256)
             else:
-                yield _At(file=file.name, number=number, line=None, sha256=hash_of(line))
+                begun = 0 if line.whole or file != files[-1] else len(line.data)
+                yield _At(file=file.name, number=number, line=None, sha256=hash_of(line.data), begun_bytes=begun)
 
 
 def _fault(at: _At, text: str) -> Fault:

@@ -23,7 +23,8 @@ class Kind(StrEnum):
     TASK_CHANGED = "task-changed"
     UPDATE_LEAVES = "update-leaves"
     MESSAGE_LEAVES = "message-leaves"
-    STATUS_LEAVES = "status-leaves"
+    MESSAGES_LEAVE = "messages-leave"
+    WITHHELD = "withheld"
     MESSAGE_REFUSED = "message-refused"
     JOB_OFFERED = "job-offered"
     JOB_ACCEPTED = "job-accepted"
@@ -68,7 +69,8 @@ MEANINGS: Mapping[Kind, str] = {
     Kind.TASK_CHANGED: "a task is installed in another version than before, is new, or is gone",
     Kind.UPDATE_LEAVES: "an update leaves; it counts as having left from here on",
     Kind.MESSAGE_LEAVES: "a message leaves that is no update",
-    Kind.STATUS_LEAVES: "status messages leave for the next hour; so many have since the line before",
+    Kind.MESSAGES_LEAVE: "messages that leave often do so for the next hour; so many have since the line before",
+    Kind.WITHHELD: "something did not leave, because the policy does not let it",
     Kind.MESSAGE_REFUSED: "a message from the bus was not taken",
     Kind.JOB_OFFERED: "a job was offered",
     Kind.JOB_ACCEPTED: "the site takes part in a job",

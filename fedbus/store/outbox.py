@@ -13,7 +13,6 @@ Frames without a manifest (the trainer or the site was killed before the commit)
 
 from __future__ import annotations
 
-import hashlib
 import json
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
@@ -50,13 +49,6 @@ class Entry:
         with disk_errors("cannot read outbox", self.path), self.path.open("rb") as file:
             for length in self.frame_bytes:
                 yield file.read(length)
-
-    def sha256(self) -> str:
-        """Over the frames in their order, in hex digits."""
-        digest = hashlib.sha256()
-        for frame in self.frames():
-            digest.update(frame)
-        return digest.hexdigest()
 
 
 class Outbox:
@@ -174,7 +166,7 @@ class Outbox:
             manifest=manifests.from_text(json.dumps(record["manifest"])),
             frame_bytes=tuple(record["frame_bytes"]),
             path=self.frames_path(update_id),
-            key=bytes.fromhex(record["key"]),
+            key=_key(record["key"]),
             compensates=tuple(record.get("compensates", ())),
         )
 
@@ -204,3 +196,10 @@ class Outbox:
 
 def _new_key() -> str:
     return secrets.token_hex(KEY_BYTES)
+
+
+def _key(digits: str) -> bytes:
+    key = bytes.fromhex(digits)
+    if len(key) != KEY_BYTES:
+        raise ValueError(f"its key has {len(key)} bytes, expected {KEY_BYTES}")
+    return key

@@ -34,7 +34,15 @@ _FIELDS = {
     "name": NameOID.COMMON_NAME,
     "number": NameOID.SERIAL_NUMBER,
 }
-_PARSE_ERRORS = (ValueError, TypeError, UnsupportedAlgorithm, x509.DuplicateExtension, x509.UnsupportedGeneralNameType)
+# All that cryptography raises for bytes that are no certificate, request, key or list.
+PARSE_ERRORS = (
+    ValueError,
+    TypeError,
+    UnsupportedAlgorithm,
+    x509.InvalidVersion,
+    x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+)
 
 
 def new_key() -> PrivateKey:
@@ -131,7 +139,7 @@ def read_request(pem: bytes) -> tuple[str, Role, PublicKey]:
         key = request.public_key()
         fits = request.is_signature_valid
         name, role = (_only(request.subject, oid) for oid in (NameOID.COMMON_NAME, NameOID.ORGANIZATIONAL_UNIT_NAME))
-    except _PARSE_ERRORS as exc:
+    except PARSE_ERRORS as exc:
         raise TrustError("this is no certificate request in PEM, subject /OU=site/CN=NAME") from exc
     if not fits:
         raise TrustError("the request is not signed by its own key: ask for it again")
@@ -146,7 +154,7 @@ def read_certificate(der: bytes) -> x509.Certificate:
         certificate = x509.load_der_x509_certificate(der)
         _p256(certificate.public_key(), "the certificate's key")
         _ = certificate.subject, certificate.issuer, certificate.extensions
-    except _PARSE_ERRORS as exc:
+    except PARSE_ERRORS as exc:
         raise TrustError("these bytes are no certificate") from exc
     return certificate
 
@@ -159,7 +167,7 @@ def read_certificates(pem: bytes, *, what: str) -> list[x509.Certificate]:
         found = x509.load_pem_x509_certificates(pem)
         for certificate in found:
             _p256(certificate.public_key(), what)
-    except _PARSE_ERRORS as exc:
+    except PARSE_ERRORS as exc:
         raise TrustError(f"{what} holds no certificate in PEM") from exc
     return found
 
@@ -194,7 +202,7 @@ def check_use(certificate: x509.Certificate, role: Role) -> None:
     try:
         is_ca = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
         uses = list(certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value)
-    except (*_PARSE_ERRORS, x509.ExtensionNotFound) as exc:
+    except (*PARSE_ERRORS, x509.ExtensionNotFound) as exc:
         raise TrustError(f"certificate {_shown(certificate)} does not say what it is for") from exc
     if is_ca or uses != [wanted]:
         raise TrustError(f"certificate {_shown(certificate)} is not made for the role {role}")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from cryptography import x509
 
+from fedbus.trust.certificates import PARSE_ERRORS
+
 MAX_DER_BYTES = 64 * 1024
 
 
@@ -13,5 +15,5 @@ def issuer_name(der: bytes) -> str | None:
         return None
     try:
         return x509.load_der_x509_certificate(der).issuer.rfc4514_string()
-    except ValueError:
+    except PARSE_ERRORS:
         return None

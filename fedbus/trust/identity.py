@@ -22,6 +22,7 @@ from cryptography.exceptions import InvalidSignature
 from fedbus.errors import TrustError
 from fedbus.trust.certificates import (
     MAX_PEM_BYTES,
+    PARSE_ERRORS,
     SIGNATURE,
     PrivateKey,
     PublicKey,
@@ -128,6 +129,8 @@ class Identity:
 class Verifier:
     """Whom one federation's CA has named. It remembers certificates, so a change of CA or list takes a new one.
 
+    A certificate's bytes are no name for it, its serial number is: the signature can be written in more than one way.
+
     `lists_end` is the end of the revocation list that ends first; None without a list.
     """
 
@@ -216,7 +219,7 @@ def read_lists(pem: bytes, path: Path) -> list[x509.CertificateRevocationList]:
     end = b"-----END X509 CRL-----"
     try:
         return [x509.load_pem_x509_crl(part + end) for part in pem.split(end)[:-1]] or _no_list(path)
-    except ValueError as exc:
+    except PARSE_ERRORS as exc:
         raise TrustError(f"{path} holds what is no revocation list: copy it again from the federation") from exc
 
 

@@ -56,12 +56,18 @@ def renewal(identity: Identity, offer: Offer, *, at: datetime) -> Renewal | None
         raise TrustError(f"a certificate of {subject} came, expected a renewed one of {identity.subject}")
     if public_key(found) != public_key(present):
         raise TrustError(f"the renewed certificate of {subject} is for another key than the one in {identity.kit}")
-    newer = found.not_valid_after_utc > present.not_valid_after_utc or issuer_of(present, counting) is None
+    newer = _rank(found, counting) > _rank(present, counting)
     changed = Renewal(
         certificate=certificate_pem(found).decode() if newer else None,
         authorities=None if counting == known else "".join(certificate_pem(each).decode() for each in counting),
     )
     return changed if changed != Renewal(certificate=None, authorities=None) else None
+
+
+def _rank(certificate: Certificate, counting: list[Certificate]) -> tuple[int, datetime]:
+    """Of two certificates of one participant the higher one counts: of the later CA, then that which lasts longer."""
+    issuer = issuer_of(certificate, counting)
+    return -1 if issuer is None else counting.index(issuer), certificate.not_valid_after_utc
 
 
 def _counting(known: list[Certificate], offer: Offer) -> list[Certificate]:

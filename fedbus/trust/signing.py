@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import lru_cache
 
-from fedbus.errors import SignatureError, TrustError
+from fedbus.errors import RepeatedError, SignatureError, TrustError
 from fedbus.trust.certificates import fingerprint, public_key, read_certificate
 from fedbus.trust.identity import Identity, Verifier
 from fedbus.trust.sealing import framed
@@ -175,7 +175,7 @@ class Repeats:
         self._signers: dict[str, _Remembered] = {}
 
     def check(self, signed: Signed, message_id: str, *, now_ns: int) -> None:
-        """SignatureError unless this is the first time; it is remembered."""
+        """RepeatedError unless this is the first time; it is remembered. SignatureError for another time than now."""
         who, off_ns = signed.subject, now_ns - signed.at_ns
         if not -self._newest_ns <= off_ns <= self._oldest_ns:
             when = "ago" if off_ns > 0 else "in the future"
@@ -185,7 +185,7 @@ class Repeats:
             )
         remembered = self._signers.setdefault(who.name, _Remembered())
         if not remembered.is_new(signed.at_ns, message_id, oldest_ns=now_ns - self._oldest_ns):
-            raise SignatureError(f"message {message_id[:40]!r} of {who} came before: a repeat changes nothing")
+            raise RepeatedError(f"message {message_id[:40]!r} of {who} came before: a repeat changes nothing")
 
 
 class _Remembered:

@@ -67,7 +67,9 @@ async def test_updates_come_twice_with_the_manifest_first(vhost: Any, outbox: Ou
         await declare(session, job_updates(JOB) + Topology(bindings=(updates_from(JOB, "site-a"),)))
     # when
     url = vhost.url("site-a")
-    sent = await mischief.repeat_updates(url, tmp_path / "outbox", JOB, "site-a", rng=random.Random(1))
+    sent = await mischief.repeat_updates(
+        mischief.Login(url=url), tmp_path / "outbox", JOB, "site-a", rng=random.Random(1)
+    )
     # then
     came = await take(aggregator, updates_queue(JOB), sent)
     (update_id,) = map(str, outbox.waiting)
@@ -82,7 +84,10 @@ async def test_entries_that_go_or_are_half_written_are_left_out(vhost: Any, outb
     outbox.frames_path(update_id).write_bytes(b"only a part")
     (tmp_path / "outbox" / "00000007.json").write_text("{")
     url = vhost.url("site-a")
-    assert await mischief.repeat_updates(url, tmp_path / "outbox", JOB, "site-a", rng=random.Random(1)) == 0
+    assert (
+        await mischief.repeat_updates(mischief.Login(url=url), tmp_path / "outbox", JOB, "site-a", rng=random.Random(1))
+        == 0
+    )
 
 
 async def test_records_of_the_model_log_come_again(vhost: Any) -> None:
@@ -93,7 +98,9 @@ async def test_records_of_the_model_log_come_again(vhost: Any) -> None:
         await declare(session, job_models(JOB, ModelLogSize(snapshot_bytes=5, delta_bytes=5, snapshot_every=1)))
         await Publisher(session).publish_many(map(POST.to_model_log, chunks))
         # when
-        assert await mischief.repeat_versions(url, JOB, models_stream(JOB), rng=random.Random(1)) == 5
+        assert (
+            await mischief.repeat_versions(mischief.Login(url=url), JOB, models_stream(JOB), rng=random.Random(1)) == 5
+        )
         # then
         log = StreamReader(session, models_stream(JOB)).follow("first")
         came = [POST.from_envelope((await anext(log)).envelope) for _ in range(10)]
@@ -105,6 +112,6 @@ async def test_records_of_the_model_log_come_again(vhost: Any) -> None:
 
 async def test_receipts_come_twice_and_the_roll_is_called(vhost: Any) -> None:
     receipt = m.Receipt(job=JOB, update_id="site-a:0123abcd:1", outcome=m.Outcome.REFUSED, reason="too old")
-    sent = await mischief.repeat_receipts(vhost.url("aggregator"), [receipt], rng=random.Random(1))
+    sent = await mischief.repeat_receipts(mischief.Login(url=vhost.url("aggregator")), [receipt], rng=random.Random(1))
     came = [POST.from_envelope(e) for e in await take(vhost.url("site-a"), site_queue("site-a"), sent)]
     assert sorted(came, key=repr) == sorted([receipt, receipt, m.RollCall(session="mischief")], key=repr)

@@ -6,7 +6,10 @@ import dataclasses
 from datetime import UTC, datetime
 from pathlib import Path
 
+import hypothesis
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fedbus.bus.envelope import Envelope
 from fedbus.bus.post import Post
@@ -270,6 +273,21 @@ def test_a_chunk_is_of_one_place_in_one_update(house: House, headers: dict[str, 
 
     with pytest.raises((SealError, SignatureError)):
         house.aggregator.from_envelope(dataclasses.replace(chunk, headers={**chunk.headers, **headers}))
+
+
+HEADER = st.sampled_from(["job", "transfer", "base", "layout", "index", "count", "seal", "certificate", "signature"])
+
+
+@given(st.dictionaries(HEADER, st.integers() | st.text() | st.just("AAAA"), min_size=1), st.binary(max_size=64))
+@hypothesis.settings(suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture])
+def test_whatever_a_chunk_says_it_is_refused_in_one_way(
+    house: House, headers: dict[str, str | int], body: bytes
+) -> None:
+    chunk = house.chunks()[0]
+    forged = dataclasses.replace(chunk, headers={**chunk.headers, **headers}, body=body)
+
+    with pytest.raises(ProtocolError):
+        house.aggregator.from_envelope(forged)
 
 
 @pytest.mark.parametrize("header", ["seal", "certificate", "signature", "suite", "base", "layout"])

@@ -79,7 +79,11 @@ class House:
         """Ask with a client of its own."""
 
         async def asking() -> Any:
-            settings = SubmitterSettings.load(broker_url=self.running.url("submitter"), timeout_s=SOON.total_seconds())
+            settings = SubmitterSettings.load(
+                broker_url=self.running.url("submitter"),
+                kit=self.running.kit("submitter"),
+                timeout_s=SOON.total_seconds(),
+            )
             async with Client(settings) as client:
                 return await question(client)
 
@@ -111,6 +115,8 @@ class House:
         """The command `fedbus` as a process, run to its end; as submitter unless `url` is given."""
         program = Path(sys.executable).with_name("fedbus")
         settings = {"FEDBUS_BROKER_URL": url or self.running.url("submitter"), "FEDBUS_HOME": str(self.folder / "home")}
+        if (kit := self.running.kit("submitter")) is not None:
+            settings["FEDBUS_KIT"] = str(kit)
         settings |= {f"FEDBUS_{key.upper()}": str(value) for key, value in env.items()}
         done = subprocess.run(
             [program, *arguments],
@@ -197,7 +203,7 @@ class House:
 
 @contextmanager
 def open_house(folder: Path, vhost: Any) -> Iterator[House]:
-    with LocalFederation(folder, url_for=vhost.url) as running:
+    with LocalFederation(folder, url_for=vhost.url, kit_for=getattr(vhost, "kit", lambda login: None)) as running:
         house = House(folder=folder, running=running)
         yield house
         assert set(house.stop_all().values()) <= {0}
@@ -213,6 +219,13 @@ def make_house() -> Callable[[LocalFederation], House]:
 def house(tmp_path: Path, vhost: Any) -> Iterator[House]:
     """A federation without any daemon yet, on a fresh virtual host; every daemon must end by SIGTERM with code 0."""
     with open_house(tmp_path / "fed", vhost) as house:
+        yield house
+
+
+@pytest.fixture
+def sealed_house(tmp_path: Path, provisioned: Any) -> Iterator[House]:
+    """The same on the node where certificates log in: everything is signed, updates and versions are sealed."""
+    with open_house(tmp_path / "fed", provisioned) as house:
         yield house
 
 

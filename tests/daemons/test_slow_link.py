@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 import pytest
 
@@ -12,7 +11,7 @@ from fedbus.bench.figures import Row
 from fedbus.bench.slow_link.line import LineSpec
 from fedbus.bench.slow_link.link import SlowLink
 from fedbus.bench.slow_link.namespace import TUN
-from fedbus.bench.slow_link.run import SlowPlan, figures, play
+from fedbus.bench.slow_link.run import ALLOWED, FAR, NEAR, SlowPlan, figures, play
 from fedbus.local.federation import LocalFederation
 
 LINE = LineSpec(mbit=10, rtt_s=0.2, loss=0.02)
@@ -31,12 +30,10 @@ def link() -> Iterator[SlowLink]:
 
 
 @pytest.fixture(scope="module")
-def measured(
-    link: SlowLink, tmp_path_factory: pytest.TempPathFactory, fresh_vhost: Callable[[], Any]
-) -> dict[str, Row]:
+def measured(link: SlowLink, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Row]:
     """Rows of one run over the link, by what stands after the line's properties."""
-    vhost = fresh_vhost()
-    with LocalFederation(tmp_path_factory.mktemp("slow") / "fed", url_for=vhost.url) as federation:
+    folder = tmp_path_factory.mktemp("slow") / "fed"
+    with LocalFederation(folder, sites=(NEAR, FAR), tls=ALLOWED, host=link.near) as federation:
         run = play(PLAN, federation, link)
     return {row["case"].partition(": ")[2]: row for row in figures(PLAN, federation, run, plain_s=0.0)}
 

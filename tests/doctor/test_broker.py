@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import time
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -124,6 +126,34 @@ def test_a_message_that_is_too_large_for_the_broker_is_told_apart(throw_away_nod
     found = examined(node.url("mercy"), Role.SITE)
     assert failed(found) == {"alarm": Area.BROKER}
     assert "memory or disk alarm" in found["alarm"].text
+
+
+@pytest.mark.parametrize(
+    ("minutes", "status"), [(-600, Status.OK), (-10, Status.OK), (0, Status.OK), (10, Status.WARN), (16, Status.FAIL)]
+)
+def test_a_clock_that_is_behind_the_aggregators_is_told_from_its_newest_event(vhost, minutes, status):
+    # given an event that was said so many minutes after now, by this machine's clock
+    connection = pika.BlockingConnection(pika.URLParameters(vhost.url("aggregator")))
+    channel = connection.channel()
+    channel.queue_bind(t.EVENTS, t.EVENTS, "#")
+    channel.confirm_delivery()
+    event = json.dumps({"at": time.time() + 60 * minutes}).encode()
+    channel.basic_publish(t.EVENTS, t.event_key("j", "s", "k"), event, pika.BasicProperties(type="event"))
+    connection.close()
+    # then a submitter's doctor says so: within 15 minutes what it signs counts
+    assert examined(vhost.url("submitter"), Role.SUBMITTER)["aggregator's clock"].status is status
+
+
+def test_an_event_that_is_none_says_nothing_of_the_clock(vhost):
+    connection = pika.BlockingConnection(pika.URLParameters(vhost.url("aggregator")))
+    channel = connection.channel()
+    channel.queue_bind(t.EVENTS, t.EVENTS, "#")
+    channel.confirm_delivery()
+    for body in (b"", b"[", b"[" * 100_000, b"{}", b'{"at": "x"}', b'{"at": NaN}', b'{"at": 1e300}'):
+        channel.basic_publish(t.EVENTS, t.event_key("j", "s", "k"), body, pika.BasicProperties(type="event"))
+        found = examined(vhost.url("submitter"), Role.SUBMITTER)
+        assert found["aggregator's clock"].status is Status.SKIPPED, body
+    connection.close()
 
 
 async def test_questions_are_answered_in_all_four_ways(vhost):

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from fedbus.doctor.finding import Finding, Status
-from fedbus.doctor.kit import examine_kit, list_age
+from fedbus.doctor.kit import examine_kit, list_age, seal_key
 from fedbus.trust.authority import Authority, Revoked
 from fedbus.trust.certificates import certificate_pem, key_pem, new_key, read_certificates
+from fedbus.trust.sealing import SealKeys
 from fedbus.trust.subjects import Role
 from tests.small_federation import subject, write_kit
 
@@ -58,11 +59,21 @@ def test_a_folder_without_files_is_no_kit(tmp_path):
     assert "there is no such folder" in found(tmp_path / "nowhere")["kit files"].text
 
 
-@pytest.mark.parametrize("file", ["key.pem", "seal.key"])
-def test_a_key_that_others_may_read(kit, file):
-    (kit / file).touch()
-    (kit / file).chmod(0o640)
-    assert found(kit)["key files"].fix == f"chmod 600 {kit / file}"
+def test_a_key_that_others_may_read(kit):
+    (kit / "key.pem").chmod(0o640)
+    assert found(kit)["key files"].fix == f"chmod 600 {kit / 'key.pem'}"
+
+
+def test_a_seal_key_is_made_later_is_whole_or_is_damaged(tmp_path):
+    path = tmp_path / "seal.key"
+    assert seal_key(path).status is Status.SKIPPED
+    SealKeys.load_or_make(path)
+    assert seal_key(path).status is Status.OK
+    path.chmod(0o644)
+    assert f"chmod 600 {path}" in seal_key(path).text
+    path.chmod(0o600)
+    path.write_text("{}")
+    assert "do not delete it" in seal_key(path).fix
 
 
 def test_an_expired_certificate(kit):

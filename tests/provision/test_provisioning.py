@@ -7,11 +7,13 @@ import os
 import stat
 import subprocess
 import sys
+import tomllib
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from fedbus.core.spec.site_policy import HospitalPolicy, parse_policy
 from fedbus.errors import FolderInUseError, SettingsError, TrustError
 from fedbus.provision.federation import FederationFolder
 from fedbus.provision.packing import packed
@@ -121,6 +123,9 @@ def test_two_lines_of_openssl_do_what_the_request_command_does(folder: Federatio
         subprocess.run(line.replace("NAME", "mercy"), shell=True, check=True, cwd=kit, capture_output=True)  # noqa: S602
     asked = request(kit, "mercy", Role.SITE)
     assert enrol(folder, kit, "mercy").fingerprint == asked.fingerprint
+    (line,) = (line for line in _documented_lines() if "openssl pkey" in line)
+    shown = subprocess.run(line.split("`")[1], shell=True, check=True, cwd=kit, capture_output=True, text=True)  # noqa: S602
+    assert shown.stdout.strip() == asked.fingerprint.replace("-", "")
 
 
 def _documented_lines() -> list[str]:
@@ -147,6 +152,23 @@ def test_a_second_key_for_a_name_that_has_one_is_refused(folder: FederationFolde
     enrol(folder, tmp_path / "kit", "mercy")
     with pytest.raises(TrustError, match="another key"):
         enrol(folder, tmp_path / "thief", "mercy")
+
+
+def test_the_policy_of_a_new_kit_is_whole_and_lets_nothing_run(folder: FederationFolder) -> None:
+    text = (folder.base / "sites" / "mercy" / "policy.toml").read_text()
+    found = parse_policy(tomllib.loads(text))
+    assert isinstance(found, HospitalPolicy)
+    assert found.tasks == {}
+    # and the example in it is one
+    example = parse_policy(tomllib.loads(text.replace("# heart_disease", "heart_disease")))
+    assert isinstance(example, HospitalPolicy)
+    assert set(example.tasks) == {"heart_disease"}
+
+
+def test_one_key_is_not_taken_for_two_names(folder: FederationFolder, tmp_path: Path) -> None:
+    enrol(folder, tmp_path / "kit", "mercy")
+    with pytest.raises(TrustError, match="is that of mercy"):
+        enrol(folder, tmp_path / "kit", "ucsf")
 
 
 def test_what_the_hospital_has_changed_stays(folder: FederationFolder, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -13,10 +14,13 @@ from pydantic import ValidationError
 from fedbus.aggregator.settings import AggregatorSettings
 from fedbus.cli import commands
 from fedbus.cli import site as cli_site
+from fedbus.cli.names import check_names
 from fedbus.console.settings import SubmitterSettings
 from fedbus.errors import SettingsError
 from fedbus.runtime.settings import DaemonSettings
 from fedbus.site.settings import SiteSettings
+from fedbus.trust.authority import Authority
+from tests.small_federation import subject, write_kit
 
 SECRET = "amqp://mercy:open-sesame@broker/fedbus"
 
@@ -253,3 +257,78 @@ def test_a_user_without_a_home_is_told_what_to_set(monkeypatch: pytest.MonkeyPat
 def test_seconds_are_a_number_above_zero_and_at_most_a_year(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FEDBUS_STATUS_INTERVAL_S", value)
     assert "status_interval_s: input should be" in refused()
+
+
+# ------------------------------------------------------------------ a kit
+
+
+@pytest.fixture
+def kit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The kit of a site, as `fedbus provision` makes it, found by FEDBUS_KIT."""
+    folder = tmp_path / "kit"
+    write_kit(folder, Authority.new("hearts", at=datetime.now(UTC)), subject("mercy"))
+    (folder / "site.toml").write_text(
+        '[site]\nsite_name = "mercy"\nsite_data = "data"\nbroker_url = "amqps://hub:5671/fedbus"\n'
+        '[site.source]\nkind = "folder"\nfolder = "new"\n'
+    )
+    monkeypatch.setenv("FEDBUS_KIT", str(folder))
+    return folder
+
+
+def test_a_kit_has_its_own_settings_file_and_relative_paths_begin_there(kit: Path) -> None:
+    settings = SiteSettings.load()
+    assert settings.site_data == kit / "data"
+    assert settings.source is not None
+    assert settings.source.folder == kit / "new"
+    assert settings.url_for("mercy") == "amqps://hub:5671/fedbus"
+
+
+def test_a_kit_given_as_a_flag_is_read_as_well(kit: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("FEDBUS_KIT")
+    assert SiteSettings.load(kit=kit).site_name == "mercy"
+
+
+def test_a_settings_file_that_is_named_wins_over_the_kits_and_leaves_paths_as_they_are(kit: Path, toml: Path) -> None:
+    toml.write_text('[site]\nsite_name = "mercy"\nsite_data = "elsewhere"\n')
+    settings = SiteSettings.load()
+    assert settings.site_data == Path("elsewhere")
+    assert settings.kit == kit
+
+
+def test_who_logs_in_is_whom_the_kit_names(kit: Path) -> None:
+    identity = SiteSettings.load().identity()
+    assert identity is not None
+    assert identity.name == "mercy"
+    assert site(kit=None).kit == kit
+
+
+def test_without_a_kit_a_password_logs_in() -> None:
+    assert site().identity() is None
+
+
+@pytest.mark.parametrize("daemon", [AggregatorSettings, SubmitterSettings])
+def test_the_kit_of_another_role_is_refused(kit: Path, daemon: type[DaemonSettings]) -> None:
+    with pytest.raises(SettingsError, match="is the kit of site mercy"):
+        daemon.load().identity()
+
+
+def test_with_a_kit_no_password_of_this_machines_broker_is_looked_up(kit: Path, tmp_path: Path) -> None:
+    logins = tmp_path / "home" / "broker" / "logins"
+    logins.mkdir(parents=True)
+    (logins / "mercy.url").write_text(f"{SECRET}\n")
+    (kit / "site.toml").write_text("")
+    with pytest.raises(SettingsError, match=r"site\.toml says no broker_url"):
+        site().url_for("mercy")
+
+
+def test_a_folder_that_is_no_kit_is_said_before_anything_else(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("FEDBUS_KIT", str(tmp_path / "nowhere"))
+    with pytest.raises(SettingsError, match=r"nowhere/key\.pem is missing"):
+        site().url_for("mercy")
+
+
+def test_a_key_of_a_kit_that_does_not_exist_is_an_error(kit: Path) -> None:
+    (kit / "site.toml").write_text('[site]\nsite_name = "mercy"\nbroker_uri = "x"\n')
+    assert "broker_uri: no such setting" in refused()
+    with pytest.raises(SettingsError, match=r"no such setting in \[site\]: broker_uri; did you mean broker_url\?"):
+        check_names()

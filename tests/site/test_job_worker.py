@@ -420,3 +420,21 @@ async def test_a_start_that_names_anything_but_a_log_of_its_job_is_refused(tmp_p
         with pytest.raises(ProtocolError, match="no model log of job heart"):
             await worker.on_control(m.JobStarted(job="heart", session="first", log=log))
     assert broker.streams == []
+
+
+async def test_a_receipt_that_comes_while_its_update_is_sent_again_is_no_trouble(tmp_path: Path) -> None:
+    broker, ends = Broker(), asyncio.Event()
+    broker.line_is_up.clear()
+    async with working(tmp_path, broker, ends=ends) as worker:
+        # given an update that is about to be sent again
+        await worker.on_control(m.JobStarted(job="heart", session="first"))
+        await idle()
+        # when its receipt comes first, and with that its file goes
+        update_id = next(iter(worker._outbox.waiting))
+        receipt = m.Receipt(job="heart", update_id=str(update_id), outcome=m.Outcome.FOLDED)
+        await worker.on_control(receipt)
+        broker.line_is_up.set()
+        await idle()
+        # then the work for the job goes on
+        assert not ends.is_set()
+    assert broker.published == []

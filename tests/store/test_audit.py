@@ -259,3 +259,25 @@ def test_facts_are_bounded_whatever_somebody_says(tmp_path: Path) -> None:
 
 def test_every_kind_has_its_meaning() -> None:
     assert set(MEANINGS) == set(Kind)
+
+
+def test_a_line_that_is_being_written_is_no_fault(tmp_path: Path) -> None:
+    head = filled(tmp_path, 2).head
+    with files_of(tmp_path)[0].open("ab") as file:
+        file.write(b'{"sequence":4,"at"')
+    verdict = verify(tmp_path, [head])
+    assert (verdict.fault, verdict.lines) == (None, 3)
+    assert "18 bytes of a line that is being written" in verdict.notes[0]
+
+
+@pytest.mark.parametrize("text", ["", "4", "4:abc", "0:0123456789abcdef", "4:0123456789abcdeg", "x:0123456789abcdef"])
+def test_a_head_to_compare_with_is_a_sequence_and_enough_of_a_hash(text: str) -> None:
+    with pytest.raises(ValueError, match="expected SEQUENCE:HASH"):
+        Head.compared(text)
+
+
+def test_the_short_head_that_people_read_to_each_other_is_compared(tmp_path: Path) -> None:
+    head = filled(tmp_path, 2).head
+    assert verify(tmp_path, [Head.compared(head.short.upper())]).heads == 1
+    other = Head.compared(head.short[:-1] + ("0" if head.short[-1] != "0" else "1"))
+    assert "rewritten" in str(verify(tmp_path, [other]).fault)

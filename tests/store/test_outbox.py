@@ -153,3 +153,35 @@ def test_a_full_disk_gives_out_no_id(folder: Path) -> None:
 def test_update_ids_are_those_of_the_site() -> None:
     with pytest.raises(ValueError, match="site 'Mercy'"):
         UpdateId(site="Mercy", incarnation="0123abcd", sequence=0)
+
+
+def test_an_update_is_always_sealed_with_one_key_that_no_other_has(folder: Path) -> None:
+    outbox = Outbox(folder, "mercy")
+    entries = [put(outbox, b"a"), put(outbox, b"b")]
+
+    again = [entry.key for entry in Outbox(folder, "mercy").entries()]
+
+    assert again == [entry.key for entry in entries]
+    assert len({*again}) == 2
+    assert all(len(key) == 32 and key.hex() not in repr(entry) for key, entry in zip(again, entries, strict=True))
+    assert {path.stat().st_mode & 0o777 for path in folder.glob("*.json")} == {0o600}
+
+
+def test_an_entry_of_an_earlier_release_gets_a_key_that_stays(folder: Path) -> None:
+    entry = put(Outbox(folder, "mercy"), b"a")
+    record = entry.path.with_suffix(".json")
+    record.write_text(json.dumps({k: v for k, v in json.loads(record.read_text()).items() if k != "key"}))
+
+    first, second = (Outbox(folder, "mercy").entries()[0] for _ in range(2))
+
+    assert first.key == second.key != entry.key
+    assert list(first.frames()) == [b"a"]
+
+
+@pytest.mark.parametrize("key", ["", "00", "no hex", 7])
+def test_an_entry_whose_key_is_none_cannot_be_read(folder: Path, key: object) -> None:
+    record = put(Outbox(folder, "mercy"), b"a").path.with_suffix(".json")
+    record.write_text(json.dumps(json.loads(record.read_text()) | {"key": key}))
+
+    with pytest.raises(StoreError, match="cannot be read"):
+        Outbox(folder, "mercy")

@@ -11,9 +11,10 @@ import asyncio
 import hashlib
 import secrets
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 
 import structlog
 
@@ -22,13 +23,16 @@ from fedbus.aggregator.model.params_bytes import ParamsBytes
 from fedbus.aggregator.trouble import words
 from fedbus.aggregator.workers import Worker
 from fedbus.bus.envelope import Envelope
+from fedbus.bus.guard import Guard
 from fedbus.bus.publisher import Publisher
 from fedbus.bus.rpc import reply
 from fedbus.core.protocol import wire
 from fedbus.core.protocol.answers import ParamsOffer, Rejected, rejected, to_json
 from fedbus.core.protocol.requests import PartQuery
-from fedbus.errors import StoreError
+from fedbus.errors import SealError, StoreError
 from fedbus.store.rows import JobRow
+from fedbus.trust.sealed_params import SealedParts
+from fedbus.trust.sealing import announced
 
 PART_BYTES = 1 << 20
 MOST_ASKED = 8
@@ -36,6 +40,7 @@ MOST_AT_ONCE = 4
 """So many parts are in memory, of all fetches."""
 MOST_FETCHES = 16
 IDLE_S = 60.0
+NO_KEYS: Mapping[str, str] = MappingProxyType({})
 
 log = structlog.get_logger()
 
@@ -47,6 +52,7 @@ class Fetch:
     login: str
     params: ParamsBytes
     last_asked: float
+    seal: SealedParts | None = None
     asked: int = 0
     sent_bytes: int = 0
 
@@ -60,11 +66,18 @@ class Part:
 
 
 class Fetches:
-    """`folder` is that of all jobs; `worker` reads the files, `publisher` sends the parts."""
+    """`folder` is that of all jobs; `worker` reads the files, `publisher` sends the parts, `guard` has them sealed."""
 
     def __init__(
-        self, folder: Path, *, worker: Worker, publisher: Publisher, clock: Callable[[], float] = time.monotonic
+        self,
+        folder: Path,
+        *,
+        worker: Worker,
+        publisher: Publisher,
+        guard: Guard | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._guard = guard
         self._folder = folder
         self._worker = worker
         self._publisher = publisher
@@ -72,8 +85,13 @@ class Fetches:
         self._fetches: dict[str, Fetch] = {}
         self._room = asyncio.Semaphore(MOST_AT_ONCE)
 
-    async def begin(self, row: JobRow, wanted: str | int, login: str) -> ParamsOffer | Rejected:
-        """Open a version; the answer says which it is, its size and how to ask for its parts."""
+    async def begin(
+        self, row: JobRow, wanted: str | int, login: str, seal_keys: Mapping[str, str] = NO_KEYS
+    ) -> ParamsOffer | Rejected:
+        """Open a version; the answer says which it is, its size and how to ask for its parts.
+
+        seal_keys: what the parts are sealed to, where there are kits.
+        """
         await self.drop_idle()
         if len(self._fetches) >= MOST_FETCHES:
             message = f"{MOST_FETCHES} fetches are under way, more are not served at once: fetch again in a minute"
@@ -82,10 +100,19 @@ class Fetches:
             version, params = await self._worker(open_version, self._folder / row.job, row, wanted)
         except StoreError as exc:
             return rejected("version", str(exc))
-        name = secrets.token_hex(16)
-        self._fetches[name] = Fetch(login=login, params=params, last_asked=self._clock())
-        size = params.size_bytes
-        return ParamsOffer(of=name, version=version, size_bytes=size, part_bytes=PART_BYTES)
+        fetch = Fetch(login=login, params=params, last_asked=self._clock())
+        offer = ParamsOffer(
+            of=secrets.token_hex(16), version=version, size_bytes=params.size_bytes, part_bytes=PART_BYTES
+        )
+        try:
+            if self._guard is not None:
+                fetch.seal, key = _seal(self._guard, offer, login, seal_keys)
+                offer = replace(offer, key=key)
+        except SealError as exc:
+            await self._worker(params.close)
+            return rejected("seal_keys", str(exc))
+        self._fetches[offer.of] = fetch
+        return offer
 
     def take(self, query: PartQuery, login: str) -> Part | Rejected:
         """The part that is asked for, to be given to `send`; a rejection when it cannot be had."""
@@ -109,11 +136,12 @@ class Fetches:
         try:
             async with self._room:
                 data = await self._worker(fetch.params.read, part.offset, PART_BYTES)
-                headers = {"digest": part_digest(data)}
+                headers, body = ({}, data) if fetch.seal is None else fetch.seal.seal(data, part.offset)
+                headers["digest"] = part_digest(body)
                 await reply(
                     self._publisher,
                     asked,
-                    data,
+                    body,
                     type="part",
                     content_type="application/octet-stream",
                     headers=headers,
@@ -149,6 +177,17 @@ class Fetches:
         for name in gone:
             fetch = self._fetches.pop(name)
             await self._worker(fetch.params.close)
+
+
+def _seal(guard: Guard, offer: ParamsOffer, login: str, keys: Mapping[str, str]) -> tuple[SealedParts, str]:
+    return SealedParts.begun(
+        announced(keys, guard.suite),
+        federation=guard.identity.federation,
+        login=login,
+        of=offer.of,
+        size_bytes=offer.size_bytes,
+        part_bytes=offer.part_bytes,
+    )
 
 
 def part_digest(data: bytes) -> str:

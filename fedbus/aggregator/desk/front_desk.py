@@ -231,8 +231,8 @@ class FrontDesk:
             return a.rejected("job", message)
         ledger, read = self._tools.ledger, self._tools.compute
         match query:
-            case q.ParamsQuery(version=version):
-                offer = await self._fetches.begin(row, version, login)
+            case q.ParamsQuery(version=version, seal_keys=keys):
+                offer = await self._fetches.begin(row, version, login, keys)
                 if isinstance(offer, a.ParamsOffer):
                     await self._tools.audit.write(
                         Kind.PARAMS_LEAVE, job=row.job, version=offer.version, to=login, bytes=offer.size_bytes

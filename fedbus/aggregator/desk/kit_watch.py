@@ -29,6 +29,7 @@ from fedbus.core.job.membership import SiteState
 from fedbus.core.protocol import events
 from fedbus.core.protocol import messages as m
 from fedbus.errors import TrustError
+from fedbus.store.audit_kinds import Kind
 from fedbus.trust.identity import Identity, Verifier
 from fedbus.trust.renewal import ListLife, renewed_for
 from fedbus.trust.roster import ROSTER, Roster
@@ -105,6 +106,7 @@ class KitWatch:
         stamps = await asyncio.to_thread(_stamps, self._kit)
         if stamps == self._stamps:
             return
+        self._note_change(stamps)
         self._stamps = stamps
         try:
             self._content = await asyncio.to_thread(self._load)
@@ -112,6 +114,11 @@ class KitWatch:
             log.error("kit", text=f"{exc}; what was known before counts on")
             return
         self._believe(self._content.identity, self._content.verifier)
+
+    def _note_change(self, stamps: Stamps) -> None:
+        if self._stamps is not None:
+            files = sorted({name for name, *_ in set(stamps) ^ set(self._stamps)})
+            self._tools.audit.note(Kind.KIT_CHANGED, files=files)
 
     def _load(self) -> KitContent:
         identity, at = Identity.load(self._kit, role=self._role), self._now()

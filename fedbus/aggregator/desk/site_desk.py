@@ -30,7 +30,7 @@ from fedbus.core.job.status_text import clock_words, span
 from fedbus.core.protocol import events
 from fedbus.core.protocol import messages as m
 from fedbus.core.words import counted
-from fedbus.errors import BusError, ProtocolError, StoreError
+from fedbus.errors import BusError, ProtocolError, RepeatedError, StoreError
 
 SITES_PREFETCH = 64
 LEASE_CHECK_S = 0.5
@@ -109,6 +109,8 @@ class SiteDesk:
             return
         try:
             await self._hear(self._post.from_login(delivery.envelope))
+        except RepeatedError as exc:
+            log.info("repeated", site=login, error=str(exc))
         except ProtocolError as exc:
             await self._announcer.refuse(delivery, str(exc))
         except (StoreError, BusError):

@@ -161,16 +161,17 @@ class Player:
 
     def _repeat(self, done: Done, rng: random.Random) -> None:
         federation, name = self._stage.federation, done.deed.victim
-        url = federation.url(name)
+        seal_keys = federation.state_dir(AGGREGATOR) / "seal.key"
+        login = mischief.Login(url=federation.url(name), kit=federation.kit(name), seal_keys=seal_keys)
         match done.deed.act:
             case Act.REPEAT_UPDATES:
                 outbox = federation.folder / "sites" / name / "jobs" / self._job / "outbox"
-                work = mischief.repeat_updates(url, outbox, self._job, name, rng=rng)
+                work = mischief.repeat_updates(login, outbox, self._job, name, rng=rng)
             case Act.REPEAT_VERSIONS:
-                work = mischief.repeat_versions(url, self._job, self._stream(), rng=rng)
+                work = mischief.repeat_versions(login, self._job, self._stream(), rng=rng)
             case _:
                 logs = [d for d in federation.daemons if d.name == AGGREGATOR]
-                work = mischief.repeat_receipts(url, _some(receipts_in(logs, self._job), rng), rng=rng)
+                work = mischief.repeat_receipts(login, _some(receipts_in(logs, self._job), rng), rng=rng)
         self._mischief.append((done, self._backstage.begin(work)))
 
     def _stream(self) -> str:

@@ -23,7 +23,7 @@ from fedbus.bench.chaos.evidence import lines
 from fedbus.bench.chaos.plan import AGGREGATOR
 from fedbus.bench.chaos.proxy import Backstage
 from fedbus.bench.chaos.report import Found
-from fedbus.bench.chaos.run import ENDS_WITHIN, SOON, Tell, ask, examine, job_spec, over, submit, workspace
+from fedbus.bench.chaos.run import ALLOWED, ENDS_WITHIN, SOON, Tell, ask, examine, job_spec, over, submit, workspace
 from fedbus.bench.chaos.stage import Stage
 from fedbus.bench.figures import Row, row, time_of
 from fedbus.core.protocol import events
@@ -31,6 +31,7 @@ from fedbus.core.protocol.messages import JobState
 from fedbus.errors import FedbusError
 from fedbus.local.federation import Daemon, LocalFederation, wait_until
 from fedbus.local.interrupts import Interrupts
+from fedbus.local.provisioned import Allowed
 from fedbus.runtime.faults import Point
 
 STEADY, VICTIM = "site-a", "site-b"
@@ -95,11 +96,11 @@ class Table:
         ]
 
 
-def run_kill_points(*, keep: Path | None, tell: Tell) -> Table:
-    """Reach every point once. Raises FedbusError when the federation cannot be started."""
+def run_kill_points(*, keep: Path | None, tell: Tell, kits: bool = False) -> Table:
+    """Reach every point once, with `kits` in a provisioned federation. FedbusError when it cannot be started."""
     with Interrupts() as interrupts, workspace(keep, "kill-points") as (folder, forget):
         try:
-            table = _run(folder, tell)
+            table = _run(folder, tell, ALLOWED if kits else None)
         finally:
             interrupts.shut()
         if not table.failures:
@@ -109,9 +110,9 @@ def run_kill_points(*, keep: Path | None, tell: Tell) -> Table:
         return table
 
 
-def _run(folder: Path, tell: Tell) -> Table:
+def _run(folder: Path, tell: Tell, tls: Allowed | None) -> Table:
     sites = tuple(PACES_S)
-    with Backstage() as backstage, LocalFederation(folder, sites=sites) as federation:
+    with Backstage() as backstage, LocalFederation(folder, sites=sites, tls=tls) as federation:
         stage = Stage(federation, backstage, PACES_S)
         lanes = _Lanes(stage, tell)
         lanes.run()

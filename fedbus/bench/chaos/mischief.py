@@ -12,7 +12,7 @@ import json
 import random
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import aclosing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,8 @@ from fedbus.bus.stream import Start, StreamReader
 from fedbus.bus.topology import MODELS, models_key
 from fedbus.core.protocol import messages as m
 from fedbus.store.manifests import from_text
+from fedbus.trust.identity import Identity
+from fedbus.trust.sealing import SealKeys
 
 TIMES = 2
 QUIET_S = 0.5
@@ -32,23 +34,49 @@ MOST_RECORDS = 64
 LIMIT_S = 15.0
 
 
-async def repeat_updates(url: str, outbox: Path, job: str, site: str, *, rng: random.Random) -> int:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Login:
+    """Who sends again. `post` signs and seals with its kit; without a kit `url` has a password."""
+
+    url: str
+    kit: Path | None = None
+    seal_keys: Path | None = None
+    """The aggregator's, to which a site seals; only here does anybody else read them."""
+
+    @property
+    def identity(self) -> Identity | None:
+        return None if self.kit is None else Identity.load(self.kit)
+
+    def post(self) -> Post:
+        post = Post(self.identity)
+        if post.guard is not None and self.seal_keys is not None:
+            post.guard.take_offered(SealKeys.load(self.seal_keys).texts())
+        return post
+
+    def session(self, post: Post | None = None) -> Session:
+        """Without a post what is sent stays as it is."""
+        outgoing = Post().outgoing if post is None else post.outgoing
+        return Session(self.url, name="mischief", identity=self.identity, outgoing=outgoing, retry_login=True)
+
+
+async def repeat_updates(login: Login, outbox: Path, job: str, site: str, *, rng: random.Random) -> int:
     """Send what is in a site's outbox again, manifest first, chunks shuffled, twice; returns the messages sent."""
-    envelopes = list(_updates(outbox, job, site))
+    post = login.post()
+    envelopes = list(_updates(outbox, job, site, post))
     again = []
     for _ in range(TIMES):
         manifests = [e for e in envelopes if e.type == "update"]
         chunks = [e for e in envelopes if e.type == "chunk"]
         again += [*manifests, *rng.sample(chunks, len(chunks))]
-    return await _send(url, "mischief", again)
+    return await _send(login.session(post), again)
 
 
-def _updates(outbox: Path, job: str, site: str) -> Iterator[Envelope]:
+def _updates(outbox: Path, job: str, site: str, post: Post) -> Iterator[Envelope]:
     for record in sorted(outbox.glob("[0-9]*.json")):
-        yield from _update(record, job, site)
+        yield from _update(record, job, site, post)
 
 
-def _update(record: Path, job: str, site: str) -> Iterator[Envelope]:
+def _update(record: Path, job: str, site: str, post: Post) -> Iterator[Envelope]:
     """The messages of one entry of an outbox; nothing when it goes while it is being read: its receipt has come."""
     try:
         entry: dict[str, Any] = json.loads(record.read_text())
@@ -58,8 +86,9 @@ def _update(record: Path, job: str, site: str) -> Iterator[Envelope]:
     lengths: list[int] = entry["frame_bytes"]
     if sum(lengths) != len(body):
         return
-    post = Post()
-    yield post.from_trainer(from_text(json.dumps(entry["manifest"])), site=site)
+    manifest = from_text(json.dumps(entry["manifest"]))
+    seal = post.update_seal(manifest, bytes.fromhex(entry["key"]))
+    yield post.from_trainer(manifest, site=site)
     offset = 0
     for index, length in enumerate(lengths):
         frame = body[offset : offset + length]
@@ -67,12 +96,12 @@ def _update(record: Path, job: str, site: str) -> Iterator[Envelope]:
         chunk = m.Chunk(
             job=job, transfer=entry["update_id"], part="update", index=index, count=len(lengths), body=frame
         )
-        yield post.from_trainer(chunk, site=site)
+        yield post.from_trainer(chunk, site=site, seal=seal)
 
 
-async def repeat_versions(url: str, job: str, stream: str, *, rng: random.Random) -> int:
+async def repeat_versions(login: Login, job: str, stream: str, *, rng: random.Random) -> int:
     """Publish the newest records of the model log `stream` again, shuffled; returns how many."""
-    async with Session(url, name="mischief", retry_login=True) as session, asyncio.timeout(LIMIT_S):
+    async with login.session() as session, asyncio.timeout(LIMIT_S):
         records = await _newest(session, job, stream)
         await _publish(Publisher(session), rng.sample(records, len(records)))
         return len(records)
@@ -99,16 +128,16 @@ def _own(headers: Headers) -> Headers:
     return {name: value for name, value in headers.items() if not name.startswith("x-")}
 
 
-async def repeat_receipts(url: str, receipts: Iterable[m.Receipt], *, rng: random.Random) -> int:
+async def repeat_receipts(login: Login, receipts: Iterable[m.Receipt], *, rng: random.Random) -> int:
     """Tell sites again what became of their updates, twice and shuffled, and call the roll; returns the messages."""
-    post = Post()
+    post = login.post()
     told = [post.control(receipt, site=m.UpdateId.parse(receipt.update_id).site) for receipt in receipts] * TIMES
     told.append(post.control(m.RollCall(session="mischief"), site=None))
-    return await _send(url, "mischief", rng.sample(told, len(told)))
+    return await _send(login.session(post), rng.sample(told, len(told)))
 
 
-async def _send(url: str, name: str, envelopes: Sequence[Envelope]) -> int:
-    async with Session(url, name=name, retry_login=True) as session, asyncio.timeout(LIMIT_S):
+async def _send(opening: Session, envelopes: Sequence[Envelope]) -> int:
+    async with opening as session, asyncio.timeout(LIMIT_S):
         await _publish(Publisher(session), envelopes)
     return len(envelopes)
 

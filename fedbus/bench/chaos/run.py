@@ -40,6 +40,7 @@ from fedbus.core.spec.training import TrainingSpec
 from fedbus.errors import FedbusError, SettingsError
 from fedbus.local.federation import Daemon, LocalFederation
 from fedbus.local.interrupts import Interrupts
+from fedbus.local.provisioned import Allowed
 from fedbus.store.spool import Bodies
 from fedbus.store.state_reader import StateReader
 
@@ -54,15 +55,24 @@ HEAL_S = 30.0
 ENDS_WITHIN = timedelta(seconds=120)
 LOOK_S = 0.5
 
+ALLOWED: Allowed = {
+    "synthetic": (
+        "task_config.numel",
+        *(f"local.{key}" for key in ("steps", "batch_size", "learning_rate", "evaluate")),
+    )
+}
 Tell = Callable[[str], None]
 T = TypeVar("T")
 
 
-def run_seed(seed: int, *, within_s: float, keep: Path | None, tell: Tell) -> Outcome:
-    """Run one seed and check it; `within_s` is how long the schedule is. Raises FedbusError when it cannot be run."""
+def run_seed(seed: int, *, within_s: float, keep: Path | None, tell: Tell, kits: bool = False) -> Outcome:
+    """Run one seed and check it; `within_s` is how long the schedule is. Raises FedbusError when it cannot be run.
+
+    With `kits` the federation is a provisioned one: TLS alone, everything signed and sealed.
+    """
     with Interrupts() as interrupts, workspace(keep, f"seed-{seed}") as (folder, forget):
         try:
-            outcome = _run(folder, seed, within_s, tell)
+            outcome = _run(folder, seed, within_s, tell, ALLOWED if kits else None)
         finally:
             interrupts.shut()
         if outcome.found.ok:
@@ -72,10 +82,10 @@ def run_seed(seed: int, *, within_s: float, keep: Path | None, tell: Tell) -> Ou
         return outcome
 
 
-def _run(folder: Path, seed: int, within_s: float, tell: Tell) -> Outcome:
+def _run(folder: Path, seed: int, within_s: float, tell: Tell, tls: Allowed | None) -> Outcome:
     deeds = schedule(seed, SITES, within_s=within_s)
     spec = job_spec(f"chaos-{seed}", stop={"wall_time_s": AGE_S + within_s + HEAL_S})
-    with Backstage() as backstage, LocalFederation(folder, sites=SITES) as federation:
+    with Backstage() as backstage, LocalFederation(folder, sites=SITES, tls=tls) as federation:
         stage = Stage(federation, backstage, PACES_S)
         aggregator = stage.start(AGGREGATOR)
         for site in SITES:
@@ -123,7 +133,9 @@ def ask(federation: LocalFederation, question: Callable[[Client], Coroutine[Any,
     """Ask the aggregator as submitter."""
 
     async def asking() -> T:
-        settings = SubmitterSettings.load(broker_url=federation.url(LOGIN), timeout_s=SOON.total_seconds())
+        settings = SubmitterSettings.load(
+            broker_url=federation.url(LOGIN), kit=federation.kit(LOGIN), timeout_s=SOON.total_seconds()
+        )
         async with Client(settings) as client:
             return await question(client)
 

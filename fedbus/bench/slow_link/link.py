@@ -38,7 +38,7 @@ class SlowLink:
     """The link; a context manager. Leaving it removes everything. NodeError when this machine cannot have one.
 
     `congestion` names the congestion control of both ends: on a lossy line the rate depends on little else. Reno is
-    allowed everywhere; at 2 % loss cubic is no faster.
+    allowed everywhere; at 2 % loss cubic is no faster. `near` is the address at which the far end finds this one.
     """
 
     def __init__(self, spec: LineSpec, *, congestion: str = "reno", seed: int = 0) -> None:
@@ -47,15 +47,15 @@ class SlowLink:
         self.up, self.down = Line(spec, draw), Line(spec, draw)
         self._congestion = congestion
         self._number = os.getpid() % 250
-        self._near, self._far = NEAR.format(self._number), FAR.format(self._number)
+        self.near, self._far = NEAR.format(self._number), FAR.format(self._number)
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
             self._namespace = stack.enter_context(Namespace())
-            near = self._device(stack, "near", self._near, self._far)
+            near = self._device(stack, "near", self.near, self._far)
             with self.inside():
-                far = self._device(stack, "far", self._far, self._near)
+                far = self._device(stack, "far", self._far, self.near)
                 self._choose_congestion()
             self._carrier = stack.enter_context(Carrier(near, far, up=self.up, down=self.down))
             self._stack = stack.pop_all()
@@ -87,7 +87,7 @@ class SlowLink:
         listening = socket.socket()
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, f"fbnear{self._number}".encode())
         listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, self._congestion.encode())
-        listening.bind((self._near, 0))
+        listening.bind((self.near, 0))
         listening.listen()
         return listening
 

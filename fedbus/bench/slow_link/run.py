@@ -23,6 +23,13 @@ from fedbus.bench.slow_link.link import SlowLink
 from fedbus.local.federation import Daemon, LocalFederation, wait_until
 
 NEAR, FAR = "site-a", "site-b"
+# Over the link there is TLS: it does not end on loopback.
+ALLOWED = {
+    "synthetic": (
+        "task_config.numel",
+        *(f"local.{key}" for key in ("steps", "batch_size", "learning_rate", "evaluate")),
+    )
+}
 PLAIN_SAMPLES = 3
 LIMIT = timedelta(minutes=10)
 
@@ -63,7 +70,7 @@ def rows(plan: SlowPlan) -> list[Row]:
         SlowLink(plan.line, congestion=plan.congestion, seed=plan.seed) as link,
     ):
         plain_s = statistics.median(link.plain_transfer_s(plan.numel) for _ in range(PLAIN_SAMPLES))
-        with LocalFederation(Path(folder), sites=(NEAR, FAR)) as federation:
+        with LocalFederation(Path(folder), sites=(NEAR, FAR), tls=ALLOWED, host=link.near) as federation:
             run = play(plan, federation, link)
         return list(figures(plan, federation, run, plain_s))
 

@@ -57,12 +57,16 @@ class Rejected:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ParamsOffer:
-    """Params that can be fetched part by part under the name `of`."""
+    """Params that can be fetched part by part under the name `of`.
+
+    key: what the parts are sealed with, sealed to who asks, see `fedbus.trust.sealed_params`; "" without a kit.
+    """
 
     of: str
     version: int
     size_bytes: int
     part_bytes: int
+    key: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -423,6 +427,8 @@ def _left_out(part: Any) -> Collection[str]:
     match part:
         case Accepted(notes=()):
             return ("notes",)
+        case ParamsOffer(key=""):
+            return ("key",)
         case SiteInJob():
             always = ("num_examples", "influence", "share", "cosine", "new_labels")
             unknown = [name for name in always if getattr(part, name) is None]

@@ -18,10 +18,10 @@ Keys that are not known are ignored, so that any AMQP client may ask, also one o
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from fedbus.core.protocol.limits import MOST_NAME, plain
+from fedbus.core.protocol.limits import MOST_NAME, MOST_SEAL_KEY, MOST_SEAL_KEYS, plain
 from fedbus.errors import JobSpecError, Problem
 
 BEFORE_ALL = -1
@@ -72,10 +72,14 @@ class JobQuery:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ParamsQuery:
-    """Params that are to be fetched: of a version by its number, of the `last` or the `best` one."""
+    """Params that are to be fetched: of a version by its number, of the `last` or the `best` one.
+
+    seal_keys: what they are sealed to, base64 by the suite's number; none without a kit.
+    """
 
     job: str
     version: str | int = "last"
+    seal_keys: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,7 +111,7 @@ def body_of(request: Request) -> dict[str, Any]:
         case Forget():
             return {"forget": True}
     keys = {"what": _NAMES[type(request)]} | asdict(request)
-    return {key: value for key, value in keys.items() if (key, value) != ("after", BEFORE_ALL)}
+    return {key: value for key, value in keys.items() if (key, value) not in (("after", BEFORE_ALL), ("seal_keys", {}))}
 
 
 def abort_of(job: str, body: Mapping[str, Any]) -> Abort | Forget:
@@ -138,7 +142,12 @@ def _params(body: Mapping[str, Any]) -> ParamsQuery:
     version = body.get("version", "last")
     if type(version) not in (int, str):
         raise _wrong("version", "expected a version: best, last or the number of one")
-    return ParamsQuery(job=_text(body, "job"), version=version)
+    keys = body.get("seal_keys", {})
+    if not isinstance(keys, dict) or len(keys) > MOST_SEAL_KEYS:
+        raise _wrong("seal_keys", f"expected at most {MOST_SEAL_KEYS} keys by suite, got {_shown(keys)}")
+    if not all(isinstance(key, str) and len(key) <= MOST_SEAL_KEY for key in keys.values()):
+        raise _wrong("seal_keys", f"expected texts of at most {MOST_SEAL_KEY} characters")
+    return ParamsQuery(job=_text(body, "job"), version=version, seal_keys=keys)
 
 
 def _part(body: Mapping[str, Any]) -> PartQuery:

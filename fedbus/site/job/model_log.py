@@ -68,7 +68,7 @@ class SealedLog(ModelLog):
         self._ask = ask
         self._patience = patience
         self._came = asyncio.Event()
-        self._keys = LogKeys(job, _kept(self._path))
+        self._keys = LogKeys(job, kept_keys(folder))
 
     def take_keys(self, text: str) -> None:
         """Keep the keys that were sealed to this site."""
@@ -110,10 +110,10 @@ def _keep(path: Path, keys: Iterable[EpochKey]) -> None:
         beside.write_text(json.dumps([[key.number, base64.b64encode(key.key).decode()] for key in keys]))
 
 
-def _kept(path: Path) -> list[EpochKey]:
-    """What an earlier process was given. A damaged file is as none: the job's start brings the keys again."""
+def kept_keys(folder: Path) -> list[EpochKey]:
+    """The keys in a job's folder. A damaged file is as none: the job's start brings the keys again."""
     try:
-        rows = json.loads(path.read_text())
+        rows = json.loads((folder / KEYS).read_text())
         return [EpochKey(number=int(number), key=base64.b64decode(key, validate=True)) for number, key in rows]
     except (OSError, ValueError, TypeError):
         return []

@@ -31,10 +31,11 @@ from fedbus.errors import (
     NoSuchQueueError,
     ProtocolError,
     PublishError,
+    StoreError,
     WithheldError,
 )
 from fedbus.runtime.faults import Point, Reached, nothing
-from fedbus.site.door import Lane, Load
+from fedbus.site.door import Lane, load_of
 from fedbus.site.job import assignment, model_wanted
 from fedbus.site.job.hand_back import HandBack, Receiver
 from fedbus.site.job.log_place import before_snapshot
@@ -360,6 +361,11 @@ class JobWorker:
             return False
         except WithheldError as exc:
             await self._withhold(entry, Sayable(exc.said))
+        except StoreError:
+            if self._outbox.entry(entry.update_id) is not None:
+                raise
+            # its receipt came while it was sent again, and took its file away
+            log.info("update-decided-meanwhile", job=self._job, update=str(entry.update_id))
         return True
 
     async def _withhold(self, entry: Entry, why: Sayable) -> None:
@@ -371,12 +377,11 @@ class JobWorker:
 
     async def _send(self, entry: Entry) -> None:
         manifest = entry.manifest
-        sha256 = await asyncio.to_thread(entry.sha256)
-        load = Load(frames=len(entry.frame_bytes), size_bytes=sum(entry.frame_bytes), sha256=sha256)
-        await self._lane.admit(manifest, load)
+        seal = self._lane.seal(manifest, entry.key)
+        await self._lane.admit(manifest, await asyncio.to_thread(load_of, entry, seal))
         began = perf_counter()
         log.info("update-publishing", job=self._job, update=str(entry.update_id))
-        await self._lane.send_chunks(self._chunks(entry), seal=self._lane.seal(manifest, entry.key))
+        await self._lane.send_chunks(self._chunks(entry), seal=seal)
         self._reached(Point.SITE_BEFORE_MANIFEST)
         await self._lane.send(manifest)
         self._reached(Point.SITE_CONFIRMED)

@@ -1,0 +1,142 @@
+"""A renewed certificate at the site: what makes it one, and how another CA of the federation becomes known."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from fedbus.core.protocol.messages import CertificateRenewed
+from fedbus.errors import TrustError
+from fedbus.site.renewal import take_in
+from fedbus.trust.authority import Authority
+from fedbus.trust.certificates import certificate_pem, public_key, read_certificates
+from fedbus.trust.identity import Identity
+from fedbus.trust.renewal import ListLife, Offer, Renewal, renewal
+from tests.small_federation import subject, write_kit
+
+NOW = datetime.now(UTC)
+LATER = NOW + timedelta(days=15)
+
+
+def pem(*authorities: Authority) -> str:
+    return "".join(certificate_pem(each.certificate).decode() for each in authorities)
+
+
+def issued(authority: Authority, kit: Path, *, name: str = "site-a", number: int = 0, at: datetime = LATER) -> str:
+    """A certificate for the key of a kit."""
+    key = public_key(read_certificates((kit / "cert.pem").read_bytes(), what="test")[0])
+    whom = subject(name, number=number, federation=authority.federation)
+    return certificate_pem(authority.issue(key, whom, at=at)).decode()
+
+
+@pytest.fixture
+def identity(kit: Path) -> Identity:
+    return Identity.load(kit)
+
+
+def test_a_newer_certificate_of_the_same_key_takes_the_place_of_the_old_one(authority, kit, identity):
+    new = issued(authority, kit)
+    assert renewal(identity, Offer(certificate=new), at=LATER) == Renewal(certificate=new, authorities=None)
+
+
+def test_the_certificate_that_is_there_changes_nothing(authority, kit, identity):
+    old = (kit / "cert.pem").read_text()
+    offer = Offer(certificate=old, authorities=pem(authority))
+    assert renewal(identity, offer, at=NOW) is None
+
+
+@pytest.mark.parametrize(
+    ("offered", "says"),
+    [
+        (lambda ca, kit: issued(ca, kit, name="site-b", number=1), "a certificate of site site-b"),
+        (lambda ca, kit: issued(ca, kit, number=7), "expected a renewed one of"),
+        (lambda ca, kit: issued(ca, kit, at=LATER + timedelta(days=3)), "is not valid before"),
+        (lambda ca, kit: issued(ca, kit, at=NOW - timedelta(days=30)), "expired on"),
+        (lambda ca, kit: issued(Authority.new("hearts", at=NOW), kit), "not issued by this federation's CA"),
+        (lambda ca, kit: issued(ca, kit) * 2, "2 certificates came"),
+        (lambda ca, kit: "nonsense", "holds no certificate"),
+        (lambda ca, kit: "A" * 100_000, "bytes"),
+    ],
+    ids=["another site's", "another number", "of the future", "of the past", "another CA's", "two", "none", "too long"],
+)
+def test_anything_else_is_refused(authority, kit, identity, offered, says):
+    with pytest.raises(TrustError, match=says):
+        renewal(identity, Offer(certificate=offered(authority, kit)), at=LATER)
+
+
+def test_a_certificate_for_another_key_is_refused(authority, kit, identity, tmp_path):
+    write_kit(tmp_path / "other", authority, subject())
+    with pytest.raises(TrustError, match="another key"):
+        renewal(identity, Offer(certificate=issued(authority, tmp_path / "other")), at=LATER)
+
+
+# ------------------------------------------------------------------ another CA
+
+
+@pytest.fixture
+def successor() -> Authority:
+    return Authority.new("hearts", generation=2, at=NOW)
+
+
+def test_a_ca_that_the_known_one_has_endorsed_is_known_from_then_on(authority, successor, kit, identity):
+    new, both = issued(successor, kit, at=NOW), pem(authority, successor)
+    endorsement = authority.endorsed_pem(successor.certificate)
+    offer = Offer(certificate=new, authorities=both, endorsement=endorsement)
+    assert renewal(identity, offer, at=NOW) == Renewal(certificate=new, authorities=both)
+
+
+@pytest.mark.parametrize("endorsed", ["nobody", "another", "by itself"])
+def test_a_ca_that_nobody_known_has_endorsed_is_not_believed(authority, successor, kit, identity, endorsed):
+    stranger = Authority.new("hearts", generation=2, at=NOW)
+    by = {
+        "nobody": "",
+        "another": authority.endorsed_pem(stranger.certificate),
+        "by itself": successor.endorsed_pem(successor.certificate),
+    }[endorsed]
+    offer = Offer(certificate=issued(successor, kit), authorities=pem(authority, successor), endorsement=by)
+    with pytest.raises(TrustError, match="not issued by this federation's CA"):
+        renewal(identity, offer, at=LATER)
+
+
+def test_the_old_ca_is_dropped_when_the_new_one_counts_alone(authority, successor, kit, identity):
+    # given a site that knows both, with a certificate of the new one
+    (kit / "ca.pem").write_text(pem(authority, successor))
+    (kit / "cert.pem").write_text(issued(successor, kit, at=NOW))
+    offer = Offer(certificate=(kit / "cert.pem").read_text(), authorities=pem(successor))
+    assert renewal(Identity.load(kit), offer, at=NOW) == Renewal(certificate=None, authorities=pem(successor))
+
+
+def test_a_list_of_strangers_takes_nothing_away(authority, successor, kit, identity):
+    offer = Offer(certificate=(kit / "cert.pem").read_text(), authorities=pem(successor))
+    assert renewal(identity, offer, at=NOW) is None
+
+
+# ------------------------------------------------------------------ the site's kit
+
+
+def test_a_site_puts_it_into_its_kit_and_is_who_it_was(authority, kit, identity):
+    key = (kit / "key.pem").read_bytes()
+    new = issued(authority, kit, at=datetime.now(UTC) + timedelta(minutes=1))
+    renewed = take_in(identity, CertificateRenewed(site="site-a", certificate=new))
+    assert (kit / "cert.pem").read_text() == new
+    assert (kit / "key.pem").read_bytes() == key
+    assert renewed.subject == identity.subject
+    assert renewed.expires > identity.expires
+    renewed.ssl_context()
+
+
+def test_a_site_keeps_its_kit_when_what_came_is_no_renewal(authority, kit, identity):
+    before = {path.name: path.read_bytes() for path in kit.iterdir()}
+    assert take_in(identity, CertificateRenewed(site="site-a", certificate="nonsense")) is identity
+    assert {path.name: path.read_bytes() for path in kit.iterdir()} == before
+
+
+def test_a_revocation_list_is_to_be_renewed_from_half_its_time(authority, kit):
+    assert ListLife.of_kit(kit) is None
+    text = authority.revocation_list([], number=1, at=NOW, life=timedelta(days=30))
+    (kit / "crl.pem").write_bytes(text)
+    life = ListLife.of_kit(kit)
+    assert life is not None
+    assert timedelta(days=14) < life.half_time - NOW < timedelta(days=15)
