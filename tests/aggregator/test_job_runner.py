@@ -337,7 +337,7 @@ async def test_what_no_site_is_asked_for_with_a_score_is_no_row(tmp_path: Path) 
             )
         )
     # then the ledger has the one score, without them
-    (kept,) = house.ledger.scores("heart", after=-99, until=99)
+    (kept,) = house.ledger.findings.scores("heart", after=-99, until=99)
     assert (kept.score.version, kept.score.spreads) == (0, {})
 
 

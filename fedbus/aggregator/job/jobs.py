@@ -375,7 +375,7 @@ class Jobs:
         if not settled:
             await asyncio.sleep(self._settle_s)
         epochs = self._epochs.get(job)
-        chained = None if epochs is None else await self._tools.store(self._tools.ledger.newest_chain, job)
+        chained = None if epochs is None else await self._tools.store(self._tools.ledger.trust.newest_chain, job)
         tools = self._tools
         return ModelLogWriter(
             job,
@@ -394,7 +394,7 @@ class Jobs:
         """Offer a job to a site, unless its spec names others."""
         spec = runner.life.head
         if spec.sites is None or site in spec.sites:
-            signed, follows = await self._tools.store(self._tools.ledger.submission, runner.job)
+            signed, follows = await self._tools.store(self._tools.ledger.trust.submission, runner.job)
             offer = m.JobOffer(
                 job=runner.job,
                 spec=spec.to_offer(),

@@ -52,7 +52,7 @@ class Epochs:
     async def open(self, tell: Callable[[], Awaitable[None]]) -> None:
         """Go on where the ledger says. `tell` gives every member the keys, before a new epoch is used."""
         self._tell = tell
-        rows = await self._store(self._ledger.epochs, self._job)
+        rows = await self._store(self._ledger.trust.epochs, self._job)
         self._keys = [EpochKey(number=number, key=key) for number, key, _ in rows]
         self._begins_at = max((number for number, _, fresh in rows if fresh), default=0)
         self._have_newest = set(await self._store(self._ledger.participants, self._job)) - {ANYBODY}
@@ -107,7 +107,7 @@ class Epochs:
 
     async def _begin(self, *, fresh: bool) -> None:
         key = EpochKey.make(self.newest.number + 1 if self._keys else 0)
-        await self._store(self._ledger.add_epoch, self._job, key.number, key.key, fresh=fresh)
+        await self._store(self._ledger.trust.add_epoch, self._job, key.number, key.key, fresh=fresh)
         self._keys.append(key)
         self._have_newest = set()
         self._used = self._told = False
