@@ -726,8 +726,8 @@ async def test_who_accepted_is_kept_and_counts_after_a_restart(tmp_path: Path) -
     await house.accepts("mercy")
     again = House(tmp_path)
     await again.runner.open()
-    assert again.runner.takes_part("mercy")
-    assert not again.runner.takes_part("mallory")
+    assert again.runner.participants.takes_part("mercy")
+    assert not again.runner.participants.takes_part("mallory")
 
 
 STOPS_AT_3 = {

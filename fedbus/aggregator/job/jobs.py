@@ -301,7 +301,7 @@ class Jobs:
             runner.life.head.chunk_bytes,
             runner.complete,
             layout=lambda: runner.layout,
-            takes_part=runner.takes_part,
+            takes_part=runner.participants.takes_part,
             useless=runner.entrance.useless,
         )
 
