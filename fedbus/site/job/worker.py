@@ -2,7 +2,7 @@
 
     follow   chunks and manifests of the model log → files; each new version wakes the training loop
     train    see `loop`
-    upload   outbox → broker, confirmed; entries stay until their receipt
+    upload   outbox → broker, confirmed; entries stay until their receipt, see `uploads`
 
 Stop order: the trainer is killed first (a half-trained delta is worth nothing), then uploads end; what is in the
 outbox is sent again when the site comes back.
@@ -11,10 +11,9 @@ outbox is sent again when the site comes back.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Iterator
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import replace
 from datetime import timedelta
-from time import perf_counter
 
 import structlog
 
@@ -30,12 +29,9 @@ from fedbus.errors import (
     LoginError,
     NoSuchQueueError,
     ProtocolError,
-    PublishError,
-    StoreError,
-    WithheldError,
 )
 from fedbus.runtime.faults import Point, Reached, nothing
-from fedbus.site.door import Lane, load_of
+from fedbus.site.door import Lane
 from fedbus.site.job import assignment, model_wanted
 from fedbus.site.job.hand_back import HandBack, Receiver
 from fedbus.site.job.log_place import before_snapshot
@@ -45,16 +41,16 @@ from fedbus.site.job.model_log import ModelLog, SealedLog
 from fedbus.site.job.model_wanted import ModelWanted
 from fedbus.site.job.put_away import job_folder, write_spec
 from fedbus.site.job.trainer import start_trainer
+from fedbus.site.job.uploads import Uploads
 from fedbus.site.labels import Labels
 from fedbus.site.places import Places
 from fedbus.site.rules import SiteRules
 from fedbus.site.settings import SiteSettings
 from fedbus.store.files import make_folder
-from fedbus.store.outbox import Entry, Outbox
+from fedbus.store.outbox import Outbox
 from fedbus.training.sayable import Sayable
 
 NO_ROOM_PAUSE_S = 2.0
-UNSENT_PAUSE_S = 10.0
 
 log = structlog.get_logger()
 
@@ -86,17 +82,16 @@ class JobWorker:
         self._site = settings.site_name
         self._reader_of = reader
         self._post = post
-        self._lane = lane
         self._say = say
         self._reached = reached
-        self._sleep = sleep
         self._folder = make_folder(job_folder(settings, job))
         write_spec(self._folder, spec)
         self._outbox = Outbox(self._folder / "outbox", self._site)
         self._files = ModelFiles(self._folder / "model", chained=post.guard is not None)
         self._log = self._model_log(post)
-        self._unsent: asyncio.Queue[m.UpdateId] = asyncio.Queue()
-        self._in_hand: set[m.UpdateId] = set()
+        self._uploads = Uploads(
+            job, outbox=self._outbox, lane=lane, on_withheld=self.withdraw, reached=reached, sleep=sleep
+        )
         self._started: asyncio.Future[StreamReader] = asyncio.get_running_loop().create_future()
         self._trouble: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Has the error that a control message has met; it ends `run`, and not the daemon that hands messages out."""
@@ -113,7 +108,7 @@ class JobWorker:
             files=self._files,
             outbox=self._outbox,
             say=say,
-            on_update=self._on_update,
+            on_update=self._uploads.committed,
             start=start,
             places=places,
             submitter=submitter,
@@ -154,7 +149,7 @@ class JobWorker:
         async with asyncio.TaskGroup() as group:
             helpers = [
                 group.create_task(self._follow(), name=f"follow {self._job}"),
-                group.create_task(self._upload(), name=f"upload {self._job}"),
+                group.create_task(self._uploads.run(), name=f"upload {self._job}"),
                 group.create_task(self._watch(), name=f"watch {self._job}"),
                 group.create_task(self._hand_back.run(), name=f"hand back {self._job}"),
                 group.create_task(self._until_trouble(), name=f"trouble of {self._job}"),
@@ -180,7 +175,7 @@ class JobWorker:
                 self._start(message)
                 if session != self._aggregator:
                     self._aggregator = session
-                    self._send_again()
+                    self._uploads.send_again()
             case m.InitialParamsRequest():
                 await self._loop.make_initial(message)
             case m.Receipt():
@@ -189,7 +184,7 @@ class JobWorker:
                 log.info("step-budget", job=self._job, steps=steps)
                 self._loop.set_steps(steps)
             case m.ResendRequest(update_id=update_id):
-                self._send_all_of(m.UpdateId.parse(update_id))
+                self._uploads.send_all_of(m.UpdateId.parse(update_id))
             case m.ScoreRequest():
                 await self._loop.score(message)
             case m.StatisticsRequest():
@@ -216,25 +211,6 @@ class JobWorker:
         if not self._started.done():
             self._files.show_from(started.version)
             self._started.set_result(self._reader_of(stream))
-
-    def _on_update(self, update_id: m.UpdateId) -> None:
-        self._reached(Point.SITE_COMMITTED)
-        self._send_later(update_id)
-
-    def _send_again(self) -> None:
-        """What awaits its receipt; the aggregator repeats a receipt that was lost."""
-        for update_id in self._outbox.waiting:
-            self._send_later(update_id)
-
-    def _send_all_of(self, update_id: m.UpdateId) -> None:
-        """The aggregator misses chunks. On a slow line it asks while they are still on their way."""
-        if self._outbox.entry(update_id) is not None and update_id not in self._in_hand:
-            log.info("update-asked-for-again", job=self._job, update=str(update_id))
-            self._send_later(update_id)
-
-    def _send_later(self, update_id: m.UpdateId) -> None:
-        self._in_hand.add(update_id)
-        self._unsent.put_nowait(update_id)
 
     async def _receipt(self, receipt: m.Receipt) -> None:
         self._reached(Point.SITE_RECEIPT)
@@ -331,82 +307,10 @@ class JobWorker:
                     if receipt.update_id.partition(":")[0] == self._site:
                         await self._receipt(receipt)
                 if step is Step.NEW_VERSION and before is not None and message.version > before.version + 1:
-                    self._send_again()  # the versions in between are lost, and the receipts they named
+                    self._uploads.send_again()  # the versions in between are lost, and the receipts they named
                 await self._loop.wake()
             case _:
                 raise DecodeError(f"message {type(message).__name__} does not belong in a model log")
-
-    async def _upload(self) -> None:
-        while True:
-            update_id = await self._unsent.get()
-            entry = self._outbox.entry(update_id)
-            if entry is None or await self._sent(entry):
-                self._in_hand.discard(update_id)
-            else:
-                self._unsent.put_nowait(update_id)
-
-    async def _sent(self, entry: Entry) -> bool:
-        """False, after a pause, when the broker does not take it."""
-        try:
-            await self._send(entry)
-        except PublishError as exc:
-            # the queue goes with the job, and being told of its end may take longer
-            update = str(entry.update_id)
-            log.warning("update-unsent", job=self._job, update=update, error=str(exc), retry_s=UNSENT_PAUSE_S)
-            await self._sleep(UNSENT_PAUSE_S)
-            return False
-        except DiskFullError as exc:
-            log.error("disk-full", job=self._job, error=str(exc), retry_s=UNSENT_PAUSE_S)
-            await self._sleep(UNSENT_PAUSE_S)
-            return False
-        except WithheldError as exc:
-            await self._withhold(entry, Sayable(exc.said))
-        except StoreError:
-            if self._outbox.entry(entry.update_id) is not None:
-                raise
-            # its receipt came while it was sent again, and took its file away
-            log.info("update-decided-meanwhile", job=self._job, update=str(entry.update_id))
-        return True
-
-    async def _withhold(self, entry: Entry, why: Sayable) -> None:
-        """What may never leave is deleted; where it is an update, there will be no other that may."""
-        log.error("update-withheld", job=self._job, update=str(entry.update_id), text=why)
-        self._outbox.remove(entry.update_id)
-        if entry.manifest.kind is not m.UpdateKind.LOCAL:
-            await self._loop.withdraw(why)
-
-    async def _send(self, entry: Entry) -> None:
-        manifest = entry.manifest
-        seal = self._lane.seal(manifest, entry.key)
-        await self._lane.admit(manifest, await asyncio.to_thread(load_of, entry, seal))
-        began = perf_counter()
-        log.info("update-publishing", job=self._job, update=str(entry.update_id))
-        await self._lane.send_chunks(self._chunks(entry), seal=seal)
-        self._reached(Point.SITE_BEFORE_MANIFEST)
-        await self._lane.send(manifest)
-        self._reached(Point.SITE_CONFIRMED)
-        log.info(
-            "update-published",
-            job=self._job,
-            update=str(entry.update_id),
-            base_version=manifest.base_version,
-            body_bytes=manifest.body_bytes,
-            train_s=round(manifest.effort.seconds, 3),
-            data_wait_s=round(manifest.effort.data_wait_s, 3),
-            publish_s=round(perf_counter() - began, 3),
-        )
-
-    def _chunks(self, entry: Entry) -> Iterator[m.Chunk]:
-        for index, frame in enumerate(entry.frames()):
-            yield m.Chunk(
-                job=self._job,
-                transfer=str(entry.update_id),
-                part="update",
-                index=index,
-                count=len(entry.frame_bytes),
-                body=frame,
-            )
-            self._reached(Point.SITE_BETWEEN_CHUNKS)
 
 
 def left_over(settings: SiteSettings, *, but: Collection[str]) -> list[str]:
