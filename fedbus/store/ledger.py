@@ -465,12 +465,14 @@ class Ledger:
         rows = self._rows("SELECT stream FROM model_logs WHERE job = ?", (job,))
         return str(rows[0][0]) if rows else None
 
-    def add_epoch(self, job: str, epoch: int, key: bytes, *, fresh: bool) -> None:
+    def add_epoch(self, job: str, epoch: int, key: bytes, *, fresh: bool, instead_of: int | None = None) -> None:
         """Keep the key of an epoch of a job's model log, which never changes; only the owner may read the file then.
 
-        fresh: the epoch begins with a snapshot, so that who is given it needs no earlier one.
+        fresh: the epoch begins with a snapshot, so that who is given it needs no earlier one. instead_of: one that
+        nothing was sealed with, which goes.
         """
         with self._transaction() as db:
+            db.execute("DELETE FROM epochs WHERE job = ? AND epoch = ?", (job, instead_of))
             db.execute("INSERT INTO epochs VALUES (?,?,?,?)", (job, epoch, key, fresh))
         with suppress(OSError):
             for path in self._path.parent.glob(f"{self._path.name}*"):
