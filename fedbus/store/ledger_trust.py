@@ -35,12 +35,14 @@ class LedgerTrust:
         rows = self._file.rows("SELECT version, chain FROM chains WHERE job = ? ORDER BY version DESC LIMIT 1", (job,))
         return (int(rows[0][0]), str(rows[0][1])) if rows else (-1, "")
 
-    def add_epoch(self, job: str, epoch: int, key: bytes, *, fresh: bool) -> None:
+    def add_epoch(self, job: str, epoch: int, key: bytes, *, fresh: bool, instead_of: int | None = None) -> None:
         """Keep the key of an epoch of a job's model log, which never changes; only the owner may read the file then.
 
-        fresh: the epoch begins with a snapshot, so that who is given it needs no earlier one.
+        fresh: the epoch begins with a snapshot, so that who is given it needs no earlier one. instead_of: one that
+        nothing was sealed with, which goes.
         """
         with self._file.transaction() as db:
+            db.execute("DELETE FROM epochs WHERE job = ? AND epoch = ?", (job, instead_of))
             db.execute("INSERT INTO epochs VALUES (?,?,?,?)", (job, epoch, key, fresh))
         self._file.hide_from_others()
 
