@@ -119,8 +119,8 @@ class Epochs:
         fresh = fresh or (unused is not None and unused.number == self._begins_at)
         key = EpochKey.make(0 if before is None else before.number + 1)
         instead_of = None if unused is None else unused.number
-        add = self._ledger.trust.add_epoch
-        await self._store(add, self._job, key.number, key.key, fresh=fresh, instead_of=instead_of)
+        keep = self._ledger.trust.add_epoch
+        await self._store(keep, self._job, key.number, key.key, fresh=fresh, instead_of=instead_of)
         self._keys = [each for each in self._keys if each is not unused] + [key]
         self._have_newest = set()
         self._used = self._told = False
