@@ -152,7 +152,7 @@ class Guard:
         self.incoming(envelope, over=t.JOBS)
         if envelope.routing_key.startswith("submit.") and envelope.routing_key != f"submit.{envelope.user_id}":
             raise SignatureError(
-                f"login {envelope.user_id} submits under its own key, not {envelope.routing_key!r:.60}"
+                f"login {envelope.user_id} submits under its own key, not {envelope.routing_key!r:.40}"
             )
         try:
             body = envelope.body.decode()
