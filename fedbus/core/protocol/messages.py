@@ -8,7 +8,7 @@ What lives here: the vocabulary of the protocol. What may not: bytes (see `wire`
     site               fedbus.updates    chunks of an update, then UpdateManifest
     aggregator         fedbus.control    RollCall, JobOffer, InitialParamsRequest, JobStarted, Receipt, StepBudget,
                                          ResendRequest, ScoreRequest, StatisticsRequest, JobEnded, JobForgotten,
-                                         CertificateRenewed
+                                         CertificateRenewed, RevocationLists
     aggregator         fedbus.models     chunks of a version, then VersionManifest
     aggregator         fedbus.events     Event
     submitter          fedbus.jobs       a job spec, or what stands in `requests`, as plain JSON (any AMQP client)
@@ -424,6 +424,13 @@ class CertificateRenewed:
     certificate: str
     authorities: str = ""
     endorsement: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RevocationLists:
+    """Whose signatures count no more: the lists (PEM) of all CAs that count, each signed by its own."""
+
+    lists: str
 
 
 # ------------------------------------------------------------------ tensors: updates up, versions down
