@@ -328,6 +328,11 @@ class Site:
                 self._identity = take_in(self._identity, message)
                 self._job_lines.certificate_changed(self._identity)
                 self._post.believe(self._identity, self._identity.verifier())
+            case m.RevocationLists() if self._identity is not None:
+                from fedbus.site.renewal import take_lists
+
+                if take_lists(self._identity, message):
+                    self._post.believe(self._identity, self._identity.verifier())
             case m.JobOffer():
                 await self._answer(message)
             case (
