@@ -18,37 +18,33 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-import signal
 import time
 from collections import Counter
-from contextlib import AsyncExitStack, suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from functools import partial
-from typing import Any, Self
+from typing import Any
 
 import structlog
 
 import fedbus
 from fedbus.bus import topology as t
-from fedbus.bus.connection import Session
 from fedbus.bus.consumer import Consumer
-from fedbus.bus.post import SEAL_KEY, ControlMessage, Post
+from fedbus.bus.post import ControlMessage
 from fedbus.bus.stream import StreamReader
-from fedbus.bus.url import BrokerUrl
 from fedbus.core.job.hospital import Submission
-from fedbus.core.job.policy import Accept, Decline, SitePolicy
+from fedbus.core.job.policy import Accept, Decline
 from fedbus.core.protocol import messages as m
 from fedbus.core.protocol.activities import Activity
 from fedbus.core.protocol.limits import MOST_ACTIVITIES
 from fedbus.core.spec.head import JobSpec
-from fedbus.errors import BusError, DataError, ProtocolError, RepeatedError, SettingsError, StoreError
-from fedbus.runtime.allocator import keep_freed_chunks
+from fedbus.errors import BusError, DataError, ProtocolError, RepeatedError, StoreError
 from fedbus.runtime.cage import keep_memory_private
-from fedbus.runtime.faults import fault_hook
+from fedbus.runtime.faults import Reached, fault_hook
 from fedbus.runtime.lifecycle import until_stopped
-from fedbus.site.audit import JobLines, logins, open_audit
-from fedbus.site.cage import check_cage, empty_temporary, source_cage, trainer_cage
-from fedbus.site.door import Door
+from fedbus.site.adapters import Adapters, open_adapters
+from fedbus.site.cage import check_cage, empty_temporary, trainer_cage
 from fedbus.site.job import assignment
 from fedbus.site.job.audited import audited
 from fedbus.site.job.hand_back import Receiver
@@ -56,17 +52,9 @@ from fedbus.site.job.loop import StartTrainer
 from fedbus.site.job.put_away import discard, put_away
 from fedbus.site.job.trainer import start_trainer
 from fedbus.site.job.worker import JobWorker, left_over
-from fedbus.site.labels import Labels
 from fedbus.site.places import Places, default_places, device_meant
-from fedbus.site.rules import SiteRules
-from fedbus.site.rules_watch import RulesWatch
 from fedbus.site.settings import SiteSettings
-from fedbus.site.source_watch import SourceWatch
-from fedbus.site.stopping import check_not_stopped, hear_the_plug
-from fedbus.sources.journal import JournalFile
 from fedbus.store.files import make_folder
-from fedbus.store.lock import StateLock
-from fedbus.training.registry import task_names
 from fedbus.training.sayable import Sayable, type_name
 
 CONTROL_PREFETCH = 8
@@ -83,7 +71,7 @@ async def run_site(settings: SiteSettings, stop: asyncio.Event) -> None:
     cage = trainer_cage(settings)
     if cage is not None:
         keep_memory_private()
-    async with Site(settings, start=partial(start_trainer, cage=cage)) as site:
+    async with open_site(settings, start=partial(start_trainer, cage=cage)) as site:
         await site.run(stop)
         empty_temporary(cage)
 
@@ -99,109 +87,41 @@ def _check_data(settings: SiteSettings) -> None:
         raise DataError(f"data folder {folder} is empty: put this site's data there, or give another folder (--data)")
 
 
+@asynccontextmanager
+async def open_site(settings: SiteSettings, *, start: StartTrainer) -> AsyncIterator[Site]:
+    """A site whose adapters are open."""
+    session, reached = secrets.token_hex(8), fault_hook(settings.fault)
+    async with open_adapters(settings, session=session) as adapters:
+        yield Site(settings, adapters, session=session, start=start, reached=reached)
+
+
 class Site:
     """Open adapters and the workers of all accepted jobs."""
 
-    def __init__(self, settings: SiteSettings, *, start: StartTrainer = start_trainer) -> None:
+    def __init__(
+        self, settings: SiteSettings, adapters: Adapters, *, session: str, start: StartTrainer, reached: Reached
+    ) -> None:
         self._settings = settings
         self._start = start
         self._name = settings.site_name
-        self._session_id = secrets.token_hex(8)
-        self._stack = AsyncExitStack()
+        self._session_id = session
+        self._identity = adapters.identity
+        self._post = adapters.post
+        self._rules = adapters.rules
+        self._rules_watch = adapters.rules_watch
+        self._audit = adapters.audit
+        self._job_lines = adapters.lines
+        self._source = adapters.source
+        self._control = adapters.control
+        self._models = adapters.models
+        self._door = adapters.door
+        self._try_again = adapters.try_again
         self._workers: dict[str, JobWorker] = {}
-        self._try_again = asyncio.Event()
         self._troubles: Counter[str] = Counter()
         self._given_up: set[str] = set()
         self._outlawed: set[str] = set()
         self._places = Places(settings.max_jobs or default_places(settings.device))
-        self._reached = fault_hook(settings.fault)
-        installed = frozenset(task_names())
-        unknown = sorted(set(settings.tasks or ()) - installed)
-        if unknown:
-            raise SettingsError(
-                f"tasks: {', '.join(unknown)} not installed here; installed: {', '.join(sorted(installed)) or 'none'}"
-            )
-        self._source: SourceWatch | None = None
-        self._labels: Labels | None = None
-        self._floor = SitePolicy(
-            site=self._name,
-            installed_tasks=installed,
-            allowed_tasks=None if settings.tasks is None else frozenset(settings.tasks),
-            min_batch_size=settings.min_batch_size,
-            min_contributors=settings.min_contributors,
-            data_tags=settings.data_tags or (),
-        )
-
-    async def __aenter__(self) -> Self:
-        settings, stack = self._settings, self._stack
-        url, identity = settings.url_for(self._name), settings.identity()
-        self._identity = identity
-        login = BrokerUrl.parse(url).user if identity is None else identity.name
-        if login != self._name:
-            whose = "the broker URL's login" if identity is None else f"the certificate's name in {identity.kit}"
-            raise SettingsError(
-                f"site {self._name!r} must log in under its own name, {whose} is {login!r}: correct --name or "
-                f"{'FEDBUS_BROKER_URL' if identity is None else 'FEDBUS_KIT'}"
-            )
-        # before the lock, by which `fedbus retry` finds us: unheard, the signal would end the process
-        asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, self._try_again.set)
-        hear_the_plug()
-        stack.enter_context(StateLock(make_folder(settings.state_dir)))
-        check_not_stopped(settings.state_dir, self._name)  # behind the lock, by which `fedbus site stop` finds us
-        if identity is not None:
-            keep_freed_chunks()
-        self._post = Post(identity, seal_key=settings.state_dir / SEAL_KEY)
-        self._rules = SiteRules(self._floor, settings.policy_path, state=settings.state_dir, now=time.time)
-        self._rules_watch = RulesWatch(self._rules, self) if self._rules.are_written else None
-
-        def session(*, name: str, follows: Session | None = None) -> Session:
-            return Session(
-                url,
-                name=name,
-                identity=identity,
-                outgoing=self._post.outgoing,
-                retry_login=True,
-                follows=follows,
-                on_state=logins(self._audit, name, url, identity),
-            )
-
-        # before anything is said to anybody: without it nothing leaves
-        self._audit = await stack.enter_async_context(
-            open_audit(settings, self._rules, identity, session=self._session_id)
-        )
-        self._job_lines = JobLines(self._audit, self._rules)
-        self._watch_source()
-        self._control = await stack.enter_async_context(session(name=f"{self._name}/control"))
-        self._bulk_out = await stack.enter_async_context(session(name=f"{self._name}/updates", follows=self._control))
-        self._bulk_in = await stack.enter_async_context(session(name=f"{self._name}/models", follows=self._control))
-        self._door = Door(
-            self._name,
-            post=self._post,
-            control=self._control,
-            bulk=self._bulk_out,
-            audit=self._audit,
-            rules=self._rules,
-        )
-        stack.callback(self._door.close)
-        return self
-
-    async def __aexit__(self, *exc: object) -> None:
-        await self._stack.aclose()
-
-    def _watch_source(self) -> None:
-        source, state = self._settings.source, self._settings.state_dir / "source"
-        if source is None:
-            return
-        data = self._settings.site_data.resolve()
-        self._labels = Labels(JournalFile(state), data=data, min_count=source.min_count)
-        self._source = SourceWatch(
-            source,
-            data=data,
-            state=state.resolve(),
-            labels=self._labels,
-            on_new=self._labels_came,
-            cage=source_cage(self._settings),
-        )
+        self._reached = reached
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until `stop` is set, then say goodbye."""
@@ -224,9 +144,9 @@ class Site:
             group.create_task(self._report(), name="status")
             group.create_task(self._try_when_told(), name="try now")
             if self._source is not None:
-                group.create_task(self._source.run(), name="source")
+                group.create_task(self._source.watch.run(self._labels_came), name="source")
             if self._rules_watch is not None:
-                group.create_task(self._rules_watch.run(), name="rules")
+                group.create_task(self._rules_watch.run(self), name="rules")
             await self._obey(deliveries)
 
     async def _try_when_told(self) -> None:
@@ -399,14 +319,14 @@ class Site:
             job,
             spec,
             settings=self._settings,
-            reader=partial(StreamReader, self._bulk_in),
+            reader=partial(StreamReader, self._models),
             post=self._post,
             lane=self._door.lane(job, terms),
             say=self._door.say,
             start=audited(self._start, self._audit, job),
             places=self._places,
             submitter=submitter,
-            labels=self._labels,
+            labels=None if self._source is None else self._source.labels,
             receiver=self._receiver,
             rules=self._rules if self._rules.are_written else None,
             reached=self._reached,
@@ -420,7 +340,7 @@ class Site:
         source = self._settings.source
         if source is None or self._source is None or not source.hands_back:
             return None
-        return Receiver(settings=source, publish=self._source.publish)
+        return Receiver(settings=source, publish=self._source.watch.publish)
 
     async def _work(self, worker: JobWorker, job: str, spec: JobSpec, submitter: str) -> None:
         try:

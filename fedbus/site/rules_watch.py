@@ -25,14 +25,13 @@ class Ruled(Protocol):
 class RulesWatch:
     """Of one site. SIGHUP is heard from here on: unheard, it would end the process."""
 
-    def __init__(self, rules: SiteRules, ruled: Ruled) -> None:
+    def __init__(self, rules: SiteRules) -> None:
         self._rules = rules
-        self._ruled = ruled
         self._anew = asyncio.Event()
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._anew.set)
 
-    async def run(self) -> None:
-        """Look for ever."""
+    async def run(self, ruled: Ruled) -> None:
+        """Look for ever, and tell `ruled`."""
         self._rules.tick()
         while True:
             with suppress(TimeoutError):
@@ -40,6 +39,6 @@ class RulesWatch:
             anew = self._anew.is_set()
             self._anew.clear()
             if self._rules.refresh(anew=anew):
-                await self._ruled.rules_changed()
+                await ruled.rules_changed()
             if self._rules.tick():
-                await self._ruled.time_turned()
+                await ruled.time_turned()
