@@ -37,6 +37,7 @@ from fedbus.site.job.local_trainings import LocalTrainings
 from fedbus.site.job.model_files import Held, ModelFiles
 from fedbus.site.job.new_labels import NewLabels
 from fedbus.site.job.score_duty import ScoreDuty
+from fedbus.site.job.scoring import Scoring
 from fedbus.site.job.trainer import Trainer, start_trainer
 from fedbus.site.labels import Labels
 from fedbus.site.places import Places, Waiting, devices_of, more_places, most_devices
@@ -53,7 +54,7 @@ NO_ROOM_PAUSE_S = 30.0
 STOP_GRACE = timedelta(seconds=10)
 
 log = structlog.get_logger()
-R = TypeVar("R", p.Opened, p.Made, p.Scored)
+R = TypeVar("R", p.Opened, p.Made)
 StartTrainer = Callable[..., AbstractAsyncContextManager[Trainer]]
 Say = Callable[
     [m.OfferAnswer | m.ScoreAnswer | m.StatisticsAnswer | m.ResyncRequest | m.TrainerTrouble], Awaitable[None]
@@ -120,6 +121,16 @@ class TrainingLoop:
         self._data = DataDuty(job, spec, settings=settings, say=say, now=lambda: self._now(Activity.EXAMINING))
         self._initial_wanted: m.InitialParamsRequest | None = None
         self._score = ScoreDuty(settings.score_limit_s)
+        self._scoring = Scoring(
+            job,
+            self._score,
+            settings=settings,
+            trainings=self._trainings,
+            hand_back=self._hand_back,
+            say=say,
+            is_over=lambda: self._stopping,
+            on_settled=self._score_is_settled,
+        )
         self._limit: asyncio.Timeout | None = None
         self._training_is_over = self._trainings is None
         self._stopping = self._finished = False
@@ -323,7 +334,7 @@ class TrainingLoop:
         """Wait for the turn; False when something else is to be done first."""
         if not waiting.turn.done():
             if self._score.wanted is not None and self._trainings is not None:
-                await self._no_score(self._score.wanted, STILL_QUEUED, self._score.request)
+                await self._scoring.give_up(STILL_QUEUED)
                 return False
             self._now(Activity.QUEUED)
             log.info("queued", job=self._job, before=self._places.before(self._job))
@@ -347,9 +358,8 @@ class TrainingLoop:
                 raise
             if self._pause is not None:
                 return
-            if self._score.wanted is not None and not self._stopping:
-                said = Sayable(f"not scored within {self._score.limit_s:g} s")
-                await self._no_score(self._score.wanted, said, self._score.request)
+            if not self._stopping:
+                await self._scoring.give_up(Sayable(f"not scored within {self._score.limit_s:g} s"))
 
     async def _limited(self, place: Waiting, limit: asyncio.Timeout) -> None:
         """Serve with a trainer. Others may move the limit meanwhile, and never one that is over."""
@@ -491,39 +501,10 @@ class TrainingLoop:
         raise TrainerDiedError(f"the trainer answered {type(reply).__name__} to Load")
 
     async def _make_score(self, trainer: Trainer, version: int) -> None:
-        """Score a version, or say that it cannot be scored; a task whose answer is none is not asked again."""
         self._now(Activity.SCORING)
-        asked = self._score.request
-        if self._score.cannot is not None:
-            return await self._no_score(version, self._score.cannot, asked)
-        try:
-            command = assignment.score(version, asked, min_count=self._settings.min_count)
-            scored = await _expect(p.Scored, trainer, command)
-        except TrainerFailedError as exc:
-            log_trouble("score-failed", self._job, exc, version=version)
-            self._score.cannot = exc.said if exc.fatal else None
-            return await self._no_score(version, exc.said, asked)
-        except TrainerDiedError as exc:
-            if not self._stopping:
-                await self._no_score(version, exc.said, asked)
-            raise
-        log_notes(self._job, scored.notes)
-        self._hand_back.scored(version, scored.metrics)
-        local = ""
-        if asked is not None and asked.local and self._trainings is not None:
-            local = self._trainings.send_local(layout_digest=self._layout_digest)
-        self._was_scored(version, asked)  # only now: where there was no room for the local model it is scored anew
-        site, was_asked = self._settings.site_name, asked is not None
-        await self._say(assignment.score_answer(self._job, site, scored, asked=was_asked, local=local))
-        return None
+        await self._scoring.make(trainer, version, layout_digest=self._layout_digest)
 
-    async def _no_score(self, version: int, why: Sayable, asked: m.ScoreRequest | None) -> None:
-        log.warning("score-failed", job=self._job, version=version, text=why)
-        self._was_scored(version, asked)
-        await self._say(assignment.no_score(self._job, self._settings.site_name, version, why))
-
-    def _was_scored(self, version: int, asked: m.ScoreRequest | None) -> None:
-        self._score.done(version, asked)
+    def _score_is_settled(self) -> None:
         if not self._stopping:
             self._end_by(self._score.by)
 
