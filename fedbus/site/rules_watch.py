@@ -1,4 +1,4 @@
-"""Looks at a site's rules every second, and at once when SIGHUP comes, and tells the site what has changed."""
+"""Looks at a site's rules every second, and at once when SIGHUP comes, and tells who goes by them what has changed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ LOOK_S = 1.0
 
 
 class Ruled(Protocol):
-    """Whoever goes by the rules: a site daemon, and in tests what writes down what it was told."""
+    """Whoever goes by the rules: the jobs of a site, on a floor above this one."""
 
     async def rules_changed(self) -> None:
         """Other rules hold."""
