@@ -19,7 +19,6 @@ from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
 from pathlib import Path
-from typing import TypeVar
 
 import structlog
 
@@ -38,7 +37,7 @@ from fedbus.site.job.model_files import Held, ModelFiles
 from fedbus.site.job.new_labels import NewLabels
 from fedbus.site.job.score_duty import ScoreDuty
 from fedbus.site.job.scoring import Scoring
-from fedbus.site.job.trainer import Trainer, start_trainer
+from fedbus.site.job.trainer import Trainer, reply_of, start_trainer
 from fedbus.site.labels import Labels
 from fedbus.site.places import Places, Waiting, devices_of, more_places, most_devices
 from fedbus.site.rules import SiteRules
@@ -54,7 +53,6 @@ NO_ROOM_PAUSE_S = 30.0
 STOP_GRACE = timedelta(seconds=10)
 
 log = structlog.get_logger()
-R = TypeVar("R", p.Opened, p.Made)
 StartTrainer = Callable[..., AbstractAsyncContextManager[Trainer]]
 Say = Callable[
     [m.OfferAnswer | m.ScoreAnswer | m.StatisticsAnswer | m.ResyncRequest | m.TrainerTrouble], Awaitable[None]
@@ -401,7 +399,7 @@ class TrainingLoop:
         devices = devices_of(self._settings.device, held, self._places.count, most=self._most_devices)
         command = assignment.opening(self._job, self._spec, self._settings, devices=devices)
         with self._labels.opening():
-            opened = await _expect(p.Opened, trainer, command)
+            opened = await reply_of(p.Opened, trainer, command)
         log.info("trainer-ready", job=self._job, pid=trainer.pid, device=opened.device, numel=opened.numel)
         if self._layout_digest != opened.layout_digest:
             self._layout_digest = opened.layout_digest
@@ -476,7 +474,7 @@ class TrainingLoop:
         self._now(Activity.MAKING_INITIAL)
         update_id = self._outbox.next_id()
         command = p.MakeInitial(path=str(self._outbox.frames_path(update_id)), layout_only=wanted.layout_only)
-        made = await _expect(p.Made, trainer, command)
+        made = await reply_of(p.Made, trainer, command)
         self._put(assignment.initial_manifest(self._job, update_id, made), made.frame_sizes)
         self._initial_wanted = None  # only now: a trainer that died over it is asked again
 
@@ -532,10 +530,3 @@ class TrainingLoop:
 
 def _number(version: int | None) -> Sayable | None:
     return None if version is None else Sayable(str(version))
-
-
-async def _expect(reply_type: type[R], trainer: Trainer, command: p.Command) -> R:
-    reply = await trainer.ask(command)
-    if not isinstance(reply, reply_type):
-        raise TrainerDiedError(f"the trainer answered {type(reply).__name__} to {type(command).__name__}")
-    return reply

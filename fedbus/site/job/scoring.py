@@ -14,7 +14,7 @@ from fedbus.site.job import assignment
 from fedbus.site.job.hand_back import HandBack
 from fedbus.site.job.local_trainings import LocalTrainings
 from fedbus.site.job.score_duty import ScoreDuty
-from fedbus.site.job.trainer import Trainer
+from fedbus.site.job.trainer import Trainer, reply_of
 from fedbus.site.settings import SiteSettings
 from fedbus.site.trainer_errors import TrainerDiedError, TrainerFailedError
 from fedbus.site.trouble_log import log_notes, log_trouble
@@ -62,7 +62,8 @@ class Scoring:
         if self._duty.cannot is not None:
             return await self._give_up(version, self._duty.cannot, asked)
         try:
-            scored = await self._scored(trainer, assignment.score(version, asked, min_count=self._min_count))
+            command = assignment.score(version, asked, min_count=self._min_count)
+            scored = await reply_of(p.Scored, trainer, command)
         except TrainerFailedError as exc:
             log_trouble("score-failed", self._job, exc, version=version)
             self._duty.cannot = exc.said if exc.fatal else None
@@ -85,12 +86,6 @@ class Scoring:
         """Say that the version that is asked for, if one is, cannot be scored."""
         if self._duty.wanted is not None:
             await self._give_up(self._duty.wanted, why, self._duty.request)
-
-    async def _scored(self, trainer: Trainer, command: p.Score) -> p.Scored:
-        reply = await trainer.ask(command)
-        if not isinstance(reply, p.Scored):
-            raise TrainerDiedError(f"the trainer answered {type(reply).__name__} to Score")
-        return reply
 
     async def _give_up(self, version: int, why: Sayable, asked: m.ScoreRequest | None) -> None:
         log.warning("score-failed", job=self._job, version=version, text=why)
