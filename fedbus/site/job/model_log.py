@@ -46,7 +46,7 @@ class ModelLog:
 
     async def read(self, envelope: Envelope) -> wire.Message | None:
         """The message of a record; None when it is not for this site. Raises ProtocolError."""
-        return self._post.from_envelope(envelope)
+        return self._post.from_model_log(envelope, None)
 
 
 class SealedLog(ModelLog):
