@@ -120,8 +120,13 @@ class Guard:
 
     # -------------------------------------------------------------- what comes
 
-    def incoming(self, envelope: Envelope) -> Envelope:
-        """A message whose signer is checked, opened. Raises SignatureError, SealError: ProtocolErrors both."""
+    def incoming(self, envelope: Envelope, *, over: str | None = None) -> Envelope:
+        """A message whose signer is checked, opened; `over`: the exchange that it must have come by, None: any.
+
+        Raises ProtocolError, of which SignatureError and SealError are kinds.
+        """
+        if over is not None and envelope.exchange != over:
+            raise ProtocolError(f"message {envelope.type!r:.60} came over {envelope.exchange!r:.60}, expected {over}")
         role = _SIGNERS.get(envelope.exchange)
         if role is None:
             raise ProtocolError(f"message {envelope.type!r} came over {envelope.exchange!r}: nobody signs there")
@@ -139,7 +144,7 @@ class Guard:
 
     def asked(self, envelope: Envelope) -> m.SignedSubmission:
         """A request whose signer is checked, as others can check it again. Raises SignatureError, DecodeError."""
-        self.incoming(envelope)
+        self.incoming(envelope, over=t.JOBS)
         try:
             body = envelope.body.decode()
         except UnicodeDecodeError as exc:
@@ -173,7 +178,7 @@ class Guard:
         check(self._verifier, _carrier(envelope), federation=self.identity.federation, role=Role.AGGREGATOR)
 
     def _chunk(self, envelope: Envelope) -> Envelope:
-        if envelope.exchange != t.UPDATES:
+        if envelope.exchange == t.MODELS:
             return envelope  # a version's: its manifest signs their hash
         body = self._opener.open(envelope.headers, envelope.body, site=envelope.user_id or "")
         return dataclasses.replace(envelope, body=body)

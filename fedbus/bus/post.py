@@ -168,7 +168,7 @@ class Post:
             raise ProtocolError(
                 f"message {envelope.type!r} has {size} bytes: a site says at most {MAX_SITE_MESSAGE_BYTES}"
             )
-        message = self.from_envelope(envelope)
+        message = self.from_envelope(envelope, over=t.SITES)
         if not isinstance(message, SiteMessage):
             raise DecodeError(f"message {envelope.type!r} does not belong on {t.SITES}")
         if message.site != envelope.user_id:
@@ -183,7 +183,7 @@ class Post:
         """
         if envelope.routing_key != t.control_key_all():
             check_key(envelope, t.control_key_site(site))
-        return self.from_envelope(envelope)
+        return self.from_envelope(envelope, over=t.CONTROL)
 
     def asked(self, envelope: Envelope) -> m.SignedSubmission | None:
         """A request as its submitter has signed it; None without a kit. Raises SignatureError, DecodeError."""
@@ -211,11 +211,15 @@ class Post:
 
         SealError, a ProtocolError, when it does not open, or is not sealed where it should be.
         """
-        return self.from_envelope(envelope) if keys is None else self.from_envelope(envelope, opened=keys.opened)
+        return self.from_envelope(envelope, over=t.MODELS, opened=as_it_came if keys is None else keys.opened)
 
-    def from_envelope(self, envelope: Envelope, *, opened: Opened = as_it_came) -> wire.Message:
+    def from_envelope(
+        self, envelope: Envelope, *, over: str | None = None, opened: Opened = as_it_came
+    ) -> wire.Message:
         """Read a message. DecodeError when it is none, ProtocolError when it names no sender, or asks for copies.
 
+        `over`: the exchange that messages come here over. With a kit one from another is refused, since each exchange
+        has rules of its own for who signs and what is sealed, and the broker may put any message into any queue.
         `opened` turns the body, once its signer is known, into one that is not sealed.
         """
         if not envelope.user_id:
@@ -228,7 +232,7 @@ class Post:
                 " it was not kept"
             )
         if self.guard is not None:
-            envelope = self.guard.incoming(envelope)
+            envelope = self.guard.incoming(envelope, over=over)
         body = opened(envelope.type, envelope.headers, envelope.body)
         message = wire.decode(envelope.type, envelope.headers, body)
         if isinstance(message, m.JobOffer) and self.guard is not None:

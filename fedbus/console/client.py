@@ -253,7 +253,7 @@ def _question() -> Iterator[None]:
 def _event(post: Post, record: Envelope) -> Event | None:
     """What a record says; None for one that is no event of this release."""
     try:
-        event = post.from_envelope(record)
+        event = post.from_envelope(record, over=t.EVENTS)
     except ProtocolError:
         return None
     return event if isinstance(event, Event) else None

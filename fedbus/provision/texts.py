@@ -47,8 +47,15 @@ statistics = true
 prints = false
 local_models = false
 
+# The tasks that may run, each with what a job may set of it. What is not listed stays at its default: with the example
+# (take its # away) the job in fedbus's README runs. params = "any" lets a job set everything.
 [tasks]
-# heart_disease = {{data = "any", params = {{"local.steps" = {{min = 1, max = 500}}}}}}
+# [tasks.heart_disease]
+# data = "any"
+# [tasks.heart_disease.params]
+# "local.steps" = {{min = 1, max = 500}}
+# "local.batch_size" = {{min = 8, max = 256}}
+# "local.learning_rate" = {{min = 0.00001, max = 1.0}}
 """
 _README = """\
 # {title}

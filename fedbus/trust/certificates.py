@@ -186,14 +186,24 @@ def public_key(certificate: x509.Certificate) -> PublicKey:
 
 
 def issuer_of(certificate: x509.Certificate, authorities: Sequence[x509.Certificate]) -> x509.Certificate | None:
-    """The authority whose key signed this certificate; None when none of them did."""
+    """The authority whose key signed this certificate; None when none of them did, or it is no CA's certificate."""
     for authority in authorities:
+        if not is_authority(authority):
+            continue
         try:
             certificate.verify_directly_issued_by(authority)
         except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
             continue
         return authority
     return None
+
+
+def is_authority(certificate: x509.Certificate) -> bool:
+    """Whether a certificate says that its key may issue others: a participant's, issued by the CA, does not."""
+    try:
+        return certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+    except (*PARSE_ERRORS, x509.ExtensionNotFound):
+        return False
 
 
 def check_use(certificate: x509.Certificate, role: Role) -> None:

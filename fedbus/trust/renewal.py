@@ -11,6 +11,7 @@ from fedbus.trust.certificates import (
     Certificate,
     certificate_der,
     certificate_pem,
+    is_authority,
     issuer_of,
     public_key,
     read_certificate,
@@ -76,8 +77,13 @@ def _counting(known: list[Certificate], offer: Offer) -> list[Certificate]:
         return known
     offered = read_certificates(offer.authorities.encode(), what="the federation's CAs")
     endorsed = read_certificates(offer.endorsement.encode(), what="the endorsement") if offer.endorsement else []
-    keys = [(each.subject, public_key(each)) for each in endorsed if issuer_of(each, known) is not None]
-    counting = [each for each in offered if each in known or (each.subject, public_key(each)) in keys]
+    keys = [
+        (each.subject, public_key(each))
+        for each in endorsed
+        if is_authority(each) and issuer_of(each, known) is not None  # the CA issues certificates of participants, too
+    ]
+    new = [each for each in offered if is_authority(each) and (each.subject, public_key(each)) in keys]
+    counting = [each for each in offered if each in known or each in new]
     return counting or known
 
 

@@ -11,7 +11,7 @@ import pytest
 from fedbus.aggregator.model.epochs import Epochs
 from fedbus.errors import SealError
 from fedbus.store.ledger import Ledger
-from fedbus.trust.epochs import open_keys
+from fedbus.trust.epochs import MOST_EPOCHS, open_keys
 from fedbus.trust.sealing import PublicKey, SealKeys, announced
 from fedbus.trust.suites import X25519
 
@@ -121,6 +121,22 @@ async def test_a_site_that_is_back_is_given_what_the_newest_snapshot_needs(house
     assert house.keys("site-b") == [1]
 
 
+async def test_a_site_that_leaves_and_joins_without_end_fills_nothing(house: House) -> None:
+    """Keys that nothing was sealed with are let go: the others can still open what the newest snapshot needs."""
+    await house.let_in("site-a", "site-b")
+    first = await house.publish(0, snapshot=True)
+
+    for _ in range(2 * MOST_EPOCHS):
+        await house.epochs.out("site-b")
+        await house.let_in("site-b")
+        house.keys("site-b")
+
+    second = await house.publish(1)
+    assert second > first
+    assert house.keys("site-a") == [first, second]
+    assert len(house.ledger.trust.epochs("heart")) == 2
+
+
 async def test_a_restart_goes_on_in_the_same_epoch_with_the_same_keys(house: House) -> None:
     await house.let_in("site-a", "site-b")
     await house.publish(0, snapshot=True)
@@ -197,3 +213,38 @@ async def test_a_restart_gives_nobody_an_earlier_key(closed: House) -> None:
     await closed.restart()
     assert await closed.let_in("site-a")
     assert closed.keys("site-a") == [2]
+
+
+async def test_who_comes_right_after_somebody_left_gets_no_earlier_key(closed: House) -> None:
+    await closed.let_in("site-a", "site-b")
+    await closed.publish(0, snapshot=True)
+    await closed.epochs.out("site-b")
+
+    assert await closed.let_in("site-c")
+
+    epoch = await closed.publish(1, snapshot=True)
+    assert closed.keys("site-c") == [epoch]
+
+
+async def test_a_fresh_epoch_that_nothing_was_sealed_in_is_followed_by_a_fresh_one(closed: House) -> None:
+    await closed.let_in("site-a")
+    await closed.publish(0, snapshot=True)
+    await closed.let_in("site-b")
+    await closed.epochs.out("site-b")
+    await closed.restart()
+    await closed.let_in("site-a")
+
+    assert 0 not in closed.keys("site-a")
+
+
+async def test_a_snapshot_comes_before_there_are_more_keys_than_a_site_can_be_given(house: House) -> None:
+    await house.let_in("site-a", "site-b")
+    snapshots, kept = 0, []
+    for version in range(2 * MOST_EPOCHS):
+        snapshot = version == 0 or house.epochs.want_snapshot
+        kept = [await house.publish(version, snapshot=True)] if snapshot else [*kept, await house.publish(version)]
+        snapshots += snapshot
+        await house.epochs.out("site-b")
+        await house.let_in("site-b")
+        assert set(kept) <= set(house.keys("site-b"))
+    assert 2 <= snapshots <= 10

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -11,6 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fedbus.aggregator.incoming.admission import admitted
+from fedbus.bus import topology as t
 from fedbus.bus.envelope import Envelope
 from fedbus.bus.post import ControlMessage, Post
 from fedbus.core.protocol import messages as m
@@ -395,3 +398,38 @@ def test_without_a_kit_nothing_is_added() -> None:
     assert post.outgoing(envelope) is envelope
     assert envelope.body == b'{"job":"heart","spec":{},"submitter":""}'
     assert set(envelope.headers) == {"schema", "traceparent"}
+
+
+# ------------------------------------------------------------------ the wrong queue
+
+
+def test_a_chunk_that_is_not_sealed_is_refused_whatever_exchange_it_says_it_came_over(house: House) -> None:
+    """What the operator puts into the queue of updates may name any exchange: a version's chunks are not signed."""
+    takes = functools.partial(
+        admitted, post=house.aggregator, job=CHUNK.job, chunk_bytes=1 << 20, takes_part=lambda site: True
+    )
+    real, plain = house.chunks()[0], Post().from_trainer(CHUNKS[0], site="mercy")
+    assert takes(real) == CHUNKS[0]
+
+    for exchange in (t.UPDATES, t.MODELS, t.CONTROL, t.SITES, t.EVENTS, t.JOBS, ""):
+        with pytest.raises(ProtocolError):
+            takes(dataclasses.replace(plain, exchange=exchange, user_id="mercy"))
+
+
+def test_every_reader_refuses_what_was_signed_for_another_exchange(house: House) -> None:
+    """A reply, an event or a version is signed by the aggregator too, and is no order."""
+    event = house.aggregator.event(m.Event(at=1.0, job="heart", site="-", kind="job-started", text=""))
+    reply = dataclasses.replace(house.aggregator.control(RECEIPT, site="mercy"), exchange="")
+    version = house.aggregator.to_model_log(VERSION_MANIFEST)
+    manifest = arrived(house.mercy, house.mercy.from_trainer(UPDATE_MANIFEST, site="mercy"), "mercy")
+
+    for said in (event, reply, version):
+        moved = dataclasses.replace(arrived(house.aggregator, said, "aggregator"), routing_key="site.mercy")
+        with pytest.raises(ProtocolError, match=r"expected fedbus\.control"):
+            house.mercy.from_aggregator(moved, site="mercy")
+    with pytest.raises(ProtocolError, match=r"expected fedbus\.sites"):
+        house.aggregator.from_login(manifest)
+    with pytest.raises(ProtocolError, match=r"expected fedbus\.models"):
+        house.mercy.from_model_log(house.told(RECEIPT), None)
+    with pytest.raises(ProtocolError, match=r"expected fedbus\.jobs"):
+        house.aggregator.asked(manifest)

@@ -6,14 +6,17 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 
 from fedbus.core.protocol.messages import CertificateRenewed
 from fedbus.errors import TrustError
 from fedbus.site.renewal import take_in
 from fedbus.trust.authority import Authority
-from fedbus.trust.certificates import certificate_pem, public_key, read_certificates
-from fedbus.trust.identity import Identity
+from fedbus.trust.certificates import certificate_pem, name_of, public_key, read_certificates
+from fedbus.trust.identity import Identity, read_private_key
 from fedbus.trust.renewal import ListLife, Offer, Renewal, renewal
+from fedbus.trust.subjects import Role
 from tests.small_federation import subject, write_kit
 
 NOW = datetime.now(UTC)
@@ -111,6 +114,42 @@ def test_the_old_ca_is_dropped_when_the_new_one_counts_alone(authority, successo
 def test_a_list_of_strangers_takes_nothing_away(authority, successor, kit, identity):
     offer = Offer(certificate=(kit / "cert.pem").read_text(), authorities=pem(successor))
     assert renewal(identity, offer, at=LATER) is None
+
+
+# ------------------------------------------------------------------ somebody who is no CA
+
+
+def test_the_certificate_of_a_participant_endorses_no_ca(authority, kit, identity, tmp_path):
+    """The aggregator hands these over: its own certificate, issued by the CA, must not make a CA of its key."""
+    whom = subject("aggregator", Role.AGGREGATOR)
+    write_kit(tmp_path / "aggregator", authority, whom)
+    leaf = (tmp_path / "aggregator" / "cert.pem").read_bytes()
+    key = read_private_key(tmp_path / "aggregator" / "key.pem")
+    own = (
+        x509.CertificateBuilder()
+        .subject_name(name_of(whom))
+        .issuer_name(name_of(whom))
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(NOW - timedelta(days=1))
+        .not_valid_after(NOW + timedelta(days=100))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    new = issued(Authority(federation="hearts", certificate=own, key=key), kit)
+    offer = Offer(certificate=new, authorities=certificate_pem(own).decode(), endorsement=leaf.decode())
+    with pytest.raises(TrustError):
+        renewal(identity, offer, at=LATER)
+
+
+def test_the_certificate_of_a_participant_is_no_ca_though_it_was_endorsed(authority, successor, kit, identity):
+    """Nor is what has the name and key of the next CA, and does not say that it is one."""
+    leaf = authority.issue(successor.key.public_key(), subject(), at=NOW)
+    endorsement = authority.endorsed_pem(successor.certificate)
+    new, no_ca = issued(successor, kit), certificate_pem(leaf).decode()
+    offer = Offer(certificate=new, authorities=no_ca, endorsement=endorsement)
+    with pytest.raises(TrustError):
+        renewal(identity, offer, at=LATER)
 
 
 # ------------------------------------------------------------------ the site's kit

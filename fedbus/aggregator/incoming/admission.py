@@ -10,7 +10,7 @@ from collections.abc import Callable
 from fedbus.aggregator.incoming.uploads import MAX_FRAMES
 from fedbus.bus.envelope import Envelope
 from fedbus.bus.post import Post, check_key
-from fedbus.bus.topology import update_key
+from fedbus.bus.topology import UPDATES, update_key
 from fedbus.core.protocol import wire
 from fedbus.core.protocol.messages import Chunk, UpdateId, UpdateKind, UpdateManifest
 from fedbus.errors import DecodeError, ProtocolError
@@ -33,7 +33,7 @@ def admitted(
     sender = envelope.user_id or ""
     if sender and not takes_part(sender):  # before its bytes are looked at
         raise ProtocolError(f"site {sender} takes no part in job {job}: it sends nothing before it has accepted")
-    message = post.from_envelope(envelope)
+    message = post.from_envelope(envelope, over=UPDATES)
     match message:
         case Chunk():
             _check_chunk(message, chunk_bytes + FRAME_SLACK_BYTES)

@@ -4,6 +4,9 @@ A new epoch begins with the next version after a site that has the newest key is
 or revoked. Where earlier versions are not for joiners one begins with each site that comes, too, and with a snapshot.
 Keys are durable before anything is sealed with them, so that a restart goes on in the same epoch; who has them is not:
 until it is known again, every site that ever took part is taken to have the newest.
+
+There are no more keys than versions, however often sites come and go: one that nothing was sealed with is let go when
+the next epoch begins. And a snapshot comes before there are more than a site can be given.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ from collections.abc import Awaitable, Callable
 from fedbus.aggregator.workers import Worker
 from fedbus.store.ledger import Ledger
 from fedbus.store.ledger_schema import ANYBODY
-from fedbus.trust.epochs import EpochKey, seal_keys
+from fedbus.trust.epochs import MOST_EPOCHS, EpochKey, seal_keys
 from fedbus.trust.sealing import PublicKey
 
 SealKeyOf = Callable[[str], PublicKey]
@@ -52,7 +55,7 @@ class Epochs:
     async def open(self, tell: Callable[[], Awaitable[None]]) -> None:
         """Go on where the ledger says. `tell` gives every member the keys, before a new epoch is used."""
         self._tell = tell
-        rows = await self._store(self._ledger.epochs, self._job)
+        rows = await self._store(self._ledger.trust.epochs, self._job)
         self._keys = [EpochKey(number=number, key=key) for number, key, _ in rows]
         self._begins_at = max((number for number, _, fresh in rows if fresh), default=0)
         self._have_newest = set(await self._store(self._ledger.participants, self._job)) - {ANYBODY}
@@ -73,7 +76,7 @@ class Epochs:
         """A site may read from now on. True: what it may read begins with a snapshot, which is to be published."""
         joins = site not in self._members
         self._members.add(site)
-        if not (joins and self._anew and self._used):
+        if not (joins and self._anew and (self._used or self._begins_at < self.newest.number)):
             return False
         await self._begin(fresh=True)
         return True
@@ -105,10 +108,20 @@ class Epochs:
         if snapshot:
             self._begins_at = max(self._begins_at, epoch.number)
 
+    @property
+    def want_snapshot(self) -> bool:
+        """Whether there are soon more keys than a site can be given: what begins with a snapshot needs no earlier."""
+        return sum(key.number >= self._begins_at for key in self._keys) >= MOST_EPOCHS // 2
+
     async def _begin(self, *, fresh: bool) -> None:
-        key = EpochKey.make(self.newest.number + 1 if self._keys else 0)
-        await self._store(self._ledger.add_epoch, self._job, key.number, key.key, fresh=fresh)
-        self._keys.append(key)
+        before = self.newest if self._keys else None
+        unused = before if before is not None and not self._used else None
+        fresh = fresh or (unused is not None and unused.number == self._begins_at)
+        key = EpochKey.make(0 if before is None else before.number + 1)
+        instead_of = None if unused is None else unused.number
+        keep = self._ledger.trust.add_epoch
+        await self._store(keep, self._job, key.number, key.key, fresh=fresh, instead_of=instead_of)
+        self._keys = [each for each in self._keys if each is not unused] + [key]
         self._have_newest = set()
         self._used = self._told = False
         if fresh:

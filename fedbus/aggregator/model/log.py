@@ -121,6 +121,7 @@ class ModelLogWriter:
             self._snapshot_version < 0
             or version - self._snapshot_version >= self._every
             or self._since_bytes >= REPLAY_MODELS * self._snapshot_bytes
+            or (self._epochs is not None and self._epochs.want_snapshot)
         )
 
     async def send(self, version: int, part: str, frames: Iterator[bytes], *, count: int, compute: Worker) -> Part:

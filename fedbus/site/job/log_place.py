@@ -40,7 +40,7 @@ def precedes(record: Envelope, snapshot_version: int, *, post: Post) -> bool:
     try:
         if is_sealed(record.headers) and record.type != CHUNK:  # whose key may not be here
             return version_of(record.headers) < snapshot_version
-        message = post.from_envelope(record)
+        message = post.from_model_log(record, None)
     except ProtocolError:
         return False
     match message:

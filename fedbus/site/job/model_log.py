@@ -33,7 +33,7 @@ log = structlog.get_logger()
 
 
 class ModelLog:
-    """Of one job: nothing is sealed in it. `sealed_log` makes the one of a site with a kit."""
+    """Of one job: nothing is sealed in it. `SealedLog` is the one of a site with a kit."""
 
     def __init__(self, job: str, post: Post) -> None:
         self._job = job
@@ -46,7 +46,7 @@ class ModelLog:
 
     async def read(self, envelope: Envelope) -> wire.Message | None:
         """The message of a record; None when it is not for this site. Raises ProtocolError."""
-        return self._post.from_envelope(envelope)
+        return self._post.from_model_log(envelope, None)
 
 
 class SealedLog(ModelLog):
