@@ -138,7 +138,7 @@ class JobRunner:
             await self._enrol(site)
             await self._event(events.SiteAccepted(site=site))
         if self._epochs is not None and await self._epochs.let_in(site):
-            self.work.snapshot_wanted()
+            self._resyncs.ask(site, now=time.monotonic())  # it may come and go without end
         await self.welcome(site)
 
     async def _leave_out(self, site: str, why: str) -> None:
