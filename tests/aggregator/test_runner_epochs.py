@@ -28,14 +28,14 @@ KEYS = SealKeys.make()
 class SealedHouse(House):
     """Its sites share one seal key; site-z has none."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, anew_for_joiners: bool = False) -> None:
         super().__init__(folder)
         (folder / "roster.json").write_text(
             Roster(federation="hearts", numbers={"site-a": 0, "site-b": 1, "site-z": 2, "late": 3}).text()
         )
         self.log.stream = models_stream("heart", "0" * 32, "7")
         where: dict[str, Any] = {"federation": "hearts", "ledger": self.ledger, "store": self.store}
-        self.epochs = Epochs("heart", **where, seal_key_of=self.seal_key_of)
+        self.epochs = Epochs("heart", **where, seal_key_of=self.seal_key_of, anew_for_joiners=anew_for_joiners)
         self.runner.participants._epochs = self.epochs
         self.runner.participants._tools = dataclasses.replace(self.runner._tools, numbers=SiteNumbers(folder))
 
@@ -133,3 +133,18 @@ async def test_a_site_that_leaves_and_one_that_is_revoked_begin_a_new_epoch_of_e
     epochs.keys_for("site-a")
     await desk.says(m.Leave(site="site-a", session="s1"))
     assert epochs.newest.number == 2
+
+
+async def test_a_site_that_comes_and_goes_has_no_snapshot_made_each_time(tmp_path: Path) -> None:
+    """Where earlier versions are not for joiners each of them needs one: the whole model, sent to all."""
+    house = SealedHouse(tmp_path, anew_for_joiners=True)
+    await house.trains("site-a", "site-b")
+    await house.epochs.for_version()
+    made = 0
+    for _ in range(20):
+        await house.runner.participants.out("site-b")
+        await house.runner.on_answer(m.OfferAnswer(site="site-b", job="heart", accepted=True))
+        await house.epochs.for_version()
+        made += house.runner._resyncs.due(now=time.monotonic() + 3600.0 * made)
+    house.ledger.__exit__(None, None, None)
+    assert 1 <= made <= 5

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from fedbus.aggregator.incoming.allowance import Allowance
 from fedbus.aggregator.incoming.entrance import Entrance
+from fedbus.aggregator.job.resyncs import Resyncs
 from fedbus.aggregator.job.work import Work
 from fedbus.aggregator.model.epochs import Epochs
 from fedbus.aggregator.tools import Tools
@@ -20,14 +21,27 @@ KEYS_RATE, KEYS_BURST = 0.1, 3.0
 
 
 class Participants:
-    """`entrance` lets sites in, `work` may say no. epochs: who has the keys of the model log; None without kits."""
+    """`entrance` lets sites in, `work` may say no; who needs a snapshot asks for it at `resyncs`.
 
-    def __init__(self, job: str, *, work: Work, entrance: Entrance, tools: Tools, epochs: Epochs | None = None) -> None:
+    epochs: who has the keys of the model log; None without kits.
+    """
+
+    def __init__(
+        self,
+        job: str,
+        *,
+        work: Work,
+        entrance: Entrance,
+        tools: Tools,
+        resyncs: Resyncs,
+        epochs: Epochs | None = None,
+    ) -> None:
         self._job = job
         self._work = work
         self._life = work.life
         self._entrance = entrance
         self._tools = tools
+        self._resyncs = resyncs
         self._epochs = epochs
         self._keys_asked = Allowance(rate=KEYS_RATE, burst=KEYS_BURST)
         self._enrolled: set[str] = set()
@@ -87,7 +101,7 @@ class Participants:
             await self._enrol(site)
             await self._event(events.SiteAccepted(site=site))
         if self._epochs is not None and await self._epochs.let_in(site):
-            self._work.snapshot_wanted()
+            self._resyncs.ask(site, now=time.monotonic())  # it may come and go without end
         await self.welcome(site)
 
     async def _enrol(self, site: str) -> None:

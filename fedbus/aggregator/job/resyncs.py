@@ -1,8 +1,8 @@
 """When a snapshot is published because sites ask for one: rarely, however many ask and however often.
 
-A snapshot serves every site of the job. One is made at most every PAUSE_S, and one site can have BURST made at once and
-then one every REFILL_S. A site that reads a backlog asks with each version until the snapshot comes: while one is
-wanted, asking costs it nothing.
+A site that comes and may not read earlier versions needs one, too. A snapshot serves every site of the job. One is made
+at most every PAUSE_S, and one site can have BURST made at once and then one every REFILL_S. A site that reads a backlog
+asks with each version until the snapshot comes: while one is wanted, asking costs it nothing.
 """
 
 from __future__ import annotations

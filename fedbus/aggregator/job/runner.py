@@ -59,12 +59,14 @@ class JobRunner:
         self.life.offered(now=time.monotonic())  # a site that joins while the job is being opened may answer at once
         self.complete = complete
         self.entrance = entrance
-        self.participants = Participants(row.job, work=work, entrance=entrance, tools=tools, epochs=epochs)
+        self._resyncs = Resyncs()
+        self.participants = Participants(
+            row.job, work=work, entrance=entrance, tools=tools, resyncs=self._resyncs, epochs=epochs
+        )
         self.receiving: Callable[[], tuple[Receiving, ...]] = tuple
         """Uploads under way, as the intake sees them."""
         self._tools = tools
         self._broken: Exception | None = None
-        self._resyncs = Resyncs()
         self._prospects = Prospects(
             self.job, life=self.life, tools=tools, submitted_at=row.submitted_at, waits_for=self.waits_to_start_for
         )
