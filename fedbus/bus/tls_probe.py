@@ -126,7 +126,8 @@ _ALERTS = {
 _WORDS = {
     TlsTrouble.EXPIRED: "it calls it expired or not yet valid, and by this machine's clock it is valid: one of the two "
     "clocks is wrong, compare both with a time server",
-    TlsTrouble.REVOKED: "it is revoked; a new one must be asked for with a new key (`fedbus site request`)",
+    TlsTrouble.REVOKED: "it is revoked; ask the federation, then for a new one with a new key, in a new "
+    "folder (`fedbus kit request NAME --kit NEW`)",
     TlsTrouble.NO_CERTIFICATE: "none arrived; is something on the way that ends TLS?",
     TlsTrouble.OTHER_CA: "another CA has issued it than those that the broker knows. Ask the federation for a "
     "certificate of its present CA, and check that the address is that of your federation's broker",

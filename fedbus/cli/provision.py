@@ -124,7 +124,9 @@ def revoke(name: Name, directory: Dir = None) -> None:
         f"{len(member.certificates)} certificate(s) on the list."
     )
     if member.revoked is not None:
-        typer.echo(f"With a new key it may come back: `fedbus provision add {name}`, then `sign`.")
+        typer.echo(
+            f"With a new key, made in a new folder, it may come back: `fedbus provision add {name}`, then `sign`."
+        )
 
 
 @provision_app.command()

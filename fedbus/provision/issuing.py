@@ -95,7 +95,8 @@ def check_request(register: Register, name: str, role: Role, key_fingerprint: st
         raise TrustError(f"the {role}'s key is made by `fedbus provision` itself: nothing is signed for it")
     if any(each.revoked and each.fingerprint == key_fingerprint for each in member.certificates):
         raise TrustError(
-            f"key {key_fingerprint} of {name} was revoked: a new one is made there (`fedbus site request`)"
+            f"key {key_fingerprint} of {name} was revoked: a new one is made there, in a new folder "
+            f"(`fedbus kit request {name} --kit NEW`)"
         )
     of_others = [m.name for m in register.members.values() for c in m.certificates if c.fingerprint == key_fingerprint]
     if set(of_others) - {name}:

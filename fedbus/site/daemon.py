@@ -144,7 +144,10 @@ class Site:
             async with asyncio.timeout(LEAVE_LIMIT.total_seconds()):
                 await self._door.say(m.Leave(site=self._name, session=self._session_id))
         except TimeoutError:
-            log.warning("leave-unsaid", text="the broker cannot be reached; the lease runs out by itself")
+            log.warning(
+                "leave-unsaid",
+                text="the broker, or the disk of the audit log, is not there; the lease runs out by itself",
+            )
 
     # -------------------------------------------------------------- saying
 
