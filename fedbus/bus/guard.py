@@ -6,7 +6,7 @@
     fedbus.control   the aggregator                  no                              yes
     fedbus.models    the aggregator: manifests       no                              no: it is read again, in order
     fedbus.events    the aggregator                  no                              no: it is read again
-    fedbus.jobs      the submitter                   no                              see `desk.requests`
+    fedbus.jobs      the submitter                   no                              done once, see `desk.requests`
     replies          the aggregator                  no                              no: each question has its own id
 
 A message is signed when it is sent, not when it is written: it may wait for the broker for hours in between.
@@ -23,11 +23,11 @@ from fedbus.bus import topology as t
 from fedbus.bus.envelope import Envelope
 from fedbus.core.protocol import messages as m
 from fedbus.core.protocol import wire
-from fedbus.errors import DecodeError, ProtocolError, SealError
+from fedbus.errors import DecodeError, ProtocolError, SealError, SignatureError
 from fedbus.trust.identity import Identity, Verifier
 from fedbus.trust.sealed_updates import About, UpdateOpener, UpdateSeal, sealed_by
 from fedbus.trust.sealing import NUMBERS, PublicKey, SealKeys, announced, framed
-from fedbus.trust.signing import Carrier, Repeats, check, is_said, sign
+from fedbus.trust.signing import Carrier, Repeats, check, check_age, is_said, sign
 from fedbus.trust.subjects import Role
 from fedbus.trust.suites import X25519
 
@@ -52,6 +52,9 @@ ANSWERS_WAIT = timedelta(days=7)
 So long one of them counts, and may count a second time to an aggregator that was started since: each names what it
 answers, and says it again.
 """
+
+REQUESTS_WAIT = timedelta(days=7)
+"""What was asked longer ago nobody waits for any more: whoever kept it back makes no job of it."""
 
 
 class Guard:
@@ -134,6 +137,8 @@ class Guard:
             return self._chunk(envelope)
         name = envelope.user_id or ""
         signed = check(self._verifier, _carrier(envelope), federation=self.identity.federation, role=role, name=name)
+        if envelope.exchange == t.JOBS:
+            check_age(signed, oldest=REQUESTS_WAIT, now_ns=self._clock())
         if envelope.exchange in _ONCE:
             answers = envelope.exchange == t.SITES and envelope.routing_key == t.site_key(name, t.SiteKind.ANSWER)
             (self._answers if answers else self._repeats).check(signed, envelope.message_id, now_ns=self._clock())
@@ -145,6 +150,10 @@ class Guard:
     def asked(self, envelope: Envelope) -> m.SignedSubmission:
         """A request whose signer is checked, as others can check it again. Raises SignatureError, DecodeError."""
         self.incoming(envelope, over=t.JOBS)
+        if envelope.routing_key.startswith("submit.") and envelope.routing_key != f"submit.{envelope.user_id}":
+            raise SignatureError(
+                f"login {envelope.user_id} submits under its own key, not {envelope.routing_key!r:.40}"
+            )
         try:
             body = envelope.body.decode()
         except UnicodeDecodeError as exc:
@@ -160,7 +169,9 @@ class Guard:
         )
 
     def submitted_by(self, submission: m.SignedSubmission, name: str) -> str:
-        """The fingerprint of the submitter's key. Raises SignatureError unless this one has signed it."""
+        """The fingerprint of the submitter's key. Raises SignatureError unless this one has signed it, as a submit."""
+        if not name or submission.routing_key != f"submit.{name}":
+            raise SignatureError(f"what came under key {submission.routing_key!r:.60} is no submit of {name!r:.60}")
         carrier = Carrier(
             exchange=t.JOBS,
             routing_key=submission.routing_key,
@@ -168,7 +179,7 @@ class Guard:
             message_id=submission.message_id,
             correlation_id=submission.correlation_id,
             headers=submission.headers,
-            body=submission.body.encode(),
+            body=submission.body.encode("utf-8", "surrogatepass"),
         )
         federation = self.identity.federation
         return check(self._verifier, carrier, federation=federation, role=Role.SUBMITTER, name=name).fingerprint

@@ -62,6 +62,7 @@ ControlMessage = (
     | m.JobEnded
     | m.JobForgotten
     | m.CertificateRenewed
+    | m.RevocationLists
 )
 
 

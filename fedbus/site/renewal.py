@@ -1,4 +1,7 @@
-"""A renewed certificate that the aggregator hands over: checked, put into the kit, used from the next connect on."""
+"""What the aggregator hands over of the federation: checked, put into the kit, used from then on.
+
+A renewed certificate is used from the next connect on, revocation lists at once.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,11 @@ from datetime import UTC, datetime
 
 import structlog
 
-from fedbus.core.protocol.messages import CertificateRenewed
+from fedbus.core.protocol.messages import CertificateRenewed, RevocationLists
 from fedbus.errors import StoreError, TrustError
 from fedbus.store.kit import renew_kit
 from fedbus.trust.identity import Identity
-from fedbus.trust.renewal import Offer, renewal
+from fedbus.trust.renewal import Offer, newer_lists, renewal
 
 log = structlog.get_logger()
 
@@ -31,3 +34,17 @@ def take_in(identity: Identity, message: CertificateRenewed) -> Identity:
         "certificate-renewed", expires=renewed.expires.isoformat(timespec="seconds"), ca=change.authorities is not None
     )
     return renewed
+
+
+def take_lists(identity: Identity, message: RevocationLists) -> bool:
+    """Whether others are revoked from now on than were before; what is not used is logged."""
+    try:
+        lists = newer_lists(identity, message.lists)
+        if lists is None:
+            return False
+        renew_kit(identity.kit, lists=lists)
+    except (TrustError, StoreError) as exc:
+        log.error("revocation-lists-not-used", text=f"revocation lists came and are not used: {exc}")
+        return False
+    log.info("revocation-lists")
+    return True

@@ -6,8 +6,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509 import CertificateRevocationList as RevocationList
+from cryptography.x509 import CRLNumber, ExtensionNotFound
+
 from fedbus.errors import TrustError
 from fedbus.trust.certificates import (
+    PARSE_ERRORS,
     Certificate,
     certificate_der,
     certificate_pem,
@@ -17,7 +22,7 @@ from fedbus.trust.certificates import (
     read_certificate,
     read_certificates,
 )
-from fedbus.trust.identity import Identity, Verifier, authorities_of, lists_of
+from fedbus.trust.identity import Identity, Verifier, authorities_of, lists_of, read_lists
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +90,34 @@ def _counting(known: list[Certificate], offer: Offer) -> list[Certificate]:
     new = [each for each in offered if is_authority(each) and (each.subject, public_key(each)) in keys]
     counting = [each for each in offered if each in known or each in new]
     return counting or known
+
+
+def newer_lists(identity: Identity, pem: str) -> str | None:
+    """The revocation lists of a kit (PEM) after these have come, of each CA the newest; None: as they are.
+
+    TrustError when one is not signed by its CA. One that is older than what the kit has, or of a CA that the kit does
+    not know, changes nothing.
+    """
+    known, authorities = lists_of(identity.kit), authorities_of(identity.kit)
+    offered = read_lists(pem.encode("utf-8", "replace"), Path("what came"))
+    Verifier(identity.federation, authorities, offered)
+    names = {each.subject for each in authorities}
+    newest = {each.issuer: each for each in known}
+    for each in offered:
+        before = newest.get(each.issuer)
+        if each.issuer in names and (before is None or _number(each) > _number(before)):
+            newest[each.issuer] = each
+    if list(newest.values()) == known:
+        return None
+    return "".join(each.public_bytes(Encoding.PEM).decode() for each in newest.values())
+
+
+def _number(revoked: RevocationList) -> int:
+    """CRL number, RFC 5280: it goes up with each list of a CA."""
+    try:
+        return revoked.extensions.get_extension_for_class(CRLNumber).value.crl_number
+    except (*PARSE_ERRORS, ExtensionNotFound) as exc:
+        raise TrustError("a revocation list without a number came: it was not made by `fedbus provision`") from exc
 
 
 def renewed_for(pem: bytes, verifier: Verifier, *, at: datetime) -> str:

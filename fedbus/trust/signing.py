@@ -162,6 +162,16 @@ def _bytes(what: str, key: str, value: str | int) -> bytes:
         raise SignatureError(f"{what}: header {key} is no base64") from None
 
 
+def check_age(signed: Signed, *, oldest: timedelta, now_ns: int) -> None:
+    """SignatureError for what was signed longer ago, by the signer's clock."""
+    ago_s = (now_ns - signed.at_ns) // NS
+    if ago_s > oldest.total_seconds():
+        raise SignatureError(
+            f"a message of {signed.subject} was signed {ago_s} s ago, by its clock: expected at most "
+            f"{oldest.total_seconds():.0f} s ago; send it anew, or is a clock wrong?"
+        )
+
+
 class Repeats:
     """Refuses what is too old, from the future, or was there before; its memory is bounded.
 

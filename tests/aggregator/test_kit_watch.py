@@ -175,3 +175,17 @@ async def test_a_certificate_under_another_name_is_handed_to_nobody(office):
         await office.desk.joins(site)
     await office.watch.look()
     assert handed(office) == []
+
+
+async def test_each_session_of_a_site_gets_the_revocation_lists_and_again_when_they_change(office):
+    def lists() -> list[str]:
+        said = [each for _, each in office.desk.announcer.answered if isinstance(each, m.RevocationLists)]
+        return [each.lists for each in said]
+
+    await office.desk.joins("site-b")
+    await office.watch.look()
+    await office.watch.look()
+    first = (office.kit / "crl.pem").read_text()
+    office.lists(7)
+    await office.watch.look()
+    assert lists() == [first, (office.kit / "crl.pem").read_text()]

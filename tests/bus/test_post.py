@@ -56,6 +56,7 @@ CONTROL: list[ControlMessage] = [
     m.JobEnded(job="heart", state=m.JobState.FINISHED, reason="done"),
     m.JobForgotten(job="heart"),
     m.CertificateRenewed(site="site-a", certificate="PEM"),
+    m.RevocationLists(lists="PEM"),
 ]
 
 

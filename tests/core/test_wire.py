@@ -119,6 +119,7 @@ GOLDEN: list[tuple[wire.Message, str, bytes]] = [
         "certificate-renewed",
         b'{"authorities":"","certificate":"PEM","endorsement":"","site":"alpha"}',
     ),
+    (m.RevocationLists(lists="PEM"), "revocation-lists", b'{"lists":"PEM"}'),
     (
         m.UpdateManifest(
             job="heart",

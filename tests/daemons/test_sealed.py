@@ -64,7 +64,7 @@ def test_the_job_that_follows_a_training_is_taken_by_the_sites(after_sealed_run)
 
 def test_every_update_counts_once_whoever_is_killed_and_whatever_key_is_lost(sealed_house):
     house = sealed_house
-    house.start_aggregator(checkpoint_interval_s=0.3)
+    house.start_aggregator(checkpoint_interval_s=0.3, keep_updates=True)
     doomed = [
         house.start_site("cleveland", fault=f"{Point.SITE_BETWEEN_CHUNKS}:3", **PACED),
         house.start_site("hungary", fault=f"{Point.SITE_BEFORE_MANIFEST}:2", **PACED),
@@ -77,7 +77,7 @@ def test_every_update_counts_once_whoever_is_killed_and_whatever_key_is_lost(sea
     # when the aggregator is killed, and comes back without the key that updates under way are sealed to
     house.kill(house.aggregator)
     (house.running.state_dir("aggregator") / "seal.key").unlink()
-    house.start_aggregator(checkpoint_interval_s=0.3)
+    house.start_aggregator(checkpoint_interval_s=0.3, keep_updates=True)
     house.ended(job)
 
     folded = [fact.update_id for fact in house.folded(job)]

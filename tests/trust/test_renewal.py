@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -9,11 +10,11 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 
-from fedbus.core.protocol.messages import CertificateRenewed
+from fedbus.core.protocol.messages import CertificateRenewed, RevocationLists
 from fedbus.errors import TrustError
-from fedbus.site.renewal import take_in
-from fedbus.trust.authority import Authority
-from fedbus.trust.certificates import certificate_pem, name_of, public_key, read_certificates
+from fedbus.site.renewal import take_in, take_lists
+from fedbus.trust.authority import Authority, Revoked
+from fedbus.trust.certificates import certificate_der, certificate_pem, name_of, new_key, public_key, read_certificates
 from fedbus.trust.identity import Identity, read_private_key
 from fedbus.trust.renewal import ListLife, Offer, Renewal, renewal
 from fedbus.trust.subjects import Role
@@ -170,6 +171,34 @@ def test_a_site_keeps_its_kit_when_what_came_is_no_renewal(authority, kit, ident
     before = {path.name: path.read_bytes() for path in kit.iterdir()}
     assert take_in(identity, CertificateRenewed(site="site-a", certificate="nonsense")) is identity
     assert {path.name: path.read_bytes() for path in kit.iterdir()} == before
+
+
+# ------------------------------------------------------------------ who is revoked
+
+
+def listed(authority: Authority, number: int, *serials: int) -> RevocationLists:
+    revoked = [Revoked(serial=serial, since=NOW) for serial in serials]
+    return RevocationLists(lists=authority.revocation_list(revoked, number=number, at=NOW).decode())
+
+
+def test_a_site_believes_nobody_more_whom_the_federation_has_revoked(authority, kit, identity):
+    alice = authority.issue(new_key().public_key(), subject("alice", Role.SUBMITTER), at=NOW)
+    assert identity.verifier().verify(certificate_der(alice)).name == "alice"
+
+    assert take_lists(identity, listed(authority, 2, alice.serial_number))
+    assert not take_lists(identity, listed(authority, 2, alice.serial_number))  # it has that one
+
+    with pytest.raises(TrustError, match="revoked"):
+        identity.verifier().verify(certificate_der(alice))
+
+
+def test_no_list_brings_back_who_was_revoked(authority, successor, kit, identity):
+    take_lists(identity, listed(authority, 2, 7))
+    before = (kit / "crl.pem").read_bytes()
+    unsigned = listed(dataclasses.replace(authority, key=successor.key), 3)
+    for older in (listed(authority, 1), unsigned, listed(successor, 9), RevocationLists(lists="nonsense")):
+        assert not take_lists(identity, older)
+    assert (kit / "crl.pem").read_bytes() == before
 
 
 def test_a_revocation_list_is_to_be_renewed_from_half_its_time(authority, kit):

@@ -6,6 +6,8 @@
                          with it ca.pem and endorsement.pem, by which it knows another CA of the federation
     cert.pem             this process's own, renewed
 
+Each site that is there gets crl.pem when it has changed: it believes no revoked aggregator or submitter then.
+
 Nothing here decides who is let in: the broker does, and the signatures' check. A file that cannot be read changes
 nothing, and is said.
 """
@@ -30,14 +32,16 @@ from fedbus.core.protocol import events
 from fedbus.core.protocol import messages as m
 from fedbus.errors import TrustError
 from fedbus.store.audit_kinds import Kind
-from fedbus.trust.identity import Identity, Verifier
+from fedbus.trust.identity import REVOKED, Identity, Verifier
 from fedbus.trust.renewal import ListLife, renewed_for
 from fedbus.trust.roster import ROSTER, Roster
 
 LOOK_EVERY_S = 3.0
 RENEWED, ENDORSEMENT = "renewed", "endorsement.pem"
 MAX_PEM_BYTES = 64 * 1024
-WATCHED = ("cert.pem", "ca.pem", "crl.pem", ROSTER, ENDORSEMENT)
+MAX_HANDED_LISTS_BYTES = 1 << 20
+"""Some 20,000 certificates that were revoked."""
+WATCHED = ("cert.pem", "ca.pem", REVOKED, ROSTER, ENDORSEMENT)
 
 log = structlog.get_logger()
 
@@ -47,13 +51,14 @@ Stamps = tuple[tuple[str, int, int, int], ...]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KitContent:
-    """What the kit says now. `renewed`: what is handed to each site."""
+    """What the kit says now. `renewed`: what is handed to each site; `lists`: to all."""
 
     identity: Identity
     verifier: Verifier
     roster: Roster | None
     life: ListLife | None
     renewed: dict[str, m.CertificateRenewed] = field(default_factory=dict)
+    lists: m.RevocationLists | None = None
 
 
 class KitWatch:
@@ -80,6 +85,7 @@ class KitWatch:
         self._content: KitContent | None = None
         self._told: set[tuple[str, ...]] = set()
         self._sent: dict[str, tuple[str, m.CertificateRenewed]] = {}
+        self._sent_lists: dict[str, tuple[str, m.RevocationLists]] = {}
 
     async def run(self) -> None:
         """Look for ever."""
@@ -99,6 +105,7 @@ class KitWatch:
         if self._content.life is not None:
             await self._warn_of_list(self._content.life)
         self._hand_out(self._content.renewed)
+        self._hand_out_lists(self._content.lists)
 
     # -------------------------------------------------------------- the files
 
@@ -129,6 +136,7 @@ class KitWatch:
             roster=Roster.load(self._kit) if (self._kit / ROSTER).exists() else None,
             life=ListLife.of_kit(self._kit),
             renewed=dict(self._renewed(verifier, at)),
+            lists=_lists(self._kit),
         )
 
     def _renewed(self, verifier: Verifier, at: datetime) -> Iterator[tuple[str, m.CertificateRenewed]]:
@@ -185,6 +193,14 @@ class KitWatch:
             log.info("certificate-sent", site=view.name)
             self._tools.announcer.answer(view.name, handed)
 
+    def _hand_out_lists(self, lists: m.RevocationLists | None) -> None:
+        for view in self._tools.membership.views():
+            online = view.state is SiteState.ONLINE
+            if lists is None or not online or self._sent_lists.get(view.name) == (view.session, lists):
+                continue
+            self._sent_lists[view.name] = (view.session, lists)
+            self._tools.announcer.answer(view.name, lists)
+
     def _now(self) -> datetime:
         return datetime.fromtimestamp(self._wall(), UTC)
 
@@ -202,11 +218,20 @@ def _stamps(kit: Path) -> Stamps:
     return tuple(found)
 
 
-def _text(path: Path) -> str:
+def _lists(kit: Path) -> m.RevocationLists | None:
+    """Those of the kit as they are handed to sites; None without any, or with more than a message should hold."""
+    text = _text(kit / REVOKED, MAX_HANDED_LISTS_BYTES + 1)
+    if len(text) > MAX_HANDED_LISTS_BYTES:
+        log.error("kit", text=f"{kit / REVOKED} is handed to no site: more than {MAX_HANDED_LISTS_BYTES:,} bytes")
+        return None
+    return m.RevocationLists(lists=text) if text else None
+
+
+def _text(path: Path, most_bytes: int = MAX_PEM_BYTES) -> str:
     """A file of PEM, empty when there is none. Raises TrustError when it cannot be read."""
     try:
         with path.open("rb") as file:
-            return file.read(MAX_PEM_BYTES).decode("ascii")
+            return file.read(most_bytes).decode("ascii")
     except FileNotFoundError:
         return ""
     except (OSError, UnicodeDecodeError) as exc:

@@ -72,7 +72,7 @@ class Participants:
         """Let a site in, or leave it out, as the work says; it may have to look at the site first."""
         if not self._life.may_answer(site):
             return  # the work asks no site what it asks those of the job
-        why = await self._work.admission(site)
+        why = self._cannot_read(site) or await self._work.admission(site)
         self._at_the_gate = self._at_the_gate - {site} if why is not None else self._at_the_gate | {site}
         if why:
             await self._leave_out(site, why)
@@ -127,8 +127,7 @@ class Participants:
         if self._epochs is not None:
             if not self._epochs.is_member(site):
                 return False  # it has left; when it is back, it accepts anew
-            numbers = self._tools.numbers
-            if why := "" if numbers is None or not started.log else numbers.why_not(site, started.log):
+            if why := self._cannot_read(site):
                 await self._leave_out(site, why)
                 return False
             try:
@@ -139,6 +138,11 @@ class Participants:
             started = replace(started, keys=keys, version=self._epochs.published)
         await self._tools.announcer.tell(site, started)
         return True
+
+    def _cannot_read(self, site: str) -> str:
+        """Why the broker would not let a site read the model log; "" when it would, or there is no log yet."""
+        numbers, log = self._tools.numbers, self._work.stream
+        return "" if self._epochs is None or numbers is None or not log else numbers.why_not(site, log)
 
     async def _tell_keys(self) -> None:
         """Every member learns the key of an epoch before something is sealed with it."""

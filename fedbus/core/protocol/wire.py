@@ -53,6 +53,7 @@ Message = (
     | m.JobEnded
     | m.JobForgotten
     | m.CertificateRenewed
+    | m.RevocationLists
     | m.Chunk
     | m.UpdateManifest
     | m.VersionManifest
@@ -80,6 +81,7 @@ TYPES: dict[str, type[Message]] = {
     "job-ended": m.JobEnded,
     "job-forgotten": m.JobForgotten,
     "certificate-renewed": m.CertificateRenewed,
+    "revocation-lists": m.RevocationLists,
     "chunk": m.Chunk,
     "update": m.UpdateManifest,
     "version": m.VersionManifest,

@@ -9,7 +9,7 @@ What may not live here: bytes (see `wire`), AMQP (see `fedbus.bus`), tensors.
     site               fedbus.updates    chunks of an update, then UpdateManifest
     aggregator         fedbus.control    RollCall, JobOffer, InitialParamsRequest, JobStarted, Receipt, StepBudget,
                                          ResendRequest, ScoreRequest, StatisticsRequest, JobEnded, JobForgotten,
-                                         CertificateRenewed
+                                         CertificateRenewed, RevocationLists
     aggregator         fedbus.models     chunks of a version, then VersionManifest
     aggregator         fedbus.events     Event
     submitter          fedbus.jobs       a job spec, or what stands in `requests`, as plain JSON (any AMQP client)
@@ -40,6 +40,7 @@ from fedbus.core.protocol.messages.of_aggregator import (
     JobStarted,
     Receipt,
     ResendRequest,
+    RevocationLists,
     RollCall,
     ScoreRequest,
     SignedSubmission,
@@ -90,6 +91,7 @@ __all__ = [
     "Receipt",
     "ResendRequest",
     "ResyncRequest",
+    "RevocationLists",
     "RollCall",
     "ScoreAnswer",
     "ScoreRequest",

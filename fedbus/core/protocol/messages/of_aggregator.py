@@ -190,3 +190,10 @@ class Event:
     kind: str
     text: str
     facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RevocationLists:
+    """Whose signatures count no more: the lists (PEM) of all CAs that count, each signed by its own."""
+
+    lists: str
