@@ -31,7 +31,7 @@ from fedbus.provision.federation import FederationFolder
 from fedbus.provision.federation_file import BrokerPart
 
 SITES = ("site-a", "site-b", "site-c", "site-d", "cleveland", "hungary", "switzerland", "va-long-beach")
-TRAINING = ("local.steps", "local.batch_size", "local.learning_rate", "local.evaluate", "local.proximal")
+TRAINING = ("local.steps", "local.batch_size", "local.learning_rate", "local.evaluate", "local.proximal_mu")
 ALLOWED = {
     "synthetic": (*TRAINING, *(f"task_config.{key}" for key in ("numel", "tensors", "step_s"))),
     "heart_disease": TRAINING,

@@ -329,6 +329,23 @@ def test_bodies_stay_until_two_checkpoints_cover_them(life: Life) -> None:
     assert life.ledger.chunks("heart", "mercy:0123abcd:8") != []
 
 
+def test_a_checkpoint_that_is_written_again_takes_no_body_from_the_one_before(tmp_path: Path) -> None:
+    # given two checkpoints, and the bodies that a fallback to the first of them needs
+    (tmp_path / "life").mkdir()
+    life = Life(tmp_path / "life", spec())
+    life.begin()
+    for number in range(16):
+        life.step(number)
+    needed, seq = life.bodies(), life.ledger.facts("heart")[-1].seq
+    # when the second is written again, as at the end of a job, also after a restart
+    life.keeper.save(version=4, fact_seq=seq)
+    again = Life(tmp_path / "life", spec())
+    again.restore()
+    again.keeper.save(version=4, fact_seq=seq)
+    # then they are there still
+    assert again.bodies() == needed
+
+
 def test_bodies_that_a_kill_left_behind_leave_with_the_next_checkpoint(tmp_path: Path) -> None:
     # given: killed right after a checkpoint was written, before old bodies were removed
     folder = tmp_path / "life"

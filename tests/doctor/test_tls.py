@@ -89,7 +89,7 @@ def _accept(server: socket, context: ssl.SSLContext | None) -> None:
                     held.append(context.wrap_socket(connection, server_side=True))
 
 
-def found(port: int, identity: Identity, *, host: str = "localhost", within_s: float = 5) -> list[Finding]:
+def found(port: int, identity: Identity, *, host: str = "localhost", within_s: float = 60) -> list[Finding]:
     url = BrokerUrl.parse(f"amqps://{host}:{port}/fedbus")
     return asyncio.run(examine_tls(url, identity, now=NOW, within_s=within_s))
 

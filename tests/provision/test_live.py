@@ -18,6 +18,9 @@ from pika.exceptions import AMQPError
 from fedbus.broker.node import PrivateNode
 from fedbus.broker.process import free_port
 from fedbus.broker.provisioned import node_folder
+from fedbus.bus.connection import Session
+from fedbus.bus.tls_probe import TlsTrouble
+from fedbus.errors import TlsError
 from fedbus.provision.federation import Change, FederationFolder
 from fedbus.provision.live import Ctl, reached, tell
 from fedbus.provision.participant import unpack
@@ -180,6 +183,26 @@ def _shake_hands(running: Running, context: ssl.SSLContext, session: ssl.SSLSess
     ):
         assert not tls.session_reused
         return tls.session
+
+
+async def test_the_old_certificate_stays_refused_after_the_name_is_enrolled_again(running: Running) -> None:
+    url = f"amqps://localhost:{running.port}/fedbus"
+    running.tell(running.folder.add("ucsf", Role.SITE, now=datetime.now(UTC), with_keys=True))
+    kit = running.folder.base / "sites" / "ucsf"
+    stolen = Identity.load(Path(shutil.copytree(kit, running.kits / "stolen")))
+    async with Session(url, name="test", identity=stolen) as session:
+        await session.ready()
+    # when the certificate is revoked and the name comes back with another key, on disk alone
+    running.folder.revoke("ucsf", now=datetime.now(UTC))
+    running.folder.add("ucsf", Role.SITE, now=datetime.now(UTC), with_keys=True)
+    # then the old one is refused, and the new one and everybody else's are taken
+    with pytest.raises(TlsError, match="it is revoked") as refused:
+        async with Session(url, name="test", identity=stolen) as session:
+            await session.ready()
+    assert refused.value.kind == TlsTrouble.REVOKED
+    for good in (kit, running.kits / "witness"):
+        async with Session(url, name="test", identity=Identity.load(good)) as session:
+            await session.ready()
 
 
 def test_a_renewed_broker_shows_its_new_certificate_without_a_restart(running: Running) -> None:

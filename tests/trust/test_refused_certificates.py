@@ -10,11 +10,9 @@ import shutil
 import ssl
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 
-from fedbus.broker.process import free_port
 from fedbus.bus.connection import LinkState, Session
 from fedbus.bus.tls_probe import TlsTrouble, look
 from fedbus.bus.url import BrokerUrl
@@ -22,7 +20,6 @@ from fedbus.errors import TlsError, UnreachableError
 from fedbus.trust.authority import Authority
 from fedbus.trust.identity import Identity
 from fedbus.trust.subjects import Role
-from tests.conftest import provision
 from tests.small_federation import subject, write_kit
 
 NOW = datetime.now(UTC)
@@ -119,37 +116,6 @@ async def test_plain_amqp_is_told_that_the_broker_speaks_tls_alone(provisioned):
 
 
 # ------------------------------------------------------------------ what changes while a broker runs
-
-
-@pytest.fixture
-def own_node(throw_away_node, tmp_path):
-    """A broker of this test's own, and its federation's folder."""
-    federation = provision(tmp_path / "federation", port=free_port(), sites=("site-a", "site-b"))
-    node = throw_away_node()
-    node.start(provisioned=federation.base, die_with_parent=True)
-    return node, federation
-
-
-def kit_of(federation, name: str, copy: Path) -> Path:
-    return Path(shutil.copytree(federation.base / "sites" / name, copy))
-
-
-async def test_the_old_certificate_stays_refused_after_the_name_is_enrolled_again(own_node, tmp_path):
-    node, federation = own_node
-    stolen = Identity.load(kit_of(federation, "site-b", tmp_path / "stolen"))
-    async with Session(node.url("site-b"), name="test", identity=stolen) as session:
-        await session.ready()
-    # when the certificate is revoked and the name comes back with another key
-    federation.revoke("site-b", now=datetime.now(UTC))
-    federation.add("site-b", Role.SITE, now=datetime.now(UTC), with_keys=True)
-    # then the old one is refused, and the new one and everybody else's are taken
-    error = await refusal(node.url("site-b"), stolen)
-    assert error.kind == TlsTrouble.REVOKED
-    assert "it is revoked" in str(error)
-    for name in ("site-a", "site-b"):
-        identity = Identity.load(federation.base / "sites" / name)
-        async with Session(node.url(name), name="test", identity=identity) as session:
-            await session.ready()
 
 
 async def test_a_certificate_that_was_renewed_on_disk_is_shown_at_the_next_connect(provisioned, identify, tmp_path):

@@ -117,6 +117,7 @@ class ModelKeeper:
         self._model: GlobalModel | None = None
         # updates that nothing after the newest checkpoint needs: a fallback to the one before it needs their bodies
         self._covered: list[str] = []
+        self._saved: int | None = None  # the version of the newest checkpoint
         self._not_covered: list[str] = []
         self._memory = Memory()
 
@@ -236,7 +237,10 @@ class ModelKeeper:
 
     def begin_save(self, *, version: int, fact_seq: int) -> Saving:
         """The checkpoint that is to be written now. Only right after a commit; until it is read, not another one."""
-        covered, self._covered = self._covered, self._no_longer_needed()
+        covered, done = self._covered, self._no_longer_needed()
+        if version == self._saved:  # it takes the place of the newest one, and the one before that stays
+            covered, done = [], [*covered, *done]
+        self._covered, self._saved = done, version
         return Saving(
             version=version,
             fact_seq=fact_seq,
@@ -298,6 +302,7 @@ class ModelKeeper:
             with suppress(StoreError):
                 self._model = self._read(checkpoint, layout)
                 if self._model.digest == checkpoint.digest:
+                    self._saved = checkpoint.version
                     return checkpoint.fact_seq
         raise StoreError(f"job {self._job}: no checkpoint can be read; restore the state folder from a backup")
 
