@@ -10,7 +10,7 @@ from pathlib import Path
 
 import structlog
 
-from fedbus.bus.topology import may_read, readers_of
+from fedbus.bus.log_readers import may_read, readers_of
 from fedbus.errors import TrustError
 from fedbus.trust.roster import ROSTER, Roster
 

@@ -25,7 +25,7 @@ from fedbus.core.protocol.effort import Effort
 from fedbus.core.protocol.layout import Layout, TensorSpec
 from fedbus.runtime.lifecycle import run_daemon
 from fedbus.runtime.logging import configure_logging
-from fedbus.site.daemon import Site
+from fedbus.site.daemon import open_site
 from fedbus.site.settings import SiteSettings
 from fedbus.site.trainer_errors import TrainerDiedError
 from fedbus.training import protocol as p
@@ -140,7 +140,7 @@ async def _run_site(plan: StubPlan, name: str, url: str, stop: asyncio.Event) ->
     async def start(on_progress: Callable[[p.Progress], None], *, threads: int) -> AsyncIterator[StubTrainer]:
         yield StubTrainer(plan.update, train_s=plan.train_s, draw=draw)
 
-    async with Site(settings, start=start) as site:
+    async with open_site(settings, start=start) as site:
         await site.run(stop)
 
 

@@ -31,6 +31,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fedbus.bus import topology
+from fedbus.bus.log_readers import models_read_pattern
 from fedbus.bus.topology import Topology
 from fedbus.core.protocol.messages import check_name
 from fedbus.trust.subjects import Role, Subject
@@ -78,7 +79,7 @@ class Login:
     def models(self) -> str:
         """Pattern, without anchors, of the model logs that a site may read."""
         number = None if self.subject is None else self.subject.number
-        return r"fedbus\.models\.[a-z0-9.-]+" if number is None else topology.models_read_pattern(number)
+        return r"fedbus\.models\.[a-z0-9.-]+" if number is None else models_read_pattern(number)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -48,8 +48,8 @@ class ProvisionedBroker:
         missing = [name for name in FILES if not (folder / name).is_file()]
         if missing:
             raise NodeError(
-                f"{federation} is no provisioned federation: {folder} lacks {', '.join(missing)}; give --from the "
-                "folder that `fedbus provision federation.yaml --to DIR` wrote"
+                f"{federation} is no provisioned federation: {folder} lacks {', '.join(missing)}; give --dir the "
+                "folder that `fedbus provision federation.yaml --dir DIR` wrote"
             )
         return cls(folder)
 

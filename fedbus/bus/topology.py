@@ -22,14 +22,14 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
 from types import MappingProxyType
 
+from fedbus.bus.log_readers import ALL_READERS, READERS
 from fedbus.core.protocol.messages import NAME, check_name
-from fedbus.trust.subjects import MAX_NUMBER
 
 JOBS = "fedbus.jobs"
 SITES = "fedbus.sites"
@@ -49,6 +49,7 @@ UPDATES_BACKLOG_BYTES = 1 << 30
 # The broker takes nothing longer: a chunk has at most 8 MiB, and what stands around it.
 MAX_MESSAGE_BYTES = 9 << 20
 MB = 1_000_000
+_AFTER_JOB = re.compile(rf"\.{NAME.pattern}(\.({READERS.pattern}))?")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,10 +119,10 @@ def models_stream(job: str, secret: str = "", readers: str = "") -> str:
 
     Without kits any site may read every `fedbus.models.*`: permissions are made with the login, before there are jobs.
     So a name that nobody can guess, told to the sites of the job only, is what keeps the others out. With kits the
-    name ends in who may read it, see `readers_of`, and the broker refuses everybody else.
+    name ends in who may read it, see `log_readers`, and the broker refuses everybody else.
     """
     name = f"{MODELS}.{check_name('job', job)}"
-    if readers and not _READERS.fullmatch(readers):
+    if readers and not READERS.fullmatch(readers):
         raise ValueError(
             f"readers of a model log must be {ALL_READERS!r} or at most 160 hex digits, got {readers[:20]!r}"
         )
@@ -137,52 +138,6 @@ def is_models_stream(name: str, job: str) -> bool:
     """Whether this can be the name of the model log of `job`."""
     base = models_stream(job)
     return name == base or (name.startswith(base) and _AFTER_JOB.fullmatch(name[len(base) :]) is not None)
-
-
-ALL_READERS = "all"
-MOST_SITES = MAX_NUMBER + 1
-"""Numbers of sites are below this: each is a bit at the end of a model log's name, which has at most 255 characters."""
-_READERS = re.compile(r"all|[0-9a-f]{1,160}")
-_AFTER_JOB = re.compile(rf"\.{NAME.pattern}(\.({_READERS.pattern}))?")
-_DIGITS = "0123456789abcdef"
-
-
-def readers_of(numbers: Iterable[int] | None) -> str:
-    """Who may read a model log, as its name says it: the sites with these numbers, `all` for None.
-
-    Hex digits, the lowest four sites first: 0 and 5 are "12". ValueError for a number that no site has.
-    """
-    if numbers is None:
-        return ALL_READERS
-    mask = 0
-    for number in numbers:
-        mask |= 1 << _checked(number)
-    return f"{mask:x}"[::-1]
-
-
-def may_read(stream: str, number: int) -> bool:
-    """Whether the broker lets the site of this number read a model log; the same as `models_read_pattern`."""
-    return re.fullmatch(models_read_pattern(number), stream) is not None
-
-
-def models_read_pattern(number: int) -> str:
-    """The model logs that the site of this number may read, as a regular expression without its anchors.
-
-    For Erlang's `re` and Python's alike. ValueError for a number that no site may have.
-    """
-    place, bit = divmod(_checked(number), 4)
-    having = "".join(digit for digit in _DIGITS if int(digit, 16) >> bit & 1)
-    before = f"[0-9a-f]{{{place}}}" if place else ""
-    return rf"fedbus\.models\.[a-z0-9-]+\.[0-9a-f]{{32}}\.({ALL_READERS}|{before}[{having}][0-9a-f]*)"
-
-
-def _checked(number: int) -> int:
-    if not 0 <= number < MOST_SITES:
-        raise ValueError(
-            f"site number {number}: a federation has at most {MOST_SITES} sites, the revoked ones counted; their"
-            " numbers are bits in the names of model logs, which a broker limits to 255 characters"
-        )
-    return number
 
 
 def site_queue(site: str) -> str:

@@ -24,15 +24,16 @@ class Output(StrEnum):
 
 
 Folder = Annotated[
-    Path | None, typer.Option("--dir", help="Folder of the node.", show_default="$FEDBUS_HOME/broker, ~/.fedbus/broker")
+    Path | None,
+    typer.Option(
+        "--dir",
+        help="Folder of the node, or of a federation from `fedbus provision`.",
+        show_default="$FEDBUS_HOME/broker, ~/.fedbus/broker",
+    ),
 ]
 Federation = Annotated[
     Path | None,
-    typer.Option(
-        "--from",
-        metavar="DIR",
-        help="Folder of a provisioned federation: its broker, where certificates log in over TLS alone.",
-    ),
+    typer.Option("--from", metavar="DIR", hidden=True),
 ]
 Sites = Annotated[
     list[str] | None, typer.Option("--site", metavar="NAME", help="A site that gets a login; give it once per site.")
@@ -55,6 +56,7 @@ def start(
     provisioned: Federation = None,
 ) -> None:
     """Start the node and write one login file per user. It runs until `fedbus broker stop`."""
+    folder, provisioned = _which(folder, provisioned)
     node = _node(folder, provisioned)
     typer.echo(f"Starting RabbitMQ in {node.base} ...", err=True)
     node.start(sites=site or [], provisioned=provisioned, port=port)
@@ -167,11 +169,19 @@ def definitions(
         typer.echo("A broker that runs already still knows what was: at the broker, run\n  " + "\n  ".join(commands))
 
 
+def _which(folder: Path | None, provisioned: Path | None) -> tuple[Path | None, Path | None]:
+    """The folder of the node, or that of a federation: whose broker is provisioned is seen by its definitions."""
+    if folder is not None and (folder / "broker" / "definitions.json").is_file():
+        return None, folder
+    return folder, provisioned
+
+
 def _node(folder: Path | None, provisioned: Path | None = None) -> PrivateNode:
     from fedbus.broker.node import PrivateNode
     from fedbus.broker.provisioned import node_folder
     from fedbus.runtime.settings import default_home
 
+    folder, provisioned = _which(folder, provisioned)
     return PrivateNode(folder or (node_folder(provisioned) if provisioned else default_home() / "broker"))
 
 

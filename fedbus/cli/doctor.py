@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -34,6 +36,9 @@ def doctor(
     quick: Annotated[bool, typer.Option("--quick", help="Log in to nothing and import no task; 8 s at most.")] = False,
     output: Format = Output.TEXT,
     broker_url: BrokerUrl = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Folder with a site's data, as `fedbus site` will be given it.")
+    ] = None,
 ) -> None:
     """Check settings, kit, network, TLS, login, broker, machine and tasks; each line says what to do.
 
@@ -51,6 +56,8 @@ def doctor(
     try:
         check_names()
         use_kit(kit)
+        if data is not None:
+            os.environ["FEDBUS_SITE_DATA"] = str(data)
         findings = examine(role=Role(role) if role else None, kit=kit, broker_url=broker_url, quick=quick)
     except SettingsError as exc:
         findings = [SETTINGS.fail(str(exc), "")]

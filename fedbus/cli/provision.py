@@ -40,11 +40,12 @@ WithKeys = Annotated[
 @provision_app.command(MAKE)
 def make(
     file: Annotated[Path, typer.Argument(metavar="FILE.yaml", help="Names the federation and who takes part.")],
-    to: Annotated[
+    directory: Annotated[
         Path | None,
-        typer.Option("--to", metavar="DIR", help="Folder to make.", show_default="its id, beside FILE.yaml"),
+        typer.Option("--dir", metavar="DIR", help="Folder to make.", show_default="its id, beside FILE.yaml"),
     ] = None,
     with_keys: WithKeys = False,
+    to: Annotated[Path | None, typer.Option("--to", hidden=True)] = None,
 ) -> None:
     """Make the folder of a federation, or what is new in FILE.yaml; what is there stays to the byte."""
     import time
@@ -53,7 +54,7 @@ def make(
     from fedbus.provision.federation_file import FederationFile
 
     parsed = FederationFile.load(file)
-    folder = FederationFolder(to or file.parent / parsed.federation)
+    folder = FederationFolder(directory or to or file.parent / parsed.federation)
     fresh = not (folder.base / "ca" / "register.json").exists()
     begun = time.monotonic()
     change = folder.provision(parsed, now=_now(), with_keys=with_keys)

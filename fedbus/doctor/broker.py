@@ -14,6 +14,7 @@ from datetime import timedelta
 
 from fedbus.bus import topology as t
 from fedbus.bus.connection import Session
+from fedbus.bus.log_readers import MOST_SITES, readers_of
 from fedbus.bus.permissions import Permission, may_publish, may_read
 from fedbus.bus.stream import StreamReader
 from fedbus.doctor.finding import Area, Finding, Reporter
@@ -102,10 +103,10 @@ def questions(role: Role, name: str, number: int | None = None) -> Sequence[Ques
 def _model_logs(number: int | None) -> Sequence[Question]:
     if number is None:
         return (_read(t.models_stream(JOB, SECRET)),)
-    other = number + 1 if number + 1 < t.MOST_SITES else number - 1
+    other = number + 1 if number + 1 < MOST_SITES else number - 1
     return (
-        _read(t.models_stream(JOB, SECRET, t.readers_of([number]))),
-        _read(t.models_stream(JOB, SECRET, t.readers_of([other])), must=False),
+        _read(t.models_stream(JOB, SECRET, readers_of([number]))),
+        _read(t.models_stream(JOB, SECRET, readers_of([other])), must=False),
     )
 
 

@@ -70,7 +70,7 @@ class FederationFolder:
     def register(self) -> Register:
         register = read_register(self._path)
         if register is None:
-            raise TrustError(f"{self.base} holds no federation: `fedbus provision federation.yaml --to {self.base}`")
+            raise TrustError(f"{self.base} holds no federation: `fedbus provision federation.yaml --dir {self.base}`")
         return register
 
     # -------------------------------------------------------------- commands
@@ -83,7 +83,7 @@ class FederationFolder:
             if register.federation != file.federation:
                 raise TrustError(
                     f"{self.base} is federation {register.federation!r}, the file says {file.federation!r}: the id of "
-                    "a federation never changes; choose another folder with --to"
+                    "a federation never changes; choose another folder with --dir"
                 )
             authorities = self._authorities(register)
             if before is None:

@@ -47,16 +47,23 @@ statistics = true
 prints = false
 local_models = false
 
+# The tasks that may run, each with what a job may set of it. What is not listed stays at its default: with the example
+# (take its # away) the job in fedbus's README runs. params = "any" lets a job set everything.
 [tasks]
-# heart_disease = {{data = "any", params = {{"local.steps" = {{min = 1, max = 500}}}}}}
+# [tasks.heart_disease]
+# data = "any"
+# [tasks.heart_disease.params]
+# "local.steps" = {{min = 1, max = 500}}
+# "local.batch_size" = {{min = 8, max = 256}}
+# "local.learning_rate" = {{min = 0.00001, max = 1.0}}
 """
 _README = """\
 # {title}
 
     {command}
 
-Run it in this folder, once `fedbus doctor --kit .` has nothing to say. It needs one way out, TCP to {address}, and no
-port in.
+Run it in this folder, once `{doctor}` has nothing to say. It needs one way
+out, TCP to {address}, and no port in.
 
 - `key.pem` is the private key. It was made {made}, has mode 0600, and goes to nobody, not even the
   federation.
@@ -64,7 +71,11 @@ port in.
 - `ca.pem` is whom you believe: this federation's own CA, nobody else.
 {more}"""
 _MORE = {
-    Role.SITE: "- `site.toml` and `policy.toml` are yours. `policy.toml` lets no task run until you list it there.\n",
+    Role.SITE: (
+        "- `site.toml` and `policy.toml` are yours. `policy.toml` lets no task run until you list it there.\n"
+        "- `DIR` is the folder with your data, outside this one, which tasks are kept from reading: the key is in it.\n"
+        "  Written into `site.toml` (`site_data`) it needs no `--data`.\n"
+    ),
     Role.SUBMITTER: "- `submitter.toml` is yours: change it as you like.\n",
     Role.AGGREGATOR: "- `crl.pem`, `roster.json`, `renewed/` change when sites come and go: copy them again then.\n",
 }
@@ -95,6 +106,7 @@ def texts(subject: Subject, broker: BrokerPart, *, made_here: bool) -> dict[str,
     readme = _README.format(
         title=str(subject).capitalize(),
         command=_COMMAND[subject.role],
+        doctor="fedbus doctor --kit ." + (" --data DIR" if subject.role is Role.SITE else ""),
         address=broker.address,
         made="by the federation's operator" if made_here else "by you (`fedbus kit request`)",
         renewed=_RENEWED[subject.role],
@@ -110,7 +122,7 @@ def broker_readme(broker: BrokerPart, folder: str) -> str:
     return f"""\
 # The broker, {broker.address}, RabbitMQ {broker.version}
 
-On this machine, for a try: `fedbus broker start --from ..`
+On this machine, for a try: `fedbus broker start --dir ..`
 
 As a service: the files are read in
 `{folder}`

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, get_args
 
-from pydantic import BaseModel, Field, SecretStr, ValidationError
+from pydantic import BaseModel, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from fedbus.errors import SettingsError, TrustError
@@ -70,6 +70,12 @@ class DaemonSettings(BaseSettings):
     fault: str | None = None
     """For chaos runs, see `runtime.faults`: where this process kills itself."""
 
+    @field_validator("kit")
+    @classmethod
+    def _whole(cls, kit: Path | None) -> Path | None:
+        """Words and paths made of it say the same in every folder, and there is a name where `--kit .` was given."""
+        return None if kit is None else kit.absolute()
+
     @classmethod
     def settings_customise_sources(
         cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource, *args: Any, **sources: Any
@@ -96,7 +102,7 @@ class DaemonSettings(BaseSettings):
         from fedbus.trust.subjects import Role
 
         try:
-            return Identity.load(self.kit.absolute(), role=Role(self.table))
+            return Identity.load(self.kit, role=Role(self.table))
         except TrustError as exc:
             raise SettingsError(f"FEDBUS_KIT={self.kit}: {exc}") from exc
 
@@ -151,7 +157,7 @@ def kit_files(kit: Path) -> Iterator[Path]:
 
 def _kit() -> Path | None:
     given = os.environ.get("FEDBUS_KIT")
-    return Path(given) if given else None
+    return Path(given).absolute() if given else None
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -170,7 +176,7 @@ def _named(path: Path) -> str:
 def _toml_table(cls: type[DaemonSettings], kit: Path | None) -> dict[str, Any]:
     """What the file says to this daemon: its table, and of the keys above all tables those that it has."""
     config = os.environ.get("FEDBUS_CONFIG")
-    path = Path(config) if config else None if kit is None else Path(kit) / f"{cls.table}.toml"
+    path = Path(config) if config else None if kit is None else Path(kit).absolute() / f"{cls.table}.toml"
     if path is None or not (config or path.exists()):
         return {}
     data = _read(path)

@@ -1,4 +1,4 @@
-"""Looks at a site's rules every second, and at once when SIGHUP comes, and tells the site what has changed."""
+"""Looks at a site's rules every second, and at once when SIGHUP comes, and tells who goes by them what has changed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ LOOK_S = 1.0
 
 
 class Ruled(Protocol):
-    """Whoever goes by the rules: a site daemon, and in tests what writes down what it was told."""
+    """Whoever goes by the rules: the jobs of a site, on a floor above this one."""
 
     async def rules_changed(self) -> None:
         """Other rules hold."""
@@ -25,14 +25,13 @@ class Ruled(Protocol):
 class RulesWatch:
     """Of one site. SIGHUP is heard from here on: unheard, it would end the process."""
 
-    def __init__(self, rules: SiteRules, ruled: Ruled) -> None:
+    def __init__(self, rules: SiteRules) -> None:
         self._rules = rules
-        self._ruled = ruled
         self._anew = asyncio.Event()
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._anew.set)
 
-    async def run(self) -> None:
-        """Look for ever."""
+    async def run(self, ruled: Ruled) -> None:
+        """Look for ever, and tell `ruled`."""
         self._rules.tick()
         while True:
             with suppress(TimeoutError):
@@ -40,6 +39,6 @@ class RulesWatch:
             anew = self._anew.is_set()
             self._anew.clear()
             if self._rules.refresh(anew=anew):
-                await self._ruled.rules_changed()
+                await ruled.rules_changed()
             if self._rules.tick():
-                await self._ruled.time_turned()
+                await ruled.time_turned()

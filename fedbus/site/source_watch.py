@@ -32,7 +32,7 @@ log = structlog.get_logger()
 
 
 class SourceWatch:
-    """`state` is a folder of its own, `on_new` is awaited when labels came."""
+    """`state` is a folder of its own."""
 
     def __init__(
         self,
@@ -41,7 +41,6 @@ class SourceWatch:
         data: Path,
         state: Path,
         labels: Labels,
-        on_new: Callable[[], Awaitable[None]],
         cage: Cage | None = None,
     ) -> None:
         self._cage = cage
@@ -49,15 +48,15 @@ class SourceWatch:
         self._data = data
         self._state = state
         self._labels = labels
-        self._on_new = on_new
         self._said: set[tuple[str, str]] = set()
         self._trouble = ""
         self._publishing = asyncio.Lock()
 
-    async def run(self) -> None:
-        """Poll for ever."""
+    async def run(self, on_new: Callable[[], Awaitable[None]]) -> None:
+        """Poll for ever; `on_new` is awaited when labels came."""
         while True:
-            await self._poll()
+            if await self._poll():
+                await on_new()
             await asyncio.sleep(self._settings.poll_s)
 
     async def publish(self, artifact: Path) -> bool:
@@ -71,7 +70,8 @@ class SourceWatch:
         log.info("model-handed-back", text=said["done"])
         return True
 
-    async def _poll(self) -> None:
+    async def _poll(self) -> bool:
+        """Whether labels came."""
         said = await self._child("poll", limit_s=self._settings.pass_limit_s)
         if "failed" in said:
             self._is_troubled(str(said["failed"]), str(said.get("text")))
@@ -80,11 +80,11 @@ class SourceWatch:
         try:
             new = self._labels.refresh()
         except StoreError as exc:
-            return self._is_troubled("StoreError", str(exc))
+            self._is_troubled("StoreError", str(exc))
+            return False
         if new:
             log.info("labels-came", found=said.get("found"))
-            await self._on_new()
-        return None
+        return bool(new)
 
     def _say_once(self, kind: str, text: str) -> None:
         if (kind, text) in self._said:

@@ -28,8 +28,8 @@ def disk_errors(what: str, path: Path) -> Iterator[None]:
         yield
     except OSError as exc:
         hint = {
-            errno.ENOSPC: "the disk is full: free some space, nothing is acknowledged until then",
-            errno.EDQUOT: "the disk quota is used up: free some space, nothing is acknowledged until then",
+            errno.ENOSPC: "the disk is full: free some space",
+            errno.EDQUOT: "the disk quota is used up: free some space",
             errno.EACCES: "permission denied: give this user write access, or choose another folder",
             errno.EROFS: "the file system is read-only: choose another folder",
             errno.ENOTDIR: "a part of the path is a file: choose another folder",

@@ -2,118 +2,47 @@
 
 What lives here: rows, and the transactions that keep them true. What may not: rules (see `fedbus.core`), tensors.
 
-The tables stand in `ledger_schema`. Every write is durable when the call returns (synchronous=FULL). Any thread may
-call; calls wait for each other.
+The tables stand in `ledger_schema`. Every write is durable when the call returns, and any thread may call: see
+`ledger_file`. `trust` has what was signed, sealed and chained, `findings` what sites have measured.
 """
 
 from __future__ import annotations
 
 import json
-import shutil
-import sqlite3
-import threading
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from fedbus.core.job.scores import Score
-from fedbus.core.protocol import wire
 from fedbus.core.protocol.messages import SignedSubmission, UpdateId, UpdateManifest
 from fedbus.core.rules.facts import Committed, Fact
-from fedbus.errors import DiskFullError, IdTakenError, StoreError
-from fedbus.store import audit_heads
+from fedbus.errors import IdTakenError
 from fedbus.store import ledger_schema as schema
+from fedbus.store.audit_heads import Differing
+from fedbus.store.audit_heads import keep as keep_head
 from fedbus.store.fact_rows import from_row, to_row
+from fedbus.store.findings import Findings
+from fedbus.store.ledger_file import LedgerFile
+from fedbus.store.ledger_trust import LedgerTrust, keep_chain, keep_submission, pass_submission_on
 from fedbus.store.manifests import from_text, to_text
-from fedbus.store.rows import (
-    JOBS,
-    SCORES,
-    ChunkRow,
-    FollowUp,
-    JobRow,
-    Recorded,
-    ScoreRow,
-    job_row,
-    score_row,
-    spreads_text,
-)
+from fedbus.store.rows import JOBS, ChunkRow, FollowUp, JobRow, Recorded, job_row
 
-NO_ROOM_BYTES = 1 << 20
 RECEIVING, SPOOLED, DECIDED = "receiving", "spooled", "decided"
 
 
 class Ledger:
-    """Use as a context manager. Raises StoreError when the file cannot be used."""
+    """Use as a context manager. Raises StoreError when the file cannot be used. `open_file` is how it is opened."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._lock = threading.RLock()
-        try:
-            self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-        except sqlite3.Error as exc:
-            raise StoreError(_unusable(path, exc)) from exc
-        try:
-            self._prepare()
-        except sqlite3.Error as exc:
-            self._db.close()
-            raise StoreError(_unusable(path, exc)) from exc
-        except StoreError:
-            self._db.close()
-            raise
-
-    def _prepare(self) -> None:
-        found = self._db.execute("PRAGMA user_version").fetchone()[0]
-        self._check_schema(found, or_else=0)
-        self._db.execute("PRAGMA journal_mode=WAL")
-        self._db.execute("PRAGMA synchronous=FULL")
-        schema.make(self._db, found)
-
-    def _check_schema(self, found: int, *, or_else: int = schema.SCHEMA_VERSION) -> None:
-        if found not in (*schema.READABLE, or_else):
-            raise StoreError(
-                f"ledger {self._path} has schema {found}, this release reads"
-                f" {schema.READABLE[0]} to {schema.READABLE[-1]}: upgrade fedbus"
-            )
+    def __init__(self, path: Path, *, open_file: Callable[[Path], LedgerFile] = LedgerFile) -> None:
+        self._file = open_file(path)
+        self.trust = LedgerTrust(self._file)
+        self.findings = Findings(self._file)
 
     def __enter__(self) -> Ledger:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._db.close()
-
-    @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        with self._lock:
-            try:
-                self._db.execute("BEGIN IMMEDIATE")
-                yield self._db
-                self._db.execute("COMMIT")
-            except sqlite3.Error as exc:
-                self._rollback()
-                raise self._unwritable(exc) from exc
-            except BaseException:
-                self._rollback()
-                raise
-
-    def _unwritable(self, exc: sqlite3.Error) -> StoreError:
-        # SQLite names a full disk only in some of the places where it meets one
-        full = exc.sqlite_errorcode == sqlite3.SQLITE_FULL if hasattr(exc, "sqlite_errorcode") else False
-        if full or shutil.disk_usage(self._path.parent).free < NO_ROOM_BYTES:
-            return DiskFullError(f"cannot write ledger {self._path}: the disk is full ({exc}): free some space")
-        return StoreError(f"cannot write ledger {self._path}: {exc}")
-
-    def _rows(self, query: str, parameters: Sequence[object] = ()) -> list[tuple[Any, ...]]:
-        with self._lock:
-            try:
-                return self._db.execute(query, parameters).fetchall()
-            except sqlite3.Error as exc:
-                raise StoreError(f"cannot read ledger {self._path}: {exc}") from exc
-
-    def _rollback(self) -> None:
-        if self._db.in_transaction:
-            self._db.execute("ROLLBACK")
+        self._file.close()
 
     # jobs
 
@@ -133,14 +62,14 @@ class Ledger:
         Whether that is the same submit the caller sees by its spec. Raises IdTakenError when another submit's job
         has this id, or when the job of a signed submit was forgotten.
         """
-        with self._transaction() as db:
+        with self._file.transaction() as db:
             row = db.execute("SELECT job FROM jobs WHERE message_id = ?", (message_id,)).fetchone()
             if row:
                 return str(row[0])
             if db.execute("SELECT 1 FROM jobs WHERE job = ?", (job,)).fetchone():
                 raise IdTakenError(f"there is a job {job} already, which another message has submitted")
             if signed is not None:
-                _keep_signed(db, job, signed)
+                keep_submission(db, job, signed)
             db.execute(
                 "INSERT INTO jobs (job, spec, state, message_id, submitted_by, submitted_at) VALUES (?,?,?,?,?,?)",
                 (job, json.dumps(spec), state, message_id, submitted_by, at),
@@ -154,7 +83,7 @@ class Ledger:
             raise ValueError(f"columns must be of {sorted(allowed)}, got {sorted(columns)}")
         values = [json.dumps(v) if isinstance(v, Mapping) else v for v in columns.values()]
         assignments = ", ".join(f"{name} = ?" for name in columns)
-        with self._transaction() as db:
+        with self._file.transaction() as db:
             db.execute(f"UPDATE jobs SET {assignments} WHERE job = ?", (*values, job))  # noqa: S608 names are checked above
 
     def end_job(
@@ -164,7 +93,7 @@ class Ledger:
 
         Where there is a job of that id already, it stays as it is.
         """
-        with self._transaction() as db:
+        with self._file.transaction() as db:
             db.execute(
                 "UPDATE jobs SET state = ?, reason = ?, result = ?, ended_at = ? WHERE job = ?",
                 (state, reason, json.dumps(result), at, job),
@@ -175,58 +104,46 @@ class Ledger:
                     " SELECT ?, ?, ?, ?, submitted_by, ? FROM jobs WHERE job = ?",
                     (follow_up.job, json.dumps(follow_up.spec), follow_up.state, follow_up.job, at, job),
                 )
-                db.execute(
-                    "INSERT OR IGNORE INTO submissions (job, follows, signed)"
-                    " SELECT ?, job, signed FROM submissions WHERE job = ?",
-                    (follow_up.job, job),
-                )
-
-    def submission(self, job: str) -> tuple[SignedSubmission | None, str]:
-        """The signed submit of a job, and the job whose submit it is when that is not this one, else ""."""
-        rows = self._rows("SELECT signed, follows FROM submissions WHERE job = ?", (job,))
-        return (SignedSubmission(**json.loads(rows[0][0])), str(rows[0][1])) if rows else (None, "")
+                pass_submission_on(db, job, follow_up.job)
 
     def jobs(self) -> list[JobRow]:
         """All jobs, oldest first."""
-        return [job_row(row) for row in self._rows(f"{JOBS} ORDER BY submitted_at, rowid")]
+        return [job_row(row) for row in self._file.rows(f"{JOBS} ORDER BY submitted_at, rowid")]
 
     def job(self, job: str) -> JobRow | None:
         """One job; None when there is none of that id."""
-        rows = self._rows(f"{JOBS} WHERE job = ?", (job,))
+        rows = self._file.rows(f"{JOBS} WHERE job = ?", (job,))
         return job_row(rows[0]) if rows else None
 
     def endings(self, jobs: Sequence[str]) -> dict[str, tuple[str, str]]:
         """State and reason of those of `jobs` that are known."""
         query = "SELECT job, state, reason FROM jobs WHERE job IN (SELECT value FROM json_each(?))"
         return {
-            str(job): (str(state), str(reason)) for job, state, reason in self._rows(query, (json.dumps(list(jobs)),))
+            str(job): (str(state), str(reason))
+            for job, state, reason in self._file.rows(query, (json.dumps(list(jobs)),))
         }
 
     def forget_job(self, job: str) -> None:
         """Delete every row of a job, and give the room back to the disk when much of the file is empty."""
-        with self._transaction() as db:
+        with self._file.transaction() as db:
             for table in schema.TABLES_OF_A_JOB:
                 db.execute(f"DELETE FROM {table} WHERE job = ?", (job,))  # noqa: S608 our own names
-        with self._lock, suppress(sqlite3.Error):  # no room, say: what is empty is used again anyway
-            empty, pages = (
-                self._db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("freelist_count", "page_count")
-            )
-            if 2 * empty > pages:
-                self._db.execute("VACUUM")
-                self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        self._file.give_back_room()
 
     def add_participant(self, job: str, site: str, *, at: float) -> None:
         """A site has accepted a job: what it sends for it counts from now on, whatever is restarted."""
-        with self._transaction() as db:
+        with self._file.transaction() as db:
             db.execute("INSERT OR IGNORE INTO participants (job, site, at) VALUES (?,?,?)", (job, site, at))
 
     def participants(self, job: str) -> frozenset[str]:
         """Sites that have ever accepted a job; `ledger_schema.ANYBODY` when a release that kept none began it."""
-        return frozenset(str(site) for (site,) in self._rows("SELECT site FROM participants WHERE job = ?", (job,)))
+        return frozenset(
+            str(site) for (site,) in self._file.rows("SELECT site FROM participants WHERE job = ?", (job,))
+        )
 
     def sites(self) -> frozenset[str]:
         """Sites that have ever accepted any job."""
-        return frozenset(str(site) for (site,) in self._rows("SELECT DISTINCT site FROM participants"))
+        return frozenset(str(site) for (site,) in self._file.rows("SELECT DISTINCT site FROM participants"))
 
     # updates and their chunks
 
@@ -237,14 +154,14 @@ class Ledger:
         *,
         complete: Collection[tuple[str, str]] = (),
         at: float,
-    ) -> list[audit_heads.Differing]:
+    ) -> list[Differing]:
         """Record chunks, whose bytes are already synced, and manifests, with the heads of audit logs that they bring.
 
         complete: (job, update id) of updates whose manifest and every chunk are on disk by that. Returns the heads that
         cannot come after those that are known.
         """
-        differing: list[audit_heads.Differing | None] = []
-        with self._transaction() as db:
+        differing: list[Differing | None] = []
+        with self._file.transaction() as db:
             insert = "INSERT OR IGNORE INTO updates (update_id, job, site, state, received_at) VALUES (?,?,?,?,?)"
             db.executemany(insert, [(c.update_id, c.job, c.site, RECEIVING, at) for c in chunks])
             db.executemany(
@@ -259,25 +176,21 @@ class Ledger:
                     (to_text(manifest), job, update_id),
                 )
                 if kept.rowcount:
-                    differing.append(audit_heads.keep(db, manifest, at=at))
+                    differing.append(keep_head(db, manifest, at=at))
             db.executemany(
                 "UPDATE updates SET state = ?, received_at = ? WHERE job = ? AND update_id = ? AND state = ?",
                 [(SPOOLED, at, job, update_id, RECEIVING) for job, update_id in complete],
             )
         return [one for one in differing if one is not None]
 
-    def audit_heads(self) -> list[audit_heads.KeptHead]:
-        """The newest heads of the sites' audit logs by site and job; of each site the newest first."""
-        return audit_heads.kept(self._rows(audit_heads.NEWEST))
-
     def update_states(self, job: str) -> dict[str, str]:
         """State of every update of a job: receiving, spooled or decided."""
-        rows = self._rows("SELECT update_id, state FROM updates WHERE job = ?", (job,))
+        rows = self._file.rows("SELECT update_id, state FROM updates WHERE job = ?", (job,))
         return {str(u): str(s) for u, s in rows}
 
     def manifests(self, job: str, state: str) -> list[UpdateManifest]:
         """Manifests of a job's updates in `state`, in order of arrival; updates without one are left out."""
-        rows = self._rows(
+        rows = self._file.rows(
             "SELECT manifest FROM updates WHERE job = ? AND state = ? AND manifest IS NOT NULL"
             " ORDER BY received_at, rowid",
             (job, state),
@@ -287,28 +200,28 @@ class Ledger:
     def chunks(self, job: str, update_id: str) -> list[tuple[int, int, int]]:
         """(index, offset, length) of an update's chunks, by index."""
         query = "SELECT idx, offset, length FROM chunks WHERE job = ? AND update_id = ? ORDER BY idx"
-        return [(int(i), int(o), int(n)) for i, o, n in self._rows(query, (job, update_id))]
+        return [(int(i), int(o), int(n)) for i, o, n in self._file.rows(query, (job, update_id))]
 
     def receipt(self, job: str, update_id: str) -> Mapping[str, Any] | None:
         """The receipt of an update that was decided; None before that."""
         query = "SELECT receipt FROM updates WHERE job = ? AND update_id = ? AND receipt IS NOT NULL"
-        rows = self._rows(query, (job, update_id))
+        rows = self._file.rows(query, (job, update_id))
         return json.loads(rows[0][0]) if rows else None
 
     def receipts(self, job: str) -> dict[str, Mapping[str, Any]]:
         """The receipts of all updates of a job that were decided, by update id."""
-        rows = self._rows("SELECT update_id, receipt FROM updates WHERE job = ? AND receipt IS NOT NULL", (job,))
+        rows = self._file.rows("SELECT update_id, receipt FROM updates WHERE job = ? AND receipt IS NOT NULL", (job,))
         return {str(u): json.loads(receipt) for u, receipt in rows}
 
     def forget_chunks(self, job: str, update_ids: Sequence[str]) -> None:
         """The bodies of these updates are gone from the spool."""
-        with self._transaction() as db:
+        with self._file.transaction() as db:
             db.executemany("DELETE FROM chunks WHERE job = ? AND update_id = ?", [(job, u) for u in update_ids])
 
     def forget_updates(self, job: str, update_ids: Sequence[str]) -> None:
         """Nothing of these incomplete updates is kept but their manifests: they count as never begun."""
         rows = [(job, u, RECEIVING) for u in update_ids]
-        with self._transaction() as db:
+        with self._file.transaction() as db:
             db.executemany(
                 "DELETE FROM chunks WHERE (job, update_id) IN"
                 " (SELECT job, update_id FROM updates WHERE job = ? AND update_id = ? AND state = ?)",
@@ -320,7 +233,7 @@ class Ledger:
 
     def forget_job_chunks(self, job: str, *, but: Sequence[str] = ()) -> None:
         """The bodies of all updates of a job are gone from the spool, `but` those of these."""
-        with self._transaction() as db:
+        with self._file.transaction() as db:
             db.execute(
                 "DELETE FROM chunks WHERE job = ? AND update_id NOT IN (SELECT value FROM json_each(?))",
                 (job, json.dumps(list(but))),
@@ -337,7 +250,7 @@ class Ledger:
         at: float,
     ) -> int:
         """Append facts and decide updates (id → receipt), all or nothing; returns the last sequence."""
-        with self._transaction() as db:
+        with self._file.transaction() as db:
             for kind, body in map(to_row, facts):
                 db.execute(
                     "INSERT INTO facts (job, kind, body, at) VALUES (?,?,?,?)", (job, kind, json.dumps(body), at)
@@ -351,40 +264,39 @@ class Ledger:
 
     def facts(self, job: str, *, after: int = 0) -> list[Recorded]:
         """Facts of a job in order, those with a sequence number above `after`. StoreError for a row that is none."""
-        rows = self._rows("SELECT seq, kind, body, at FROM facts WHERE job = ? AND seq > ? ORDER BY seq", (job, after))
+        rows = self._file.rows(
+            "SELECT seq, kind, body, at FROM facts WHERE job = ? AND seq > ? ORDER BY seq", (job, after)
+        )
         return [Recorded(seq=s, fact=from_row(k, json.loads(b), seq=s), at=t) for s, k, b, t in rows]
-
-    # versions
 
     def fact_texts(self, job: str, *, after: int, most: int) -> list[tuple[int, str, str]]:
         """The first so many facts after a sequence as their rows have them: sequence, kind and JSON body."""
         query = "SELECT seq, kind, body FROM facts WHERE job = ? AND seq > ? ORDER BY seq LIMIT ?"
-        return self._rows(query, (job, after, most))
+        return self._file.rows(query, (job, after, most))
+
+    # versions
 
     def mark_published(self, job: str, version: int, *, at: float, chain: str = "") -> None:
         """The version's manifest was confirmed by the broker; `chain` is what it said, "" for nothing."""
-        with self._transaction() as db:
+        with self._file.transaction() as db:
             db.execute("INSERT OR IGNORE INTO versions VALUES (?,?,?)", (job, version, at))
             if chain:
-                db.execute("INSERT OR REPLACE INTO chains VALUES (?,?,?)", (job, version, chain))
-
-    def newest_chain(self, job: str) -> tuple[int, str]:
-        """The newest version that has a chain, and that chain; (-1, "") when none has."""
-        rows = self._rows("SELECT version, chain FROM chains WHERE job = ? ORDER BY version DESC LIMIT 1", (job,))
-        return (int(rows[0][0]), str(rows[0][1])) if rows else (-1, "")
+                keep_chain(db, job, version, chain)
 
     def published(self, job: str) -> list[int]:
         """Versions that were published, in order."""
-        return [int(r[0]) for r in self._rows("SELECT version FROM versions WHERE job = ? ORDER BY version", (job,))]
+        return [
+            int(r[0]) for r in self._file.rows("SELECT version FROM versions WHERE job = ? ORDER BY version", (job,))
+        ]
 
     def last_published(self, job: str) -> int:
         """Newest published version, -1 when none was."""
-        row = self._rows("SELECT COALESCE(MAX(version), -1) FROM versions WHERE job = ?", (job,))[0]
+        row = self._file.rows("SELECT COALESCE(MAX(version), -1) FROM versions WHERE job = ?", (job,))[0]
         return int(row[0])
 
     def last_committed(self, job: str) -> int:
         """The newest version that was decided on; 0 when there is none but the first."""
-        row = self._rows(
+        row = self._file.rows(
             "SELECT json_extract(body, '$.version') FROM facts WHERE job = ? AND kind = 'committed'"
             " ORDER BY seq DESC LIMIT 1",
             (job,),
@@ -393,7 +305,7 @@ class Ledger:
 
     def commits(self, job: str, *, after: int, most: int) -> list[tuple[Committed, float]]:
         """The facts of the first so many versions after version `after`, in order, and when they were made."""
-        rows = self._rows(
+        rows = self._file.rows(
             "SELECT seq, kind, body, at FROM facts WHERE job = ? AND kind = 'committed'"
             " AND json_extract(body, '$.version') > ? ORDER BY seq LIMIT ?",
             (job, after, most),
@@ -401,103 +313,32 @@ class Ledger:
         read = ((from_row(k, json.loads(b), seq=s), t) for s, k, b, t in rows)
         return [(fact, at) for fact, at in read if isinstance(fact, Committed)]
 
-    def add_score(
-        self,
-        job: str,
-        site: str,
-        score: Score,
-        *,
-        means: Mapping[str, float],
-        failed: str = "",
-        point: tuple[int, float | None] | None = None,
-        at: float,
-    ) -> None:
-        """Keep what a site measured of a version, and the means over the sites with it; the newest counts.
-
-        failed: why it could not be measured. point: what it makes of the job's trend, a version and its mean.
-        """
-        measured = json.dumps(dict(score.metrics)), json.dumps(dict(means)), score.num_examples
-        row = (job, score.version, site, *measured, json.dumps(score.not_finite), failed, spreads_text(score), at)
-        with self._transaction() as db:
-            db.execute(
-                "INSERT OR REPLACE INTO scores"
-                " (job, version, site, metrics, means, num_examples, not_finite, failed, spreads, at)"
-                " VALUES (?,?,?,?,?,?,?,?,?,?)",
-                row,
-            )
-            if point is not None:
-                db.execute("INSERT OR REPLACE INTO trend (job, version, mean) VALUES (?,?,?)", (job, *point))
-
-    def trend(self, job: str) -> list[tuple[int, float | None]]:
-        """The points of a job's trend in order of versions; without a mean: the version is of no use somewhere."""
-        rows = self._rows("SELECT version, mean FROM trend WHERE job = ? ORDER BY version", (job,))
-        return [(int(version), None if mean is None else float(mean)) for version, mean in rows]
-
-    def scores(self, job: str, *, after: int, until: int) -> list[ScoreRow]:
-        """The scores of the versions after `after` up to `until`, in the order in which they came."""
-        query = f"{SCORES} WHERE job = ? AND version > ? AND version <= ? ORDER BY at"
-        return [score_row(row) for row in self._rows(query, (job, after, until))]
-
-    def newest_scores(self, job: str) -> list[ScoreRow]:
-        """The score of the newest version that each site has measured."""
-        query = f"{SCORES} WHERE job = ? AND failed = '' GROUP BY site HAVING version = MAX(version) ORDER BY site"
-        return [score_row(row) for row in self._rows(query, (job,))]
-
-    def add_answer(self, job: str, asked: str, site: str, body: Mapping[str, Any], *, failed: str, at: float) -> None:
-        """Keep what a site said when it was asked, or why it could not; the newest counts. body: JSON-able."""
-        with self._transaction() as db:
-            row = (job, asked, site, json.dumps(body), failed, at)
-            db.execute("INSERT OR REPLACE INTO answers (job, asked, site, body, failed, at) VALUES (?,?,?,?,?,?)", row)
-
-    def answers(self, job: str) -> list[tuple[str, str, dict[str, Any], str]]:
-        """Return (asked, site, body, failed) of every answer of a job."""
-        rows = self._rows("SELECT asked, site, body, failed FROM answers WHERE job = ? ORDER BY at", (job,))
-        return [(str(asked), str(site), json.loads(body), str(failed)) for asked, site, body, failed in rows]
-
     def name_model_log(self, job: str, stream: str) -> str:
         """Keep the name of a job's model log, unless it has one; returns the name that it has."""
-        with self._transaction() as db:
+        with self._file.transaction() as db:
             db.execute("INSERT OR IGNORE INTO model_logs VALUES (?,?)", (job, stream))
         return self.model_log(job) or stream
 
     def model_log(self, job: str) -> str | None:
         """The name of a job's model log; None when none was kept, as in ledgers of earlier releases."""
-        rows = self._rows("SELECT stream FROM model_logs WHERE job = ?", (job,))
+        rows = self._file.rows("SELECT stream FROM model_logs WHERE job = ?", (job,))
         return str(rows[0][0]) if rows else None
-
-    def add_epoch(self, job: str, epoch: int, key: bytes, *, fresh: bool, instead_of: int | None = None) -> None:
-        """Keep the key of an epoch of a job's model log, which never changes; only the owner may read the file then.
-
-        fresh: the epoch begins with a snapshot, so that who is given it needs no earlier one. instead_of: one that
-        nothing was sealed with, which goes.
-        """
-        with self._transaction() as db:
-            db.execute("DELETE FROM epochs WHERE job = ? AND epoch = ?", (job, instead_of))
-            db.execute("INSERT INTO epochs VALUES (?,?,?,?)", (job, epoch, key, fresh))
-        with suppress(OSError):
-            for path in self._path.parent.glob(f"{self._path.name}*"):
-                path.chmod(0o600)
-
-    def epochs(self, job: str) -> list[tuple[int, bytes, bool]]:
-        """Number, key and `fresh` of the epochs of a job's model log, in order."""
-        rows = self._rows("SELECT epoch, key, fresh FROM epochs WHERE job = ? ORDER BY epoch", (job,))
-        return [(int(epoch), bytes(key), bool(fresh)) for epoch, key, fresh in rows]
 
     # what people ask about
 
     def add_incident(self, job: str, kind: str, text: str, *, at: float) -> None:
         """Keep what went wrong, or right again; `at` is seconds since the epoch."""
-        with self._transaction() as db:
+        with self._file.transaction() as db:
             db.execute("INSERT INTO incidents VALUES (?,?,?,?)", (job, at, kind, text))
 
     def incidents(self, job: str, *, newest: int) -> list[tuple[float, str, str]]:
         """(at, kind, text) of the newest so many incidents of a job, in order."""
         query = "SELECT at, kind, text FROM incidents WHERE job = ? ORDER BY rowid DESC LIMIT ?"
-        return [(float(at), str(kind), str(text)) for at, kind, text in reversed(self._rows(query, (job, newest)))]
+        return [(float(at), str(kind), str(text)) for at, kind, text in reversed(self._file.rows(query, (job, newest)))]
 
     def refusals(self, job: str) -> list[tuple[str, int]]:
         """Why updates of a job were refused and how often, the most frequent first."""
-        rows = self._rows(
+        rows = self._file.rows(
             "SELECT json_extract(body, '$.reason') AS reason, COUNT(*) AS times FROM facts"
             " WHERE job = ? AND kind = 'refused' GROUP BY reason ORDER BY times DESC",
             (job,),
@@ -506,7 +347,7 @@ class Ledger:
 
     def last_sign_of_life(self, job: str) -> float:
         """When something of a job was last written, seconds since the epoch; 0 when nothing was."""
-        row = self._rows(
+        row = self._file.rows(
             "SELECT MAX(COALESCE((SELECT MAX(at) FROM facts WHERE job = ?1), 0),"
             " COALESCE((SELECT MAX(published_at) FROM versions WHERE job = ?1), 0),"
             " COALESCE((SELECT MAX(received_at) FROM updates WHERE job = ?1), 0),"
@@ -515,13 +356,3 @@ class Ledger:
             (job,),
         )[0]
         return float(row[0])
-
-
-def _unusable(path: Path, exc: sqlite3.Error) -> str:
-    return f"cannot open ledger {path}: {exc}; is it a fedbus ledger and may this user write it?"
-
-
-def _keep_signed(db: sqlite3.Connection, job: str, signed: SignedSubmission) -> None:
-    if db.execute("INSERT OR IGNORE INTO used VALUES (?)", (signed.message_id,)).rowcount == 0:
-        raise IdTakenError(f"message {signed.message_id[:64]!r} has submitted a job before, which is forgotten")
-    db.execute("INSERT INTO submissions VALUES (?,?,?)", (job, "", wire.to_json(signed).decode()))

@@ -14,7 +14,6 @@ No lock is needed, because nothing here creates, changes or deletes a file, and 
 from __future__ import annotations
 
 import sqlite3
-import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,20 +21,17 @@ from typing import Any
 from fedbus.errors import StoreError
 from fedbus.store.checkpoints import Checkpoint, read_head
 from fedbus.store.ledger import Ledger
+from fedbus.store.ledger_file import LedgerFile
 from fedbus.store.ledger_schema import read_as_newest
 from fedbus.store.spool import Bodies
 
 
-class LedgerReader(Ledger):
-    """A ledger for reading only: what would write raises StoreError."""
-
+class _ReadOnlyFile(LedgerFile):
     def __init__(self, path: Path) -> None:
-        self._path = path
         self._wal = path.with_name(f"{path.name}-wal")
-        self._lock = threading.RLock()
-        self._db = self._open()
+        super().__init__(path)
         try:
-            self._check_schema(self._rows("PRAGMA user_version")[0][0])
+            self._check_schema(self.rows("PRAGMA user_version")[0][0])
         except BaseException:
             self._db.close()
             raise
@@ -66,10 +62,10 @@ class LedgerReader(Ledger):
             raise StoreError(f"no ledger {self._path}: expected the state folder of an aggregator") from exc
         return found.st_size, found.st_mtime_ns
 
-    def _rows(self, query: str, parameters: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+    def rows(self, query: str, parameters: Sequence[object] = ()) -> list[tuple[Any, ...]]:
         while True:
             try:
-                rows = super()._rows(query, parameters)
+                rows = super().rows(query, parameters)
             except StoreError:
                 if self._still():
                     raise
@@ -81,6 +77,13 @@ class LedgerReader(Ledger):
 
     def _still(self) -> bool:
         return self._opened_as is None or self._opened_as == self._looks()
+
+
+class LedgerReader(Ledger):
+    """A ledger for reading only: what would write raises StoreError."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, open_file=_ReadOnlyFile)
 
 
 class StateReader:

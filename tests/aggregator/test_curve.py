@@ -31,7 +31,7 @@ def test_a_long_curve_comes_in_several_answers(tmp_path: Path, versions: int, me
         score = {f"metric-{n}": 0.5 for n in range(metrics)}
         for version in range(1, 41 if metrics > 1 else 3):
             measured = Score(version=version, metrics=score, num_examples=9)
-            ledger.add_score("heart", "mercy", measured, means=score, at=13.0)
+            ledger.findings.add_score("heart", "mercy", measured, means=score, at=13.0)
         row = ledger.job("heart")
         assert row is not None
         # when it is asked for until there is no more

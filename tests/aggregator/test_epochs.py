@@ -134,7 +134,7 @@ async def test_a_site_that_leaves_and_joins_without_end_fills_nothing(house: Hou
     second = await house.publish(1)
     assert second > first
     assert house.keys("site-a") == [first, second]
-    assert len(house.ledger.epochs("heart")) == 2
+    assert len(house.ledger.trust.epochs("heart")) == 2
 
 
 async def test_a_restart_goes_on_in_the_same_epoch_with_the_same_keys(house: House) -> None:

@@ -337,7 +337,7 @@ async def test_what_no_site_is_asked_for_with_a_score_is_no_row(tmp_path: Path) 
             )
         )
     # then the ledger has the one score, without them
-    (kept,) = house.ledger.scores("heart", after=-99, until=99)
+    (kept,) = house.ledger.findings.scores("heart", after=-99, until=99)
     assert (kept.score.version, kept.score.spreads) == (0, {})
 
 
@@ -726,8 +726,8 @@ async def test_who_accepted_is_kept_and_counts_after_a_restart(tmp_path: Path) -
     await house.accepts("mercy")
     again = House(tmp_path)
     await again.runner.open()
-    assert again.runner.takes_part("mercy")
-    assert not again.runner.takes_part("mallory")
+    assert again.runner.participants.takes_part("mercy")
+    assert not again.runner.participants.takes_part("mallory")
 
 
 STOPS_AT_3 = {

@@ -259,12 +259,12 @@ async def test_after_a_restart_the_same_chain_goes_on_and_a_version_again_says_t
 
 def test_the_ledger_keeps_the_chain_of_the_newest_version(tmp_path: Path) -> None:
     with Ledger(tmp_path / "ledger.sqlite3") as ledger:
-        assert ledger.newest_chain("heart") == (-1, "")
+        assert ledger.trust.newest_chain("heart") == (-1, "")
         for version in (0, 1, 1):
             ledger.mark_published("heart", version, at=1.0, chain=f"{version:064x}")
         ledger.mark_published("lung", 7, at=1.0)
-        assert ledger.newest_chain("heart") == (1, f"{1:064x}")
-        assert ledger.newest_chain("lung") == (-1, "")
+        assert ledger.trust.newest_chain("heart") == (1, f"{1:064x}")
+        assert ledger.trust.newest_chain("lung") == (-1, "")
 
 
 # ------------------------------------------------------------------ its name

@@ -36,8 +36,8 @@ class SealedHouse(House):
         self.log.stream = models_stream("heart", "0" * 32, "7")
         where: dict[str, Any] = {"federation": "hearts", "ledger": self.ledger, "store": self.store}
         self.epochs = Epochs("heart", **where, seal_key_of=self.seal_key_of, anew_for_joiners=anew_for_joiners)
-        self.runner._epochs = self.epochs
-        self.runner._tools = dataclasses.replace(self.runner._tools, numbers=SiteNumbers(folder))
+        self.runner.participants._epochs = self.epochs
+        self.runner.participants._tools = dataclasses.replace(self.runner._tools, numbers=SiteNumbers(folder))
 
     def seal_key_of(self, site: str) -> Any:
         return announced({} if site == "site-z" else KEYS.texts(), X25519)
@@ -73,7 +73,7 @@ async def test_a_site_that_declines_or_is_put_out_reads_no_later_version(house: 
     await house.declines("site-b", "enough")
     await house.epochs.for_version()
     assert (house.epochs_told("site-a"), house.epochs_told("site-b")) == ([0, 1], [0])
-    await house.runner.site_out("site-a")
+    await house.runner.participants.out("site-a")
     assert house.epochs.newest.number == 2
 
 
@@ -104,8 +104,8 @@ async def test_a_site_that_left_is_told_nothing_until_it_accepts_anew(house: Sea
     view = house.membership.get("site-b")
     assert view is not None
     house.membership.left(m.Leave(site="site-b", session=view.session), now=time.monotonic())
-    await house.runner.site_out("site-b")
-    await house.runner.welcome("site-b")
+    await house.runner.participants.out("site-b")
+    await house.runner.participants.welcome("site-b")
     assert house.epochs_told("site-b") == [0]
     await house.accepts("site-b")
     assert house.epochs_told("site-b") == [0, 1]
@@ -119,7 +119,7 @@ async def test_a_site_that_leaves_and_one_that_is_revoked_begin_a_new_epoch_of_e
     where: dict[str, Any] = {"federation": "hearts", "ledger": desk.ledger, "store": at_once}
     epochs = Epochs("job-1", **where, seal_key_of=lambda site: KEYS.public[X25519])
     await epochs.open(tell)
-    desk.jobs.runners["job-1"]._epochs = epochs
+    desk.jobs.runners["job-1"].participants._epochs = epochs
     for site in ("site-a", "site-b"):
         await desk.joins(site)
         await epochs.let_in(site)
@@ -142,7 +142,7 @@ async def test_a_site_that_comes_and_goes_has_no_snapshot_made_each_time(tmp_pat
     await house.epochs.for_version()
     made = 0
     for _ in range(20):
-        await house.runner.site_out("site-b")
+        await house.runner.participants.out("site-b")
         await house.runner.on_answer(m.OfferAnswer(site="site-b", job="heart", accepted=True))
         await house.epochs.for_version()
         made += house.runner._resyncs.due(now=time.monotonic() + 3600.0 * made)

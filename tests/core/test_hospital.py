@@ -70,6 +70,20 @@ def test_a_job_within_the_policy_meets_no_reason() -> None:
     assert reasons(policy_of(), task_config={"net": {"width": [8, 64]}, "norm": "group"}) == []
 
 
+def test_a_task_whose_params_are_any_lets_a_job_set_everything() -> None:
+    policy = policy_of(tasks={"heart": {"data": "any", "params": "any"}})
+
+    assert reasons(policy, local={"proximal_mu": 0.1}, task_config={"deep": {"er": 1}}) == []
+
+
+@pytest.mark.parametrize("name", ["local.stepz", "local.*", "task_config.[ab]", "local.steps.a", "steps"])
+def test_a_param_that_no_job_can_set_is_refused_when_the_file_is_read(name: str) -> None:
+    data = tomllib.loads(TEXT.replace(",\n    ", ", "))
+    data["tasks"]["heart"]["params"] = {name: "any"}
+
+    assert isinstance(parse_policy(data), list)
+
+
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
@@ -81,7 +95,14 @@ def test_a_job_within_the_policy_meets_no_reason() -> None:
         ({"local": {"batch_size": 64}}, "local.batch_size is 64, this site's policy allows [16, 32]"),
         ({"local": {"steps": 101}}, "local.steps is 101, this site's policy allows 1 to 100"),
         ({"local": {"steps": None, "epochs": 1.0}}, "give the budget as local.steps"),
-        ({"local": {"proximal_mu": 0.1}}, "lets no job set local.proximal_mu"),
+        (
+            {"local": {"proximal_mu": 0.1}},
+            "lets no job set local.proximal_mu: the site would list it under [tasks.heart]",
+        ),
+        (
+            {"local": {"proximal_mu": 0.1}, "task_config": {"a": 1}},
+            "lets no job set task_config.a, local.proximal_mu: ",
+        ),
         ({"task_config": {"deep": {"er": 1}}}, "lets no job set task_config.deep.er"),
         ({"task_config": {"norm": "layer"}}, "task_config.norm is 'layer'"),
         ({"task_config": {"net": {"width": [8, 65]}}}, "task_config.net.width is [8, 65]"),

@@ -39,6 +39,16 @@ def test_the_sentence_says_what_is_waited_for_and_where_everybody_is() -> None:
     )
 
 
+def test_a_site_that_left_for_a_reason_of_its_own_says_it() -> None:
+    members = Membership()
+    join(members, "mercy", now=0.0)
+    members.left(Leave(site="mercy", session="s", reason="the site's policy cannot be read: 1 key wrong"), now=1.0)
+
+    text = waiting_sentence("waiting for sites: 0 of 1 accepted", members.views(), job="heart", now=4.0)
+
+    assert text.endswith("left: mercy (since 3 s: the site's policy cannot be read: 1 key wrong)")
+
+
 def test_without_sites_only_the_reason_is_left() -> None:
     assert waiting_sentence("waiting for the next update", (), job="heart", now=0.0) == "waiting for the next update"
 

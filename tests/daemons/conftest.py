@@ -30,6 +30,8 @@ from fedbus.local.federation import Daemon, LocalFederation, wait_until
 from fedbus.store.ledger import Ledger
 from fedbus.tasks.heart_disease import write_site_data
 
+from .sealed_run import SealedRun, sealed_run
+
 SOON = timedelta(seconds=30)
 TOO_LATE = ("the job is finishing", "the job is finished")
 QUICK_STATUS = {"status_interval_s": 0.5}  # a lease of 1.5 s
@@ -236,3 +238,13 @@ def manned_house(tmp_path_factory: pytest.TempPathFactory, fresh_vhost: Callable
         house.start_aggregator()
         house.aggregator.wait_for("aggregator-ready")
         yield house
+
+
+@pytest.fixture(scope="session")
+def after_sealed_run(
+    tmp_path_factory: pytest.TempPathFactory, fresh_provisioned: Callable[[], Any]
+) -> Iterator[SealedRun]:
+    """What a whole job has left on the node where certificates log in; its daemons have ended."""
+    federation = fresh_provisioned()
+    with open_house(tmp_path_factory.mktemp("sealed-run") / "fed", federation) as house:
+        yield sealed_run(house, federation)

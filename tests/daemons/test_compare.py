@@ -56,7 +56,7 @@ def test_every_site_says_how_two_models_differ_on_its_own_cases(house: Any, jobs
     assert "Is B better than A?" in page.read_text()
     # and the ledger holds quantiles, never a value per case
     with Ledger(house.folder / "aggregator" / "ledger.sqlite3") as ledger:
-        rows = ledger.scores(said.json["job"], after=-1, until=2)
+        rows = ledger.findings.scores(said.json["job"], after=-1, until=2)
     assert {len(spread.quantiles) for row in rows for spread in row.score.differences.values()} == {21}
     # and a model that is compared to itself shows no difference
     best = house.job(jobs[1])["result"]["best"]["version"]

@@ -9,15 +9,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from fedbus.store.audit import FOLDER, newest
 from fedbus.store.audit_kinds import Kind
 
+from .sealed_run import LOGINS, SealedRun
+
 LEAST_BYTES = 16
-LOGINS = ("aggregator", "submitter", "site-a", "site-b")
 
 
 def forms(raw: bytes) -> set[bytes]:
@@ -65,48 +65,23 @@ def logs_of(house: Any, node: Any) -> list[Path]:
     return [*broker, *audits, *daemons]
 
 
-def run_a_job(house: Any) -> tuple[list[str], set[bytes]]:
-    """A whole job at level debug; what its commands printed, and the arguments of all processes meanwhile."""
-    said: list[str] = []
-    arguments: set[bytes] = set()
-    house.start_aggregator(log_level="debug")
-    for site in LOGINS[2:]:
-        house.start_site(site, log_level="debug", step_delay_s=0.05)
-    job = house.submit(min_sites=2, stop={"versions": 4})
-    house.committed(1)
-    for process in psutil.process_iter():
-        try:
-            arguments.add("\0".join(process.cmdline()).encode())
-        except psutil.Error:
-            continue
-    house.ended(job)
-    to = house.folder / "model.safetensors"
-    for command in (("show", job), ("get", job, "--to", str(to)), ("audit", "heads")):
-        done = house.fedbus(*command, LOG_LEVEL="debug")
-        assert done.code == 0, done.err
-        said.append(done.out + done.err)
-    return said, arguments
-
-
 def assert_none(secrets: set[bytes], places: dict[str, bytes]) -> None:
     leaks = {name for name, text in places.items() if any(secret in text for secret in secrets)}
     assert leaks == set()
 
 
-def test_no_key_in_any_log_of_a_federation_with_kits(sealed_house: Any, provisioned: Any) -> None:
-    house = sealed_house
-    said, arguments = run_a_job(house)
-    house.stop_all()
+def test_no_key_in_any_log_of_a_federation_with_kits(after_sealed_run: SealedRun) -> None:
+    house, federation = after_sealed_run.house, after_sealed_run.federation
     for login in (LOGINS[0], LOGINS[2]):
         assert newest(house.running.state_dir(login) / FOLDER, Kind.CERTIFICATE_CHANGED) is not None
     secrets = secrets_in_state(house.folder)
     assert len(secrets) > 10
     for login in LOGINS:
-        secrets |= secrets_of_kit(provisioned.kit(login))
-    secrets |= secrets_of_kit_folder(provisioned.folder)
-    places = {str(path): path.read_bytes() for path in logs_of(house, provisioned.node)}
-    places |= {f"command {n}": text.encode() for n, text in enumerate(said)}
-    places |= {f"arguments {text[:80]!r}": text for text in arguments}
+        secrets |= secrets_of_kit(federation.kit(login))
+    secrets |= secrets_of_kit_folder(federation.folder)
+    places = {str(path): path.read_bytes() for path in logs_of(house, federation.node)}
+    places |= {f"command {n}": text.encode() for n, text in enumerate(after_sealed_run.said)}
+    places |= {f"arguments {text[:80]!r}": text for text in after_sealed_run.arguments}
     assert_none(secrets, places)
 
 

@@ -9,10 +9,11 @@ from pathlib import Path
 
 from fedbus.runtime.faults import Point
 
+from .sealed_run import NUMEL, SUITE
+
 SOON = timedelta(seconds=30)
 PACED = {"step_delay_s": 0.05}
 SEALED = {"min_sites": 2, "codec": {"up": {"kind": "fp32"}, "down": "fp32"}}
-NUMEL = 80_000
 PIECE = 24
 
 
@@ -33,22 +34,16 @@ def found_under(folder: Path, wanted: list[bytes]) -> list[str]:
     return found
 
 
-def test_a_job_leaves_nothing_on_the_brokers_disk_and_no_key_in_a_log(sealed_house, provisioned):
-    house = sealed_house
-    house.start_aggregator(keep_updates=True, log_level="debug", seal_suite="mlkem768-x25519")
-    for name in ("cleveland", "hungary"):
-        house.start_site(name, log_level="debug")
-    job = house.submit(**SEALED, task_config={"numel": NUMEL}, stop={"versions": 3})
-    house.ended(job)
-
-    # what the aggregator holds in the clear, as it came: updates, and the model that it made of them
+def test_a_job_leaves_nothing_on_the_brokers_disk_and_no_key_in_a_log(after_sealed_run):
+    house = after_sealed_run.house
+    # what the aggregator holds in the clear, as it came: updates, and the models that it made of them or was shown
     held = [path for path in (house.folder / "aggregator").rglob("*") if path.is_file()]
     wanted = [piece for path in held if path.stat().st_size > NUMEL for piece in pieces(path)]
     assert len(wanted) > 40
     assert found_under(house.folder / "aggregator", wanted[:3])
-    assert found_under(provisioned.node.base, wanted) == []
+    assert found_under(after_sealed_run.federation.node.base, wanted) == []
     # and no daemon has told a key
-    files = [house.running.state_dir(name) / "seal.key" for name in ("aggregator", "cleveland", "hungary")]
+    files = [house.running.state_dir(name) / "seal.key" for name in ("aggregator", "site-a", "site-b")]
     keys = [record["private"] for path in files for record in json.loads(path.read_text())]
     said = "".join(daemon.log.read_text() for daemon in house.running.daemons)
     assert len(keys) == 6
@@ -56,14 +51,25 @@ def test_a_job_leaves_nothing_on_the_brokers_disk_and_no_key_in_a_log(sealed_hou
     assert "PRIVATE KEY" not in said
 
 
+def test_the_suite_against_quantum_computers_works(after_sealed_run):
+    house, job = after_sealed_run.house, after_sealed_run.job
+    assert SUITE == "mlkem768-x25519"
+    assert {fact.update_id.site for fact in house.folded(job)} == {"site-a", "site-b"}
+    assert [fact.version for fact in house.versions(job)] == [1, 2, 3, 4]
+
+
+def test_the_job_that_follows_a_training_is_taken_by_the_sites(after_sealed_run):
+    assert after_sealed_run.followed["result"]["models"]
+
+
 def test_every_update_counts_once_whoever_is_killed_and_whatever_key_is_lost(sealed_house):
     house = sealed_house
-    house.start_aggregator(checkpoint_interval_s=0.3)
+    house.start_aggregator(checkpoint_interval_s=0.3, keep_updates=True)
     doomed = [
         house.start_site("cleveland", fault=f"{Point.SITE_BETWEEN_CHUNKS}:3", **PACED),
         house.start_site("hungary", fault=f"{Point.SITE_BEFORE_MANIFEST}:2", **PACED),
     ]
-    job = house.submit(**SEALED, chunk_bytes=256 * 1024, task_config={"numel": 2 * NUMEL}, stop={"versions": 10})
+    job = house.submit(**SEALED, chunk_bytes=256 * 1024, task_config={"numel": 160_000}, stop={"versions": 10})
     for site in doomed:
         assert house.exit_code(site, within=SOON) == -9
         house.start_site(site.name, **PACED)
@@ -71,7 +77,7 @@ def test_every_update_counts_once_whoever_is_killed_and_whatever_key_is_lost(sea
     # when the aggregator is killed, and comes back without the key that updates under way are sealed to
     house.kill(house.aggregator)
     (house.running.state_dir("aggregator") / "seal.key").unlink()
-    house.start_aggregator(checkpoint_interval_s=0.3)
+    house.start_aggregator(checkpoint_interval_s=0.3, keep_updates=True)
     house.ended(job)
 
     folded = [fact.update_id for fact in house.folded(job)]
@@ -83,15 +89,3 @@ def test_every_update_counts_once_whoever_is_killed_and_whatever_key_is_lost(sea
     house.stop_all()
     replayed = house.fedbus("replay", str(house.folder / "aggregator"), "--job", job, "--verify")
     assert replayed.code == 0, replayed.err
-
-
-def test_the_job_that_follows_a_training_is_taken_by_the_sites(sealed_house):
-    house = sealed_house
-    house.start_aggregator()
-    for name in ("cleveland", "hungary"):
-        house.start_site(name, share_local_model=True)
-    job = house.submit(min_sites=2, evaluate_local=True, stop={"versions": 2})
-
-    follows = str(house.ended(job)["result"]["follow_up"])
-
-    assert house.ended(follows)["result"]["models"]

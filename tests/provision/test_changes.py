@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from fedbus.errors import TrustError
+from fedbus.errors import NodeError, TrustError
 from fedbus.provision.federation import FederationFolder
-from fedbus.provision.live import by_hand
+from fedbus.provision.live import by_hand, tell
 from fedbus.provision.participant import unpack
 from fedbus.trust.identity import Identity, Verifier
 from fedbus.trust.renewal import Offer, renewal
@@ -171,3 +171,22 @@ def test_for_a_broker_elsewhere_the_commands_are_said(folder: FederationFolder) 
         "rabbitmqctl close_all_user_connections mercy revoked",
         "rabbitmqctl delete_queue fedbus.site.mercy -p fedbus",
     ]
+
+
+class OtherFunctions:
+    """The rabbitmqctl of a broker whose functions are not those that we have read: it knows commands alone."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def __call__(self, *arguments: str) -> str:
+        self.told.append(arguments[0])
+        if arguments[0] == "eval":
+            raise NodeError("rabbitmqctl eval failed: undefined function")
+        return ""
+
+
+def test_a_broker_of_other_functions_is_given_the_commands(folder: FederationFolder) -> None:
+    ctl = OtherFunctions()
+    tell(folder, folder.revoke("mercy", now=NOW), ctl)
+    assert ctl.told == ["eval", "delete_user", "close_all_user_connections", "delete_queue"]

@@ -19,7 +19,7 @@ from fedbus.broker.node import PrivateNode
 from fedbus.broker.process import free_port
 from fedbus.broker.provisioned import node_folder
 from fedbus.provision.federation import Change, FederationFolder
-from fedbus.provision.live import reached, tell
+from fedbus.provision.live import Ctl, reached, tell
 from fedbus.provision.participant import unpack
 from fedbus.trust.identity import Identity
 from fedbus.trust.subjects import Role
@@ -147,6 +147,30 @@ def test_one_that_is_revoked_is_out_at_once_and_its_certificate_for_good(running
     running.tell(running.folder.revoke("mercy", now=NOW))
     running.tell(running.folder.revoke("mercy", now=NOW))
     assert not running.may_enter("mercy-again")
+
+
+class Counted:
+    """A rabbitmqctl that counts its starts."""
+
+    def __init__(self, ctl: Ctl) -> None:
+        self._ctl, self.told = ctl, list[tuple[str, ...]]()
+
+    def __call__(self, *arguments: str) -> str:
+        self.told.append(arguments)
+        return self._ctl(*arguments)
+
+
+def test_putting_one_out_is_one_start_of_rabbitmqctl(running: Running) -> None:
+    running.tell(running.folder.add("zurich", Role.SITE, now=NOW))
+    enrol(running.folder, running.kits / "zurich", "zurich")
+    assert running.may_enter("zurich")
+    change = running.folder.revoke("zurich", now=NOW)
+    found = reached(running.folder, change)
+    assert found is not None
+    ctl = Counted(found)
+    tell(running.folder, change, ctl)
+    assert [command for command, *_ in ctl.told] == ["eval"]
+    assert not running.may_enter("zurich")
 
 
 def _shake_hands(running: Running, context: ssl.SSLContext, session: ssl.SSLSession | None) -> ssl.SSLSession | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import stat
 import subprocess
 import sys
@@ -12,7 +13,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+import yaml
 
+from fedbus.core.job.hospital import Submission, reasons_against
+from fedbus.core.spec.kinds import parse
 from fedbus.core.spec.site_policy import HospitalPolicy, parse_policy
 from fedbus.errors import FolderInUseError, SettingsError, TrustError
 from fedbus.provision.federation import FederationFolder
@@ -25,6 +29,7 @@ from fedbus.trust.subjects import Role
 from tests.provisioned_federation import contents, enrol, federation_file
 
 NOW = datetime.now(UTC)
+README = Path(__file__).parents[2] / "README.md"
 FILE = federation_file("mercy", "ucsf")
 
 
@@ -40,7 +45,7 @@ def test_another_version_of_fedbus_changes_no_byte_either(folder: FederationFold
     (tmp_path / "f.yaml").write_text("federation: hearts\nbroker: {host: localhost}\nsites: [mercy, ucsf]\n")
     code = "import fedbus; fedbus.__version__ = '99.9'; from fedbus.cli.app import main; main()"
     subprocess.run(
-        [sys.executable, "-c", code, "provision", str(tmp_path / "f.yaml"), "--to", str(folder.base)],
+        [sys.executable, "-c", code, "provision", str(tmp_path / "f.yaml"), "--dir", str(folder.base)],
         check=True,
         capture_output=True,
     )
@@ -159,10 +164,18 @@ def test_the_policy_of_a_new_kit_is_whole_and_lets_nothing_run(folder: Federatio
     found = parse_policy(tomllib.loads(text))
     assert isinstance(found, HospitalPolicy)
     assert found.tasks == {}
-    # and the example in it is one
-    example = parse_policy(tomllib.loads(text.replace("# heart_disease", "heart_disease")))
-    assert isinstance(example, HospitalPolicy)
-    assert set(example.tasks) == {"heart_disease"}
+
+
+def test_the_example_in_the_policy_of_a_new_kit_lets_the_job_of_the_readme_run(folder: FederationFolder) -> None:
+    # given
+    settings, tasks, example = (folder.base / "sites" / "mercy" / "policy.toml").read_text().partition("[tasks]\n")
+    policy = parse_policy(tomllib.loads(settings + tasks + example.replace("# ", "")))
+    assert isinstance(policy, HospitalPolicy)
+    # when
+    (job,) = re.findall(r"```yaml\n(name: heart\n.*?)```", README.read_text(), re.DOTALL)
+    spec = parse(yaml.safe_load(job))
+    # then
+    assert list(reasons_against(policy, spec, Submission(submitter="alice"), data_tags=())) == []
 
 
 def test_one_key_is_not_taken_for_two_names(folder: FederationFolder, tmp_path: Path) -> None:

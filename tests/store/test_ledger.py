@@ -314,7 +314,7 @@ def test_a_kill_inside_a_transaction_leaves_nothing_of_it(path: Path, tmp_path: 
 
 def test_every_commit_is_synced(ledger: Ledger, path: Path) -> None:
     assert sqlite3.connect(path).execute("PRAGMA journal_mode").fetchone() == ("wal",)
-    assert ledger._db.execute("PRAGMA synchronous").fetchone() == (2,)
+    assert ledger._file.rows("PRAGMA synchronous") == [(2,)]
 
 
 def test_numbers_of_facts_never_fall_after_a_reopening(path: Path) -> None:

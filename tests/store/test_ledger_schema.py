@@ -164,8 +164,8 @@ def test_scores_that_release_2_kept_are_read_and_new_ones_say_more(tmp_path: Pat
     db.close()
     newer = Score(version=4, metrics={}, num_examples=7, not_finite=("loss",))
     with Ledger(path) as ledger:
-        ledger.add_score("heart", "mercy", newer, means={}, failed="", at=2.0)
-        older, kept = ledger.scores("heart", after=2, until=4)
-        assert ledger.newest_scores("heart") == [kept]
+        ledger.findings.add_score("heart", "mercy", newer, means={}, failed="", at=2.0)
+        older, kept = ledger.findings.scores("heart", after=2, until=4)
+        assert ledger.findings.newest_scores("heart") == [kept]
     assert (older.score, older.means) == (Score(version=3, metrics={"auc": 0.5}, num_examples=0), {"auc": 0.6})
     assert (kept.site, kept.score) == ("mercy", newer)

@@ -18,7 +18,7 @@ OLD = Score(version=2, metrics={"auc": 0.25}, num_examples=9)
 def an_old_ledger(path: Path) -> None:
     """As a release before has left it: scores without a column for spreads."""
     with Ledger(path) as ledger:
-        ledger.add_score("heart", "mercy", OLD, means={"auc": 0.25}, at=1.0)
+        ledger.findings.add_score("heart", "mercy", OLD, means={"auc": 0.25}, at=1.0)
     db = sqlite3.connect(path)
     db.executescript("ALTER TABLE scores DROP COLUMN spreads;")
     db.close()
@@ -26,8 +26,8 @@ def an_old_ledger(path: Path) -> None:
 
 def test_spreads_and_differences_are_as_they_were(tmp_path: Path) -> None:
     with Ledger(tmp_path / "ledger.sqlite3") as ledger:
-        ledger.add_score("heart", "mercy", SCORE, means={}, at=1.0)
-        (row,) = ledger.scores("heart", after=-1, until=9)
+        ledger.findings.add_score("heart", "mercy", SCORE, means={}, at=1.0)
+        (row,) = ledger.findings.scores("heart", after=-1, until=9)
     assert row.score == SCORE
 
 
@@ -35,7 +35,7 @@ def test_a_ledger_without_them_is_read_as_it_is(tmp_path: Path) -> None:
     an_old_ledger(tmp_path / "ledger.sqlite3")
     before = (tmp_path / "ledger.sqlite3").read_bytes()
     with LedgerReader(tmp_path / "ledger.sqlite3") as ledger:
-        (row,) = ledger.newest_scores("heart")
+        (row,) = ledger.findings.newest_scores("heart")
     assert row.score == OLD
     assert (tmp_path / "ledger.sqlite3").read_bytes() == before
 
@@ -43,6 +43,6 @@ def test_a_ledger_without_them_is_read_as_it_is(tmp_path: Path) -> None:
 def test_a_ledger_without_them_goes_on(tmp_path: Path) -> None:
     an_old_ledger(tmp_path / "ledger.sqlite3")
     with Ledger(tmp_path / "ledger.sqlite3") as ledger:
-        ledger.add_score("heart", "mercy", SCORE, means={}, at=2.0)
-        found = [row.score for row in ledger.scores("heart", after=-1, until=9)]
+        ledger.findings.add_score("heart", "mercy", SCORE, means={}, at=2.0)
+        found = [row.score for row in ledger.findings.scores("heart", after=-1, until=9)]
     assert found == [OLD, SCORE]

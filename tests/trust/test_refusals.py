@@ -7,6 +7,7 @@ import pytest
 from pika.exceptions import AMQPConnectionError, ChannelClosedByBroker, StreamLostError
 
 from fedbus.bus import topology
+from fedbus.bus.log_readers import readers_of
 from tests.acts import SITE_REFUSALS, channel_of, declare_job, parameters, publish, receive
 
 SECRET = "0123456789abcdef" * 2
@@ -45,7 +46,7 @@ def test_a_site_says_what_is_its_own_to_say(provisioned):
 @pytest.fixture
 def log_of_site_b(provisioned) -> str:
     """The model log of a job that site-b alone takes part in; its name is no secret here."""
-    stream = topology.models_stream("job-b", SECRET, topology.readers_of([1]))
+    stream = topology.models_stream("job-b", SECRET, readers_of([1]))
     log = topology.job_models("job-b", MODEL_SIZE, stream=stream)
     with channel_of(provisioned, "aggregator") as aggregator:
         for queue in log.queues:

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from fedbus.bus import topology
 from fedbus.bus.connection import Session
 from fedbus.bus.declare import declare
+from fedbus.bus.log_readers import MOST_SITES, may_read, models_read_pattern, readers_of
 from fedbus.bus.stream import StreamReader
-from fedbus.bus.topology import MOST_SITES, may_read, models_read_pattern, new_models_stream, readers_of
+from fedbus.bus.topology import new_models_stream
 from fedbus.errors import LoginError
 from tests.conftest import Federation
 

@@ -35,7 +35,7 @@ def _scores(ledger: Ledger, job: str, versions: Sequence[int]) -> Scores:
     """By version, in the order in which they came."""
     found: dict[int, list[ScoreRow]] = {}
     if versions:
-        for score in ledger.scores(job, after=versions[0] - 1, until=versions[-1]):
+        for score in ledger.findings.scores(job, after=versions[0] - 1, until=versions[-1]):
             found.setdefault(score.score.version, []).append(score)
     return found
 

@@ -185,7 +185,7 @@ class SiteDesk:
         for runner in list(self._jobs.runners.values()):
             with jobs_own(runner):
                 if turn.out:
-                    await runner.site_out(site)
+                    await runner.participants.out(site)
                 if turn.anew:
                     runner.site_started_anew(site)
                 if turn.offer:
@@ -198,7 +198,7 @@ class SiteDesk:
             self._sites_changed()
         for runner in list(self._jobs.runners.values()):
             with jobs_own(runner):
-                await runner.site_out(site)
+                await runner.participants.out(site)
 
     # -------------------------------------------------------------- what they do
 
@@ -218,7 +218,7 @@ class SiteDesk:
                 over.append(activity.job)
             elif activity.version < 0 and status.site in runner.life.accepted_sites and self._may_welcome(status.site):
                 with jobs_own(runner):
-                    await runner.welcome(status.site)
+                    await runner.participants.welcome(status.site)
             if runner is not None and status.site in runner.life.accepted_sites:
                 await self._on_labels(status.site, activity, before)
         return await self._say_over(status.site, over)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fedbus.aggregator.job.runner import JobRunner
-from fedbus.core.job.membership import Membership, SiteView
+from fedbus.core.job.membership import Membership, SiteState, SiteView
 from fedbus.core.job.status_text import in_words, waiting_sentence
 from fedbus.core.protocol import answers as a
 from fedbus.core.protocol.messages import JobActivity, JobState
@@ -101,8 +101,16 @@ def says(runner: JobRunner, membership: Membership) -> str:
     away = _not_back(runner)
     not_back = f"not back since the aggregator started: {', '.join(away)}" if away else ""
     what = "; ".join(filter(None, (runner.waits_in_vain, what, runner.work.remarks(), not_back)))
-    views = [v for v in membership.views() if v.name in runner.life.accepted_sites]
+    views = [v for v in membership.views() if v.name in runner.life.accepted_sites or _stays_away(v, runner)]
     return waiting_sentence(what, views, job=runner.job, now=now)
+
+
+def _stays_away(site: SiteView, runner: JobRunner) -> bool:
+    """Whether a job that has too few sites could use this one, which has left."""
+    life = runner.life
+    lacks = life.state is JobState.WAITING or runner.waits_for_sites
+    asked = life.head.sites is None or site.name in life.head.sites
+    return lacks and asked and site.state is SiteState.LEFT and site.name not in life.declined_sites
 
 
 def _state(runner: JobRunner) -> JobState:

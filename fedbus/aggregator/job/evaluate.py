@@ -160,7 +160,7 @@ class Evaluating:
             return
         await self._initial.check()
         await self._take_layout(Layout.from_dict(row.layout))
-        for kept in await self._tools.store(self._tools.ledger.scores, self._job, after=-1, until=self.count):
+        for kept in await self._tools.store(self._tools.ledger.findings.scores, self._job, after=-1, until=self.count):
             self._count(kept.score.version, kept.site, kept.score, kept.failed)
 
     async def prepare(self, active: Collection[str]) -> bool:
@@ -223,7 +223,7 @@ class Evaluating:
         )
         failed = answer.failed[:MOST_REASON]
         await self._tools.store(
-            self._tools.ledger.add_score, self._job, site, score, failed=failed, means={}, at=time.time()
+            self._tools.ledger.findings.add_score, self._job, site, score, failed=failed, means={}, at=time.time()
         )
         self._count(question, site, score, failed)
         name = self.named(question)

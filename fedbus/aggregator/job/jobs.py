@@ -1,7 +1,7 @@
 """Every job that has not ended at this aggregator: opened after a start, run, closed when it has ended.
 
-job ...    one intake, one runner and one thread for tensors per job, see `intake` and `runner`; what goes wrong in
-           one job is that job's trouble, see `trouble`
+job ...    one intake, one runner and one thread for tensors per job, made by `wiring`; what goes wrong in one job is
+           that job's trouble, see `trouble`
 close ...  a job that has ended: see `closing`; also when a kill came between its end and that
 """
 
@@ -10,41 +10,27 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
-from datetime import timedelta
 
 import structlog
 
 from fedbus.aggregator.incoming.complete import Complete
-from fedbus.aggregator.incoming.entrance import Entrance
-from fedbus.aggregator.incoming.intake import Intake, TellUseless
-from fedbus.aggregator.incoming.uploads import most_bytes
-from fedbus.aggregator.job import receipts
-from fedbus.aggregator.job.closing import Closing
 from fedbus.aggregator.job.runner import JobRunner
-from fedbus.aggregator.job.works import Place, work_of
-from fedbus.aggregator.model.epochs import Epochs
-from fedbus.aggregator.model.log import ModelLogWriter, stream_of
+from fedbus.aggregator.job.wiring import Wiring
 from fedbus.aggregator.settings import AggregatorSettings
 from fedbus.aggregator.tools import Tools
 from fedbus.aggregator.trouble import Troubles, everybodys, words
 from fedbus.aggregator.workers import Worker
 from fedbus.bus import topology as t
 from fedbus.bus.connection import Session
-from fedbus.bus.consumer import Consumer
 from fedbus.bus.declare import declare, exists
-from fedbus.bus.publisher import Publisher
 from fedbus.core.protocol import events
 from fedbus.core.protocol import messages as m
-from fedbus.core.protocol.layout import Layout
-from fedbus.core.spec.head import MOST_CHUNK_BYTES, JobSpec
 from fedbus.errors import BusError, FedbusError, StoreError
-from fedbus.store.audit_heads import Differing
 from fedbus.store.ledger_schema import ANYBODY
 from fedbus.store.rows import JobRow
 from fedbus.store.spool import Spool
-from fedbus.trust.sealing import PublicKey, announced
 
 ENDED = frozenset(str(state) for state in m.JobState if state.ended)
 
@@ -65,23 +51,11 @@ class Jobs:
         bulk_out: Session,
         group: asyncio.TaskGroup,
     ) -> None:
-        self._settle_s = settings.settle_s
-        self._quiet = timedelta(seconds=settings.quiet_s)
-        self._partial_ttl = timedelta(seconds=settings.partial_timeout_s)
         self._tools = tools
         self._spool = spool
-        self._place = Place(
-            jobs=settings.state_dir / "jobs",
-            params=settings.initial_params_dir,
-            spool=spool,
-            open_log=self._open_log,
-        )
         self._control = control
-        self._bulk_in = bulk_in
-        self._bulk_out = bulk_out
+        self._wiring = Wiring(settings, tools=tools, spool=spool, control=control, bulk_in=bulk_in, bulk_out=bulk_out)
         self._runners: dict[str, JobRunner] = {}
-        self._epochs: dict[str, Epochs] = {}
-        self._anew_for_joiners = not settings.joiners_read_earlier
         self._closing_now: set[str] = set()
         self._group = group
 
@@ -123,42 +97,8 @@ class Jobs:
         compute = Worker(f"compute {row.job}", self._tools.disk)
         saving = Worker(f"checkpoints {row.job}", self._tools.disk)
         tools = replace(self._tools, compute=compute, saving=saving)
-        self._runners[row.job] = self._runner(row, tools)
+        self._runners[row.job] = self._wiring.runner(row, tools)
         self._group.create_task(self._lead(row.job, tools), name=f"job {row.job}")
-
-    def _runner(self, row: JobRow, tools: Tools) -> JobRunner:
-        complete = Complete()
-        work = work_of(row, complete=complete, place=self._place, tools=tools)
-        epochs = self._new_epochs(row.job)
-        return JobRunner(
-            row, work=work, complete=complete, tools=tools, entrance=self._entrance(row.job), epochs=epochs
-        )
-
-    def _new_epochs(self, job: str) -> Epochs | None:
-        """Those of a job's model log, to be opened by its runner; None without a kit."""
-        guard, tools = self._tools.post.guard, self._tools
-        if guard is None:
-            return None
-
-        def seal_key_of(site: str) -> PublicKey:
-            view = tools.membership.get(site)
-            return announced({} if view is None else view.seal_keys, guard.suite)
-
-        self._epochs[job] = epochs = Epochs(
-            job,
-            federation=guard.identity.federation,
-            ledger=tools.ledger,
-            store=tools.store,
-            seal_key_of=seal_key_of,
-            anew_for_joiners=self._anew_for_joiners,
-        )
-        return epochs
-
-    def _entrance(self, job: str, sites: Iterable[str] = ()) -> Entrance:
-        async def held_off(site: str, text: str) -> None:
-            await self._tools.announcer.event(job, events.SiteLimited(site=site, what=text))
-
-        return Entrance(job, session=self._control, held_off=held_off, sites=sites)
 
     async def _lead(self, job: str, tools: Tools) -> None:
         """Whatever goes wrong in a job is its own trouble: it is taken up again, and at last has failed."""
@@ -222,7 +162,7 @@ class Jobs:
         if row is None:
             raise StoreError(f"job {job} is gone from the ledger")
         before = self._runners[job]
-        self._runners[job] = runner = self._runner(row, replace(tools, session=secrets.token_hex(8)))
+        self._runners[job] = runner = self._wiring.runner(row, replace(tools, session=secrets.token_hex(8)))
         runner.failing = before.failing
         if before.aborting is not None:
             runner.abort(before.aborting)
@@ -240,14 +180,14 @@ class Jobs:
             await self._fail(job, str(exc))
             return
         await runner.entrance.open(await self._tools.store(self._tools.ledger.participants, job))
-        intake = self._intake(runner)
+        intake = self._wiring.intake(runner)
         await intake.restore()
         runner.receiving = intake.receiving
         for view in self._tools.membership.views():
             await self.offer(runner, view.name)
-        closing = self._closing(job, lambda: runner.life.state, runner.entrance)
+        closing = self._wiring.closing(job, state=lambda: runner.life.state, entrance=runner.entrance)
         async with asyncio.TaskGroup() as group:
-            receive = group.create_task(self._receive(intake, job), name=f"job {job} intake")
+            receive = group.create_task(self._wiring.receive(intake, job), name=f"job {job} intake")
             letting_in = group.create_task(runner.entrance.run(), name=f"job {job} entrance")
             await runner.serve()
             await self._start_follow_up(job)
@@ -278,123 +218,22 @@ class Jobs:
         await self._tools.announcer.event(row.job, ended)
         complete = Complete()
         sites = await self._tools.store(self._tools.ledger.participants, row.job)
-        closing = self._closing(row.job, lambda: m.JobState(row.state), self._entrance(row.job, sites))
+        entrance = self._wiring.entrance(row.job, sites)
+        closing = self._wiring.closing(row.job, state=lambda: m.JobState(row.state), entrance=entrance)
         if await exists(self._control, t.updates_queue(row.job)):
-            intake = self._intake_of(
-                row.job,
-                MOST_CHUNK_BYTES,
-                complete,
-                layout=lambda: None,
-                takes_part=lambda site: site in sites or ANYBODY in sites,
-                useless=lambda site, messages, size_bytes: None,
-            )
+            intake = self._wiring.last_intake(row.job, complete, sites=sites)
             await intake.restore()
             async with asyncio.TaskGroup() as group:
-                receive = group.create_task(self._receive(intake, row.job), name=f"close {row.job} intake")
+                receive = group.create_task(self._wiring.receive(intake, row.job), name=f"close {row.job} intake")
                 await closing.drain(complete, intake)
                 receive.cancel()
         await closing.clear()
-
-    def _intake(self, runner: JobRunner) -> Intake:
-        return self._intake_of(
-            runner.job,
-            runner.life.head.chunk_bytes,
-            runner.complete,
-            layout=lambda: runner.layout,
-            takes_part=runner.takes_part,
-            useless=runner.entrance.useless,
-        )
-
-    def _intake_of(
-        self,
-        job: str,
-        chunk_bytes: int,
-        complete: Complete,
-        *,
-        layout: Callable[[], Layout | None],
-        takes_part: Callable[[str], bool],
-        useless: TellUseless,
-    ) -> Intake:
-        tools = self._tools
-
-        async def ask_again(update_id: str) -> None:
-            request = m.ResendRequest(job=job, update_id=update_id)
-            await tools.announcer.tell(m.UpdateId.parse(update_id).site, request)
-
-        async def dropped(site: str, text: str) -> None:
-            await tools.announcer.event(job, events.UploadDropped(site=site, what=text))
-
-        async def differs(one: Differing) -> None:
-            happened = events.SiteAuditDiffers(site=one.site, known=str(one.known), came=str(one.came))
-            await tools.announcer.event(job, happened)
-
-        return Intake(
-            job,
-            chunk_bytes=chunk_bytes,
-            most_bytes=lambda: most_bytes(layout()),
-            takes_part=takes_part,
-            ledger=tools.ledger,
-            spool=self._spool,
-            store=tools.store,
-            post=tools.post,
-            refuse=tools.announcer.refuse,
-            repeat=lambda update_id: receipts.repeat(job, update_id, tools),
-            ask_again=ask_again,
-            dropped=dropped,
-            useless=useless,
-            complete=complete,
-            partial_ttl=self._partial_ttl,
-            reached=tools.reached,
-            differs=differs,
-        )
-
-    def _closing(self, job: str, state: Callable[[], m.JobState], entrance: Entrance) -> Closing:
-        return Closing(
-            job,
-            state=state,
-            entrance=entrance,
-            tools=self._tools,
-            spool=self._spool,
-            session=self._control,
-            quiet=self._quiet,
-        )
-
-    async def _receive(self, intake: Intake, job: str) -> None:
-        consumer = Consumer(
-            self._bulk_in, t.updates_queue(job), prefetch=intake.prefetch, most_bytes=intake.most_message_bytes
-        )
-        async with consumer as deliveries:
-            await intake.run(deliveries)
-
-    async def _open_log(self, job: str, spec: JobSpec, layout: Layout) -> ModelLogWriter:
-        numbers = self._tools.numbers
-        readers = "" if numbers is None else numbers.readers(spec.sites)
-        stream = await stream_of(job, self._tools, readers=readers)
-        settled = await exists(self._control, stream)
-        await declare(self._control, t.job_models(job, ModelLogWriter.size(spec, layout), stream=stream))
-        if not settled:
-            await asyncio.sleep(self._settle_s)
-        epochs = self._epochs.get(job)
-        chained = None if epochs is None else await self._tools.store(self._tools.ledger.newest_chain, job)
-        tools = self._tools
-        return ModelLogWriter(
-            job,
-            spec,
-            layout,
-            Publisher(self._bulk_out),
-            post=tools.post,
-            stream=stream,
-            chained=chained,
-            epochs=epochs,
-            reached=tools.reached,
-            audit=tools.audit,
-        )
 
     async def offer(self, runner: JobRunner, site: str) -> None:
         """Offer a job to a site, unless its spec names others."""
         spec = runner.life.head
         if spec.sites is None or site in spec.sites:
-            signed, follows = await self._tools.store(self._tools.ledger.submission, runner.job)
+            signed, follows = await self._tools.store(self._tools.ledger.trust.submission, runner.job)
             offer = m.JobOffer(
                 job=runner.job,
                 spec=spec.to_offer(),

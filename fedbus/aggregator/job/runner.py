@@ -1,4 +1,6 @@
-"""The life of one job at the aggregator: offer, start, pause, end; what it does in between is its `Work`'s.
+"""The life of one job at the aggregator: offer, start, pause, end.
+
+What it does in between is its `Work`'s, who takes part its `Participants`'.
 
 `serve` is one loop: whatever comes (a complete update, an answer, a lost site, a clock) it takes what came and then
 looks at what is due. States are `core.job.life`'s.
@@ -9,12 +11,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import timedelta
 
-from fedbus.aggregator.incoming.allowance import Allowance
 from fedbus.aggregator.incoming.complete import Complete, Item, Unwanted
 from fedbus.aggregator.incoming.entrance import Entrance
+from fedbus.aggregator.job.participants import Participants
 from fedbus.aggregator.job.prospects import Prospects
 from fedbus.aggregator.job.resyncs import Resyncs
 from fedbus.aggregator.job.work import SITES_RETURN, Outcome, Work
@@ -28,14 +29,10 @@ from fedbus.core.protocol.answers import Receiving
 from fedbus.core.protocol.layout import Layout
 from fedbus.core.spec.cross_site import follow_up_id
 from fedbus.core.words import counted
-from fedbus.errors import SealError
 from fedbus.runtime.faults import Point
-from fedbus.store.ledger_schema import ANYBODY
 from fedbus.store.rows import FollowUp, JobRow
 
 LOOK_AGAIN_S = 1.0
-# A site that lacks an epoch's key asks; it is told all of its keys again.
-KEYS_RATE, KEYS_BURST = 0.1, 3.0
 
 
 class JobRunner:
@@ -55,8 +52,6 @@ class JobRunner:
         epochs: Epochs | None = None,
         sites_return: timedelta = SITES_RETURN,
     ) -> None:
-        self._epochs = epochs
-        self._keys_asked = Allowance(rate=KEYS_RATE, burst=KEYS_BURST)
         self.row = row
         self.job = row.job
         self.work = work
@@ -64,13 +59,14 @@ class JobRunner:
         self.life.offered(now=time.monotonic())  # a site that joins while the job is being opened may answer at once
         self.complete = complete
         self.entrance = entrance
+        self._resyncs = Resyncs()
+        self.participants = Participants(
+            row.job, work=work, entrance=entrance, tools=tools, resyncs=self._resyncs, epochs=epochs
+        )
         self.receiving: Callable[[], tuple[Receiving, ...]] = tuple
         """Uploads under way, as the intake sees them."""
         self._tools = tools
-        self._participants: set[str] = set()
-        self._at_the_gate: frozenset[str] = frozenset()
         self._broken: Exception | None = None
-        self._resyncs = Resyncs()
         self._prospects = Prospects(
             self.job, life=self.life, tools=tools, submitted_at=row.submitted_at, waits_for=self.waits_to_start_for
         )
@@ -105,96 +101,8 @@ class JobRunner:
 
     async def on_answer(self, answer: m.OfferAnswer) -> None:
         """A site accepts or declines."""
-        known = answer.site in self.life.accepted_sites
-        if answer.layout:
-            self.work.layout_said(answer.site, answer.layout)
-        if not answer.accepted:
-            await self.site_out(answer.site)
-            before = self.life.declined_sites.get(answer.site)
-            if self.life.declined(answer.site, answer.reason) and before != answer.reason:
-                await self._event(events.SiteDeclined(site=answer.site, reason=answer.reason))
-        elif known:
-            await self._let_in(answer.site)
-        else:
-            await self._admit(answer.site)
+        await self.participants.answered(answer)
         self.sites_changed()
-
-    async def _admit(self, site: str) -> None:
-        """Let a site in, or leave it out, as the work says; it may have to look at the site first."""
-        if not self.life.may_answer(site):
-            return  # the work asks no site what it asks those of the job
-        why = await self.work.admission(site)
-        self._at_the_gate = self._at_the_gate - {site} if why is not None else self._at_the_gate | {site}
-        if why:
-            await self._leave_out(site, why)
-        elif why is not None:
-            await self._let_in(site)
-
-    async def _let_in(self, site: str) -> None:
-        known = site in self.life.accepted_sites
-        if not self.life.accepted(site) and not known:
-            return
-        if not known:
-            await self._enrol(site)
-            await self._event(events.SiteAccepted(site=site))
-        if self._epochs is not None and await self._epochs.let_in(site):
-            self._resyncs.ask(site, now=time.monotonic())  # it may come and go without end
-        await self.welcome(site)
-
-    async def _leave_out(self, site: str, why: str) -> None:
-        """The site works for the job no more; once it was started anew, it may come again."""
-        await self.site_out(site)
-        if self.life.declined(site, why):
-            await self._event(events.SiteDeclined(site=site, reason=why))
-        await self._tools.announcer.tell(site, m.JobEnded(job=self.job, state=m.JobState.ABORTED, reason=why))
-
-    async def site_out(self, site: str) -> None:
-        """The site left, was left out or revoked: it reads no version that is made from now on."""
-        if self._epochs is not None:
-            await self._epochs.out(site)
-
-    async def _enrol(self, site: str) -> None:
-        """Durable before the site is told to begin: what it sends must count after any restart."""
-        if site not in self._participants:
-            await self._tools.store(self._tools.ledger.add_participant, self.job, site, at=time.time())
-            self._participants.add(site)
-        await self.entrance.open({site})
-
-    def takes_part(self, site: str) -> bool:
-        """Whether the site has ever accepted the job, so that its updates are looked at."""
-        return site in self._participants or ANYBODY in self._participants
-
-    async def welcome(self, site: str) -> None:
-        """Tell a site that the model log is there to follow, if it is, and what it owes."""
-        if self.life.state not in (m.JobState.RUNNING, m.JobState.FINISHING):
-            return
-        if await self._tell_start(site):
-            await self.work.welcome(site)
-
-    async def _tell_start(self, site: str) -> bool:
-        """Tell where the model log is, with its keys; False when the site may not know, or cannot read it."""
-        started = m.JobStarted(job=self.job, session=self._tools.session, log=self.work.stream)
-        if self._epochs is not None:
-            if not self._epochs.is_member(site):
-                return False  # it has left; when it is back, it accepts anew
-            numbers = self._tools.numbers
-            if why := "" if numbers is None or not started.log else numbers.why_not(site, started.log):
-                await self._leave_out(site, why)
-                return False
-            try:
-                keys = self._epochs.keys_for(site)
-            except SealError as exc:
-                await self._leave_out(site, f"the keys of the model log cannot be sealed to it: {exc}")
-                return False
-            started = replace(started, keys=keys, version=self._epochs.published)
-        await self._tools.announcer.tell(site, started)
-        return True
-
-    async def _tell_keys(self) -> None:
-        """Every member learns the key of an epoch before something is sealed with it."""
-        if self.life.state in (m.JobState.RUNNING, m.JobState.FINISHING):
-            for site in sorted(self.life.accepted_sites):
-                await self._tell_start(site)
 
     async def on_score(self, score: m.ScoreAnswer) -> None:
         """A site scored a version, or could not."""
@@ -204,19 +112,14 @@ class JobRunner:
     async def on_statistics(self, answer: m.StatisticsAnswer) -> None:
         """A site says statistics of its data, or why it cannot."""
         await self.work.on_statistics(answer)
-        for site in sorted(self._at_the_gate):
-            await self._admit(site)
-        for site in sorted(self.life.accepted_sites):
-            if why := await self.work.admission(site):  # what comes later may show what others are
-                await self._leave_out(site, why)
+        await self.participants.look_again()
         self.sites_changed()
 
     async def on_resync(self, request: m.ResyncRequest) -> None:
         """A site of the job cannot follow the model log: soon the newest version comes as a snapshot, for all."""
         if request.site not in self.active():
             return
-        if self._epochs is not None and self._keys_asked.take(request.site, now=time.monotonic()):
-            await self._tell_start(request.site)
+        await self.participants.tell_keys_again(request.site)
         if self._resyncs.ask(request.site, now=time.monotonic()):
             await self._event(events.SiteResync(site=request.site, reason=request.reason))
         for site, times in self._resyncs.to_tell(now=time.monotonic()).items():
@@ -226,12 +129,12 @@ class JobRunner:
 
     async def on_trouble(self, trouble: m.TrainerTrouble) -> None:
         """A trainer of a site of the job died; the site tries again, or gives the job up."""
-        if not self.takes_part(trouble.site):
+        if not self.participants.takes_part(trouble.site):
             return
         site, error = trouble.site, trouble.error
         await self._event(events.TrainerTrouble(site=site, error=error, restarts=trouble.restarts, fatal=trouble.fatal))
         if trouble.fatal:
-            await self.site_out(trouble.site)
+            await self.participants.out(trouble.site)
             self.life.declined(trouble.site, trouble.error)
             self.site_started_anew(trouble.site)  # if it comes back, then without what it was asked
         self.sites_changed()
@@ -296,13 +199,9 @@ class JobRunner:
 
     async def _take_up(self) -> None:
         now = time.monotonic()
-        self._participants |= await self._tools.store(self._tools.ledger.participants, self.job)
+        await self.participants.open()
         self._written_at = await self._tools.store(self._tools.ledger.last_sign_of_life, self.job)
         self._was_at = await self._tools.store(self._tools.ledger.last_committed, self.job)
-        for site in self._participants - {ANYBODY}:
-            self.life.took_part(site)
-        if self._epochs is not None:
-            await self._epochs.open(self._tell_keys)
         await self.work.open()
         if self.row.started_at is None:
             return await self._set_state(m.JobState.WAITING)
@@ -413,7 +312,7 @@ class JobRunner:
         await self._set_state(m.JobState.RUNNING, started_at=time.time())
         await self._event(events.JobRunning(doing=self.work.doing, sites=tuple(sorted(self.active()))))
         for site in self.life.accepted_sites:
-            await self.welcome(site)
+            await self.participants.welcome(site)
 
     # -------------------------------------------------------------- end
 

@@ -72,8 +72,8 @@ class Scoring:
 
     async def restore(self) -> None:
         """After a restart: patience goes on where it was, and what a site measured last counts when it is back."""
-        self._life.took_trend(await self._tools.store(self._tools.ledger.trend, self._job))
-        for kept in await self._tools.store(self._tools.ledger.newest_scores, self._job):
+        self._life.took_trend(await self._tools.store(self._tools.ledger.findings.trend, self._job))
+        for kept in await self._tools.store(self._tools.ledger.findings.newest_scores, self._job):
             self._life.took_score(kept.site, kept.score)
 
     @property
@@ -119,7 +119,7 @@ class Scoring:
     async def _keep(self, site: str, score: Score) -> None:
         """Keep a point of the job's curve."""
         means, point = self._means(score.version), self._life.trend_point
-        add = self._tools.ledger.add_score
+        add = self._tools.ledger.findings.add_score
         await self._tools.store(add, self._job, site, score, means=means, point=point, at=time.time())
 
     def _means(self, version: int) -> dict[str, float]:

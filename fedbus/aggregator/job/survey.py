@@ -54,7 +54,7 @@ class Survey:
         """Take up the plan and the answers that were kept, or keep a new plan."""
         if self._plan is not None:
             return
-        rows = await self._tools.store(self._tools.ledger.answers, self._job)
+        rows = await self._tools.store(self._tools.ledger.findings.answers, self._job)
         for asked, site, body, _ in rows:
             if site == _PLAN:
                 self._id, self._plan = asked, TypeAdapter(Plan).validate_python(body)
@@ -62,7 +62,7 @@ class Survey:
             self._plan = self._wanted
             kept = a.as_json(self._plan)
             await self._tools.store(
-                self._tools.ledger.add_answer, self._job, self._id, _PLAN, kept, failed="", at=time.time()
+                self._tools.ledger.findings.add_answer, self._job, self._id, _PLAN, kept, failed="", at=time.time()
             )
         for asked, site, body, failed in rows:
             if asked == _LOSSES:
@@ -95,7 +95,7 @@ class Survey:
         failed, site = answer.failed[:MOST_REASON], answer.site
         body = {} if answer.statistics is None else a.as_json(answer.statistics)
         await self._tools.store(
-            self._tools.ledger.add_answer, self._job, self._id, site, body, failed=failed, at=time.time()
+            self._tools.ledger.findings.add_answer, self._job, self._id, site, body, failed=failed, at=time.time()
         )
         self._count(site, answer.statistics, failed)
         examples = None if answer.statistics is None else answer.statistics.examples
@@ -107,7 +107,7 @@ class Survey:
         """Keep what the job's model makes of a site's labels; the newest counts."""
         body = a.as_json(dict(losses))
         await self._tools.store(
-            self._tools.ledger.add_answer, self._job, _LOSSES, site, body, failed="", at=time.time()
+            self._tools.ledger.findings.add_answer, self._job, _LOSSES, site, body, failed="", at=time.time()
         )
         self.losses[site] = losses
         await self._look()

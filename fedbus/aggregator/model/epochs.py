@@ -55,7 +55,7 @@ class Epochs:
     async def open(self, tell: Callable[[], Awaitable[None]]) -> None:
         """Go on where the ledger says. `tell` gives every member the keys, before a new epoch is used."""
         self._tell = tell
-        rows = await self._store(self._ledger.epochs, self._job)
+        rows = await self._store(self._ledger.trust.epochs, self._job)
         self._keys = [EpochKey(number=number, key=key) for number, key, _ in rows]
         self._begins_at = max((number for number, _, fresh in rows if fresh), default=0)
         self._have_newest = set(await self._store(self._ledger.participants, self._job)) - {ANYBODY}
@@ -119,7 +119,8 @@ class Epochs:
         fresh = fresh or (unused is not None and unused.number == self._begins_at)
         key = EpochKey.make(0 if before is None else before.number + 1)
         instead_of = None if unused is None else unused.number
-        await self._store(self._ledger.add_epoch, self._job, key.number, key.key, fresh=fresh, instead_of=instead_of)
+        keep = self._ledger.trust.add_epoch
+        await self._store(keep, self._job, key.number, key.key, fresh=fresh, instead_of=instead_of)
         self._keys = [each for each in self._keys if each is not unused] + [key]
         self._have_newest = set()
         self._used = self._told = False

@@ -25,6 +25,7 @@ from fedbus.core.spec.training import TrainingSpec
 
 V = TypeVar("V")
 MOST_SHOWN = 60
+MOST_NAMED = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,12 +77,20 @@ def _against_task(rules: TaskRules, spec: JobSpec, data_tags: Collection[str]) -
             yield f"this site's policy allows task {spec.task} certain data only, and the site's data have no tag"
         elif not set(data_tags) <= set(rules.data):
             yield f"this site's policy does not allow task {spec.task} the data that the site has now"
-    for name, value in set_params(spec):
-        allowed = rules.params.get(name)
-        if allowed is None:
-            yield f"this site's policy lets no job set {name:.80}"
-        elif not _within(value, allowed):
-            yield f"{name:.80} is {_shown(value)}, this site's policy allows {_range(allowed)}"
+    if not isinstance(rules.params, str):  # "any"
+        yield from _against_params(spec.task, rules.params, dict(set_params(spec)))
+
+
+def _against_params(task: str, allowed: Mapping[str, Range], given: Mapping[str, Any]) -> Iterator[str]:
+    if unlisted := [f"{name:.80}" for name in given if name not in allowed]:
+        more = f" and {len(unlisted) - MOST_NAMED} more" if len(unlisted) > MOST_NAMED else ""
+        yield (
+            f"this site's policy lets no job set {', '.join(unlisted[:MOST_NAMED])}{more}: the site would list "
+            f"{'it' if len(unlisted) == 1 else 'them'} under [tasks.{task}] of policy.toml"
+        )
+    for name, value in given.items():
+        if name in allowed and not _within(value, allowed[name]):
+            yield f"{name:.80} is {_shown(value)}, this site's policy allows {_range(allowed[name])}"
 
 
 def set_params(spec: JobSpec) -> Iterator[tuple[str, Any]]:

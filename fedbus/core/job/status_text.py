@@ -10,6 +10,9 @@ from collections.abc import Iterable, Sequence
 from fedbus.core.job.membership import SiteState, SiteView
 from fedbus.core.words import counted
 
+STOPPED = "stopped"
+"""The reason of a site that was stopped in the ordinary way, see `Leave`: not worth a word."""
+MOST_REASON = 200
 _GONE = {SiteState.LOST: "offline", SiteState.LEFT: "left"}
 
 
@@ -30,7 +33,8 @@ def waiting_sentence(what: str, sites: Iterable[SiteView], *, job: str, now: flo
 
 def _place(site: SiteView, *, job: str, now: float) -> tuple[str, str]:
     if site.state is not SiteState.ONLINE:
-        return _GONE[site.state], f"{site.name} (since {span(now - site.since)})"
+        why = f": {site.reason:.{MOST_REASON}}" if site.state is SiteState.LEFT and site.reason != STOPPED else ""
+        return _GONE[site.state], f"{site.name} (since {span(now - site.since)}{why})"
     activity = site.activities.get(job)
     if activity is None:
         return "online", site.name

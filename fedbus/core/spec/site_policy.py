@@ -10,11 +10,20 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Discriminator, Field, Tag, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from fedbus.core.protocol.messages import check_name
 from fedbus.core.spec.kinds import KINDS
-from fedbus.core.spec.sections import Spec
+from fedbus.core.spec.sections import LocalSpec, Spec
 from fedbus.core.spec.text import problems_of
 from fedbus.errors import Problem
 
@@ -28,6 +37,7 @@ FINGERPRINT = re.compile(r"([0-9a-f]{4}-){3}[0-9a-f]{4}")
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 DAY_MINUTES = 24 * 60
 PARAM = re.compile(r"(task_config|local)(\.[^.]+)+")
+_PATTERN = re.compile(r"[*?\[]")
 _WINDOW = re.compile(r"([a-z,-]{3,40}) ([0-9]{2}):([0-9]{2})-([0-9]{2}):([0-9]{2})")
 _TAGS = "<any>", "<list>", "<between>"
 
@@ -41,6 +51,19 @@ def _form(value: object) -> str:
 
 def _any_or_list(value: object) -> str:
     return _TAGS[0] if isinstance(value, str) else _TAGS[1]
+
+
+def _a_param(name: str) -> str:
+    """The name of what a job may set, as it must stand for a job to be able to set it. Raises ValueError."""
+    if not PARAM.fullmatch(name):
+        raise ValueError(f"expected keys such as local.steps or task_config.hidden, got {name[:80]!r}")
+    if _PATTERN.search(name):
+        raise ValueError(f'{name[:80]!r} is no pattern here: list each key, or say params = "any"')
+    first, _, local = name.partition(".")
+    if first == "local" and local not in LocalSpec.model_fields:
+        known = ", ".join(f"local.{one}" for one in LocalSpec.model_fields)
+        raise ValueError(f"jobs have no {name[:80]!r}; known: {known}")
+    return name
 
 
 class Window(Spec):
@@ -118,6 +141,7 @@ Range = Annotated[
     Annotated[Any_, Tag("<any>")] | Annotated[OneOf, Tag("<list>")] | Annotated[Between, Tag("<between>")],
     Discriminator(_form),
 ]
+Params = Annotated[dict[Annotated[str, AfterValidator(_a_param)], Range], Field(max_length=1000)]
 Submitters = Annotated[tuple[Submitter, ...], Field(strict=False, max_length=1000)]
 
 
@@ -187,15 +211,8 @@ class TaskRules(Spec):
 
     data: Annotated[Annotated[Any_, Tag("<any>")] | Annotated[Words, Tag("<list>")], Discriminator(_any_or_list)]
     """Tags of the site's data (`data_tags` of its settings) that the task may see: all of them must be listed."""
-    params: Annotated[dict[str, Range], Field(max_length=1000)]
+    params: Annotated[Annotated[Any_, Tag("<any>")] | Annotated[Params, Tag("<list>")], Discriminator(_any_or_list)]
     """What a job may set, task_config.* and local.*: nothing else, but what it leaves at its default."""
-
-    @field_validator("params")
-    @classmethod
-    def _paths(cls, value: dict[str, Any]) -> dict[str, Any]:
-        if wrong := [name for name in value if not PARAM.fullmatch(name)]:
-            raise ValueError(f"expected keys such as local.steps or task_config.hidden, got {wrong[0][:80]!r}")
-        return value
 
 
 class HospitalPolicy(Spec):

@@ -17,7 +17,7 @@ from fedbus.core.spec.check import CheckSpec
 from fedbus.core.spec.head import JobSpec
 from fedbus.core.spec.training import TrainingSpec
 from fedbus.site.job import assignment
-from fedbus.site.job.trainer import Trainer
+from fedbus.site.job.trainer import Trainer, reply_of
 from fedbus.site.settings import SiteSettings
 from fedbus.site.trainer_errors import TrainerDiedError, TrainerFailedError
 from fedbus.site.trouble_log import log_notes, log_trouble
@@ -70,9 +70,8 @@ class DataDuty:
 
     async def _examined(self, trainer: Trainer, plan: Plan) -> Statistics | None:
         self._now()
-        reply = await trainer.ask(assignment.examining(self._job, self._spec, self._settings, plan))
-        if not isinstance(reply, p.Examined):
-            raise TrainerDiedError(f"the trainer answered {type(reply).__name__} to Examine")
+        command = assignment.examining(self._job, self._spec, self._settings, plan)
+        reply = await reply_of(p.Examined, trainer, command)
         log_notes(self._job, reply.notes)
         if reply.statistics is not None:
             for found in self._findings(reply.statistics):

@@ -19,7 +19,6 @@ from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
 from pathlib import Path
-from typing import TypeVar
 
 import structlog
 
@@ -37,7 +36,8 @@ from fedbus.site.job.local_trainings import LocalTrainings
 from fedbus.site.job.model_files import Held, ModelFiles
 from fedbus.site.job.new_labels import NewLabels
 from fedbus.site.job.score_duty import ScoreDuty
-from fedbus.site.job.trainer import Trainer, start_trainer
+from fedbus.site.job.scoring import Scoring
+from fedbus.site.job.trainer import Trainer, reply_of, start_trainer
 from fedbus.site.labels import Labels
 from fedbus.site.places import Places, Waiting, devices_of, more_places, most_devices
 from fedbus.site.rules import SiteRules
@@ -53,7 +53,6 @@ NO_ROOM_PAUSE_S = 30.0
 STOP_GRACE = timedelta(seconds=10)
 
 log = structlog.get_logger()
-R = TypeVar("R", p.Opened, p.Made, p.Scored)
 StartTrainer = Callable[..., AbstractAsyncContextManager[Trainer]]
 Say = Callable[
     [m.OfferAnswer | m.ScoreAnswer | m.StatisticsAnswer | m.ResyncRequest | m.TrainerTrouble], Awaitable[None]
@@ -120,6 +119,16 @@ class TrainingLoop:
         self._data = DataDuty(job, spec, settings=settings, say=say, now=lambda: self._now(Activity.EXAMINING))
         self._initial_wanted: m.InitialParamsRequest | None = None
         self._score = ScoreDuty(settings.score_limit_s)
+        self._scoring = Scoring(
+            job,
+            self._score,
+            settings=settings,
+            trainings=self._trainings,
+            hand_back=self._hand_back,
+            say=say,
+            is_over=lambda: self._stopping,
+            on_settled=self._score_is_settled,
+        )
         self._limit: asyncio.Timeout | None = None
         self._training_is_over = self._trainings is None
         self._stopping = self._finished = False
@@ -323,7 +332,7 @@ class TrainingLoop:
         """Wait for the turn; False when something else is to be done first."""
         if not waiting.turn.done():
             if self._score.wanted is not None and self._trainings is not None:
-                await self._no_score(self._score.wanted, STILL_QUEUED, self._score.request)
+                await self._scoring.give_up(STILL_QUEUED)
                 return False
             self._now(Activity.QUEUED)
             log.info("queued", job=self._job, before=self._places.before(self._job))
@@ -347,9 +356,8 @@ class TrainingLoop:
                 raise
             if self._pause is not None:
                 return
-            if self._score.wanted is not None and not self._stopping:
-                said = Sayable(f"not scored within {self._score.limit_s:g} s")
-                await self._no_score(self._score.wanted, said, self._score.request)
+            if not self._stopping:
+                await self._scoring.give_up(Sayable(f"not scored within {self._score.limit_s:g} s"))
 
     async def _limited(self, place: Waiting, limit: asyncio.Timeout) -> None:
         """Serve with a trainer. Others may move the limit meanwhile, and never one that is over."""
@@ -391,7 +399,7 @@ class TrainingLoop:
         devices = devices_of(self._settings.device, held, self._places.count, most=self._most_devices)
         command = assignment.opening(self._job, self._spec, self._settings, devices=devices)
         with self._labels.opening():
-            opened = await _expect(p.Opened, trainer, command)
+            opened = await reply_of(p.Opened, trainer, command)
         log.info("trainer-ready", job=self._job, pid=trainer.pid, device=opened.device, numel=opened.numel)
         if self._layout_digest != opened.layout_digest:
             self._layout_digest = opened.layout_digest
@@ -466,7 +474,7 @@ class TrainingLoop:
         self._now(Activity.MAKING_INITIAL)
         update_id = self._outbox.next_id()
         command = p.MakeInitial(path=str(self._outbox.frames_path(update_id)), layout_only=wanted.layout_only)
-        made = await _expect(p.Made, trainer, command)
+        made = await reply_of(p.Made, trainer, command)
         self._put(assignment.initial_manifest(self._job, update_id, made), made.frame_sizes)
         self._initial_wanted = None  # only now: a trainer that died over it is asked again
 
@@ -491,39 +499,10 @@ class TrainingLoop:
         raise TrainerDiedError(f"the trainer answered {type(reply).__name__} to Load")
 
     async def _make_score(self, trainer: Trainer, version: int) -> None:
-        """Score a version, or say that it cannot be scored; a task whose answer is none is not asked again."""
         self._now(Activity.SCORING)
-        asked = self._score.request
-        if self._score.cannot is not None:
-            return await self._no_score(version, self._score.cannot, asked)
-        try:
-            command = assignment.score(version, asked, min_count=self._settings.min_count)
-            scored = await _expect(p.Scored, trainer, command)
-        except TrainerFailedError as exc:
-            log_trouble("score-failed", self._job, exc, version=version)
-            self._score.cannot = exc.said if exc.fatal else None
-            return await self._no_score(version, exc.said, asked)
-        except TrainerDiedError as exc:
-            if not self._stopping:
-                await self._no_score(version, exc.said, asked)
-            raise
-        log_notes(self._job, scored.notes)
-        self._hand_back.scored(version, scored.metrics)
-        local = ""
-        if asked is not None and asked.local and self._trainings is not None:
-            local = self._trainings.send_local(layout_digest=self._layout_digest)
-        self._was_scored(version, asked)  # only now: where there was no room for the local model it is scored anew
-        site, was_asked = self._settings.site_name, asked is not None
-        await self._say(assignment.score_answer(self._job, site, scored, asked=was_asked, local=local))
-        return None
+        await self._scoring.make(trainer, version, layout_digest=self._layout_digest)
 
-    async def _no_score(self, version: int, why: Sayable, asked: m.ScoreRequest | None) -> None:
-        log.warning("score-failed", job=self._job, version=version, text=why)
-        self._was_scored(version, asked)
-        await self._say(assignment.no_score(self._job, self._settings.site_name, version, why))
-
-    def _was_scored(self, version: int, asked: m.ScoreRequest | None) -> None:
-        self._score.done(version, asked)
+    def _score_is_settled(self) -> None:
         if not self._stopping:
             self._end_by(self._score.by)
 
@@ -551,10 +530,3 @@ class TrainingLoop:
 
 def _number(version: int | None) -> Sayable | None:
     return None if version is None else Sayable(str(version))
-
-
-async def _expect(reply_type: type[R], trainer: Trainer, command: p.Command) -> R:
-    reply = await trainer.ask(command)
-    if not isinstance(reply, reply_type):
-        raise TrainerDiedError(f"the trainer answered {type(reply).__name__} to {type(command).__name__}")
-    return reply

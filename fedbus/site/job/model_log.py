@@ -33,7 +33,7 @@ log = structlog.get_logger()
 
 
 class ModelLog:
-    """Of one job: nothing is sealed in it. `sealed_log` makes the one of a site with a kit."""
+    """Of one job: nothing is sealed in it. `SealedLog` is the one of a site with a kit."""
 
     def __init__(self, job: str, post: Post) -> None:
         self._job = job

@@ -17,7 +17,7 @@ import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, closing, suppress
 from datetime import timedelta
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import structlog
 
@@ -35,6 +35,7 @@ KILL_GRACE = timedelta(seconds=10)  # longer than a guardian waits for what it h
 
 log = structlog.get_logger()
 Progressed = Callable[[p.Progress], None]
+R = TypeVar("R", p.Opened, p.Made, p.Examined, p.Scored)
 
 
 class Trainer(Protocol):
@@ -48,6 +49,14 @@ class Trainer(Protocol):
 
     async def cancel(self) -> None:
         """End a training that runs; its answer is then Cancelled."""
+
+
+async def reply_of(kind: type[R], trainer: Trainer, command: p.Command) -> R:
+    """Ask, and return a reply of this kind. Raises as `ask` does, TrainerDiedError also for any other reply."""
+    reply = await trainer.ask(command)
+    if not isinstance(reply, kind):
+        raise TrainerDiedError(f"the trainer answered {type(reply).__name__} to {type(command).__name__}")
+    return reply
 
 
 class TrainerProcess:
