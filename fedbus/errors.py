@@ -11,6 +11,7 @@ FedbusError
 │   ├── DecodeError      bytes that are no valid frame or message
 │   ├── SealError        what is sealed does not open, or a seal key is none
 │   └── SignatureError   a message is not signed by whom it must be, or is too old
+│       ├── ClockError       it was signed at a time that cannot be; `.ahead_s`
 │       └── RepeatedError    a signed message that came before; what it says was done
 ├── LayoutError          params that do not fit the job's layout
 ├── TaskError            a task is unknown, or failed while loading, training or scoring
@@ -111,6 +112,17 @@ class SealError(ProtocolError):
 
 class SignatureError(ProtocolError):
     """A message is not signed by whom it must be, was changed or is too old."""
+
+
+class ClockError(SignatureError):
+    """A message was signed at a time that cannot be: its signer's clock, or ours, is wrong.
+
+    `ahead_s`: seconds that the signer's clock is ahead of ours, by this message; negative when it is behind.
+    """
+
+    def __init__(self, message: str, *, ahead_s: float) -> None:
+        super().__init__(message)
+        self.ahead_s = ahead_s
 
 
 class RepeatedError(SignatureError):

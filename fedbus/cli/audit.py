@@ -75,7 +75,7 @@ def _verdict_json(verdict: Verdict) -> dict[str, Any]:
 
 def _sentences(folder: Path, verdict: Verdict, heads: list[Head]) -> list[str]:
     if verdict.fault is not None:
-        return [f"NOT as it was written: {verdict.fault}", f"in {folder}; {verdict.lines} lines before that fit"]
+        return [f"NOT as it was written: {verdict.fault}", f"in {folder}; {verdict.lines} lines were read until then"]
     said = [
         f"{folder}: {verdict.lines} lines, {verdict.began[:10]} to {verdict.ended[:10]}, and the chain holds",
         *verdict.notes,

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import lru_cache
 
-from fedbus.errors import RepeatedError, SignatureError, TrustError
+from fedbus.errors import ClockError, RepeatedError, SignatureError, TrustError
 from fedbus.trust.certificates import fingerprint, public_key, read_certificate
 from fedbus.trust.identity import Identity, Verifier
 from fedbus.trust.sealing import framed
@@ -185,13 +185,14 @@ class Repeats:
         self._signers: dict[str, _Remembered] = {}
 
     def check(self, signed: Signed, message_id: str, *, now_ns: int) -> None:
-        """RepeatedError unless this is the first time; it is remembered. SignatureError for another time than now."""
+        """RepeatedError unless this is the first time; it is remembered. ClockError for another time than now."""
         who, off_ns = signed.subject, now_ns - signed.at_ns
         if not -self._newest_ns <= off_ns <= self._oldest_ns:
             when = "ago" if off_ns > 0 else "in the future"
-            raise SignatureError(
+            raise ClockError(
                 f"a message of {who} was signed {abs(off_ns) // NS} s {when}, by its clock: expected at most "
-                f"{self._oldest_ns // NS} s ago and {self._newest_ns // NS} s in the future; is a clock wrong?"
+                f"{self._oldest_ns // NS} s ago and {self._newest_ns // NS} s in the future; is a clock wrong?",
+                ahead_s=-off_ns / NS,
             )
         remembered = self._signers.setdefault(who.name, _Remembered())
         if not remembered.is_new(signed.at_ns, message_id, oldest_ns=now_ns - self._oldest_ns):

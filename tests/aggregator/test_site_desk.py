@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import time
 from collections import Counter
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,10 @@ from fedbus.core.protocol.activities import Activity
 from fedbus.core.spec.training import TrainingSpec
 from fedbus.store.ledger import Ledger
 from fedbus.store.spool import Spool
+from fedbus.trust.authority import Authority
+from fedbus.trust.identity import Identity
+from fedbus.trust.subjects import Role
+from tests.small_federation import subject, write_kit
 
 SPEC = {
     "task": "t",
@@ -97,7 +103,7 @@ class Delivery:
 class Desk:
     """A desk with running jobs, at a time that tests set."""
 
-    def __init__(self, folder: Path, *jobs: str) -> None:
+    def __init__(self, folder: Path, *jobs: str, post: Post | None = None) -> None:
         self.now = 1000.0
         self.announcer, self.reads, self.ledger = Announcer(), Reads(), Ledger(folder / "ledger.sqlite3")
         self.tools = Tools(
@@ -106,7 +112,7 @@ class Desk:
             store=at_once,  # type: ignore[arg-type]
             compute=self.reads,  # type: ignore[arg-type]
             saving=self.reads,  # type: ignore[arg-type]
-            post=Post(),
+            post=post or Post(),
             announcer=self.announcer,  # type: ignore[arg-type]
             membership=Membership(),
             score_timeout_s=5.0,
@@ -300,3 +306,27 @@ async def test_a_score_that_does_not_count_is_told_to_nobody(tmp_path: Path) -> 
     trouble = m.TrainerTrouble(site="evil", job="heart", error="x", restarts=1)
     await desk.says(score, trouble)
     assert desk.announcer.kinds() == {events.SiteJoined.kind: 1}
+
+
+@pytest.mark.parametrize(("ahead_s", "says"), [(1230.0, "20 min ahead of"), (-7230.0, "2 h behind")])
+async def test_a_site_whose_signatures_are_of_another_time_is_named_once(
+    tmp_path: Path, ahead_s: float, says: str
+) -> None:
+    authority = Authority.new("hearts", at=datetime.now(UTC))
+    for whom in (subject("aggregator", Role.AGGREGATOR), subject("mercy")):
+        write_kit(tmp_path / whom.name, authority, whom)
+    desk = Desk(tmp_path, "heart", post=Post(Identity.load(tmp_path / "aggregator")))
+    mercy = Post(Identity.load(tmp_path / "mercy"), clock=lambda: time.time_ns() + int(ahead_s * 1e9))
+
+    for message in (
+        m.Join(site="mercy", session="s", tasks=(), fedbus_version="0.1.0"),
+        m.Leave(site="mercy", session="s"),
+    ):
+        signed = mercy.outgoing(mercy.from_site(message))
+        await desk.desk.take(Delivery(dataclasses.replace(signed, user_id="mercy")))  # type: ignore[arg-type]
+
+    assert desk.announcer.kinds() == {"site-clock": 1}
+    assert len(desk.announcer.refused) == 2
+    [(_, _, text)] = desk.announcer.events
+    assert says in text
+    assert "nothing that it signs counts" in text

@@ -30,7 +30,7 @@ from fedbus.core.job.status_text import clock_words, span
 from fedbus.core.protocol import events
 from fedbus.core.protocol import messages as m
 from fedbus.core.words import counted
-from fedbus.errors import BusError, ProtocolError, RepeatedError, StoreError
+from fedbus.errors import BusError, ClockError, ProtocolError, RepeatedError, StoreError
 
 SITES_PREFETCH = 64
 LEASE_CHECK_S = 0.5
@@ -111,6 +111,9 @@ class SiteDesk:
             await self._hear(self._post.from_login(delivery.envelope))
         except RepeatedError as exc:
             log.info("repeated", site=login, error=str(exc))
+        except ClockError as exc:
+            await self._say_clock(login or "", exc.ahead_s, refused=True)
+            await self._announcer.refuse(delivery, str(exc))
         except ProtocolError as exc:
             await self._announcer.refuse(delivery, str(exc))
         except (StoreError, BusError):
@@ -233,12 +236,17 @@ class SiteDesk:
 
     async def _look_at_clock(self, site: str) -> None:
         """Say once that a site's clock is wrong: what it logs is then hard to set beside what others log."""
-        view, now = self._membership.get(site), self._clock()
+        view = self._membership.get(site)
         wrong_s = None if view is None else view.skew.much_s
-        if wrong_s is None or now - self._said_clock_at.get(site, -math.inf) < CLOCK_AGAIN_S:
+        if wrong_s is not None:
+            await self._say_clock(site, wrong_s)
+
+    async def _say_clock(self, site: str, ahead_s: float, *, refused: bool = False) -> None:
+        now = self._clock()
+        if now - self._said_clock_at.get(site, -math.inf) < CLOCK_AGAIN_S:
             return
         self._said_clock_at[site] = now
-        await self._site_event(events.SiteClock(site=site, off=clock_words(wrong_s)))
+        await self._site_event(events.SiteClock(site=site, off=clock_words(ahead_s), refused=refused))
 
     def _may_welcome(self, site: str) -> bool:
         return self._work.take(site, WELCOME, now=self._clock())  # else its next status asks again

@@ -143,15 +143,23 @@ class SiteResync(Happened):
         return f"{self.site} asks for a snapshot: {self.reason}"
 
 
+_TIMES_ALONE = "only times in logs and lists suffer from it"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SiteClock(Happened):
-    """The clock of a site is wrong. `off`: by how much, such as '40 s ahead of'."""
+    """The clock of a site is wrong. `off`: by how much, such as '40 s ahead of'.
+
+    refused: so much that what it signs does not count.
+    """
 
     kind: ClassVar[str] = "site-clock"
+    refused: bool = in_text(False)
     off: str = in_text()
 
     def sentence(self) -> str:
-        return f"{self.site}: its clock is {self.off} the aggregator's; only times in logs and lists suffer from it"
+        suffers = "nothing that it signs counts until it is set" if self.refused else _TIMES_ALONE
+        return f"{self.site}: its clock is {self.off} the aggregator's; {suffers}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
