@@ -25,6 +25,12 @@ def test_a_status_that_waited_somewhere_does_not_make_a_clock_wrong() -> None:
     assert skew.much_s is None
 
 
+def test_statuses_that_waited_together_say_nothing() -> None:
+    waited = [(1000.0 + 0.5 * i, 1010.0 + 0.01 * i) for i in range(5)]
+    assert after(*waited).ahead_s is None
+    assert after(*waited, (1012.4, 1012.5)).much_s is None
+
+
 @pytest.mark.parametrize("off", [600.0, -600.0])
 def test_a_clock_that_is_off_is_measured(off: float) -> None:
     skew = after(*((1000.0 + s + off, 1000.0 + s + 0.2) for s in range(ENOUGH)))

@@ -31,6 +31,13 @@ def shifted(house: Any, tmp_path: Path) -> Shifted:
     return ahead
 
 
+def clock_of(house: Any, site: str) -> float:
+    """By how much its clock is ahead, as soon as that is known."""
+    while (ahead_s := house.site(site)["clock_ahead_s"]) is None:
+        pass  # each question is a round trip to the aggregator
+    return float(ahead_s)
+
+
 @pytest.mark.parametrize("seconds", [30.0, 600.0, -600.0])
 def test_a_job_whose_aggregator_has_another_time_than_the_broker_is_trained_and_watched(
     house: Any, shifted: Shifted, seconds: float
@@ -69,6 +76,6 @@ def test_people_are_told_of_a_site_whose_clock_is_wrong(
     assert says in text
     assert "10 min" in text
     assert abs(house.site("cleveland")["clock_ahead_s"] - seconds) < 5.0
-    assert abs(house.site("hungary")["clock_ahead_s"]) < 5.0
+    assert abs(clock_of(house, "hungary")) < 5.0
     assert "its clock is 10 min" in house.fedbus("sites").out
     assert [e["site"] for e in house.aggregator.events() if e["event"] == "site-clock"] == ["cleveland"]

@@ -12,26 +12,30 @@ import math
 from dataclasses import dataclass
 
 RECENT = 8
-# A status that waited while the aggregator was away says nothing; of so many in a row one did not.
+# Statuses that waited while the aggregator was away or busy say nothing, and come all at once: of so many that came
+# over so many seconds one did not wait.
 ENOUGH = 3
+SPAN_S = 2.0
 MUCH_S = 5.0
 YEAR_3000_S = 32_503_680_000.0
 
 
 @dataclass(frozen=True, slots=True)
 class Skew:
-    """Of one session of a site: seconds that the newest statuses seemed to be ahead."""
+    """Of one session of a site: seconds that the newest statuses seemed to be ahead, and when each came."""
 
-    seen: tuple[float, ...] = ()
+    seen: tuple[tuple[float, float], ...] = ()
 
     def after(self, said_at: float, *, now: float) -> Skew:
         """With one more status, that came at `now` of our clock; one that says no time changes nothing."""
-        return Skew((*self.seen, said_at - now)[-RECENT:]) if 0.0 < said_at < YEAR_3000_S else self
+        return Skew((*self.seen, (said_at - now, now))[-RECENT:]) if 0.0 < said_at < YEAR_3000_S else self
 
     @property
     def ahead_s(self) -> float | None:
         """Seconds the site's clock is ahead, negative when it is behind; None when that is not known."""
-        return max(self.seen) if len(self.seen) >= ENOUGH else None
+        if len(self.seen) < ENOUGH or self.seen[-1][1] - self.seen[0][1] < SPAN_S:
+            return None
+        return max(ahead_s for ahead_s, _ in self.seen)
 
     @property
     def much_s(self) -> float | None:
