@@ -62,10 +62,12 @@ def left_behind(tmp_path: Path) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("seed", [1, 2])
-def test_nothing_is_lost_or_counted_twice_whatever_is_killed(chaos: Chaos, tmp_path: Path, seed: int) -> None:
-    # when everything is killed, frozen and cut
-    process = chaos("--seed", str(seed), "--minutes", "0.4", "-o", "json")
+@pytest.mark.parametrize(("seed", "how"), [(1, ()), (2, ("--kits",))], ids=["passwords", "kits"])
+def test_nothing_is_lost_or_counted_twice_whatever_is_killed(
+    chaos: Chaos, tmp_path: Path, seed: int, how: tuple[str, ...]
+) -> None:
+    # when everything is killed, frozen and cut, also where all of it is sealed and signed
+    process = chaos("--seed", str(seed), "--minutes", "0.4", "-o", "json", *how)
     out, err = process.communicate()
     # then every promise is kept
     assert process.returncode == 0, err
