@@ -11,41 +11,12 @@ from pathlib import Path
 
 from fedbus.provision.federation import FederationFolder
 from fedbus.provision.federation_file import BrokerPart, FederationFile
+from fedbus.provision.texts import policy_text
 from fedbus.trust.subjects import Role
 
 HOST = "localhost"
 Allowed = Mapping[str, Sequence[str]]
 """By task: what a job may set, such as `local.steps`."""
-
-POLICY = """\
-format = 1
-
-[jobs]
-submitters = "any"
-kinds = ["training", "evaluate", "data-check"]
-min_contributors = 1
-min_batch_size = 1
-min_examples = 1
-max_steps_per_update = "any"
-max_steps_per_day = "any"
-
-[privacy]
-filters = []
-
-[hours]
-zone = "UTC"
-open = ["mon-sun 00:00-24:00"]
-
-[out]
-bytes_per_day = "any"
-metrics = ["*"]
-intervals = true
-statistics = true
-prints = true
-local_models = true
-
-[tasks]
-"""
 
 
 def provision_here(
@@ -56,7 +27,7 @@ def provision_here(
     file = FederationFile(federation=name, broker=broker, sites=tuple(sites))
     made.provision(file, now=datetime.now(UTC), with_keys=True)
     for site in sites:
-        (kit_of(folder, site) / "policy.toml").write_text(policy_text(allowed), encoding="utf-8")
+        (kit_of(folder, site) / "policy.toml").write_text(open_policy(site, allowed), encoding="utf-8")
     return made
 
 
@@ -66,10 +37,10 @@ def kit_of(folder: Path, login: str) -> Path:
     return folder / group / login
 
 
-def policy_text(allowed: Allowed) -> str:
-    """A policy that allows these tasks and sets no other bound."""
+def open_policy(site: str, allowed: Allowed) -> str:
+    """The policy of a new kit that lets these tasks run, and all leave that a policy can keep back."""
     lines = [f'{task} = {{data = "any", params = {{{_any(params)}}}}}\n' for task, params in allowed.items()]
-    return POLICY + "".join(lines)
+    return policy_text(site).replace("= false", "= true") + "".join(lines)
 
 
 def _any(params: Sequence[str]) -> str:

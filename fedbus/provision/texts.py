@@ -112,8 +112,13 @@ def texts(subject: Subject, broker: BrokerPart, *, made_here: bool) -> dict[str,
         renewed=_RENEWED[subject.role],
         more=_MORE[subject.role],
     )
-    policy = {POLICY: _POLICY.format(name=subject.name)} if subject.role is Role.SITE else {}
+    policy = {POLICY: policy_text(subject.name)} if subject.role is Role.SITE else {}
     return {"README.md": readme, f"{table}.toml": settings, **policy}
+
+
+def policy_text(site: str) -> str:
+    """The policy of a new kit: whole, and as yet no task may run."""
+    return _POLICY.format(name=site)
 
 
 def broker_readme(broker: BrokerPart, folder: str) -> str:
