@@ -92,6 +92,8 @@ def test_a_renewed_certificate_reaches_its_site_by_itself(federation):
 
 def test_a_site_that_is_revoked_is_put_out_and_the_job_says_so_and_goes_on(federation, job):
     aggregator, cleveland, hungary = federation.daemons
+    aggregator.wait_for("version-committed", job=job)
+    aggregator.wait_for("update-folded", job=job, site="hungary")
     # when one of the two that take part is revoked
     provision(federation, "revoke", "hungary")
     # then everybody is told who was put out and when, once
