@@ -14,11 +14,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from fedbus.bench.chaos.plan import schedule
 from fedbus.runtime.faults import Point
+from tests.other_processes import commands, with_temporary_folder
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -48,18 +48,12 @@ def chaos(tmp_path: Path) -> Iterator[Chaos]:
 
 
 def left_behind(tmp_path: Path) -> list[str]:
-    """Live processes and folders of a run that has ended; zombies wait for the init process.
+    """Live processes and folders of a run that has ended.
 
     A site that was killed leaves the folder of its trainer's socket, a few bytes that nobody else could remove.
     """
     found = [path.name for path in tmp_path.glob("fedbus-chaos-*")]
-    for process in psutil.process_iter():
-        try:
-            if process.environ().get("TMPDIR") == str(tmp_path) and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(" ".join(process.cmdline()))
-        except psutil.Error:
-            continue
-    return found
+    return found + commands(with_temporary_folder(tmp_path))
 
 
 @pytest.mark.parametrize(("seed", "how"), [(1, ()), (2, ("--kits",))], ids=["passwords", "kits"])

@@ -16,6 +16,7 @@ import pytest
 from fedbus.demo.run import broker_elsewhere, check_writable, workspace
 from fedbus.errors import NodeError, SettingsError
 from fedbus.tasks.heart_disease_data import HOSPITALS
+from tests.other_processes import command, commands, with_temporary_folder
 
 Demo = Callable[..., subprocess.Popen[str]]
 
@@ -44,20 +45,13 @@ def demo(tmp_path: Path) -> Iterator[Demo]:
 
 
 def processes(tmp_path: Path) -> list[psutil.Process]:
-    """Live processes of the demo in `tmp_path`; zombies do not count, they wait for the init process."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if process.environ().get("TMPDIR") == str(tmp_path / "tmp") and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
-        except psutil.Error:
-            continue
-    return found
+    """Live processes of the demo in `tmp_path`."""
+    return list(with_temporary_folder(tmp_path / "tmp"))
 
 
 def left_behind(tmp_path: Path) -> list[str]:
     """Processes and folders of a demo that has ended."""
-    return [" ".join(p.cmdline()) for p in processes(tmp_path)] + [p.name for p in tmp_path.glob("tmp/fedbus-*")]
+    return commands(processes(tmp_path)) + [p.name for p in tmp_path.glob("tmp/fedbus-*")]
 
 
 def read_until(process: subprocess.Popen[str], text: str) -> None:
@@ -144,7 +138,7 @@ def test_a_daemon_that_dies_ends_the_demo_with_its_name(demo, tmp_path):
     process = demo()
     read_until(process, "switzerland: the process starts")
     # when
-    (aggregator,) = (p for p in processes(tmp_path) if "aggregator" in p.cmdline())
+    (aggregator,) = (p for p in processes(tmp_path) if "aggregator" in command(p))
     aggregator.kill()
     _, err = process.communicate()
     # then

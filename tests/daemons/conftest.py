@@ -29,6 +29,7 @@ from fedbus.core.spec.training import TrainingSpec
 from fedbus.local.federation import Daemon, LocalFederation, wait_until
 from fedbus.store.ledger import Ledger
 from fedbus.tasks.heart_disease import write_site_data
+from tests.other_processes import children, ended
 
 from .sealed_run import SealedRun, sealed_run
 
@@ -169,24 +170,20 @@ class House:
     def trainers(self, daemon: Daemon) -> list[psutil.Process]:
         """Trainer processes of a site daemon; each is the child of a guardian."""
         guardians = psutil.Process(daemon.pid).children()
-        return [trainer for guardian in guardians for trainer in guardian.children()[:1]]
+        return [trainer for guardian in guardians for trainer in children(guardian)[:1]]
 
     def wait_gone(self, process: psutil.Process) -> None:
         """Wait until a process has ended; a zombie has."""
-
-        def gone() -> bool:
-            return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
-
-        wait_until(gone, within=SOON, what=f"the end of process {process.pid}")
+        wait_until(lambda: ended(process), within=SOON, what=f"the end of process {process.pid}")
 
     def exit_code(self, daemon: Daemon, *, within: timedelta = timedelta(seconds=10)) -> int:
         """Wait until a daemon has ended and return its exit code."""
 
-        def ended() -> tuple[int, int] | None:
+        def waited() -> tuple[int, int] | None:
             pid, status = os.waitpid(daemon.pid, os.WNOHANG)
             return (pid, status) if pid else None
 
-        _, status = wait_until(ended, within=within, what=f"the end of {daemon.name}", or_else=daemon.last_words)
+        _, status = wait_until(waited, within=within, what=f"the end of {daemon.name}", or_else=daemon.last_words)
         return os.waitstatus_to_exitcode(status)
 
     def terminate(self, daemon: Daemon) -> int:

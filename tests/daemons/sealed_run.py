@@ -7,6 +7,8 @@ from typing import Any
 
 import psutil
 
+from tests.other_processes import command
+
 LOGINS = ("aggregator", "submitter", "site-a", "site-b")
 NUMEL = 80_000
 SUITE = "mlkem768-x25519"
@@ -45,8 +47,8 @@ def sealed_run(house: Any, federation: Any) -> SealedRun:
     followed = house.ended(str(house.ended(job)["result"]["follow_up"]))
     to = house.folder / "model.safetensors"
     said = []
-    for command in (("show", job), ("get", job, "--to", str(to)), ("audit", "heads")):
-        done = house.fedbus(*command, LOG_LEVEL="debug")
+    for words in (("show", job), ("get", job, "--to", str(to)), ("audit", "heads")):
+        done = house.fedbus(*words, LOG_LEVEL="debug")
         assert done.code == 0, done.err
         said.append(done.out + done.err)
     house.stop_all()
@@ -56,10 +58,4 @@ def sealed_run(house: Any, federation: Any) -> SealedRun:
 
 
 def _arguments() -> set[bytes]:
-    found: set[bytes] = set()
-    for process in psutil.process_iter():
-        try:
-            found.add("\0".join(process.cmdline()).encode())
-        except psutil.Error:
-            continue
-    return found
+    return {"\0".join(command(process)).encode() for process in psutil.process_iter()}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-import psutil
+from tests.other_processes import ended
 
 from .conftest import QUICK_STATUS, House
 from .test_policy import tap
@@ -26,7 +26,7 @@ def test_a_site_that_is_stopped_says_no_word_stays_out_and_forgets_all_but_its_a
         stopped = house.fedbus("site", "stop", "--now", "--state-dir", str(state))
         assert stopped.code == 0, stopped.err
         # then nobody is left, and it has said no goodbye
-        assert not trainer.is_running() or trainer.status() == psutil.STATUS_ZOMBIE
+        assert ended(trainer)
         assert house.exit_code(site) == 2
         before = [kind for kind, _ in said()]
         assert "leave" not in before

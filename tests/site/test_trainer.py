@@ -23,6 +23,7 @@ from fedbus.tensors.codec import decode_all_
 from fedbus.tensors.digest import digest
 from fedbus.training import protocol as p
 from fedbus.training.frames_file import read_frames
+from tests.other_processes import ended
 
 STUB_TASKS = Path(__file__).parents[1] / "training" / "site_package"
 LIMIT = timedelta(seconds=60)
@@ -82,10 +83,7 @@ def spawned(folder: Path) -> list[psutil.Process]:
 
 
 def wait_gone(processes: list[psutil.Process]) -> None:
-    def gone() -> bool:
-        return not any(each.is_running() and each.status() != psutil.STATUS_ZOMBIE for each in processes)
-
-    wait_until(gone, within=LIMIT, what="the end of what the task started")
+    wait_until(lambda: all(map(ended, processes)), within=LIMIT, what="the end of what the task started")
 
 
 async def test_what_a_task_started_ends_with_its_trainer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,7 +137,7 @@ asyncio.run(main())
 def test_what_a_task_started_ends_when_the_daemon_is_killed(tmp_path: Path) -> None:
     # given a daemon in a training that has started processes
     code = DAEMON.replace("tests_of_trainer", Path(__file__).stem)
-    path = os.pathsep.join([str(STUB_TASKS), str(Path(__file__).parent)])
+    path = os.pathsep.join(map(str, (STUB_TASKS, Path(__file__).parent, Path(__file__).parents[2])))
     daemon = subprocess.Popen([sys.executable, "-c", code, tmp_path], env=os.environ | {"PYTHONPATH": path})
     processes = [*spawned(tmp_path), *psutil.Process(daemon.pid).children(recursive=True)]
     # when it is killed without a word

@@ -16,6 +16,7 @@ from fedbus.tensors.codec import decode_all_
 from fedbus.tensors.digest import digest
 from fedbus.training import protocol as p
 from fedbus.training.frames_file import read_frames
+from tests.other_processes import ended
 
 STUB_TASKS = Path(__file__).parents[1] / "training" / "site_package"
 
@@ -66,7 +67,7 @@ async def test_a_rank_that_is_killed_ends_the_trainer_which_says_so(
     assert opened.device == "cpu, 2 ranks"
     assert isinstance(trained, p.Trained)
     assert len(ranks) == 1
-    assert not ranks[0].is_running()
+    assert ended(ranks[0])
     said = [line["line"] for line in lines if line["event"] == "task-output"]
     assert any("rank 1 of 2 was killed by SIGKILL; all ranks end" in line for line in said)
 
@@ -77,4 +78,4 @@ async def test_the_ranks_end_with_their_trainer(tmp_path: Path, monkeypatch: pyt
         await load_initial(trainer, tmp_path)
         (rank,) = psutil.Process(trainer.pid).children()
         psutil.Process(trainer.pid).kill()
-    assert not rank.is_running()
+    assert ended(rank)

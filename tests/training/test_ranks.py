@@ -18,6 +18,7 @@ from fedbus.tensors.digest import digest
 from fedbus.training import protocol as p
 from fedbus.training.frames_file import read_frames
 from fedbus.training.session import Session
+from tests.other_processes import command
 
 pytestmark = pytest.mark.usefixtures("tasks_of_the_site")
 
@@ -103,7 +104,7 @@ def test_rank_0_decides_when_it_is_over(pair: Site) -> None:
 
 def followers() -> list[psutil.Process]:
     """Ranks that this process has started; it may have a broker for other tests as well."""
-    return [child for child in psutil.Process().children() if "fedbus.training.ranks" in child.cmdline()]
+    return [child for child in psutil.Process().children() if "fedbus.training.ranks" in command(child)]
 
 
 def test_what_several_ranks_cannot_train_one_trains_alone_from_then_on(
