@@ -19,7 +19,7 @@ PAGES = (
     ("sites", "/sites", "Sites"),
     ("compare", "/compare", "Compare"),
     ("left", "/left", "What left"),
-    ("submit", "/submit", "Submit a job"),
+    ("submit", "/submit", "Submit"),
 )
 """Key, path and name in the bar at the top."""
 

@@ -81,9 +81,16 @@ def _facts(first: JobDetail, second: JobDetail, now: float) -> p.Table:
     rows = [(name, get(first, now), get(second, now)) for name, get in _FACTS.items()]
     table: list[tuple[p.Cell, ...]] = [row for row in rows if row[1] or row[2]]
     metrics = sorted({*_means(first), *_means(second)})
-    table += [(f"{name}, mean of the sites", _means(first).get(name), _means(second).get(name)) for name in metrics]
+    table += [
+        (f"{name}, mean of the sites", _number(_means(first).get(name)), _number(_means(second).get(name)))
+        for name in metrics
+    ]
     table += [(key, _shown(ours), _shown(theirs)) for key, ours, theirs in _differing(first.spec, second.spec)]
     return p.Table(columns=["", f"A: {first.job}", f"B: {second.job}"], rows=table)
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else p.shown(float(value))
 
 
 def _took(detail: JobDetail, now: float) -> str:

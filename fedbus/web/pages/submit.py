@@ -98,7 +98,7 @@ def _shown(text: str, verdict: Verdict, *, trouble: str = "", status: int = 200)
     context = {
         "page": "submit",
         "title": "Submit a job",
-        "text": text,
+        "text": "".join(char if char.isprintable() or char in "\n\t" else "\ufffd" for char in text),
         "verdict": verdict,
         "examples": list(examples()),
         "trouble": trouble,

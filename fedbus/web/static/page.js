@@ -1,24 +1,31 @@
-// What every page needs: a beat by which it brings itself up to date while somebody looks, and word when it cannot.
+// A page that asks for itself anew: at a beat of the server, while somebody looks; and word when it cannot.
 "use strict";
 (() => {
-  const EVERY_MS = 2000;
+  if (!document.querySelector("[data-live]")) return;
+  const LEAST_MS = 1000;
   const link = document.getElementById("link");
-  const live = () => document.querySelector("[data-live]");
+  let missed = false;
+  let last = 0;
 
-  const beat = () => {
-    if (!document.hidden && live()) document.body.dispatchEvent(new Event("tick"));
-  };
-  setInterval(beat, EVERY_MS);
-  document.addEventListener("visibilitychange", beat);
-
-  const say = (away) => {
-    const text = away ? "not connected" : "live";
-    if (!link || link.textContent === text) return;
-    link.textContent = text;
+  const say = (away, text) => {
     link.classList.toggle("away", away);
+    if (link.textContent !== text) link.textContent = text;
   };
-  window.fedbusLink = say;
-  if (live()) say(false);
-  document.addEventListener("htmx:after:request", (event) => say(!((event.detail?.ctx?.response?.status ?? 0) < 500)));
-  document.addEventListener("htmx:error", () => say(true));
+  const beat = () => {
+    missed = document.hidden || Date.now() - last < LEAST_MS;
+    if (missed) return;
+    last = Date.now();
+    document.body.dispatchEvent(new Event("tick"));
+  };
+  setInterval(() => missed && beat(), LEAST_MS);
+  document.addEventListener("visibilitychange", () => missed && beat());
+
+  const source = new EventSource("/live");
+  source.addEventListener("open", () => say(false, "live"));
+  source.addEventListener("error", () => say(true, "this page's server does not answer"));
+  source.addEventListener("beat", beat);
+  source.addEventListener("link", (event) => {
+    const { trouble } = JSON.parse(event.data);
+    say(Boolean(trouble), trouble ? trouble.what : "live");
+  });
 })();
