@@ -110,6 +110,13 @@ class Ledger:
         """All jobs, oldest first."""
         return [job_row(row) for row in self._file.rows(f"{JOBS} ORDER BY submitted_at, rowid")]
 
+    def states(self) -> dict[str, int]:
+        """How many jobs are in each state that one is in."""
+        return {
+            str(state): int(count)
+            for state, count in self._file.rows("SELECT state, COUNT(*) FROM jobs GROUP BY state")
+        }
+
     def job(self, job: str) -> JobRow | None:
         """One job; None when there is none of that id."""
         rows = self._file.rows(f"{JOBS} WHERE job = ?", (job,))
@@ -335,6 +342,14 @@ class Ledger:
         """(at, kind, text) of the newest so many incidents of a job, in order."""
         query = "SELECT at, kind, text FROM incidents WHERE job = ? ORDER BY rowid DESC LIMIT ?"
         return [(float(at), str(kind), str(text)) for at, kind, text in reversed(self._file.rows(query, (job, newest)))]
+
+    def what_came(self) -> list[tuple[str, str, int, int, float]]:
+        """Site, job, whole updates, their bytes, and when the newest came: of all jobs, in order of site and job."""
+        query = (
+            "SELECT site, job, COUNT(*), COALESCE(SUM(json_extract(manifest, '$.body_bytes')), 0), MAX(received_at)"
+            " FROM updates WHERE manifest IS NOT NULL GROUP BY site, job ORDER BY site, job"
+        )
+        return [(str(s), str(j), int(n), int(size), float(at)) for s, j, n, size, at in self._file.rows(query)]
 
     def refusals(self, job: str) -> list[tuple[str, int]]:
         """Why updates of a job were refused and how often, the most frequent first."""

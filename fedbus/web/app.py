@@ -10,10 +10,9 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
+from functools import partial
 from urllib.parse import parse_qsl, quote
 
-from fedbus.web.pages.seam import Asked, Goto, Page, Shown
-from fedbus.web.render import STATIC, STATIC_FOLDER, html
 from sse_starlette import EventSourceResponse
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -28,7 +27,9 @@ from fedbus.web import job_view, live
 from fedbus.web.auth import COOKIE_S, Door, Visitor
 from fedbus.web.feed import Feed
 from fedbus.web.guarded import Guarded
-from fedbus.web.pages import job, jobs, sites
+from fedbus.web.pages import abort, check, compare, job, jobs, left, scores, sites, submit
+from fedbus.web.pages.seam import Asked, Goto, Page, Shown
+from fedbus.web.render import STATIC, STATIC_FOLDER, html
 from fedbus.web.source import Answers
 
 MOST_FORM_BYTES = 1 << 20
@@ -59,15 +60,29 @@ class Served:
 PAGES: tuple[tuple[str, str, Page, bool], ...] = (
     ("GET", "/", jobs.page, False),
     ("GET", "/sites", sites.page, False),
-    ("GET", "/jobs/{job}", job.page, False),
+    ("GET", "/compare", compare.page, False),
+    ("POST", "/compare", compare.compare, True),
+    ("GET", "/left", left.page, False),
+    ("GET", "/submit", submit.form, True),
+    ("POST", "/submit", submit.submit, True),
+    ("POST", "/check", submit.check, True),
+    ("GET", "/jobs/{job}/scores", scores.page, False),
+    ("POST", "/jobs/{job}/scores", scores.score, True),
+    ("GET", "/jobs/{job}/check", check.page, False),
+    ("GET", "/jobs/{job}/abort", abort.question, True),
+    ("POST", "/jobs/{job}/abort", abort.abort, True),
 )
 """Method, path, page, and whether only somebody who may submit gets it."""
 
 
 def make_app(served: Served) -> Guarded:
     """The application; `served.feed` runs beside it."""
-    routes = [Route(path, _route(served, page, submits), methods=[method]) for method, path, page, submits in PAGES]
+    routes = [
+        Route(path, _route(served, page, submits=submits), methods=[method]) for method, path, page, submits in PAGES
+    ]
+    of_job = partial(job.page, look=partial(live.look, served.feed, served.answers))
     routes += [
+        Route("/jobs/{job}", _route(served, of_job, submits=False), methods=["GET"]),
         Route("/jobs/{job}/data.json", _data(served), methods=["GET"]),
         Route("/live", _live(served), methods=["GET"]),
         Route("/login", _login(served), methods=["GET", "POST"]),
@@ -79,7 +94,7 @@ def make_app(served: Served) -> Guarded:
     return Guarded(app, served.door, cookie=served.cookie)
 
 
-def _route(served: Served, page: Page, submits: bool) -> Callable[[Request], Awaitable[Response]]:
+def _route(served: Served, page: Page, *, submits: bool) -> Callable[[Request], Awaitable[Response]]:
     async def answer(request: Request) -> Response:
         may_submit = served.may_submit()
         if submits and not may_submit:
@@ -91,6 +106,7 @@ def _route(served: Served, page: Page, submits: bool) -> Callable[[Request], Awa
             form=form,
             now=time.time(),
             may_submit=may_submit,
+            part=request.headers.get("hx-request") == "true",
         )
         try:
             shown = await page(served.answers, asked)

@@ -10,8 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from fedbus.web.words import bytes_words, clock, share
-
+from fedbus.console import newcomer
 from fedbus.console.curve import Curve
 from fedbus.console.kept import Point, Said
 from fedbus.console.picture import MOST_SITE_POINTS, Picture
@@ -19,6 +18,7 @@ from fedbus.core.job.status_text import span
 from fedbus.core.protocol import answers as a
 from fedbus.core.protocol.events import NOBODY
 from fedbus.runtime.printable import printable
+from fedbus.web.words import bytes_words, clock, share
 
 DRAWN = 8
 """So many sites are drawn when nobody has chosen."""
@@ -32,16 +32,18 @@ MEANS, VERSIONS, SCORE, TRAINING = "means", "versions", "score", "training"
 class View:
     """What the page of a job shows at a moment.
 
-    words: by name, texts. rows: by site, texts by column. staleness: updates by their staleness. curves: by name, those
-    that are drawn. log: the newest events; log_end: the number of the last one. stamp: of the curves; whose: names the
-    picture, for stamps of another one say nothing.
+    words: by name, texts. rows: by site, texts by column. staleness: updates by their staleness. influence: by site,
+    its own and the share that it should have. curves: by name, those of the job and of the sites that are `drawn`. log:
+    the newest events; log_end: the number of the last one. stamp: of the curves; whose: names the picture, for stamps
+    of another one say nothing.
     """
 
     words: Mapping[str, str]
     rows: Mapping[str, Mapping[str, str]]
     buffer: Sequence[int] = ()
     staleness: Sequence[int] = ()
-    influence: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    influence: Mapping[str, Sequence[float | None]] = field(default_factory=dict)
+    drawn: Sequence[str] = ()
     curves: Mapping[str, Curve] = field(default_factory=dict)
     log: Sequence[Said] = ()
     log_end: int = 0
@@ -70,6 +72,7 @@ def view_of(
         buffer=_buffer(detail, picture),
         staleness=tuple(picture.staleness),
         influence={name: (_short(one.influence or 0.0), _short(one.share or 0.0)) for name, one in known.items()},
+        drawn=tuple(drawn),
         curves=dict(_drawn_curves(picture, drawn)),
         log=picture.said,
         log_end=picture.changes,
@@ -109,7 +112,11 @@ def _words(detail: a.JobDetail, picture: Picture, *, now: float) -> dict[str, st
     rate = picture.versions_per_min(now)
     return {
         "state": printable(detail.state),
-        "says": printable(detail.says),
+        "waiting": newcomer.waiting(detail),
+        "learning": newcomer.learning(picture.means),
+        "slow": newcomer.slow(detail.sites),
+        "contributed": newcomer.contributed(detail.sites),
+        "left": newcomer.left(picture, bytes_words=_bytes_of_sites(picture)),
         "version": f"{version:,}",
         "updates": f"{updates:,}",
         "refused": f"{refused:,}",
@@ -118,8 +125,6 @@ def _words(detail: a.JobDetail, picture: Picture, *, now: float) -> dict[str, st
         "down": bytes_words(picture.version_bytes) if picture.whole else "not known",
         "ratio": _ratio(detail, picture),
         "buffer": " of ".join(str(number) for number in _buffer(detail, picture)),
-        "learning": _learning(picture),
-        "slowest": _slowest(detail),
         "rule": printable(detail.rule or ""),
         "running": _running(detail, now),
         "refusals": "; ".join(f"{one.updates:,} of: {printable(one.reason)}" for one in detail.refusals[:5]),
@@ -141,29 +146,10 @@ def _buffer(detail: a.JobDetail, picture: Picture) -> tuple[int, ...]:
     return (len(picture.buffer),) if picture.running else ()
 
 
-def _learning(picture: Picture) -> str:
-    """Whether it is learning, in numbers: the first metric now, and at the beginning."""
-    means = picture.means
-    for name, column in means.columns.items():
-        known = [(version, value) for version, value in zip(means.versions, column, strict=True) if _finite(value)]
-        if len(known) > 1:
-            (first_at, first), (last_at, last) = known[0], known[-1]
-            return f"{printable(name)} {last:.3f} at version {last_at:,}; it was {first:.3f} at version {first_at:,}"
-        if known:
-            return f"{printable(name)} {known[0][1]:.3f} at version {known[0][0]:,}"
-    return "no site has scored a version yet"
-
-
-def _slowest(detail: a.JobDetail) -> str:
-    """The site whose updates are stalest, once there is a difference."""
-    known = {name: one.mean_staleness for name, one in detail.sites.items() if one.updates}
-    if len(known) < 2:
-        return ""
-    name = max(known, key=lambda site: known[site])
-    others = sorted(known.values())[len(known) // 2]
-    if known[name] < others + 0.5:
-        return "all sites keep pace"
-    return f"{name}: its updates are {known[name]:.1f} versions old, the median site's {others:.1f}"
+def _bytes_of_sites(picture: Picture) -> dict[str, str]:
+    """What left each site, in words; under no name: all of it."""
+    of_sites = {name: bytes_words(one.update_bytes) for name, one in picture.sites.items()}
+    return {**of_sites, "": bytes_words(picture.update_bytes)}
 
 
 def _running(detail: a.JobDetail, now: float) -> str:

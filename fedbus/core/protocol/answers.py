@@ -268,6 +268,7 @@ class Doing:
     """What a site says that it does for one job: a phrase, and in `detail` what else there is to say of it.
 
     new_labels: as in `SiteInJob`. left_s: seconds that the training still takes, as it goes now; None: not known.
+    memory_used_bytes, memory_bytes: of the GPU that it trains on, 0 without one.
     """
 
     activity: str = ""
@@ -278,6 +279,8 @@ class Doing:
     device: str = ""
     new_labels: int | None = None
     left_s: float | None = None
+    memory_used_bytes: int = 0
+    memory_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -357,10 +360,25 @@ class Ended:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Sent:
+    """What came from a site for a job: so many whole updates, of so many bytes, the newest at `at`, since the epoch."""
+
+    site: str
+    job: str
+    updates: int = 0
+    update_bytes: int = 0
+    at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AuditHeads:
-    """The newest heads of the sites' audit logs by site and job; of each site the newest first."""
+    """The newest heads of the sites' audit logs by site and job; of each site the newest first.
+
+    sent: what came from the sites by site and job, of jobs that are not forgotten; none from an earlier release.
+    """
 
     heads: tuple[AuditHead, ...]
+    sent: tuple[Sent, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -375,7 +393,7 @@ Answer = (
     Accepted | Aborted | Forgotten | Rejected | JobDetail | ParamsOffer | Jobs | Sites | Ended | AuditHeads | History
 )
 
-_WRAPPED: Mapping[type, str] = {
+WRAPPED: Mapping[type, str] = {
     Accepted: "accepted",
     Aborted: "aborted",
     Forgotten: "forgotten",
@@ -403,7 +421,7 @@ def _interval_of(spread: Spread) -> Interval:
 def to_json(answer: Answer) -> dict[str, Any]:
     """An answer as it stands on the wire."""
     plain: dict[str, Any] = as_json(answer)
-    name = _WRAPPED.get(type(answer))
+    name = WRAPPED.get(type(answer))
     return plain if name is None else {name: plain}
 
 
@@ -420,7 +438,7 @@ def as_json(part: Any) -> Any:
 
 def from_json(kind: type[A], data: Mapping[str, Any]) -> A:
     """Read an answer of this kind, or a part of one. Raises DecodeError when it is none, also of a later release."""
-    name, known = _WRAPPED.get(kind), cast("Any", kind)
+    name, known = WRAPPED.get(kind), cast("Any", kind)
     try:
         found: A = _adapter(known).validate_python(data if name is None else data.get(name))
     except ValidationError as exc:
@@ -459,7 +477,8 @@ def _left_out(part: Any) -> Collection[str]:
             unknown = [name for name in always if getattr(part, name) is None]
             return [*unknown, *(("state", "activity", "version") if part.state is None else ())]
         case Doing():
-            return [name for name in ("new_labels", "left_s") if getattr(part, name) is None]
+            memory = [] if part.memory_bytes else ["memory_used_bytes", "memory_bytes"]
+            return [*memory, *(name for name in ("new_labels", "left_s") if getattr(part, name) is None)]
         case JobDetail():
             return [name for name in _OF_DETAIL if getattr(part, name) is None]
     return ()

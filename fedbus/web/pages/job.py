@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Sequence
+
+from fedbus.web.job_view import DRAWN, View
 from fedbus.web.pages.seam import Asked, Shown, Source
 
-from fedbus.console.picture import Picture
-from fedbus.web.job_view import DRAWN, MOST_DRAWN, sites_drawn, view_of
+Look = Callable[[str, Sequence[str]], Awaitable[View]]
+"""From a job and the sites whose curves are wanted to what is known of it."""
 
 COLUMNS = (
     ("state", "State", ""),
@@ -22,13 +25,10 @@ COLUMNS = (
 """Key, name and class of a column of the table of sites."""
 
 
-async def page(source: Source, asked: Asked) -> Shown:
-    """The job as answers tell it; what its events tell comes with the first patch."""
+async def page(source: Source, asked: Asked, *, look: Look) -> Shown:
+    """The job as it is; curves, bars and the log come with the first patch."""
     detail = await source.job(asked.path["job"])
-    sites = await source.sites() if detail.ended_at is None else []
-    names = sorted(detail.sites)
-    drawn = sites_drawn(names, asked.query.get("sites", "").split(",")[:MOST_DRAWN])
-    view = view_of(detail, sites, Picture(job=detail.job), drawn=drawn, now=asked.now, whose="")
+    view = await look(detail.job, asked.query.get("sites", "").split(","))
     context = {
         "page": "jobs",
         "tab": "job",
@@ -36,8 +36,9 @@ async def page(source: Source, asked: Asked) -> Shown:
         "detail": detail,
         "words": view.words,
         "rows": view.rows,
+        "buffer": view.buffer,
         "columns": COLUMNS,
-        "drawn": drawn,
-        "choose": len(names) > DRAWN,
+        "drawn": view.drawn,
+        "choose": len(view.rows) > DRAWN,
     }
     return Shown(template="job.html", context=context)

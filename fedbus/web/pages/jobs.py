@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fedbus.web.pages.seam import Asked, Shown, Source
-from fedbus.web.words import clock
-
 from fedbus.core.job.status_text import span
 from fedbus.core.protocol.answers import JobLine
 from fedbus.core.words import counted
+from fedbus.web.pages.seam import Asked, Shown, Source
+from fedbus.web.words import clock
 
 MOST_ENDED = 200
 
