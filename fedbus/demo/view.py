@@ -15,7 +15,7 @@ from rich.text import Text
 from fedbus.demo.story import SiteStory, Story
 
 REDRAWS_PER_S = 4
-PANEL_LINES = 14
+PANEL_LINES = 15
 MAX_WIDTH = 100
 STATE_STYLES = {"here": "green", "left": "yellow", "lost": "red", "starting": "cyan", "up": "green"}
 
@@ -67,7 +67,8 @@ def _head(story: Story, width: int) -> list[RenderableType]:
     count = f"version {version} of {story.versions}, {updates} updates, {story.seconds:.0f} s"
     bar = Table.grid(padding=(0, 2))
     bar.add_row(ProgressBar(total=story.versions, completed=version, width=max(8, width - len(count) - 2)), count)
-    return [up, bar, _line(story.says)]
+    page = [_line(f"live in a browser: {story.page}", style="cyan")] if story.page else []
+    return [up, *page, bar, _line(story.says)]
 
 
 def sites_table(story: Story) -> Table:
