@@ -6,13 +6,13 @@ import json
 from itertools import islice
 from typing import Any
 
+from fedbus.bench.long_job import JOB, long_job
 from fedbus.console.curve import Curve
 from fedbus.console.picture import Picture
 from fedbus.core.protocol import answers as a
 from fedbus.core.protocol import events as e
 from fedbus.web.job_view import MOST_DRAWN, View, picture_of, sites_drawn, view_of
 from fedbus.web.live import MOST_LINES, Sent
-from tests.console.long_job import JOB, long_job
 
 DETAIL = a.JobDetail(job=JOB, state="running", says="buffer 2 of 4", buffer=a.BufferFill(have=2, size=4))
 
@@ -78,7 +78,7 @@ def test_a_patch_has_what_changed_and_a_picture_that_began_anew_comes_whole() ->
     refused = e.UpdateRefused(site="site-000", update="site-000:0123abcd:1", reason="too old")
     picture.take(e.wire_of(refused, job=JOB, at=1.0))
     second = sent.patch(view(picture))
-    assert (sorted(second), [line["kind"] for line in second["log"]]) == (["log", "words"], ["update-refused"])
+    assert (sorted(second), [line["kind"] for line in second["log"]]) == (["events", "log", "words"], ["update-refused"])
     assert sent.patch(view(picture, whose="events 2"))["curves"]["means"]["start"] == 0
     assert sent.patch(view(picture, whose="events 2", drawn=1)) == {}
     another = sent.patch(view(picture, whose="events 2"))
