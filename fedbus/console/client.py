@@ -138,7 +138,11 @@ class Client:
 
     async def audit_heads(self) -> list[a.AuditHead]:
         """The newest heads of the sites' audit logs by site and job; of each site the newest first."""
-        return list((await self._ask(q.AuditQuery(), a.AuditHeads)).heads)
+        return list((await self.what_left()).heads)
+
+    async def what_left(self) -> a.AuditHeads:
+        """The newest heads of the sites' audit logs, and what came from the sites, by site and job."""
+        return await self._ask(q.AuditQuery(), a.AuditHeads)
 
     async def jobs(self) -> list[a.JobLine]:
         """All jobs, oldest first."""

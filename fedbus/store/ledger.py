@@ -343,6 +343,14 @@ class Ledger:
         query = "SELECT at, kind, text FROM incidents WHERE job = ? ORDER BY rowid DESC LIMIT ?"
         return [(float(at), str(kind), str(text)) for at, kind, text in reversed(self._file.rows(query, (job, newest)))]
 
+    def what_came(self) -> list[tuple[str, str, int, int, float]]:
+        """Site, job, whole updates, their bytes, and when the newest came: of all jobs, in order of site and job."""
+        query = (
+            "SELECT site, job, COUNT(*), COALESCE(SUM(json_extract(manifest, '$.body_bytes')), 0), MAX(received_at)"
+            " FROM updates WHERE manifest IS NOT NULL GROUP BY site, job ORDER BY site, job"
+        )
+        return [(str(s), str(j), int(n), int(size), float(at)) for s, j, n, size, at in self._file.rows(query)]
+
     def refusals(self, job: str) -> list[tuple[str, int]]:
         """Why updates of a job were refused and how often, the most frequent first."""
         rows = self._file.rows(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +11,6 @@ from fedbus.core.job.membership import Membership, SiteState, SiteView
 from fedbus.core.job.status_text import in_words, waiting_sentence
 from fedbus.core.protocol import answers as a
 from fedbus.core.protocol.messages import JobActivity, JobState
-from fedbus.store.audit_heads import KeptHead
 from fedbus.store.ledger import Ledger
 from fedbus.store.provenance import Provenance
 from fedbus.store.rows import JobRow
@@ -171,6 +169,8 @@ def _doing(activity: JobActivity) -> a.Doing:
         detail=activity.note,
         device=activity.device,
         new_labels=_told(activity),
+        memory_used_bytes=activity.memory_used_bytes,
+        memory_bytes=activity.memory_bytes,
     )
 
 
@@ -191,7 +191,12 @@ def _site_in_job(site: str, runner: JobRunner, membership: Membership, numbers: 
     )
 
 
-def audit_heads(kept: Sequence[KeptHead]) -> a.AuditHeads:
-    """The heads of the sites' audit logs as they are answered."""
+def audit_heads(ledger: Ledger) -> a.AuditHeads:
+    """The heads of the sites' audit logs as they are answered, and what came from the sites."""
+    kept = ledger.trust.audit_heads()
     heads = (a.AuditHead(site=one.site, job=one.job, head=str(one.head), at=one.at) for one in kept)
-    return a.AuditHeads(heads=tuple(heads))
+    sent = (
+        a.Sent(site=site, job=job, updates=updates, update_bytes=size, at=at)
+        for site, job, updates, size, at in ledger.what_came()
+    )
+    return a.AuditHeads(heads=tuple(heads), sent=tuple(sent))

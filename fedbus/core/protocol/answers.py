@@ -256,7 +256,7 @@ class JobDetail(JobLine):
 class Doing:
     """What a site says that it does for one job: a phrase, and in `detail` what else there is to say of it.
 
-    new_labels: as in `SiteInJob`.
+    new_labels: as in `SiteInJob`. memory_used_bytes, memory_bytes: of the GPU that it trains on, 0 without one.
     """
 
     activity: str = ""
@@ -266,6 +266,8 @@ class Doing:
     detail: str = ""
     device: str = ""
     new_labels: int | None = None
+    memory_used_bytes: int = 0
+    memory_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -345,10 +347,25 @@ class Ended:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Sent:
+    """What came from a site for a job: so many whole updates, of so many bytes, the newest at `at`, since the epoch."""
+
+    site: str
+    job: str
+    updates: int = 0
+    update_bytes: int = 0
+    at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AuditHeads:
-    """The newest heads of the sites' audit logs by site and job; of each site the newest first."""
+    """The newest heads of the sites' audit logs by site and job; of each site the newest first.
+
+    sent: what came from the sites by site and job, of jobs that are not forgotten; none from an earlier release.
+    """
 
     heads: tuple[AuditHead, ...]
+    sent: tuple[Sent, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -433,8 +450,9 @@ def _left_out(part: Any) -> Collection[str]:
             always = ("num_examples", "influence", "share", "cosine", "new_labels")
             unknown = [name for name in always if getattr(part, name) is None]
             return [*unknown, *(("state", "activity", "version") if part.state is None else ())]
-        case Doing(new_labels=None):
-            return ("new_labels",)
+        case Doing():
+            memory = () if part.memory_bytes else ("memory_used_bytes", "memory_bytes")
+            return memory if part.new_labels is not None else ("new_labels", *memory)
         case JobDetail():
             not_said = ("means", "not_finite", "declined", "receiving", "models", "provenance", "check")
             return [name for name in not_said if getattr(part, name) is None]
