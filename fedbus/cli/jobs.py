@@ -18,7 +18,6 @@ from fedbus.runtime.printable import printable, printable_lines
 if TYPE_CHECKING:
     from fedbus.console.client import Client
     from fedbus.console.fetch import Progress
-    from fedbus.core.protocol.messages import Event
 
 R = TypeVar("R")
 WAITING = ("submitted", "waiting")
@@ -70,7 +69,11 @@ def submit(
             typer.echo(job)
             raise
         typer.echo(printable(accepted))
-        return await _watch(client, accepted) if follow else 0
+        if not follow:
+            return 0
+        from fedbus.cli.watch import watch_job
+
+        return await watch_job(client, accepted)
 
     raise typer.Exit(with_client(run, broker_url))
 
@@ -133,8 +136,10 @@ def list_sites(output: Format = Output.TEXT, broker_url: BrokerUrl = None) -> No
 
 def watch(job: JobId, output: Format = Output.TEXT, broker_url: BrokerUrl = None) -> None:
     """Show what happens in a job until it ends; exit code 0 when it finished, 1 otherwise."""
+    from fedbus.cli.watch import watch_job
+
     as_json = output is Output.JSON
-    raise typer.Exit(with_client(lambda client: _watch(client, job, as_json=as_json), broker_url))
+    raise typer.Exit(with_client(lambda client: watch_job(client, job, as_json=as_json), broker_url))
 
 
 class HistoryOutput(StrEnum):
@@ -245,27 +250,3 @@ def _print_json(answer: object) -> None:
     from fedbus.core.protocol.answers import as_json
 
     typer.echo(json.dumps(as_json(answer), indent=1, sort_keys=True))
-
-
-async def _watch(client: Client, job: str, *, as_json: bool = False) -> int:
-    from fedbus.console.picture import Picture
-
-    detail, picture = await client.job(job), Picture(job=job)
-    async for event in client.events(job, submitted_at=detail.submitted_at or 0.0):
-        print_event(event, as_json=as_json)
-        picture.take(event)
-        if picture.ended:
-            break
-    return 0 if picture.finished else 1
-
-
-def print_event(event: Event, *, as_json: bool) -> None:
-    """Print one event as a line, for people or as JSON."""
-    import dataclasses
-    from datetime import datetime
-
-    if as_json:
-        typer.echo(json.dumps(dataclasses.asdict(event)))
-    else:
-        at = datetime.fromtimestamp(event.at).astimezone()
-        typer.echo(f"{at:%H:%M:%S%z}  {printable(event.kind):<18} {printable(event.text)}")
