@@ -85,6 +85,12 @@ class Client:
         """Whether there is a link to the broker now."""
         return self._session.connected
 
+    @property
+    def broker(self) -> str:
+        """Where the broker is, in words."""
+        url = self._session.url
+        return f"{url.address}/{url.vhost}"
+
     def stay(self) -> None:
         """From now on outlast an outage of the broker, as who watches does, and give each answer `PATIENCE`.
 
