@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, TextIO, TypeVar
 
 import typer
 
+from fedbus.cli import completion
 from fedbus.cli.broker import Output
 from fedbus.cli.spec_file import read_spec_text
 from fedbus.runtime.printable import printable, printable_lines
@@ -37,7 +38,7 @@ Kit = Annotated[
         metavar="DIR", help="Folder from `fedbus provision`: certificate, key, settings.", show_default="FEDBUS_KIT"
     ),
 ]
-JobId = Annotated[str, typer.Argument(help="Id of the job, as `fedbus jobs` shows it.")]
+JobId = Annotated[str, typer.Argument(help="Id of the job, as `fedbus jobs` shows it.", autocompletion=completion.jobs)]
 
 
 def submit(
@@ -69,6 +70,7 @@ def submit(
             typer.echo(job)
             raise
         typer.echo(printable(accepted))
+        completion.also(broker_url, accepted)
         if not follow:
             return 0
         from fedbus.cli.watch import watch_job
@@ -91,7 +93,9 @@ def list_jobs(
 ) -> None:
     """List the jobs and why they wait, oldest first."""
     wanted = _states(state)
-    rows = [row for row in with_client(lambda client: client.jobs(), broker_url) if row.state in wanted]
+    known = with_client(lambda client: client.jobs(), broker_url)
+    completion.remember(broker_url, completion.JOBS, [(row.job, row.state) for row in reversed(known)])
+    rows = [row for row in known if row.state in wanted]
     rows = rows[-last:] if last is not None else rows
     if output is Output.JSON:
         _print_json(rows)
@@ -126,6 +130,7 @@ def show(job: JobId, output: Format = Output.TEXT, broker_url: BrokerUrl = None)
 def list_sites(output: Format = Output.TEXT, broker_url: BrokerUrl = None) -> None:
     """List the sites: who is where, what they do, since when they are silent."""
     rows = with_client(lambda client: client.sites(), broker_url)
+    completion.remember(broker_url, completion.SITES, [(row.site, row.state) for row in rows])
     if output is Output.JSON:
         _print_json(rows)
     else:
@@ -203,7 +208,10 @@ def _no_progress(have_bytes: int, size_bytes: int) -> None:
 
 
 def abort(
-    job: Annotated[str | None, typer.Argument(help="Id of the job, as `fedbus jobs` shows it.")] = None,
+    job: Annotated[
+        str | None,
+        typer.Argument(help="Id of the job, as `fedbus jobs` shows it.", autocompletion=completion.jobs_that_go_on),
+    ] = None,
     all_waiting: Annotated[bool, typer.Option("--all-waiting", help="Every job that has not begun.")] = False,
     reason: Annotated[str | None, typer.Option(help="Kept with the job and told to the sites.")] = None,
     broker_url: BrokerUrl = None,

@@ -48,8 +48,8 @@ class Freshness:
         if self.error:
             what = self.error
         if self.answered_at is None:
-            return f"{what}; it is asked again and again"
-        return f"{what}; what is shown is {span(now - self.answered_at)} old, it is asked again and again"
+            return f"{what}; asking again"
+        return f"{what}: shown is how it was {span(now - self.answered_at)} ago, asking again"
 
 
 @dataclass(slots=True, kw_only=True)

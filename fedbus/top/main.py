@@ -14,6 +14,7 @@ from textual.widgets import DataTable, Footer, Input, Static
 
 from fedbus.console import look
 from fedbus.core.words import counted
+from fedbus.runtime.printable import printable
 from fedbus.top.asked import Overview
 from fedbus.top.opened import JobScreen, SiteScreen
 from fedbus.top.rows import JOBS, SITES, Kind, Order, Row, heads, job_rows, site_rows
@@ -131,14 +132,16 @@ class MainScreen(Screen[None]):
         here = sum(site.state == "online" for site in seen.sites)
         words = ", ".join(f"{states[word]} {word}" for word in ("running", "waiting", "finishing") if states[word])
         head = Text("fedbus top", style="bold", no_wrap=True, overflow="ellipsis")
+        if self._word:
+            head.append(f"  filter: {printable(self._word)}", "bold yellow")
         head.append(f"  {self.app.asked.broker if self.app.asked else ''}", "not bold")
         head.append(f"  {counted(len(seen.jobs), 'job')}{f' ({words})' if words else ''}", "not bold")
-        head.append(f", {here} of {counted(len(seen.sites), 'site')} online", "not bold")
-        return head.append(f"  filter: {self._word}", "bold yellow") if self._word else head
+        return head.append(f", {here} of {counted(len(seen.sites), 'site')} online", "not bold")
 
     def _say(self) -> None:
         row = self._focused.chosen
-        self.query_one("#says", Static).update(look.line(row.says) if row else Text())
+        says = Text(printable(row.says), overflow="ellipsis") if row else Text()
+        self.query_one("#says", Static).update(says)
 
     # ------------------------------------------------------------------ keys
 
