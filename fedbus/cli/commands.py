@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from fedbus.cli import forget, jobs
+from fedbus.cli import completion, forget, jobs
 from fedbus.cli.audit import audit_app
 from fedbus.cli.broker import broker_app
 from fedbus.cli.check import check
@@ -25,6 +25,7 @@ from fedbus.cli.replay import replay
 from fedbus.cli.report import report
 from fedbus.cli.simulate import simulate
 from fedbus.cli.site import site_app
+from fedbus.cli.top import top
 
 
 class _PlainFlags:
@@ -73,9 +74,9 @@ app.add_typer(kit_app, name="kit", cls=_Group)
 app.add_typer(audit_app, name="audit", cls=_Group)
 
 
-def show_version(wanted: bool) -> None:
-    """Print the version and leave."""
-    if wanted:
+def show_version(context: typer.Context, wanted: bool) -> None:
+    """Print the version and leave; not where a shell completes a line with it."""
+    if wanted and not context.resilient_parsing:
         from fedbus import __version__
 
         typer.echo(f"fedbus {__version__}")
@@ -151,7 +152,10 @@ def aggregator(
 
 @app.command()
 def retry(
-    name: Annotated[str, typer.Argument(help="Name of a site whose daemon runs on this machine.")],
+    name: Annotated[
+        str,
+        typer.Argument(help="Name of a site whose daemon runs on this machine.", autocompletion=completion.sites_here),
+    ],
     state_dir: Annotated[
         Path | None, typer.Option(help="Its state folder.", show_default="$FEDBUS_HOME/sites/NAME")
     ] = None,
@@ -172,6 +176,7 @@ app.command("jobs")(jobs.list_jobs)
 app.command()(jobs.show)
 app.command("sites")(jobs.list_sites)
 app.command()(jobs.watch)
+app.command()(top)
 app.command()(jobs.get)
 app.command()(export)
 app.command()(jobs.history)
