@@ -25,6 +25,7 @@ from fedbus.cli.replay import replay
 from fedbus.cli.report import report
 from fedbus.cli.simulate import simulate
 from fedbus.cli.site import site_app
+from fedbus.cli.track import track
 
 
 class _PlainFlags:
@@ -172,6 +173,7 @@ app.command("jobs")(jobs.list_jobs)
 app.command()(jobs.show)
 app.command("sites")(jobs.list_sites)
 app.command()(jobs.watch)
+app.command()(track)
 app.command()(jobs.get)
 app.command()(export)
 app.command()(jobs.history)
