@@ -26,6 +26,7 @@ from fedbus.cli.report import report
 from fedbus.cli.simulate import simulate
 from fedbus.cli.site import site_app
 from fedbus.cli.top import top
+from fedbus.cli.track import track
 
 
 class _PlainFlags:
@@ -177,6 +178,7 @@ app.command()(jobs.show)
 app.command("sites")(jobs.list_sites)
 app.command()(jobs.watch)
 app.command()(top)
+app.command()(track)
 app.command()(jobs.get)
 app.command()(export)
 app.command()(jobs.history)
