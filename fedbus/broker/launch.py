@@ -53,12 +53,11 @@ class Launch:
 
     def await_broker(self) -> None:
         """Wait until RabbitMQ takes connections."""
-        broker = self.record.provisioned_broker
-        self._await(self.record.ports.amqp, broker.answers if broker else speaks_amqp)
+        self._await(self.record.ports.amqp, lambda _: ready(self.record))
 
-    def _await(self, port: int, ready: Callable[[int], bool]) -> None:
+    def _await(self, port: int, there: Callable[[int], bool]) -> None:
         newest = self.record.broker or self.record.epmd
-        while not ready(port):
+        while not there(port):
             if newest and not newest.alive:
                 raise NodeError(f"RabbitMQ ended while it started; {log_tail(self._base)}")
             if time.monotonic() > self._deadline:
@@ -74,8 +73,10 @@ def end(record: Record, grace: timedelta) -> None:
         record.epmd.end(min(grace, timedelta(seconds=5)))
 
 
-def speaks_amqp(port: int) -> bool:
-    return answers(port, AMQP_HEADER, CONNECTION_START)
+def ready(record: Record) -> bool:
+    """Whether the node takes connections: by AMQP, or by TLS when that is all it speaks."""
+    broker, port = record.provisioned_broker, record.ports.amqp
+    return broker.answers(port) if broker else answers(port, AMQP_HEADER, CONNECTION_START)
 
 
 def log_tail(base: Path, lines: int = 15) -> str:

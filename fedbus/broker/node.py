@@ -33,7 +33,7 @@ from typing import Any
 from fedbus.broker import enrolment
 from fedbus.broker.definitions import VHOST, definitions
 from fedbus.broker.environment import Ports, Seat, config_files, environment, find_rabbitmq
-from fedbus.broker.launch import EPMD_LIMIT, Launch, end
+from fedbus.broker.launch import EPMD_LIMIT, Launch, end, ready
 from fedbus.broker.logins import LoginFolder, unwritable, write_private
 from fedbus.broker.process import port_is_free
 from fedbus.broker.provisioned import ProvisionedBroker
@@ -235,6 +235,11 @@ class PrivateNode:
         return done.stdout
 
     # -------------------------------------------------------------- files
+
+    def answers(self) -> bool:
+        """Whether it takes connections now."""
+        record = Record.read(self.base)
+        return record is not None and ready(record)
 
     @property
     def has_data(self) -> bool:
