@@ -248,12 +248,12 @@ def _print_json(answer: object) -> None:
 
 
 async def _watch(client: Client, job: str, *, as_json: bool = False) -> int:
-    from fedbus.console.picture import Picture, after
+    from fedbus.console.picture import Picture
 
     detail, picture = await client.job(job), Picture(job=job)
     async for event in client.events(job, submitted_at=detail.submitted_at or 0.0):
         print_event(event, as_json=as_json)
-        picture = after(picture, event)
+        picture.take(event)
         if picture.ended:
             break
     return 0 if picture.finished else 1

@@ -110,6 +110,13 @@ class Ledger:
         """All jobs, oldest first."""
         return [job_row(row) for row in self._file.rows(f"{JOBS} ORDER BY submitted_at, rowid")]
 
+    def states(self) -> dict[str, int]:
+        """How many jobs are in each state that one is in."""
+        return {
+            str(state): int(count)
+            for state, count in self._file.rows("SELECT state, COUNT(*) FROM jobs GROUP BY state")
+        }
+
     def job(self, job: str) -> JobRow | None:
         """One job; None when there is none of that id."""
         rows = self._file.rows(f"{JOBS} WHERE job = ?", (job,))

@@ -221,7 +221,7 @@ class Trained:
     """The delta from `base_version` is written; `frame_sizes` in bytes, in the order of the file.
 
     notes: for the site's own log only, what was left out of the metrics and why. local_sizes: of the frames of the
-    trained params, where they were written.
+    trained params, where they were written. encode_s: how long the update took to make after training, in seconds.
     """
 
     base_version: int
@@ -229,6 +229,7 @@ class Trained:
     effort: Effort
     notes: tuple[str, ...] = ()
     local_sizes: tuple[int, ...] = ()
+    encode_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -170,7 +170,9 @@ class Session:
             data_wait_s=run.data_wait_s,
             metrics=metrics.values,
         )
+        began = time.monotonic()
         frame_sizes, effort = self._write_update(effort, run.losses, command)
+        encode_s = time.monotonic() - began
         local_sizes = self._write_local(Path(command.local)) if command.local else ()
         return p.Trained(
             base_version=base_version,
@@ -178,6 +180,7 @@ class Session:
             effort=effort,
             notes=self._notebook.fresh(metrics.notes),
             local_sizes=local_sizes,
+            encode_s=encode_s,
         )
 
     def score(self, command: p.Score) -> p.Scored:

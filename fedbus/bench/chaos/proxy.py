@@ -11,7 +11,6 @@ import socket
 import threading
 from collections.abc import Coroutine
 from concurrent.futures import Future
-from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -46,7 +45,7 @@ class Proxy:
 
     def url(self, url: str) -> str:
         """The same URL through this link."""
-        return replace(BrokerUrl.parse(url), host="127.0.0.1", port=self.port).with_password()
+        return BrokerUrl.parse(url).at([("127.0.0.1", self.port)]).with_password()
 
     def cut(self) -> None:
         """Break every connection at once; new ones are welcome."""

@@ -363,7 +363,7 @@ Answer = (
     Accepted | Aborted | Forgotten | Rejected | JobDetail | ParamsOffer | Jobs | Sites | Ended | AuditHeads | History
 )
 
-_WRAPPED: Mapping[type, str] = {
+WRAPPED: Mapping[type, str] = {
     Accepted: "accepted",
     Aborted: "aborted",
     Forgotten: "forgotten",
@@ -391,7 +391,7 @@ def _interval_of(spread: Spread) -> Interval:
 def to_json(answer: Answer) -> dict[str, Any]:
     """An answer as it stands on the wire."""
     plain: dict[str, Any] = as_json(answer)
-    name = _WRAPPED.get(type(answer))
+    name = WRAPPED.get(type(answer))
     return plain if name is None else {name: plain}
 
 
@@ -408,7 +408,7 @@ def as_json(part: Any) -> Any:
 
 def from_json(kind: type[A], data: Mapping[str, Any]) -> A:
     """Read an answer of this kind, or a part of one. Raises DecodeError when it is none, also of a later release."""
-    name, known = _WRAPPED.get(kind), cast("Any", kind)
+    name, known = WRAPPED.get(kind), cast("Any", kind)
     try:
         found: A = _adapter(known).validate_python(data if name is None else data.get(name))
     except ValidationError as exc:

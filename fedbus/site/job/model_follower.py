@@ -14,12 +14,16 @@ from pathlib import Path
 import structlog
 
 from fedbus.bus import topology as t
+from fedbus.bus.envelope import Envelope
 from fedbus.bus.post import Post
 from fedbus.bus.stream import Record, Start, StreamReader
 from fedbus.core.protocol import messages as m
 from fedbus.core.protocol import wire
 from fedbus.errors import DecodeError, DiskFullError, LoginError, NoSuchQueueError, ProtocolError
 from fedbus.runtime.faults import Point, Reached
+from fedbus.runtime.metrics import TAKEN_BYTES
+from fedbus.runtime.telemetry import Telemetry
+from fedbus.runtime.tracing import HEADER, RECEIVE_VERSION
 from fedbus.site.job import model_wanted
 from fedbus.site.job.log_place import before_snapshot
 from fedbus.site.job.model_files import ModelFiles, Step
@@ -52,6 +56,7 @@ class ModelFollower:
         on_receipt: Callable[[m.Receipt], Awaitable[None]],
         on_lost: Callable[[], None],
         on_change: Callable[[], Awaitable[None]],
+        telemetry: Telemetry,
         reached: Reached,
         patience: timedelta = model_wanted.FIRST,
     ) -> None:
@@ -64,6 +69,7 @@ class ModelFollower:
         self._on_receipt = on_receipt
         self._on_lost = on_lost
         self._on_change = on_change
+        self._telemetry = telemetry
         self._reached = reached
         self._log = _log_of(job, post, folder=folder, ask=ask)
         self._wanted = ModelWanted(job, holds=lambda: files.held is not None, ask=ask, first=patience)
@@ -95,6 +101,7 @@ class ModelFollower:
                 try:
                     message = await self._log.read(record.envelope)
                     if message is not None:
+                        self._note(message, record.envelope)
                         await self._when_there_is_room(message, record.offset)
                 except ProtocolError as exc:
                     log.warning("model-log-record", job=self._job, offset=record.offset, error=str(exc))
@@ -138,6 +145,14 @@ class ModelFollower:
         except ProtocolError as exc:
             log.warning("model-log-record", job=self._job, offset=newest.offset, error=str(exc))
             return None
+
+    def _note(self, message: wire.Message, envelope: Envelope) -> None:
+        match message:
+            case m.Chunk(body=body):
+                self._telemetry.metrics.add(TAKEN_BYTES, len(body), job_id=self._job)
+            case m.VersionManifest(version=version) if self._telemetry.tracing.on:
+                came = str(envelope.headers.get(HEADER, ""))
+                self._telemetry.tracing.begin(RECEIVE_VERSION, f"{self._job}/{version}", came=came).end()
 
     async def _when_there_is_room(self, message: wire.Message, offset: int) -> None:
         """A full disk is waited out: the record is not acknowledged meanwhile."""
