@@ -15,7 +15,7 @@ from fedbus.core.protocol import answers as a
 from fedbus.core.protocol import events, wire
 from fedbus.core.protocol import messages as m
 from fedbus.core.protocol import requests as q
-from fedbus.core.protocol.events.base import is_fact
+from fedbus.core.protocol.events.base import fact_names
 from fedbus.core.spec.kinds import KINDS
 
 AMQP: Final = "0.3.0"
@@ -115,7 +115,7 @@ def _chunks() -> Iterator[tuple[str, Schema]]:
 def _events() -> Iterator[tuple[str, Schema]]:
     for kind, cls in events.BY_KIND.items():
         whole = TypeAdapter(cls).json_schema()
-        facts = {name: one for name, one in whole["properties"].items() if is_fact(cls, name)}
+        facts = {name: one for name, one in whole["properties"].items() if name in fact_names(cls)}
         needed = [name for name in whole.get("required", ()) if name in facts]
         payload = {
             "type": "object",
