@@ -55,6 +55,17 @@ def seen(cage: Cage, **looks: str) -> dict[str, str]:
     return found
 
 
+def test_a_key_that_is_a_link_is_hidden_where_it_lies(settings: SiteSettings, tmp_path: Path) -> None:
+    # given a key that systemd keeps
+    key = tmp_path / "kit" / "key.pem"
+    (tmp_path / "credentials").mkdir()
+    key.rename(tmp_path / "credentials" / "site.key")
+    key.symlink_to(tmp_path / "credentials" / "site.key")
+    cage = trainer_cage(settings)
+    assert cage is not None
+    assert tmp_path / "credentials" / "site.key" in cage.hidden
+
+
 @needs_landlock
 def test_a_child_reads_data_and_writes_into_its_job_and_reads_no_key(settings: SiteSettings, tmp_path: Path) -> None:
     cage = trainer_cage(settings)
