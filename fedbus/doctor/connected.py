@@ -19,7 +19,7 @@ TABLES = ("tcp", "tcp6")
 
 
 def connected(daemon: int, url: BrokerUrl, proc: Path = Path("/proc")) -> Finding | None:
-    """That process `daemon` is connected to the port of one of the broker's places; None when it is not, or may not be looked at."""
+    """That process `daemon` is connected to one of the broker's ports; None when it is not, or may not be looked at."""
     own = set(_sockets(proc / str(daemon) / "fd"))
     held = sum(inode in own for inode in _established({place.port for place in url.places}, proc))
     return CONNECTION.ok(f"process {daemon} holds {held} to {url.address}") if held else None
