@@ -27,6 +27,7 @@ from fedbus.cli.simulate import simulate
 from fedbus.cli.site import site_app
 from fedbus.cli.top import top
 from fedbus.cli.track import track
+from fedbus.cli.web import web
 
 
 class _PlainFlags:
@@ -179,6 +180,7 @@ app.command("sites")(jobs.list_sites)
 app.command()(jobs.watch)
 app.command()(top)
 app.command()(track)
+app.command()(web)
 app.command()(jobs.get)
 app.command()(export)
 app.command()(jobs.history)
