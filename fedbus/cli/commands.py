@@ -133,14 +133,23 @@ def aggregator(
             "--keep-updates", help="Keep every folded update on disk, for `fedbus replay`.", show_default="no"
         ),
     ] = None,
+    web: Annotated[
+        bool | None, typer.Option("--web", help="Run the status page in this process.", show_default="no")
+    ] = None,
+    web_port: Annotated[
+        int | None, typer.Option("--web-port", help="Its port; 0: a free one.", show_default="8765")
+    ] = None,
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.", show_default="info")] = None,
     log_format: Annotated[str | None, typer.Option(help="auto, json or console.", show_default="auto")] = None,
 ) -> None:
     """Run the aggregator daemon until a signal."""
     use_kit(kit)
     from fedbus.aggregator.start import start
+    from fedbus.web.beside import page_beside
 
     code = start(
+        page=lambda: page_beside(port=web_port),
+        web=web if web_port is None else True,
         state_dir=state_dir,
         kit=kit,
         broker_url=broker_url,

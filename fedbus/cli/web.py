@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from fedbus.cli.jobs import BrokerUrl, Kit
-
-NEEDED = ("starlette", "uvicorn", "sse_starlette")
-INSTALL = "pip install 'fedbus[web]'"
 
 
 def web(
@@ -67,6 +63,8 @@ def web(
 
 def serve(**flags: object) -> int:
     """Run the page until a signal; flags that are None were not given. Raises SettingsError."""
+    from fedbus.web.beside import check_installed
+
     check_installed()
     from fedbus.runtime.lifecycle import run_daemon
     from fedbus.runtime.logging import configure_logging
@@ -79,11 +77,3 @@ def serve(**flags: object) -> int:
     page = Page(settings, submitter)
     typer.echo(page.address)
     return run_daemon(page.run)
-
-
-def check_installed() -> None:
-    """Raise SettingsError with what to do where the extra is missing."""
-    from fedbus.errors import SettingsError
-
-    if missing := [name for name in NEEDED if importlib.util.find_spec(name) is None]:
-        raise SettingsError(f"the page needs {', '.join(missing)}, which is not installed here: {INSTALL}")

@@ -18,6 +18,7 @@ from fedbus.console.settings import SubmitterSettings
 from fedbus.errors import SettingsError
 from fedbus.web.app import Served, make_app
 from fedbus.web.auth import Door, Keys
+from fedbus.web.beside import READY
 from fedbus.web.feed import Feed
 from fedbus.web.settings import WebSettings
 from fedbus.web.source import Answers
@@ -52,6 +53,10 @@ class Page:
     def port(self) -> int:
         port: int = self._socket.getsockname()[1]
         return port
+
+    def announce(self) -> None:
+        """Say in the log where it is."""
+        log.info(READY, address=self.address, text=f"open {self.address}")
 
     async def run(self, stop: asyncio.Event) -> None:
         """Answer until `stop`."""
