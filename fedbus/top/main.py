@@ -101,7 +101,7 @@ class MainScreen(Screen[None]):
         yield Footer(compact=True, show_command_palette=False)
 
     def on_mount(self) -> None:
-        self._input.display = False
+        self._input.display = self._input.cursor_blink = False
         self._last.focus()
         self.draw()
         self.set_interval(DRAW_EVERY_S, self.draw)

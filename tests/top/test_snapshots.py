@@ -9,6 +9,7 @@ import pytest
 from textual.pilot import Pilot
 
 from fedbus.top.app import Top
+from fedbus.top.opened import JobScreen, SiteScreen
 
 from .asked import GivenFederation
 
@@ -16,7 +17,17 @@ Compare = Callable[..., bool]
 SIZE = (80, 24)
 
 
-def until(*keys: str, word: str = "charite") -> Callable[[Pilot[Any]], Awaitable[None]]:
+def asked_for(app: Top) -> bool:
+    """Whether what a screen asks for itself is there."""
+    match app.screen:
+        case JobScreen():
+            return app.screen.watched.picture.waiting_for() == ["mercy"]
+        case SiteScreen():
+            return bool(app.screen.details)
+    return True
+
+
+def until(*keys: str) -> Callable[[Pilot[Any]], Awaitable[None]]:
     """Wait for the answers, press keys, and draw once more."""
 
     async def before(pilot: Pilot[Any]) -> None:
@@ -27,7 +38,7 @@ def until(*keys: str, word: str = "charite") -> Callable[[Pilot[Any]], Awaitable
         for key in keys:
             await pilot.press(key)
         await pilot.pause()
-        for _ in range(20):  # what a screen asks for itself comes in turns of the loop
+        while not asked_for(app):
             await pilot.pause()
         draw = getattr(app.screen, "draw", None)
         if draw is not None:
