@@ -18,6 +18,8 @@ from fedbus.runtime.printable import printable
 
 MOST_LINES_SAID = 3
 LEAST_EVENTS = 3
+ROOMY = 16
+"""In so many lines there is room for curves, for sentences of several lines and for events."""
 FRAME = 2
 MARGIN = 4
 
@@ -29,9 +31,11 @@ def job_panel(watched: Watched, *, width: int, height: int, now: float, clock: f
     """
     width = min(width, look.MAX_WIDTH)
     inner = max(8, width - MARGIN)
-    head = [*_head(watched, inner, now), *_said(watched, inner, clock), *_curves(watched, inner), Text("")]
+    roomy = height >= ROOMY
+    head = [*_head(watched, inner, now), *_said(watched, inner, clock, most=MOST_LINES_SAID if roomy else 1)]
+    head += [*_curves(watched, inner), Text("")] if roomy else []
     rows = watched.rows()
-    below = max(1, height - FRAME - len(head) - 1 - LEAST_EVENTS)
+    below = max(2, height - FRAME - len(head) - 1 - (LEAST_EVENTS if roomy else 0))
     shown = rows if len(rows) <= below else look.worst_first(rows)[: max(1, below - 1)]
     body = [*head, look.sites_table(shown, width=inner, metric=watched.metric)]
     if len(shown) < len(rows):
@@ -66,19 +70,19 @@ def _head(watched: Watched, width: int, now: float) -> Iterator[RenderableType]:
         yield Text.assemble(state, f"  {words}", no_wrap=True, overflow="ellipsis")
 
 
-def _said(watched: Watched, width: int, clock: float) -> list[RenderableType]:
+def _said(watched: Watched, width: int, clock: float, *, most: int) -> list[RenderableType]:
     """The sentence that counts, on so many lines as it needs; in red what is in the way of knowing more."""
     said: list[RenderableType] = []
     if trouble := watched.fresh.trouble(clock):
-        said += _folded(trouble, width, style="red")
-    return [*said, *_folded(watched.says, width)]
+        said += _folded(trouble, width, most, style="red")
+    return [*said, *_folded(watched.says, width, most)]
 
 
-def _folded(text: str, width: int, *, style: str = "") -> list[RenderableType]:
-    """A text on few lines of so many columns."""
+def _folded(text: str, width: int, most: int, *, style: str = "") -> list[RenderableType]:
+    """A text on at most so many lines of so many columns."""
     lines = textwrap.wrap(printable(text), width)
-    if len(lines) > MOST_LINES_SAID:
-        lines = [*lines[: MOST_LINES_SAID - 1], " ".join(lines[MOST_LINES_SAID - 1 :])]
+    if len(lines) > most:
+        lines = [*lines[: most - 1], " ".join(lines[most - 1 :])]
     return [look.line(one, style) for one in lines]
 
 

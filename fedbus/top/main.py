@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
+from textual.containers import Vertical
 from textual.screen import Screen
 from textual.widgets import DataTable, Footer, Input, Static
 
@@ -82,66 +83,68 @@ class MainScreen(Screen[None]):
         super().__init__()
         self._overview = overview
         self._word = ""
+        self._head, self._trouble, self._says = Static(id="head"), Static(id="trouble"), Static(id="says")
+        self._tables = {kind: Rows(kind) for kind in Kind}
+        self._nothing = {kind: Static(id=f"no-{kind}", classes="nothing") for kind in Kind}
+        self._input = Input(id="filter", placeholder="a word that the lines have in them", compact=True)
+        self._last = self._tables[Kind.JOBS]
 
     def compose(self) -> ComposeResult:
-        yield Static(id="head")
-        yield Static(id="trouble")
-        yield Rows(Kind.JOBS)
-        yield Static(NOTHING[Kind.JOBS], id="no-jobs", classes="nothing", markup=False)
-        yield Rows(Kind.SITES)
-        yield Static(NOTHING[Kind.SITES], id="no-sites", classes="nothing", markup=False)
-        yield Static(id="says")
-        yield Input(id="filter", placeholder="a word that the lines have in them", compact=True)
+        yield self._head
+        yield self._trouble
+        for kind in Kind:
+            with Vertical(id=f"part-{kind}"):
+                yield self._tables[kind]
+                yield self._nothing[kind]
+        yield self._says
+        yield self._input
         yield Footer(compact=True, show_command_palette=False)
 
     def on_mount(self) -> None:
-        self._input.display = False
-        self._table(Kind.JOBS).focus()
+        self._input.display = self._input.cursor_blink = False
+        self._last.focus()
         self.draw()
         self.set_interval(DRAW_EVERY_S, self.draw)
 
     def draw(self) -> None:
         """Draw what is known now."""
-        trouble = self.app.trouble()
-        found = self.query_one("#trouble", Static)
-        found.update(look.line(trouble, "red"))
-        found.display = bool(trouble)
-        self.query_one("#head", Static).update(self._head())
-        seen = self._overview
-        self._show(Kind.JOBS, job_rows(seen.jobs, word=self._word, order=self._table(Kind.JOBS).order), len(seen.jobs))
-        of_sites = site_rows(seen.sites, word=self._word, order=self._table(Kind.SITES).order)
+        trouble, seen = self.app.trouble(), self._overview
+        self._trouble.update(look.line(trouble, "red"))
+        self._trouble.display = bool(trouble)
+        self._head.update(self._counts())
+        of_jobs = job_rows(seen.jobs, word=self._word, order=self._tables[Kind.JOBS].order)
+        of_sites = site_rows(seen.sites, word=self._word, order=self._tables[Kind.SITES].order)
+        self._show(Kind.JOBS, of_jobs, len(seen.jobs))
         self._show(Kind.SITES, of_sites, len(seen.sites))
         self._say()
 
     def _show(self, kind: Kind, rows: Sequence[Row], among: int) -> None:
-        nothing = self.query_one(f"#no-{kind}", Static)
         asked = self._overview.fresh.answered_at is not None
         text = (
             f"none of {counted(among, str(kind).removesuffix('s'))} has {self._word!r} in it"
             if among
             else NOTHING[kind]
         )
-        nothing.update(Text(text if asked else "", style="dim"))
-        nothing.display = not rows
-        self._table(kind).display = bool(rows)
-        self._table(kind).show(rows)
+        self._nothing[kind].update(Text(text if asked else "", style="dim"))
+        self._nothing[kind].display = not rows
+        self._tables[kind].show(rows)
 
-    def _head(self) -> Text:
+    def _counts(self) -> Text:
         seen = self._overview
         states = Counter(job.state.partition(" ")[0] for job in seen.jobs)
         here = sum(site.state == "online" for site in seen.sites)
         words = ", ".join(f"{states[word]} {word}" for word in ("running", "waiting", "finishing") if states[word])
-        head = Text("fedbus top", style="bold", no_wrap=True, overflow="ellipsis")
+        head = Text("fedbus top", style="bold")
         if self._word:
             head.append(f"  filter: {printable(self._word)}", "bold yellow")
-        head.append(f"  {self.app.asked.broker if self.app.asked else ''}", "not bold")
         head.append(f"  {counted(len(seen.jobs), 'job')}{f' ({words})' if words else ''}", "not bold")
-        return head.append(f", {here} of {counted(len(seen.sites), 'site')} online", "not bold")
+        head.append(f", {here} of {counted(len(seen.sites), 'site')} online", "not bold")
+        return head.append(f"  {self.app.asked.broker if self.app.asked else ''}", "dim not bold")
 
     def _say(self) -> None:
         row = self._focused.chosen
         says = Text(printable(row.says), overflow="ellipsis") if row else Text()
-        self.query_one("#says", Static).update(says)
+        self._says.update(says)
 
     # ------------------------------------------------------------------ keys
 
@@ -160,7 +163,7 @@ class MainScreen(Screen[None]):
 
     def action_other(self) -> None:
         other = Kind.SITES if self._focused.kind is Kind.JOBS else Kind.JOBS
-        self._table(other).focus()
+        self._tables[other].focus()
         self._say()
 
     def action_sort(self) -> None:
@@ -197,15 +200,8 @@ class MainScreen(Screen[None]):
         self._focused.focus()
 
     @property
-    def _input(self) -> Input:
-        return self.query_one("#filter", Input)
-
-    def _table(self, kind: Kind) -> Rows:
-        return self.query_one(f"#{kind}", Rows)
-
-    @property
     def _focused(self) -> Rows:
         """The table that has the keys, or had them before the filter."""
         if isinstance(self.focused, Rows):
             self._last = self.focused
-        return getattr(self, "_last", None) or self._table(Kind.JOBS)
+        return self._last

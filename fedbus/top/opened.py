@@ -74,10 +74,10 @@ class JobScreen(_Opened):
     def __init__(self, job: str) -> None:
         super().__init__()
         self._job = job
-        self._watched = Watched(job=job, picture=Picture(job=job))
+        self.watched = Watched(job=job, picture=Picture(job=job))
 
     def picture(self) -> RenderableType:
-        seen = self._watched
+        seen = self.watched
         seen.fresh.connected = self.app.asked is not None and self.app.asked.connected
         width, height = self.size.width, max(1, self.size.height - 1)
         return job_panel(seen, width=width, height=height, now=self.app.now(), clock=self.app.clock())
@@ -103,19 +103,19 @@ class JobScreen(_Opened):
             try:
                 detail = await self.app.asked.job(self._job)
             except FedbusError as exc:
-                self._watched.fresh.failed(exc)
+                self.watched.fresh.failed(exc)
             else:
-                self._watched.look(detail, self.app.overview.sites, now=self.app.clock())
-            if self._watched.detail is not None:
+                self.watched.look(detail, self.app.overview.sites, now=self.app.clock())
+            if self.watched.detail is not None:
                 return
             await asyncio.sleep(self.app.every_s)
 
     async def _events(self) -> None:
-        detail = self._watched.detail
+        detail = self.watched.detail
         if self.app.asked is None or detail is None:
             return
         async for event in self.app.asked.events(self._job, submitted_at=detail.submitted_at or 0.0):
-            self._watched.take(event)
+            self.watched.take(event)
 
 
 class SiteScreen(_Opened):
@@ -124,14 +124,14 @@ class SiteScreen(_Opened):
     def __init__(self, site: str) -> None:
         super().__init__()
         self._site = site
-        self._jobs: dict[str, JobDetail] = {}
+        self.details: dict[str, JobDetail] = {}
 
     def picture(self) -> RenderableType:
         line, trouble = self.app.overview.site(self._site), self.app.trouble()
         parts: list[RenderableType] = [look.line(trouble, "red")] if trouble else []
         if line is None:
             return Group(*parts, look.line(f"{self._site} is no longer known: it has left, or the aggregator is new"))
-        return Group(*parts, *site_parts(line, {job: detail.sites for job, detail in self._jobs.items()}))
+        return Group(*parts, *site_parts(line, {job: detail.sites for job, detail in self.details.items()}))
 
     async def _follow(self) -> None:
         while True:
@@ -139,7 +139,7 @@ class SiteScreen(_Opened):
             for job in list(line.jobs)[:MOST_JOBS] if line else ():
                 try:
                     if self.app.asked is not None:
-                        self._jobs[job] = await self.app.asked.job(job)
+                        self.details[job] = await self.app.asked.job(job)
                 except FedbusError as exc:
                     self.log(exc)  # the line above says that nobody answers
             await asyncio.sleep(self.app.every_s)
@@ -165,8 +165,8 @@ def site_parts(line: SiteLine, numbers: Mapping[str, Mapping[str, SiteInJob]]) -
     if not line.jobs:
         return [facts, Text("\nit does nothing for any job", style="dim")]
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for column in ("job", "does"):
-        table.add_column(column, overflow="fold")
+    table.add_column("job", no_wrap=True)
+    table.add_column("does", overflow="fold")
     for column in ("updates", "refused", "staleness"):
         table.add_column(column, justify="right")
     for job, doing in line.jobs.items():

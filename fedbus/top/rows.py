@@ -17,6 +17,7 @@ from fedbus.core.protocol.answers import JobLine, SiteLine
 from fedbus.runtime.printable import printable
 
 R = TypeVar("R")
+ONLINE = "online"
 UP, DOWN = "↑", "↓"
 STATES = ("running", "finishing", "waiting", "submitted", "failed", "aborted", "finished")
 """Jobs that one looks at first, first."""
@@ -95,7 +96,7 @@ JOBS: Sequence[Column[JobLine]] = (
 
 def _does(site: SiteLine) -> str:
     doing = "; ".join(f"{job}: {doing_words(one)}" for job, one in site.jobs.items())
-    return doing or site.reason or "idle"
+    return doing or site.reason or ("idle" if site.state == ONLINE else "")
 
 
 def _age(name: str, of: Callable[[SiteLine], float]) -> Column[SiteLine]:
@@ -114,7 +115,7 @@ SITES: Sequence[Column[SiteLine]] = (
 def says_of_site(site: SiteLine) -> str:
     """What is worth to be said of a site beside its row."""
     used = sorted({one.device for one in site.jobs.values() if one.device}) or [site.device]
-    said = [f"{site.site}: {_does(site)}", f"on {', '.join(used)}" if used[0] else ""]
+    said = [f"{site.site}: {_does(site) or site.state}", f"on {', '.join(used)}" if used[0] else ""]
     ahead_s = site.clock_ahead_s or 0.0
     said.append(f"its clock is {clock_words(ahead_s)} the aggregator's" if abs(ahead_s) > MUCH_S else "")
     said.append(f"fedbus {site.fedbus_version}" if site.fedbus_version else "")
