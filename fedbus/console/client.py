@@ -78,6 +78,10 @@ class Client:
     async def __aexit__(self, *exc: Any) -> bool | None:
         return await self._stack.__aexit__(*exc)
 
+    async def ready(self) -> None:
+        """Wait until the link to the broker is up. Raises BusError, at `__aexit__`, when it does not come in time."""
+        await self._session.ready()
+
     async def submit(
         self,
         spec: JobSpec,
