@@ -128,8 +128,8 @@ class Site {
 
   async leave() {
     await this.say('leave', 'leave', { session: this.session, reason: 'stopped' });
+    this.left = true;
     await this.connection.close();
-    process.exit(0);
   }
 
   // ---- the model log
@@ -264,8 +264,8 @@ async function main(argv) {
   }
   const connection = await amqp.connect(url, { heartbeat: 30 });
   connection.on('error', (error) => log('connection', { error: error.message }));
-  connection.on('close', () => process.exit(1));
   const site = new Site(decodeURIComponent(new URL(url).username), new Heart(folder), argv.includes('--once'));
+  connection.on('close', () => process.exit(site.left ? 0 : 1));
   for (const signal of ['SIGTERM', 'SIGINT']) process.once(signal, () => site.leave());
   await site.open(connection);
 }

@@ -23,6 +23,7 @@ from fedbus.cli.names import check_names, use_kit
 from fedbus.cli.provision import MAKE, kit_app, provision_app, request_kit
 from fedbus.cli.replay import replay
 from fedbus.cli.report import report
+from fedbus.cli.schema import schema
 from fedbus.cli.simulate import simulate
 from fedbus.cli.site import site_app
 from fedbus.cli.top import top
@@ -182,6 +183,7 @@ def retry(
 
 app.command()(doctor)
 app.command()(check)
+app.command()(schema)
 app.command()(jobs.submit)
 app.command("jobs")(jobs.list_jobs)
 app.command()(jobs.show)

@@ -106,6 +106,10 @@ class Client:
         self._session.give_up_after = None
         self._timeout = PATIENCE
 
+    async def ready(self) -> None:
+        """Wait until the link to the broker is up. Raises BusError, at `__aexit__`, when it does not come in time."""
+        await self._session.ready()
+
     async def submit(
         self,
         spec: JobSpec,
