@@ -9,7 +9,8 @@ on while two of them see each other; a node that sees no majority pauses (`pause
 
 Start: whatever does not run is started, the nodes with data first and at once (the one that stopped last has what the
 others wait for), then those without, which join them; a node that found itself alone joins now; queues that were made
-before a node came get a member there. Stop: all at once, then epmd.
+before a node came get a member there. Where all run, nodes that are out of step with the others are started again.
+Stop: all at once, then epmd.
 """
 
 from __future__ import annotations
@@ -111,7 +112,11 @@ class PrivateCluster:
             if broker and sites:
                 raise NodeError("a provisioned federation enrols its sites itself: `fedbus provision add NAME`")
             if all(_alive(record) for record in last):
-                raise NodeError(f"all {len(self.nodes)} nodes of the cluster in {self.base} run already")
+                if not (behind := self.out_of_step()):
+                    raise NodeError(f"all {len(self.nodes)} nodes of the cluster in {self.base} run already")
+                for number in behind:
+                    self._end_node(number, timedelta(seconds=20))
+                last = self._records()
             records = self._placed(last, broker, port)
             whole = self._write_files(records, sites, broker)
             launch = ClusterLaunch(
@@ -188,14 +193,17 @@ class PrivateCluster:
         """Stop one node, counted from 1; the others go on. `start` starts it again."""
         if not 1 <= number <= len(self.nodes):
             raise NodeError(f"the cluster in {self.base} has nodes 1 to {len(self.nodes)}, not {number}")
-        node = self.nodes[number - 1]
         with self.nodes[0].locked():
-            record = Record.read(node.base)
-            if record is None or record.broker is None or not record.broker.alive:
-                return False
-            record.broker.end(grace)
-            replace(record, broker=None, since=0.0).write(node.base)
-            return True
+            return self._end_node(number, grace)
+
+    def _end_node(self, number: int, grace: timedelta) -> bool:
+        node = self.nodes[number - 1]
+        record = Record.read(node.base)
+        if record is None or record.broker is None or not record.broker.alive:
+            return False
+        record.broker.end(grace)
+        replace(record, broker=None, since=0.0).write(node.base)
+        return True
 
     def process(self, number: int) -> ProcessId | None:
         """RabbitMQ's process of one node, counted from 1; None when it does not run."""
@@ -214,6 +222,11 @@ class PrivateCluster:
         if 2 * len(together) <= len(self.nodes):
             return tuple(running)
         return tuple(n for n in running if self.nodes[n - 1].seat.name not in together)
+
+    def out_of_step(self) -> tuple[int, ...]:
+        """Numbers of nodes that need a restart, see `Members.out_of_step`; `start` restarts them (0.5 s)."""
+        behind = Members(self.nodes).out_of_step()
+        return tuple(n for n, node in enumerate(self.nodes, 1) if node in behind)
 
     def alarms(self) -> tuple[str, ...]:
         """Why the cluster takes no messages, in words; empty while it takes them (about 0.5 s)."""

@@ -18,10 +18,11 @@ from fedbus.errors import NodeError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class View:
-    """A cluster as one node sees it, by their names."""
+    """A cluster as one node sees it, by their names; `split`: who was away and has not come together with it again."""
 
     known: frozenset[str]
     running: frozenset[str]
+    split: frozenset[str] = frozenset()
 
 
 ALONE = View(known=frozenset(), running=frozenset())
@@ -37,6 +38,16 @@ class Members:
         """The names of the nodes that see each other, most of all; none when nobody can say."""
         views = self.views().values()
         return max((view.running for view in views), key=len, default=frozenset())
+
+    def out_of_step(self) -> list[PrivateNode]:
+        """Nodes that run beside the majority: they miss what was declared meanwhile, and only a restart mends that.
+
+        A node that was frozen for longer than its peers wait comes back as if nothing had been; `pause_minority` does
+        not see it (3.10).
+        """
+        views = self.views()
+        against = {name: sum(name in view.split for view in views.values()) for name in views}
+        return [node for node in self._nodes if 2 * against.get(node.seat.name, 0) > len(self._nodes)]
 
     def views(self) -> Mapping[str, View]:
         """The view of every node that runs and answers, by its name."""
@@ -75,7 +86,11 @@ class Members:
 def _view(node: PrivateNode) -> View:
     with contextlib.suppress(NodeError, ValueError, KeyError):
         told = json.loads(node.ctl("cluster_status", "--formatter", "json"))
-        return View(known=frozenset(told["disk_nodes"]), running=frozenset(told["running_nodes"]))
+        return View(
+            known=frozenset(told["disk_nodes"]),
+            running=frozenset(told["running_nodes"]),
+            split=frozenset(told["partitions"].get(node.seat.name, ())),
+        )
     return ALONE
 
 

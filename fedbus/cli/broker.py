@@ -122,8 +122,10 @@ def status(
         where = _where(found) if not found.members else f"is a cluster of {len(found.members)} nodes"
         typer.echo(f"RabbitMQ in {found.base} {where}; logins: {', '.join(found.logins) or 'none'}")
         apart = _cluster(node).apart() if found.members and found.running else ()
+        behind = _cluster(node).out_of_step() if found.members and found.running else ()
         for number, member in enumerate(found.members, 1):
             cut = ", apart from the majority: it serves nobody until it sees one" if number in apart else ""
+            cut += ", out of step with the others: `fedbus broker start` starts it again" if number in behind else ""
             typer.echo(f"  node {number} {_where(member)}{cut}")
     for alarm in alarms:
         typer.echo(f"It takes no messages: {alarm}.")

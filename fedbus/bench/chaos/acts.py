@@ -33,6 +33,8 @@ SLOW_BYTES_PER_S = 200_000.0
 CLOCK_OFF_S = 600.0
 TICK_S = 0.1
 WHOLE_S = 1.0
+# Nodes that see each other again find out in a second that they are out of step.
+NOTICED_S = 5.0
 RECEIPTS = 20
 MISCHIEF_LIMIT = timedelta(seconds=30)
 
@@ -113,6 +115,8 @@ class Player:
             case Act.KILL_NODE | Act.STOP_NODE | Act.FREEZE_NODE | Act.CUT_NODE | Act.SILENCE_NODE:
                 stage.of_nodes.begin(deed.act, name)
                 self._later(deed.for_s, lambda: stage.of_nodes.heal(deed.act, name))
+                if deed.act in (Act.FREEZE_NODE, Act.SILENCE_NODE):
+                    self._later(deed.for_s + NOTICED_S, stage.of_nodes.mend)
             case Act.REPEAT_UPDATES | Act.REPEAT_VERSIONS | Act.REPEAT_RECEIPTS:
                 self._repeat(done, random.Random(f"{self._seed}/{number}"))
             case _:

@@ -75,6 +75,17 @@ class Nodes:
             case Act.SILENCE_NODE:
                 self._net.resume(name)
 
+    def mend(self) -> None:
+        """What an operator does when `fedbus broker status` says so: a node that was away too long is started again.
+
+        Main thread only.
+        """
+        for number in self._cluster.out_of_step():
+            self._down.add(NODES[number - 1])
+            self._cluster.stop_node(number, grace=STOPS_WITHIN)
+            self._cluster.start(die_with_parent=True, ready_within=None)
+            self._down.discard(NODES[number - 1])
+
     def _place(self, victim: str) -> tuple[int, str]:
         index = NODES.index(victim)
         return index + 1, self._names[index]
