@@ -12,6 +12,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from fedbus.cli import completion, forget, jobs
 from fedbus.cli.audit import audit_app
+from fedbus.cli.backup import backup, restore
 from fedbus.cli.broker import broker_app
 from fedbus.cli.check import check
 from fedbus.cli.compare import compare, cross_site
@@ -201,6 +202,8 @@ app.command()(report)
 app.command()(jobs.abort)
 app.command()(forget.rm)
 app.command()(forget.prune)
+app.command()(backup)
+app.command()(restore)
 app.command()(replay)
 app.command()(contribution)
 app.command(rich_help_panel=TRY)(simulate)
