@@ -7,12 +7,13 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, ClassVar
 
-from pydantic import Field, IPvAnyAddress
+from pydantic import Field
 
 from fedbus.runtime.settings import (
     KEEP_DAYS,
     LOOPBACK,
     YEAR_S,
+    Address,
     DaemonSettings,
     KeepDays,
     Port,
@@ -74,8 +75,11 @@ class AggregatorSettings(DaemonSettings):
 
     metrics_port: Port = 0
     """Where `/metrics` is served for Prometheus, to whoever reaches it; 0: nowhere."""
-    metrics_host: IPvAnyAddress = LOOPBACK
+    metrics_host: Address = LOOPBACK
     """The address that `/metrics` is served on."""
+
+    web: bool = False
+    """Whether the status page runs in this process; all else of it stands in `[web]`, see `fedbus.web.settings`."""
 
     settle_s: Annotated[float, Field(ge=0, le=YEAR_S)] = 1.0
     """How old a job's stream must be before it is used: a younger one is lost when a RabbitMQ 3.10 node is killed."""

@@ -10,7 +10,7 @@ import json
 import math
 import secrets
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, aclosing, contextmanager, nullcontext, suppress
 from datetime import timedelta
 from functools import partial
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from fedbus.bus import topology as t
-from fedbus.bus.connection import Session
+from fedbus.bus.connection import OnState, Session
 from fedbus.bus.envelope import Envelope
 from fedbus.bus.post import Post
 from fedbus.bus.rpc import request
@@ -57,9 +57,13 @@ EARLIER_S = 60.0
 
 
 class Client:
-    """A connection as submitter; an async context manager."""
+    """A connection as submitter; an async context manager.
 
-    def __init__(self, settings: SubmitterSettings) -> None:
+    With `on_state` it lasts: outages and refused logins are told there and outlived, see `bus.Session`.
+    """
+
+    def __init__(self, settings: SubmitterSettings, *, on_state: OnState | None = None) -> None:
+        self._on_state = on_state
         self._timeout = timedelta(seconds=settings.timeout_s)
         self._url = settings.url_for(LOGIN)
         self._identity = settings.identity()
@@ -72,7 +76,9 @@ class Client:
             name="submitter",
             identity=self._identity,
             outgoing=self._post.outgoing,
-            give_up_after=self._timeout,
+            give_up_after=self._timeout if self._on_state is None else None,
+            retry_login=self._on_state is not None,
+            on_state=self._on_state,
         )
         self._session = await self._stack.enter_async_context(session)
         return self
@@ -99,6 +105,10 @@ class Client:
         """
         self._session.give_up_after = None
         self._timeout = PATIENCE
+
+    async def ready(self) -> None:
+        """Wait until the link to the broker is up. Raises BusError, at `__aexit__`, when it does not come in time."""
+        await self._session.ready()
 
     async def submit(
         self,
@@ -160,7 +170,11 @@ class Client:
 
     async def audit_heads(self) -> list[a.AuditHead]:
         """The newest heads of the sites' audit logs by site and job; of each site the newest first."""
-        return list((await self._ask(q.AuditQuery(), a.AuditHeads)).heads)
+        return list((await self.what_left()).heads)
+
+    async def what_left(self) -> a.AuditHeads:
+        """The newest heads of the sites' audit logs, and what came from the sites, by site and job."""
+        return await self._ask(q.AuditQuery(), a.AuditHeads)
 
     async def jobs(self) -> list[a.JobLine]:
         """All jobs, oldest first."""
@@ -222,6 +236,38 @@ class Client:
                 event = _event(self._post, record.envelope)
                 if event is not None and event.job == job:
                     yield event
+
+    async def all_events(self, *, since: float, most: int) -> AsyncGenerator[Event | None, None]:
+        """Events of all jobs from a moment on, for ever; None once those have come that were there at first.
+
+        since: seconds since the epoch, of the aggregator's clock. At most about so many of the past are read.
+        """
+        self._session.give_up_after = None
+        reader = StreamReader(self._session, t.EVENTS, prefetch=EVENTS_PREFETCH)
+        newest = await reader.newest(kind=EVENT_TYPE)
+        start: Start = "first"
+        if newest is not None:
+            found = await reader.back_to(
+                lambda record: _said_at(self._post, record) < since, newest=newest.offset, records=EVENTS_PREFETCH
+            )
+            start = max(0 if found == "first" else int(found), newest.offset - most)
+        else:
+            yield None
+        async with aclosing(reader.follow(start)) as records:
+            async for record in records:
+                event = _event(self._post, record.envelope)
+                if event is not None:
+                    yield event
+                if newest is not None and record.offset >= newest.offset:
+                    newest = None
+                    yield None
+
+    async def may_submit(self) -> bool:
+        """Whether the broker lets this login submit and abort jobs. Raises BusError."""
+        from fedbus.bus.permissions import Permission, may_publish
+
+        key = t.submit_key(self._session.login)
+        return await may_publish(self._session, t.JOBS, key) is Permission.ALLOWED
 
     async def _ask(self, asked: q.Request, kind: type[A]) -> A:
         return _content(kind, await self._answer(asked, self._timeout), _in_vain)

@@ -82,7 +82,8 @@ class Picture:
     newest_versions: the last of them, with whom they are from. means: of the sites' newest scores, of each version when
     it was scored last. versions: of each version its updates, their mean staleness and the bytes up and down until
     then. scores, training: by site, what it measured of versions, and what its training said at its updates.
-    changes: events that were taken in. Two pictures are compared without their curves.
+    whole: whether its submission was seen. changes: events that were taken in. Two pictures are compared without their
+    curves.
     """
 
     job: str = ""
@@ -108,6 +109,7 @@ class Picture:
     last_version_at: float | None = None
     ended: bool = False
     result: Mapping[str, Any] = field(default_factory=dict)
+    whole: bool = False
     changes: int = 0
 
     @property
@@ -166,7 +168,8 @@ class Picture:
             case e.RuleChosen(rule=rule):
                 self.rule = rule
             case e.JobSubmitted():
-                self.job, self.state = event.job, self.state or str(JobState.SUBMITTED)
+                self.job, self.whole = event.job, True
+                self.state = self.state or str(JobState.SUBMITTED)
             case _:
                 self._take_site(happened)
                 self._take_job(happened, event.at)
@@ -205,7 +208,9 @@ class Picture:
         self.update_bytes += happened.body_bytes
         self._count_staleness(happened.staleness)
         if happened.metrics:
-            self.training.setdefault(site, Curve(MOST_SITE_POINTS)).put(self.version, at, happened.metrics)
+            self.training.setdefault(site, Curve(MOST_SITE_POINTS)).put(
+                self.version, at, happened.metrics, stamp=self.changes
+            )
         if len(self.buffer) >= MOST_BUFFERED:
             del self.buffer[next(iter(self.buffer))]
         self.buffer[happened.update] = Contribution(update=happened.update, site=site, staleness=happened.staleness)
@@ -223,19 +228,20 @@ class Picture:
         of_version = {"updates": float(len(made)), "up": float(self.update_bytes), "down": float(self.version_bytes)}
         if made:
             of_version["staleness"] = sum(one.staleness for one in made) / len(made)
-        self.versions.put(happened.version, at, of_version)
+        self.versions.put(happened.version, at, of_version, stamp=self.changes)
 
     def _out_of_buffer(self, update: str) -> Contribution:
         return self.buffer.pop(update) if update in self.buffer else unseen(update)
 
     def _take_scores(self, happened: e.VersionScored, at: float) -> None:
         was = self.site(happened.site)
-        self.scores.setdefault(happened.site, Curve(MOST_SITE_POINTS)).put(happened.version, at, happened.metrics)
+        curve = self.scores.setdefault(happened.site, Curve(MOST_SITE_POINTS))
+        curve.put(happened.version, at, happened.metrics, stamp=self.changes)
         if was.scored_version is not None and happened.version < was.scored_version:
             return
         metrics = {**was.metrics, **happened.metrics}
         self._change(happened.site, scored_version=happened.version, metrics=metrics)
-        self.means.put(happened.version, at, happened.means)
+        self.means.put(happened.version, at, happened.means, stamp=self.changes)
 
     def _take_site(self, happened: e.Happened) -> None:
         site = happened.site

@@ -50,6 +50,7 @@ class Story:
         self.picture = Picture()
         self.says = STARTING
         self.broker = self.aggregator = "not yet"
+        self.page = ""
         self.sentences: list[tuple[float, str]] = []
         self._cohorts = cohorts
         self._starting: set[str] = set()

@@ -13,7 +13,7 @@ from rich.text import Text
 from fedbus.console import look
 from fedbus.demo.story import SiteStory, Story
 
-PANEL_LINES = 14
+PANEL_LINES = 15
 MAX_WIDTH = 100
 
 
@@ -52,7 +52,8 @@ def _head(story: Story, width: int) -> list[RenderableType]:
     up.append(f"   job {story.picture.job or 'not yet submitted'}")
     version, updates = story.picture.version, story.picture.updates
     count = f"version {version} of {story.versions}, {updates} updates, {story.seconds:.0f} s"
-    return [up, look.bar(version, story.versions, count, width=width), look.line(story.says)]
+    page = [look.line(f"live in a browser: {story.page}", style="cyan")] if story.page else []
+    return [up, *page, look.bar(version, story.versions, count, width=width), look.line(story.says)]
 
 
 def sites_table(story: Story, *, width: int) -> Table:

@@ -152,9 +152,15 @@ class Aggregation:
         return f"{counted(sites, 'site')} of the {least} that every version needs contributed"
 
     def waiting_for(self) -> str:
-        """Say what the next version waits for, e.g. 'waiting for 1 more update (1 of 2 in the buffer)'."""
+        """Say what the next version waits for, e.g. 'waiting for 1 more update, buffer 1 of 2'."""
         what = self._strategy.waiting_for(self._view())
         return f"paused: {self.too_few}; {what}" if self.too_few else what
+
+    @property
+    def buffer_fill(self) -> tuple[int, int]:
+        """How many updates are in the buffer, and the size of it that is aimed at."""
+        view = self._view()
+        return len(view.entries), self._strategy.size(len(view.active))
 
     @property
     def memory(self) -> Memory:

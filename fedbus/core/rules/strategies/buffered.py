@@ -78,7 +78,7 @@ class Buffered:
 
     def waiting_for(self, buffer: Buffer) -> str:
         have, size = len(buffer.entries), self.size(len(buffer.active))
-        return f"waiting for {counted(max(0, size - have), 'more update')} ({have} of {size} in the buffer)"
+        return f"waiting for {counted(max(0, size - have), 'more update')}, buffer {have} of {size}"
 
 
 def sum_of_weights(entries: Sequence[Folded]) -> float:

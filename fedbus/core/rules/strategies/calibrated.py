@@ -87,7 +87,7 @@ class Calibrated:
 
     def waiting_for(self, buffer: Buffer) -> str:
         have, size = len(buffer.sites), self.size(len(buffer.active))
-        return f"waiting for {counted(max(0, size - have), 'more site')} ({have} of {size} in the buffer)"
+        return f"waiting for {counted(max(0, size - have), 'more site')}, buffer {have} of {size}"
 
 
 def _overdue(site: str, buffer: Buffer) -> bool:
