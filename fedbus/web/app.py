@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 from urllib.parse import parse_qsl, quote
 
 from sse_starlette import EventSourceResponse
@@ -100,6 +101,8 @@ def _route(served: Served, page: Page, *, submits: bool) -> Callable[[Request], 
         if submits and not may_submit:
             return _problem(request, 403, "This page only shows.", "Its login may not submit or abort jobs.")
         form = await _form(request) if request.method == "POST" else {}
+        if form is None:
+            return _problem(request, 413, "That is too much.", f"A form has {MOST_FORM_BYTES} bytes at most.")
         asked = Asked(
             path={name: str(value) for name, value in request.path_params.items()},
             query=dict(request.query_params),
@@ -108,19 +111,23 @@ def _route(served: Served, page: Page, *, submits: bool) -> Callable[[Request], 
             may_submit=may_submit,
             part=request.headers.get("hx-request") == "true",
         )
-        try:
-            shown = await page(served.answers, asked)
-        except AskedInVainError as exc:
-            return _problem(request, 404, "There is no such job.", str(exc))
-        except JobSpecError as exc:
-            return _problem(request, 400, "The job was refused.", str(exc))
-        except FedbusError as exc:
-            return _away(request, served, exc)
-        if isinstance(shown, Goto):
-            return RedirectResponse(shown.path, status_code=303)
-        return _html(request, shown, may_submit=may_submit)
+        return await _answer(request, served, page, asked)
 
     return answer
+
+
+async def _answer(request: Request, served: Served, page: Page, asked: Asked) -> Response:
+    try:
+        shown = await page(served.answers, asked)
+    except AskedInVainError as exc:
+        return _problem(request, 404, "There is no such job.", str(exc))
+    except JobSpecError as exc:
+        return _problem(request, 400, "The job was refused.", str(exc))
+    except FedbusError as exc:
+        return _away(request, served, exc)
+    if isinstance(shown, Goto):
+        return RedirectResponse(shown.path, status_code=303)
+    return _html(request, shown, may_submit=asked.may_submit)
 
 
 def _html(request: Request, shown: Shown, *, may_submit: bool) -> HTMLResponse:
@@ -130,7 +137,7 @@ def _html(request: Request, shown: Shown, *, may_submit: bool) -> HTMLResponse:
 
 
 def _problem(request: Request, status: int, what: str, why: str) -> Response:
-    shown = Shown(template="problem.html", context={"title": what, "what": what, "why": printable(why)}, status=status)
+    shown = Shown(template="problem.html", context=_told(what, why), status=status)
     return _html(request, shown, may_submit=False)
 
 
@@ -139,8 +146,12 @@ def _away(request: Request, served: Served, exc: FedbusError) -> Response:
     trouble = served.feed.trouble
     what = "No answer." if trouble is None else f"{trouble.what[:1].upper()}{trouble.what[1:]}."
     since = None if trouble is None else trouble.since
-    context = {"title": what, "what": what, "why": printable(str(exc)), "since": since, "again": True}
+    context = _told(what, str(exc), since=since, again=True)
     return _html(request, Shown(template="problem.html", context=context, status=503), may_submit=False)
+
+
+def _told(what: str, why: str, *, since: float | None = None, again: bool = False) -> dict[str, Any]:
+    return {"title": what, "what": what, "why": printable(why), "since": since, "again": again}
 
 
 async def _no_page(request: Request, exc: Exception) -> Response:
@@ -198,7 +209,7 @@ def _login(served: Served) -> Callable[[Request], Awaitable[Response]]:
     async def answer(request: Request) -> Response:
         if request.method == "GET":
             return _login_page(request, served, "")
-        form = await _form(request)
+        form = await _form(request) or {}
         if not served.door.keys.right(form.get("token", "").strip()):
             await asyncio.sleep(WRONG_WORD_S)
             return _login_page(request, served, "That is not the word.", status=401)
@@ -237,13 +248,13 @@ def _own_path(path: str) -> str:
     return quote(path, safe="/?=&%.-_~") if plain else "/"
 
 
-async def _form(request: Request) -> dict[str, str]:
-    """The fields of a form that was sent, of bounded size; of a name that is there twice the last."""
+async def _form(request: Request) -> dict[str, str] | None:
+    """The fields of a form that was sent, of a name that is there twice the last; None for one that is too large."""
     body = bytearray()
     async for part in request.stream():
         body += part
         if len(body) > MOST_FORM_BYTES:
-            return {}
+            return None
     try:
         fields = parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=MOST_FIELDS)
     except ValueError:

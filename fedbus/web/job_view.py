@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fedbus.console import newcomer
+from fedbus.console.compare import usual_question
 from fedbus.console.curve import Curve
 from fedbus.console.kept import Point, Said
 from fedbus.console.picture import MOST_SITE_POINTS, Picture
@@ -137,7 +138,7 @@ def _ratio(detail: a.JobDetail, picture: Picture) -> str:
     if not raw or not picture.whole or not picture.update_bytes or not picture.version_bytes:
         return ""
     up, down = raw * picture.updates / picture.update_bytes, raw * picture.version / picture.version_bytes
-    return f"{up:.1f} times smaller up, {down:.1f} times down"
+    return f"{up:.1f} to 1 up, {down:.1f} to 1 down"
 
 
 def _buffer(detail: a.JobDetail, picture: Picture) -> tuple[int, ...]:
@@ -163,7 +164,7 @@ def _row(name: str, detail: a.JobDetail, picture: Picture, line: a.SiteLine | No
     gave, seen = detail.sites.get(name, a.SiteInJob()), picture.site(name)
     declined = (detail.declined or {}).get(name)
     state = "declined" if declined is not None else gave.state or (line.state if line else "") or str(seen.presence)
-    metric = next(iter(seen.metrics.items()), None)
+    metric = usual_question(sorted(seen.metrics)) or ""
     return {
         "state": printable(state),
         "does": printable(declined or _does(detail.job, gave, line)),
@@ -173,7 +174,7 @@ def _row(name: str, detail: a.JobDetail, picture: Picture, line: a.SiteLine | No
         "influence": share(gave.influence),
         "share": share(gave.share),
         "left": bytes_words(seen.update_bytes) if picture.whole and seen.updates else "",
-        "score": "" if metric is None else f"{printable(metric[0])} {metric[1]:.3f}",
+        "score": f"{printable(metric)} {seen.metrics[metric]:.3f}" if metric else "",
         "trouble": printable(seen.trouble),
     }
 

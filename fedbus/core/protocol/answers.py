@@ -231,7 +231,7 @@ class CheckReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BufferFill:
-    """Updates that are part of no version yet, and how many make one now."""
+    """Updates, or sites that sent one, that are part of no version yet, and how many make one now."""
 
     have: int = 0
     size: int = 0

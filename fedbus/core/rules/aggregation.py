@@ -158,9 +158,8 @@ class Aggregation:
 
     @property
     def buffer_fill(self) -> tuple[int, int]:
-        """How many updates are in the buffer, and the size of it that is aimed at."""
-        view = self._view()
-        return len(view.entries), self._strategy.size(len(view.active))
+        """How much of what makes a version is in the buffer, and how much is wanted, see `Strategy.fill`."""
+        return self._strategy.fill(self._view())
 
     @property
     def memory(self) -> Memory:
