@@ -7,12 +7,13 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, ClassVar
 
-from pydantic import Field, IPvAnyAddress
+from pydantic import Field
 
 from fedbus.runtime.settings import (
     KEEP_DAYS,
     LOOPBACK,
     YEAR_S,
+    Address,
     DaemonSettings,
     KeepDays,
     Port,
@@ -74,7 +75,7 @@ class AggregatorSettings(DaemonSettings):
 
     metrics_port: Port = 0
     """Where `/metrics` is served for Prometheus, to whoever reaches it; 0: nowhere."""
-    metrics_host: IPvAnyAddress = LOOPBACK
+    metrics_host: Address = LOOPBACK
     """The address that `/metrics` is served on."""
 
     web: bool = False

@@ -50,6 +50,8 @@ from fedbus.errors import (
 A = TypeVar("A")
 EVENTS_PREFETCH = 64
 EVENT_TYPE = "event"
+PATIENCE = timedelta(seconds=15)
+"""For an answer to who watches."""
 # The aggregator's clock may have been set back by as much since then.
 EARLIER_S = 60.0
 
@@ -83,6 +85,30 @@ class Client:
 
     async def __aexit__(self, *exc: Any) -> bool | None:
         return await self._stack.__aexit__(*exc)
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a link to the broker now."""
+        return self._session.connected
+
+    @property
+    def broker(self) -> str:
+        """Where the broker is, in words."""
+        url = self._session.url
+        return f"{url.address}/{url.vhost}"
+
+    def stay(self) -> None:
+        """From now on outlast an outage of the broker, as who watches does, and give each answer `PATIENCE`.
+
+        Questions that nobody takes stay in the queue, and the aggregator answers each when it comes back: few that wait
+        long are better than many that do not.
+        """
+        self._session.give_up_after = None
+        self._timeout = PATIENCE
+
+    async def ready(self) -> None:
+        """Wait until the link to the broker is up. Raises BusError, at `__aexit__`, when it does not come in time."""
+        await self._session.ready()
 
     async def submit(
         self,

@@ -13,8 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
+from fedbus.broker.cluster import private_broker
 from fedbus.broker.definitions import VHOST
-from fedbus.broker.node import PrivateNode
 from fedbus.broker.provisioned import node_folder
 from fedbus.bus.topology import site_queue
 from fedbus.errors import NodeError
@@ -54,7 +54,7 @@ def reached(folder: FederationFolder, change: Change) -> Ctl | None:
     """The rabbitmqctl of this federation's running broker; None when it runs nowhere here."""
     own = node_folder(folder.base)
     if own.is_dir():
-        node = PrivateNode(own)
+        node = private_broker(own)
         if node.status().running:
             return node.ctl
     place = broker_folder(folder.base / "broker", change.register)

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, ClassVar
 
-from pydantic import Field, IPvAnyAddress, field_validator
+from pydantic import Field, field_validator
 from pydantic_settings import NoDecode
 
 from fedbus.core.protocol.messages import NAME
@@ -16,6 +16,7 @@ from fedbus.runtime.settings import (
     KEEP_DAYS,
     LOOPBACK,
     YEAR_S,
+    Address,
     DaemonSettings,
     KeepDays,
     Port,
@@ -99,7 +100,7 @@ class SiteSettings(DaemonSettings):
     step_delay_s: Annotated[float, Field(ge=0, le=YEAR_S)] = 0.0
     audit_keep_days: KeepDays = KEEP_DAYS
     metrics_port: Port = 0
-    metrics_host: IPvAnyAddress = LOOPBACK
+    metrics_host: Address = LOOPBACK
     source: SourceSettings | None = None
 
     @field_validator("tasks", "refuse_on", "data_tags", mode="before")

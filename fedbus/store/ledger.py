@@ -209,6 +209,11 @@ class Ledger:
         query = "SELECT idx, offset, length FROM chunks WHERE job = ? AND update_id = ? ORDER BY idx"
         return [(int(i), int(o), int(n)) for i, o, n in self._file.rows(query, (job, update_id))]
 
+    def spooled(self) -> list[tuple[str, str, int]]:
+        """(job, update id, bytes) of all updates whose bodies are kept: so long a file must be at least."""
+        query = "SELECT job, update_id, MAX(offset + length) FROM chunks GROUP BY job, update_id"
+        return [(str(job), str(update_id), int(end)) for job, update_id, end in self._file.rows(query)]
+
     def receipt(self, job: str, update_id: str) -> Mapping[str, Any] | None:
         """The receipt of an update that was decided; None before that."""
         query = "SELECT receipt FROM updates WHERE job = ? AND update_id = ? AND receipt IS NOT NULL"
@@ -280,6 +285,10 @@ class Ledger:
         """The first so many facts after a sequence as their rows have them: sequence, kind and JSON body."""
         query = "SELECT seq, kind, body FROM facts WHERE job = ? AND seq > ? ORDER BY seq LIMIT ?"
         return self._file.rows(query, (job, after, most))
+
+    def last_seq(self, job: str) -> int:
+        """The sequence number of the newest fact of a job; 0 when there is none."""
+        return int(self._file.rows("SELECT COALESCE(MAX(seq), 0) FROM facts WHERE job = ?", (job,))[0][0])
 
     # versions
 

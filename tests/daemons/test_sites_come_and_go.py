@@ -5,14 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from datetime import timedelta
 
 import psutil
 import pytest
 
 from fedbus.local.federation import Daemon, wait_until
+from tests.waits import SOON
 
-SOON = timedelta(seconds=30)
 PACED = {"step_delay_s": 0.05}  # a version takes a tenth of a second, so that there is time to come and go
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from fedbus.bus.url import BrokerUrl
 from fedbus.store.lock import StateLock
 from fedbus.trust.authority import Authority
 from tests.small_federation import subject, write_kit
@@ -145,3 +146,17 @@ def test_a_kit_without_the_folder_of_its_data_is_examined_all_the_same(doctor, s
     found = by_check(done)
     assert (found["certificate"]["status"], found["port"]["status"]) == ("ok", "fail")
     assert "site_data" in found["data"]["text"]
+
+
+def test_of_several_places_one_that_answers_is_enough(doctor, vhost, unused_tcp_port):
+    # given a broker of two places, at one of which nothing listens
+    url = BrokerUrl.parse(vhost.url("submitter"))
+    both = url.at([("127.0.0.1", unused_tcp_port), (url.host, url.port)]).with_password()
+    # when the doctor looks
+    done = doctor("-o", "json", FEDBUS_BROKER_URL=both)
+    # then the one that is silent is a warning, and it is said which answers
+    found = by_check(done)
+    assert done.returncode == 0, done.stdout
+    assert (found["port 1"]["status"], found["port 2"]["status"]) == ("warn", "ok")
+    assert f"1 of 2 answer: {url.address}; not 127.0.0.1:{unused_tcp_port}" in found["places"]["text"]
+    assert url.address in found["login"]["text"]

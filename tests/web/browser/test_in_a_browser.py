@@ -7,7 +7,7 @@ import pytest
 pytest.importorskip("playwright", reason="playwright drives the browser: deploy/setup test")
 from playwright.sync_api import Page, expect
 
-from .conftest import AXE, Shown
+from .conftest import AXE, Shown, elsewhere
 
 PHONE = {"width": 375, "height": 740}
 SCHEMES = ("light", "dark")
@@ -117,7 +117,7 @@ def test_a_spec_is_checked_while_it_is_written_submitted_and_aborted(shown: Show
         page.get_by_role("button", name="Abort the job").click()
         expect(page).to_have_url(f"{shown.address}jobs/{job}")
     shown.house.ended(job, state="aborted")
-    assert "a wrong learning rate" in shown.house.job(job)["says"]
+    assert "a wrong learning rate" in elsewhere(lambda: shown.house.job(job))["says"]
 
 
 def test_a_spec_that_is_refused_keeps_its_text_without_javascript(shown: Shown) -> None:
