@@ -102,7 +102,9 @@ class Feed:
         self._wake()
 
     def answered(self, why_not: FedbusError | None) -> None:
-        """The aggregator has answered, or has not."""
+        """The aggregator has answered, or has not; while the broker is away it cannot."""
+        if why_not is not None and self._broker is not None:
+            return
         if why_not is None:
             was, self._aggregator = self._aggregator, None
         else:

@@ -46,7 +46,13 @@ class Sent:
         words = {name: text for name, text in view.words.items() if self._words.get(name) != text}
         rows = {name: row for name, row in view.rows.items() if self._rows.get(name) != row}
         gone = [name for name in self._rows if name not in view.rows]
-        now = {"buffer": view.buffer, "staleness": view.staleness, "influence": view.influence, "ended": view.ended}
+        now = {
+            "events": view.log_end,
+            "buffer": view.buffer,
+            "staleness": view.staleness,
+            "influence": view.influence,
+            "ended": view.ended,
+        }
         parts = {name: part for name, part in now.items() if self._parts.get(name) != part}
         curves = {
             name: curve_from(curve, start)

@@ -61,23 +61,27 @@ class Page:
     async def run(self, stop: asyncio.Event) -> None:
         """Answer until `stop`."""
         feed = Feed(self._submitter)
-        served = Served(
-            feed=feed,
-            answers=Answers(feed),
-            door=Door(self._settings, Keys(self._token)),
-            read_only=self._settings.read_only,
-            secure=self._settings.tls_cert is not None,
-            cookie=f"fedbus-{self.port}",
-        )
-        server = _Server(self._config(served))
         async with asyncio.TaskGroup() as group:
+            answers = Answers(feed, group)
+            server = _Server(self._config(self._served(feed, answers)))
             feeding = group.create_task(feed.run(), name="page: feed")
             serving = group.create_task(server.serve(sockets=[self._socket]), name="page: server")
             await stop.wait()
             feed.close()
             server.should_exit = True
             await asyncio.wait([serving])
+            answers.close()
             feeding.cancel()
+
+    def _served(self, feed: Feed, answers: Answers) -> Served:
+        return Served(
+            feed=feed,
+            answers=answers,
+            door=Door(self._settings, Keys(self._token)),
+            read_only=self._settings.read_only,
+            secure=self._settings.tls_cert is not None,
+            cookie=f"fedbus-{self.port}",
+        )
 
     def _config(self, served: Served) -> uvicorn.Config:
         return uvicorn.Config(

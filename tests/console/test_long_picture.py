@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from itertools import islice
 from typing import Any
 
+from fedbus.bench.long_job import long_job
 from fedbus.console.curve import MOST_POINTS
 from fedbus.console.picture import MOST_SAID, MOST_SITE_POINTS, MOST_STALENESS, Picture
 from fedbus.core.protocol import events as e
 from fedbus.core.protocol.messages import Event
-from tests.console.long_job import long_job
 
 SLICE = 1_000
 

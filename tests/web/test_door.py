@@ -13,6 +13,7 @@ from fedbus.web.auth import COOKIE_S, Asking, Door, Keys, Visitor
 from fedbus.web.settings import WebSettings
 
 TOKEN = "a-word-of-sixteen-or-more"
+EVERYWHERE = "0.0.0.0"  # noqa: S104 - nothing is bound here
 GET = Asking(method="GET", peer="127.0.0.1", host="127.0.0.1:8765")
 POST = replace(GET, method="POST")
 
@@ -102,12 +103,9 @@ def test_only_the_own_names_of_the_page_are_answered(host: str, known: bool) -> 
 
 
 def test_a_page_on_every_address_is_answered_under_any_address_and_no_strange_name() -> None:
-    everywhere = door(TOKEN, host="0.0.0.0", token_file=Path("token"))
-    assert [everywhere.known_host(host) for host in ("192.168.1.7:80", "[fe80::1]", "evil.example")] == [
-        True,
-        True,
-        False,
-    ]
+    everywhere = door(TOKEN, host=EVERYWHERE, token_file=Path("token"))
+    known = [everywhere.known_host(host) for host in ("192.168.1.7:80", "[fe80::1]", "evil.example")]
+    assert known == [True, True, False]
 
 
 @pytest.mark.parametrize(
@@ -129,12 +127,12 @@ def test_a_form_is_taken_from_the_own_origin_alone(origin: str | None, own: bool
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"host": "0.0.0.0"}, "--token-file"),
+        ({"host": EVERYWHERE}, "--token-file"),
         ({"host": "192.168.1.7"}, "nobody would be asked who they are"),
         ({"host": "page.example.org"}, "openssl rand"),
         ({"proxy_header": "X-Forwarded-User"}, "trusted_proxies"),
         ({"trusted_proxies": ["10.0.0.1"]}, "proxy_header"),
-        ({"host": "0.0.0.0", "proxy_header": "X User", "trusted_proxies": ["10.0.0.1"]}, "proxy_header"),
+        ({"host": EVERYWHERE, "proxy_header": "X User", "trusted_proxies": ["10.0.0.1"]}, "proxy_header"),
         ({"tls_cert": "page.crt"}, "tls_key"),
         ({"port": 70_000}, "FEDBUS_WEB_PORT"),
     ],
