@@ -261,7 +261,7 @@ def batch_norm(
 
 
 @bench_app.command()
-def page(
+def browser(
     sites: Annotated[int, typer.Option(min=1, help="Sites of the job that is looked at.")] = 200,
     events: Annotated[int, typer.Option(min=1, help="Events before anybody looks.")] = 100_000,
     rate: Annotated[int, typer.Option(min=1, help="Events a second from then on.")] = 100,
@@ -269,7 +269,7 @@ def page(
     output: Format = Output.TEXT,
 ) -> None:
     """First paint of the status page, and its longest task, in a real browser (chromium) over a long job."""
-    from fedbus.bench.page.run import rows
+    from fedbus.bench.browser.run import rows
 
     print_rows(rows(sites=sites, events=events, rate=rate, seconds=seconds), output)
 

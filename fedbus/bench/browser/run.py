@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from statistics import median
 from typing import Any
 
+from fedbus.bench.browser.stage import JOB, staged_page
 from fedbus.bench.figures import Row, row
-from fedbus.bench.page.stage import JOB, staged_page
 from fedbus.errors import SettingsError
 
 ARGUMENTS = (
