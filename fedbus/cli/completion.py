@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import os
 import re
 import subprocess
@@ -27,7 +28,9 @@ from fedbus.runtime.settings import default_home
 
 WAIT_S = 0.7
 FRESH_S = 5.0
-"""Names that are younger are not asked for again; nor is anything asked more often."""
+"""Names that are younger are not asked for again."""
+ASKED_S = 20.0
+"""So long who was asked and has not answered is not asked again."""
 ANSWER_WITHIN_S = 10.0
 MOST_NAMES = 500
 MOST_BYTES = 256 * 1024
@@ -135,12 +138,17 @@ def _place(broker_url: str | None, environment: Mapping[str, str] = os.environ) 
 
 
 def _fresh(place: Path) -> bool:
-    """Whether the names are new, or were asked for just now."""
-    for path in (place, place.with_suffix(".asked")):
-        with contextlib.suppress(OSError):
-            if 0.0 <= time.time() - path.stat().st_mtime < FRESH_S:
-                return True
-    return False
+    """Whether the names are new, or are being asked for."""
+    age_s, asked_s = _age_s(place), _age_s(place.with_suffix(".asked"))
+    return age_s < FRESH_S or asked_s < min(age_s, ASKED_S)
+
+
+def _age_s(path: Path) -> float:
+    """Of a file, since it was written; infinite when it is not there, or was written in the future."""
+    with contextlib.suppress(OSError):
+        age_s = time.time() - path.stat().st_mtime
+        return age_s if age_s >= 0.0 else math.inf
+    return math.inf
 
 
 def _ask_beside(place: Path, environment: Mapping[str, str]) -> None:

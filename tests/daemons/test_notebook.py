@@ -20,20 +20,27 @@ from fedbus.errors import ConnectionLostError, FedbusError, JobSpecError, Settin
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "deploy/docs/notebook.md"
+PATIENT = {"FEDBUS_TIMEOUT_S": "60"}
 HEAVY = ("torch", "aio_pika", "pandas", "cryptography", "pydantic")
 
 
 def python(code: str, **env: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", code], env={**os.environ, **env}, capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", code],
+        env={**os.environ, **PATIENT, **env},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
 
 
 def test_a_day_at_the_notebook(house: Any, tmp_path: Path) -> None:
     """The cells of the page are run as they stand, in a process where an event loop runs, as in Jupyter."""
-    house.start_aggregator()
-    house.start_site("site-a")
-    house.start_site("site-b")
+    house.start_aggregator().wait_for("aggregator-ready")
+    for site in ("site-a", "site-b"):
+        house.start_site(site)
+        house.aggregator.wait_for("site-joined", site=site)
     cells = re.findall(r"```python\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
     assert len(cells) >= 2
     assert sum(len(cell.splitlines()) for cell in cells) <= 30
@@ -50,7 +57,7 @@ def test_a_day_at_the_notebook(house: Any, tmp_path: Path) -> None:
     )
     done = subprocess.run(
         [sys.executable, "-c", program],
-        env={**os.environ, "FEDBUS_BROKER_URL": house.running.url("submitter"), "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "FEDBUS_BROKER_URL": house.running.url("submitter"), "PYTHONPATH": str(ROOT), **PATIENT},
         cwd=tmp_path,
         capture_output=True,
         text=True,
