@@ -47,7 +47,7 @@ def test_the_five_questions_of_a_newcomer_are_answered_at_the_top(shown: Shown) 
     with shown.page(f"/jobs/{shown.job}") as page:
         answers = page.locator(".answers > div")
         expect(answers).to_have_count(5)
-        expect(page.locator(".answers")).to_contain_text("accuracy")
+        expect(page.locator(".answers")).to_contain_text("Yes: mean auc")
         for number in range(5):
             assert len(answers.nth(number).locator("dd").inner_text()) > 5
 
