@@ -78,7 +78,10 @@ def test_a_patch_has_what_changed_and_a_picture_that_began_anew_comes_whole() ->
     refused = e.UpdateRefused(site="site-000", update="site-000:0123abcd:1", reason="too old")
     picture.take(e.wire_of(refused, job=JOB, at=1.0))
     second = sent.patch(view(picture))
-    assert (sorted(second), [line["kind"] for line in second["log"]]) == (["events", "log", "words"], ["update-refused"])
+    assert (sorted(second), [line["kind"] for line in second["log"]]) == (
+        ["events", "log", "words"],
+        ["update-refused"],
+    )
     assert sent.patch(view(picture, whose="events 2"))["curves"]["means"]["start"] == 0
     assert sent.patch(view(picture, whose="events 2", drawn=1)) == {}
     another = sent.patch(view(picture, whose="events 2"))
