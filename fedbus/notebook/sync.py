@@ -13,6 +13,7 @@ import os
 import threading
 import weakref
 from collections.abc import Coroutine, Iterator
+from concurrent.futures import Future, wait
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -117,12 +118,23 @@ class _LoopThread:
         return os.getpid() != self._pid
 
     def run(self, question: Coroutine[Any, Any, T]) -> T:
-        """Wait for it; what interrupts the wait cancels it."""
-        asked = asyncio.run_coroutine_threadsafe(question, self._loop)
+        """Wait for it; what interrupts the wait cancels it, and is raised when it has ended."""
+        asked: Future[T] = Future()
+        tasks: list[asyncio.Task[T]] = []
+
+        def begin() -> None:
+            tasks.append(self._loop.create_task(question))
+            tasks[0].add_done_callback(lambda task: _settle(task, asked))
+
+        def cancel() -> None:  # after `begin`
+            tasks[0].cancel()
+
+        self._loop.call_soon_threadsafe(begin)
         try:
             return asked.result()
         except BaseException:
-            asked.cancel()
+            self._loop.call_soon_threadsafe(cancel)
+            wait([asked], GRACE_S)
             raise
 
     def stop(self, face: AsyncFederation) -> None:
@@ -140,6 +152,16 @@ class _LoopThread:
         for task in left:
             task.cancel()
         await asyncio.gather(*left, return_exceptions=True)
+
+
+def _settle(task: asyncio.Task[T], asked: Future[T]) -> None:
+    """Hand over what a task has come to; one that is cancelled from here was closed under who asked."""
+    if task.cancelled():
+        asked.set_exception(ConnectionLostError("this connection was closed while it was used"))
+    elif (failure := task.exception()) is not None:
+        asked.set_exception(failure)
+    else:
+        asked.set_result(task.result())
 
 
 async def _next(events: Any) -> Event | None:

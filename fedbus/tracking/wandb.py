@@ -7,6 +7,7 @@ file under the same run id, which wandb puts together.
 from __future__ import annotations
 
 import struct
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,9 +35,8 @@ class WandbSink:
         self._run: Any = None
 
     def written(self) -> set[tuple[str, int]]:
-        files = sorted((self._folder / "wandb").glob(f"offline-run-*-{self._job}/run-{self._job}.wandb"))
         with disk_errors("cannot read wandb files in", self._folder):
-            return {key for file in files for key in points_in(file)}
+            return {key for file in self._runs("*") for key in points_in(file)}
 
     def write(self, points: Sequence[Point]) -> None:
         with disk_errors("cannot write wandb files in", self._folder):
@@ -49,8 +49,13 @@ class WandbSink:
         if self._run is not None:
             self._run.finish(exit_code=int(state not in (None, "finished")))
 
+    def _runs(self, at: str) -> list[Path]:
+        return sorted((self._folder / "wandb").glob(f"offline-run-{at}-{self._job}/run-{self._job}.wandb"))
+
     def _begin(self) -> Any:
         self._folder.mkdir(parents=True, exist_ok=True)
+        while self._runs(time.strftime("%Y%m%d_%H%M%S")):
+            time.sleep(0.1)  # wandb names a run's folder by the second, and would write over that of this one
         settings = wandb.Settings(
             mode="offline",
             silent=True,

@@ -72,8 +72,8 @@ class Answers:
         return await self._answer(f"history {job}", lambda client: client.history(job), fresh_s=FRESH_HISTORY_S)
 
     async def what_left(self) -> a.AuditHeads:
-        """The newest heads of the sites' audit logs."""
-        return a.AuditHeads(heads=tuple(await self._answer("heads", lambda client: client.audit_heads())))
+        """The newest heads of the sites' audit logs, and what came from the sites."""
+        return await self._answer("what left", lambda client: client.what_left(), fresh_s=FRESH_HISTORY_S)
 
     async def submit(self, spec: JobSpec, *, note: Callable[[str], object]) -> str:
         """Submit a job; its id. Raises JobSpecError when it is refused."""

@@ -58,7 +58,7 @@ def test_updates_of_a_site_in_another_language_are_folded_with_those_of_ours(hou
         job = house.submit(**JOB, min_sites=2, stop={"versions": 5})
         house.ended(alone)
         house.ended(job)
-        scored = house.job(job)["result"]["scores"]["hungary"]
+        scored = house.job(job)["result"]["scores"]["hungary"]["metrics"]
         foreign.send_signal(signal.SIGTERM)
         left = foreign.wait(timeout=30)
 

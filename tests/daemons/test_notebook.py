@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import re
 import signal
@@ -15,25 +14,33 @@ from typing import Any
 import pytest
 
 import fedbus
+from fedbus.bench.chaos.proxy import Proxy
 from fedbus.core.protocol.answers import VersionLine
 from fedbus.errors import ConnectionLostError, FedbusError, JobSpecError, SettingsError, UnreachableError
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "deploy/docs/notebook.md"
+PATIENT = {"FEDBUS_TIMEOUT_S": "60"}
 HEAVY = ("torch", "aio_pika", "pandas", "cryptography", "pydantic")
 
 
 def python(code: str, **env: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", code], env={**os.environ, **env}, capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", code],
+        env={**os.environ, **PATIENT, **env},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
 
 
 def test_a_day_at_the_notebook(house: Any, tmp_path: Path) -> None:
     """The cells of the page are run as they stand, in a process where an event loop runs, as in Jupyter."""
-    house.start_aggregator()
-    house.start_site("site-a")
-    house.start_site("site-b")
+    house.start_aggregator().wait_for("aggregator-ready")
+    for site in ("site-a", "site-b"):
+        house.start_site(site)
+        house.aggregator.wait_for("site-joined", site=site)
     cells = re.findall(r"```python\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
     assert len(cells) >= 2
     assert sum(len(cell.splitlines()) for cell in cells) <= 30
@@ -50,7 +57,7 @@ def test_a_day_at_the_notebook(house: Any, tmp_path: Path) -> None:
     )
     done = subprocess.run(
         [sys.executable, "-c", program],
-        env={**os.environ, "FEDBUS_BROKER_URL": house.running.url("submitter"), "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "FEDBUS_BROKER_URL": house.running.url("submitter"), "PYTHONPATH": str(ROOT), **PATIENT},
         cwd=tmp_path,
         capture_output=True,
         text=True,
@@ -169,21 +176,22 @@ def _without_pandas(house: Any) -> None:
     assert (done.stdout, done.stderr) == (f"{VersionLine.__name__}\n", "")
 
 
-async def test_the_async_face_outlives_its_broker(throw_away_node: Any) -> None:
+async def test_the_async_face_outlives_its_broker(vhost: Any) -> None:
     """A question that is asked while the broker is away fails with our error; the next one connects anew."""
-    node = throw_away_node()
-    node.start(sites=["site-a"])
+    url = vhost.url("submitter")
+    proxy = Proxy(url)
+    await proxy.up()
     try:
-        async with fedbus.connect_async(node.url("submitter"), timeout_s=3) as federation:
-            node.stop()
+        async with fedbus.connect_async(proxy.url(url), timeout_s=1.5) as federation:
+            port = proxy.port
+            proxy.down()
             with pytest.raises(FedbusError):
                 await federation.jobs()
-            await asyncio.sleep(0)
-            node.start(sites=["site-a"])
+            await proxy.up(port)
             with pytest.raises(FedbusError, match="is the aggregator running"):
                 await federation.jobs()
     finally:
-        node.stop()
+        await proxy.close()
 
 
 def test_import_fedbus_loads_nothing() -> None:

@@ -19,10 +19,18 @@ COLUMNS = (
     ("influence", "Influence", "number"),
     ("share", "Its share", "number"),
     ("left", "Has left it", "number"),
-    ("score", "Its score", ""),
+    ("score", "Its score", "still"),
     ("trouble", "Trouble", "wide"),
 )
 """Key, name and class of a column of the table of sites."""
+QUESTIONS = (
+    ("learning", "Is it learning?"),
+    ("slow", "Who is slow?"),
+    ("contributed", "What did each site contribute?"),
+    ("waiting", "Why does it wait?"),
+    ("left", "What left the sites?"),
+)
+"""What a newcomer asks, each answered by a word of the view."""
 
 
 async def page(source: Source, asked: Asked, *, look: Look) -> Shown:
@@ -35,6 +43,7 @@ async def page(source: Source, asked: Asked, *, look: Look) -> Shown:
         "title": detail.name or detail.job,
         "detail": detail,
         "words": view.words,
+        "questions": QUESTIONS,
         "rows": view.rows,
         "buffer": view.buffer,
         "columns": COLUMNS,

@@ -115,7 +115,7 @@ export class Lines extends Chart {
     const x = { label: byTime ? "time" : "version", value: (_, value) => (value === null ? "" : byTime ? clock(value) : `${value}`) };
     const options = {
       scales: { x: { time: byTime } },
-      legend: { live: true },
+      legend: { live: true, markers: { width: 0, fill: (plot, number) => plot.series[number].stroke(plot, number) } },
       cursor: { drag: { x: true, y: false } },
       axes: this.axes(byTime, 56),
       series: [x, ...lines.map((line, number) => this.series(line, number))],

@@ -8,11 +8,12 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
@@ -22,6 +23,7 @@ from tests.daemons.conftest import QUICK_STATUS, House, open_house
 pytest.importorskip("playwright", reason="playwright drives the browser: deploy/setup test")
 from playwright.sync_api import Browser, Page, sync_playwright
 
+T = TypeVar("T")
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 ARGUMENTS = [
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
@@ -97,9 +99,14 @@ def shown(
 
 def submit(house: House, name: str, *, versions: int) -> str:
     local = {"steps": 4, "batch_size": 32, "learning_rate": 0.05}
-    return house.submit(
-        name=name, task="heart_disease", task_config={}, local=local, stop={"versions": versions}, min_sites=2
-    )
+    spec = {"task": "heart_disease", "task_config": {}, "local": local, "stop": {"versions": versions}}
+    return elsewhere(lambda: house.submit(name=name, min_sites=2, **spec))
+
+
+def elsewhere(work: Callable[[], T]) -> T:
+    """In a thread of its own: the browser's driver has an event loop in this one."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(work).result()
 
 
 def start_page(house: House) -> str:
