@@ -78,6 +78,7 @@ def _run(house: House, receiver: Receiver) -> Seen:
     house.start_aggregator(metrics_port=ports["aggregator"])
     for name in ("site-a", "site-b"):
         house.start_site(name, metrics_port=ports[name], status_interval_s=0.5)
+    house.aggregator.wait_for("aggregator-ready", within=2 * SOON)
     local = {"steps": 2, "batch_size": 32, "learning_rate": 0.05, "evaluate": True}
     job = house.submit(
         name="seen",
