@@ -78,6 +78,9 @@ class AggregatorSettings(DaemonSettings):
     metrics_host: Address = LOOPBACK
     """The address that `/metrics` is served on."""
 
+    web: bool = False
+    """Whether the status page runs in this process; all else of it stands in `[web]`, see `fedbus.web.settings`."""
+
     settle_s: Annotated[float, Field(ge=0, le=YEAR_S)] = 1.0
     """How old a job's stream must be before it is used: a younger one is lost when a RabbitMQ 3.10 node is killed."""
     quiet_s: Annotated[float, Field(gt=0, le=YEAR_S)] = 1.0

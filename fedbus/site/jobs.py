@@ -234,6 +234,8 @@ class SiteJobs:
             await self._door.say(assignment.declining(job, self._name, why))
         else:
             del self._workers[job]
+            if worker.begins_anew and not worker.ended:
+                return await self._take_up(job, spec, submitter)
             allowed = self._rules.drop(job)
             if worker.ended:
                 self._telemetry.metrics.ended(job)

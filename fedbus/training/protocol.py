@@ -30,6 +30,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 
 from fedbus.core.protocol.effort import Effort
 from fedbus.core.protocol.frames import DEFAULT_RATIO
+from fedbus.core.protocol.messages.base import UNSAID
 from fedbus.core.protocol.spread import Spreads
 from fedbus.core.protocol.statistics import ClassLoss, Plan, Statistics
 from fedbus.errors import DecodeError
@@ -209,11 +210,16 @@ class LoadFailed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """A Train is at `step` of `steps`; steps is 0 when the budget is in seconds."""
+    """A Train is at `step` of `steps`; steps is 0 when the budget is in seconds.
+
+    memory_used_bytes, memory_bytes: of its GPU, by whomever it is used; 0 without one.
+    """
 
     step: int
     steps: int
     loss: float | None = None
+    memory_used_bytes: int = field(default=0, metadata=UNSAID)
+    memory_bytes: int = field(default=0, metadata=UNSAID)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -324,7 +330,8 @@ def _adapter(name: str) -> TypeAdapter[Any]:
 
 def pack(message: Message) -> bytes:
     """Turn a message into its bytes, length first; ValueError when it is longer than MAX_MESSAGE_BYTES."""
-    fields = {f.name: getattr(message, f.name) for f in dataclasses.fields(message)}
+    values = ((f, getattr(message, f.name)) for f in dataclasses.fields(message))
+    fields = {f.name: value for f, value in values if not (f.metadata == UNSAID and value == f.default)}
     body = msgpack.packb([NAMES[type(message)], fields], default=_plain)
     if len(body) > MAX_MESSAGE_BYTES:
         raise ValueError(f"message {NAMES[type(message)]} has {len(body)} bytes, at most {MAX_MESSAGE_BYTES} may pass")

@@ -263,7 +263,13 @@ class TrainingLoop:
         self._said = assignment.activity(self._job, activity, detail=detail)
 
     def _on_progress(self, progress: p.Progress) -> None:
-        self._said = dataclasses.replace(self._said, step=progress.step, steps=progress.steps)
+        self._said = dataclasses.replace(
+            self._said,
+            step=progress.step,
+            steps=progress.steps,
+            memory_used_bytes=progress.memory_used_bytes,
+            memory_bytes=progress.memory_bytes,
+        )
 
     # the loop
 

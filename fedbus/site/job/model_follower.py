@@ -72,6 +72,7 @@ class ModelFollower:
         self._telemetry = telemetry
         self._reached = reached
         self._log = _log_of(job, post, folder=folder, ask=ask)
+        self._stream = ""
         self._wanted = ModelWanted(job, holds=lambda: files.held is not None, ask=ask, first=patience)
         self._started: asyncio.Future[StreamReader] = asyncio.get_running_loop().create_future()
 
@@ -80,18 +81,22 @@ class ModelFollower:
         """What people should know while no version is held; None while there is nothing."""
         return self._wanted.says
 
-    def begin(self, started: m.JobStarted) -> None:
+    def begin(self, started: m.JobStarted) -> bool:
         """Follow the model log that is named; "" is how earlier releases say the one of the job's name.
 
-        Raises ProtocolError.
+        False: another one is followed already, and all that came from it is of no use. Raises ProtocolError.
         """
         stream = started.log or t.models_stream(self._job)
         if not t.is_models_stream(stream, self._job):
             raise ProtocolError(f"the job's start names {stream!r}, which is no model log of job {self._job}")
+        if self._stream not in ("", stream):
+            return False
+        self._stream = stream
         self._log.take_keys(started.keys)
         if not self._started.done():
             self._files.show_from(started.version)
             self._started.set_result(self._reader_of(stream))
+        return True
 
     async def run(self) -> None:
         """Follow until the log is gone. Raises ProtocolError when the site may not read it."""
@@ -128,6 +133,7 @@ class ModelFollower:
         kept = self._files.kept
         if (
             kept is not None
+            and kept.log in ("", self._stream)
             and kept.offset <= newest.offset
             and manifest.snapshot_version <= kept.held.version <= manifest.version
         ):
@@ -173,7 +179,7 @@ class ModelFollower:
                 before = self._files.held
                 step = self._files.manifest(message)
                 if step is Step.NEW_VERSION:
-                    self._files.remember(offset)
+                    self._files.remember(offset, log=self._stream)
                     log.info("version-held", job=self._job, version=message.version)
                 elif step is Step.GAP:
                     reason = Sayable(self._files.why or f"version {message.version} does not follow what is held")

@@ -91,6 +91,8 @@ class JobWorker:
         """Has the error that a control message has met; it ends `run`, and not the daemon that hands messages out."""
         self._aggregator = ""
         self.ended = False
+        self.begins_anew = False
+        """The job goes on in another model log: whoever works for it begins again."""
         self._hand_back = HandBack(job, spec, folder=folder, receiver=receiver)
         self._loop = TrainingLoop(
             job,
@@ -183,8 +185,11 @@ class JobWorker:
     async def on_control(self, message: ControlMessage) -> None:
         """Take a control message about this job; whoever hands it out gives an error that it meets to `fail`."""
         match message:
+            case m.JobStarted() if not self._model.begin(message):
+                log.warning("model-log-anew", job=self._job, text="the aggregator was restored from a backup")
+                self.begins_anew = True
+                await self._loop.stop()
             case m.JobStarted(session=session):
-                self._model.begin(message)
                 if session != self._aggregator:
                     self._aggregator = session
                     self._uploads.send_again()
