@@ -152,6 +152,20 @@ def memory(
 
 
 @bench_app.command()
+def page(
+    events: Annotated[int, typer.Option(min=1_000, help="Events of the job.")] = 100_000,
+    sites: Annotated[int, typer.Option(min=2, help="Sites of the job.")] = 200,
+    output: Format = Output.TEXT,
+) -> None:
+    """What the status page costs: memory beside the aggregator, processor time for events and for 200 browsers."""
+    from fedbus.bench.page import rows
+    from fedbus.runtime.logging import configure_logging
+
+    configure_logging("error")
+    print_rows(list(rows(events=events, sites=sites)), output)
+
+
+@bench_app.command()
 def abuse(
     deliveries: Annotated[int, typer.Option(min=1, help="Abuses sent, each of one or two messages.")] = 10_000,
     duplicates: Annotated[int, typer.Option(min=0, help="How often one update is sent again.")] = 1_000_000,

@@ -33,13 +33,17 @@ def check_names() -> None:
     from fedbus.console.settings import SubmitterSettings
     from fedbus.runtime.settings import read_toml
     from fedbus.site.settings import SiteSettings
+    from fedbus.web.settings import PREFIX as WEB
+    from fedbus.web.settings import WebSettings
 
     tables = {
         settings.table: frozenset(settings.model_fields)
         for settings in (AggregatorSettings, SiteSettings, SubmitterSettings)
     }
     known = frozenset[str]().union(*tables.values())
-    variables = {name.upper() for name in known} | ELSEWHERE
+    of_page = frozenset(WebSettings.model_fields)
+    variables = {name.upper() for name in known} | {_setting(f"{WEB}{name}") for name in of_page} | ELSEWHERE
+    tables[WebSettings.table] = of_page
     strange = [name for name in unread if _setting(name) not in variables]
     near = {name: nearest(_setting(name), variables) for name in strange}
     problems = [f"{name}: no such setting; did you mean {PREFIX}{found}?" for name, found in near.items() if found]

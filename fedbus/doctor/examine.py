@@ -17,6 +17,7 @@ from fedbus.bus.post import SEAL_KEY
 from fedbus.bus.url import BrokerUrl
 from fedbus.doctor import machine
 from fedbus.doctor.broker import examine_broker
+from fedbus.doctor.connected import connected
 from fedbus.doctor.finding import Area, Finding, Reporter, Status
 from fedbus.doctor.kit import examine_kit, key_modes, seal_key
 from fedbus.doctor.limits import Deadline, Running, limited
@@ -41,7 +42,11 @@ ANSWER_WITHIN = timedelta(seconds=8)
 
 
 def examine(*, role: Role | None, kit: Path | None, broker_url: str | None, quick: bool) -> Iterator[Finding]:
-    """Findings as they come. Quick: nothing is logged in to, and no task is imported."""
+    """Findings as they come.
+
+    Quick, for health checks: nothing is logged in to, no task is imported, and where the daemon of this machine is
+    connected no connection is tried.
+    """
     deadline = Deadline(QUICK_LIMIT_S if quick else LIMIT_S)
     now = datetime.now(UTC)
     try:
@@ -106,6 +111,11 @@ def _config(setup: Setup, url: BrokerUrl, now: datetime) -> Iterator[Finding]:
 
 
 def _connection(setup: Setup, url: BrokerUrl, *, quick: bool, now: datetime, deadline: Deadline) -> Iterator[Finding]:
+    daemon = _holder(setup.state_dir) if quick and setup.state_dir is not None else None
+    held = None if daemon is None else connected(daemon, url)
+    if held is not None:
+        yield held
+        return
     found = yield from _places(setup, url, now, deadline)
     if quick or not found:
         return

@@ -260,6 +260,10 @@ class LocalFederation:
         }
         return self._start(name, "site", settings | env)
 
+    def start_page(self, **env: object) -> Daemon:
+        """Start a status page of its own, on a free port; it prints its address first."""
+        return self._start("submitter", "web", {"broker_url": self.url("submitter"), "web_port": 0} | env)
+
     def kill_broker(self) -> None:
         """SIGKILL to the private broker; its files stay."""
         self.node.stop(grace=timedelta(0))

@@ -24,8 +24,9 @@ from fedbus.broker.process import ProcessId, signals_held, spawn
 from fedbus.bus import topology
 from fedbus.errors import NodeError
 from fedbus.local.interrupts import Interrupted, Interrupts
+from tests.acts import lasting
+from tests.waits import SOON
 
-SOON = timedelta(seconds=20)
 NODE_OF_ARGV = (
     "import sys, pathlib; from fedbus.broker.node import PrivateNode; node = PrivateNode(pathlib.Path(sys.argv[1]))"
 )
@@ -77,7 +78,7 @@ def test_a_site_enrolled_later_may_speak_for_itself_only(shared_node):
     # given a node that runs
     path = shared_node.node.add_site("late-site")
     # when the new site logs in
-    connection = pika.BlockingConnection(pika.URLParameters(path.read_text().strip()))
+    connection = pika.BlockingConnection(lasting(path.read_text().strip()))
     channel = connection.channel()
     channel.confirm_delivery()
     # then its own name is accepted, any other refused
@@ -120,7 +121,7 @@ def test_another_process_stops_it_and_a_restart_keeps_port_and_logins(throw_away
     # and it comes back as it was
     node.start()
     assert node.url("site-a") == url
-    pika.BlockingConnection(pika.URLParameters(url)).close()
+    pika.BlockingConnection(lasting(url)).close()
 
 
 def test_it_dies_with_its_parent_when_asked_to(throw_away_node):

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from fedbus.bus.url import BrokerUrl
+from fedbus.store.lock import StateLock
 from fedbus.trust.authority import Authority
 from tests.small_federation import subject, write_kit
 
@@ -97,6 +98,24 @@ def test_a_broker_that_hangs_ends_the_doctor_in_time(doctor, silent):
     done = doctor(FEDBUS_BROKER_URL=f"amqp://mercy:secret@127.0.0.1:{silent}/fedbus")
     assert done.returncode == 15
     assert "no answer within 10 s" in " ".join(done.stdout.split())
+
+
+def test_quick_asks_the_kernel_for_the_connection_of_a_daemon_that_runs(doctor, silent, tmp_path):
+    # given a daemon, here this process, that holds its folder
+    settings = {"FEDBUS_BROKER_URL": f"amqp://mercy:secret@127.0.0.1:{silent}/fedbus", "FEDBUS_SITE_NAME": "mercy"}
+    folder = tmp_path / "home" / "sites" / "mercy"
+    folder.mkdir(parents=True)
+    arguments = ("--quick", "-o", "json", "--data", tmp_path)
+    with StateLock(folder):
+        # when it is not connected, the way to the broker is looked at
+        assert by_check(doctor(*arguments, **settings))["port"]["status"] == "ok"
+        # and when it is, nobody is disturbed
+        with socket.create_connection(("127.0.0.1", silent)):
+            done = doctor(*arguments, **settings)
+    found = by_check(done)
+    assert done.returncode == 0
+    assert found["connection"]["text"] == f"process {os.getpid()} holds 1 to 127.0.0.1:{silent}"
+    assert not {"name", "port", "tls"} & set(found)
 
 
 def test_quick_logs_in_to_nothing(doctor, silent):
