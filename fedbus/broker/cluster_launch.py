@@ -78,7 +78,16 @@ class ClusterLaunch:
             launch.record = replace(launch.record, since=time.time())
             launch.start_broker(self._programs)
         for node in nodes if wait else ():
-            self._launches[node.seat.name].await_broker()
+            had_data = node.has_data and node not in self._fresh
+            try:
+                self._launches[node.seat.name].await_broker()
+            except NodeError as exc:
+                if not had_data:
+                    raise
+                raise NodeError(
+                    f"{exc}\nIf its data are damaged and the other nodes have theirs: delete {node.base / 'data'} and "
+                    "start again, then it joins them as a new one"
+                ) from exc
 
     def _join(self) -> None:
         """Bring the nodes without data into the cluster, and those that found themselves alone."""

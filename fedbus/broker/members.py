@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
+import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -25,6 +27,7 @@ class View:
     split: frozenset[str] = frozenset()
 
 
+LIST_TRIES, LIST_AGAIN_S = 20, 1.0
 ALONE = View(known=frozenset(), running=frozenset())
 
 
@@ -67,20 +70,34 @@ class Members:
 
     def spread(self) -> None:
         """Give every queue and stream a member on every node: those that were made before a node came lack it there."""
-        names = [node.seat.name for node in self._nodes]
         ask = next(node for node in self._nodes if node.status().running)
         for vhost in _table(ask.ctl("list_vhosts", "name", "--formatter", "json")):
-            listed = ask.ctl("list_queues", "-p", vhost["name"], "name", "type", "members", "--formatter", "json")
-            queues = _table(listed)
-            for name in names:
-                lacking = [queue for queue in queues if name not in (queue.get("members") or names)]
-                if any(queue["type"] == "quorum" for queue in lacking):
-                    ask.ctl("grow", name, "all", "--vhost-pattern", f"^{vhost['name']}$", program="rabbitmq-queues")
-                for queue in lacking:
-                    if queue["type"] == "stream":
-                        ask.ctl(
-                            "add_replica", queue["name"], name, "--vhost", vhost["name"], program="rabbitmq-streams"
-                        )
+            for queue in _queues(ask, vhost["name"]):
+                for name in (node.seat.name for node in self._nodes):
+                    if name not in (queue["members"] or (name,)):
+                        _grow(ask, vhost["name"], queue, name)
+
+
+def _queues(node: PrivateNode, vhost: str) -> list[dict[str, Any]]:
+    """Name, type and members of all queues: a stream that is not back yet makes the whole list fail (3.10)."""
+    for _ in range(LIST_TRIES):
+        with contextlib.suppress(NodeError, ValueError):
+            printed = node.ctl("list_queues", "-p", vhost, "name", "type", "members", "--formatter", "json")
+            return [queue for queue in _table(printed) if queue["type"] in ("quorum", "stream")]
+        time.sleep(LIST_AGAIN_S)
+    raise NodeError(
+        f"the cluster with {node.base} cannot list its queues, so it is not known whether each has a member on every "
+        "node; see its log"
+    )
+
+
+def _grow(node: PrivateNode, vhost: str, queue: dict[str, Any], name: str) -> None:
+    """Add the node `name` to the members of a queue."""
+    if queue["type"] == "stream":
+        node.ctl("add_replica", queue["name"], name, "--vhost", vhost, program="rabbitmq-streams")
+    else:
+        these = ("--vhost-pattern", f"^{re.escape(vhost)}$", "--queue-pattern", f"^{re.escape(queue['name'])}$")
+        node.ctl("grow", name, "all", *these, program="rabbitmq-queues")
 
 
 def _view(node: PrivateNode) -> View:

@@ -25,7 +25,8 @@ from fedbus.trust.subjects import Role
 CTL_LIMIT_S = 30.0
 PLAIN_NAME = re.compile(r"[a-z0-9-]+")
 WHOSE = 'io:format("~s", [proplists:get_value(cacertfile, application:get_env(rabbit, ssl_options, []), "")]).'
-CLEAR = "ssl:clear_pem_cache()."
+# at every node of a cluster
+CLEAR = "rpc:multicall(ssl, clear_pem_cache, [])."
 PUT_OUT = """
 N = <<"{name}">>,
 case rabbit_auth_backend_internal:lookup_user(N) of

@@ -139,5 +139,5 @@ As a service: the files are read in
 {ran}
 `crl/` is the revocation list: past its 30 days nobody gets in. Every `fedbus provision` command that changes something
 writes a new one; copy `crl/` here then (write beside, rename). After a change of `cert.pem` or `ca.pem`:
-`rabbitmqctl eval 'ssl:clear_pem_cache().'`; nothing restarts.
+`rabbitmqctl eval 'rpc:multicall(ssl, clear_pem_cache, []).'`; nothing restarts.
 """

@@ -150,7 +150,7 @@ def test_a_signal_while_its_process_starts_leaves_nothing_behind(throw_away_node
             signal.raise_signal(signal.SIGTERM)
         return found
 
-    monkeypatch.setattr("fedbus.broker.node.spawn", lambda *args, **kwargs: of(spawn(*args, **kwargs).pid))
+    monkeypatch.setattr("fedbus.broker.launch.spawn", lambda *args, **kwargs: of(spawn(*args, **kwargs).pid))
     # when
     with Interrupts(), pytest.raises(Interrupted):
         node.start()
@@ -254,3 +254,17 @@ def test_a_damaged_record_is_explained(tmp_path):
     (tmp_path / "node.json").write_text("{")
     with pytest.raises(NodeError, match=r"node\.json is damaged"):
         PrivateNode(tmp_path).status()
+
+
+def test_what_is_started_keeps_nothing_open_of_who_started_it(tmp_path: Path) -> None:
+    # given a pipe that our children would inherit, as from a shell that waits for its end
+    read, write = os.pipe()
+    os.set_inheritable(write, True)
+    # when a process is started that outlives us, and we close our end
+    process = spawn(["sleep", "60"], env=os.environ, output=tmp_path / "log", die_with_parent=False)
+    os.close(write)
+    # then nobody holds the other
+    os.set_blocking(read, False)
+    assert os.read(read, 1) == b""
+    os.close(read)
+    process.end(timedelta(0))

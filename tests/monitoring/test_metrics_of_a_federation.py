@@ -17,7 +17,9 @@ ALWAYS_THERE = {"fedbus_job_", "fedbus_certificate", "fedbus_revocation", "fedbu
 
 
 def checked(page: Scrape) -> str:
-    done = subprocess.run(["promtool", "check", "metrics"], input=page.text, text=True, capture_output=True, check=False)
+    done = subprocess.run(
+        ["promtool", "check", "metrics"], input=page.text, text=True, capture_output=True, check=False
+    )
     return done.stdout + done.stderr + ("" if done.returncode == 0 else f" exit code {done.returncode}")
 
 
@@ -25,8 +27,10 @@ def test_the_aggregator_counts_what_became_of_the_job(seen: Seen) -> None:
     page, job = seen.ended, seen.job
     assert page.value("fedbus_versions_total", job_id=job) == 4
     folded = [page.value("fedbus_updates_total", job_id=job, site=s, outcome="folded") for s in ("site-a", "site-b")]
-    assert sum(n or 0 for n in folded) == len(seen.house.folded(job)) == page.value(
-        "fedbus_update_staleness_versions_count", job_id=job
+    assert (
+        sum(n or 0 for n in folded)
+        == len(seen.house.folded(job))
+        == page.value("fedbus_update_staleness_versions_count", job_id=job)
     )
     for name in ("fedbus_update_fold_seconds", "fedbus_update_read_seconds"):
         assert (page.value(f"{name}_count", job_id=job) or 0) >= 8
@@ -105,6 +109,7 @@ def test_what_is_lost_is_seen_and_what_is_forgotten_goes(after: Seen) -> None:
     assert page is not None
     assert page.value("fedbus_site_state", site="site-b", state="lost") == 1
     assert page.value("fedbus_site_lease_age_seconds", site="site-b") is None
-    assert after.job not in page.text
+    assert after.gone not in page.text
+    assert after.job in page.text
     assert after.site_forgotten is not None
     assert "fedbus_build_info" in after.site_forgotten.names
