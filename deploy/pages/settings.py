@@ -24,10 +24,11 @@ DAEMONS = {
     "The status page": (WebSettings, "aggregator/aggregator.toml"),
 }
 HEAD = """# Every setting
-A setting is looked for in this order: a flag of the command, the environment (`FEDBUS_...`), the TOML file that `FEDBUS_CONFIG`
-names (with a kit: `site.toml`, `aggregator.toml` or `submitter.toml` in its folder), the default. Times are in seconds, sizes in bytes.
-A name that no setting has is refused, with the one that was probably meant. What a job asks of its sites stands in
-the job: [every key of a job](job-spec.md). This page is made from the code: `deploy/docs-site settings`.
+A setting is looked for in this order: a flag of the command, the environment (`FEDBUS_...`), the TOML file that
+`FEDBUS_CONFIG` names (with a kit: `site.toml`, `aggregator.toml` or `submitter.toml` in its folder), the default. Times
+are in seconds, sizes in bytes. A name that no setting has is refused, with the one that was probably meant. What a job
+asks of its sites stands in the job: [every key of a job](job-spec.md). This page is made from the code:
+`deploy/docs-site settings`.
 """
 
 
@@ -39,8 +40,12 @@ def page() -> str:
 def _section(title: str, cls: Any, file: Path) -> str:
     told = words_of(file)
     rows = [_row(cls, name, told) for name in cls.model_fields if name != "fault"]
-    head = f"\n## {title}\nTable `[{cls.table}]`; all of it with its defaults: `services/{file.parent.name}/{file.name}`.\n\n"
-    return head + "| setting | variable | default | what it is |\n|---|---|---|---|\n" + "".join(rows)
+    place = f"Table `[{cls.table}]`; all of it with its defaults: `services/{file.parent.name}/{file.name}`."
+    return (
+        f"\n## {title}\n{place}\n\n"
+        + "| setting | variable | default | what it is |\n|---|---|---|---|\n"
+        + "".join(rows)
+    )
 
 
 def _row(cls: Any, name: str, told: dict[tuple[str, str], str]) -> str:
@@ -77,7 +82,7 @@ def words_of(file: Path) -> dict[tuple[str, str], str]:
 
 def _docstring(cls: Any, name: str) -> str:
     for base in cls.__mro__:
-        if name in base.__dict__.get("__annotations__", {}):
+        if name in inspect.get_annotations(base):
             return " ".join(_below(base, name))
     return ""
 

@@ -7,6 +7,7 @@ the repository has no page; its text stays.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import shutil
@@ -20,6 +21,7 @@ ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "deploy" / "pages" / "mkdocs.yml"
 PAGES = ("README.md", ".github/CONTRIBUTING.md", "deploy/*.md", "deploy/docs/*.md", "deploy/monitoring/README.md")
 _LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)\s#]+)(#[^)\s]*)?\)")
+_INLINE = re.compile(r"<script>(.*?)</script>", re.DOTALL)
 _ELSEWHERE = re.compile(r"[a-z]+:")
 
 
@@ -33,6 +35,7 @@ def build(to: Path) -> int:
         try:
             done = _mkdocs(tree, built)
             if done == 0:
+                scripts_to_files(built)
                 shutil.rmtree(to, ignore_errors=True)
                 shutil.copytree(built, to)
                 print(f"{sum(1 for _ in to.rglob('*.html'))} pages in {to}: `fedbus web` serves them under /docs")
@@ -41,30 +44,32 @@ def build(to: Path) -> int:
     return done
 
 
+def scripts_to_files(built: Path) -> None:
+    """Put every script that stands inside a page into a file beside: a page with a strict policy runs no other."""
+    for page in built.rglob("*.html"):
+
+        def in_file(script: re.Match[str], page: Path = page) -> str:
+            name = f"{hashlib.sha256(script[1].encode()).hexdigest()[:16]}.js"
+            file = built / "assets" / "inline" / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(script[1], "utf-8")
+            return f'<script src="{os.path.relpath(file, page.parent)}"></script>'
+
+        page.write_text(_INLINE.sub(in_file, page.read_text("utf-8")), "utf-8")
+
+
 def sources() -> list[Path]:
     """All pages, as paths in the repository."""
     return sorted({path.relative_to(ROOT) for pattern in PAGES for path in ROOT.glob(pattern)})
 
 
 def _mkdocs(tree: Path, built: Path) -> int:
-    command = [
-        sys.executable,
-        "-m",
-        "mkdocs",
-        "build",
-        "--strict",
-        "--quiet",
-        "--config-file",
-        CONFIG,
-        "--site-dir",
-        built,
-    ]
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet"]
+    command += ["--config-file", str(CONFIG), "--site-dir", str(built)]
     environment = {**os.environ, "FEDBUS_DOCS_TREE": str(tree), "NO_MKDOCS_2_WARNING": "1"}
     code = subprocess.run(command, env=environment, check=False).returncode
     if code != 0:
-        print(
-            "deploy/docs-site: no pages were built; `pip install mkdocs-material` where it is missing", file=sys.stderr
-        )
+        print("deploy/docs-site: no pages were built; is mkdocs-material installed (the extra docs)?", file=sys.stderr)
     return min(code, 1)
 
 
