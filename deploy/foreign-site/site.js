@@ -31,7 +31,12 @@ class Site {
     this.out.on('return', (message) => this.returned.add(message.properties.messageId));
     const control = await connection.createChannel();
     await control.prefetch(16);
-    await control.consume(`fedbus.site.${this.name}`, (message) => {
+    const queue = `fedbus.site.${this.name}`;
+    for (let tries = 0; (await control.checkQueue(queue)).consumerCount > 0; tries++) {
+      if (tries === 5) throw new Error(`another site consumes ${queue}: two of one name would share what is said to them`);
+      await pause(1000); // one that was killed is gone by then
+    }
+    await control.consume(queue, (message) => {
       if (message === null) return process.exit(1);
       this.hear(message.properties.type, JSON.parse(message.content)).catch((error) => log('control-message', { error: String(error) }));
       control.ack(message);

@@ -260,6 +260,20 @@ def batch_norm(
     print_rows(run(task=task, network=network, seeds=seeds, until_s=until, workers=workers, say=say), output)
 
 
+@bench_app.command()
+def browser(
+    sites: Annotated[int, typer.Option(min=1, help="Sites of the job that is looked at.")] = 200,
+    events: Annotated[int, typer.Option(min=1, help="Events before anybody looks.")] = 100_000,
+    rate: Annotated[int, typer.Option(min=1, help="Events a second from then on.")] = 100,
+    seconds: Annotated[float, typer.Option(min=1, help="How long each page is looked at.")] = 60.0,
+    output: Format = Output.TEXT,
+) -> None:
+    """First paint of the status page, and its longest task, in a real browser (chromium) over a long job."""
+    from fedbus.bench.browser.run import rows
+
+    print_rows(rows(sites=sites, events=events, rate=rate, seconds=seconds), output)
+
+
 def print_rows(rows: list[dict[str, Any]], output: Output) -> None:
     """Print figures as a table or as JSON."""
     if output is Output.JSON:

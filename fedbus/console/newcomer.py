@@ -25,28 +25,47 @@ STILL = 0.25
 """No longer learning: the best score is older than this part of all scored versions."""
 
 
-def learning(means: Curve) -> str:
-    """Whether the sites' mean score becomes better, in the metric that is most likely the question."""
+Points = list[tuple[int, float]]
+
+
+def learning(means: Curve, scores: Mapping[str, Curve]) -> str:
+    """Whether the sites' scores become better, in the metric that is most likely the question.
+
+    Each site is held against itself: their mean also moves when another site begins to score.
+    """
     name = usual_question(sorted(means.columns))
-    column = means.columns.get(name or "", ())
-    known = [(v, value) for v, value in zip(means.versions, column, strict=False) if math.isfinite(value)]
+    known = _points(means, name or "")
     if name is None or not known:
         return "Not known yet: no site has scored a version."
     (first_at, first), (last_at, last) = known[0], known[-1]
     if len(known) == 1:
         return f"Not known yet: {printable(name)} is {last:.3f} at version {last_at:,}, the only one that was scored."
     lower = lower_is_better(name)
-    sign = -1.0 if lower else 1.0
-    best_at, best = max(known, key=lambda point: sign * point[1])
     way = f"mean {printable(name)} {first:.3f} at version {first_at:,}, {last:.3f} at version {last_at:,}"
     if lower is None:
         return f"It moves: {way}."
-    since = sum(version > best_at for version, _ in known)
-    if sign * (best - first) <= 0.0:
-        return f"Not so far: {way}."
-    if since > max(3, STILL * len(known)):
-        return f"Not any more: {way}; the best was {best:.3f} at version {best_at:,}."
-    return f"Yes: {way}" + (f"; the best is {best:.3f} at version {best_at:,}." if best_at != last_at else ".")
+    sign = -1.0 if lower else 1.0
+    best_at, best = max(known, key=lambda point: sign * point[1])
+    way += "" if best_at == last_at else f"; the best was {best:.3f} at version {best_at:,}"
+    sites = [points for curve in scores.values() if len(points := _points(curve, name)) > 1]
+    better = sum(sign * (points[-1][1] - points[0][1]) > 0.0 for points in sites or [known])
+    where = f", at {better} of {counted(len(sites), 'site')}" if sites else ""
+    if 2 * better <= len(sites or [known]):
+        return f"Not so far{where if better else ''}: {way}."
+    going_on = any(_still_better(points, sign) for points in sites or [known])
+    return f"Yes{where}: {way}." if going_on else f"Not any more: {way}."
+
+
+def _points(curve: Curve, name: str) -> Points:
+    column = curve.columns.get(name, ())
+    return [(v, value) for v, value in zip(curve.versions, column, strict=False) if math.isfinite(value)]
+
+
+def _still_better(points: Points, sign: float) -> bool:
+    """Whether the best of them is among the last, or there are too few to say that it is not."""
+    values = [sign * value for _, value in points]
+    since = len(values) - 1 - max(range(len(values)), key=lambda index: values[index])
+    return since <= max(3, STILL * len(values))
 
 
 def slow(sites: Mapping[str, SiteInJob]) -> str:
@@ -99,8 +118,9 @@ def left(picture: Picture, *, bytes_words: Mapping[str, str]) -> str:
 
 
 def _behind(name: str, one: SiteInJob) -> str:
-    old = f", {one.mean_staleness:.1f} versions old on average" if one.updates else ""
-    return f"{name}: {counted(one.updates, 'update')}{old}"
+    if not one.updates:
+        return f"{name} has sent nothing yet"
+    return f"{name}: {counted(one.updates, 'update')}, {one.mean_staleness:.1f} versions old on average"
 
 
 def _gave(name: str, one: SiteInJob) -> str:

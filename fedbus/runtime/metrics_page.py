@@ -1,7 +1,7 @@
 """`/metrics` of a daemon: one page over plain HTTP, answered in the daemon's own event loop.
 
-Bounded, whoever asks whatever: a request has MOST_BYTES and LIMIT, at most AT_ONCE are answered at a time. Trouble here
-never ends the daemon: while the port is in use it is said once and tried again.
+Bounded, whoever asks whatever: a request has MOST_BYTES and LIMIT to come in, at most AT_ONCE are answered at a time.
+Trouble here never ends the daemon: while the port is in use it is said once and tried again.
 """
 
 from __future__ import annotations
@@ -61,12 +61,14 @@ class MetricsPage:
         self._answering += 1
         try:
             async with asyncio.timeout(LIMIT.total_seconds()):
-                status, kind, body = await self._reply(reader)
-                head = (
-                    f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n"
-                    "Connection: close\r\nX-Content-Type-Options: nosniff\r\n\r\n"
-                )
-                writer.write(head.encode() + body)
+                request = await reader.readuntil(b"\r\n\r\n")
+            status, kind, body = await self._reply(request.decode("latin-1"))
+            head = (
+                f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n"
+                "Connection: close\r\nX-Content-Type-Options: nosniff\r\n\r\n"
+            )
+            writer.write(head.encode() + body)
+            async with asyncio.timeout(LIMIT.total_seconds()):
                 await writer.drain()
         except (TimeoutError, ConnectionError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
             pass
@@ -76,11 +78,11 @@ class MetricsPage:
             with suppress(ConnectionError):
                 await writer.wait_closed()
 
-    async def _reply(self, reader: asyncio.StreamReader) -> tuple[str, str, bytes]:
+    async def _reply(self, request: str) -> tuple[str, str, bytes]:
         plain = "text/plain; charset=utf-8"
         if self._answering > AT_ONCE:
             return "503 Service Unavailable", plain, b"too many at once\n"
-        first, *lines = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+        first, *lines = request.split("\r\n")
         method, _, rest = first.partition(" ")
         if method != "GET":
             return "405 Method Not Allowed", plain, b"only GET\n"

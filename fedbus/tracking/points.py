@@ -1,4 +1,4 @@
-"""From events of a job to points of curves. Pure: the same events give the same points, so a restart doubles none.
+"""From events of a training to points of curves. The same events give the same points, so a restart doubles none.
 
     score/<metric>/<site>            what a site measured of a version
     score/<metric>/mean              of all sites, as known when the next version is scored, or at the end
@@ -59,7 +59,7 @@ class Curves:
                     del self._folded[next(iter(self._folded))]
             case e.VersionCommitted():
                 yield from self._version(happened)
-            case e.VersionScored(what=""):
+            case e.VersionScored():
                 yield from self._scored(happened)
             case e.JobEnded():
                 yield from self._mean_of_before(None)

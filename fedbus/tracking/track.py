@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from fedbus.console.client import Client
 from fedbus.core.protocol.messages import JobState
-from fedbus.errors import FedbusError
+from fedbus.errors import FedbusError, SettingsError
 from fedbus.tracking.points import Curves, Point
 from fedbus.tracking.sink import Sink, Target
 
@@ -65,8 +65,11 @@ async def track_wanted(client: Client, targets: Sequence[Target], *, say: Say, s
 
 
 async def track(client: Client, job: str, targets: Sequence[Target], *, say: Say) -> str:
-    """Write the curves of a job until it ends; the state in which it has ended. Raises StoreError."""
+    """Write the curves of a job until it ends; the state in which it has ended. Raises StoreError, SettingsError."""
     detail = await client.job(job)
+    kind = detail.spec.get("kind", "training")
+    if kind != "training":
+        raise SettingsError(f"job {job} is one of kind {kind}: only a training has curves")
     name = str(detail.spec.get("name", job))
     writers = [await asyncio.to_thread(_opened, target, job, name) for target in targets]
     curves, waiting = Curves(), list[Point]()

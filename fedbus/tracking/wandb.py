@@ -7,6 +7,7 @@ file under the same run id, which wandb puts together.
 from __future__ import annotations
 
 import struct
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from fedbus.store.files import disk_errors
 from fedbus.tracking.points import Point
 
 STEP = "version"
+FLUSHED_S = 20.0
 HEAD_BYTES, BLOCK_BYTES = 7, 32768
 PART = struct.Struct("<IHB")
 """CRC, length and kind of a part of a record."""
@@ -32,25 +34,34 @@ class WandbSink:
         self._job = job
         self._name = name
         self._run: Any = None
+        self._count = 0
 
     def written(self) -> set[tuple[str, int]]:
-        files = sorted((self._folder / "wandb").glob(f"offline-run-*-{self._job}/run-{self._job}.wandb"))
         with disk_errors("cannot read wandb files in", self._folder):
-            return {key for file in files for key in points_in(file)}
+            return {key for file in self._runs("*") for key in points_in(file)}
 
     def write(self, points: Sequence[Point]) -> None:
         with disk_errors("cannot write wandb files in", self._folder):
             if self._run is None:
                 self._run = self._begin()
+            self._count += len(points)
             for point in points:
                 self._run.log({STEP: point.version, point.name: point.value, "_timestamp": point.at})
 
     def close(self, state: str | None) -> None:
         if self._run is not None:
             self._run.finish(exit_code=int(state not in (None, "finished")))
+            until = time.monotonic() + FLUSHED_S
+            while self._count > len(self.written()) and time.monotonic() < until:
+                time.sleep(0.1)  # its service writes on for a moment after it has said that it is done
+
+    def _runs(self, at: str) -> list[Path]:
+        return sorted((self._folder / "wandb").glob(f"offline-run-{at}-{self._job}/run-{self._job}.wandb"))
 
     def _begin(self) -> Any:
         self._folder.mkdir(parents=True, exist_ok=True)
+        while self._runs(time.strftime("%Y%m%d_%H%M%S")):
+            time.sleep(0.1)  # wandb names a run's folder by the second, and would write over that of this one
         settings = wandb.Settings(
             mode="offline",
             silent=True,

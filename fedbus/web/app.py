@@ -29,9 +29,8 @@ from fedbus.web.auth import COOKIE_S, Door, Visitor
 from fedbus.web.feed import Feed
 from fedbus.web.guarded import Guarded
 from fedbus.web.pages import abort, check, compare, job, jobs, left, scores, sites, submit
-from fedbus.web.pages.seam import Asked, Goto, Page, Shown
+from fedbus.web.pages.seam import Asked, Goto, Page, Shown, Source
 from fedbus.web.render import STATIC, STATIC_FOLDER, html
-from fedbus.web.source import Answers
 
 MOST_FORM_BYTES = 1 << 20
 MOST_FIELDS = 64
@@ -47,7 +46,7 @@ class Served:
     """What the routes are made of."""
 
     feed: Feed
-    answers: Answers
+    answers: Source
     door: Door
     read_only: bool
     secure: bool

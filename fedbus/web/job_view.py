@@ -114,7 +114,7 @@ def _words(detail: a.JobDetail, picture: Picture, *, now: float) -> dict[str, st
     return {
         "state": printable(detail.state),
         "waiting": newcomer.waiting(detail),
-        "learning": newcomer.learning(picture.means),
+        "learning": newcomer.learning(picture.means, picture.scores),
         "slow": newcomer.slow(detail.sites),
         "contributed": newcomer.contributed(detail.sites),
         "left": newcomer.left(picture, bytes_words=_bytes_of_sites(picture)),

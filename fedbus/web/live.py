@@ -19,7 +19,7 @@ from fedbus.console.fetch import AskedInVainError
 from fedbus.errors import FedbusError
 from fedbus.web.feed import Feed, Trouble, as_told
 from fedbus.web.job_view import View, curve_from, picture_of, said_as_told, sites_drawn, view_of
-from fedbus.web.source import Answers
+from fedbus.web.pages.seam import Source
 
 LOOK_S = 1.0
 MOST_LINES = 100
@@ -70,7 +70,7 @@ class Sent:
         return [said_as_told(said) for said in islice(view.log, len(view.log) - max(0, new), None)]
 
 
-async def look(feed: Feed, answers: Answers, job: str, wanted: Sequence[str]) -> View:
+async def look(feed: Feed, answers: Source, job: str, wanted: Sequence[str]) -> View:
     """A job as it is now. Raises AskedInVainError when there is none, NoAnswerError when nothing is known of it yet."""
     detail = await answers.job(job)
     sites = await answers.sites() if detail.ended_at is None else []
@@ -78,11 +78,11 @@ async def look(feed: Feed, answers: Answers, job: str, wanted: Sequence[str]) ->
     if picture is None or not picture.whole:
         history = await answers.history(job)
         picture, whose = picture_of(detail, history), f"history {len(history)}"
-    drawn = sites_drawn(sorted(detail.sites), wanted)
+    drawn = sites_drawn(sorted({*detail.sites, *picture.sites}), wanted)
     return view_of(detail, sites, picture, drawn=drawn, now=time.time(), whose=whose)
 
 
-async def job_messages(feed: Feed, answers: Answers, job: str, wanted: Sequence[str]) -> AsyncIterator[Message]:
+async def job_messages(feed: Feed, answers: Source, job: str, wanted: Sequence[str]) -> AsyncIterator[Message]:
     """Patches of the page of a job, for ever; `trouble` when the link of the page changes, `gone` at last."""
     sent, first = Sent(), True
     trouble: Trouble | None = None
@@ -103,7 +103,7 @@ async def job_messages(feed: Feed, answers: Answers, job: str, wanted: Sequence[
         await feed.moved(within_s=LOOK_S)
 
 
-async def beats(feed: Feed, answers: Answers) -> AsyncIterator[Message]:
+async def beats(feed: Feed, answers: Source) -> AsyncIterator[Message]:
     """A beat for a page that asks for itself anew, when something may have changed; `link` as above."""
     trouble: Trouble | None = None
     seen: object = None

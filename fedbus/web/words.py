@@ -59,4 +59,6 @@ def bytes_words(count: float) -> str:
 
 def share(part: float | None) -> str:
     """A share in per cent; empty for one that is not known."""
-    return "" if part is None or not math.isfinite(part) else f"{part:.0%}"
+    if part is None or not math.isfinite(part):
+        return ""
+    return f"{part:.0%}" if part >= 0.1 else f"{part:.1%}"

@@ -23,7 +23,7 @@ def curve(values: list[float], name: str = "accuracy") -> Curve:
         ([], "accuracy", "Not known yet: no site"),
         ([0.5], "accuracy", "Not known yet: accuracy is 0.500 at version 0"),
         ([0.5, 0.6, 0.7], "accuracy", "Yes: mean accuracy 0.500 at version 0, 0.700 at version 2."),
-        ([0.5, 0.8, 0.7], "accuracy", "Yes: mean accuracy 0.500 at version 0, 0.700 at version 2; the best is 0.800"),
+        ([0.5, 0.8, 0.7], "accuracy", "Yes: mean accuracy 0.500 at version 0, 0.700 at version 2; the best was 0.800"),
         ([0.5, 0.4, 0.3], "accuracy", "Not so far"),
         ([0.5, 0.4, 0.3], "loss", "Yes: mean loss"),
         ([0.5, 0.9, *[0.8] * 9], "accuracy", "Not any more"),
@@ -32,7 +32,15 @@ def curve(values: list[float], name: str = "accuracy") -> Curve:
     ],
 )
 def test_whether_it_is_learning_is_said_with_the_numbers(values: list[float], name: str, begins: str) -> None:
-    assert newcomer.learning(curve(values, name)).startswith(begins)
+    assert newcomer.learning(curve(values, name), {}).startswith(begins)
+
+
+def test_each_site_is_held_against_itself_for_their_mean_falls_when_a_weaker_one_begins_to_score() -> None:
+    means = curve([0.8, 0.9, 0.6, 0.7])
+    scores = {"a": curve([0.8, 0.9, 0.91, 0.92]), "b": curve([0.3, 0.5]), "c": curve([0.5])}
+    assert newcomer.learning(means, scores).startswith("Yes, at 2 of 2 sites: mean accuracy 0.800")
+    worse = {"a": curve([0.8, 0.7]), "b": curve([0.3, 0.4])}
+    assert newcomer.learning(means, worse).startswith("Not so far, at 1 of 2 sites: ")
 
 
 def test_who_is_slow_is_named_with_what_the_median_site_does_and_who_is_away() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import re
 import signal
@@ -15,6 +14,7 @@ from typing import Any
 import pytest
 
 import fedbus
+from fedbus.bench.chaos.proxy import Proxy
 from fedbus.core.protocol.answers import VersionLine
 from fedbus.errors import ConnectionLostError, FedbusError, JobSpecError, SettingsError, UnreachableError
 
@@ -176,21 +176,22 @@ def _without_pandas(house: Any) -> None:
     assert (done.stdout, done.stderr) == (f"{VersionLine.__name__}\n", "")
 
 
-async def test_the_async_face_outlives_its_broker(throw_away_node: Any) -> None:
+async def test_the_async_face_outlives_its_broker(vhost: Any) -> None:
     """A question that is asked while the broker is away fails with our error; the next one connects anew."""
-    node = throw_away_node()
-    node.start(sites=["site-a"])
+    url = vhost.url("submitter")
+    proxy = Proxy(url)
+    await proxy.up()
     try:
-        async with fedbus.connect_async(node.url("submitter"), timeout_s=3) as federation:
-            node.stop()
+        async with fedbus.connect_async(proxy.url(url), timeout_s=1.5) as federation:
+            port = proxy.port
+            proxy.down()
             with pytest.raises(FedbusError):
                 await federation.jobs()
-            await asyncio.sleep(0)
-            node.start(sites=["site-a"])
+            await proxy.up(port)
             with pytest.raises(FedbusError, match="is the aggregator running"):
                 await federation.jobs()
     finally:
-        node.stop()
+        await proxy.close()
 
 
 def test_import_fedbus_loads_nothing() -> None:

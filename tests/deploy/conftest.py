@@ -36,8 +36,11 @@ def known_variables() -> set[str]:
     import fedbus.aggregator.settings
     import fedbus.console.settings
     import fedbus.site.settings  # noqa: F401
+    from fedbus.web.settings import PREFIX, WebSettings
 
-    return OTHERS | {f"FEDBUS_{name.upper()}" for daemon in _daemons(DaemonSettings) for name in daemon.model_fields}
+    page = {f"{PREFIX}{name.upper()}" for name in WebSettings.model_fields}
+    daemons = {f"FEDBUS_{name.upper()}" for daemon in _daemons(DaemonSettings) for name in daemon.model_fields}
+    return OTHERS | page | daemons
 
 
 def _daemons(base: type[DaemonSettings]) -> Iterator[type[DaemonSettings]]:

@@ -15,7 +15,10 @@ from .conftest import parse
 
 STACKS = {
     "coordinator": ("coordinator.yml",),
+    "coordinator, page on the network": ("coordinator.yml", "tls.yml"),
+    "coordinator with monitoring": ("coordinator.yml", "monitoring.yml"),
     "site": ("site.yml",),
+    "site with monitoring": ("site.yml", "site.monitoring.yml"),
     "site with GPUs": ("site.yml", "site.gpu.yml"),
     "one machine": ("../../compose.yaml",),
 }
@@ -27,6 +30,7 @@ def variables(hearts: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[st
     """As .env.example says it, with folders that are there."""
     data = tmp_path_factory.mktemp("data")
     found = {"FEDERATION": str(hearts), "KIT": str(hearts / "sites" / "mercy"), "DATA": str(data)}
+    found |= {"PAGE_KIT": str(hearts / "submitters" / "page"), "PAGE_CERT": "cert", "PAGE_KEY": "key"}
     return env_of(COMPOSE / ".env.example") | found
 
 
@@ -62,8 +66,11 @@ def test_every_variable_is_a_setting_and_every_command_parses(
 def test_every_folder_that_is_mounted_exists(services: dict[str, dict[str, Any]]) -> None:
     for service in services.values():
         for source, _, _ in mounts_of(service):
-            if source.startswith("."):  # made by the reader: logins and data of compose.yaml
+            if source.startswith("./"):  # made by the reader: logins and data of compose.yaml
                 assert (ROOT / source).exists() or source.startswith(("./deploy/rabbitmq/generated", "./data"))
+                continue
+            if source.startswith(".."):
+                assert (COMPOSE / source).is_dir()
             elif source.startswith("/"):
                 assert Path(source).exists(), source
 
@@ -77,11 +84,18 @@ def test_what_is_ours_has_no_rights_that_it_does_not_need(services: dict[str, di
 
 
 def test_a_site_has_no_port_and_the_coordinator_one(variables: dict[str, str]) -> None:
-    site = merged([COMPOSE / "site.yml", COMPOSE / "site.gpu.yml"], variables)
-    assert not any("ports" in service for service in site["services"].values())
-    coordinator = merged([COMPOSE / "coordinator.yml"], variables)
-    ports = [port for service in coordinator["services"].values() for port in service.get("ports", [])]
-    assert [port for port in ports if not port.startswith("127.0.0.1:")] == ["5671:5671"]
+    opened = {}
+    for name, files in STACKS.items():
+        found = merged([COMPOSE / file for file in files], variables)["services"].values()
+        ports = [port for service in found for port in service.get("ports", [])]
+        opened[name] = [port for port in ports if not port.startswith("127.0.0.1:")]
+    on_the_network = {name: ports for name, ports in opened.items() if ports}
+    assert on_the_network == {
+        "coordinator": ["5671:5671"],
+        "coordinator with monitoring": ["5671:5671"],
+        "coordinator, page on the network": ["5671:5671", "443:8765"],
+    }
+    assert "ports" not in merged([COMPOSE / "site.yml"], variables)["services"]["site"]
 
 
 def test_the_broker_finds_what_its_configuration_names(variables: dict[str, str], hearts: Path) -> None:

@@ -19,7 +19,7 @@ COLUMNS = (
     ("influence", "Influence", "number"),
     ("share", "Its share", "number"),
     ("left", "Has left it", "number"),
-    ("score", "Its score", ""),
+    ("score", "Its score", "still"),
     ("trouble", "Trouble", "wide"),
 )
 """Key, name and class of a column of the table of sites."""

@@ -100,7 +100,7 @@ def _card(line: SiteLine, details: Sequence[JobDetail]) -> Card:
             steps=doing.steps,
             device=doing.device,
             memory=memory(doing),
-            examples=numbers[job].num_examples if job in numbers else None,
+            examples=(numbers[job].num_examples or None) if job in numbers else None,
             updates=numbers[job].updates if job in numbers else 0,
         )
         for job, doing in sorted(line.jobs.items())

@@ -88,6 +88,8 @@ const takeRows = (rows, gone) => {
 
 // influence: two bars a site, what it has and what its examples alone would give it
 
+const percent = (part) => `${(100 * (part ?? 0)).toFixed(part < 0.1 ? 1 : 0)}%`;
+
 const takeInfluence = (influence) => {
   const place = document.getElementById("influence");
   const all = Object.entries(influence).sort((one, other) => other[1][0] - one[1][0]);
@@ -105,7 +107,7 @@ const takeInfluence = (influence) => {
       bars.append(bar);
     }
     name.textContent = site;
-    number.textContent = `${Math.round(100 * (has ?? 0))}% of ${Math.round(100 * (share ?? 0))}%`;
+    number.textContent = `${percent(has)} of ${percent(share)}`;
     line.append(name, bars, number);
     return line;
   });
@@ -139,9 +141,9 @@ const curve = (name) => curves.get(name) ?? curves.set(name, new Curve()).get(na
 const byTime = () => document.getElementById("axis").value === "time";
 const names = (kind) => [...curves].filter(([name]) => name === kind || name.startsWith(`${kind}:`)).flatMap(([, one]) => Object.keys(one.columns));
 const ofSites = (kind, column) =>
-  [...drawn].sort().flatMap((site) => {
+  [...drawn].sort().flatMap((site, number) => {
     const found = curves.get(`${kind}:${site}`);
-    return found?.columns[column] ? [{ label: site, curve: found, column, main: false }] : [];
+    return found?.columns[column] ? [{ label: site, curve: found, column, main: false, number }] : [];
   });
 const metricLines = () => {
   const column = document.getElementById("metric").value;
