@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import os
 import threading
 from collections import OrderedDict
@@ -21,7 +23,8 @@ from fedbus.runtime.tracing import Span, Step, ids_of, parse
 
 MOST_KEYS = 4096
 """Of so many updates and versions it is known where their newest span stands."""
-CLOSE_MS = 2000
+CLOSE_S = 2.0
+TOLD_S = 600.0
 # of the registry of semantic conventions, where messaging is in development: names stand here alone
 SYSTEM, DESTINATION = "messaging.system", "messaging.destination.name"
 OPERATION, OPERATION_NAME = "messaging.operation.type", "messaging.operation.name"
@@ -50,6 +53,19 @@ class _Ids(IdGenerator):
 
     def generate_span_id(self) -> int:
         return self._random.generate_span_id() if self.next is None else self.next[1]
+
+
+class _Seldom(logging.Filter):
+    """A collector that is away is told of once in TOLD_S, and not with every batch of a night."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._told_at = -math.inf
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        tell = record.created - self._told_at >= TOLD_S
+        self._told_at = record.created if tell else self._told_at
+        return tell
 
 
 class _OtelSpan:
@@ -94,8 +110,10 @@ class OtelTracing:
             return self._newest.get(key, "")
 
     def close(self) -> None:
-        self._provider.force_flush(CLOSE_MS)
-        self._provider.shutdown()
+        # a collector that is away is asked again for long, and a daemon that is to stop does not wait for it
+        ending = threading.Thread(target=self._provider.shutdown, name="last spans", daemon=True)
+        ending.start()
+        ending.join(CLOSE_S)
 
     def _begin(self, step: Step, key: str, *, came: str, links: Iterable[str], began_at: float | None) -> _OtelSpan:
         linked = [Link(context) for link in links if (context := _context(link)) is not None]
@@ -183,4 +201,5 @@ def _exporter() -> SpanExporter:
         raise SettingsError(f"OTEL_EXPORTER_OTLP_PROTOCOL: expected http/protobuf, got {protocol!r}")
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 
+    logging.getLogger(OTLPSpanExporter.__module__).addFilter(_Seldom())
     return OTLPSpanExporter()

@@ -19,6 +19,7 @@ from fedbus.store.files import disk_errors
 from fedbus.tracking.points import Point
 
 STEP = "version"
+FLUSHED_S = 20.0
 HEAD_BYTES, BLOCK_BYTES = 7, 32768
 PART = struct.Struct("<IHB")
 """CRC, length and kind of a part of a record."""
@@ -33,6 +34,7 @@ class WandbSink:
         self._job = job
         self._name = name
         self._run: Any = None
+        self._count = 0
 
     def written(self) -> set[tuple[str, int]]:
         with disk_errors("cannot read wandb files in", self._folder):
@@ -42,12 +44,16 @@ class WandbSink:
         with disk_errors("cannot write wandb files in", self._folder):
             if self._run is None:
                 self._run = self._begin()
+            self._count += len(points)
             for point in points:
                 self._run.log({STEP: point.version, point.name: point.value, "_timestamp": point.at})
 
     def close(self, state: str | None) -> None:
         if self._run is not None:
             self._run.finish(exit_code=int(state not in (None, "finished")))
+            until = time.monotonic() + FLUSHED_S
+            while self._count > len(self.written()) and time.monotonic() < until:
+                time.sleep(0.1)  # its service writes on for a moment after it has said that it is done
 
     def _runs(self, at: str) -> list[Path]:
         return sorted((self._folder / "wandb").glob(f"offline-run-{at}-{self._job}/run-{self._job}.wandb"))

@@ -49,7 +49,7 @@ def scrape(port: int, path: str = "/metrics") -> Scrape:
 
 @dataclass(slots=True, kw_only=True)
 class Seen:
-    """A job of two sites; `forgotten` is the aggregator's page after `fedbus rm`."""
+    """A job of two sites. Of the fixture `after`: `gone`, another job, and the pages once it is forgotten."""
 
     house: House
     receiver: Receiver
@@ -57,6 +57,7 @@ class Seen:
     ports: dict[str, int]
     ended: Scrape
     sites: dict[str, Scrape]
+    gone: str = ""
     forgotten: Scrape | None = None
     site_forgotten: Scrape | None = None
     versions: int = field(default=4)
@@ -78,6 +79,7 @@ def _run(house: House, receiver: Receiver) -> Seen:
     house.start_aggregator(metrics_port=ports["aggregator"])
     for name in ("site-a", "site-b"):
         house.start_site(name, metrics_port=ports[name], status_interval_s=0.5)
+    house.aggregator.wait_for("aggregator-ready", within=2 * SOON)
     local = {"steps": 2, "batch_size": 32, "learning_rate": 0.05, "evaluate": True}
     job = house.submit(
         name="seen",
@@ -94,20 +96,23 @@ def _run(house: House, receiver: Receiver) -> Seen:
 
 @pytest.fixture(scope="session")
 def after(seen: Seen) -> Seen:
-    """The same after the end of site-b, by SIGKILL, and `fedbus rm` of the job."""
+    """The same after the end of site-b, by SIGKILL, and of a job of site-a, by `fedbus rm`."""
     house = seen.house
+    seen.gone = house.submit(name="gone", sites=["site-a"], stop={"versions": 1})
+    house.ended(seen.gone)
+    assert seen.gone in scrape(seen.ports["site-a"]).text
     house.kill(house.running.daemons[-1])
     house.aggregator.wait_for("site-lost", within=SOON, site="site-b")
 
     def removed() -> bool:
-        return house.fedbus("rm", seen.job).code == 0
+        return house.fedbus("rm", seen.gone).code == 0
 
     wait_until(removed, within=SOON, what="the job to be closed")
     seen.forgotten = scrape(seen.ports["aggregator"])
 
     def gone() -> Scrape | None:
         page = scrape(seen.ports["site-a"])
-        return None if seen.job in page.text else page
+        return None if seen.gone in page.text else page
 
     seen.site_forgotten = wait_until(gone, within=SOON, what="the job's series at the site to go")
     return seen

@@ -109,6 +109,7 @@ def test_what_is_lost_is_seen_and_what_is_forgotten_goes(after: Seen) -> None:
     assert page is not None
     assert page.value("fedbus_site_state", site="site-b", state="lost") == 1
     assert page.value("fedbus_site_lease_age_seconds", site="site-b") is None
-    assert after.job not in page.text
+    assert after.gone not in page.text
+    assert after.job in page.text
     assert after.site_forgotten is not None
     assert "fedbus_build_info" in after.site_forgotten.names
