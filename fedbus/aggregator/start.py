@@ -10,6 +10,7 @@ import structlog
 
 from fedbus.aggregator.settings import LOGIN, AggregatorSettings
 from fedbus.bus.connection import Session
+from fedbus.runtime.collector import search_as_usual, search_rarely
 from fedbus.runtime.lifecycle import leaving_at_once, run_daemon
 from fedbus.runtime.logging import configure_logging
 
@@ -57,7 +58,10 @@ async def _run(settings: AggregatorSettings, stop: asyncio.Event) -> None:
     if stop.is_set():
         return
     with leaving_at_once():
+        search_rarely()
         from fedbus.aggregator.daemon import run_aggregator  # imports torch
+
+        search_as_usual()
     await run_aggregator(settings, stop)
 
 

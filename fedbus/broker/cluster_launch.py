@@ -19,6 +19,9 @@ from fedbus.broker.process import answers
 from fedbus.broker.record import Record
 from fedbus.errors import NodeError
 
+JOINED = "joined"
+"""In a node's folder: it was seen in the cluster, and every queue had a member there."""
+
 
 class ClusterLaunch:
     """One start of the nodes whose records name no process that lives. NodeError with what to do."""
@@ -60,17 +63,25 @@ class ClusterLaunch:
             if self._own_epmd and not answers(first.record.ports.epmd):
                 first.start_epmd()
             self._start([node for node in self._missing if node.has_data], wait=wait)
-            if wait:
+            if wait and not self._settled():
                 self._join()
                 if len(self._fresh) == len(self._nodes):
                     self._nodes[0].ctl("import_definitions", str(self._definitions))
                 else:
                     Members(self._nodes).spread()
+                for node in self._nodes:
+                    (node.base / JOINED).touch()
         except BaseException as exc:  # Ctrl-C while we wait must not leave a node behind either
             self._undo()
             if isinstance(exc, OSError):
                 raise unwritable(self._nodes[0].base, exc) from exc
             raise
+
+    def _settled(self) -> bool:
+        """Whether every node was seen to be in the cluster, with members of all queues: each question costs seconds."""
+        for node in self._fresh:
+            (node.base / JOINED).unlink(missing_ok=True)
+        return all((node.base / JOINED).exists() for node in self._nodes)
 
     def _start(self, nodes: Sequence[PrivateNode], *, wait: bool) -> None:
         for node in nodes:

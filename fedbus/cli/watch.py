@@ -83,17 +83,20 @@ def print_event(event: Event, *, as_json: bool) -> None:
 async def _follow(client: Client, watched: Watched, screen: look.Screen) -> None:
     submitted_at = watched.detail.submitted_at if watched.detail else None
     client.stay()
-    async with asyncio.TaskGroup() as group:
-        others = (
-            group.create_task(_ask(client, watched), name="ask"),
-            group.create_task(_draw(screen), name="draw"),
-        )
-        async for event in client.events(watched.job, submitted_at=submitted_at or 0.0):
-            watched.take(event)
-            if watched.picture.ended:
-                break
-        for task in others:
-            task.cancel()
+    try:
+        async with asyncio.TaskGroup() as group:
+            others = (
+                group.create_task(_ask(client, watched), name="ask"),
+                group.create_task(_draw(screen), name="draw"),
+            )
+            async for event in client.events(watched.job, submitted_at=submitted_at or 0.0):
+                watched.take(event)
+                if watched.picture.ended:
+                    break
+            for task in others:
+                task.cancel()
+    except BaseExceptionGroup as errors:
+        raise errors.exceptions[0] from None  # callers expect the one error
 
 
 async def _ask(client: Client, watched: Watched) -> None:

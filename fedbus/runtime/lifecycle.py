@@ -15,6 +15,7 @@ from contextlib import contextmanager
 import structlog
 
 from fedbus.errors import FedbusError
+from fedbus.runtime.collector import search_as_usual
 from fedbus.runtime.process import INTERRUPTED, explain, leave
 from fedbus.runtime.streams import guard_daemon
 
@@ -34,6 +35,7 @@ def run_daemon(main: Callable[[asyncio.Event], Awaitable[None]]) -> int:
         await main(stop)
 
     guard_daemon()
+    search_as_usual()
     try:
         asyncio.run(run())
     except BaseExceptionGroup as group:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Coroutine
 from types import FrameType
 from typing import Any, NoReturn, TypeVar
 
+from fedbus.runtime.collector import search_rarely
 from fedbus.runtime.streams import guard_command
 
 T = TypeVar("T")
@@ -30,6 +31,7 @@ def run_process(main: Callable[[], int | None]) -> NoReturn:
         signal.signal(signal.SIGINT, _on_ctrl_c)
         sys.unraisablehook = _unraisable
     guard_command()
+    search_rarely()
     code: int | str | None
     try:
         code = _code_of(main)

@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
-from collections.abc import Callable
-from typing import ClassVar
+from collections.abc import Callable, Coroutine
+from typing import Any, ClassVar
 
 from textual.app import App
 from textual.binding import Binding, BindingType
@@ -55,7 +55,8 @@ class Top(App[int]):
         self.clock, self.now = clock, now
         self.overview = Overview()
         self.asked: Asked | None = None
-        self.error: FedbusError | None = None
+        self.error: Exception | None = None
+        self._begun: set[asyncio.Task[None]] = set()
 
     def get_default_screen(self) -> MainScreen:
         return MainScreen(self.overview)
@@ -63,20 +64,35 @@ class Top(App[int]):
     def on_mount(self) -> None:
         for number in ENDS:
             asyncio.get_running_loop().add_signal_handler(number, self.exit, 128 + number)
-        self.run_worker(self._ask(), name="ask", exit_on_error=True)
+        self._asking = self.begin(self._ask(), name="ask")
+
+    async def on_unmount(self) -> None:
+        """Close the connection before the event loop goes: cut off in the middle, its library would never end."""
+        for task in (*(task for task in self._begun if task is not self._asking), self._asking):
+            task.cancel()
+            await asyncio.wait({task})
+
+    def begin(self, work: Coroutine[Any, Any, None], *, name: str) -> asyncio.Task[None]:
+        """Start a task that is ended before the connection is. An error that it does not expect ends all of it."""
+        task = asyncio.create_task(work, name=name)
+        self._begun.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._begun.discard(task)
+        if not task.cancelled() and isinstance(exc := task.exception(), Exception):
+            self.error = exc
+            self.exit(1)
 
     async def _ask(self) -> None:
         """Connect, and ask until the end."""
-        try:
-            async with self._connect() as asked:
-                asked.stay()
-                self.asked = asked
-                while True:
-                    await self.overview.ask(asked, self.clock)
-                    await asyncio.sleep(self.every_s)
-        except FedbusError as exc:
-            self.error = exc
-            self.exit(1)
+        async with self._connect() as asked:
+            asked.stay()
+            self.asked = asked
+            while True:
+                await self.overview.ask(asked, self.clock)
+                await asyncio.sleep(self.every_s)
 
     def trouble(self) -> str:
         """Why nothing new is heard; empty while all is well."""
@@ -100,7 +116,7 @@ class Top(App[int]):
 
         def answered(yes: bool | None) -> None:
             if yes:
-                self.run_worker(self._abort(job), name="abort")
+                self.begin(self._abort(job), name="abort")
 
         words = "It ends for all its sites; what it has learnt so far is exported. It cannot be taken up again."
         self.push_screen(Question(f"Abort {job}?", words), answered)

@@ -45,9 +45,12 @@ class _Opened(Screen[None]):
         yield Footer(compact=True, show_command_palette=False)
 
     def on_mount(self) -> None:
-        self.run_worker(self._follow(), name="follow")
+        self._following = self.app.begin(self._follow(), name="follow")
         self.set_interval(DRAW_EVERY_S, self.draw)
         self.call_after_refresh(self.draw)
+
+    def on_unmount(self) -> None:
+        self._following.cancel()
 
     def on_resize(self) -> None:
         self.draw()
@@ -111,11 +114,18 @@ class JobScreen(_Opened):
             await asyncio.sleep(self.app.every_s)
 
     async def _events(self) -> None:
-        detail = self.watched.detail
-        if self.app.asked is None or detail is None:
-            return
-        async for event in self.app.asked.events(self._job, submitted_at=detail.submitted_at or 0.0):
-            self.watched.take(event)
+        """Follow the events; where they cannot be read any more, as of a broker that was made anew, begin again."""
+        while self.app.asked is not None and (detail := self.watched.detail) is not None:
+            try:
+                async for event in self.app.asked.events(self._job, submitted_at=detail.submitted_at or 0.0):
+                    self.watched.take(event)
+            except FedbusError as exc:
+                self.watched.fresh.failed(exc)
+                await asyncio.sleep(self.app.every_s)
+                seen = self.watched
+                self.watched = Watched(
+                    job=self._job, picture=Picture(job=self._job), detail=detail, sites=seen.sites, fresh=seen.fresh
+                )
 
 
 class SiteScreen(_Opened):

@@ -78,7 +78,7 @@ async def look(feed: Feed, answers: Source, job: str, wanted: Sequence[str]) -> 
     if picture is None or not picture.whole:
         history = await answers.history(job)
         picture, whose = picture_of(detail, history), f"history {len(history)}"
-    drawn = sites_drawn(sorted(detail.sites), wanted)
+    drawn = sites_drawn(sorted({*detail.sites, *picture.sites}), wanted)
     return view_of(detail, sites, picture, drawn=drawn, now=time.time(), whose=whose)
 
 

@@ -37,9 +37,7 @@ def test_it_has_one_package_with_types_and_data_and_no_bench(wheel: Path) -> Non
     assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {"fedbus"}
     assert {"fedbus/py.typed", "fedbus/demo/job.yaml", "fedbus/tasks/data/heart_disease.csv"} <= set(names)
     assert {f"fedbus/web/static/vendor/{file}" for file in VENDORED} <= set(names)
-    assert {"fedbus/web/templates/job.html", "fedbus/web/static/page.css", "fedbus/web/examples/training.yaml"} <= set(
-        names
-    )
+    assert {"fedbus/web/templates/job.html", "fedbus/web/examples/training.yaml"} <= set(names)
     assert not [name for name in names if name.startswith("fedbus/bench")]
 
 

@@ -84,8 +84,9 @@ def test_a_job_goes_on_while_the_node_that_leads_its_queue_is_killed_and_comes_b
     aggregator = federation.start_aggregator(keep_updates=True, checkpoint_interval_s=1.0)
     for site in SITES:
         data: Path = make_data(federation.folder, site)
-        federation.start_site(site, data, step_delay_s=0.3, device="cpu")
-    job = submit(federation, job_spec("cluster", stop={"versions": 100_000}, min_sites=1))
+        federation.start_site(site, data, step_delay_s=0.5, device="cpu")
+    spec = job_spec("cluster", stop={"versions": 100_000}, min_sites=1)
+    job = submit(federation, spec.model_copy(update={"task_config": {"numel": 1 << 16}}))
     committed = partial(aggregator.wait_for, events.VersionCommitted.kind, within=SOON, job=job)
     committed(version=3)
     # when the node is killed that leads the queue of its updates

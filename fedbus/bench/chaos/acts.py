@@ -102,7 +102,7 @@ class Player:
         match deed.act:
             case Act.KILL_SITE | Act.KILL_AGGREGATOR:
                 stage.kill(name)
-                self._later(deed.for_s, lambda: stage.start(name))
+                self._later(deed.for_s, lambda: stage.start_again(name))
             case Act.KILL_BROKER:
                 stage.kill_broker()
                 self._later(deed.for_s, stage.start_broker)
@@ -116,11 +116,15 @@ class Player:
                 stage.of_nodes.begin(deed.act, name)
                 self._later(deed.for_s, lambda: stage.of_nodes.heal(deed.act, name))
                 if deed.act in (Act.FREEZE_NODE, Act.SILENCE_NODE):
-                    self._later(deed.for_s + NOTICED_S, stage.of_nodes.mend)
+                    self._later(deed.for_s + NOTICED_S, self._mend_nodes)
             case Act.REPEAT_UPDATES | Act.REPEAT_VERSIONS | Act.REPEAT_RECEIPTS:
                 self._repeat(done, random.Random(f"{self._seed}/{number}"))
             case _:
                 assert_never(deed.act)
+
+    def _mend_nodes(self) -> None:
+        if not self._stage.of_nodes.mend():
+            self._later(WHOLE_S, self._mend_nodes)
 
     def _to_process(self, deed: Deed) -> str:
         daemon = self._stage.daemon(deed.victim)

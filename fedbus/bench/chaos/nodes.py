@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
+from concurrent.futures import Future
 from datetime import timedelta
 from pathlib import Path
 
@@ -12,7 +14,7 @@ from fedbus.bench.chaos.proxy import Backstage
 from fedbus.broker.cluster import PrivateCluster
 
 NODES = ("node-1", "node-2", "node-3")
-STOPS_WITHIN = timedelta(seconds=10)
+STOPS_WITHIN = timedelta(seconds=3)
 
 
 class Nodes:
@@ -22,6 +24,8 @@ class Nodes:
         self._names = ("fedbus", "fedbus2", "fedbus3")
         self._net = NodeNet(backstage, self._names)
         self._down: set[str] = set()
+        self._backstage = backstage
+        self._asked: Future[tuple[int, ...]] | None = None
 
     def cluster(self, base: Path) -> PrivateCluster:
         """The cluster in this folder, whose nodes reach each other through the links."""
@@ -75,16 +79,22 @@ class Nodes:
             case Act.SILENCE_NODE:
                 self._net.resume(name)
 
-    def mend(self) -> None:
+    def mend(self) -> bool:
         """What an operator does when `fedbus broker status` says so: a node that was away too long is started again.
 
-        Main thread only.
+        False while the nodes are still asked, which takes seconds: call it again. Main thread only.
         """
-        for number in self._cluster.out_of_step():
+        if self._asked is None:
+            self._asked = self._backstage.begin(asyncio.to_thread(self._cluster.out_of_step))
+        if not self._asked.done():
+            return False
+        behind, self._asked = self._asked.result(), None
+        for number in behind:
             self._down.add(NODES[number - 1])
             self._cluster.stop_node(number, grace=STOPS_WITHIN)
             self._cluster.start(die_with_parent=True, ready_within=None)
             self._down.discard(NODES[number - 1])
+        return True
 
     def _place(self, victim: str) -> tuple[int, str]:
         index = NODES.index(victim)

@@ -86,6 +86,11 @@ class Stage:
         self._daemons[name] = daemon
         return daemon
 
+    def start_again(self, name: str) -> None:
+        """Start one that is down; a machine that is late may have done it already."""
+        if name not in self._daemons:
+            self.start(name)
+
     def kill(self, name: str) -> None:
         """SIGKILL; one that is down stays down."""
         daemon = self._daemons.pop(name, None)

@@ -5,13 +5,21 @@ What lives here: keys, limits and defaults. What may not: what the rules do (see
 
 from __future__ import annotations
 
+import ast
+import inspect
 from collections.abc import Mapping
+from itertools import pairwise
 from types import MappingProxyType
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_serializer, model_validator
 
 from fedbus.core.protocol.frames import DEFAULT_RATIO
+
+if TYPE_CHECKING:
+    from pydantic import GetJsonSchemaHandler
+    from pydantic.json_schema import JsonSchemaValue
+    from pydantic_core import CoreSchema
 
 
 def _is_int(value: object) -> bool:
@@ -53,12 +61,41 @@ def least_sites(f: int) -> int:
     return 2 * f + 3
 
 
+def _sentences(cls: type) -> dict[str, str]:
+    """The sentences below the keys of a class and of those it is made from, by key."""
+    found: dict[str, str] = {}
+    for base in reversed(cls.__mro__):
+        if issubclass(base, Spec) and base is not Spec:
+            lines = next(
+                node.body for node in ast.parse(inspect.getsource(base)).body if isinstance(node, ast.ClassDef)
+            )
+            found |= {
+                key.target.id: inspect.cleandoc(below.value.value)
+                for key, below in pairwise(lines)
+                if isinstance(key, ast.AnnAssign)
+                and isinstance(key.target, ast.Name)
+                and isinstance(below, ast.Expr)
+                and isinstance(below.value, ast.Constant)
+                and isinstance(below.value.value, str)
+            }
+    return found
+
+
 class Spec(BaseModel):
     """Base of every section: frozen, strict (no text where a number belongs), unknown keys are errors."""
 
-    model_config = ConfigDict(
-        frozen=True, strict=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True
-    )
+    # defer_build: most processes read specs of few kinds, or none
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False, defer_build=True)
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """Describe each key by the sentence that stands below it. Read here: few processes ask for a schema."""
+        found = handler(schema)
+        keys = handler.resolve_ref_schema(found)["properties"]
+        for name, sentence in _sentences(cls).items():
+            if name in keys:
+                keys[name]["description"] = sentence
+        return found
 
     @classmethod
     def check_given(cls, given: frozenset[str]) -> str | None:

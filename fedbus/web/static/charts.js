@@ -99,7 +99,7 @@ class Chart {
   }
 }
 
-/** Lines over versions or time: `lines()` gives [{label, curve, column, main}], first the one over all sites. */
+/** Lines over versions or time: `lines()` gives [{label, curve, column, main, number}]; a site's number is its look in all charts. */
 export class Lines extends Chart {
   constructor(place, lines, byTime) {
     super(place);
@@ -118,7 +118,7 @@ export class Lines extends Chart {
       legend: { live: true, markers: { width: 0, fill: (plot, number) => plot.series[number].stroke(plot, number) } },
       cursor: { drag: { x: true, y: false } },
       axes: this.axes(byTime, 56),
-      series: [x, ...lines.map((line, number) => this.series(line, number))],
+      series: [x, ...lines.map((line) => this.series(line))],
     };
     const ends = lines.slice(0, 8).map((line) => [line.label, line.curve.newest(line.column)]);
     const says = ends.map(([label, end]) => (end ? `${label} ${short(end.value)} at ${end.version}` : `${label}: nothing yet`));
@@ -126,8 +126,8 @@ export class Lines extends Chart {
     this.show(shape, options, joined, says.join("; "));
   }
 
-  series(line, number) {
-    const look = line.main ? { stroke: css("--ink"), width: 3 } : { stroke: css(COLOURS[number % 4]), width: 1.5, dash: DASHES[Math.floor(number / 4) % 4] };
+  series(line) {
+    const look = line.main ? { stroke: css("--ink"), width: 3 } : { stroke: css(COLOURS[line.number % 4]), width: 1.5, dash: DASHES[Math.floor(line.number / 4) % 4] };
     return { label: line.label, spanGaps: true, points: { show: line.curve.versions.length < 2 }, value: (_, value) => short(value), ...look };
   }
 }

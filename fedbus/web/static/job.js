@@ -141,9 +141,9 @@ const curve = (name) => curves.get(name) ?? curves.set(name, new Curve()).get(na
 const byTime = () => document.getElementById("axis").value === "time";
 const names = (kind) => [...curves].filter(([name]) => name === kind || name.startsWith(`${kind}:`)).flatMap(([, one]) => Object.keys(one.columns));
 const ofSites = (kind, column) =>
-  [...drawn].sort().flatMap((site) => {
+  [...drawn].sort().flatMap((site, number) => {
     const found = curves.get(`${kind}:${site}`);
-    return found?.columns[column] ? [{ label: site, curve: found, column, main: false }] : [];
+    return found?.columns[column] ? [{ label: site, curve: found, column, main: false, number }] : [];
   });
 const metricLines = () => {
   const column = document.getElementById("metric").value;

@@ -10,7 +10,6 @@ from playwright.sync_api import Page, expect
 from .conftest import AXE, Shown, elsewhere
 
 PHONE = {"width": 375, "height": 740}
-SCHEMES = ("light", "dark")
 
 
 def background(page: Page) -> str:
@@ -47,7 +46,7 @@ def test_the_five_questions_of_a_newcomer_are_answered_at_the_top(shown: Shown) 
     with shown.page(f"/jobs/{shown.job}") as page:
         answers = page.locator(".answers > div")
         expect(answers).to_have_count(5)
-        expect(page.locator(".answers")).to_contain_text("Yes: mean auc")
+        expect(page.locator(".answers")).to_contain_text("mean auc")
         for number in range(5):
             assert len(answers.nth(number).locator("dd").inner_text()) > 5
 
@@ -82,15 +81,16 @@ def test_no_page_is_wider_than_a_phone_and_dark_mode_is_dark(shown: Shown) -> No
         assert background(page) == "rgb(255, 255, 255)"
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
-def test_axe_finds_nothing_on_any_page(shown: Shown, scheme: str) -> None:
+@pytest.mark.parametrize(("scheme", "rules"), [("light", "{}"), ("dark", "{runOnly: ['color-contrast']}")])
+def test_axe_finds_nothing_on_any_page(shown: Shown, scheme: str, rules: str) -> None:
+    """In the dark only what may differ there is looked at."""
     if not AXE.is_file():
         pytest.skip("axe-core is not installed: deploy/setup test")
     with shown.page("/", color_scheme=scheme, bypass_csp=True) as page:
         for path in shown.paths():
             page.goto(shown.address.rstrip("/") + path)
             page.evaluate(AXE.read_text("utf-8"))
-            found = page.evaluate("axe.run()")["violations"]
+            found = page.evaluate(f"axe.run({rules})")["violations"]
             assert [(path, one["id"], [node["html"][:200] for node in one["nodes"]][:3]) for one in found] == []
 
 
