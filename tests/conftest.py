@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import gc
 import os
 import shutil
 import signal
@@ -29,6 +30,7 @@ from fedbus.broker.process import free_port
 from fedbus.local.provisioned import kit_of, provision_here
 from fedbus.provision.federation import FederationFolder
 from fedbus.provision.federation_file import BrokerPart
+from fedbus.runtime.collector import USUAL
 
 SITES = ("site-a", "site-b", "site-c", "site-d", "cleveland", "hungary", "switzerland", "va-long-beach")
 TRAINING = ("local.steps", "local.batch_size", "local.learning_rate", "local.evaluate", "local.proximal_mu")
@@ -36,6 +38,30 @@ ALLOWED = {
     "synthetic": (*TRAINING, *(f"task_config.{key}" for key in ("numel", "tensors", "step_s"))),
     "heart_disease": TRAINING,
 }
+# Files that take minutes, then rooms whose tests start daemons or brokers: whoever comes last shall be done soon.
+LONG = (
+    "bench/test_chaos_run.py",
+    "daemons/test_what_may_pass.py",
+    "daemons/test_replay_of_a_job.py",
+    "daemons/test_segmentation.py",
+    "daemons/test_crashes.py",
+    "daemons/test_strategies_on_the_bus.py",
+    "daemons/test_sealed_model_log.py",
+    "daemons/test_compare.py",
+    "daemons/test_clocks.py",
+    "bench/test_demo.py",
+    "daemons/test_broker_alarm.py",
+    "daemons/test_slow_link.py",
+    "bench/test_time_to_target.py",
+    "bus/test_enrolment.py",
+    "daemons/",
+    "bench/",
+    "bus/",
+    "doctor/",
+    "provision/",
+    "trust/",
+    "aggregator/",
+)
 VHOSTS_AT_ONCE = 10  # one import of ten costs about as much as three of one
 
 # How long an example takes says how busy the machine is.
@@ -45,6 +71,26 @@ hypothesis.settings.load_profile("fedbus")
 # A run in the background of a script ignores SIGINT from the start, and so would every process that a test starts.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+gc.set_threshold(100_000, 20, 50)  # to collect 6,000 tests makes objects that stay
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long files first; otherwise the order stays."""
+    tests = Path(__file__).parent
+    ranks: dict[Path, int] = {}
+    for item in items:
+        name = item.path.relative_to(tests).as_posix() if item.path.is_relative_to(tests) else ""
+        ranks.setdefault(item.path, next((n for n, long in enumerate(LONG) if name.startswith(long)), len(LONG)))
+    items.sort(key=lambda item: ranks[item.path])
+
+
+def pytest_collection_finish() -> None:
+    """What was collected stays: Python need not look through it for garbage."""
+    gc.freeze()
+    gc.set_threshold(*USUAL)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -55,7 +55,7 @@ def rows(*, events: int, sites: int, looking: int = LOOKING) -> Iterator[Row]:
     """Measure; rows of case, value, unit, goal, met."""
     with tempfile.TemporaryDirectory(prefix="fedbus-bench-") as folder, LocalFederation(Path(folder)) as federation:
         aggregator = federation.start_aggregator(nobody_left_s=3_600)
-        aggregator.wait_for("aggregator-ready")
+        aggregator.wait_for("aggregator-ready", within=LIMIT)
         job = asyncio.run(_submitted(federation))
         alone = resident_bytes(aggregator.pid)
         page = _start_page(federation)
@@ -72,8 +72,8 @@ def rows(*, events: int, sites: int, looking: int = LOOKING) -> Iterator[Row]:
         beside = federation.start_aggregator(
             nobody_left_s=3_600, web=True, web_port=0, web_broker_url=federation.url("submitter")
         )
-        address = str(beside.wait_for(READY)["address"])
-        beside.wait_for("aggregator-ready")
+        address = str(beside.wait_for(READY, within=LIMIT)["address"])
+        beside.wait_for("aggregator-ready", within=LIMIT)
         without_events = resident_bytes(beside.pid)
         _wait_for_all(beside, job, events, address=address)
         more = (resident_bytes(beside.pid) - alone) / MIB
@@ -94,7 +94,7 @@ def _address(page: Daemon) -> str:
 
 
 async def _submitted(federation: LocalFederation) -> str:
-    async with Client(SubmitterSettings.load(broker_url=federation.url("submitter"))) as client:
+    async with Client(SubmitterSettings.load(broker_url=federation.url("submitter"), timeout_s=60)) as client:
         return await client.submit(TrainingSpec.parse(SPEC))
 
 

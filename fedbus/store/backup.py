@@ -37,7 +37,8 @@ FORMAT = 1
 HEAD, SUMS, LEDGER = "backup.json", "SHA256SUMS", "ledger.sqlite3"
 STAGED = ".backup"
 ATTEMPTS = 20
-NOT_STATE = ("lock", LEDGER, f"{LEDGER}-wal", f"{LEDGER}-shm", STAGED)
+LOCK = "lock"
+NOT_STATE = (LEDGER, f"{LEDGER}-wal", f"{LEDGER}-shm")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +105,7 @@ def _staging(folder: Path) -> Iterator[Path]:
 def _stage(folder: Path, staged: Path) -> str:
     """Gather what belongs together; what is lacking, "" when nothing is."""
     for path in staged.iterdir():
-        if path.name != "lock":
+        if path.name != LOCK:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     _link(folder, staged)
     _copy_ledger(folder / LEDGER, staged / LEDGER)
@@ -129,7 +130,7 @@ def _link(folder: Path, staged: Path) -> None:
         if inside.parts[:1] == (STAGED,):
             continue
         for name in names:
-            if (not inside.parts and name in NOT_STATE) or name.startswith("."):
+            if name == LOCK or name.startswith(".") or (not inside.parts and name in NOT_STATE):
                 continue
             second = staged / inside / name
             second.parent.mkdir(parents=True, exist_ok=True)
@@ -180,7 +181,7 @@ def _write(to: Path, staged: Path, head: Head) -> None:
         _add(tar, HEAD, io.BytesIO(head.to_json().encode()), len(head.to_json().encode()))
         for path in sorted(each for each in staged.rglob("*") if each.is_file()):
             name = path.relative_to(staged).as_posix()
-            if name == "lock":
+            if name == LOCK:
                 continue
             with path.open("rb") as file:
                 sums.append(f"{_add(tar, name, file, os.fstat(file.fileno()).st_size)}  {name}\n")

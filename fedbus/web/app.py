@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, quote
 
@@ -24,7 +25,7 @@ from starlette.staticfiles import StaticFiles
 from fedbus.console.fetch import AskedInVainError
 from fedbus.errors import FedbusError, JobSpecError
 from fedbus.runtime.printable import printable
-from fedbus.web import job_view, live
+from fedbus.web import docs, job_view, live
 from fedbus.web.auth import COOKIE_S, Door, Visitor
 from fedbus.web.feed import Feed
 from fedbus.web.guarded import Guarded
@@ -51,6 +52,7 @@ class Served:
     read_only: bool
     secure: bool
     cookie: str
+    docs: Path | None = None
 
     def may_submit(self) -> bool:
         """Whether this page changes anything for anybody."""
@@ -90,7 +92,7 @@ def make_app(served: Served) -> Guarded:
         Route("/healthz", _health, methods=["GET"]),
     ]
     static = Mount(STATIC, StaticFiles(directory=STATIC_FOLDER))
-    app = Starlette(routes=[*routes, static], exception_handlers={404: _no_page})
+    app = Starlette(routes=[*routes, *docs.routes(served.docs), static], exception_handlers={404: _no_page})
     return Guarded(app, served.door, cookie=served.cookie)
 
 

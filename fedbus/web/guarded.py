@@ -23,6 +23,8 @@ HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
 }
+DOCS_POLICY = HEADERS["Content-Security-Policy"].replace("img-src 'self'", "img-src 'self' data:")
+"""The icons of the documentation stand in its style sheet."""
 OPEN_TO_ALL = ("/static/", "/login", "/healthz")
 LOGIN = "/login"
 SAFE = ("GET", "HEAD")
@@ -76,12 +78,15 @@ class Guarded:
 
     @staticmethod
     def _with_headers(scope: Scope, send: Send) -> Send:
-        static = scope["path"].startswith("/static/")
+        static = scope["path"].startswith(("/static/", "/docs/"))
+        docs = scope["path"].startswith("/docs/")
 
         async def sending(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 headers.update(HEADERS)
+                if docs:
+                    headers["Content-Security-Policy"] = DOCS_POLICY
                 headers["Cache-Control"] = "no-cache" if static else "no-store"
             await send(message)
 

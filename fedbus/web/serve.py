@@ -81,6 +81,7 @@ class Page:
             read_only=self._settings.read_only,
             secure=self._settings.tls_cert is not None,
             cookie=f"fedbus-{self.port}",
+            docs=self._settings.docs,
         )
 
     def _config(self, served: Served) -> uvicorn.Config:

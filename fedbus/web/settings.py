@@ -41,7 +41,7 @@ class WebSettings(BaseSettings):
     port: 0 is a free one, which is printed. token_file: a file with the word that lets somebody in. proxy_header: where
     a proxy that has signed people in writes who it is, such as X-Forwarded-User; believed from `trusted_proxies` alone.
     hosts: names of the page beside its address; of all others nothing is answered. read_only: nobody submits or aborts.
-    tls_cert, tls_key: PEM files; without them the page speaks plain HTTP.
+    tls_cert, tls_key: PEM files; without them the page speaks plain HTTP. docs: the built documentation, for /docs.
     """
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid", env_ignore_empty=True)
@@ -58,6 +58,7 @@ class WebSettings(BaseSettings):
     tls_key: Path | None = None
     kit: Path | None = None
     broker_url: SecretStr | None = None
+    docs: Path | None = None
 
     @classmethod
     def settings_customise_sources(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -178,3 +179,10 @@ def test_beside_another_daemon_its_login_is_not_the_pages(tmp_path: Path, monkey
     own = WebSettings.load(broker_url="amqp://page:word@127.0.0.1/fedbus").submitter(alone=False)
     assert "page:word" in own.url_for("submitter")
     assert "word" not in repr(own)
+
+
+def test_every_setting_stands_in_the_aggregators_file() -> None:
+    text = (Path(__file__).parents[2] / "services/aggregator/aggregator.toml").read_text()
+    table = text.partition("\n[web]\n")[2]
+    missing = [name for name in WebSettings.model_fields if not re.search(rf"^(# )?{name} = ", table, re.MULTILINE)]
+    assert missing == []
