@@ -34,7 +34,7 @@ def test_job_goes_on_after_a_memory_alarm_and_says_what_it_cost(house):
     aggregator.wait_for("broker blocked")
     site.wait_for("broker blocked")
     # then commands say so
-    asked = house.fedbus("jobs", FEDBUS_TIMEOUT_S=2)
+    asked = house.fedbus("jobs", timeout_s=2)
     assert (asked.code, "memory or disk alarm" in asked.err) == (1, True)
     assert node.alarms()[0].startswith("memory alarm")
     # and when it is over, the job goes on and tells of it
