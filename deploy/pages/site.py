@@ -64,12 +64,13 @@ def sources() -> list[Path]:
 
 
 def _mkdocs(tree: Path, built: Path) -> int:
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet"]
+    # with --quiet its warnings would not count as faults
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict"]
     command += ["--config-file", str(CONFIG), "--site-dir", str(built)]
     environment = {**os.environ, "FEDBUS_DOCS_TREE": str(tree), "NO_MKDOCS_2_WARNING": "1"}
     code = subprocess.run(command, env=environment, check=False).returncode
     if code != 0:
-        print("deploy/docs-site: no pages were built; is mkdocs-material installed (the extra docs)?", file=sys.stderr)
+        print("deploy/docs-site: no pages were built, see above; without the extra `docs` none can be", file=sys.stderr)
     return min(code, 1)
 
 
