@@ -31,6 +31,8 @@ ARGUMENTS = [
 ]
 AXE = Path(os.environ.get("FEDBUS_AXE", Path(__file__).parents[3] / ".venv/node/node_modules/axe-core/axe.min.js"))
 SITES = ("cleveland", "hungary", "switzerland")
+SLOWDOWN = 20
+"""The sites leave the processors to the browser."""
 SOON_MS = 20_000
 
 
@@ -66,8 +68,8 @@ class Shown:
     def paths(self) -> Sequence[str]:
         """Every page that there is."""
         job, ended = self.job, self.ended
-        of_jobs = [f"/jobs/{one}{part}" for one in (job, ended) for part in ("", "/scores", "/check")]
-        return ["/", "/sites", "/left", f"/compare?a={job}&b={ended}", "/submit", *of_jobs, f"/jobs/{job}/abort"]
+        of_jobs = [f"/jobs/{job}", f"/jobs/{job}/abort", f"/jobs/{job}/check", f"/jobs/{ended}/scores"]
+        return ["/", "/sites", "/left", f"/compare?a={job}&b={ended}", "/submit", *of_jobs]
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +90,7 @@ def shown(
     with open_house(tmp_path_factory.mktemp("page"), fresh_vhost()) as house:
         house.start_aggregator()
         for name in SITES:
-            house.start_site(name, **QUICK_STATUS)
+            house.start_site(name, slowdown=SLOWDOWN, **QUICK_STATUS)
         found = Shown(house=house, address=start_page(house), browser=browser)
         found.ended = submit(house, "short", versions=3)
         house.ended(found.ended)
