@@ -11,10 +11,12 @@ JOB = "long"
 BUFFER = 8
 
 
-def long_job(*, events: int, sites: int, job: str = JOB, began_at: float = 0.0) -> Iterator[Event]:
+def long_job(
+    *, events: int, sites: int, job: str = JOB, began_at: float = 0.0, every_s: float = 0.1
+) -> Iterator[Event]:
     """So many events: sites join, then updates, a version of every eight of them, and a score at each second one."""
     for number, happened in zip(range(events), _happened(sites), strict=False):
-        yield e.wire_of(happened, job=job, at=began_at + number / 10)
+        yield e.wire_of(happened, job=job, at=began_at + every_s * number)
 
 
 def _happened(sites: int) -> Iterator[e.Happened]:

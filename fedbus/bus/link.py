@@ -238,11 +238,17 @@ class Channel:
         return self._raw.is_closed or self._link.lost.done()
 
     async def close(self) -> None:
-        """Close; unacked deliveries go back to their queue. A channel that is gone already is no error."""
+        """Close; unacked deliveries go back to their queue. A channel that is gone already is no error.
+
+        A broker with an alarm reads nothing from who publishes: there the close is sent, and its answer not waited for.
+        """
         if self.closed:
             return
-        with suppress(BusError):
-            await self._link.rpc("close a channel", self._channel.close())
+        closing = asyncio.ensure_future(self._link.rpc("close a channel", self._channel.close()))
+        closing.add_done_callback(_seen)
+        if not self._link.blocked:
+            with suppress(BusError):
+                await closing
 
     # ------------------------------------------------------------------ publishing
 

@@ -24,7 +24,6 @@ from typing import Any
 import typer
 
 from fedbus.errors import FedbusError
-from fedbus.runtime.settings import default_home
 
 WAIT_S = 0.7
 FRESH_S = 5.0
@@ -67,7 +66,7 @@ def sites(context: typer.Context, incomplete: str) -> list[Named]:
 def sites_here(incomplete: str) -> list[str]:
     """Sites whose state is on this machine."""
     try:
-        found = sorted(path.name for path in (default_home() / "sites").iterdir() if path.is_dir())
+        found = sorted(path.name for path in (_home() / "sites").iterdir() if path.is_dir())
     except (OSError, FedbusError):
         return []
     return [name for name in found if name.startswith(incomplete) and NAME.fullmatch(name)][:MOST_NAMES]
@@ -134,7 +133,15 @@ def _place(broker_url: str | None, environment: Mapping[str, str] = os.environ) 
     nameable = re.sub(r"(//[^:@/]*):[^@/]*@", r"\1@", url)
     what = [nameable, environment.get("FEDBUS_KIT", ""), environment.get("FEDBUS_CONFIG", "")]
     name = hashlib.sha256("\n".join(what).encode()).hexdigest()[:16]
-    return default_home() / "completion" / f"{name}.json"
+    return _home() / "completion" / f"{name}.json"
+
+
+def _home() -> Path:
+    if given := os.environ.get("FEDBUS_HOME"):
+        return Path(given)
+    from fedbus.runtime.settings import default_home  # costs time, which a Tab has little of
+
+    return default_home()
 
 
 def _fresh(place: Path) -> bool:

@@ -34,7 +34,7 @@ class WandbSink:
         self._job = job
         self._name = name
         self._run: Any = None
-        self._count = 0
+        self._handed: set[tuple[str, int]] = set()
 
     def written(self) -> set[tuple[str, int]]:
         with disk_errors("cannot read wandb files in", self._folder):
@@ -44,7 +44,7 @@ class WandbSink:
         with disk_errors("cannot write wandb files in", self._folder):
             if self._run is None:
                 self._run = self._begin()
-            self._count += len(points)
+            self._handed |= {point.key for point in points}
             for point in points:
                 self._run.log({STEP: point.version, point.name: point.value, "_timestamp": point.at})
 
@@ -52,7 +52,7 @@ class WandbSink:
         if self._run is not None:
             self._run.finish(exit_code=int(state not in (None, "finished")))
             until = time.monotonic() + FLUSHED_S
-            while self._count > len(self.written()) and time.monotonic() < until:
+            while not self._handed <= self.written() and time.monotonic() < until:
                 time.sleep(0.1)  # its service writes on for a moment after it has said that it is done
 
     def _runs(self, at: str) -> list[Path]:

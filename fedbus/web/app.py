@@ -82,11 +82,12 @@ def make_app(served: Served) -> Guarded:
     routes = [
         Route(path, _route(served, page, submits=submits), methods=[method]) for method, path, page, submits in PAGES
     ]
-    of_job = partial(job.page, look=partial(live.look, served.feed, served.answers))
+    looks = live.Looks(served.feed, served.answers)
+    of_job = partial(job.page, look=looks.view)
     routes += [
         Route("/jobs/{job}", _route(served, of_job, submits=False), methods=["GET"]),
-        Route("/jobs/{job}/data.json", _data(served), methods=["GET"]),
-        Route("/live", _live(served), methods=["GET"]),
+        Route("/jobs/{job}/data.json", _data(looks), methods=["GET"]),
+        Route("/live", _live(served, looks), methods=["GET"]),
         Route("/login", _login(served), methods=["GET", "POST"]),
         Route("/logout", _logout(served), methods=["POST"]),
         Route("/healthz", _health, methods=["GET"]),
@@ -163,10 +164,10 @@ async def _health(request: Request) -> Response:
     return PlainTextResponse("ok\n")
 
 
-def _data(served: Served) -> Callable[[Request], Awaitable[Response]]:
+def _data(looks: live.Looks) -> Callable[[Request], Awaitable[Response]]:
     async def answer(request: Request) -> Response:
         try:
-            view = await live.look(served.feed, served.answers, request.path_params["job"], _wanted(request))
+            view = await looks.view(request.path_params["job"], _wanted(request))
         except AskedInVainError as exc:
             return JSONResponse({"error": printable(str(exc))}, status_code=404)
         except FedbusError as exc:
@@ -180,7 +181,7 @@ def _wanted(request: Request) -> list[str]:
     return request.query_params.get("sites", "")[:2_000].split(",")[: job_view.MOST_DRAWN]
 
 
-def _live(served: Served) -> Callable[[Request], Awaitable[Response]]:
+def _live(served: Served, looks: live.Looks) -> Callable[[Request], Awaitable[Response]]:
     looking = 0
 
     async def counted(messages: AsyncIterator[live.Message]) -> AsyncIterator[live.Message]:
@@ -198,7 +199,7 @@ def _live(served: Served) -> Callable[[Request], Awaitable[Response]]:
             return PlainTextResponse("too many look on\n", status_code=503, headers={"Retry-After": "10"})
         wanted = request.query_params.get("job")
         if wanted:
-            messages = live.job_messages(served.feed, served.answers, wanted, _wanted(request))
+            messages = live.job_messages(served.feed, looks, wanted, _wanted(request))
         else:
             messages = live.beats(served.feed, served.answers)
         return EventSourceResponse(counted(messages), ping=PING_S, send_timeout=SEND_S)

@@ -36,7 +36,8 @@ class View:
     words: by name, texts. rows: by site, texts by column. staleness: updates by their staleness. influence: by site,
     its own and the share that it should have. curves: by name, those of the job and of the sites that are `drawn`. log:
     the newest events; log_end: the number of the last one. stamp: of the curves; whose: names the picture, for stamps
-    of another one say nothing.
+    of another one say nothing. number: of the view; messages: by the number of another view, what
+    brings who has seen that to this one.
     """
 
     words: Mapping[str, str]
@@ -50,6 +51,8 @@ class View:
     log_end: int = 0
     stamp: int = 0
     whose: str = ""
+    number: int = -1
+    messages: dict[int, str] = field(default_factory=dict)
     ended: bool = False
 
 
@@ -61,6 +64,7 @@ def view_of(
     drawn: Sequence[str],
     now: float,
     whose: str,
+    number: int = 0,
 ) -> View:
     """Put together what is known. picture: of its events, or `picture_of` its history."""
     lines = {line.site: line for line in sites}
@@ -75,10 +79,11 @@ def view_of(
         influence={name: (_short(one.influence or 0.0), _short(one.share or 0.0)) for name, one in known.items()},
         drawn=tuple(drawn),
         curves=dict(_drawn_curves(picture, drawn)),
-        log=picture.said,
+        log=tuple(picture.said),
         log_end=picture.changes,
         stamp=picture.changes,
         whose=whose,
+        number=number,
         ended=detail.ended_at is not None,
     )
 

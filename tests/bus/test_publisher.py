@@ -8,12 +8,14 @@ from datetime import timedelta
 import pytest
 from structlog.testing import capture_logs
 
+from fedbus.bus import topology as t
 from fedbus.bus.connection import LinkState, Session
 from fedbus.bus.consumer import Consumer
 from fedbus.bus.declare import declare
 from fedbus.bus.publisher import Publisher
+from fedbus.bus.rpc import request
 from fedbus.bus.topology import QueueSpec, Topology
-from fedbus.errors import PublishError, UnroutableError
+from fedbus.errors import NoAnswerError, PublishError, UnroutableError
 
 MIB = 1 << 20
 
@@ -154,8 +156,9 @@ async def test_alarm_is_told_and_the_publish_waits_for_its_end(throw_away_node, 
     node = throw_away_node()
     node.start(sites=["site-a"])
     told: list[LinkState] = []
-    url = node.url("aggregator")
-    async with Session(url, name="test", on_state=lambda state, _: told.append(state)) as session:
+    url, long = node.url("aggregator"), timedelta(hours=1)
+    note = lambda state, _: told.append(state)  # noqa: E731
+    async with Session(url, name="test", on_state=note, answer_within=long) as session:
         await session.ready()
         publisher = Publisher(session)
 
@@ -164,6 +167,10 @@ async def test_alarm_is_told_and_the_publish_waits_for_its_end(throw_away_node, 
         await asyncio.wait({publishing}, timeout=2)
         assert session.blocked
         assert not publishing.done()
+        # and a question ends when its time is over, whatever the broker leaves unread
+        async with Session(url, name="who asks", answer_within=long) as asking:
+            with pytest.raises(NoAnswerError, match="memory or disk alarm"):
+                await request(asking, t.JOBS, "query", b"{}", timeout=timedelta(seconds=2), type="query")
         await asyncio.to_thread(node.ctl, "set_vm_memory_high_watermark", "0.4")
         async with asyncio.timeout(20):
             await publishing

@@ -14,7 +14,7 @@ def count(metrics: Metrics, job: str, happened: e.Happened, *, at: float) -> Non
             metrics.add(n.UPDATES, job_id=job, site=happened.site, outcome="folded")
             metrics.observe(n.STALENESS, happened.staleness, job_id=job)
             metrics.set(n.JOB_PROGRESS, at, job_id=job)
-        case e.UpdateRefused():
+        case e.UpdateRefused(initial=False, local=False):
             metrics.add(n.UPDATES, job_id=job, site=happened.site, outcome="refused")
         case e.VersionCommitted():
             metrics.add(n.VERSIONS, job_id=job)

@@ -84,8 +84,12 @@ class ModelFollower:
     def begin(self, started: m.JobStarted) -> bool:
         """Follow the model log that is named; "" is how earlier releases say the one of the job's name.
 
-        False: another one is followed already, and all that came from it is of no use. Raises ProtocolError.
+        With a kit every log is named, for the broker lets nobody read another: a job that names none, such as a check
+        of data, has none. False: another one is followed already, and all that came from it is of no use. Raises
+        ProtocolError.
         """
+        if not started.log and self._post.guard is not None:
+            return True
         stream = started.log or t.models_stream(self._job)
         if not t.is_models_stream(stream, self._job):
             raise ProtocolError(f"the job's start names {stream!r}, which is no model log of job {self._job}")

@@ -108,7 +108,8 @@ class Uploads:
         """What may never leave is deleted; where it is an update, there will be no other that may."""
         log.error("update-withheld", job=self._job, update=str(entry.update_id), text=why)
         self._outbox.remove(entry.update_id)
-        self._telemetry.metrics.add(LOCAL_UPDATES, job_id=self._job, outcome="withheld")
+        if entry.manifest.kind is m.UpdateKind.DELTA:
+            self._telemetry.metrics.add(LOCAL_UPDATES, job_id=self._job, outcome="withheld")
         if entry.manifest.kind is not m.UpdateKind.LOCAL:
             await self._on_withheld(why)
 

@@ -218,9 +218,12 @@ class JobWorker:
         self._reached(Point.SITE_RECEIPT)
         log.debug("update-receipt", job=self._job, update=receipt.update_id, outcome=str(receipt.outcome))
         refused = receipt.outcome is m.Outcome.REFUSED
-        if not self._outbox.remove(m.UpdateId.parse(receipt.update_id), refused=refused):
+        update_id = m.UpdateId.parse(receipt.update_id)
+        entry = self._outbox.entry(update_id)
+        if not self._outbox.remove(update_id, refused=refused):
             return
-        self._metrics.add(LOCAL_UPDATES, job_id=self._job, outcome="refused" if refused else "folded")
+        if entry is not None and entry.manifest.kind is m.UpdateKind.DELTA:
+            self._metrics.add(LOCAL_UPDATES, job_id=self._job, outcome="refused" if refused else "folded")
         if refused:
             log.warning("update-refused", job=self._job, update=receipt.update_id, reason=receipt.reason)
         if receipt.rebase is not None:
