@@ -18,9 +18,16 @@ from fedbus.trust.identity import Identity
 Act = Callable[[BlockingChannel], Any]
 
 
+def lasting(url: str) -> pika.URLParameters:
+    """How a connection is made that lives as long as its test: nobody serves its heartbeats between two acts of it."""
+    found = pika.URLParameters(url)
+    found.heartbeat = 0
+    return found
+
+
 def parameters(vhost, login: str) -> pika.URLParameters:
     """How a login connects: by its password, or by the certificate of its kit."""
-    found = pika.URLParameters(vhost.url(login))
+    found = lasting(vhost.url(login))
     if (kit := vhost.kit(login)) is not None:
         found.credentials = pika.credentials.ExternalCredentials()
         found.ssl_options = pika.SSLOptions(Identity.load(kit).ssl_context(), found.host)

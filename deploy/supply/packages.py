@@ -14,9 +14,21 @@ from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[2]
 FEDBUS = "fedbus"
-RUN_TIME = ("digits",)
+RUN_TIME = ("digits", "web", "top", "metrics")
 """The extras that `deploy/setup` installs without an argument."""
-EVERYTHING = (*RUN_TIME, "simulate", "monai", "dicomweb", "flywheel", "onnx")
+EVERYTHING = (
+    *RUN_TIME,
+    "simulate",
+    "monai",
+    "dicomweb",
+    "flywheel",
+    "onnx",
+    "otel",
+    "tensorboard",
+    "mlflow",
+    "wandb",
+    "docs",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

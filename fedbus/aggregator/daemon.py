@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from collections.abc import Mapping
 from contextlib import AsyncExitStack, closing, suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Self
@@ -24,8 +25,10 @@ from fedbus.aggregator.desk.broker_watch import BrokerWatch
 from fedbus.aggregator.desk.fetches import Fetches
 from fedbus.aggregator.desk.forgetting import Forgetting
 from fedbus.aggregator.desk.front_desk import FrontDesk
+from fedbus.aggregator.desk.gauges import Gauges
 from fedbus.aggregator.desk.site_desk import SiteDesk
 from fedbus.aggregator.job.jobs import Jobs
+from fedbus.aggregator.job.runner import JobRunner
 from fedbus.aggregator.settings import LOGIN, AggregatorSettings
 from fedbus.aggregator.site_numbers import SiteNumbers
 from fedbus.aggregator.standby import hold
@@ -44,6 +47,8 @@ from fedbus.errors import ConnectionLostError
 from fedbus.runtime.allocator import keep_freed_chunks
 from fedbus.runtime.faults import fault_hook
 from fedbus.runtime.lifecycle import until_stopped
+from fedbus.runtime.metrics import Of
+from fedbus.runtime.telemetry import telemetry_of
 from fedbus.store.files import make_folder
 from fedbus.store.ledger import Ledger
 from fedbus.store.lock import StateLock
@@ -82,13 +87,17 @@ class Aggregator:
         self._reached = fault_hook(settings.fault)
         self._disk = Disk()
         self._broker_watch = BrokerWatch()
+        self._runners: Mapping[str, JobRunner] = {}
 
     async def __aenter__(self) -> Self:
         settings, stack = self._settings, self._stack
         self._identity, state = settings.identity(), settings.state_dir
         if self._identity is not None:
             keep_freed_chunks()
-        post = Post(self._identity, seal_key=state / SEAL_KEY, suite=settings.seal_suite)
+        self._telemetry = telemetry_of(Of.AGGREGATOR, LOGIN, port=settings.metrics_port)
+        tracing = self._telemetry.tracing
+        stack.callback(tracing.close)
+        post = Post(self._identity, seal_key=state / SEAL_KEY, suite=settings.seal_suite, trace=tracing.newest)
         url, identity = settings.url_for(LOGIN), self._identity
         make_folder(settings.initial_params_dir)
         audit = await stack.enter_async_context(open_audit(settings, identity, session=self._session_id))
@@ -117,7 +126,15 @@ class Aggregator:
         self._bulk_out = await stack.enter_async_context(session(name="aggregator/models", follows=self._control))
         dead = await stack.enter_async_context(session(name="aggregator/dead", follows=self._control))
         self._publisher = Publisher(self._control)
-        self._announcer = Announcer(self._publisher, post=post, dead=Publisher(dead), keep=self._keep, audit=audit)
+        self._dead = dead
+        self._announcer = Announcer(
+            self._publisher,
+            post=post,
+            dead=Publisher(dead),
+            keep=self._keep,
+            audit=audit,
+            metrics=self._telemetry.metrics,
+        )
         self._tools = Tools(
             session=self._session_id,
             ledger=self._ledger,
@@ -134,6 +151,7 @@ class Aggregator:
             nobody_left_s=settings.nobody_left_s,
             enrolled=lambda site: exists(self._control, t.site_queue(site)),
             numbers=None if self._identity is None else SiteNumbers(self._identity.kit),
+            telemetry=self._telemetry,
             reached=self._reached,
         )
         return self
@@ -143,9 +161,17 @@ class Aggregator:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until `stop` is set, also while the broker cannot be reached."""
+        gauges = Gauges(
+            tools=self._tools,
+            runners=lambda: self._runners,
+            sessions=(self._control, self._bulk_in, self._bulk_out, self._dead),
+            state_dir=self._settings.state_dir,
+        )
+        host, port = str(self._settings.metrics_host), self._settings.metrics_port
         async with asyncio.TaskGroup() as group:
             work = group.create_task(self._work(), name="work")
-            await until_stopped(stop, work)
+            page = group.create_task(self._telemetry.serve(gauges.look, host=host, port=port), name="metrics")
+            await until_stopped(stop, work, page)
 
     async def _work(self) -> None:
         await self._control.ready()
@@ -162,6 +188,7 @@ class Aggregator:
                 bulk_out=self._bulk_out,
                 group=group,
             )
+            self._runners = jobs.runners
             forgetting = Forgetting(
                 tools=self._tools,
                 spool=self._spool,

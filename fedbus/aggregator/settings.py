@@ -9,7 +9,18 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from fedbus.runtime.settings import KEEP_DAYS, YEAR_S, DaemonSettings, KeepDays, Seconds, Threads, default_home
+from fedbus.runtime.settings import (
+    KEEP_DAYS,
+    LOOPBACK,
+    YEAR_S,
+    Address,
+    DaemonSettings,
+    KeepDays,
+    Port,
+    Seconds,
+    Threads,
+    default_home,
+)
 from fedbus.trust.suites import SealSuite
 
 LOGIN = "aggregator"
@@ -34,6 +45,8 @@ class AggregatorSettings(DaemonSettings):
             "seal_suite": None,
             "fault": None,
             "audit_keep_days": None,
+            "metrics_port": None,
+            "metrics_host": None,
         }
     )
 
@@ -59,6 +72,14 @@ class AggregatorSettings(DaemonSettings):
 
     audit_keep_days: KeepDays = KEEP_DAYS
     """No line of the audit log is kept for longer; months go whole, so that each stays for a month less at least."""
+
+    metrics_port: Port = 0
+    """Where `/metrics` is served for Prometheus, to whoever reaches it; 0: nowhere."""
+    metrics_host: Address = LOOPBACK
+    """The address that `/metrics` is served on."""
+
+    web: bool = False
+    """Whether the status page runs in this process; all else of it stands in `[web]`, see `fedbus.web.settings`."""
 
     settle_s: Annotated[float, Field(ge=0, le=YEAR_S)] = 1.0
     """How old a job's stream must be before it is used: a younger one is lost when a RabbitMQ 3.10 node is killed."""

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
+
+import structlog
 
 from fedbus.aggregator.settings import LOGIN, AggregatorSettings
 from fedbus.bus.connection import Session
@@ -14,12 +17,40 @@ from fedbus.runtime.logging import configure_logging
 if TYPE_CHECKING:
     from fedbus.trust.identity import Identity
 
+PAGE_STOP_S = 2.0
+Beside = Callable[[asyncio.Event], Awaitable[None]]
 
-def start(**flags: object) -> int:
-    """Run the aggregator daemon until a signal; flags that are None were not given. Raises SettingsError."""
+log = structlog.get_logger()
+
+
+def start(*, page: Callable[[], Beside] | None = None, **flags: object) -> int:
+    """Run the aggregator daemon until a signal; flags that are None were not given. Raises SettingsError.
+
+    `page` makes what runs beside it where its settings say `web`: its end ends nothing else.
+    """
     settings = AggregatorSettings.load(**flags)
     configure_logging(settings.log_level, settings.log_format)
-    return run_daemon(lambda stop: _run(settings, stop))
+    beside = page() if settings.web and page is not None else None
+    return run_daemon(lambda stop: _run_with(beside, settings, stop))
+
+
+async def _run_with(beside: Beside | None, settings: AggregatorSettings, stop: asyncio.Event) -> None:
+    if beside is None:
+        await _run(settings, stop)
+        return
+    async with asyncio.TaskGroup() as group:
+        page = group.create_task(_alone(beside, stop), name="page")
+        await _run(settings, stop)
+        await asyncio.wait([page], timeout=PAGE_STOP_S)
+        page.cancel()
+
+
+async def _alone(beside: Beside, stop: asyncio.Event) -> None:
+    """Whatever happens to the page, the aggregator goes on."""
+    try:
+        await beside(stop)
+    except Exception:
+        log.exception("page-stopped", text="the page has ended; the aggregator goes on without it")
 
 
 async def _run(settings: AggregatorSettings, stop: asyncio.Event) -> None:

@@ -12,6 +12,7 @@ from fedbus.audit.writer import Audit, NoAudit
 from fedbus.bus.post import Post
 from fedbus.core.job.membership import Membership
 from fedbus.runtime.faults import Reached, nothing
+from fedbus.runtime.telemetry import Telemetry
 from fedbus.store.ledger import Ledger
 
 
@@ -43,5 +44,6 @@ class Tools:
     enrolled: Callable[[str], Awaitable[bool]] = everybody
     numbers: SiteNumbers | None = None
     audit: Audit = field(default_factory=NoAudit)
+    telemetry: Telemetry = field(default_factory=Telemetry)
     disk: Disk = field(default_factory=Disk)
     reached: Reached = nothing

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedbus.bench.figures import MIB, Row, row
+from fedbus.broker.cluster import PrivateCluster
 from fedbus.broker.node import PrivateNode
 from fedbus.bus import topology as t
 from fedbus.bus.connection import Session
@@ -113,7 +114,7 @@ class Lane:
     """A site's and the aggregator's sessions on one broker, and a queue between them."""
 
     def __init__(
-        self, job: str, node: PrivateNode, *, site: Post, aggregator: Post, out: Session, back: Session
+        self, job: str, node: PrivateNode | PrivateCluster, *, site: Post, aggregator: Post, out: Session, back: Session
     ) -> None:
         self._job = job
         self._node = node
@@ -189,7 +190,7 @@ def _chunks(job: str, update: str, mib: int) -> Iterator[m.Chunk]:
         yield m.Chunk(job=job, transfer=update, part="delta", index=index, count=mib, body=os.urandom(MIB))
 
 
-def _processor_s(node: PrivateNode) -> float:
+def _processor_s(node: PrivateNode | PrivateCluster) -> float:
     """Processor seconds of the broker so far."""
     fields = Path(f"/proc/{node.status().pid}/stat").read_text().rsplit(")", 1)[1].split()
     return (int(fields[11]) + int(fields[12])) * TICK_S

@@ -6,6 +6,7 @@ Everything lies in one folder and listens on 127.0.0.1; nothing of a system-wide
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from fedbus.broker.process import free_port
 from fedbus.bus.topology import MAX_MESSAGE_BYTES
 from fedbus.errors import NodeError
 
-NODE_NAME = "fedbus@localhost"  # each node has its own epmd, so the name need not differ
+NODE_NAME = "fedbus@localhost"  # each node that stands alone has its own epmd, so the name need not differ
 DEBIAN_BIN = Path("/usr/lib/rabbitmq/bin")  # not /usr/sbin: those scripts switch to the user rabbitmq
 
 CONF = """\
@@ -29,6 +30,7 @@ log.file.level = info
 
 
 CTL_PORTS = 11
+SILENT_AFTER_S = 15
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,13 +46,45 @@ class Ports:
     def address(self) -> str:
         return f"127.0.0.1:{self.amqp}"
 
+    @property
+    def all(self) -> frozenset[int]:
+        """Every one of them."""
+        return frozenset((self.amqp, self.dist, self.epmd, *range(self.ctl, self.ctl + CTL_PORTS)))
+
     @classmethod
-    def choose(cls, amqp: int | None) -> Ports:
-        """Free ports, no two of them the same."""
+    def choose(cls, amqp: int | None, *, epmd: int | None = None) -> Ports:
+        """Free ports, no two of them the same; `epmd` is one that answers already."""
         while True:
             first, own = free_port(in_a_row=2 + CTL_PORTS), amqp or free_port()
             if not first <= own < first + 2 + CTL_PORTS:
-                return cls(amqp=own, dist=first, epmd=first + 1, ctl=first + 2)
+                return cls(amqp=own, dist=first, epmd=epmd or first + 1, ctl=first + 2)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seat:
+    """Whose node it is: one that stands alone, or one of a cluster.
+
+    name: as its peers know it. home: the folder with the cookie, that of node 1 for all; None for the node's own.
+    conf: what stands in its rabbitmq.conf besides; "" for a node alone.
+    """
+
+    name: str = NODE_NAME
+    home: Path | None = None
+    conf: str = ""
+
+    def configured(self, conf: str, peers: Sequence[str], loads: Path | None) -> str:
+        """rabbitmq.conf of this node, which may join one of these peers and takes the definitions `loads` in."""
+        if not self.conf:
+            return conf
+        conf = re.sub(r"(?m)^load_definitions\s*=.*$", f"load_definitions = {loads}" if loads else "", conf)
+        found = [f"cluster_formation.classic_config.nodes.{n} = {name}" for n, name in enumerate(peers, 1)]
+        discovery = ["cluster_formation.peer_discovery_backend = classic_config", *found] if found else []
+        return "\n".join([conf, self.conf, *discovery, ""])
+
+    @property
+    def erl_args(self) -> str:
+        """A peer that says nothing for so long is gone: they are on one machine."""
+        return f" -kernel net_ticktime {SILENT_AFTER_S}" if self.conf else ""
 
 
 def find_rabbitmq(places: Sequence[Path] = (DEBIAN_BIN,)) -> Path:
@@ -77,14 +111,14 @@ def config_files(base: Path, ports: Ports) -> dict[str, str]:
     }
 
 
-def environment(base: Path, ports: Ports) -> dict[str, str]:
+def environment(base: Path, ports: Ports, seat: Seat) -> dict[str, str]:
     """The environment of every program of the node in folder `base`."""
     inherited = {k: v for k, v in os.environ.items() if not k.startswith(("RABBITMQ_", "ERL_"))}
     return inherited | {
-        "HOME": f"{base}/home",
+        "HOME": f"{seat.home or base}/home",
         "LC_ALL": "C.UTF-8",
         "RABBITMQ_CONF_ENV_FILE": f"{base}/env.conf",
-        "RABBITMQ_NODENAME": NODE_NAME,
+        "RABBITMQ_NODENAME": seat.name,
         "RABBITMQ_NODE_PORT": str(ports.amqp),
         "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
         "RABBITMQ_MNESIA_BASE": f"{base}/data",
@@ -105,5 +139,5 @@ def environment(base: Path, ports: Ports) -> dict[str, str]:
         "RABBITMQ_SERVER_START_ARGS": "-noinput",
         # No busy waiting: the cores belong to training.
         "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1} "
-        "+sbwt none +sbwtdcpu none +sbwtdio none",
+        f"+sbwt none +sbwtdcpu none +sbwtdio none{seat.erl_args}",
     }

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from fedbus.broker.definitions import STAFF, VHOST, Login
-from fedbus.bus.url import PORTS, BrokerUrl, host_and_port, is_loopback
+from fedbus.bus.url import PORTS, BrokerUrl, is_loopback, places_of
 from fedbus.core.protocol.messages import check_name
 from fedbus.errors import NodeError, SettingsError
 
@@ -34,7 +34,8 @@ class LoginFolder:
         return replace(self._read(name), vhost=vhost).with_password()
 
     def write(self, sites: Sequence[str], *, address: str, renew: Collection[str] = ()) -> list[Login]:
-        """Write the files of aggregator, submitter, all known and these sites, with URLs at `address` (host:port).
+        """Write the files of aggregator, submitter, all known and these sites, with URLs at `address`: host:port, or
+        several with commas between.
 
         Elsewhere than on loopback these are amqps://: nobody connects there without TLS.
         Passwords that exist are kept but for those to `renew`; the others are made.
@@ -42,15 +43,15 @@ class LoginFolder:
         for name in sites:
             if name in STAFF:
                 raise NodeError(f"a site cannot be named {name!r}: that is the login of the {name}")
-        scheme, host, port = _place(address)
+        scheme, places = _places(address)
         try:
             names = dict.fromkeys([*map(str, STAFF), *self.names(), *sites])
             logins = [Login(name=name) if name in renew else self._login(name) for name in names]
         except ValueError as exc:
             raise NodeError(str(exc)) from exc
         for login in logins:
-            url = BrokerUrl(scheme=scheme, user=login.name, password=login.password, host=host, port=port, vhost=VHOST)
-            write_private(self.path(login.name), f"{url.with_password()}\n")
+            url = BrokerUrl(scheme=scheme, user=login.name, password=login.password, host="", port=0, vhost=VHOST)
+            write_private(self.path(login.name), f"{url.at(places).with_password()}\n")
         return logins
 
     def remove(self, site: str) -> None:
@@ -88,13 +89,16 @@ class LoginFolder:
             raise NodeError(f"{path} is no login file: {exc}; delete it to get a new login") from exc
 
 
-def _place(address: str) -> tuple[str, str, int]:
+def _places(address: str) -> tuple[str, list[tuple[str, int]]]:
+    """The scheme for all of them, and each host and port."""
     try:
-        host, port = host_and_port(address, 0)
+        found = places_of(address, 0)
     except ValueError as exc:
-        raise NodeError(f"address {address!r} {exc}; expected HOST:PORT such as broker.example.org:5671") from exc
-    scheme = "amqp" if is_loopback(host) else "amqps"
-    return scheme, host, port or PORTS[scheme]
+        raise NodeError(
+            f"address {address!r} {exc}; expected HOST:PORT such as broker.example.org:5671, commas between several"
+        ) from exc
+    scheme = "amqp" if all(is_loopback(host) for host, _ in found) else "amqps"
+    return scheme, [(host, port or PORTS[scheme]) for host, port in found]
 
 
 def write_private(path: Path, text: str, mode: int = 0o600) -> None:

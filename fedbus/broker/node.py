@@ -24,7 +24,7 @@ import secrets
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -32,28 +32,20 @@ from typing import Any
 
 from fedbus.broker import enrolment
 from fedbus.broker.definitions import VHOST, definitions
-from fedbus.broker.environment import Ports, config_files, environment, find_rabbitmq
+from fedbus.broker.environment import Ports, Seat, config_files, environment, find_rabbitmq
+from fedbus.broker.launch import EPMD_LIMIT, Launch, end, ready
 from fedbus.broker.logins import LoginFolder, unwritable, write_private
-from fedbus.broker.process import (
-    POLL_S,
-    answers,
-    port_is_free,
-    signals_held,
-    spawn,
-)
+from fedbus.broker.process import port_is_free
 from fedbus.broker.provisioned import ProvisionedBroker
 from fedbus.broker.record import NodeStatus, Record
 from fedbus.errors import NodeError
 
-AMQP_HEADER = b"AMQP\x00\x00\x09\x01"
-CONNECTION_START = b"\x01\x00\x00"  # a method frame on channel 0
 MB = 1_000_000
 MIN_FREE_BYTES = 300 * MB
 ALARMS = {
     "memory": "memory alarm: its consumers are too slow, or the machine is too small",
     "disk": "disk alarm: free some space on its disk",
 }
-EPMD_LIMIT = timedelta(seconds=10)
 
 
 class PrivateNode:
@@ -62,8 +54,9 @@ class PrivateNode:
     `programs` is the folder of rabbitmq-server and rabbitmqctl; without it those of this machine are found.
     """
 
-    def __init__(self, base: Path, *, programs: Path | None = None) -> None:
+    def __init__(self, base: Path, *, programs: Path | None = None, seat: Seat | None = None) -> None:
         self.base = base.absolute()
+        self.seat = seat or Seat()
         self.logins = LoginFolder(self.base / "logins")
         self._programs = programs
 
@@ -87,21 +80,25 @@ class PrivateNode:
         """
         programs = self._programs or find_rabbitmq()
         given = ProvisionedBroker.of_federation(provisioned) if provisioned else None
-        with self._locked():
+        with self.locked():
             last = Record.read(self.base)
             broker = given or _broker_of(last)
             if broker and sites:
                 raise NodeError("a provisioned federation enrols its sites itself: `fedbus provision add NAME`")
             wish = port or (last.ports.amqp if last else None) or (broker.port if broker else None)
-            self._refuse_unfit(last, wish)
+            self.refuse_unfit(last, wish)
             if last and last.epmd:
                 last.epmd.end(timedelta(seconds=5))  # what a crashed node left behind
             ports = Ports.choose(wish)
-            self._write_files(ports, sites, broker)
+            self.write_cookie()
+            if broker is None:
+                self.keep_definitions(definitions(self.logins.write(sites, address=ports.address)))
+            self.write_configuration(ports, broker)
             record = Record(ports=ports, since=time.time(), provisioned=str(broker.folder) if broker else None)
             self._launch(programs, record, die_with_parent=die_with_parent, ready_within=ready_within)
 
-    def _refuse_unfit(self, last: Record | None, port: int | None) -> None:
+    def refuse_unfit(self, last: Record | None, port: int | None) -> None:
+        """NodeError when it runs already, or its port or its disk is full."""
         if last and last.broker and last.broker.alive:
             raise NodeError(
                 f"a node already runs in {self.base} (pid {last.broker.pid}, port {last.ports.amqp}): "
@@ -121,12 +118,12 @@ class PrivateNode:
         """Stop the node from any process; True when it ran. Zero `grace` kills at once (for throw-away nodes)."""
         if not self.base.is_dir():
             return False
-        with self._locked():
+        with self.locked():
             record = Record.read(self.base)
             if record is None:
                 return False
             ran = bool(record.broker and record.broker.alive)
-            self._end(record, grace)
+            end(record, grace)
             replace(record, epmd=None, broker=None, since=0.0).write(self.base)
             return ran
 
@@ -162,24 +159,24 @@ class PrivateNode:
 
     def add_site(self, name: str) -> Path:
         """Enrol a site on the running node; returns its login file. Does nothing new for a site that is there."""
-        with self._locked():
-            enrolment.add(self, name, address=self._of_passwords().ports.address)
+        with self.locked():
+            enrolment.add(self, name, address=self.of_passwords().ports.address)
             return self.logins.path(name)
 
     def remove_site(self, name: str) -> None:
         """Take a site's login, connections and queue away from the running node."""
-        with self._locked():
-            enrolment.remove(self, name, address=self._of_passwords().ports.address)
+        with self.locked():
+            enrolment.remove(self, name, address=self.of_passwords().ports.address)
 
     def rotate(self, name: str) -> Path:
         """Give a login of the running node another password and close its connections; returns its login file."""
-        with self._locked():
-            enrolment.rotate(self, name, address=self._of_passwords().ports.address)
+        with self.locked():
+            enrolment.rotate(self, name, address=self.of_passwords().ports.address)
             return self.logins.path(name)
 
     def add_vhosts(self, vhosts: Sequence[str]) -> None:
         """More federations on the running node, with the logins it has; about 0.1 s each. For tests."""
-        with self._locked():
+        with self.locked():
             record = self._running()
             if broker := record.provisioned_broker:
                 content = broker.definitions(vhosts)
@@ -205,7 +202,8 @@ class PrivateNode:
             )
         return record
 
-    def _of_passwords(self) -> Record:
+    def of_passwords(self) -> Record:
+        """The record of the node, which runs and where passwords log in."""
         record = self._running()
         if record.provisioned:
             raise NodeError(
@@ -214,16 +212,16 @@ class PrivateNode:
             )
         return record
 
-    def ctl(self, *arguments: str, timeout: timedelta = timedelta(seconds=60)) -> str:
-        """Run rabbitmqctl on this node and return what it prints (about 0.5 s)."""
+    def ctl(self, *arguments: str, program: str = "rabbitmqctl", timeout: timedelta = timedelta(seconds=60)) -> str:
+        """Run rabbitmqctl, or another program of RabbitMQ, on this node and return what it prints (about 0.5 s)."""
         record = Record.read(self.base)
         if record is None:
             raise NodeError(f"no node was ever started in {self.base}")
-        command = [str((self._programs or find_rabbitmq()) / "rabbitmqctl"), "-q", *arguments]
+        command = [str((self._programs or find_rabbitmq()) / program), "-q", *arguments]
         try:
             done = subprocess.run(
                 command,
-                env=environment(self.base, record.ports),
+                env=environment(self.base, record.ports, self.seat),
                 capture_output=True,
                 text=True,
                 check=False,
@@ -231,28 +229,60 @@ class PrivateNode:
                 timeout=timeout.total_seconds(),
             )
         except subprocess.TimeoutExpired as exc:
-            raise NodeError(f"rabbitmqctl {arguments[0]} gave no answer in {timeout}: is the node overloaded?") from exc
+            raise NodeError(f"{program} {arguments[0]} gave no answer in {timeout}: is the node overloaded?") from exc
         if done.returncode:
-            raise NodeError(f"rabbitmqctl {arguments[0]} failed: {(done.stdout + done.stderr).strip()}")
+            raise NodeError(f"{program} {arguments[0]} failed: {(done.stdout + done.stderr).strip()}")
         return done.stdout
 
     # -------------------------------------------------------------- files
 
-    def _write_files(self, ports: Ports, sites: Sequence[str], broker: ProvisionedBroker | None) -> None:
+    def answers(self) -> bool:
+        """Whether it takes connections now."""
+        record = Record.read(self.base)
+        return record is not None and ready(record)
+
+    @property
+    def has_data(self) -> bool:
+        """Whether it has been started before."""
+        return (self.base / "data" / self.seat.name).is_dir()
+
+    def make_base(self) -> None:
+        """Make its folder, for its owner alone."""
+        try:
+            self.base.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as exc:
+            raise unwritable(self.base, exc) from exc
+
+    def make_folders(self) -> None:
+        """Make what RabbitMQ writes into."""
+        for name in ("data", "log"):
+            (self.base / name).mkdir(exist_ok=True)
+
+    def write_cookie(self) -> None:
+        """Make the secret of its Erlang, and of the nodes that share it."""
         cookie = self.base / "home" / ".erlang.cookie"
         if not cookie.exists():
             write_private(cookie, secrets.token_hex(16), 0o400)
-        if broker is None:
-            self.keep_definitions(definitions(self.logins.write(sites, address=ports.address)))
+
+    def write_configuration(
+        self,
+        ports: Ports,
+        broker: ProvisionedBroker | None,
+        *,
+        peers: Sequence[str] = (),
+        loads: Path | None = None,
+    ) -> None:
+        """Write what RabbitMQ reads when it starts; in a cluster it joins one of `peers` and takes `loads` in."""
         files = config_files(self.base, ports) if broker is None else broker.config_files(ports.amqp)
+        files["rabbitmq.conf"] = self.seat.configured(files["rabbitmq.conf"], peers, loads)
         for name, text in files.items():
             write_private(self.base / name, text)
 
     @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
+    def locked(self) -> Iterator[None]:
         """One start or stop at a time; the kernel frees the lock when its holder dies."""
+        self.make_base()
         try:
-            self.base.mkdir(parents=True, exist_ok=True, mode=0o700)
             lock = open(self.base / "lock", "w")  # noqa: SIM115 - closed below, whatever happens inside
         except OSError as exc:
             raise unwritable(self.base, exc) from exc
@@ -263,58 +293,21 @@ class PrivateNode:
     # -------------------------------------------------------------- processes
 
     def _launch(self, programs: Path, record: Record, *, die_with_parent: bool, ready_within: timedelta | None) -> None:
-        ports, broker = record.ports, record.provisioned_broker
-        env, log = environment(self.base, ports), self.base / "log" / "stdout"
-        deadline = time.monotonic() + (ready_within or EPMD_LIMIT).total_seconds()
-        stopped = record
+        within, env = ready_within or EPMD_LIMIT, environment(self.base, record.ports, self.seat)
+        launch = Launch(self.base, record, env, within=within, die_with_parent=die_with_parent)
         try:
-            for folder in (self.base / "data", log.parent):
-                folder.mkdir(exist_ok=True)
-            epmd = ["epmd", "-port", str(ports.epmd), "-address", "127.0.0.1"]
-            with signals_held():
-                record = replace(record, epmd=spawn(epmd, env=env, output=log, die_with_parent=die_with_parent))
-            record.write(self.base)
-            self._await(record, deadline, ports.epmd, answers)
-            server = [str(programs / "rabbitmq-server")]
-            with signals_held():
-                record = replace(record, broker=spawn(server, env=env, output=log, die_with_parent=die_with_parent))
-            record.write(self.base)
+            self.make_folders()
+            launch.start_epmd()
+            launch.start_broker(programs)
             if ready_within is not None:
-                self._await(record, deadline, ports.amqp, broker.answers if broker else _speaks_amqp)
+                launch.await_broker()
         except BaseException as exc:  # Ctrl-C while we wait must not leave a node behind either
-            self._end(record, timedelta(0))
+            end(launch.record, timedelta(0))
             with contextlib.suppress(NodeError):  # the disk may be what is wrong
-                replace(stopped, since=0.0).write(self.base)
+                replace(record, since=0.0).write(self.base)
             if isinstance(exc, OSError):
                 raise unwritable(self.base, exc) from exc
             raise
-
-    def _await(self, record: Record, deadline: float, port: int, ready: Callable[[int], bool]) -> None:
-        newest = record.broker or record.epmd
-        while not ready(port):
-            if newest and not newest.alive:
-                raise NodeError(f"RabbitMQ ended while it started; {self._log_tail()}")
-            if time.monotonic() > deadline:
-                raise NodeError(f"RabbitMQ does not answer on port {port}; {self._log_tail()}")
-            time.sleep(POLL_S)
-
-    def _log_tail(self, lines: int = 15) -> str:
-        """What a person needs to see; stdout comes last because it has RabbitMQ's own summary of a failed start."""
-        logs = [*(self.base / "log").glob("*.log"), self.base / "log" / "stdout"]
-        text = "\n".join(path.read_text(errors="replace") for path in logs if path.is_file())
-        tail = [line for line in text.splitlines() if line.strip()][-lines:]
-        return "\n".join([f"the end of its log (all of it in {self.base / 'log'}):", *tail])
-
-    @staticmethod
-    def _end(record: Record, grace: timedelta) -> None:
-        if record.broker:
-            record.broker.end(grace)
-        if record.epmd:
-            record.epmd.end(min(grace, timedelta(seconds=5)))
-
-
-def _speaks_amqp(port: int) -> bool:
-    return answers(port, AMQP_HEADER, CONNECTION_START)
 
 
 def _broker_of(record: Record | None) -> ProvisionedBroker | None:

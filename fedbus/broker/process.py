@@ -120,11 +120,23 @@ def spawn(command: Sequence[str], *, env: Mapping[str, str], output: Path, die_w
         (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
         (os.POSIX_SPAWN_OPEN, 1, str(output), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600),
         (os.POSIX_SPAWN_DUP2, 1, 2),
+        *((os.POSIX_SPAWN_CLOSE, fd) for fd in _inherited()),
     ]
     pid = os.posix_spawn(program, list(command), dict(env), file_actions=files, setsid=True)
     found = ProcessId.of(pid)
     if found is None:
         raise NodeError(f"{command[0]} ended at once; see {output}")
+    return found
+
+
+def _inherited() -> list[int]:
+    """What would live on in a process that outlives us: a lock or a pipe that whoever started us waits for."""
+    numbers = [int(name) for name in os.listdir("/proc/self/fd")]
+    found = []
+    for number in numbers:
+        with contextlib.suppress(OSError):  # that of the listing itself is closed by now
+            if number > 2 and os.get_inheritable(number):
+                found.append(number)
     return found
 
 

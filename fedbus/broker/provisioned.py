@@ -19,12 +19,14 @@ from pathlib import Path
 from typing import Any
 
 from fedbus.broker.definitions import VHOST
+from fedbus.bus.url import places_of
 from fedbus.errors import NodeError
 
 CONFIGURATION = ("rabbitmq.conf", "advanced.config", "enabled_plugins")
 FILES = ("cert.pem", "key.pem", "ca.pem", "definitions.json", *CONFIGURATION)
 LISTENER = re.compile(r"^listeners\.ssl\.\w+\s*=\s*(?:\S*:)?(\d{1,5})\s*$", re.MULTILINE)
 DEFINITIONS = re.compile(r"^load_definitions\s*=\s*(\S.*)/definitions\.json\s*$", re.MULTILINE)
+PLACES = re.compile(r"^# Reached at (\S+)$", re.MULTILINE)
 HANDSHAKE_LIMIT_S = 5.0
 # Definitions of a thousand sites have less than a megabyte.
 MAX_DEFINITIONS_BYTES = 16 * 1024 * 1024
@@ -58,6 +60,13 @@ class ProvisionedBroker:
         """Where the kits expect the broker; None when the folder does not say."""
         found = LISTENER.search(self._read("rabbitmq.conf"))
         return int(found[1]) if found else None
+
+    @property
+    def ports(self) -> tuple[int, ...]:
+        """Where the kits expect each node of the broker, node 1 first; none when the folder does not say."""
+        found = PLACES.search(self._read("rabbitmq.conf"))
+        own = (self.port,) if self.port is not None else ()
+        return tuple(port for _, port in places_of(found[1], 5671)) if found else own
 
     def config_files(self, port: int) -> dict[str, str]:
         """Name and text of the node's configuration files."""

@@ -62,7 +62,10 @@ class Record:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeStatus:
-    """`pid`, `port` and `since` are None when the node does not run. `tls`: certificates log in, no password does."""
+    """`pid`, `port` and `since` are None when the node does not run. `tls`: certificates log in, no password does.
+
+    Of a cluster `members` are its nodes, and all else is that of the first that runs.
+    """
 
     running: bool
     base: Path
@@ -71,3 +74,4 @@ class NodeStatus:
     since: float | None = None
     tls: bool = False
     logins: tuple[str, ...] = ()
+    members: tuple[NodeStatus, ...] = ()

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import ssl
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -21,22 +20,12 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 import structlog
-from aio_pika.exceptions import AMQPError, AuthenticationError, InvalidFrameError, ProbableAuthenticationError
 
+from fedbus.bus.dial import Dialer, Manner
 from fedbus.bus.envelope import Envelope
 from fedbus.bus.link import Channel, Link
-from fedbus.bus.tls_probe import TlsTrouble, context_for, look, unknown_name
-from fedbus.bus.translate import nameless, reason
 from fedbus.bus.url import BrokerUrl
-from fedbus.errors import (
-    BusError,
-    ConnectionLostError,
-    LoginError,
-    SettingsError,
-    TlsError,
-    TrustError,
-    UnreachableError,
-)
+from fedbus.errors import BusError, LoginError, SettingsError, UnreachableError
 
 if TYPE_CHECKING:
     from fedbus.trust.identity import Identity
@@ -45,7 +34,6 @@ log = structlog.get_logger("fedbus.bus")
 
 # The broker gives a silent client up after 2 to 3 heartbeats; a process that stalls for a minute survives 30 s.
 HEARTBEAT = timedelta(seconds=30)
-CONNECT_TIMEOUT_S = 10.0
 # A healthy broker answers in milliseconds; on a 1 Mbit/s uplink an answer may queue behind a 1 MiB chunk for 8 s.
 ANSWER_WITHIN = timedelta(seconds=30)
 
@@ -131,7 +119,18 @@ class Session:
         self.give_up_after = give_up_after
         self._retry_login = retry_login
         self._follows = follows
-        self._answer_s = answer_within.total_seconds()
+        self.place = self.url
+        """Where the link leads, or led: one of the broker's places."""
+        self._dialer = Dialer(
+            self.url,
+            identity,
+            Manner(
+                name=name,
+                heartbeat_s=int(HEARTBEAT.total_seconds()),
+                answer_s=answer_within.total_seconds(),
+                on_blocked=self._note_blocked,
+            ),
+        )
         self._group = asyncio.TaskGroup()
         self._link: asyncio.Future[Link] = asyncio.get_running_loop().create_future()
         self.links = 0
@@ -207,12 +206,12 @@ class Session:
             try:
                 self.links += 1
                 self._link.set_result(link)
-                self._tell(LinkState.CONNECTED, f"{self.url} as {self.name}")
+                self._tell(LinkState.CONNECTED, f"{self.place} as {self.name}")
                 why = await asyncio.shield(link.lost)
             finally:
                 self._link = asyncio.get_running_loop().create_future()
                 await link.close()
-            self._tell(LinkState.LOST, f"{self.url}: {why}")
+            self._tell(LinkState.LOST, f"{self.place}: {why}")
             self._retry_login = True
             # A broker that accepts and closes at once must not be asked in a tight loop.
             await asyncio.sleep(next(self.backoff.pauses()))
@@ -225,7 +224,8 @@ class Session:
             if self._follows:
                 await self._follows.ready()
             try:
-                return await self._open()
+                link, self.place = await self._dialer.open()
+                return link
             except LoginError as exc:
                 if not self._retry_login:
                     raise
@@ -239,71 +239,6 @@ class Session:
             self._tell(state, f"{failure}; next try in {pause:.1f} s")
             await asyncio.sleep(pause)
 
-    async def _open(self) -> Link:
-        try:
-            tls = context_for(self._identity) if self.url.tls else None
-        except TrustError as exc:
-            raise TlsError(f"no connection to {self.url}: {exc}", kind="kit") from exc
-        try:
-            return await self._open_link(tls)
-        except UnreachableError as exc:
-            # where nothing answers in time, a second attempt would not either
-            if tls is None or isinstance(exc.__cause__, TimeoutError):
-                raise
-            found = await look(self.url, tls, self._identity)
-            if found is None:
-                raise
-            raise TlsError(f"{self.url}: {found.text}", kind=found.trouble) from exc
-
-    async def _open_link(self, tls: ssl.SSLContext | None) -> Link:
-        try:
-            async with asyncio.timeout(CONNECT_TIMEOUT_S):
-                return await Link.open(
-                    self.url,
-                    tls=tls,
-                    name=self.name,
-                    heartbeat_s=int(HEARTBEAT.total_seconds()),
-                    answer_s=self._answer_s,
-                    on_blocked=self._note_blocked,
-                )
-        except TimeoutError as exc:
-            raise UnreachableError(self._unreachable(f"no answer within {CONNECT_TIMEOUT_S:.0f} s")) from exc
-        except ProbableAuthenticationError as exc:
-            raise self._refused() from exc
-        except AuthenticationError as exc:
-            raise LoginError(f"{self.url}: the broker offers other ways to log in: {reason(exc)}") from exc
-        except InvalidFrameError as exc:
-            if "OpenOk" not in str(exc):
-                raise UnreachableError(self._unreachable("something answers that does not speak AMQP 0-9-1")) from exc
-            # aiormq does not keep what the broker said here; a refused virtual host is the usual reason.
-            raise LoginError(
-                f"the broker at {self.url.address} accepted user {self.login!r} but not virtual host "
-                f"{self.url.vhost!r} ({self.url}): it does not exist, the user has no permission in it, or has "
-                "too many connections; the broker's log says which"
-            ) from exc
-        except (AMQPError, OSError, ConnectionLostError) as exc:
-            raise UnreachableError(self._unreachable(reason(exc))) from exc
-        except Exception as exc:
-            if not nameless(exc):
-                raise
-            raise UnreachableError(self._unreachable("the connection was closed while it was opened")) from exc
-
-    def _refused(self) -> LoginError:
-        if self._identity is not None:
-            return TlsError(f"{self.url}: {unknown_name(self._identity).text}", kind=TlsTrouble.UNKNOWN_NAME)
-        return LoginError(
-            f"the broker at {self.url.address} refused user {self.url.user!r} ({self.url}): wrong "
-            "user or password; correct the broker URL (FEDBUS_BROKER_URL), or have the user created on the broker"
-        )
-
-    def _unreachable(self, why: str) -> str:
-        plain = not self.url.tls and ("reset" in why or "closed" in why)
-        hint = "; if it is a broker that speaks TLS alone, as a provisioned one: amqps:// and a kit" if plain else ""
-        return (
-            f"no RabbitMQ answers at {self.url.address} ({why}{hint}); start it (`fedbus broker start`) "
-            f"or correct the broker URL {self.url} (FEDBUS_BROKER_URL)"
-        )
-
     # ------------------------------------------------------------------ telling
 
     def _note_blocked(self, link: Link) -> None:
@@ -313,11 +248,11 @@ class Session:
 
     async def _watch_blocked(self, link: Link) -> None:
         """Tell when an alarm begins and ends; publishes wait by themselves."""
-        self._tell(LinkState.BLOCKED, f"{self.url}: memory or disk alarm, publishes wait until the broker has room")
+        self._tell(LinkState.BLOCKED, f"{self.place}: memory or disk alarm, publishes wait until the broker has room")
         await link.unblocked()
         self._blocked_watched = False
         if not link.lost.done():
-            self._tell(LinkState.CONNECTED, f"{self.url}: takes publishes again")
+            self._tell(LinkState.CONNECTED, f"{self.place}: takes publishes again")
 
     def _tell(self, state: LinkState, words: str) -> None:
         say = log.info if state is LinkState.CONNECTED else log.warning
@@ -336,5 +271,5 @@ def _check_login(url: BrokerUrl, identity: Identity | None) -> None:
     if identity is not None and url.user:
         raise SettingsError(
             f"broker URL {url} has a user, and the kit {identity.kit} logs in by its certificate as {identity.name!r}: "
-            f"write amqps://{url.host}:PORT/{url.vhost}, or unset FEDBUS_KIT"
+            f"write amqps://{url.address}/{url.vhost}, or unset FEDBUS_KIT"
         )

@@ -17,7 +17,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable, Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from fedbus.bus import topology as t
 from fedbus.bus.envelope import Envelope
@@ -80,6 +80,11 @@ class Guard:
         self._repeats = Repeats(lifetime=t.CONTROL_TTL)
         self._answers = Repeats(lifetime=ANSWERS_WAIT)
         self.believe(identity, verifier or identity.verifier())
+
+    @property
+    def lists_end(self) -> datetime | None:
+        """When the revocation list that ends first ends; None without one."""
+        return self._verifier.lists_end
 
     def believe(self, identity: Identity, verifier: Verifier) -> None:
         """From now on this is who we are, and whom we believe: a renewed certificate, another CA, somebody revoked."""

@@ -18,7 +18,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -77,12 +77,17 @@ def as_it_came(type: str, headers: Mapping[str, str | int], body: bytes) -> byte
     return body
 
 
+def _untraced(key: str) -> str:
+    return ""
+
+
 class Post:
     """Addresses and reads the messages of one daemon, and holds its keys: without a kit there are none.
 
     With an `identity` everything is signed and updates are sealed, and nothing is believed that is not, see `guard`.
     The sessions of the daemon get `outgoing`. `seal_key`: the file of its seal keys, made when it is not there; without
-    one they are gone with the process. `suite`: what an aggregator has sites seal to. Raises TrustError.
+    one they are gone with the process. `suite`: what an aggregator has sites seal to. `trace` gives the `traceparent`
+    of what is traced, `job/update` or `job/version`; "" for what is not. Raises TrustError.
     """
 
     def __init__(
@@ -91,9 +96,11 @@ class Post:
         *,
         seal_key: Path | None = None,
         suite: SealSuite = "x25519",
+        trace: Callable[[str], str] = _untraced,
         clock: Callable[[], int] = time.time_ns,
     ) -> None:
         self.guard: Guard | None = None
+        self._trace = trace
         if identity is not None:
             from fedbus.bus.guard import Guard
             from fedbus.trust.sealing import SealKeys
@@ -101,6 +108,16 @@ class Post:
 
             keys = SealKeys.make() if seal_key is None else SealKeys.load_or_make(seal_key)
             self.guard = Guard(identity, seal_keys=keys, suite=SUITES[suite], clock=clock)
+
+    @property
+    def certificate_ends(self) -> datetime | None:
+        """When the kit's certificate ends; None without a kit."""
+        return None if self.guard is None else self.guard.identity.expires
+
+    @property
+    def lists_end(self) -> datetime | None:
+        """When the revocation list that ends first ends; None without one."""
+        return None if self.guard is None else self.guard.lists_end
 
     def believe(self, identity: Identity, verifier: Verifier) -> None:
         """The kit has changed: this is who we are from now on, and whom we believe."""
@@ -257,9 +274,23 @@ class Post:
             body=encoded.body,
             message_id=message_id or str(uuid.uuid4()),
             content_type=encoded.content_type,
-            headers={**encoded.headers, "traceparent": _traceparent(message)},
+            headers={**encoded.headers, "traceparent": self._traceparent(message)},
             expiration=expiration,
         )
+
+    def _traceparent(self, message: wire.Message) -> str:
+        """W3C trace context; chunks, manifest and receipt of one update share a trace, as do those of one version."""
+        match message:
+            case m.Chunk(job=job, transfer=transfer):
+                key = f"{job}/{transfer}"
+            case m.UpdateManifest(job=job, update_id=update_id) | m.Receipt(job=job, update_id=update_id):
+                key = f"{job}/{update_id}"
+            case m.VersionManifest(job=job, version=version):
+                key = f"{job}/{version}"
+            case _:
+                return f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-01"
+        trace = hashlib.blake2b(key.encode(), digest_size=16).hexdigest()
+        return self._trace(key) or f"00-{trace}-{secrets.token_hex(8)}-01"
 
 
 def site_key(message: SiteMessage) -> str:
@@ -280,17 +311,3 @@ def check_key(envelope: Envelope, key: str) -> None:
     """Raise ProtocolError unless a message came under its own key: a copy (BCC) of another one has that one's."""
     if envelope.routing_key != key:
         raise ProtocolError(f"message {envelope.type!r} came under key {envelope.routing_key!r}, its own is {key!r}")
-
-
-def _traceparent(message: wire.Message) -> str:
-    """W3C trace context; chunks, manifest and receipt of one update share a trace, as do those of one version."""
-    match message:
-        case m.Chunk(job=job, transfer=transfer):
-            trace = f"{job}/{transfer}"
-        case m.UpdateManifest(job=job, update_id=update_id) | m.Receipt(job=job, update_id=update_id):
-            trace = f"{job}/{update_id}"
-        case m.VersionManifest(job=job, version=version):
-            trace = f"{job}/{version}"
-        case _:
-            return f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-01"
-    return f"00-{hashlib.blake2b(trace.encode(), digest_size=16).hexdigest()}-{secrets.token_hex(8)}-01"

@@ -134,6 +134,12 @@ def new_models_stream(job: str, readers: str = "") -> str:
     return models_stream(job, secrets.token_hex(16), readers)
 
 
+def another_models_stream(job: str, stream: str) -> str:
+    """A new name for a model log, with the readers of the one that it takes the place of; "" has none."""
+    last = stream.rpartition(".")[2]
+    return new_models_stream(job, last if READERS.fullmatch(last) and stream.count(".") > 3 else "")
+
+
 def is_models_stream(name: str, job: str) -> bool:
     """Whether this can be the name of the model log of `job`."""
     base = models_stream(job)

@@ -4,6 +4,9 @@
     amqps://user:password@host[:port][/vhost]       a password logs in; the broker's CA is one that this system trusts
     amqp://user:password@127.0.0.1[:port][/vhost]   without TLS: nothing leaves this machine
 
+A broker of several nodes has several places, `host[:port],host[:port]`: any of them serves, and what is asked of one
+holds for each. A login and a virtual host are those of all.
+
 Without TLS whoever is on the way reads the password and changes what passes, so `amqp://` is for loopback alone;
 nothing in a URL turns the check of the broker's certificate off.
 
@@ -15,7 +18,8 @@ from the parts. A text that is refused is not quoted either, for nobody knows wh
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from ipaddress import AddressValueError, IPv6Address, ip_address
 from urllib.parse import quote, unquote
 
@@ -25,6 +29,7 @@ PORTS = {"amqp": 5672, "amqps": 5671}
 TLS_KEYS = frozenset({"auth", "cadata", "cafile", "capath", "certfile", "keyfile"})
 """What other AMQP clients read behind the '?'; here the kit has the files."""
 MOST_HOST = 253
+MOST_PLACES = 9
 _HOST = re.compile(r"(?:[A-Za-z0-9_-]{1,63}\.)*[A-Za-z0-9_-]{1,63}\.?")
 _MUST_BE_CODED = "@/?#[]\\"
 _CODED = {" ": "a space", "\t": "a tab", "\n": "a line feed", "\r": "a carriage return"}
@@ -34,7 +39,8 @@ _CODED = {" ": "a space", "\t": "a tab", "\n": "a line feed", "\r": "a carriage 
 class BrokerUrl:
     """An AMQP URL taken apart and decoded; the password stays out of `repr` and `str`.
 
-    `user` and `password` are empty where a certificate logs in.
+    `user` and `password` are empty where a certificate logs in. `more` are the other places, host and port, of a broker
+    that has several.
     """
 
     scheme: str
@@ -43,6 +49,7 @@ class BrokerUrl:
     host: str
     port: int
     vhost: str
+    more: tuple[tuple[str, int], ...] = ()
 
     @classmethod
     def parse(cls, text: str) -> BrokerUrl:
@@ -51,9 +58,10 @@ class BrokerUrl:
         Raises SettingsError, which says what is wrong and quotes nothing that may be a part of the password.
         """
         url = cls.take_apart(text)
-        if not url.tls and not url.on_loopback:
+        far = " and ".join(each.host for each in url.places if not is_loopback(each.host))
+        if far and not url.tls:
             raise SettingsError(
-                f"broker URL {url} has no TLS: on the way to {url.host} anybody could read its password and change "
+                f"broker URL {url} has no TLS: on the way to {far} anybody could read its password and change "
                 f"what passes. Write amqps:// and the port where that broker speaks TLS ({PORTS['amqps']}); `fedbus "
                 "provision` makes the certificates. Plain amqp:// is for 127.0.0.1, ::1 and localhost: the end of an "
                 "SSH tunnel is there"
@@ -71,8 +79,19 @@ class BrokerUrl:
 
     @property
     def address(self) -> str:
-        """`host:port`, an IPv6 address in brackets."""
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        """`host:port`, an IPv6 address in brackets; with commas between several."""
+        return ",".join(address_of(host, port) for host, port in ((self.host, self.port), *self.more))
+
+    @property
+    def places(self) -> tuple[BrokerUrl, ...]:
+        """A URL for each place alone, in their order."""
+        alone = ((self.host, self.port), *self.more)
+        return tuple(replace(self, host=host, port=port, more=()) for host, port in alone)
+
+    def at(self, places: Sequence[tuple[str, int]]) -> BrokerUrl:
+        """The same login at other places; at least one."""
+        (host, port), *more = places
+        return replace(self, host=host, port=port, more=tuple(more))
 
     @property
     def tls(self) -> bool:
@@ -81,7 +100,7 @@ class BrokerUrl:
     @property
     def on_loopback(self) -> bool:
         """Whether what is sent there stays on this machine, as its text alone says it; no name is looked up."""
-        return is_loopback(self.host)
+        return all(is_loopback(each.host) for each in self.places)
 
     def with_password(self) -> str:
         """The whole URL, for login files and processes of our own; never for a log or an error."""
@@ -102,6 +121,24 @@ def is_loopback(host: str) -> bool:
         return ip_address(host.partition("%")[0]).is_loopback
     except ValueError:
         return False
+
+
+def address_of(host: str, port: int) -> str:
+    """`host:port`, an IPv6 address in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def places_of(text: str, default: int) -> tuple[tuple[str, int], ...]:
+    """Read `host[:port],host[:port]`, one or several. ValueError in words that go after the name of the text."""
+    parts = text.split(",")
+    if len(parts) > MOST_PLACES:
+        raise ValueError(f"has {len(parts)} hosts, and at most {MOST_PLACES} are tried")
+    if len(parts) > 1 and not all(parts):
+        raise ValueError("lacks a host before or after a ','")
+    places = tuple(host_and_port(part, default) for part in parts)
+    if twice := [place for place in places if places.count(place) > 1]:
+        raise ValueError(f"has {address_of(*twice[0])} twice")
+    return places
 
 
 def host_and_port(text: str, default: int) -> tuple[str, int]:
@@ -132,7 +169,7 @@ def _parse(text: str) -> BrokerUrl:
         raise ValueError("lacks a user and password, user:password@, before its host: only amqps:// logs in without")
     if not address:
         raise ValueError("lacks a host after the '@'" if at else "lacks a host")
-    host, port = host_and_port(address, PORTS[scheme])
+    (host, port), *more = places_of(address, PORTS[scheme])
     if mark:
         raise ValueError(_refused_query(query))
     return BrokerUrl(
@@ -142,6 +179,7 @@ def _parse(text: str) -> BrokerUrl:
         host=host,
         port=port,
         vhost=_decoded(path, "virtual host") or "/",
+        more=tuple(more),
     )
 
 
@@ -252,6 +290,6 @@ def _port(text: str, default: int) -> int:
 
 _EXPECTED = (
     "expected amqps://host:5671/vhost with a kit (FEDBUS_KIT), or amqps://user:password@host:5671/vhost, on loopback "
-    "amqp://user:password@127.0.0.1:5672/vhost (percent-encode special characters of the password); see "
-    "FEDBUS_BROKER_URL"
+    "amqp://user:password@127.0.0.1:5672/vhost (percent-encode special characters of the password; several hosts of "
+    "one broker as host:5671,host:5671); see FEDBUS_BROKER_URL"
 )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from fedbus.cli import completion
 from fedbus.cli.broker import Output
 from fedbus.cli.jobs import BrokerUrl, Format, with_client
 
@@ -22,7 +23,12 @@ StateDir = Annotated[
     Path | None,
     typer.Option("--state-dir", metavar="DIR", help="A site's or the aggregator's.", show_default="the only one here"),
 ]
-Site = Annotated[str | None, typer.Option("--site", metavar="NAME", help="A site under $FEDBUS_HOME/sites.")]
+Site = Annotated[
+    str | None,
+    typer.Option(
+        "--site", metavar="NAME", help="A site under $FEDBUS_HOME/sites.", autocompletion=completion.sites_here
+    ),
+]
 
 
 @audit_app.command()

@@ -152,6 +152,20 @@ def memory(
 
 
 @bench_app.command()
+def page(
+    events: Annotated[int, typer.Option(min=1_000, help="Events of the job.")] = 100_000,
+    sites: Annotated[int, typer.Option(min=2, help="Sites of the job.")] = 200,
+    output: Format = Output.TEXT,
+) -> None:
+    """What the status page costs: memory beside the aggregator, processor time for events and for 200 browsers."""
+    from fedbus.bench.page import rows
+    from fedbus.runtime.logging import configure_logging
+
+    configure_logging("error")
+    print_rows(list(rows(events=events, sites=sites)), output)
+
+
+@bench_app.command()
 def abuse(
     deliveries: Annotated[int, typer.Option(min=1, help="Abuses sent, each of one or two messages.")] = 10_000,
     duplicates: Annotated[int, typer.Option(min=0, help="How often one update is sent again.")] = 1_000_000,
@@ -244,6 +258,20 @@ def batch_norm(
     say = partial(print, file=sys.stderr, flush=True)
     run = partial(scanner_rows, scale=scale, shift=shift) if scanners else rows
     print_rows(run(task=task, network=network, seeds=seeds, until_s=until, workers=workers, say=say), output)
+
+
+@bench_app.command()
+def browser(
+    sites: Annotated[int, typer.Option(min=1, help="Sites of the job that is looked at.")] = 200,
+    events: Annotated[int, typer.Option(min=1, help="Events before anybody looks.")] = 100_000,
+    rate: Annotated[int, typer.Option(min=1, help="Events a second from then on.")] = 100,
+    seconds: Annotated[float, typer.Option(min=1, help="How long each page is looked at.")] = 60.0,
+    output: Format = Output.TEXT,
+) -> None:
+    """First paint of the status page, and its longest task, in a real browser (chromium) over a long job."""
+    from fedbus.bench.browser.run import rows
+
+    print_rows(rows(sites=sites, events=events, rate=rate, seconds=seconds), output)
 
 
 def print_rows(rows: list[dict[str, Any]], output: Output) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from fedbus.broker.cluster import PrivateCluster
     from fedbus.broker.node import PrivateNode
     from fedbus.broker.record import NodeStatus
 
@@ -53,33 +54,52 @@ def start(
         ),
     ] = None,
     site: Sites = None,
+    nodes: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="How many nodes, as one cluster: with 3 any one of them may be away.",
+            show_default="as at the last start, 1",
+        ),
+    ] = None,
     provisioned: Federation = None,
 ) -> None:
-    """Start the node and write one login file per user. It runs until `fedbus broker stop`."""
+    """Start the node and write one login file per user. It runs until `fedbus broker stop`.
+
+    Of a cluster the nodes that do not run are started.
+    """
     folder, provisioned = _which(folder, provisioned)
-    node = _node(folder, provisioned)
+    node = _node(folder, provisioned, nodes=nodes)
     typer.echo(f"Starting RabbitMQ in {node.base} ...", err=True)
     node.start(sites=site or [], provisioned=provisioned, port=port)
     status = node.status()
+    places = ", ".join(f"127.0.0.1:{each.port} (pid {each.pid})" for each in status.members or (status,))
     if status.tls:
-        typer.echo(
-            f"RabbitMQ runs on 127.0.0.1:{status.port} (pid {status.pid}), TLS alone. Certificates that may log in: "
-            f"{', '.join(status.logins)}."
-        )
+        typer.echo(f"RabbitMQ runs on {places}, TLS alone. Certificates that may log in: {', '.join(status.logins)}.")
         typer.echo(
             "Next: `fedbus aggregator --kit DIR`, per site `fedbus site --kit DIR`, `FEDBUS_KIT=DIR fedbus submit`"
         )
         return
-    typer.echo(f"RabbitMQ runs on 127.0.0.1:{status.port} (pid {status.pid}). Logins:")
+    typer.echo(f"RabbitMQ runs on {places}. Logins:")
     for name in status.logins:
         typer.echo(f"  {name:<16} {node.logins.path(name)}")
     _say_next(status, folder)
 
 
 @broker_app.command()
-def stop(folder: Folder = None, provisioned: Federation = None) -> None:
+def stop(
+    folder: Folder = None,
+    number: Annotated[
+        int | None, typer.Option("--node", metavar="N", help="Of a cluster only this node, counted from 1.")
+    ] = None,
+    provisioned: Federation = None,
+) -> None:
     """Stop the node, whoever started it. Its data and logins stay for the next start."""
     node = _node(folder, provisioned)
+    if number is not None:
+        stopped = _cluster(node).stop_node(number)
+        typer.echo(f"Node {number} of {node.base} {'is stopped' if stopped else 'did not run'}.")
+        return
     typer.echo(f"RabbitMQ in {node.base} {'is stopped' if node.stop() else 'did not run'}.")
 
 
@@ -89,7 +109,7 @@ def status(
     output: Annotated[Output, typer.Option("--output", "-o", help="How to print.")] = Output.TEXT,
     provisioned: Federation = None,
 ) -> None:
-    """Say whether the node runs, where, and which logins it has. Exit code 3 when it does not run."""
+    """Say whether the node runs, where, and which logins it has. Exit code 3 when it, or all of a cluster, is down."""
     import json
     from dataclasses import asdict
 
@@ -99,8 +119,14 @@ def status(
     if output is Output.JSON:
         typer.echo(json.dumps(asdict(found) | {"alarms": alarms}, default=str))
     else:
-        where = f"runs on 127.0.0.1:{found.port} (pid {found.pid})" if found.running else "does not run"
+        where = _where(found) if not found.members else f"is a cluster of {len(found.members)} nodes"
         typer.echo(f"RabbitMQ in {found.base} {where}; logins: {', '.join(found.logins) or 'none'}")
+        apart = _cluster(node).apart() if found.members and found.running else ()
+        behind = _cluster(node).out_of_step() if found.members and found.running else ()
+        for number, member in enumerate(found.members, 1):
+            cut = ", apart from the majority: it serves nobody until it sees one" if number in apart else ""
+            cut += ", out of step with the others: `fedbus broker start` starts it again" if number in behind else ""
+            typer.echo(f"  node {number} {_where(member)}{cut}")
     for alarm in alarms:
         typer.echo(f"It takes no messages: {alarm}.")
     if not found.running:
@@ -176,13 +202,28 @@ def _which(folder: Path | None, provisioned: Path | None) -> tuple[Path | None, 
     return folder, provisioned
 
 
-def _node(folder: Path | None, provisioned: Path | None = None) -> PrivateNode:
-    from fedbus.broker.node import PrivateNode
+def _node(
+    folder: Path | None, provisioned: Path | None = None, *, nodes: int | None = None
+) -> PrivateNode | PrivateCluster:
+    from fedbus.broker.cluster import private_broker
     from fedbus.broker.provisioned import node_folder
     from fedbus.runtime.settings import default_home
 
     folder, provisioned = _which(folder, provisioned)
-    return PrivateNode(folder or (node_folder(provisioned) if provisioned else default_home() / "broker"))
+    base = folder or (node_folder(provisioned) if provisioned else default_home() / "broker")
+    return private_broker(base, nodes=nodes)
+
+
+def _cluster(node: PrivateNode | PrivateCluster) -> PrivateCluster:
+    from fedbus.broker.cluster import PrivateCluster
+
+    if not isinstance(node, PrivateCluster):
+        raise typer.BadParameter(f"{node.base} holds one node: `fedbus broker stop` stops it", param_hint="--node")
+    return node
+
+
+def _where(status: NodeStatus) -> str:
+    return f"runs on 127.0.0.1:{status.port} (pid {status.pid})" if status.running else "does not run"
 
 
 def _say_next(status: NodeStatus, folder: Path | None) -> None:

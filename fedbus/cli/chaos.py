@@ -33,6 +33,7 @@ def chaos(
     minutes: Annotated[float, typer.Option(min=0.1, help="How long things are done to the federation.")] = 2.0,
     kill_points: Annotated[bool, typer.Option("--kill-points", help="Hit every kill point once instead.")] = False,
     kits: Annotated[bool, typer.Option("--kits", help="In a provisioned federation: TLS, signed, sealed.")] = False,
+    nodes: Annotated[int, typer.Option(help="1, or 3: the broker is a cluster whose nodes are done to as well.")] = 1,
     keep: Annotated[Path | None, typer.Option(metavar="DIR", help="Keep logs and state in this folder.")] = None,
     output: Format = Output.TEXT,
 ) -> None:
@@ -43,13 +44,15 @@ def chaos(
     from fedbus.local.interrupts import Interrupted
     from fedbus.runtime.logging import configure_logging
 
+    if nodes not in (1, 3) or (nodes == 3 and kill_points):
+        raise typer.BadParameter("expected 1 or 3, and 1 with --kill-points", param_hint="--nodes")
     configure_logging("error")
     tell = partial(typer.echo, err=output is Output.JSON)
     try:
         kept = (
             _kill_points(keep, output, tell, kits)
             if kill_points
-            else _seeds(seeds_of(seed), minutes, keep, output, tell, kits)
+            else _seeds(seeds_of(seed), minutes, keep, output, tell, kits, cluster=nodes == 3)
         )
     except Interrupted as exc:
         print(f"fedbus chaos: stopped by {exc.signal.name}; all its processes have ended", file=sys.stderr)
@@ -57,12 +60,14 @@ def chaos(
     raise typer.Exit(0 if kept else 1)
 
 
-def _seeds(seeds: range, minutes: float, keep: Path | None, output: Output, tell: Tell, kits: bool) -> bool:
+def _seeds(
+    seeds: range, minutes: float, keep: Path | None, output: Output, tell: Tell, kits: bool, *, cluster: bool
+) -> bool:
     from fedbus.bench.chaos.run import run_seed
 
     outcomes = []
     for seed in seeds:
-        outcomes.append(run_seed(seed, within_s=60 * minutes, keep=keep, tell=tell, kits=kits))
+        outcomes.append(run_seed(seed, within_s=60 * minutes, keep=keep, tell=tell, kits=kits, cluster=cluster))
         tell("\n".join([outcomes[-1].sentence(), *outcomes[-1].found.sentences]))
     if output is Output.JSON:
         typer.echo(json.dumps([outcome.as_json() for outcome in outcomes], indent=1))

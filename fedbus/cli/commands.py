@@ -10,8 +10,9 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from fedbus.cli import forget, jobs
+from fedbus.cli import completion, forget, jobs
 from fedbus.cli.audit import audit_app
+from fedbus.cli.backup import backup, restore
 from fedbus.cli.broker import broker_app
 from fedbus.cli.check import check
 from fedbus.cli.compare import compare, cross_site
@@ -23,8 +24,12 @@ from fedbus.cli.names import check_names, use_kit
 from fedbus.cli.provision import MAKE, kit_app, provision_app, request_kit
 from fedbus.cli.replay import replay
 from fedbus.cli.report import report
+from fedbus.cli.schema import schema
 from fedbus.cli.simulate import simulate
 from fedbus.cli.site import site_app
+from fedbus.cli.top import top
+from fedbus.cli.track import track
+from fedbus.cli.web import web
 
 
 class _PlainFlags:
@@ -73,9 +78,9 @@ app.add_typer(kit_app, name="kit", cls=_Group)
 app.add_typer(audit_app, name="audit", cls=_Group)
 
 
-def show_version(wanted: bool) -> None:
-    """Print the version and leave."""
-    if wanted:
+def show_version(context: typer.Context, wanted: bool) -> None:
+    """Print the version and leave; not where a shell completes a line with it."""
+    if wanted and not context.resilient_parsing:
         from fedbus import __version__
 
         typer.echo(f"fedbus {__version__}")
@@ -130,14 +135,23 @@ def aggregator(
             "--keep-updates", help="Keep every folded update on disk, for `fedbus replay`.", show_default="no"
         ),
     ] = None,
+    web: Annotated[
+        bool | None, typer.Option("--web", help="Run the status page in this process.", show_default="no")
+    ] = None,
+    web_port: Annotated[
+        int | None, typer.Option("--web-port", help="Its port; 0: a free one.", show_default="8765")
+    ] = None,
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.", show_default="info")] = None,
     log_format: Annotated[str | None, typer.Option(help="auto, json or console.", show_default="auto")] = None,
 ) -> None:
     """Run the aggregator daemon until a signal."""
     use_kit(kit)
     from fedbus.aggregator.start import start
+    from fedbus.web.beside import page_beside
 
     code = start(
+        page=lambda: page_beside(port=web_port),
+        web=web if web_port is None else True,
         state_dir=state_dir,
         kit=kit,
         broker_url=broker_url,
@@ -151,7 +165,10 @@ def aggregator(
 
 @app.command()
 def retry(
-    name: Annotated[str, typer.Argument(help="Name of a site whose daemon runs on this machine.")],
+    name: Annotated[
+        str,
+        typer.Argument(help="Name of a site whose daemon runs on this machine.", autocompletion=completion.sites_here),
+    ],
     state_dir: Annotated[
         Path | None, typer.Option(help="Its state folder.", show_default="$FEDBUS_HOME/sites/NAME")
     ] = None,
@@ -167,11 +184,15 @@ def retry(
 
 app.command()(doctor)
 app.command()(check)
+app.command()(schema)
 app.command()(jobs.submit)
 app.command("jobs")(jobs.list_jobs)
 app.command()(jobs.show)
 app.command("sites")(jobs.list_sites)
 app.command()(jobs.watch)
+app.command()(top)
+app.command()(track)
+app.command()(web)
 app.command()(jobs.get)
 app.command()(export)
 app.command()(jobs.history)
@@ -181,6 +202,8 @@ app.command()(report)
 app.command()(jobs.abort)
 app.command()(forget.rm)
 app.command()(forget.prune)
+app.command()(backup)
+app.command()(restore)
 app.command()(replay)
 app.command()(contribution)
 app.command(rich_help_panel=TRY)(simulate)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fedbus.cli import completion
 from fedbus.cli.broker import Output
 from fedbus.cli.jobs import BrokerUrl, Format, JobId, with_client
 from fedbus.cli.report import Force
@@ -25,7 +26,10 @@ def compare(
     jobs: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="JOB_A [JOB_B]", help="Two trainings; or one, and two versions of it.", show_default=False
+            metavar="JOB_A [JOB_B]",
+            help="Two trainings; or one, and two versions of it.",
+            show_default=False,
+            autocompletion=completion.jobs,
         ),
     ] = None,
     versions: Annotated[
@@ -39,7 +43,13 @@ def compare(
         typer.Option(help="The metric that is the question.", show_default="by A's stop rule, or dice, auc"),
     ] = None,
     asked: Annotated[
-        str | None, typer.Option("--job", metavar="JOB", help="Show a comparison that was made, by its job.")
+        str | None,
+        typer.Option(
+            "--job",
+            metavar="JOB",
+            help="Show a comparison that was made, by its job.",
+            autocompletion=completion.jobs,
+        ),
     ] = None,
     to: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a page, .html or .json, as well.")] = None,
     force: Force = False,

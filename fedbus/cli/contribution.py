@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from fedbus.cli import completion
 from fedbus.cli.broker import Output
 from fedbus.cli.jobs import BrokerUrl, JobId, with_client
 from fedbus.cli.replay import counted_on_the_terminal
@@ -30,7 +31,13 @@ def contribution(
     ],
     job: JobId,
     sites: Annotated[
-        list[str] | None, typer.Option("--site", metavar="SITE", help="Only without this one; once per site.")
+        list[str] | None,
+        typer.Option(
+            "--site",
+            metavar="SITE",
+            help="Only without this one; once per site.",
+            autocompletion=completion.sites,
+        ),
     ] = None,
     params_dir: Annotated[
         Path | None, typer.Option(help="The aggregator's params folder.", show_default="STATE_DIR/params")

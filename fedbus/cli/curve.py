@@ -10,6 +10,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from fedbus.console.columns import columns_of, metrics_of
 from fedbus.core.job.status_text import span
 from fedbus.core.protocol.answers import VersionLine
 from fedbus.runtime.terminal import said
@@ -20,16 +21,11 @@ def as_csv(lines: Sequence[VersionLine]) -> str:
 
     A column `auc` is the mean, `auc:mercy` what the site mercy measured.
     """
-    means, sites = _metrics(lines), _sites(lines)
-    columns = [(site, name) for name in means for site in sites]
+    columns = columns_of(lines)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    head = ["version", "at", "seconds", "updates", "contributors"]
-    writer.writerow([*head, *means, *(f"{name}:{site}" for site, name in columns)])
-    for line in lines:
-        fixed = [line.version, line.at, line.seconds, line.updates, " ".join(line.contributors)]
-        of_sites = (line.scores.get(site, {}).get(name) for site, name in columns)
-        writer.writerow([*fixed, *(line.means.get(name) for name in means), *of_sites])
+    writer.writerow(columns)
+    writer.writerows(zip(*columns.values(), strict=True))
     return text.getvalue()
 
 
@@ -37,7 +33,7 @@ def curve_table(lines: Sequence[VersionLine]) -> RenderableType:
     """One line a version; of each metric the mean, and what sites measured of just this version."""
     if not lines:
         return Text("no version yet: `fedbus show` says what the job waits for, or what it has measured")
-    metrics = _metrics(lines)
+    metrics = metrics_of(lines)
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("version", "after", "contributors", *metrics):
         table.add_column(said(column), overflow="fold")
@@ -51,12 +47,3 @@ def _cell(line: VersionLine, name: str) -> str:
     found = [f"{site} {scores[name]:.3f}" for site, scores in sorted(line.scores.items()) if name in scores]
     mean = f"{line.means[name]:.3f} " if name in line.means else ""
     return mean + (f"({', '.join(found)})" if found else "")
-
-
-def _metrics(lines: Sequence[VersionLine]) -> list[str]:
-    in_means = {name for line in lines for name in line.means}
-    return sorted(in_means | {name for line in lines for scores in line.scores.values() for name in scores})
-
-
-def _sites(lines: Sequence[VersionLine]) -> list[str]:
-    return sorted({site for line in lines for site in line.scores})

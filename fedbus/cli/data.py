@@ -1,4 +1,4 @@
-"""`fedbus data`: folders to try the task `segmentation` with, one per site."""
+"""`fedbus data`: folders to try fedbus with, one per site."""
 
 from __future__ import annotations
 
@@ -8,9 +8,17 @@ from typing import Annotated
 
 import typer
 
-data_app = typer.Typer(no_args_is_help=True, help="Write data of three sites to try segmentation with.")
+data_app = typer.Typer(no_args_is_help=True, help="Write data of a few sites to try fedbus with.")
 
 To = Annotated[Path, typer.Option("--to", metavar="DIR", help="Where a folder per site is made.")]
+
+
+@data_app.command()
+def heart(to: To) -> None:
+    """920 real patients of four hospitals, for the task `heart_disease`: UCI Heart Disease, CC BY 4.0."""
+    from fedbus.tasks.heart_disease_data import HOSPITALS, write_site_data
+
+    _print(to, {hospital: write_site_data(to / hospital, hospital) for hospital in HOSPITALS}, what="patients")
 
 
 @data_app.command()
@@ -36,6 +44,6 @@ def hippocampus(
     _print(to, write_hippocampus(archive, to))
 
 
-def _print(to: Path, counts: Mapping[str, int]) -> None:
+def _print(to: Path, counts: Mapping[str, int], *, what: str = "studies") -> None:
     for site, count in counts.items():
-        typer.echo(f"{to / site}  {count} studies")
+        typer.echo(f"{to / site}  {count} {what}")

@@ -33,7 +33,9 @@ def doctor(
     role: Annotated[
         As | None, typer.Option("--as", help="Whose settings are examined.", show_default="as the settings say")
     ] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="Log in to nothing and import no task; 8 s at most.")] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="For health checks: log in to nothing, import no task; 8 s at most.")
+    ] = False,
     output: Format = Output.TEXT,
     broker_url: BrokerUrl = None,
     data: Annotated[

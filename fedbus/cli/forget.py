@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fedbus.cli.jobs import BrokerUrl, JobId, with_client
+from fedbus.cli import completion
+from fedbus.cli.jobs import BrokerUrl, with_client
 from fedbus.errors import SettingsError
 from fedbus.runtime.printable import printable
 
@@ -17,11 +18,14 @@ if TYPE_CHECKING:
     from fedbus.console.client import Client
     from fedbus.core.protocol.answers import EndedJob
 
+EndedJobId = Annotated[
+    str, typer.Argument(help="Id of the job, as `fedbus jobs` shows it.", autocompletion=completion.jobs_that_ended)
+]
 UNITS = {"m": 60.0, "h": 3600.0, "d": 86400.0, "w": 7 * 86400.0}
 STATES = ("finished", "failed", "aborted")
 
 
-def rm(job: JobId, broker_url: BrokerUrl = None) -> None:
+def rm(job: EndedJobId, broker_url: BrokerUrl = None) -> None:
     """Delete a job that has ended: its model, scores, history and what the aggregator keeps of it.
 
     Sites that took part drop what they kept for it. There is no way back; `fedbus get` fetches the model before.

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, TextIO, TypeVar
 
 import typer
 
+from fedbus.cli import completion
 from fedbus.cli.broker import Output
 from fedbus.cli.spec_file import read_spec_text
 from fedbus.runtime.printable import printable, printable_lines
@@ -18,7 +19,6 @@ from fedbus.runtime.printable import printable, printable_lines
 if TYPE_CHECKING:
     from fedbus.console.client import Client
     from fedbus.console.fetch import Progress
-    from fedbus.core.protocol.messages import Event
 
 R = TypeVar("R")
 WAITING = ("submitted", "waiting")
@@ -38,7 +38,7 @@ Kit = Annotated[
         metavar="DIR", help="Folder from `fedbus provision`: certificate, key, settings.", show_default="FEDBUS_KIT"
     ),
 ]
-JobId = Annotated[str, typer.Argument(help="Id of the job, as `fedbus jobs` shows it.")]
+JobId = Annotated[str, typer.Argument(help="Id of the job, as `fedbus jobs` shows it.", autocompletion=completion.jobs)]
 
 
 def submit(
@@ -70,7 +70,12 @@ def submit(
             typer.echo(job)
             raise
         typer.echo(printable(accepted))
-        return await _watch(client, accepted) if follow else 0
+        completion.also(broker_url, accepted)
+        if not follow:
+            return 0
+        from fedbus.cli.watch import watch_job
+
+        return await watch_job(client, accepted)
 
     raise typer.Exit(with_client(run, broker_url))
 
@@ -88,7 +93,9 @@ def list_jobs(
 ) -> None:
     """List the jobs and why they wait, oldest first."""
     wanted = _states(state)
-    rows = [row for row in with_client(lambda client: client.jobs(), broker_url) if row.state in wanted]
+    known = with_client(lambda client: client.jobs(), broker_url)
+    completion.remember(broker_url, completion.JOBS, [(row.job, row.state) for row in reversed(known)])
+    rows = [row for row in known if row.state in wanted]
     rows = rows[-last:] if last is not None else rows
     if output is Output.JSON:
         _print_json(rows)
@@ -123,6 +130,7 @@ def show(job: JobId, output: Format = Output.TEXT, broker_url: BrokerUrl = None)
 def list_sites(output: Format = Output.TEXT, broker_url: BrokerUrl = None) -> None:
     """List the sites: who is where, what they do, since when they are silent."""
     rows = with_client(lambda client: client.sites(), broker_url)
+    completion.remember(broker_url, completion.SITES, [(row.site, row.state) for row in rows])
     if output is Output.JSON:
         _print_json(rows)
     else:
@@ -133,8 +141,10 @@ def list_sites(output: Format = Output.TEXT, broker_url: BrokerUrl = None) -> No
 
 def watch(job: JobId, output: Format = Output.TEXT, broker_url: BrokerUrl = None) -> None:
     """Show what happens in a job until it ends; exit code 0 when it finished, 1 otherwise."""
+    from fedbus.cli.watch import watch_job
+
     as_json = output is Output.JSON
-    raise typer.Exit(with_client(lambda client: _watch(client, job, as_json=as_json), broker_url))
+    raise typer.Exit(with_client(lambda client: watch_job(client, job, as_json=as_json), broker_url))
 
 
 class HistoryOutput(StrEnum):
@@ -198,7 +208,10 @@ def _no_progress(have_bytes: int, size_bytes: int) -> None:
 
 
 def abort(
-    job: Annotated[str | None, typer.Argument(help="Id of the job, as `fedbus jobs` shows it.")] = None,
+    job: Annotated[
+        str | None,
+        typer.Argument(help="Id of the job, as `fedbus jobs` shows it.", autocompletion=completion.jobs_that_go_on),
+    ] = None,
     all_waiting: Annotated[bool, typer.Option("--all-waiting", help="Every job that has not begun.")] = False,
     reason: Annotated[str | None, typer.Option(help="Kept with the job and told to the sites.")] = None,
     broker_url: BrokerUrl = None,
@@ -245,27 +258,3 @@ def _print_json(answer: object) -> None:
     from fedbus.core.protocol.answers import as_json
 
     typer.echo(json.dumps(as_json(answer), indent=1, sort_keys=True))
-
-
-async def _watch(client: Client, job: str, *, as_json: bool = False) -> int:
-    from fedbus.console.picture import Picture, after
-
-    detail, picture = await client.job(job), Picture(job=job)
-    async for event in client.events(job, submitted_at=detail.submitted_at or 0.0):
-        print_event(event, as_json=as_json)
-        picture = after(picture, event)
-        if picture.ended:
-            break
-    return 0 if picture.finished else 1
-
-
-def print_event(event: Event, *, as_json: bool) -> None:
-    """Print one event as a line, for people or as JSON."""
-    import dataclasses
-    from datetime import datetime
-
-    if as_json:
-        typer.echo(json.dumps(dataclasses.asdict(event)))
-    else:
-        at = datetime.fromtimestamp(event.at).astimezone()
-        typer.echo(f"{at:%H:%M:%S%z}  {printable(event.kind):<18} {printable(event.text)}")

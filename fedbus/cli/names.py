@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -20,6 +21,8 @@ ELSEWHERE = frozenset({"HOME", "CONFIG", "BROKER_URL_FILE"})
 ALIKE = 0.8
 ALIKE_IN_FILE = 0.6
 """Less is asked where a name is an error in any case, and the question is only which one was meant."""
+KUBERNETES = re.compile(r"PORT(_[0-9]+_TCP(_(PROTO|PORT|ADDR))?)?|SERVICE_(HOST|PORT)(_[A-Z0-9_]+)?")
+"""What it sets in every pod beside a service that is called fedbus."""
 LEAST_WORD = 4
 """A name of a few letters is a part of too many others."""
 
@@ -33,15 +36,19 @@ def check_names() -> None:
     from fedbus.console.settings import SubmitterSettings
     from fedbus.runtime.settings import read_toml
     from fedbus.site.settings import SiteSettings
+    from fedbus.web.settings import PREFIX as WEB
+    from fedbus.web.settings import WebSettings
 
     tables = {
         settings.table: frozenset(settings.model_fields)
         for settings in (AggregatorSettings, SiteSettings, SubmitterSettings)
     }
     known = frozenset[str]().union(*tables.values())
-    variables = {name.upper() for name in known} | ELSEWHERE
+    of_page = frozenset(WebSettings.model_fields)
+    variables = {name.upper() for name in known} | {_setting(f"{WEB}{name}") for name in of_page} | ELSEWHERE
+    tables[WebSettings.table] = of_page
     strange = [name for name in unread if _setting(name) not in variables]
-    near = {name: nearest(_setting(name), variables) for name in strange}
+    near = {name: nearest(_setting(name), variables) for name in strange if not KUBERNETES.fullmatch(_setting(name))}
     problems = [f"{name}: no such setting; did you mean {PREFIX}{found}?" for name, found in near.items() if found]
     problems += _in_file(read_toml(), tables, known)
     if problems:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from fedbus.cli import completion
 from fedbus.cli.broker import Output
 
 if TYPE_CHECKING:
@@ -23,10 +24,17 @@ def replay(
     state_dir: Annotated[
         Path, typer.Argument(metavar="STATE_DIR", help="State folder of an aggregator, running or stopped.")
     ],
-    job: Annotated[str | None, typer.Option(metavar="JOB", help="One job. Default: all that have params.")] = None,
+    job: Annotated[
+        str | None,
+        typer.Option(metavar="JOB", help="One job. Default: all that have params.", autocompletion=completion.jobs),
+    ] = None,
     without: Annotated[
         list[str] | None,
-        typer.Option(metavar="SITE", help="Leave out what this site sent, and compare; once per site."),
+        typer.Option(
+            metavar="SITE",
+            help="Leave out what this site sent, and compare; once per site.",
+            autocompletion=completion.sites,
+        ),
     ] = None,
     verify: Annotated[
         bool, typer.Option("--verify", help="Exit code 1 unless the params are bit-identical to a checkpoint.")

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from fedbus.cli import completion
 from fedbus.cli.jobs import BrokerUrl, Kit
 from fedbus.cli.names import use_kit
 from fedbus.cli.report import Force
@@ -133,7 +134,7 @@ def report(
     typer.echo(f"for the people of {settings.site_name} alone, it has images of patients: {printable(str(path))}")
 
 
-Name = Annotated[str | None, typer.Option(help="Name of the site.")]
+Name = Annotated[str | None, typer.Option(help="Name of the site.", autocompletion=completion.sites_here)]
 StateDir = Annotated[Path | None, typer.Option(help="Its state folder.", show_default="$FEDBUS_HOME/sites/NAME")]
 
 

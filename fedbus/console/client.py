@@ -10,7 +10,7 @@ import json
 import math
 import secrets
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, aclosing, contextmanager, nullcontext, suppress
 from datetime import timedelta
 from functools import partial
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from fedbus.bus import topology as t
-from fedbus.bus.connection import Session
+from fedbus.bus.connection import OnState, Session
 from fedbus.bus.envelope import Envelope
 from fedbus.bus.post import Post
 from fedbus.bus.rpc import request
@@ -50,14 +50,20 @@ from fedbus.errors import (
 A = TypeVar("A")
 EVENTS_PREFETCH = 64
 EVENT_TYPE = "event"
+PATIENCE = timedelta(seconds=15)
+"""For an answer to who watches."""
 # The aggregator's clock may have been set back by as much since then.
 EARLIER_S = 60.0
 
 
 class Client:
-    """A connection as submitter; an async context manager."""
+    """A connection as submitter; an async context manager.
 
-    def __init__(self, settings: SubmitterSettings) -> None:
+    With `on_state` it lasts: outages and refused logins are told there and outlived, see `bus.Session`.
+    """
+
+    def __init__(self, settings: SubmitterSettings, *, on_state: OnState | None = None) -> None:
+        self._on_state = on_state
         self._timeout = timedelta(seconds=settings.timeout_s)
         self._url = settings.url_for(LOGIN)
         self._identity = settings.identity()
@@ -70,13 +76,39 @@ class Client:
             name="submitter",
             identity=self._identity,
             outgoing=self._post.outgoing,
-            give_up_after=self._timeout,
+            give_up_after=self._timeout if self._on_state is None else None,
+            retry_login=self._on_state is not None,
+            on_state=self._on_state,
         )
         self._session = await self._stack.enter_async_context(session)
         return self
 
     async def __aexit__(self, *exc: Any) -> bool | None:
         return await self._stack.__aexit__(*exc)
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a link to the broker now."""
+        return self._session.connected
+
+    @property
+    def broker(self) -> str:
+        """Where the broker is, in words."""
+        url = self._session.url
+        return f"{url.address}/{url.vhost}"
+
+    def stay(self) -> None:
+        """From now on outlast an outage of the broker, as who watches does, and give each answer `PATIENCE`.
+
+        Questions that nobody takes stay in the queue, and the aggregator answers each when it comes back: few that wait
+        long are better than many that do not.
+        """
+        self._session.give_up_after = None
+        self._timeout = PATIENCE
+
+    async def ready(self) -> None:
+        """Wait until the link to the broker is up. Raises BusError, at `__aexit__`, when it does not come in time."""
+        await self._session.ready()
 
     async def submit(
         self,
@@ -138,7 +170,11 @@ class Client:
 
     async def audit_heads(self) -> list[a.AuditHead]:
         """The newest heads of the sites' audit logs by site and job; of each site the newest first."""
-        return list((await self._ask(q.AuditQuery(), a.AuditHeads)).heads)
+        return list((await self.what_left()).heads)
+
+    async def what_left(self) -> a.AuditHeads:
+        """The newest heads of the sites' audit logs, and what came from the sites, by site and job."""
+        return await self._ask(q.AuditQuery(), a.AuditHeads)
 
     async def jobs(self) -> list[a.JobLine]:
         """All jobs, oldest first."""
@@ -200,6 +236,38 @@ class Client:
                 event = _event(self._post, record.envelope)
                 if event is not None and event.job == job:
                     yield event
+
+    async def all_events(self, *, since: float, most: int) -> AsyncGenerator[Event | None, None]:
+        """Events of all jobs from a moment on, for ever; None once those have come that were there at first.
+
+        since: seconds since the epoch, of the aggregator's clock. At most about so many of the past are read.
+        """
+        self._session.give_up_after = None
+        reader = StreamReader(self._session, t.EVENTS, prefetch=EVENTS_PREFETCH)
+        newest = await reader.newest(kind=EVENT_TYPE)
+        start: Start = "first"
+        if newest is not None:
+            found = await reader.back_to(
+                lambda record: _said_at(self._post, record) < since, newest=newest.offset, records=EVENTS_PREFETCH
+            )
+            start = max(0 if found == "first" else int(found), newest.offset - most)
+        else:
+            yield None
+        async with aclosing(reader.follow(start)) as records:
+            async for record in records:
+                event = _event(self._post, record.envelope)
+                if event is not None:
+                    yield event
+                if newest is not None and record.offset >= newest.offset:
+                    newest = None
+                    yield None
+
+    async def may_submit(self) -> bool:
+        """Whether the broker lets this login submit and abort jobs. Raises BusError."""
+        from fedbus.bus.permissions import Permission, may_publish
+
+        key = t.submit_key(self._session.login)
+        return await may_publish(self._session, t.JOBS, key) is Permission.ALLOWED
 
     async def _ask(self, asked: q.Request, kind: type[A]) -> A:
         return _content(kind, await self._answer(asked, self._timeout), _in_vain)

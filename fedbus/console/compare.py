@@ -122,13 +122,18 @@ def verdict(metric: str, interval: Interval) -> str:
         return "not known: too few test cases" if not interval.cases else "not known"
     if not is_shown(interval):
         return NOT_SHOWN
+    up, lower = interval.value > 0, lower_is_better(metric)
+    if lower is None:
+        return "higher" if up else "lower"
+    return "better" if up is not lower else "worse"
+
+
+def lower_is_better(metric: str) -> bool | None:
+    """Whether less of a metric is better, by its name; None for one that is not known."""
     words = set(re.findall(r"[a-z]+[12]?", metric.lower()))
-    up = interval.value > 0
     if words & _LOWER:
-        return "worse" if up else "better"
-    if words & _HIGHER:
-        return "better" if up else "worse"
-    return "higher" if up else "lower"
+        return True
+    return False if words & _HIGHER else None
 
 
 def sentences(comparison: Comparison) -> list[str]:

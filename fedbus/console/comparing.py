@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
-from fedbus.console.client import Client
 from fedbus.console.fetch import AskedInVainError
-from fedbus.core.protocol.answers import JobDetail
+from fedbus.core.protocol.answers import JobDetail, SiteLine
 from fedbus.core.spec.cross_site import MOST_LOCAL, cross_site_spec
 from fedbus.core.spec.evaluate import EvaluateSpec
 from fedbus.core.spec.text import shown
 from fedbus.errors import SettingsError
 
 
+class Answers(Protocol):
+    """What is asked here: a client on the bus, or what remembers its answers."""
+
+    async def job(self, job: str) -> JobDetail: ...
+    async def sites(self) -> list[SiteLine]: ...
+
+
 async def comparing_spec(
-    client: Client, jobs: Sequence[str], versions: Sequence[str], metric: str | None
+    client: Answers, jobs: Sequence[str], versions: Sequence[str], metric: str | None
 ) -> tuple[EvaluateSpec, list[str]]:
     """Return the spec of a job that compares, and what its submitter should know.
 
@@ -47,7 +53,7 @@ async def comparing_spec(
     return EvaluateSpec.parse(spec), [*notes, *of_sites]
 
 
-async def scored_across(client: Client, job: str) -> tuple[EvaluateSpec, list[str]]:
+async def scored_across(client: Answers, job: str) -> tuple[EvaluateSpec, list[str]]:
     """Return the spec of a job in which every site scores the best, the last and the local models of a training."""
     detail = await client.job(job)
     result: Mapping[str, Any] = detail.result or {}
@@ -61,7 +67,7 @@ async def scored_across(client: Client, job: str) -> tuple[EvaluateSpec, list[st
     return cross_site_spec(job, detail.spec, best=best, last=detail.version, local=local, sites=there), notes
 
 
-async def follow_up_of(client: Client, detail: JobDetail) -> JobDetail | None:
+async def follow_up_of(client: Answers, detail: JobDetail) -> JobDetail | None:
     """The job that the aggregator has made when this one ended; None: there was none, or it is there no more."""
     job = (detail.result or {}).get("follow_up")
     if job is None:
@@ -72,7 +78,7 @@ async def follow_up_of(client: Client, detail: JobDetail) -> JobDetail | None:
         return None
 
 
-async def _who_is_there(client: Client, sites: set[str]) -> tuple[list[str], list[str]]:
+async def _who_is_there(client: Answers, sites: set[str]) -> tuple[list[str], list[str]]:
     """Those of the sites that are there, and a note of the others. Raises SettingsError when none is."""
     away = sorted(sites - {line.site for line in await client.sites() if line.state == "online"})
     if away and len(away) == len(sites):

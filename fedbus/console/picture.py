@@ -1,18 +1,30 @@
-"""The picture of a job: what its events come to, for whoever watches. `after(picture, event)` is all there is to it.
+"""The picture of a job: what its events come to, for whoever watches. `Picture.take(event)` is all there is to it.
 
 An event that this release does not know, that lacks a fact it needs or that is of another job leaves the picture as it
 is. Sentences for people stand in the events; a picture holds states and numbers, and the one sentence that counts now.
+An event costs the same however many there were before it and however many sites there are, and what a picture keeps
+is bounded, see `kept`.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
+from fedbus.console.curve import Curve
+from fedbus.console.kept import Contribution, Point, Said, Tally, unseen
 from fedbus.core.protocol import events as e
-from fedbus.core.protocol.messages import Event, JobState, UpdateId
+from fedbus.core.protocol.messages import Event, JobState
+
+MOST_SAID = 500
+MOST_NEWEST = 64
+MOST_BUFFERED = 4_096
+MOST_SITE_POINTS = 500
+MOST_STALENESS = 64
+"""Updates that are staler are counted as so stale in the histogram."""
 
 
 class Presence(StrEnum):
@@ -31,6 +43,8 @@ class SitePicture:
 
     joined_at: 0 for a site that was there when the work began. updates_since_back: since it came back the last time.
     metrics: of the newest version that it scored. trouble: why it declined, left or could not train, in words.
+    update_bytes: of all its updates that were folded. num_examples: that it trained on last. influence, share: as
+    events said them last, see `SiteInfluence`; answers know them better. updated_at: its last update, since the epoch.
     """
 
     presence: Presence = Presence.UNKNOWN
@@ -39,8 +53,13 @@ class SitePicture:
     back_at: int | None = None
     updates: int = 0
     refused: int = 0
+    update_bytes: int = 0
+    num_examples: int | None = None
+    updated_at: float | None = None
     staleness_sum: int = 0
     updates_since_back: int = 0
+    influence: float | None = None
+    share: float | None = None
     scored_version: int | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)
     trouble: str = ""
@@ -51,31 +70,20 @@ class SitePicture:
         return self.staleness_sum / self.updates if self.updates else 0.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Contribution:
-    """An update that was folded."""
-
-    update: str
-    site: str
-    staleness: int
+_NOTHING_KNOWN = SitePicture()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Point:
-    """One version: when, from whom, and the means of the scores that the sites had given when it was scored last."""
-
-    version: int
-    at: float
-    contributions: tuple[Contribution, ...] = ()
-    means: Mapping[str, float] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Picture:
     """One job; "" until its submission was seen. Times are seconds since the epoch, of the aggregator's clock.
 
     state: a `JobState`, or what a later release calls it. says: why it waits, while it does, or how it ended.
-    buffer: updates that are part of no version yet. version_bytes: what was published of versions, in bytes.
+    buffer: by id, updates that are part of no version yet. version_bytes: what was published of versions, in bytes.
+    newest_versions: the last of them, with whom they are from. means: of the sites' newest scores, of each version when
+    it was scored last. versions: of each version its updates, their mean staleness and the bytes up and down until
+    then. scores, training: by site, what it measured of versions, and what its training said at its updates.
+    whole: whether its submission was seen. changes: events that were taken in. Two pictures are compared without their
+    curves.
     """
 
     job: str = ""
@@ -87,13 +95,22 @@ class Picture:
     update_bytes: int = 0
     version_bytes: int = 0
     rule: str = ""
-    sites: Mapping[str, SitePicture] = field(default_factory=dict)
-    buffer: tuple[Contribution, ...] = ()
-    curve: tuple[Point, ...] = ()
+    sites: dict[str, SitePicture] = field(default_factory=dict)
+    buffer: dict[str, Contribution] = field(default_factory=dict)
+    newest_versions: deque[Point] = field(default_factory=lambda: deque(maxlen=MOST_NEWEST))
+    means: Curve = field(default_factory=Curve, compare=False)
+    versions: Curve = field(default_factory=Curve, compare=False)
+    scores: dict[str, Curve] = field(default_factory=dict, compare=False)
+    training: dict[str, Curve] = field(default_factory=dict, compare=False)
+    staleness: list[int] = field(default_factory=list)
+    refusals: Tally = field(default_factory=Tally)
+    said: deque[Said] = field(default_factory=lambda: deque(maxlen=MOST_SAID))
     began_at: float | None = None
     last_version_at: float | None = None
     ended: bool = False
     result: Mapping[str, Any] = field(default_factory=dict)
+    whole: bool = False
+    changes: int = 0
 
     @property
     def running(self) -> bool:
@@ -120,140 +137,137 @@ class Picture:
         gone = (Presence.LEFT, Presence.LOST)
         return sorted(name for name, site in self.sites.items() if site.presence in gone)
 
+    def versions_per_min(self, now: float) -> float:
+        """Over the last versions until `now`, or until the last one where the job has ended; 0 before the second."""
+        times = [point.at for point in self.newest_versions]
+        if len(times) < 2:
+            return 0.0
+        until = times[-1] if self.ended else max(now, times[-1])
+        return 60.0 * (len(times) - 1) / max(until - times[0], 1e-3)
 
-_NOTHING_KNOWN = SitePicture()
+    def take(self, event: Event) -> None:
+        """Take in what has happened."""
+        if self.job and event.job != self.job:
+            return
+        happened = e.event_of(event)
+        if isinstance(happened, e.Unknown):
+            return
+        self.changes += 1
+        self.said.append(Said.of(event, version=self.version))
+        match happened:
+            case e.UpdateFolded():
+                self._take_folded(happened, event.at)
+            case e.UpdateRefused(site=site):
+                self.refused += 1
+                self.refusals.add(happened.reason)
+                self._change(site, refused=self.site(site).refused + 1)
+            case e.VersionCommitted():
+                self._take_version(happened, event.at)
+            case e.VersionScored():
+                self._take_scores(happened, event.at)
+            case e.RuleChosen(rule=rule):
+                self.rule = rule
+            case e.JobSubmitted():
+                self.job, self.whole = event.job, True
+                self.state = self.state or str(JobState.SUBMITTED)
+            case _:
+                self._take_site(happened)
+                self._take_job(happened, event.at)
 
+    def _take_job(self, happened: e.Happened, at: float) -> None:
+        match happened:
+            case e.JobWaiting():
+                self.says = happened.text
+                if self.state in ("", JobState.SUBMITTED):
+                    self.state = str(JobState.WAITING)
+            case e.JobPaused() | e.JobTrouble():
+                self.says = happened.text
+            case e.JobRunning():
+                self.says, self.state, self.began_at = "", str(JobState.RUNNING), at
+            case e.JobContinues():
+                self.says, self.state = happened.text, self.state or str(JobState.RUNNING)
+            case e.JobResumed():
+                self.says = ""
+            case e.JobFinishing():
+                self.says, self.state = happened.text, str(JobState.FINISHING)
+            case e.JobEnded(state=state, result=result):
+                self.says, self.state, self.ended, self.result = happened.text, state, True, result
 
-def after(picture: Picture, event: Event) -> Picture:
-    """The picture once this has happened too."""
-    if picture.job and event.job != picture.job:
-        return picture
-    happened = e.event_of(event)
-    match happened:
-        case e.UpdateFolded() | e.UpdateRefused() | e.VersionCommitted() | e.VersionScored() | e.RuleChosen():
-            return _after_work(picture, happened, event.at)
-        case e.JobSubmitted():
-            return replace(picture, job=event.job, state=picture.state or str(JobState.SUBMITTED))
-    return replace(_after_site(picture, happened), **_of_job(picture, happened, event.at))
+    def _take_folded(self, happened: e.UpdateFolded, at: float) -> None:
+        site, was = happened.site, self.site(happened.site)
+        self._change(
+            site,
+            updates=was.updates + 1,
+            update_bytes=was.update_bytes + happened.body_bytes,
+            num_examples=happened.num_examples,
+            updated_at=at,
+            staleness_sum=was.staleness_sum + happened.staleness,
+            updates_since_back=was.updates_since_back + (was.back_at is not None),
+        )
+        self.updates += 1
+        self.update_bytes += happened.body_bytes
+        self._count_staleness(happened.staleness)
+        if happened.metrics:
+            self.training.setdefault(site, Curve(MOST_SITE_POINTS)).put(
+                self.version, at, happened.metrics, stamp=self.changes
+            )
+        if len(self.buffer) >= MOST_BUFFERED:
+            del self.buffer[next(iter(self.buffer))]
+        self.buffer[happened.update] = Contribution(update=happened.update, site=site, staleness=happened.staleness)
 
+    def _count_staleness(self, staleness: int) -> None:
+        counted = min(max(0, staleness), MOST_STALENESS)
+        self.staleness += [0] * (counted + 1 - len(self.staleness))
+        self.staleness[counted] += 1
 
-def _of_job(picture: Picture, happened: e.Happened, at: float) -> dict[str, Any]:
-    """What is new of the job itself."""
-    found: dict[str, Any] = {}
-    match happened:
-        case e.JobWaiting() if picture.state in ("", JobState.SUBMITTED):
-            found = {"says": happened.text, "state": str(JobState.WAITING)}
-        case e.JobWaiting() | e.JobPaused() | e.JobTrouble():
-            found = {"says": happened.text}
-        case e.JobRunning():
-            found = {"says": "", "state": str(JobState.RUNNING), "began_at": at}
-        case e.JobContinues():
-            found = {"says": happened.text, "state": picture.state or str(JobState.RUNNING)}
-        case e.JobResumed():
-            found = {"says": ""}
-        case e.JobFinishing():
-            found = {"says": happened.text, "state": str(JobState.FINISHING)}
-        case e.JobEnded(state=state, result=result):
-            found = {"says": happened.text, "state": state, "ended": True, "result": result}
-    return found
+    def _take_version(self, happened: e.VersionCommitted, at: float) -> None:
+        made = tuple(self._out_of_buffer(update) for update in happened.updates)
+        self.version, self.last_version_at, self.says = happened.version, at, ""
+        self.version_bytes += happened.body_bytes
+        self.newest_versions.append(Point(version=happened.version, at=at, contributions=made))
+        of_version = {"updates": float(len(made)), "up": float(self.update_bytes), "down": float(self.version_bytes)}
+        if made:
+            of_version["staleness"] = sum(one.staleness for one in made) / len(made)
+        self.versions.put(happened.version, at, of_version, stamp=self.changes)
 
+    def _out_of_buffer(self, update: str) -> Contribution:
+        return self.buffer.pop(update) if update in self.buffer else unseen(update)
 
-_Work = e.UpdateFolded | e.UpdateRefused | e.VersionCommitted | e.VersionScored | e.RuleChosen
+    def _take_scores(self, happened: e.VersionScored, at: float) -> None:
+        was = self.site(happened.site)
+        curve = self.scores.setdefault(happened.site, Curve(MOST_SITE_POINTS))
+        curve.put(happened.version, at, happened.metrics, stamp=self.changes)
+        if was.scored_version is not None and happened.version < was.scored_version:
+            return
+        metrics = {**was.metrics, **happened.metrics}
+        self._change(happened.site, scored_version=happened.version, metrics=metrics)
+        self.means.put(happened.version, at, happened.means, stamp=self.changes)
 
+    def _take_site(self, happened: e.Happened) -> None:
+        site = happened.site
+        match happened:
+            case e.SiteJoined() | e.SiteReturned() | e.SiteAccepted():
+                self._take_arrival(site)
+            case e.SiteLeft() | e.SiteRevoked():
+                self._change(site, presence=Presence.LEFT, left_at=self.version, trouble=happened.text)
+            case e.SiteLost():
+                self._change(site, presence=Presence.LOST, left_at=self.version, trouble=happened.text)
+            case e.SiteDeclined():
+                self._change(site, presence=Presence.DECLINED, trouble=happened.text)
+            case e.TrainerTrouble() | e.ScoreFailed() | e.SiteResync() | e.SiteAuditDiffers():
+                self._change(site, trouble=happened.text)
+            case e.SiteInfluence(influence=influence, share=share):
+                self._change(site, influence=influence, share=share)
 
-def _after_work(picture: Picture, happened: _Work, at: float) -> Picture:
-    match happened:
-        case e.UpdateFolded():
-            return _folded(picture, happened)
-        case e.UpdateRefused(site=site):
-            changed = _with(picture, site, refused=picture.site(site).refused + 1)
-            return replace(changed, refused=picture.refused + 1)
-        case e.VersionCommitted():
-            return _committed(picture, happened, at)
-        case e.VersionScored():
-            return _scored(picture, happened)
-        case e.RuleChosen(rule=rule):
-            return replace(picture, rule=rule)
+    def _take_arrival(self, site: str) -> None:
+        was = self.site(site)
+        if was.presence is Presence.HERE:
+            return
+        if was.left_at is not None:
+            self._change(site, presence=Presence.HERE, back_at=self.version, updates_since_back=0, trouble="")
+        else:
+            joined_at = self.version if self.running else 0
+            self._change(site, presence=Presence.HERE, joined_at=joined_at, trouble="")
 
-
-def _folded(picture: Picture, happened: e.UpdateFolded) -> Picture:
-    site, was = happened.site, picture.site(happened.site)
-    changed = _with(
-        picture,
-        site,
-        updates=was.updates + 1,
-        staleness_sum=was.staleness_sum + happened.staleness,
-        updates_since_back=was.updates_since_back + (was.back_at is not None),
-    )
-    contribution = Contribution(update=happened.update, site=site, staleness=happened.staleness)
-    return replace(
-        changed,
-        updates=picture.updates + 1,
-        update_bytes=picture.update_bytes + happened.body_bytes,
-        buffer=(*picture.buffer, contribution),
-    )
-
-
-def _committed(picture: Picture, happened: e.VersionCommitted, at: float) -> Picture:
-    known = {contribution.update: contribution for contribution in picture.buffer}
-    made = tuple(known.get(update) or _unseen(update) for update in happened.updates)
-    return replace(
-        picture,
-        version=happened.version,
-        version_bytes=picture.version_bytes + happened.body_bytes,
-        buffer=tuple(contribution for contribution in picture.buffer if contribution.update not in happened.updates),
-        curve=(*picture.curve, Point(version=happened.version, at=at, contributions=made)),
-        last_version_at=at,
-        says="",
-    )
-
-
-def _unseen(update: str) -> Contribution:
-    """An update whose folding was not seen: it came before the watcher."""
-    try:
-        site = UpdateId.parse(update).site
-    except ValueError:
-        site = e.NOBODY
-    return Contribution(update=update, site=site, staleness=0)
-
-
-def _scored(picture: Picture, happened: e.VersionScored) -> Picture:
-    was = picture.site(happened.site)
-    if was.scored_version is not None and happened.version < was.scored_version:
-        return picture
-    metrics = {**was.metrics, **happened.metrics}
-    changed = _with(picture, happened.site, scored_version=happened.version, metrics=metrics)
-    curve = [
-        replace(point, means=happened.means) if point.version == happened.version else point for point in picture.curve
-    ]
-    return replace(changed, curve=tuple(curve))
-
-
-def _after_site(picture: Picture, happened: e.Happened) -> Picture:
-    found: dict[str, Any] = {}
-    match happened:
-        case e.SiteJoined() | e.SiteReturned() | e.SiteAccepted():
-            return _here(picture, happened.site)
-        case e.SiteLeft() | e.SiteRevoked():
-            found = {"presence": Presence.LEFT, "left_at": picture.version, "trouble": happened.text}
-        case e.SiteLost():
-            found = {"presence": Presence.LOST, "left_at": picture.version, "trouble": happened.text}
-        case e.SiteDeclined():
-            found = {"presence": Presence.DECLINED, "trouble": happened.text}
-        case e.TrainerTrouble() | e.ScoreFailed() | e.SiteResync() | e.SiteAuditDiffers():
-            found = {"trouble": happened.text}
-    return _with(picture, happened.site, **found) if found else picture
-
-
-def _here(picture: Picture, site: str) -> Picture:
-    was = picture.site(site)
-    if was.presence is Presence.HERE:
-        return picture
-    if was.left_at is not None:
-        return _with(picture, site, presence=Presence.HERE, back_at=picture.version, updates_since_back=0, trouble="")
-    joined_at = picture.version if picture.running else 0
-    return _with(picture, site, presence=Presence.HERE, joined_at=joined_at, trouble="")
-
-
-def _with(picture: Picture, site: str, **changes: Any) -> Picture:
-    return replace(picture, sites={**picture.sites, site: replace(picture.site(site), **changes)})
+    def _change(self, site: str, **changes: Any) -> None:
+        self.sites[site] = replace(self.site(site), **changes)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 from fedbus.console.client import Client
 from fedbus.console.settings import LOGIN, SubmitterSettings
@@ -21,6 +22,8 @@ from fedbus.demo.job import (
 from fedbus.demo.story import Story
 from fedbus.errors import FedbusError
 from fedbus.local.federation import Daemon, LocalFederation
+from fedbus.web.beside import READY as PAGE_READY
+from fedbus.web.beside import not_installed
 
 LIMIT = timedelta(minutes=3)
 LOOK_EVERY_S = 0.5
@@ -59,10 +62,14 @@ class Play:
             raise FedbusError(f"the job ended as {self._story.picture.state}: {self._story.sentences[-1][1]}")
 
     async def _perform(self, spec: TrainingSpec) -> None:
-        aggregator = self._on_stage["aggregator"] = self._federation.start_aggregator()
+        aggregator = self._on_stage["aggregator"] = self._federation.start_aggregator(**self._page())
         self._story.aggregator = "starting"
         for hospital in FIRST:
             self._start(hospital)
+        if not not_installed():
+            ready = await _logged(aggregator, PAGE_READY)
+            self._story.page = str(ready.get("address"))
+            self._story.say(f"see it live in a browser: {self._story.page}")
         await _logged(aggregator, "aggregator-ready")
         self._story.aggregator = "up"
         settings = SubmitterSettings.load(
@@ -79,6 +86,14 @@ class Play:
                 await self._follow(client, job, submitted_at=submitted_at)
                 for task in others:
                     task.cancel()
+
+    def _page(self) -> dict[str, object]:
+        """Settings of the page, which runs beside the aggregator with the submitter's login."""
+        if not_installed():
+            return {}
+        kit = self._federation.kit(LOGIN)
+        login = {"web_broker_url": self._federation.url(LOGIN)} | ({} if kit is None else {"web_kit": kit})
+        return {"web": True, "web_port": 0, **login}
 
     async def _follow(self, client: Client, job: str, *, submitted_at: float) -> None:
         async for event in client.events(job, submitted_at=submitted_at):
@@ -132,9 +147,11 @@ class Play:
             await asyncio.sleep(WATCH_EVERY_S)
 
 
-async def _logged(daemon: Daemon, event: str) -> None:
+async def _logged(daemon: Daemon, event: str) -> dict[str, Any]:
     """Wait for a line in a daemon's log; `Play._watch` sees to it that the daemon lives."""
-    while not any(line.get("event") == event for line in daemon.events()):  # noqa: ASYNC110 - another process writes it
+    while True:
+        if found := next((line for line in daemon.events() if line.get("event") == event), None):
+            return found
         await asyncio.sleep(READY_POLL_S)
 
 

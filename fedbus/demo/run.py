@@ -39,6 +39,7 @@ from fedbus.local.interrupts import Interrupted, Interrupts
 from fedbus.runtime.logging import configure_logging
 from fedbus.runtime.terminal import Terminal
 from fedbus.tasks.heart_disease_data import HOSPITALS
+from fedbus.web.beside import INSTALL, not_installed
 
 LOGIN_MARK = "{login}"
 # What the hospitals' policies let a job set in a demo over TLS.
@@ -77,6 +78,8 @@ def _run(
     try:
         with live(story, console), Baselines(folder) as baselines:
             story.say(_which_broker(url_for, tls=tls))
+            if not_installed():
+                story.say(f"without the page that shows it in a browser: {INSTALL}")
             allowed = ALLOWED if tls else None
             with LocalFederation(folder, sites=HOSPITALS, url_for=url_for, tls=allowed) as federation:
                 story.broker = "up"

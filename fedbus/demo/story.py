@@ -9,7 +9,8 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from fedbus.console.picture import Picture, Point, Presence, SitePicture, after
+from fedbus.console.kept import Point
+from fedbus.console.picture import Picture, Presence, SitePicture
 from fedbus.core.protocol import events as e
 from fedbus.core.protocol.activities import Activity
 from fedbus.core.protocol.answers import JobDetail
@@ -49,6 +50,7 @@ class Story:
         self.picture = Picture()
         self.says = STARTING
         self.broker = self.aggregator = "not yet"
+        self.page = ""
         self.sentences: list[tuple[float, str]] = []
         self._cohorts = cohorts
         self._starting: set[str] = set()
@@ -94,15 +96,15 @@ class Story:
 
     def take(self, event: Event) -> None:
         """Take in one event."""
-        before = self.picture
-        self.picture = after(before, event)
+        was = self.picture.site(event.site)
+        self.picture.take(event)
         match e.event_of(event):
             case e.UpdateFolded() | e.VersionScored() if event.site in self._cohorts:
                 pass  # told with the version, or shown as a number
-            case e.VersionCommitted() if self.picture.curve:
-                self._tell_version(self.picture.curve[-1])
+            case e.VersionCommitted() if self.picture.newest_versions:
+                self._tell_version(self.picture.newest_versions[-1])
             case e.SiteJoined() | e.SiteReturned() | e.SiteAccepted() if event.site in self._cohorts:
-                self._tell_arrival(event.site, before)
+                self._tell_arrival(event.site, was)
             case e.SiteLeft() if event.site in self._cohorts:
                 self._does.pop(event.site, None)
                 self.say(f"{event.site} leaves at version {self.picture.version}")
@@ -118,14 +120,14 @@ class Story:
         parts = [f"{made.site} (staleness {made.staleness})" for made in point.contributions]
         self.say(f"version {point.version} from {' and '.join(parts)}")
 
-    def _tell_arrival(self, name: str, before: Picture) -> None:
+    def _tell_arrival(self, name: str, was: SitePicture) -> None:
         self._starting.discard(name)
-        if before.site(name).presence is Presence.HERE:
+        if was.presence is Presence.HERE:
             return
         self._does.pop(name, None)
-        if before.site(name).left_at is not None:
-            self.say(f"{name} is back, at version {before.version}")
-        elif before.running:
-            self.say(f"{name} joins while the others train, at version {before.version}")
+        if was.left_at is not None:
+            self.say(f"{name} is back, at version {self.picture.version}")
+        elif self.picture.running:
+            self.say(f"{name} joins while the others train, at version {self.picture.version}")
         else:
             self.say(f"{name} joins")

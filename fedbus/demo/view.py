@@ -6,40 +6,27 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 
 from rich.console import Console, Group, RenderableType
-from rich.live import Live
 from rich.panel import Panel
-from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from fedbus.console import look
 from fedbus.demo.story import SiteStory, Story
 
-REDRAWS_PER_S = 4
-PANEL_LINES = 14
+PANEL_LINES = 15
 MAX_WIDTH = 100
-STATE_STYLES = {"here": "green", "left": "yellow", "lost": "red", "starting": "cyan", "up": "green"}
 
 
 def live(story: Story, console: Console) -> AbstractContextManager[object]:
     """Redraw `story` until the context is left; does nothing where there is no terminal."""
-    if not on_terminal(console):
+    if not look.on_terminal(console):
         return nullcontext()
-    return Live(
-        get_renderable=lambda: screen(story, width=console.width, height=console.height),
-        console=console,
-        refresh_per_second=REDRAWS_PER_S,
-        transient=True,
-    )
-
-
-def on_terminal(console: Console) -> bool:
-    """Whether something can be redrawn in place. FORCE_COLOR makes no terminal of a file."""
-    return console.file.isatty() and console.is_terminal and not console.is_dumb_terminal
+    return look.live(lambda: screen(story, width=console.width, height=console.height), console)
 
 
 def plain_lines(console: Console) -> Callable[[float, str], None]:
     """What prints each sentence as a line of its own; silent on a terminal, where the panel shows them."""
-    if on_terminal(console):
+    if look.on_terminal(console):
         return lambda second, text: None
     return lambda second, text: console.print(f"{second:5.1f} s  {text}", highlight=False, markup=False, soft_wrap=True)
 
@@ -49,9 +36,9 @@ def screen(story: Story, *, width: int, height: int) -> RenderableType:
     width = min(width, MAX_WIDTH)
     room = max(0, height - PANEL_LINES - 1)
     last = story.sentences[-room:] if room else []
-    lines = [_line(f"{second:5.1f} s  {text}", style="dim") for second, text in last]
+    lines = [look.line(f"{second:5.1f} s  {text}", "dim") for second, text in last]
     panel = Panel(
-        Group(*_head(story, width - 4), "", sites_table(story), "", *_legend()),
+        Group(*_head(story, width - 4), "", sites_table(story, width=width - 4), "", *_legend()),
         title="[bold]fedbus demo[/]: four hospitals train one model",
         width=width,
         border_style="blue",
@@ -60,40 +47,35 @@ def screen(story: Story, *, width: int, height: int) -> RenderableType:
 
 
 def _head(story: Story, width: int) -> list[RenderableType]:
-    up = Text("RabbitMQ ", no_wrap=True).append(story.broker, style=STATE_STYLES.get(story.broker, ""))
-    up.append("   aggregator ").append(story.aggregator, style=STATE_STYLES.get(story.aggregator, ""))
+    up = Text("RabbitMQ ", no_wrap=True).append(look.state(story.broker))
+    up.append("   aggregator ").append(look.state(story.aggregator))
     up.append(f"   job {story.picture.job or 'not yet submitted'}")
     version, updates = story.picture.version, story.picture.updates
     count = f"version {version} of {story.versions}, {updates} updates, {story.seconds:.0f} s"
-    bar = Table.grid(padding=(0, 2))
-    bar.add_row(ProgressBar(total=story.versions, completed=version, width=max(8, width - len(count) - 2)), count)
-    return [up, bar, _line(story.says)]
+    page = [look.line(f"live in a browser: {story.page}", style="cyan")] if story.page else []
+    return [up, *page, look.bar(version, story.versions, count, width=width), look.line(story.says)]
 
 
-def sites_table(story: Story) -> Table:
+def sites_table(story: Story, *, width: int) -> Table:
     """One line per hospital."""
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for column, width in (("hospital", 13), ("state", 8), ("does", 22)):
-        table.add_column(column, no_wrap=True, overflow="ellipsis", width=width)
-    for column in ("updates", "staleness", "AUC"):
-        table.add_column(column, justify="right", no_wrap=True)
-    for name, site in story.sites.items():
-        state = Text(site.state, style=STATE_STYLES.get(site.state, "dim"))
-        table.add_row(name, state, site.does, *_numbers(site))
-    return table
+    rows = [_row(name, site) for name, site in story.sites.items()]
+    return look.sites_table(rows, width=width, what="hospital", metric="AUC")
 
 
-def _numbers(site: SiteStory) -> tuple[str, str, str]:
-    staleness = f"{site.seen.mean_staleness:.1f}" if site.seen.updates else ""
-    return str(site.seen.updates or ""), staleness, "" if site.auc is None else f"{site.auc:.3f}"
+def _row(name: str, site: SiteStory) -> look.SiteRow:
+    return look.SiteRow(
+        name=name,
+        state=site.state,
+        does=site.does,
+        updates=site.seen.updates,
+        refused=site.seen.refused,
+        staleness=site.seen.mean_staleness if site.seen.updates else None,
+        metric=site.auc,
+    )
 
 
 def _legend() -> list[RenderableType]:
     return [
-        _line("staleness  how many versions came out while a hospital trained (mean)", style="dim"),
-        _line("AUC        on its own test patients: 0.5 is a coin toss, 1 is never wrong", style="dim"),
+        look.line("staleness  how many versions came out while a hospital trained (mean)", "dim"),
+        look.line("AUC        on its own test patients: 0.5 is a coin toss, 1 is never wrong", "dim"),
     ]
-
-
-def _line(text: str, style: str = "") -> Text:
-    return Text(text, style=style, no_wrap=True, overflow="ellipsis")

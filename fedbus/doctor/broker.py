@@ -126,7 +126,9 @@ async def examine_broker(
     try:
         async with asyncio.timeout(within_s), session:
             await session.ready()
-            found(LOGIN.ok(f"logged in as {session.login} at {session.url.address}, virtual host {session.url.vhost}"))
+            found(
+                LOGIN.ok(f"logged in as {session.login} at {session.place.address}, virtual host {session.url.vhost}")
+            )
             found(version(session.broker))
             async for finding in _asked(session, questions(role, session.login, number), role, own_daemon):
                 found(finding)

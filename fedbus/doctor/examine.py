@@ -7,7 +7,8 @@ chain is broken the checks after it are skipped, not failed: one cause is one li
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from fedbus.bus.post import SEAL_KEY
 from fedbus.bus.url import BrokerUrl
 from fedbus.doctor import machine
 from fedbus.doctor.broker import examine_broker
+from fedbus.doctor.connected import connected
 from fedbus.doctor.finding import Area, Finding, Reporter, Status
 from fedbus.doctor.kit import examine_kit, key_modes, seal_key
 from fedbus.doctor.limits import Deadline, Running, limited
@@ -33,13 +35,18 @@ from fedbus.store.lock import holder_of
 from fedbus.trust.subjects import Role
 
 SETTINGS = Reporter(Area.CONFIG, "settings")
+PLACES = Reporter(Area.NETWORK, "places")
 LIMIT_S, QUICK_LIMIT_S = 28.0, 8.0
 NAME_S, PORT_S, TLS_S, BROKER_S, DISK_S = 4.0, 5.0, 6.0, 12.0, 3.0
 ANSWER_WITHIN = timedelta(seconds=8)
 
 
 def examine(*, role: Role | None, kit: Path | None, broker_url: str | None, quick: bool) -> Iterator[Finding]:
-    """Findings as they come. Quick: nothing is logged in to, and no task is imported."""
+    """Findings as they come.
+
+    Quick, for health checks: nothing is logged in to, no task is imported, and where the daemon of this machine is
+    connected no connection is tried.
+    """
     deadline = Deadline(QUICK_LIMIT_S if quick else LIMIT_S)
     now = datetime.now(UTC)
     try:
@@ -104,6 +111,44 @@ def _config(setup: Setup, url: BrokerUrl, now: datetime) -> Iterator[Finding]:
 
 
 def _connection(setup: Setup, url: BrokerUrl, *, quick: bool, now: datetime, deadline: Deadline) -> Iterator[Finding]:
+    daemon = _holder(setup.state_dir) if quick and setup.state_dir is not None else None
+    held = None if daemon is None else connected(daemon, url)
+    if held is not None:
+        yield held
+        return
+    found = yield from _places(setup, url, now, deadline)
+    if quick or not found:
+        return
+    yield from _broker(setup, min(BROKER_S, deadline.left_s))
+
+
+def _places(setup: Setup, url: BrokerUrl, now: datetime, deadline: Deadline) -> Generator[Finding, None, bool]:
+    """Whether a connection comes about with any place of the broker: one of several that answers is enough."""
+    if len(url.places) == 1:
+        findings = list(_place(setup, url, now, deadline))
+        yield from findings
+        return _good(findings)
+    by_place = {place.address: list(_place(setup, place, now, deadline)) for place in url.places}
+    reached = [address for address, findings in by_place.items() if _good(findings)]
+    for number, (address, findings) in enumerate(by_place.items(), 1):
+        for finding in findings:
+            spared = bool(reached) and finding.status is Status.FAIL
+            status = Status.WARN if spared else finding.status
+            yield replace(finding, check=f"{finding.check} {number}", status=status, text=f"{address}: {finding.text}")
+    left_out = [address for address in by_place if address not in reached]
+    if reached:
+        silent = f"; not {', '.join(left_out)}, without which daemons go on" if left_out else ""
+        yield PLACES.ok(f"{len(reached)} of {len(by_place)} answer: {', '.join(reached)}{silent}")
+    else:
+        yield PLACES.fail("none of the broker's places answers", "mend what failed above at one of them")
+    return bool(reached)
+
+
+def _good(findings: Sequence[Finding]) -> bool:
+    return all(finding.status is not Status.FAIL for finding in findings)
+
+
+def _place(setup: Setup, url: BrokerUrl, now: datetime, deadline: Deadline) -> Iterator[Finding]:
     name, addresses = resolve(url.host, url.port, within_s=min(NAME_S, deadline.left_s))
     yield name
     if not addresses:
@@ -112,11 +157,7 @@ def _connection(setup: Setup, url: BrokerUrl, *, quick: bool, now: datetime, dea
     yield port
     if port.status is Status.FAIL:
         return
-    tls = _tls(setup, url, now, min(TLS_S, deadline.left_s))
-    yield from tls
-    if quick or any(finding.status is Status.FAIL for finding in tls):
-        return
-    yield from _broker(setup, min(BROKER_S, deadline.left_s))
+    yield from _tls(setup, url, now, min(TLS_S, deadline.left_s))
 
 
 def _tls(setup: Setup, url: BrokerUrl, now: datetime, within_s: float) -> list[Finding]:

@@ -19,6 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
+from fedbus.broker.cluster import PrivateCluster
 from fedbus.broker.node import PrivateNode
 from fedbus.broker.process import ProcessId, free_port, signals_held, spawn
 from fedbus.broker.provisioned import node_folder
@@ -144,6 +145,7 @@ class LocalFederation:
     password logs in. Without them a private broker with these `sites` is started in the folder. With `tls` that is the
     broker of a federation which is provisioned there, and certificates log in: by task, what its sites allow a job to
     set; the broker's certificate is also for the address `host`.
+    With `cluster` the broker is what it makes in a folder.
     `under(name)` is what runs a daemon, as arguments of `python -m`: nothing, unless somebody sets it.
     """
 
@@ -156,14 +158,16 @@ class LocalFederation:
         kit_for: Callable[[str], Path | None] = lambda login: None,
         tls: Allowed | None = None,
         host: str = HOST,
+        cluster: Callable[[Path], PrivateCluster] | None = None,
     ) -> None:
         self.folder = folder
         self._sites = sites
         self._url_for = url_for
         self._tls = tls
         self._host = host
+        self._private = cluster or PrivateNode
         self.kit = kit_for
-        self._node: PrivateNode | None = None
+        self._node: PrivateNode | PrivateCluster | None = None
         self.daemons: list[Daemon] = []
         self.under: Callable[[str], list[str]] = lambda name: []
 
@@ -173,15 +177,15 @@ class LocalFederation:
             self._node = self._started_node()
         return self
 
-    def _started_node(self) -> PrivateNode:
+    def _started_node(self) -> PrivateNode | PrivateCluster:
         if self._tls is None:
-            node = PrivateNode(self.folder / "broker")
+            node = self._private(self.folder / "broker")
             node.start(sites=self._sites, die_with_parent=True)
         else:
             at = BrokerPart(host=self._host, port=free_port())
             provision_here(self.federation, name="local", sites=self._sites, broker=at, allowed=self._tls)
             self.kit = self._own_kit
-            node = PrivateNode(node_folder(self.federation))
+            node = self._private(node_folder(self.federation))
             node.start(provisioned=self.federation, die_with_parent=True)
         return node
 
@@ -221,12 +225,12 @@ class LocalFederation:
             self._node.stop(grace=timedelta(0))
 
     @property
-    def own_node(self) -> PrivateNode | None:
+    def own_node(self) -> PrivateNode | PrivateCluster | None:
         """The private broker; None when the federation uses another one."""
         return self._node
 
     @property
-    def node(self) -> PrivateNode:
+    def node(self) -> PrivateNode | PrivateCluster:
         """The private broker; FedbusError when the federation uses another one."""
         if self._node is None:
             raise FedbusError("this federation does not run its own broker")
@@ -255,6 +259,10 @@ class LocalFederation:
             "max_jobs": 8,
         }
         return self._start(name, "site", settings | env)
+
+    def start_page(self, **env: object) -> Daemon:
+        """Start a status page of its own, on a free port; it prints its address first."""
+        return self._start("submitter", "web", {"broker_url": self.url("submitter"), "web_port": 0} | env)
 
     def kill_broker(self) -> None:
         """SIGKILL to the private broker; its files stay."""

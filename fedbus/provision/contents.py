@@ -74,6 +74,8 @@ def _write_lists(base: Path, register: Register, authorities: Authorities) -> No
 def _write_broker(folder: Path, register: Register) -> None:
     broker, place = register.broker, broker_folder(folder, register)
     files = tls_files(place, listener=str(broker.port), version=broker.version)
+    if broker.also:
+        files["rabbitmq.conf"] = f"# Reached at {broker.address}\n{files['rabbitmq.conf']}"
     files["definitions.json"] = json.dumps(definitions(logins(register)), indent=1) + "\n"
     files["README.md"] = broker_readme(broker, str(place))
     for name, text in files.items():

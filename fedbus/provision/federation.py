@@ -88,7 +88,7 @@ class FederationFolder:
             authorities = self._authorities(register)
             if before is None:
                 authorities.make(1, at=now)
-            another_host = register.broker.host != file.broker.host
+            another_host = register.broker.hosts != file.broker.hosts
             if register.broker != file.broker:
                 register = replace(register, broker=file.broker, former=register.broker)
             register = issuing.enrol_all(register, file)

@@ -8,8 +8,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from fedbus.bus.url import MOST_PLACES, address_of, host_and_port
 from fedbus.core.protocol.messages import check_name
 from fedbus.core.spec.text import load_yaml, problems_of
 from fedbus.errors import JobSpecError, Problem, SettingsError
@@ -35,12 +36,16 @@ class _Part(BaseModel):
 
 
 class BrokerPart(_Part):
-    """`broker:`. `host` is what sites connect to, `folder` an absolute path: where the broker finds its files."""
+    """`broker:`. `host` is what sites connect to, `folder` an absolute path: where the broker finds its files.
+
+    `also`: the other nodes of a broker that is a cluster, `host` or `host:port`.
+    """
 
     host: Annotated[str, Field(strict=True)]
     port: Annotated[int, Field(strict=True, ge=1, le=65535)] = 5671
     version: Literal["3.10", "4.x"] = "3.10"
     folder: Annotated[str, Field(strict=True)] | None = None
+    also: Annotated[tuple[Annotated[str, Field(strict=True)], ...], Field(max_length=MOST_PLACES - 1)] = ()
 
     @field_validator("version", mode="before")
     @classmethod
@@ -52,14 +57,24 @@ class BrokerPart(_Part):
     @field_validator("host")
     @classmethod
     def _host(cls, value: str) -> str:
-        try:
-            ipaddress.ip_address(value)
-        except ValueError:
-            if not HOST.fullmatch(value):
-                raise ValueError(
-                    f"{value[:60]!r} is no host name: expected one such as broker.example.org, without port"
-                ) from None
-        return value
+        return _checked_host(value, "without port")
+
+    @field_validator("also")
+    @classmethod
+    def _also(cls, values: tuple[str, ...]) -> tuple[str, ...]:
+        for value in values:
+            try:
+                host, _ = host_and_port(value, 5671)
+            except ValueError as exc:
+                raise ValueError(f"{value[:60]!r} {exc}") from None
+            _checked_host(host, "and :port where it is another")
+        return values
+
+    @model_validator(mode="after")
+    def _each_once(self) -> BrokerPart:
+        if twice := [place for place in self.places if self.places.count(place) > 1]:
+            raise ValueError(f"{address_of(*twice[0])} stands there twice: each node of the broker has its own address")
+        return self
 
     @field_validator("folder")
     @classmethod
@@ -69,8 +84,19 @@ class BrokerPart(_Part):
         return value
 
     @property
+    def places(self) -> tuple[tuple[str, int], ...]:
+        """Host and port of each node."""
+        return ((self.host, self.port), *(host_and_port(each, self.port) for each in self.also))
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """The names that its certificate is for."""
+        return tuple(dict.fromkeys(host for host, _ in self.places))
+
+    @property
     def address(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        """`host:port` of each node, with commas between."""
+        return ",".join(address_of(host, port) for host, port in self.places)
 
 
 class FederationFile(_Part):
@@ -106,6 +132,17 @@ class FederationFile(_Part):
             raise SettingsError(f"cannot read {path}: {exc.strerror}") from exc
         except UnicodeDecodeError as exc:
             raise SettingsError(f"cannot read {path}: expected YAML in UTF-8, got other bytes ({exc})") from exc
+
+
+def _checked_host(value: str, more: str) -> str:
+    try:
+        ipaddress.ip_address(value)
+    except ValueError:
+        if not HOST.fullmatch(value):
+            raise ValueError(
+                f"{value[:60]!r} is no host name: expected one such as broker.example.org, {more}"
+            ) from None
+    return value
 
 
 def _wrong(problems: Sequence[Problem], where: str) -> SettingsError:

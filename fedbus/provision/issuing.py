@@ -32,7 +32,7 @@ def enrol_all(register: Register, file: FederationFile) -> Register:
 def certify(register: Register, member: Member, public: str, authorities: Authorities, *, at: datetime) -> Register:
     """A new certificate for the public key (PEM) of a member."""
     generation, key = register.issuer_of(member.role), read_public(public)
-    names = tuple(dict.fromkeys((register.broker.host, *OWN_HOSTS))) if member.role is Role.BROKER else ()
+    names = tuple(dict.fromkeys((*register.broker.hosts, *OWN_HOSTS))) if member.role is Role.BROKER else ()
     made = authorities[generation].issue(key, member.subject(register.federation), at=at, hosts=names)
     issued = Issued(
         serial=f"{made.serial_number:x}",

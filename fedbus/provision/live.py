@@ -13,8 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
+from fedbus.broker.cluster import private_broker
 from fedbus.broker.definitions import VHOST
-from fedbus.broker.node import PrivateNode
 from fedbus.broker.provisioned import node_folder
 from fedbus.bus.topology import site_queue
 from fedbus.errors import NodeError
@@ -25,7 +25,8 @@ from fedbus.trust.subjects import Role
 CTL_LIMIT_S = 30.0
 PLAIN_NAME = re.compile(r"[a-z0-9-]+")
 WHOSE = 'io:format("~s", [proplists:get_value(cacertfile, application:get_env(rabbit, ssl_options, []), "")]).'
-CLEAR = "ssl:clear_pem_cache()."
+# at every node of a cluster
+CLEAR = "rpc:multicall(ssl, clear_pem_cache, [])."
 PUT_OUT = """
 N = <<"{name}">>,
 case rabbit_auth_backend_internal:lookup_user(N) of
@@ -54,7 +55,7 @@ def reached(folder: FederationFolder, change: Change) -> Ctl | None:
     """The rabbitmqctl of this federation's running broker; None when it runs nowhere here."""
     own = node_folder(folder.base)
     if own.is_dir():
-        node = PrivateNode(own)
+        node = private_broker(own)
         if node.status().running:
             return node.ctl
     place = broker_folder(folder.base / "broker", change.register)

@@ -123,19 +123,21 @@ def policy_text(site: str) -> str:
 
 def broker_readme(broker: BrokerPart, folder: str) -> str:
     """What the broker's operator does with the folder."""
+    nodes = f" --nodes {len(broker.places)}" if broker.also else ""
+    ports = " and ".join(dict.fromkeys(str(port) for _, port in broker.places))
     ran = "" if broker.version == "3.10" else "\nThese files were written for RabbitMQ 4.x and not run by us.\n"
     return f"""\
 # The broker, {broker.address}, RabbitMQ {broker.version}
 
-On this machine, for a try: `fedbus broker start --dir ..`
+On this machine, for a try: `fedbus broker start --dir ..{nodes}`
 
 As a service: the files are read in
 `{folder}`
 (`broker.folder` of federation.yaml); `key.pem` belongs to the user rabbitmq, mode 0600. `RABBITMQ_CONFIG_FILE`,
 `RABBITMQ_ADVANCED_CONFIG_FILE` and `RABBITMQ_ENABLED_PLUGINS_FILE` name `rabbitmq.conf`, `advanced.config` and
-`enabled_plugins`. Open {broker.port} to the sites and nothing else.
+`enabled_plugins`. Open {ports} to the sites and nothing else.
 {ran}
 `crl/` is the revocation list: past its 30 days nobody gets in. Every `fedbus provision` command that changes something
 writes a new one; copy `crl/` here then (write beside, rename). After a change of `cert.pem` or `ca.pem`:
-`rabbitmqctl eval 'ssl:clear_pem_cache().'`; nothing restarts.
+`rabbitmqctl eval 'rpc:multicall(ssl, clear_pem_cache, []).'`; nothing restarts.
 """

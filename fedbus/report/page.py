@@ -25,6 +25,7 @@ from markupsafe import Markup
 from fedbus import __version__
 from fedbus.runtime.printable import printable
 
+HERE = Path(__file__).parent
 MOST_ROWS = 500
 MOST_FINDINGS = 200
 MOST_CHARS = 2000
@@ -205,11 +206,11 @@ def _code(text: str) -> str:
     return "\n".join(printable(line) for line in text[:MOST_CODE_CHARS].split("\n")) + cut
 
 
-@cache
-def _template() -> Template:
-    here = Path(__file__).parent
+def environment(*folders: Path) -> Environment:
+    """What templates of these folders are made with; those of blocks are beside them, and their filters there."""
+    loader = FileSystemLoader([*folders, HERE])
     environment = Environment(
-        loader=FileSystemLoader(here), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {
         "shown": shown,
@@ -219,5 +220,12 @@ def _template() -> Template:
         "code": _code,
         "is_number": _is_number,
     }
-    environment.globals |= {"style": Markup((here / "page.css").read_text("utf-8")), "most_rows": MOST_ROWS}  # noqa: S704 - our own file
-    return environment.get_template("page.html")
+    environment.globals |= {"most_rows": MOST_ROWS}
+    return environment
+
+
+@cache
+def _template() -> Template:
+    made = environment()
+    made.globals["style"] = Markup((HERE / "page.css").read_text("utf-8"))  # noqa: S704 - our own file
+    return made.get_template("page.html")

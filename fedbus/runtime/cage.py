@@ -169,8 +169,9 @@ def _give_up_privileges() -> None:
 
 
 def _beside(hidden: Sequence[Path]) -> Iterator[Path]:
-    """The entries of every folder on the way to a hidden path that do not lead to one."""
-    on_the_way = {above for path in hidden for above in path.parents}
+    """The entries of every folder on the way to a hidden path that do not lead to one; nothing in a hidden folder."""
+    outermost = [path for path in hidden if not any(other in path.parents for other in hidden)]
+    on_the_way = {above for path in outermost for above in path.parents}
     for folder in sorted(on_the_way or {Path("/")}):
         with suppress(OSError):
             yield from (entry for entry in sorted(folder.iterdir()) if entry not in on_the_way and entry not in hidden)

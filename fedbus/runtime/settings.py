@@ -11,11 +11,12 @@ from __future__ import annotations
 import os
 import tomllib
 from collections.abc import Iterator, Mapping
+from ipaddress import ip_address
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, get_args
 
-from pydantic import BaseModel, Field, SecretStr, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from fedbus.errors import SettingsError, TrustError
@@ -27,8 +28,11 @@ YEAR_S = 366 * 86_400.0
 Seconds = Annotated[float, Field(gt=0, le=YEAR_S)]
 """A time to wait; beyond a year it is a mistake in the unit."""
 TABLES = ("site", "aggregator", "submitter")
+Port = Annotated[int, Field(ge=0, le=65_535)]
+Address = Annotated[str, AfterValidator(lambda text: str(ip_address(text)))]
 Threads = Annotated[int, Field(ge=1, le=4096)]
 KeepDays = Annotated[int, Field(ge=62, le=36_600)]
+LOOPBACK = "127.0.0.1"
 KEEP_DAYS = 365
 """Of audit logs: 6 to 12 months is what the CNIL recommends (deliberation 2021-122)."""
 

@@ -17,6 +17,8 @@ from fedbus.bus.url import BrokerUrl
 from fedbus.core.job.policy import SitePolicy
 from fedbus.errors import SettingsError
 from fedbus.runtime.allocator import keep_freed_chunks
+from fedbus.runtime.metrics import Of
+from fedbus.runtime.telemetry import Telemetry, telemetry_of
 from fedbus.site.audit import JobLines, logins, open_audit
 from fedbus.site.cage import source_cage
 from fedbus.site.door import Door
@@ -48,7 +50,7 @@ class Adapters:
     """Of one site. `control` brings what it is told, `models` the global models; what it says goes through `door`.
 
     identity: None for a site that logs in by password. rules_watch: None without a policy's file. source: None where
-    people put the data there. try_again: set by SIGUSR1.
+    people put the data there. try_again: set by SIGUSR1. links: all sessions.
     """
 
     identity: Identity | None
@@ -62,6 +64,8 @@ class Adapters:
     models: Session
     door: Door
     try_again: asyncio.Event
+    telemetry: Telemetry
+    links: tuple[Session, ...]
 
 
 @asynccontextmanager
@@ -81,7 +85,9 @@ async def open_adapters(settings: SiteSettings, *, session: str) -> AsyncIterato
         check_not_stopped(settings.state_dir, name)  # behind the lock, by which `fedbus site stop` finds us
         if identity is not None:
             keep_freed_chunks()
-        post = Post(identity, seal_key=settings.state_dir / SEAL_KEY)
+        telemetry = telemetry_of(Of.SITE, name, port=settings.metrics_port)
+        stack.callback(telemetry.tracing.close)
+        post = Post(identity, seal_key=settings.state_dir / SEAL_KEY, trace=telemetry.tracing.newest)
         rules = SiteRules(floor, settings.policy_path, state=settings.state_dir, now=time.time)
         rules_watch = RulesWatch(rules) if rules.are_written else None
         # before anything is said to anybody: without it nothing leaves
@@ -118,6 +124,8 @@ async def open_adapters(settings: SiteSettings, *, session: str) -> AsyncIterato
             models=models,
             door=door,
             try_again=try_again,
+            telemetry=telemetry,
+            links=(control, updates, models),
         )
 
 

@@ -25,6 +25,7 @@ from fedbus.runtime.cage import Cage, trouble
 from fedbus.runtime.settings import default_home
 from fedbus.site.settings import SiteSettings
 from fedbus.store.files import make_folder
+from fedbus.store.kit import KEY
 
 MOST_TRIED = 200
 MOST_FOLDER_NAME = 64
@@ -72,6 +73,8 @@ def _hidden(settings: SiteSettings) -> tuple[Path, ...] | None:
         return None
     config = os.environ.get("FEDBUS_CONFIG")
     files = [settings.kit, Path(config) if config else None, settings.state_dir / SEAL_KEY]
+    if settings.kit is not None:
+        files.append(settings.kit / KEY)  # which may be a link to where systemd or Kubernetes puts secrets
     with suppress(SettingsError):  # a user without a home
         files.append(default_home() / "broker")
     return tuple(path.resolve() for path in files if path is not None)

@@ -38,6 +38,7 @@ from fedbus.runtime.faults import Reached, fault_hook
 from fedbus.runtime.lifecycle import until_stopped
 from fedbus.site.adapters import Adapters, open_adapters
 from fedbus.site.cage import check_cage, empty_temporary, trainer_cage
+from fedbus.site.gauges import Gauges
 from fedbus.site.job.loop import StartTrainer
 from fedbus.site.job.trainer import start_trainer
 from fedbus.site.jobs import SiteJobs
@@ -103,12 +104,15 @@ class Site:
         self._door = adapters.door
         self._try_again = adapters.try_again
         self._reached = reached
+        self._jobs: SiteJobs | None = None
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until `stop` is set, then say goodbye."""
+        look, settings = Gauges(self._settings, self._adapters, jobs=lambda: self._jobs).look, self._settings
+        page = self._adapters.telemetry.serve(look, host=str(settings.metrics_host), port=settings.metrics_port)
         async with asyncio.TaskGroup() as group:
             serving = group.create_task(self._serve(), name="serve")
-            await until_stopped(stop, serving)
+            await until_stopped(stop, serving, group.create_task(page, name="metrics"))
         await self._leave()
 
     async def _serve(self) -> None:
@@ -120,6 +124,7 @@ class Site:
         ):
             start, reached = self._start, self._reached
             jobs = SiteJobs(self._settings, self._adapters, start=start, reached=reached, group=group, join=self._join)
+            self._jobs = jobs
             await deliveries.attached()
             await self._join()
             log.info("site-ready", site=self._name, broker=str(self._control.url), tasks=list(self._rules.policy.tasks))

@@ -62,6 +62,7 @@ class SiteJobs:
         self._source = adapters.source
         self._models = adapters.models
         self._door = adapters.door
+        self._telemetry = adapters.telemetry
         self._start = start
         self._reached = reached
         self._group = group
@@ -81,6 +82,16 @@ class SiteJobs:
         left = left_over(self._settings, but=self._workers)
         away = (m.JobActivity(job=name, activity=Activity.NO_PART, version=-1) for name in left)
         return (*(worker.activity for worker in self._workers.values()), *away)
+
+    @property
+    def unsettled(self) -> int:
+        """Updates that await their receipt."""
+        return sum(worker.unsettled for worker in self._workers.values())
+
+    @property
+    def versions(self) -> dict[str, int]:
+        """Of each job that is worked for, the version that is held here; -1: none."""
+        return {job: worker.activity.version for job, worker in self._workers.items()}
 
     def try_now(self) -> None:
         """A person has changed something: what failed is tried at once."""
@@ -130,6 +141,7 @@ class SiteJobs:
                 # it ended while this site was away or had given it up
                 put_away(self._settings, job)
             case m.JobForgotten(job=job) if job not in self._workers:
+                self._telemetry.metrics.forget(job)
                 discard(self._settings, job)
                 with suppress(OSError):  # what cannot be deleted stays: no reason to end the work for others
                     assignment.kept_file(self._settings, job).unlink()
@@ -194,6 +206,7 @@ class SiteJobs:
             labels=None if self._source is None else self._source.labels,
             receiver=self._receiver,
             rules=self._rules if self._rules.are_written else None,
+            telemetry=self._telemetry,
             reached=self._reached,
         )
         self._workers[job] = worker
@@ -221,8 +234,11 @@ class SiteJobs:
             await self._door.say(assignment.declining(job, self._name, why))
         else:
             del self._workers[job]
+            if worker.begins_anew and not worker.ended:
+                return await self._take_up(job, spec, submitter)
             allowed = self._rules.drop(job)
             if worker.ended:
+                self._telemetry.metrics.ended(job)
                 put_away(self._settings, job)
             else:
                 self._given_up.add(job)

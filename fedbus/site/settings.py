@@ -12,7 +12,18 @@ from pydantic_settings import NoDecode
 
 from fedbus.core.protocol.messages import NAME
 from fedbus.core.protocol.statistics import LEAST
-from fedbus.runtime.settings import KEEP_DAYS, YEAR_S, DaemonSettings, KeepDays, Seconds, Threads, default_home
+from fedbus.runtime.settings import (
+    KEEP_DAYS,
+    LOOPBACK,
+    YEAR_S,
+    Address,
+    DaemonSettings,
+    KeepDays,
+    Port,
+    Seconds,
+    Threads,
+    default_home,
+)
 from fedbus.sources.settings import SourceSettings
 
 
@@ -33,7 +44,8 @@ class SiteSettings(DaemonSettings):
     leaves, if the job's is lower, and `share_prints` lets salted prints of examples leave. `refuse_on`: findings on the
     site's own data, kinds or a severity (fault, warning), with which it trains for no job. `source` is the table
     `[site.source]`: where new labels come from. `audit_keep_days`: no line of the audit log is kept for longer; months
-    go whole, so that each stays for a month less at least.
+    go whole, so that each stays for a month less at least. `metrics_port`: where `/metrics` is served for Prometheus,
+    to whoever reaches `metrics_host`; 0: nowhere.
     """
 
     table: ClassVar[str] = "site"
@@ -56,6 +68,8 @@ class SiteSettings(DaemonSettings):
             "data_tags": None,
             "trainer_cage": None,
             "audit_keep_days": None,
+            "metrics_port": None,
+            "metrics_host": None,
         }
     )
 
@@ -85,6 +99,8 @@ class SiteSettings(DaemonSettings):
     slowdown: Annotated[float, Field(ge=1, le=1e6)] = 1.0
     step_delay_s: Annotated[float, Field(ge=0, le=YEAR_S)] = 0.0
     audit_keep_days: KeepDays = KEEP_DAYS
+    metrics_port: Port = 0
+    metrics_host: Address = LOOPBACK
     source: SourceSettings | None = None
 
     @field_validator("tasks", "refuse_on", "data_tags", mode="before")

@@ -50,6 +50,18 @@ def make_folder(path: Path) -> Path:
     return path
 
 
+def bytes_below(folder: Path) -> int:
+    """Bytes of all files below a folder; 0 where there is none."""
+    total = 0
+    for path, _, names in os.walk(folder):
+        for name in names:
+            try:
+                total += (Path(path) / name).lstat().st_size
+            except OSError:
+                continue  # gone meanwhile
+    return total
+
+
 def drop_leftovers(path: Path) -> None:
     """Delete what a process killed inside `replace_durably` left in `path`; only for the folder's one owner."""
     with disk_errors("cannot clean folder", path):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fedbus.store.files import disk_errors, replace_durably
 
-CERTIFICATE, AUTHORITIES, REVOKED = "cert.pem", "ca.pem", "crl.pem"
+CERTIFICATE, KEY, AUTHORITIES, REVOKED = "cert.pem", "key.pem", "ca.pem", "crl.pem"
 PUBLIC = 0o644
 
 

@@ -110,6 +110,13 @@ class Ledger:
         """All jobs, oldest first."""
         return [job_row(row) for row in self._file.rows(f"{JOBS} ORDER BY submitted_at, rowid")]
 
+    def states(self) -> dict[str, int]:
+        """How many jobs are in each state that one is in."""
+        return {
+            str(state): int(count)
+            for state, count in self._file.rows("SELECT state, COUNT(*) FROM jobs GROUP BY state")
+        }
+
     def job(self, job: str) -> JobRow | None:
         """One job; None when there is none of that id."""
         rows = self._file.rows(f"{JOBS} WHERE job = ?", (job,))
@@ -202,6 +209,11 @@ class Ledger:
         query = "SELECT idx, offset, length FROM chunks WHERE job = ? AND update_id = ? ORDER BY idx"
         return [(int(i), int(o), int(n)) for i, o, n in self._file.rows(query, (job, update_id))]
 
+    def spooled(self) -> list[tuple[str, str, int]]:
+        """(job, update id, bytes) of all updates whose bodies are kept: so long a file must be at least."""
+        query = "SELECT job, update_id, MAX(offset + length) FROM chunks GROUP BY job, update_id"
+        return [(str(job), str(update_id), int(end)) for job, update_id, end in self._file.rows(query)]
+
     def receipt(self, job: str, update_id: str) -> Mapping[str, Any] | None:
         """The receipt of an update that was decided; None before that."""
         query = "SELECT receipt FROM updates WHERE job = ? AND update_id = ? AND receipt IS NOT NULL"
@@ -274,6 +286,10 @@ class Ledger:
         query = "SELECT seq, kind, body FROM facts WHERE job = ? AND seq > ? ORDER BY seq LIMIT ?"
         return self._file.rows(query, (job, after, most))
 
+    def last_seq(self, job: str) -> int:
+        """The sequence number of the newest fact of a job; 0 when there is none."""
+        return int(self._file.rows("SELECT COALESCE(MAX(seq), 0) FROM facts WHERE job = ?", (job,))[0][0])
+
     # versions
 
     def mark_published(self, job: str, version: int, *, at: float, chain: str = "") -> None:
@@ -335,6 +351,14 @@ class Ledger:
         """(at, kind, text) of the newest so many incidents of a job, in order."""
         query = "SELECT at, kind, text FROM incidents WHERE job = ? ORDER BY rowid DESC LIMIT ?"
         return [(float(at), str(kind), str(text)) for at, kind, text in reversed(self._file.rows(query, (job, newest)))]
+
+    def what_came(self) -> list[tuple[str, str, int, int, float]]:
+        """Site, job, whole updates, their bytes, and when the newest came: of all jobs, in order of site and job."""
+        query = (
+            "SELECT site, job, COUNT(*), COALESCE(SUM(json_extract(manifest, '$.body_bytes')), 0), MAX(received_at)"
+            " FROM updates WHERE manifest IS NOT NULL GROUP BY site, job ORDER BY site, job"
+        )
+        return [(str(s), str(j), int(n), int(size), float(at)) for s, j, n, size, at in self._file.rows(query)]
 
     def refusals(self, job: str) -> list[tuple[str, int]]:
         """Why updates of a job were refused and how often, the most frequent first."""

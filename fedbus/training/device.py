@@ -25,6 +25,17 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
+def memory_of(device: torch.device) -> tuple[int, int]:
+    """Bytes of a GPU's memory that are used, by this process or others, and all of them; (0, 0) for the CPU."""
+    if device.type != "cuda":
+        return 0, 0
+    try:
+        free, there = torch.cuda.mem_get_info(device)
+    except RuntimeError:  # a device that is gone; the training itself finds that out
+        return 0, 0
+    return there - free, there
+
+
 def is_broken(error: BaseException) -> bool:
     """Say whether `error` leaves the CUDA context unusable, so that only a new process can go on.
 

@@ -26,7 +26,7 @@ from queue import SimpleQueue
 
 from fedbus.errors import ContractError, DecodeError, LayoutError, MissingPackageError, ProtocolError
 from fedbus.training import protocol as p
-from fedbus.training.device import is_broken
+from fedbus.training.device import is_broken, memory_of
 from fedbus.training.examine import examine
 from fedbus.training.sayable import trouble_of
 from fedbus.training.session import Session
@@ -126,7 +126,9 @@ class Trainer:
 
     def _tell(self, step: int, steps: int, loss: float | None) -> None:
         with suppress(OSError):  # the reader thread ends the process; a task shall not see this error
-            self._send(p.Progress(step=step, steps=steps, loss=loss))
+            used, there = (0, 0) if self._session is None else memory_of(self._session.device)
+            said = p.Progress(step=step, steps=steps, loss=loss, memory_used_bytes=used, memory_bytes=there)
+            self._send(said)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

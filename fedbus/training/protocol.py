@@ -30,6 +30,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 
 from fedbus.core.protocol.effort import Effort
 from fedbus.core.protocol.frames import DEFAULT_RATIO
+from fedbus.core.protocol.messages.base import UNSAID
 from fedbus.core.protocol.spread import Spreads
 from fedbus.core.protocol.statistics import ClassLoss, Plan, Statistics
 from fedbus.errors import DecodeError
@@ -209,11 +210,16 @@ class LoadFailed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """A Train is at `step` of `steps`; steps is 0 when the budget is in seconds."""
+    """A Train is at `step` of `steps`; steps is 0 when the budget is in seconds.
+
+    memory_used_bytes, memory_bytes: of its GPU, by whomever it is used; 0 without one.
+    """
 
     step: int
     steps: int
     loss: float | None = None
+    memory_used_bytes: int = field(default=0, metadata=UNSAID)
+    memory_bytes: int = field(default=0, metadata=UNSAID)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -221,7 +227,7 @@ class Trained:
     """The delta from `base_version` is written; `frame_sizes` in bytes, in the order of the file.
 
     notes: for the site's own log only, what was left out of the metrics and why. local_sizes: of the frames of the
-    trained params, where they were written.
+    trained params, where they were written. encode_s: how long the update took to make after training, in seconds.
     """
 
     base_version: int
@@ -229,6 +235,7 @@ class Trained:
     effort: Effort
     notes: tuple[str, ...] = ()
     local_sizes: tuple[int, ...] = ()
+    encode_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -323,7 +330,8 @@ def _adapter(name: str) -> TypeAdapter[Any]:
 
 def pack(message: Message) -> bytes:
     """Turn a message into its bytes, length first; ValueError when it is longer than MAX_MESSAGE_BYTES."""
-    fields = {f.name: getattr(message, f.name) for f in dataclasses.fields(message)}
+    values = ((f, getattr(message, f.name)) for f in dataclasses.fields(message))
+    fields = {f.name: value for f, value in values if not (f.metadata == UNSAID and value == f.default)}
     body = msgpack.packb([NAMES[type(message)], fields], default=_plain)
     if len(body) > MAX_MESSAGE_BYTES:
         raise ValueError(f"message {NAMES[type(message)]} has {len(body)} bytes, at most {MAX_MESSAGE_BYTES} may pass")

@@ -68,18 +68,18 @@ class Session:
         leave: ends this process with an exit code, once another rank of a training has ended.
         """
         torch.set_num_threads(opening.threads)
-        self._device = pick_device(opening.device)
+        self.device = pick_device(opening.device)
         self._local = LocalSpec.model_validate(dict(opening.local or TRAINS_NOTHING))
         self._pace = Pace(slowdown=opening.slowdown, step_delay_s=opening.step_delay_s)
         self._chunk_bytes = opening.chunk_bytes
         # only CUDA is known to decode to the bits that the digest asks for
-        flat_device = self._device if self._device.type == "cuda" else torch.device("cpu")
+        flat_device = self.device if self.device.type == "cuda" else torch.device("cpu")
         self._notebook = Notebook()
         self._intervals = Intervals(fewest=opening.fewest_cases)
         self._crew = Crew(opening, leave=leave) if opening.ranks else None
         self._team: Team | None = None
         try:
-            self._program = load(opening, self._device)
+            self._program = load(opening, self.device)
         except BaseException:
             self.close()
             raise
@@ -101,7 +101,7 @@ class Session:
         self._version: int | None = None
         self._restore_own()
         if self._crew is not None:
-            self._team = self._crew.join(self.layout.digest, self._device)
+            self._team = self._crew.join(self.layout.digest, self.device)
 
     def close(self) -> None:
         """End the other ranks."""
@@ -111,7 +111,7 @@ class Session:
 
     def opened(self) -> p.Opened:
         others = "" if self._team is None else f", {self._team.ranks} ranks"
-        return p.Opened(device=f"{self._device}{others}", layout_digest=self.layout.digest, numel=self.layout.numel)
+        return p.Opened(device=f"{self.device}{others}", layout_digest=self.layout.digest, numel=self.layout.numel)
 
     def make_initial(self, command: p.MakeInitial) -> p.Made:
         """Write fresh params under the job's seed, exactly."""
@@ -170,7 +170,9 @@ class Session:
             data_wait_s=run.data_wait_s,
             metrics=metrics.values,
         )
+        began = time.monotonic()
         frame_sizes, effort = self._write_update(effort, run.losses, command)
+        encode_s = time.monotonic() - began
         local_sizes = self._write_local(Path(command.local)) if command.local else ()
         return p.Trained(
             base_version=base_version,
@@ -178,6 +180,7 @@ class Session:
             effort=effort,
             notes=self._notebook.fresh(metrics.notes),
             local_sizes=local_sizes,
+            encode_s=encode_s,
         )
 
     def score(self, command: p.Score) -> p.Scored:
@@ -213,7 +216,7 @@ class Session:
 
     def _go_alone(self, why: NotTogetherError) -> None:
         """From now on this process trains without other ranks, which would each have trained another model."""
-        log.warning("%s: from now on %s alone trains; with ranks = 1 it does from the start", why, self._device)
+        log.warning("%s: from now on %s alone trains; with ranks = 1 it does from the start", why, self.device)
         self.close()
 
     def ready(self) -> Program:
@@ -226,7 +229,7 @@ class Session:
         return Run(
             self._local if command.steps is None else self._local.model_copy(update={"steps": command.steps}),
             seed=command.seed,
-            device=self._device,
+            device=self.device,
             pace=self._pace,
             cancelled=cancel.is_set,
             sleep=cancel.wait,

@@ -14,6 +14,7 @@ from fedbus.aggregator.desk import forgetting
 from fedbus.aggregator.desk.forgetting import Forgetting
 from fedbus.bus.connection import Session
 from fedbus.errors import StoreError
+from fedbus.runtime.telemetry import Telemetry
 from fedbus.store.ledger import Ledger
 from fedbus.store.spool import Spool
 
@@ -47,7 +48,11 @@ async def test_a_file_that_cannot_be_deleted_keeps_its_job_and_the_limits_go_on(
         async with Session(vhost.url("aggregator"), name="test") as session:
             made = Forgetting(
                 tools=SimpleNamespace(
-                    ledger=ledger, store=at_once, compute=at_once, announcer=SimpleNamespace(tell=tell)
+                    ledger=ledger,
+                    store=at_once,
+                    compute=at_once,
+                    announcer=SimpleNamespace(tell=tell),
+                    telemetry=Telemetry(),
                 ),  # type: ignore[arg-type]
                 spool=Spool(tmp_path / "spool"),
                 session=session,

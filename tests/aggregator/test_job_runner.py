@@ -757,7 +757,7 @@ async def test_a_job_pauses_with_fewer_sites_than_it_asks_for_and_loses_nothing(
     # then it says so, and the update waits: neither folded nor refused
     says = views.says(house.runner, house.membership)
     assert says.startswith("paused: 1 of 2 sites is there")
-    assert "left: ucsf (since 0 s)" in says
+    assert "ucsf left 0 s ago" in says
     assert house.work.aggregation.updates == 0
     assert house.ledger.receipt("heart", update_id) is None
     # and when the site is back, the job goes on with that update at once

@@ -41,6 +41,7 @@ from fedbus.store.ledger import Ledger
 from fedbus.store.rows import FollowUp, Recorded
 from fedbus.store.spool import Spool
 from fedbus.tensors import codec
+from tests.acts import lasting
 
 LAYOUT = Layout.of([TensorSpec(name="w", shape=(10,), dtype="float32")])
 GOOD, BAD = "lungs", "heart"
@@ -429,7 +430,7 @@ async def test_a_site_cannot_have_its_message_copied_into_the_queue_of_another_j
 
 
 def publish_raw(url: str, exchange: str, key: str, properties: pika.BasicProperties) -> None:
-    connection = pika.BlockingConnection(pika.URLParameters(url))
+    connection = pika.BlockingConnection(lasting(url))
     channel = connection.channel()
     channel.confirm_delivery()
     channel.basic_publish(exchange, key, b"not a frame", properties, mandatory=True)

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -15,8 +14,8 @@ import pytest
 from fedbus.bench.chaos import machine
 from fedbus.bench.chaos.machine import Machine
 from fedbus.local.federation import wait_until
+from tests.waits import SOON
 
-SOON = timedelta(seconds=30)
 PROBE = """
 import os, sqlite3, sys, time
 from pathlib import Path

@@ -6,7 +6,18 @@ from itertools import pairwise
 
 import pytest
 
-from fedbus.bench.chaos.plan import AGGREGATOR, HABITS, MISCHIEF, ON_CLOCK, Act, burden, schedule, victims
+from fedbus.bench.chaos.plan import (
+    AGGREGATOR,
+    BROKER,
+    HABITS,
+    MISCHIEF,
+    ON_CLOCK,
+    ON_NODE,
+    Act,
+    burden,
+    schedule,
+    victims,
+)
 
 SITES = ("ucsf", "mercy", "hungary")
 
@@ -45,4 +56,14 @@ def test_a_victim_bears_one_thing_at_a_time_but_for_what_goes_on_beside_it(seed:
 
 @pytest.mark.parametrize("seed", range(1, 21))
 def test_in_two_minutes_every_act_comes_up(seed: int) -> None:
-    assert {deed.act for deed in schedule(seed, SITES, within_s=120)} == set(Act)
+    assert {deed.act for deed in schedule(seed, SITES, within_s=120)} == set(Act) - set(ON_NODE)
+
+
+@pytest.mark.parametrize("seed", range(1, 11))
+def test_of_a_cluster_one_node_suffers_at_a_time(seed: int) -> None:
+    nodes = ("node-1", "node-2", "node-3")
+    deeds = [d for d in schedule(seed, SITES, within_s=400, nodes=nodes) if burden(d.act, d.victim) == BROKER]
+
+    assert {deed.act for deed in deeds} == {Act.KILL_BROKER, *ON_NODE}
+    for deed, following in pairwise(deeds):
+        assert following.at_s >= deed.at_s + deed.for_s + HABITS[deed.act].peace_s

@@ -8,6 +8,7 @@ from datetime import timedelta
 import pytest
 
 from fedbus.bus.connection import Backoff, LinkState, Session
+from fedbus.bus.url import BrokerUrl
 from fedbus.errors import LoginError, SettingsError, UnreachableError
 
 
@@ -153,3 +154,43 @@ def test_pauses_grow_to_their_limit():
 
 def _quick() -> Backoff:
     return Backoff(first=timedelta(milliseconds=10), most=timedelta(milliseconds=50))
+
+
+# ------------------------------------------------------------------ several places
+
+
+async def test_a_place_that_is_down_or_silent_is_passed_over(proxy, vhost, open_session, unused_tcp_port):
+    # given a broker of three places: nothing listens at the first, the second takes connections and says nothing
+    silent = await asyncio.start_server(lambda reader, writer: None, "127.0.0.1", 0)
+    places = [unused_tcp_port, silent.sockets[0].getsockname()[1], proxy.port]
+    url = BrokerUrl.parse(vhost.url("site-a")).at([("127.0.0.1", port) for port in places])
+    # when a session connects
+    session = await open_session(url.with_password())
+    # then it is the third that serves
+    assert session.place.port == proxy.port
+    silent.close()
+
+
+async def test_a_session_goes_on_at_the_next_place(proxy, vhost, open_session):
+    direct, states = BrokerUrl.parse(vhost.url("site-a")), States()
+    url = direct.at([("127.0.0.1", proxy.port), ("127.0.0.1", direct.port)])
+    session = await open_session(url.with_password(), on_state=states)
+    assert session.place.port == proxy.port
+
+    proxy.cut()
+    await states.until(LinkState.CONNECTED, times=2)
+
+    assert session.place == direct
+
+
+async def test_every_place_that_does_not_let_us_in_is_told(vhost, unused_tcp_port):
+    wrong = vhost.url("site-a").replace("site-a:", "site-a:not-the-")
+    url = BrokerUrl.parse(wrong)
+    both = url.at([("127.0.0.1", unused_tcp_port), (url.host, url.port)]).with_password()
+
+    with pytest.raises(LoginError, match="refused user 'site-a'") as caught:
+        async with Session(both, name="test") as session:
+            await session.ready()
+
+    assert f"no RabbitMQ answers at 127.0.0.1:{unused_tcp_port}" in str(caught.value)
+    assert "not-the-" not in str(caught.value)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from datetime import timedelta
 from typing import Any
 
 import pika
@@ -20,8 +19,8 @@ from fedbus.bus.declare import declare, delete_queue, exists
 from fedbus.bus.envelope import Envelope
 from fedbus.bus.publisher import Publisher
 from fedbus.errors import LoginError, NodeError
-
-SOON = timedelta(seconds=30)
+from tests.acts import lasting
+from tests.waits import SOON
 
 
 @pytest.fixture
@@ -40,7 +39,7 @@ def enrolled(shared_node: Any) -> Callable[[str], PrivateNode]:
 
 
 def login(url: str) -> pika.BlockingConnection:
-    return pika.BlockingConnection(pika.URLParameters(url))
+    return pika.BlockingConnection(lasting(url))
 
 
 def order(site: str, number: int = 0) -> Envelope:

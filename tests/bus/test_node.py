@@ -24,8 +24,9 @@ from fedbus.broker.process import ProcessId, signals_held, spawn
 from fedbus.bus import topology
 from fedbus.errors import NodeError
 from fedbus.local.interrupts import Interrupted, Interrupts
+from tests.acts import lasting
+from tests.waits import SOON
 
-SOON = timedelta(seconds=20)
 NODE_OF_ARGV = (
     "import sys, pathlib; from fedbus.broker.node import PrivateNode; node = PrivateNode(pathlib.Path(sys.argv[1]))"
 )
@@ -77,7 +78,7 @@ def test_a_site_enrolled_later_may_speak_for_itself_only(shared_node):
     # given a node that runs
     path = shared_node.node.add_site("late-site")
     # when the new site logs in
-    connection = pika.BlockingConnection(pika.URLParameters(path.read_text().strip()))
+    connection = pika.BlockingConnection(lasting(path.read_text().strip()))
     channel = connection.channel()
     channel.confirm_delivery()
     # then its own name is accepted, any other refused
@@ -120,7 +121,7 @@ def test_another_process_stops_it_and_a_restart_keeps_port_and_logins(throw_away
     # and it comes back as it was
     node.start()
     assert node.url("site-a") == url
-    pika.BlockingConnection(pika.URLParameters(url)).close()
+    pika.BlockingConnection(lasting(url)).close()
 
 
 def test_it_dies_with_its_parent_when_asked_to(throw_away_node):
@@ -149,7 +150,7 @@ def test_a_signal_while_its_process_starts_leaves_nothing_behind(throw_away_node
             signal.raise_signal(signal.SIGTERM)
         return found
 
-    monkeypatch.setattr("fedbus.broker.node.spawn", lambda *args, **kwargs: of(spawn(*args, **kwargs).pid))
+    monkeypatch.setattr("fedbus.broker.launch.spawn", lambda *args, **kwargs: of(spawn(*args, **kwargs).pid))
     # when
     with Interrupts(), pytest.raises(Interrupted):
         node.start()
@@ -253,3 +254,17 @@ def test_a_damaged_record_is_explained(tmp_path):
     (tmp_path / "node.json").write_text("{")
     with pytest.raises(NodeError, match=r"node\.json is damaged"):
         PrivateNode(tmp_path).status()
+
+
+def test_what_is_started_keeps_nothing_open_of_who_started_it(tmp_path: Path) -> None:
+    # given a pipe that our children would inherit, as from a shell that waits for its end
+    read, write = os.pipe()
+    os.set_inheritable(write, True)
+    # when a process is started that outlives us, and we close our end
+    process = spawn(["sleep", "60"], env=os.environ, output=tmp_path / "log", die_with_parent=False)
+    os.close(write)
+    # then nobody holds the other
+    os.set_blocking(read, False)
+    assert os.read(read, 1) == b""
+    os.close(read)
+    process.end(timedelta(0))

@@ -14,7 +14,7 @@ from pika.exceptions import (
 from fedbus.bus import topology
 from fedbus.bus.topology import SiteKind
 from fedbus.core.protocol.events import NOBODY
-from tests.acts import SITE_REFUSALS, Act, channel_of, declare_job, publish, receive
+from tests.acts import SITE_REFUSALS, Act, channel_of, declare_job, lasting, publish, receive
 
 
 @pytest.fixture
@@ -114,13 +114,13 @@ def test_a_site_cannot_open_connections_without_end(vhost):
 def test_a_wrong_password_is_refused(vhost):
     url = vhost.url("site-a").replace("amqp://site-a:", "amqp://site-a:wrong")
     with pytest.raises(ProbableAuthenticationError):
-        pika.BlockingConnection(pika.URLParameters(url))
+        pika.BlockingConnection(lasting(url))
 
 
 def test_the_login_that_every_rabbitmq_knows_does_not_exist(vhost):
     host = vhost.url("site-a").partition("@")[2]
     with pytest.raises(AMQPConnectionError):
-        pika.BlockingConnection(pika.URLParameters(f"amqp://guest:guest@{host}"))
+        pika.BlockingConnection(lasting(f"amqp://guest:guest@{host}"))
 
 
 # ------------------------------------------------------------------ submitter

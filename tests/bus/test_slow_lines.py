@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from fedbus.bus.connection import LinkState, Session
+from fedbus.bus.link import Channel
 from fedbus.bus.publisher import Publisher
 from fedbus.errors import ConnectionLostError
 
@@ -146,3 +147,29 @@ async def test_a_session_that_ends_while_it_drops_a_silent_link_leaves_nothing_b
     # when it has ended, then none of its tasks is left to hang the end of the process
     left = {task for task in asyncio.all_tasks() - before if "ThinLine" not in repr(task)}
     assert not left
+
+
+async def ask_on_and_on(channel: Channel, queue: str) -> None:
+    with contextlib.suppress(ConnectionLostError):
+        while True:
+            await channel.messages(queue)
+
+
+async def test_a_call_is_given_up_when_later_ones_are_answered_however_much_moves(session, queue, told):
+    # given a call that the broker has forgotten
+    link = await session._up()
+    forgotten = asyncio.get_running_loop().create_future()
+    waiting = asyncio.create_task(link.settled("publish", forgotten, SOON.total_seconds(), publishing=True))
+    await asyncio.sleep(0)
+    # when calls that were made after it are answered, on and on
+    asking = asyncio.create_task(ask_on_and_on(await session.channel(), queue))
+    # then it is not waited for beyond its time
+    async with asyncio.timeout(20):
+        with pytest.raises(ConnectionLostError, match="did not answer"):
+            await waiting
+    await asyncio.wait([asking])
+    # and the link is replaced
+    async with asyncio.timeout(20):
+        while told[-1] is not LinkState.CONNECTED or len(told) < 3:
+            await session.channel()
+    assert told == [LinkState.CONNECTED, LinkState.LOST, LinkState.CONNECTED]

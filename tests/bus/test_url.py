@@ -77,7 +77,7 @@ def test_every_character_that_must_be_coded_is_named_at_once():
         ("amqp://mercy:opensesame@[::1/", "that does not end like [::1]"),
         ("amqp://mercy:opensesame@host..name/", "a host that is no name"),
         ("amqp://mercy:opensesame@ho st/", "holds a space"),
-        ("amqp://mercy:opensesame@host,other/", "a host that is no name"),
+        ("amqp://mercy:opensesame@host;other/", "a host that is no name"),
         (f"amqp://mercy:opensesame@{'h' * 64}/", "a host that is no name"),
         ("amqp://mercy:opensesame@host/fed%bus", "in its virtual host that is no percent-encoding"),
         ("amqp://mercy:opensesame@host/fed#bus", "holds '#'"),
@@ -225,3 +225,51 @@ async def test_no_error_of_any_layer_holds_the_password(vhost, unused_tcp_port, 
             await session.ready()
     assert password not in "".join(traceback.format_exception(caught.value))
     assert password not in "".join(told)
+
+
+# ------------------------------------------------------------------ several places
+
+
+def test_a_broker_of_several_nodes_has_several_places():
+    url = BrokerUrl.parse("amqps://one.example.org,two.example.org:5672,[::1]:5673/fedbus")
+
+    assert [place.address for place in url.places] == ["one.example.org:5671", "two.example.org:5672", "[::1]:5673"]
+    assert all(place.places == (place,) for place in url.places)
+    assert url.address == "one.example.org:5671,two.example.org:5672,[::1]:5673"
+    assert BrokerUrl.parse(url.with_password()) == url
+    assert str(url) == "amqps://one.example.org:5671,two.example.org:5672,[::1]:5673/fedbus"
+
+
+def test_a_comma_in_the_password_parts_no_hosts():
+    url = BrokerUrl.parse("amqp://site-a:a,b:1@127.0.0.1:1,localhost:2/fedbus")
+
+    assert url.password == "a,b:1"
+    assert [(place.host, place.port, place.password) for place in url.places] == [
+        ("127.0.0.1", 1, "a,b:1"),
+        ("localhost", 2, "a,b:1"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("places", "says"),
+    [
+        ("127.0.0.1,", "lacks a host before or after a ','"),
+        (",127.0.0.1", "lacks a host before or after a ','"),
+        ("127.0.0.1,,127.0.0.2", "lacks a host before or after a ','"),
+        ("127.0.0.1, 127.0.0.2", "holds a space"),
+        ("127.0.0.1:1,127.0.0.1:1", "has 127.0.0.1:1 twice"),
+        ("127.0.0.1:1,127.0.0.2:x", "no port"),
+        (",".join(f"127.0.0.{n}" for n in range(1, 11)), "has 10 hosts, and at most 9 are tried"),
+    ],
+)
+def test_places_that_are_none_are_refused_in_words(places, says):
+    with pytest.raises(SettingsError) as caught:
+        BrokerUrl.parse(f"amqp://site-a:secret@{places}/fedbus")
+
+    assert says in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+def test_without_tls_every_place_must_be_on_this_machine():
+    with pytest.raises(SettingsError, match=r"on the way to far\.example\.org anybody could read"):
+        BrokerUrl.parse("amqp://site-a:secret@127.0.0.1,far.example.org,[::1]/fedbus")

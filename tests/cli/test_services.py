@@ -1,11 +1,8 @@
-"""What an operator gets with each daemon: a settings file with every key, a unit that starts it, a health check."""
+"""What an operator gets with each daemon: a settings file with every key, a unit that starts it."""
 
 from __future__ import annotations
 
 import configparser
-import socket
-import subprocess
-import sys
 import tomllib
 from pathlib import Path
 
@@ -54,26 +51,3 @@ def test_the_unit_starts_the_daemon_and_does_not_restart_a_wrong_setting(daemon:
     assert program == "fedbus"
     assert command in typer.main.get_command(commands.app).commands  # type: ignore[attr-defined]
     assert unit["Service"]["RestartPreventExitStatus"] == "2"
-
-
-@pytest.mark.parametrize(("daemon", "file"), [("aggregator", "aggregator.toml"), ("site", "site.toml")])
-def test_the_health_check_finds_the_broker_as_the_daemon_does(
-    daemon: str, file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def check() -> int:
-        command = [sys.executable, "-m", f"services.{daemon}.healthcheck"]
-        return subprocess.run(command, cwd=SERVICES.parent, capture_output=True, check=False).returncode
-
-    # given a settings file whose table names the broker
-    with socket.create_server(("127.0.0.1", 0)) as broker:
-        port = broker.getsockname()[1]
-        text = (SERVICES / daemon / file).read_text()
-        url = f'broker_url = "amqp://x:y@127.0.0.1:{port}/fedbus"'
-        (tmp_path / file).write_text(text.replace(f"[{daemon}]", f"[{daemon}]\n{url}"))
-        monkeypatch.setenv("FEDBUS_CONFIG", str(tmp_path / file))
-        assert check() == 1
-        with socket.create_connection(("127.0.0.1", port)):
-            assert check() == 0
-    # and a wrong setting is neither
-    monkeypatch.setenv("FEDBUS_CONFIG", str(tmp_path / "gone.toml"))
-    assert check() == 2

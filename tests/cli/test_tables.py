@@ -20,7 +20,7 @@ JOB: dict[str, Any] = {
     "state": "running",
     "version": 7,
     "updates": 15,
-    "says": "waiting for 1 more site (3 of 4 in the buffer)",
+    "says": "waiting for 1 more site, buffer 3 of 4",
     "submitted_by": "submitter",
     "submitted_at": None,
     "started_at": None,

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.web.test_vendored import VENDORED
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -34,6 +36,8 @@ def test_it_has_one_package_with_types_and_data_and_no_bench(wheel: Path) -> Non
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {"fedbus"}
     assert {"fedbus/py.typed", "fedbus/demo/job.yaml", "fedbus/tasks/data/heart_disease.csv"} <= set(names)
+    assert {f"fedbus/web/static/vendor/{file}" for file in VENDORED} <= set(names)
+    assert {"fedbus/web/templates/job.html", "fedbus/web/examples/training.yaml"} <= set(names)
     assert not [name for name in names if name.startswith("fedbus/bench")]
 
 

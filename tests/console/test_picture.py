@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from functools import reduce
+from copy import deepcopy
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedbus.console.picture import Contribution, Picture, Point, Presence, SitePicture, after
+from fedbus.console.kept import Contribution, Point
+from fedbus.console.picture import Picture, Presence, SitePicture
 from fedbus.core.protocol import events as e
 from fedbus.core.protocol.messages import Event
 
@@ -19,9 +19,11 @@ RUNNING = e.JobRunning(sites=("va",))
 
 
 def picture_of(*happened: e.Happened, picture: Picture | None = None) -> Picture:
-    """The picture after these; each comes one second after the one before."""
-    said = [e.wire_of(one, job="heart", at=float(second)) for second, one in enumerate(happened)]
-    return reduce(after, said, picture or Picture())
+    """The picture after these, on top of another; each comes one second after the one before."""
+    found = deepcopy(picture or Picture())
+    for second, one in enumerate(happened):
+        found.take(e.wire_of(one, job="heart", at=float(second)))
+    return found
 
 
 def folded(site: str, number: int, *, staleness: int = 0) -> e.UpdateFolded:
@@ -67,14 +69,14 @@ def test_updates_are_counted_by_site_and_become_a_version() -> None:
         Contribution(update=first.update, site="va", staleness=2),
         Contribution(update=second.update, site="ucsf", staleness=0),
     )
-    assert picture.curve == (Point(version=1, at=4.0, contributions=made),)
-    assert picture.buffer == (Contribution(update=third.update, site="va", staleness=1),)
+    assert list(picture.newest_versions) == [Point(version=1, at=4.0, contributions=made)]
+    assert list(picture.buffer.values()) == [Contribution(update=third.update, site="va", staleness=1)]
     assert picture.training_s == 3.0
 
 
 def test_a_version_of_updates_that_were_not_seen_still_names_its_sites() -> None:
-    (point,) = picture_of(committed(7, folded("va", 1)), e.VersionCommitted(version=7, updates=("?",))).curve[:1]
-    assert [made.site for made in point.contributions] == ["va"]
+    versions = picture_of(committed(7, folded("va", 1)), e.VersionCommitted(version=8, updates=("?",))).newest_versions
+    assert [[made.site for made in point.contributions] for point in versions] == [["va"], [e.NOBODY]]
 
 
 def test_scores_are_those_of_the_newest_version_and_means_belong_to_theirs() -> None:
@@ -83,7 +85,8 @@ def test_scores_are_those_of_the_newest_version_and_means_belong_to_theirs() -> 
 
     picture = picture_of(committed(1), committed(2), scored(2, 0.75), scored(1, 0.5))
     assert (picture.site("va").scored_version, picture.site("va").metrics) == (2, {"auc": 0.75})
-    assert [point.means for point in picture.curve] == [{}, {"auc": 0.375}]
+    assert (list(picture.means.versions), list(picture.means.columns["auc"])) == ([2], [0.375])
+    assert (list(picture.scores["va"].versions), list(picture.scores["va"].columns["auc"])) == ([1, 2], [0.5, 0.75])
 
 
 def test_who_comes_goes_and_comes_back_is_there_with_versions() -> None:
@@ -103,7 +106,7 @@ def test_who_comes_goes_and_comes_back_is_there_with_versions() -> None:
         1,
     )
     assert back.waiting_for() == []
-    assert picture_of(here, picture=back) == back
+    assert picture_of(here, picture=back).sites == back.sites
 
 
 @pytest.mark.parametrize(
@@ -135,7 +138,8 @@ def test_a_job_that_has_ended_well_is_finished_and_leaves_its_result() -> None:
 
 def test_what_happens_in_another_job_changes_nothing() -> None:
     picture = picture_of(SUBMITTED)
-    assert after(picture, e.wire_of(RUNNING, job="lungs", at=9.0)) == picture
+    picture.take(e.wire_of(RUNNING, job="lungs", at=9.0))
+    assert picture == picture_of(SUBMITTED)
 
 
 SOMETHING = picture_of(SUBMITTED, e.SiteAccepted(site="va"), RUNNING, folded("va", 1), committed(1, folded("va", 1)))
@@ -152,13 +156,17 @@ VALUES = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) 
 @given(kind=st.text().filter(lambda kind: kind not in e.BY_KIND), facts=st.dictionaries(st.text(), VALUES))
 def test_an_event_of_an_unknown_kind_changes_nothing(kind: str, facts: dict[str, Any]) -> None:
     event = Event(at=9.0, job="heart", site="va", kind=kind, text="something", facts=facts)
-    assert after(SOMETHING, event) == SOMETHING
+    picture = deepcopy(SOMETHING)
+    picture.take(event)
+    assert picture == SOMETHING
 
 
 @given(kind=st.sampled_from(sorted(NEEDED)), facts=st.dictionaries(st.sampled_from(["step", "colour"]), VALUES))
 def test_an_event_that_lacks_what_it_needs_changes_nothing(kind: str, facts: dict[str, Any]) -> None:
     event = Event(at=9.0, job="heart", site="va", kind=kind, text="something", facts=facts)
-    assert after(SOMETHING, event) == SOMETHING
+    picture = deepcopy(SOMETHING)
+    picture.take(event)
+    assert picture == SOMETHING
 
 
 @given(
@@ -173,12 +181,8 @@ def test_an_event_that_lacks_what_it_needs_changes_nothing(kind: str, facts: dic
         max_size=8,
     )
 )
-def test_no_event_raises_whatever_it_says_and_the_picture_before_stays_as_it_was(
-    said: list[tuple[str, dict[str, Any]]],
-) -> None:
-    before = replace(SOMETHING)
-    picture = before
+def test_no_event_raises_whatever_it_says(said: list[tuple[str, dict[str, Any]]]) -> None:
+    picture = deepcopy(SOMETHING)
     for kind, facts in said:
-        picture = after(picture, Event(at=9.0, job="heart", site="va", kind=kind, text="something", facts=facts))
-    assert before == SOMETHING
+        picture.take(Event(at=9.0, job="heart", site="va", kind=kind, text="something", facts=facts))
     assert picture.job == "heart"

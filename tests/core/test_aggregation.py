@@ -357,10 +357,10 @@ def test_timers_run_anew_after_a_restart() -> None:
 
 def test_a_commit_that_is_not_due_is_refused_unless_there_is_a_reason() -> None:
     job = aggregation("a", "b")
-    with pytest.raises(ProtocolError, match=r"version 1 is not due: waiting for 2 more updates \(0 of 2"):
+    with pytest.raises(ProtocolError, match=r"version 1 is not due: waiting for 2 more updates, buffer 0 of 2"):
         job.commit(now=0.0, reason="the job ends")
     job.receive(arrival("a"), now=0.0)
-    with pytest.raises(ProtocolError, match=r"version 1 is not due: waiting for 1 more update \(1 of 2"):
+    with pytest.raises(ProtocolError, match=r"version 1 is not due: waiting for 1 more update, buffer 1 of 2"):
         job.commit(now=0.0)
 
     assert job.commit(now=0.0, reason="the job ends").reason == "the job ends"

@@ -31,12 +31,38 @@ def test_the_sentence_says_what_is_waited_for_and_where_everybody_is() -> None:
     loading = JobActivity(job="heart", activity=Activity.LOADING_DATA, version=1, detail="41 %")
     join(members, "bern", now=845.0, activity=loading)
 
-    text = waiting_sentence("waiting for 1 more update (1 of 2 in the buffer)", members.views(), job="heart", now=850.0)
+    text = waiting_sentence("waiting for 1 more update, buffer 1 of 2", members.views(), job="heart", now=850.0)
 
     assert text == (
-        "waiting for 1 more update (1 of 2 in the buffer); online: basel; loading data: bern (41 %); "
-        "training: mercy (step 40/120), ucsf; offline: va (since 14 min); left: zurich (since 5 s)"
+        "waiting for 1 more update, buffer 1 of 2; va offline 14 min, zurich left 5 s ago, basel online, "
+        "bern loading data, 41 %, mercy training step 40/120, ucsf training"
     )
+
+
+def test_the_sentence_says_how_long_a_training_still_takes_once_its_speed_is_known() -> None:
+    members = Membership()
+
+    def said(step: int, *, now: float, version: int = 3) -> str:
+        doing = JobActivity(job="heart", activity=Activity.TRAINING, version=version, step=step, steps=120)
+        members.status(SiteStatus(site="ucsf", session="s", lease_s=60.0, jobs=(doing,)), now=now)
+        return waiting_sentence("buffer 2 of 4", members.views(), job="heart", now=now)
+
+    join(members, "ucsf", now=0.0)
+    assert said(0, now=0.0) == "buffer 2 of 4; ucsf training step 0/120"
+    assert said(40, now=180.0) == "buffer 2 of 4; ucsf training step 40/120, ~6 min left"
+    assert said(40, now=240.0) == "buffer 2 of 4; ucsf training step 40/120, ~5 min left"
+    assert said(1, now=600.0, version=4) == "buffer 2 of 4; ucsf training step 1/120, ~8 min left"
+    assert said(121, now=800.0, version=4) == "buffer 2 of 4; ucsf training step 121/120"
+
+
+def test_of_very_many_sites_the_sentence_names_those_that_are_away_and_a_few_more() -> None:
+    members = Membership()
+    for number in range(200):
+        join(members, f"site-{number:03}", now=0.0)
+    members.left(Leave(site="site-150", session="s"), now=1.0)
+    text = waiting_sentence("buffer 2 of 4", members.views(), job="heart", now=2.0)
+    assert text.startswith("buffer 2 of 4; site-150 left 1 s ago, site-000 online, ")
+    assert text.endswith(", and 188 more sites")
 
 
 def test_a_site_that_left_for_a_reason_of_its_own_says_it() -> None:
@@ -46,7 +72,7 @@ def test_a_site_that_left_for_a_reason_of_its_own_says_it() -> None:
 
     text = waiting_sentence("waiting for sites: 0 of 1 accepted", members.views(), job="heart", now=4.0)
 
-    assert text.endswith("left: mercy (since 3 s: the site's policy cannot be read: 1 key wrong)")
+    assert text.endswith("; mercy left 3 s ago (the site's policy cannot be read: 1 key wrong)")
 
 
 def test_without_sites_only_the_reason_is_left() -> None:

@@ -192,8 +192,8 @@ def test_due_by_time_alone(rule: Strategy, state: Buffer, at: float | None) -> N
 @pytest.mark.parametrize(
     ("rule", "state", "words"),
     [
-        (strategy("buffered"), buffer("a", active="a b c d"), "waiting for 1 more update (1 of 2 in the buffer)"),
-        (strategy("buffered", buffer=3), buffer(active="a b c d"), "waiting for 3 more updates (0 of 3 in the buffer)"),
+        (strategy("buffered"), buffer("a", active="a b c d"), "waiting for 1 more update, buffer 1 of 2"),
+        (strategy("buffered", buffer=3), buffer(active="a b c d"), "waiting for 3 more updates, buffer 0 of 3"),
         (strategy("fedasync"), buffer(active="a"), "waiting for the next update"),
         (SYNC, buffer("a", active="a b c"), "waiting for 2 more sites (1 contributed)"),
     ],

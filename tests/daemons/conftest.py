@@ -30,10 +30,10 @@ from fedbus.local.federation import Daemon, LocalFederation, wait_until
 from fedbus.store.ledger import Ledger
 from fedbus.tasks.heart_disease import write_site_data
 from tests.other_processes import children, ended
+from tests.waits import SOON
 
 from .sealed_run import SealedRun, sealed_run
 
-SOON = timedelta(seconds=30)
 TOO_LATE = ("the job is finishing", "the job is finished")
 QUICK_STATUS = {"status_interval_s": 0.5}  # a lease of 1.5 s
 
@@ -118,6 +118,7 @@ class House:
         """The command `fedbus` as a process, run to its end; as submitter unless `url` is given."""
         program = Path(sys.executable).with_name("fedbus")
         settings = {"FEDBUS_BROKER_URL": url or self.running.url("submitter"), "FEDBUS_HOME": str(self.folder / "home")}
+        settings["FEDBUS_TIMEOUT_S"] = str(SOON.total_seconds())
         if (kit := self.running.kit("submitter")) is not None:
             settings["FEDBUS_KIT"] = str(kit)
         settings |= {f"FEDBUS_{key.upper()}": str(value) for key, value in env.items()}
@@ -127,7 +128,7 @@ class House:
             input=stdin,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=2 * SOON.total_seconds(),
             check=False,
         )
         return Said(code=done.returncode, out=done.stdout, err=done.stderr)

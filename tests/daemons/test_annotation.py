@@ -7,7 +7,6 @@ import json
 import os
 import socket
 from collections.abc import Iterator
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,8 @@ from safetensors.torch import load_file
 
 from fedbus.bench.annotation.label_server import LabelFolder, LabelServer, served
 from fedbus.local.federation import Daemon, wait_until
+from tests.waits import SOON
 
-SOON = timedelta(seconds=30)
 QUICK = {"status_interval_s": 0.3}
 LOCAL = {"steps": 1, "batch_size": 1, "learning_rate": 0.1, "evaluate": True}
 ENDLESS = {"versions": 100_000}

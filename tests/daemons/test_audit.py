@@ -21,6 +21,7 @@ from fedbus.store.audit import FOLDER, files_of, lines_of
 from fedbus.store.audit_check import verify
 from fedbus.store.audit_kinds import Kind
 from fedbus.store.audit_line import Head, Line
+from tests.acts import lasting
 
 from .conftest import QUICK_STATUS, SOON, House
 
@@ -121,7 +122,7 @@ def a_job_that_is_stopped_by_force(house: House) -> str:
 
 def what_breaks_the_protocol(house: House, job: str) -> None:
     """Messages that are none, an update that does not count with the head of another log, a wrong password."""
-    with pika.BlockingConnection(pika.URLParameters(house.running.url("cleveland"))) as connection:
+    with pika.BlockingConnection(lasting(house.running.url("cleveland"))) as connection:
         said = pika.BasicProperties(user_id="cleveland", type="join")
         connection.channel().basic_publish(t.SITES, "cleveland.join", b"{}", said)
     house.aggregator.wait_for("dead-letter", sender="cleveland")
@@ -131,7 +132,7 @@ def what_breaks_the_protocol(house: House, job: str) -> None:
     data = house.folder / "data" / "cleveland"
     cleveland = house.start_site("cleveland", data=data, **QUICK_STATUS)
     cleveland.wait_for("site-ready")
-    with pika.BlockingConnection(pika.URLParameters(house.running.url("aggregator"))) as connection:
+    with pika.BlockingConnection(lasting(house.running.url("aggregator"))) as connection:
         said = pika.BasicProperties(user_id="aggregator", type="offer")
         connection.channel().basic_publish(t.CONTROL, t.control_key_site("cleveland"), b"{}", said)
     cleveland.wait_for("control-message")

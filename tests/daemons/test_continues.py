@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +9,8 @@ import torch
 from safetensors.torch import load_file
 
 from fedbus.local.federation import wait_until
+from tests.waits import SOON
 
-SOON = timedelta(seconds=30)
 HEADS = {
     "task": "heart_disease",
     "task_config": {"hidden": 4},

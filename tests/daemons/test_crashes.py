@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from datetime import timedelta
 
 import pika
 import pytest
@@ -17,8 +16,9 @@ from fedbus.core.protocol.messages import VersionManifest
 from fedbus.errors import NoSuchQueueError
 from fedbus.local.federation import wait_until
 from fedbus.store.ledger import Ledger
+from tests.acts import lasting
+from tests.waits import SOON
 
-SOON = timedelta(seconds=30)
 PACED = {"step_delay_s": 0.05}  # a version takes a tenth of a second, so that there is time to kill
 
 
@@ -45,7 +45,7 @@ def model_log(house):
 
 def purge(url: str, queue: str) -> None:
     """Make the broker forget what waits in a queue."""
-    connection = pika.BlockingConnection(pika.URLParameters(url))
+    connection = pika.BlockingConnection(lasting(url))
     connection.channel().queue_purge(queue)
     connection.close()
 

@@ -11,6 +11,7 @@ import pytest
 
 from fedbus.bench.abuse.logins import site
 from fedbus.local.federation import wait_until
+from tests.acts import lasting
 
 HEADERS = {"schema": 1}
 SCORE = b'{"site":"hungary","job":"%s","version":1,"metrics":{"auc":NaN},"num_examples":1}'
@@ -56,7 +57,7 @@ def publish(manned_house, job):
     def call(exchange: str, key: str, kind: str, body: bytes) -> bytes:
         properties = pika.BasicProperties(type=kind, headers=HEADERS, user_id="hungary", message_id="broken")
         body = body.replace(b"%s", job.encode())
-        connection = pika.BlockingConnection(pika.URLParameters(manned_house.running.url("hungary")))
+        connection = pika.BlockingConnection(lasting(manned_house.running.url("hungary")))
         connection.channel().basic_publish(exchange, key.format(job=job), body, properties)
         connection.close()
         return body
@@ -67,7 +68,7 @@ def publish(manned_house, job):
 @pytest.fixture
 def dead_letter(manned_house):
     """Waits for the next dead letter and takes it: headers and body."""
-    connection = pika.BlockingConnection(pika.URLParameters(manned_house.running.url("aggregator")))
+    connection = pika.BlockingConnection(lasting(manned_house.running.url("aggregator")))
     channel = connection.channel()
 
     def letter():

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import sqlite3
-from datetime import timedelta
 
 import pytest
 
 from fedbus.local.federation import wait_until
 from fedbus.store.ledger_schema import TABLES_OF_A_JOB
-
-SOON = timedelta(seconds=60)
+from tests.waits import SOON
 
 
 def rows_of(house, job):

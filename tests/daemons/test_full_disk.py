@@ -6,14 +6,12 @@ import os
 import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
-from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from fedbus.local.federation import wait_until
-
-SOON = timedelta(seconds=60)
+from tests.waits import SOON
 
 
 @pytest.fixture

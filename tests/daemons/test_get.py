@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from datetime import timedelta
 
 import pytest
 import torch
@@ -12,8 +11,8 @@ from safetensors.torch import load_file
 from fedbus.core.spec.training import TrainingSpec
 from fedbus.errors import FedbusError
 from fedbus.local.federation import wait_until
+from tests.waits import SOON
 
-SOON = timedelta(seconds=30)
 NUMEL = 1_700_000  # 6.8 MB: more than the parts that are under way at once
 BIG = {"task_config": {"numel": NUMEL}}
 

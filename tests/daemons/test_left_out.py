@@ -11,6 +11,7 @@ from pika.exceptions import ChannelClosedByBroker, ConnectionClosedByBroker
 
 from fedbus.bus import topology as t
 from fedbus.local.federation import wait_until
+from tests.acts import lasting
 
 HEADERS = {"schema": 1}
 
@@ -27,14 +28,14 @@ def job(house):
 
 @pytest.fixture
 def hungary(house):
-    connection = pika.BlockingConnection(pika.URLParameters(house.running.url("hungary")))
+    connection = pika.BlockingConnection(lasting(house.running.url("hungary")))
     yield connection
     connection.close()
 
 
 def reads(house, stream: str) -> bytes | None:
     """The first record of a stream as hungary's login gets it; None when the broker refuses."""
-    with pika.BlockingConnection(pika.URLParameters(house.running.url("hungary"))) as connection:
+    with pika.BlockingConnection(lasting(house.running.url("hungary"))) as connection:
         channel = connection.channel()
         try:
             channel.basic_qos(prefetch_count=1)

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import os
-from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from fedbus.local.federation import wait_until
-
-SOON = timedelta(seconds=30)
+from tests.waits import SOON
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")

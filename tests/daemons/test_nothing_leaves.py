@@ -12,6 +12,7 @@ import pika
 import pytest
 
 from fedbus.bus import topology as t
+from tests.acts import lasting
 
 PATIENT = "Mustermann_Erika_1953"
 SAYS = re.compile("mustermann|erika", re.IGNORECASE)  # the year stands in times and sizes too
@@ -21,7 +22,7 @@ EXCHANGES = (t.SITES, t.UPDATES, t.CONTROL, t.JOBS, t.MODELS, t.EVENTS)
 @contextmanager
 def tap(url: str) -> Iterator[Callable[[], list[bytes]]]:
     """Everything that is said on the bus from now on: bodies, keys and headers."""
-    connection = pika.BlockingConnection(pika.URLParameters(url))
+    connection = pika.BlockingConnection(lasting(url))
     channel = connection.channel()
     queue = str(channel.queue_declare("fedbus.tap", durable=True, arguments={"x-queue-type": "classic"}).method.queue)
     for exchange in EXCHANGES:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import timedelta
 
 import pytest
 
@@ -19,8 +18,8 @@ from fedbus.bus.topology import BindingSpec, QueueSpec, Topology
 from fedbus.core.protocol import messages as m
 from fedbus.local.federation import wait_until
 from fedbus.trust.identity import Identity
+from tests.waits import SOON
 
-SOON = timedelta(seconds=30)
 PACED = {"step_delay_s": 0.05}
 COPIES = QueueSpec(name="copies", arguments={"x-queue-type": "classic"})
 EXCHANGES = ("fedbus.sites", "fedbus.updates", "fedbus.control", "fedbus.models")

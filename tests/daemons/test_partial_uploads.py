@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import timedelta
 
 import pytest
 
@@ -16,8 +15,8 @@ from fedbus.core.protocol import messages as m
 from fedbus.core.protocol.layout import Layout
 from fedbus.local.federation import wait_until
 from fedbus.store.ledger import Ledger
+from tests.waits import SOON
 
-SOON = timedelta(seconds=30)
 UPDATE = "site-b:0600d000:0"
 
 

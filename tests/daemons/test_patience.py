@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-from datetime import timedelta
 from typing import Any
 
 from fedbus.local.federation import Daemon, wait_until
+from tests.waits import SOON
 
 PATIENCE = 30
-SOON = timedelta(seconds=60)
 
 
 def newest_scored(aggregator: Daemon) -> int:

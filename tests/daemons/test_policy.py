@@ -19,6 +19,7 @@ import pytest
 from fedbus.bus import topology as t
 from fedbus.core.spec.site_policy import DAYS
 from fedbus.local.federation import Daemon, wait_until
+from tests.acts import lasting
 
 from .conftest import QUICK_STATUS, SOON, House
 
@@ -119,7 +120,7 @@ def mutations() -> Iterator[tuple[str, str]]:
 @contextmanager
 def tap(url: str, site: str) -> Iterator[Callable[[], list[tuple[str, bytes]]]]:
     """Everything that this login publishes from now on: types and bodies."""
-    connection = pika.BlockingConnection(pika.URLParameters(url))
+    connection = pika.BlockingConnection(lasting(url))
     channel = connection.channel()
     queue = str(channel.queue_declare("fedbus.tap", durable=True, arguments={"x-queue-type": "classic"}).method.queue)
     for exchange in (t.SITES, t.UPDATES, t.CONTROL, t.JOBS, t.MODELS, t.EVENTS):

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
-
 from fedbus.local.federation import wait_until
+from tests.waits import SOON
 
-SOON = timedelta(seconds=60)
 LIMIT = 40
 """20 N / K versions, for two sites and a buffer of one."""
 

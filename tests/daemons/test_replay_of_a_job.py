@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,8 @@ import torch
 from safetensors.torch import load_file
 
 from fedbus.local.federation import wait_until
+from tests.waits import SOON
 
-SOON = timedelta(seconds=30)
 KEEPING = {"keep_updates": 1, "checkpoint_interval_s": 0.3}
 VERSIONS = 12
 
@@ -119,10 +120,16 @@ def test_beside_a_running_aggregator_that_keeps_nothing_and_after_its_kill(house
     house.kill(house.aggregator)
     before = {path: path.read_bytes() for path in state_of(house).rglob("*") if path.is_file()}
     again = house.fedbus("replay", str(state_of(house)), "--job", job, "--verify", "-o", "json")
+    said = house.fedbus("report", job, "--to", "-", "-o", "json", "--state-dir", str(state_of(house)))
     del before[state_of(house) / "ledger.sqlite3-shm"]
     assert [path for path, content in before.items() if path.read_bytes() != content] == []
     assert again.json["identical"] is True
     assert again.json["to_version"] == house.versions(job)[-1].version
+    of_job = said.json["job"]
+    assert (of_job["state"], of_job["version"]) == ("running", house.versions(job)[-1].version)
+    assert of_job["sites"]["cleveland"]["updates"] == of_job["updates"] == len(house.folded(job))
+    assert "nobody was asked" in of_job["says"]
+    assert len(said.json["history"]) == of_job["version"] + 1
 
 
 @pytest.mark.parametrize("strategy", ["calibrated", "auto"])
@@ -146,3 +153,31 @@ def test_a_rule_that_remembers_is_replayed_to_the_bit_after_a_kill(house, strate
     # and people see which rule weighs, where it was chosen
     rule = house.job(job)["rule"]
     assert rule is None if strategy == "calibrated" else rule.startswith("calibrated: the slowest site, hungary, takes")
+
+
+def test_the_report_from_a_copy_of_the_state_folder_is_that_of_the_aggregator(manned_house, kept, tmp_path):
+    """Of a copy on a machine where nothing runs: the same facts, and the card of the same params."""
+    asked, read = tmp_path / "asked", tmp_path / "read"
+    said = manned_house.fedbus("report", kept, "--to", str(asked))
+    assert said.code == 0, said.err
+    moved = tmp_path / "elsewhere" / "state"
+    shutil.copytree(state_of(manned_house), moved)
+    nowhere = "amqp://submitter:x@127.0.0.1:9/none"
+    said = manned_house.fedbus("report", kept, "--to", str(read), "--state-dir", str(moved), url=nowhere)
+    assert said.code == 0, said.err
+
+    assert sorted(path.name for path in read.iterdir()) == ["MODEL_CARD.md", "card.json", "report.html", "report.json"]
+    ours, theirs = (json.loads((folder / "report.json").read_text()) for folder in (read, asked))
+    assert ours | {"made_at": 0} == theirs | {"made_at": 0}
+    cards = [json.loads((folder / "card.json").read_text()) for folder in (read, asked)]
+    assert cards[0] == cards[1]
+    html = (read / "report.html").read_text()
+    assert "<svg" in html
+    assert 'src="http' not in html
+
+    again = manned_house.fedbus("report", kept, "--to", str(read), "--state-dir", str(moved))
+    assert (again.code, "give --force" in again.err) == (2, True)
+    none = manned_house.fedbus("report", "nothing", "--to", "-", "--state-dir", str(moved))
+    assert (none.code, none.err) == (1, f"fedbus: no job 'nothing' in this ledger; newest jobs: {kept}\n")
+    empty = manned_house.fedbus("report", kept, "--to", "-", "--state-dir", str(tmp_path))
+    assert (empty.code, "expected the state folder of an aggregator" in empty.err) == (1, True)

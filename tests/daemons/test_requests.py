@@ -11,6 +11,7 @@ import pika
 import pytest
 
 from fedbus.core.protocol.messages import JobState
+from tests.acts import lasting
 
 REPLY_TO = "amq.rabbitmq.reply-to"
 ANSWER_WITHIN_S = 20.0
@@ -19,7 +20,7 @@ ANSWER_WITHIN_S = 20.0
 @pytest.fixture
 def ask(manned_house):
     """Publishes a request with pika and returns the answer."""
-    parameters = pika.URLParameters(manned_house.running.url("submitter"))
+    parameters = lasting(manned_house.running.url("submitter"))
 
     def call(key: str, body: bytes, *, user_id: str | None = "submitter") -> dict[str, Any]:
         asked = pika.BasicProperties(reply_to=REPLY_TO, user_id=user_id, message_id=uuid.uuid4().hex)
@@ -104,7 +105,7 @@ def test_same_message_twice_makes_one_job(manned_house):
     # given a spec published twice under one message id, as a client does that missed the confirm
     spec = json.dumps(manned_house.spec(name="twice")).encode()
     asked = pika.BasicProperties(user_id="submitter", message_id="the-same")
-    connection = pika.BlockingConnection(pika.URLParameters(manned_house.running.url("submitter")))
+    connection = pika.BlockingConnection(lasting(manned_house.running.url("submitter")))
     for _ in range(2):
         connection.channel().basic_publish("fedbus.jobs", "submit.submitter", spec, asked)
     connection.close()

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import mmap
-from datetime import timedelta
 from pathlib import Path
 
 from fedbus.runtime.faults import Point
+from tests.waits import SOON
 
 from .sealed_run import NUMEL, SUITE
 
-SOON = timedelta(seconds=30)
 PACED = {"step_delay_s": 0.05}
 SEALED = {"min_sites": 2, "codec": {"up": {"kind": "fp32"}, "down": "fp32"}}
 PIECE = 24

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -11,11 +10,11 @@ import torch
 from safetensors.torch import load_file, save_model
 
 from fedbus.local.federation import wait_until
+from tests.waits import SOON
 
 from .conftest import QUICK_STATUS
 from .site_package.ward_tasks import Network
 
-SOON = timedelta(seconds=30)
 KEEPING = {"keep_updates": 1, "checkpoint_interval_s": 0.2}
 SITE_PACKAGE = Path(__file__).with_name("site_package")
 STATISTICS = {"norm.running_mean", "norm.running_var"}

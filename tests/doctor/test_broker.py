@@ -18,6 +18,7 @@ from fedbus.bus.permissions import Permission, may_publish, may_read
 from fedbus.doctor.broker import examine_broker, own_queue, version
 from fedbus.doctor.finding import Area, Finding, Status
 from fedbus.trust.subjects import Role
+from tests.acts import lasting
 
 
 def examined(url: str, role: Role, *, own_daemon: bool = False) -> dict[str, Finding]:
@@ -46,7 +47,7 @@ def test_a_login_as_provisioned_is_fine(vhost, role):
 
 def test_nothing_is_published_and_nothing_is_taken(vhost):
     # given a message that waits for the site
-    connection = pika.BlockingConnection(pika.URLParameters(vhost.url("aggregator")))
+    connection = pika.BlockingConnection(lasting(vhost.url("aggregator")))
     channel = connection.channel()
     channel.confirm_delivery()
     channel.basic_publish(t.CONTROL, t.control_key_site("site-a"), b"{}")
@@ -84,7 +85,7 @@ def test_definitions_that_allow_too_much_are_a_warning(vhost):
 
 
 def test_a_site_whose_queue_was_never_made(vhost):
-    channel = pika.BlockingConnection(pika.URLParameters(vhost.url("aggregator"))).channel()
+    channel = pika.BlockingConnection(lasting(vhost.url("aggregator"))).channel()
     channel.queue_delete(t.site_queue("site-a"))
     channel.connection.close()
     found = examined(vhost.url("site-a"), Role.SITE)
@@ -133,7 +134,7 @@ def test_a_message_that_is_too_large_for_the_broker_is_told_apart(throw_away_nod
 )
 def test_a_clock_that_is_behind_the_aggregators_is_told_from_its_newest_event(vhost, minutes, status):
     # given an event that was said so many minutes after now, by this machine's clock
-    connection = pika.BlockingConnection(pika.URLParameters(vhost.url("aggregator")))
+    connection = pika.BlockingConnection(lasting(vhost.url("aggregator")))
     channel = connection.channel()
     channel.queue_bind(t.EVENTS, t.EVENTS, "#")
     channel.confirm_delivery()
@@ -145,7 +146,7 @@ def test_a_clock_that_is_behind_the_aggregators_is_told_from_its_newest_event(vh
 
 
 def test_an_event_that_is_none_says_nothing_of_the_clock(vhost):
-    connection = pika.BlockingConnection(pika.URLParameters(vhost.url("aggregator")))
+    connection = pika.BlockingConnection(lasting(vhost.url("aggregator")))
     channel = connection.channel()
     channel.queue_bind(t.EVENTS, t.EVENTS, "#")
     channel.confirm_delivery()

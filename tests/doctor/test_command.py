@@ -16,6 +16,8 @@ from typing import Any
 
 import pytest
 
+from fedbus.bus.url import BrokerUrl
+from fedbus.store.lock import StateLock
 from fedbus.trust.authority import Authority
 from tests.small_federation import subject, write_kit
 
@@ -98,6 +100,24 @@ def test_a_broker_that_hangs_ends_the_doctor_in_time(doctor, silent):
     assert "no answer within 10 s" in " ".join(done.stdout.split())
 
 
+def test_quick_asks_the_kernel_for_the_connection_of_a_daemon_that_runs(doctor, silent, tmp_path):
+    # given a daemon, here this process, that holds its folder
+    settings = {"FEDBUS_BROKER_URL": f"amqp://mercy:secret@127.0.0.1:{silent}/fedbus", "FEDBUS_SITE_NAME": "mercy"}
+    folder = tmp_path / "home" / "sites" / "mercy"
+    folder.mkdir(parents=True)
+    arguments = ("--quick", "-o", "json", "--data", tmp_path)
+    with StateLock(folder):
+        # when it is not connected, the way to the broker is looked at
+        assert by_check(doctor(*arguments, **settings))["port"]["status"] == "ok"
+        # and when it is, nobody is disturbed
+        with socket.create_connection(("127.0.0.1", silent)):
+            done = doctor(*arguments, **settings)
+    found = by_check(done)
+    assert done.returncode == 0
+    assert found["connection"]["text"] == f"process {os.getpid()} holds 1 to 127.0.0.1:{silent}"
+    assert not {"name", "port", "tls"} & set(found)
+
+
 def test_quick_logs_in_to_nothing(doctor, silent):
     done = doctor("--quick", "-o", "json", FEDBUS_BROKER_URL=f"amqp://mercy:secret@127.0.0.1:{silent}/fedbus")
     assert done.returncode == 0
@@ -126,3 +146,17 @@ def test_a_kit_without_the_folder_of_its_data_is_examined_all_the_same(doctor, s
     found = by_check(done)
     assert (found["certificate"]["status"], found["port"]["status"]) == ("ok", "fail")
     assert "site_data" in found["data"]["text"]
+
+
+def test_of_several_places_one_that_answers_is_enough(doctor, vhost, unused_tcp_port):
+    # given a broker of two places, at one of which nothing listens
+    url = BrokerUrl.parse(vhost.url("submitter"))
+    both = url.at([("127.0.0.1", unused_tcp_port), (url.host, url.port)]).with_password()
+    # when the doctor looks
+    done = doctor("-o", "json", FEDBUS_BROKER_URL=both)
+    # then the one that is silent is a warning, and it is said which answers
+    found = by_check(done)
+    assert done.returncode == 0, done.stdout
+    assert (found["port 1"]["status"], found["port 2"]["status"]) == ("warn", "ok")
+    assert f"1 of 2 answer: {url.address}; not 127.0.0.1:{unused_tcp_port}" in found["places"]["text"]
+    assert url.address in found["login"]["text"]

@@ -55,12 +55,15 @@ def params(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(("kind", "name"), [("torchscript", "model.pt"), ("onnx", "model.onnx")])
-def test_a_model_with_batch_normalisation_is_the_same_elsewhere(tmp_path: Path, kind: Any, name: str) -> None:
+def test_a_model_with_batch_normalisation_is_the_same_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: Any, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
     config = {"network": "bn_cnn"}
     network, params = Digits.network(config), tmp_path / "params.safetensors"
     state = {n: t + 0.1 for n, t in network.state_dict().items() if t.is_floating_point()}
     save_file(state, params)
-    card = export(detail("digits", config), version=7, params=params, kind=kind, to=tmp_path / "out")
+    card = export(detail("digits", config), version=7, params=params, kind=kind, to=Path("out"))
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(["MODEL_CARD.md", "card.json", name])
     assert "without fedbus; its output for an example differs by at most" in card["verified"]
 

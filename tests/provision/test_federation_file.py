@@ -15,6 +15,14 @@ def test_the_smallest_file_has_one_submitter_and_no_site() -> None:
     assert (found.submitters, found.sites, found.broker.port) == (("submitter",), (), 5671)
 
 
+def test_a_broker_of_several_nodes_names_them_all() -> None:
+    also = "[two.example.org, 'one.example.org:5673']"
+    text = f"federation: hearts\nbroker: {{host: one.example.org, port: 5672, also: {also}}}\n"
+    broker = FederationFile.parse(text, where="f.yaml").broker
+    assert broker.address == "one.example.org:5672,two.example.org:5672,one.example.org:5673"
+    assert broker.hosts == ("one.example.org", "two.example.org")
+
+
 def test_every_mistake_is_said_with_its_path() -> None:
     text = """
 federation: Hearts!
@@ -44,6 +52,9 @@ site: [q]
         (f"{WHOLE}federation: lungs\n", "given twice"),
         ("federation: hearts\n", "broker: is required"),
         ("federation: hearts\nbroker: {host: '-x'}\n", "no host name"),
+        ("federation: hearts\nbroker: {host: b, also: ['-x']}\n", "no host name"),
+        ("federation: hearts\nbroker: {host: b, also: ['c:x']}\n", "no port"),
+        ("federation: hearts\nbroker: {host: b, also: [b]}\n", "b:5671 stands there twice"),
         ("federation: hearts\nbroker: {host: b, folder: '/a\"b'}\n", "absolute path"),
         (f"{WHOLE}sites: [{', '.join(f's{n}' for n in range(700))}]\n", "at most 640"),
         (f"{WHOLE}sites: mercy\n", "expected a list"),

@@ -40,7 +40,7 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SiteSettings:
     kit, state = tmp_path / "kit", tmp_path / "state"
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "table.csv").write_text("1,2\n")
-    for path in (kit / "key.pem", state / "seal.key", state / "jobs" / "one" / "spec.json"):
+    for path in (kit / "key.pem", kit / "ca.pem", state / "seal.key", state / "jobs" / "one" / "spec.json"):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("secret")
     (tmp_path / "link").symlink_to(kit / "key.pem")
@@ -55,6 +55,17 @@ def seen(cage: Cage, **looks: str) -> dict[str, str]:
     return found
 
 
+def test_a_key_that_is_a_link_is_hidden_where_it_lies(settings: SiteSettings, tmp_path: Path) -> None:
+    # given a key that systemd keeps
+    key = tmp_path / "kit" / "key.pem"
+    (tmp_path / "credentials").mkdir()
+    key.rename(tmp_path / "credentials" / "site.key")
+    key.symlink_to(tmp_path / "credentials" / "site.key")
+    cage = trainer_cage(settings)
+    assert cage is not None
+    assert tmp_path / "credentials" / "site.key" in cage.hidden
+
+
 @needs_landlock
 def test_a_child_reads_data_and_writes_into_its_job_and_reads_no_key(settings: SiteSettings, tmp_path: Path) -> None:
     cage = trainer_cage(settings)
@@ -63,6 +74,7 @@ def test_a_child_reads_data_and_writes_into_its_job_and_reads_no_key(settings: S
         cage,
         key=f"open('{tmp_path}/kit/key.pem').read()",
         seal_key=f"open('{tmp_path}/state/seal.key').read()",
+        beside_the_key=f"open('{tmp_path}/kit/ca.pem').read()",
         by_link=f"open('{tmp_path}/link').read()",
         by_root=f"open('/proc/self/root{tmp_path}/kit/key.pem').read()",
         by_the_daemon=f"open('/proc/{os.getpid()}/root{tmp_path}/kit/key.pem').read()",

@@ -8,7 +8,7 @@ from pika.exceptions import AMQPConnectionError, ChannelClosedByBroker, StreamLo
 
 from fedbus.bus import topology
 from fedbus.bus.log_readers import readers_of
-from tests.acts import SITE_REFUSALS, channel_of, declare_job, parameters, publish, receive
+from tests.acts import SITE_REFUSALS, channel_of, declare_job, lasting, parameters, publish, receive
 
 SECRET = "0123456789abcdef" * 2
 MODEL_SIZE = topology.ModelLogSize(snapshot_bytes=1 << 20, delta_bytes=1 << 19, snapshot_every=10)
@@ -84,6 +84,6 @@ def test_a_password_opens_nothing_even_behind_a_certificate(provisioned):
 def test_amqp_without_tls_is_not_spoken_on_any_port_of_the_broker(provisioned):
     port = parameters(provisioned, "site-a").port
     with pytest.raises((AMQPConnectionError, StreamLostError)):
-        pika.BlockingConnection(pika.URLParameters(f"amqp://site-a:x@127.0.0.1:{port}/{provisioned.vhost}"))
+        pika.BlockingConnection(lasting(f"amqp://site-a:x@127.0.0.1:{port}/{provisioned.vhost}"))
     listening = provisioned.node.ctl("eval", "[element(3, L) || L <- rabbit_networking:active_listeners()].")
     assert listening.strip() in ("['amqp/ssl']", "[clustering,'amqp/ssl']")

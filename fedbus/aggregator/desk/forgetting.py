@@ -10,7 +10,6 @@ What is left is what others have of it: events in `fedbus.events` until they exp
 from __future__ import annotations
 
 import asyncio
-import os
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -27,6 +26,7 @@ from fedbus.core.protocol import messages as m
 from fedbus.core.protocol.answers import EndedJob
 from fedbus.errors import FedbusError, StoreError
 from fedbus.store.audit_kinds import Kind
+from fedbus.store.files import bytes_below
 from fedbus.store.ledger_schema import ANYBODY
 from fedbus.store.rows import JobRow
 from fedbus.store.spool import Spool
@@ -110,6 +110,7 @@ class Forgetting:
             await delete_queue(self._session, stream)
         gone = await self._tools.compute(self._remove_files, job)
         await self._tools.store(self._tools.ledger.forget_job, job)
+        self._tools.telemetry.metrics.forget(job)
         for site in sorted(sites - {ANYBODY}):
             await self._tools.announcer.tell(site, m.JobForgotten(job=job))
         return gone
@@ -124,12 +125,12 @@ class Forgetting:
         return ""
 
     def _sizes(self, jobs: Sequence[str]) -> list[int]:
-        return [sum(map(_bytes_below, self._folders(job))) for job in jobs]
+        return [sum(map(bytes_below, self._folders(job))) for job in jobs]
 
     def _remove_files(self, job: str) -> int:
         gone = 0
         for folder in self._folders(job):
-            gone += _bytes_below(folder)
+            gone += bytes_below(folder)
             try:
                 shutil.rmtree(folder)
             except FileNotFoundError:
@@ -140,15 +141,3 @@ class Forgetting:
 
     def _folders(self, job: str) -> list[Path]:
         return [self._state_dir / "jobs" / job, self._spool.archive(job), self._spool.folder(job)]
-
-
-def _bytes_below(folder: Path) -> int:
-    """Bytes of all files below a folder; 0 where there is none."""
-    total = 0
-    for path, _, names in os.walk(folder):
-        for name in names:
-            try:
-                total += (Path(path) / name).lstat().st_size
-            except OSError:
-                continue  # gone meanwhile
-    return total

@@ -211,7 +211,7 @@ class FrontDesk:
             case q.EndedQuery():
                 return a.Ended(ended=tuple(await self._forgetting.ended()))
             case q.AuditQuery():
-                return views.audit_heads(await self._tools.compute(self._tools.ledger.trust.audit_heads))
+                return await self._tools.compute(views.audit_heads, self._tools.ledger)
             case q.JobsQuery():
                 return a.Jobs(jobs=tuple(map(self._line, await self._rows())))
             case q.JobQuery() | q.ParamsQuery() | q.HistoryQuery():

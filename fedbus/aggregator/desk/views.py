@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from fedbus.aggregator.job.runner import JobRunner
 from fedbus.core.job.membership import Membership, SiteState, SiteView
+from fedbus.core.job.pace import left_s
 from fedbus.core.job.status_text import in_words, waiting_sentence
 from fedbus.core.protocol import answers as a
+from fedbus.core.protocol.layout import Layout
 from fedbus.core.protocol.messages import JobActivity, JobState
-from fedbus.store.audit_heads import KeptHead
 from fedbus.store.ledger import Ledger
 from fedbus.store.provenance import Provenance
 from fedbus.store.rows import JobRow
@@ -69,6 +69,7 @@ def job_detail(row: JobRow, runner: JobRunner | None, membership: Membership, of
     known: dict[str, Any] = {"spec": dict(row.spec), "result": row.result}
     known |= {name: getattr(of_ledger, name) for name in ("incidents", "refusals", "provenance")}
     known |= _line(row, runner, membership)
+    known["params_bytes"] = None if row.layout is None else 4 * Layout.from_dict(row.layout).numel
     if runner is None:
         of_sites: dict[str, Any] = (row.result or {}).get("sites", {})
         return a.JobDetail(sites={site: a.from_json(a.SiteInJob, of_sites[site]) for site in of_sites}, **known)
@@ -158,11 +159,12 @@ def site_line(view: SiteView) -> a.SiteLine:
         device=view.device,
         fedbus_version=view.fedbus_version,
         tasks=view.tasks,
-        jobs={job: _doing(activity) for job, activity in view.activities.items()},
+        jobs={job: _doing(activity, view, now=now) for job, activity in view.activities.items()},
     )
 
 
-def _doing(activity: JobActivity) -> a.Doing:
+def _doing(activity: JobActivity, view: SiteView, *, now: float) -> a.Doing:
+    left = left_s(activity, view.paces.get(activity.job), now=now)
     return a.Doing(
         activity=activity.phrase,
         version=activity.version,
@@ -171,6 +173,9 @@ def _doing(activity: JobActivity) -> a.Doing:
         detail=activity.note,
         device=activity.device,
         new_labels=_told(activity),
+        left_s=None if left is None else round(left, 1),
+        memory_used_bytes=activity.memory_used_bytes,
+        memory_bytes=activity.memory_bytes,
     )
 
 
@@ -191,7 +196,12 @@ def _site_in_job(site: str, runner: JobRunner, membership: Membership, numbers: 
     )
 
 
-def audit_heads(kept: Sequence[KeptHead]) -> a.AuditHeads:
-    """The heads of the sites' audit logs as they are answered."""
+def audit_heads(ledger: Ledger) -> a.AuditHeads:
+    """The heads of the sites' audit logs as they are answered, and what came from the sites."""
+    kept = ledger.trust.audit_heads()
     heads = (a.AuditHead(site=one.site, job=one.job, head=str(one.head), at=one.at) for one in kept)
-    return a.AuditHeads(heads=tuple(heads))
+    sent = (
+        a.Sent(site=site, job=job, updates=updates, update_bytes=size, at=at)
+        for site, job, updates, size, at in ledger.what_came()
+    )
+    return a.AuditHeads(heads=tuple(heads), sent=tuple(sent))

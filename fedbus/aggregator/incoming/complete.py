@@ -93,6 +93,11 @@ class Complete:
         """Updates of a site that wait."""
         return self._waiting[site]
 
+    @property
+    def count(self) -> int:
+        """How many updates wait."""
+        return self._waiting.total()
+
     async def room(self) -> None:
         """Wait while too many wait."""
         await self._room.wait()

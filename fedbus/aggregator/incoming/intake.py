@@ -32,6 +32,9 @@ from fedbus.core.protocol.messages import Chunk, UpdateManifest
 from fedbus.core.words import counted
 from fedbus.errors import ProtocolError
 from fedbus.runtime.faults import Point, Reached, nothing
+from fedbus.runtime.metrics import RECEIVED_BYTES
+from fedbus.runtime.telemetry import Telemetry
+from fedbus.runtime.tracing import HEADER, RECEIVE_UPDATE
 from fedbus.store.audit_heads import Differing
 from fedbus.store.ledger import RECEIVING, SPOOLED, Ledger
 from fedbus.store.rows import ChunkRow
@@ -92,9 +95,11 @@ class Intake:
         clock: Callable[[], float] = time.monotonic,
         reached: Reached = nothing,
         differs: TellDiffering | None = None,
+        telemetry: Telemetry | None = None,
     ) -> None:
         self._job = job
         self._differs = differs
+        self._telemetry = telemetry or Telemetry()
         self._told_differing: set[str] = set()
         self._ledger = ledger
         self._spool = spool
@@ -198,12 +203,17 @@ class Intake:
             useless = 0
             try:
                 message = self._admitted(envelope)
+                self._telemetry.metrics.add(
+                    RECEIVED_BYTES, len(envelope.body), job_id=self._job, site=envelope.user_id or ""
+                )
                 update_id = update_id_of(message)
                 if update_id in self._done:
                     useless = 1
                     repeated |= {update_id} if isinstance(message, UpdateManifest) else set()
                 elif self._uploads.add(message, now=now):
                     new.append(message)
+                    if isinstance(message, UpdateManifest):
+                        self._uploads.came_with(update_id, envelope.headers.get(HEADER))
                 else:
                     useless = int(self._uploads.repeats(update_id))
             except ProtocolError as exc:
@@ -237,6 +247,7 @@ class Intake:
             self._reached(Point.COMPLETE)
         for update_id in done:
             upload = self._uploads.pop(update_id)
+            self._trace(upload)
             self._done.add(update_id)
             if upload.manifest is not None:
                 reason = upload.problem or self._too_many(upload.site)
@@ -245,6 +256,14 @@ class Intake:
                 self._complete.put_nowait(
                     Unwanted(manifest=upload.manifest, reason=reason) if reason else upload.manifest
                 )
+
+    def _trace(self, upload: Upload) -> None:
+        """An update was received: from its first message here until it is recorded."""
+        began_at = time.time() - (self._clock() - upload.began_at)
+        span = self._telemetry.tracing.begin(
+            RECEIVE_UPDATE, f"{self._job}/{upload.update_id}", came=upload.traceparent, began_at=began_at
+        )
+        span.end(body_bytes=upload.body_bytes, chunks=upload.chunks)
 
     async def _tell_differing(self, differing: Iterable[Differing]) -> None:
         """A site is told of once, however often it sends a head that cannot be."""

@@ -56,6 +56,7 @@ class Upload:
 
     update_id: str
     site: str
+    began_at: float
     touched_at: float
     ask_at: float
     pause_s: float = RESEND_AFTER_S
@@ -66,6 +67,7 @@ class Upload:
     manifest: UpdateManifest | None = None
     excess: str = ""
     copies: int = 0
+    traceparent: str = ""
 
     @property
     def chunks(self) -> int:
@@ -176,7 +178,7 @@ class Uploads:
         upload = self._by_id.get(update_id)
         if upload is None:
             site = UpdateId.parse(update_id).site
-            upload = Upload(update_id=update_id, site=site, touched_at=now, ask_at=0.0)
+            upload = Upload(update_id=update_id, site=site, began_at=now, touched_at=now, ask_at=0.0)
             self._by_id[update_id] = upload
         upload.touch(now)
         return upload
@@ -194,6 +196,10 @@ class Uploads:
     def repeats(self, update_id: str) -> bool:
         """Whether more of an update came again than one more sending explains."""
         return self._by_id[update_id].repeats
+
+    def came_with(self, update_id: str, traceparent: object) -> None:
+        """The header of its manifest, whatever it is."""
+        self._by_id[update_id].traceparent = traceparent if isinstance(traceparent, str) else ""
 
     def pop(self, update_id: str) -> Upload:
         return self._by_id.pop(update_id)

@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from fedbus.aggregator.job import receipts
 from fedbus.aggregator.job.checkpointing import Checkpointing
 from fedbus.aggregator.job.verdicts import refuse
+from fedbus.aggregator.job.version_spans import begin_version
 from fedbus.aggregator.model.keeper import ModelKeeper, Outgoing
 from fedbus.aggregator.model.log import ModelLogWriter
 from fedbus.aggregator.tools import Tools
@@ -39,6 +40,8 @@ from fedbus.core.spec.training import TrainingSpec
 from fedbus.core.words import counted
 from fedbus.errors import DecodeError
 from fedbus.runtime.faults import Point
+from fedbus.runtime.metrics import COMMIT_S, FOLD_S, READ_S
+from fedbus.runtime.tracing import FOLD
 from fedbus.tensors.global_model import Inspection
 
 
@@ -65,6 +68,7 @@ class Folding:
         self._checkpoints = checkpoints
         self._log = log
         self._tools = tools
+        self._metrics = tools.telemetry.metrics
         self._remarks = Remarks()
         self._receipts: list[m.Receipt] = []
         self._untold: list[m.Receipt] = []
@@ -159,13 +163,20 @@ class Folding:
     def _fold_and_inspect(self, update_id: str) -> Inspection:
         """One way to the compute thread and back for an update, not two."""
         self._fold_scratch()
+        began = time.perf_counter()
         with body_errors():
-            return self._keeper.inspect(update_id)
+            inspection = self._keeper.inspect(update_id)
+        self._metrics.observe(READ_S, time.perf_counter() - began, job_id=self._job)
+        return inspection
 
     def _fold_scratch(self) -> None:
         if self._in_scratch is not None:
+            key, began_at, began = f"{self._job}/{self._in_scratch.update_id}", time.time(), time.perf_counter()
             self._keeper.fold(self._in_scratch)
             self._in_scratch = None
+            took_s = time.perf_counter() - began
+            self._metrics.observe(FOLD_S, took_s, job_id=self._job)
+            self._tools.telemetry.tracing.record(FOLD, key, began_at=began_at, ended_at=began_at + took_s)
 
     async def refused(self, verdict: Refused, manifest: m.UpdateManifest) -> None:
         """Make a refusal durable and known."""
@@ -204,18 +215,20 @@ class Folding:
     async def commit(self, reason: str | None = None) -> None:
         """Make the buffer a version and publish it; settles what was taken, in the same write."""
         await self._fold_last()
-        now = time.monotonic()
+        now, began_at = time.monotonic(), time.time()
         compared = self._aggregation.to_compare(now=now, reason=reason)
         gram = None if compared is None else await self._tools.compute(self._keeper.gram, compared)
         fact = self._aggregation.commit(now=now, reason=reason, gram=gram)
         await self._record(fact)
         self._tools.reached(Point.COMMIT_RECORDED)
         await self._checkpoints.read()
-        delta = await self._tools.compute(self._keeper.commit, fact)
+        delta = await self._tools.compute(self._make, fact)
         self._tools.reached(Point.COMMITTED)
         told, began = tuple(self._receipts), time.monotonic()
         self._receipts = []
+        sending = begin_version(self._tools.telemetry.tracing, self._job, fact, began_at=began_at)
         sent_bytes = await self._publish(delta, told, snapshot=self._log.wants_snapshot(fact.version))
+        sending.end(body_bytes=sent_bytes)
         now = time.monotonic()
         excluded = fact.combination.excluded if fact.combination else ()
         committed = events.VersionCommitted(
@@ -236,6 +249,12 @@ class Folding:
         self._since_version = now
         if self._checkpoints.due(now=now):
             await self._begin_save()
+
+    def _make(self, fact: Committed) -> Outgoing:
+        began = time.perf_counter()
+        made = self._keeper.commit(fact)
+        self._metrics.observe(COMMIT_S, time.perf_counter() - began, job_id=self._job)
+        return made
 
     async def _say_influence(self) -> None:
         """Whose influence is far from its share now, or is back."""

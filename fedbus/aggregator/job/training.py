@@ -34,7 +34,7 @@ from fedbus.aggregator.tools import Tools
 from fedbus.aggregator.trouble import first_of
 from fedbus.core.job.training import TrainingJob
 from fedbus.core.protocol import messages as m
-from fedbus.core.protocol.answers import BrokenScore, as_json
+from fedbus.core.protocol.answers import BrokenScore, BufferFill, as_json
 from fedbus.core.protocol.layout import Layout
 from fedbus.core.protocol.statistics import LEAST
 from fedbus.core.rules.aggregation import Aggregation
@@ -143,7 +143,9 @@ class Training:
 
     def details(self) -> dict[str, Any]:
         not_finite = self.life.not_finite.items()
+        have, size = self.aggregation.buffer_fill
         return {
+            "buffer": BufferFill(have=have, size=size),
             "check": None if self._gate is None else self._gate.report(),
             "means": self.life.means(),
             "not_finite": {

@@ -181,6 +181,7 @@ class Wiring:
             partial_ttl=timedelta(seconds=self._settings.partial_timeout_s),
             reached=tools.reached,
             differs=differs,
+            telemetry=tools.telemetry,
         )
 
     async def _open_log(self, job: str, spec: JobSpec, layout: Layout, epochs: Epochs | None) -> ModelLogWriter:

@@ -21,6 +21,7 @@ from collections.abc import Awaitable, Callable, Collection
 import structlog
 
 from fedbus.aggregator import audit as audit_lines
+from fedbus.aggregator.voice import counting
 from fedbus.aggregator.voice.dead_letters import DeadLetters
 from fedbus.audit.writer import Audit, NoAudit
 from fedbus.bus.consumer import Delivery
@@ -31,6 +32,7 @@ from fedbus.bus.publisher import Publisher
 from fedbus.bus.topology import EVENTS, control_key_all
 from fedbus.core.protocol import events
 from fedbus.core.protocol import messages as m
+from fedbus.runtime.metrics import Metrics, NoMetrics
 
 WAITING_MESSAGES = 10_000
 UNCONFIRMED = 16
@@ -45,7 +47,7 @@ Lane = asyncio.Queue[Envelope | asyncio.Event]
 class Announcer:
     """Run `run` as a task; everything else only queues. `keep` makes incidents durable, `dead` what is refused.
 
-    `audit` gets a line of each event that an audit log tells of.
+    `audit` gets a line of each event that an audit log tells of, `metrics` counts.
     """
 
     def __init__(
@@ -56,12 +58,14 @@ class Announcer:
         dead: Publisher,
         keep: Callable[[m.Event], Awaitable[None]],
         audit: Audit | None = None,
+        metrics: Metrics | None = None,
         unconfirmed: int = UNCONFIRMED,
     ) -> None:
         self._publisher = publisher
         self._post = post
         self._audit = audit or NoAudit()
-        self._dead = DeadLetters(dead, audit=self._audit)
+        self._metrics = metrics or NoMetrics()
+        self._dead = DeadLetters(dead, audit=self._audit, metrics=self._metrics)
         self._keep = keep
         self._window = unconfirmed
         self._orders: Lane = asyncio.Queue(WAITING_MESSAGES)
@@ -125,6 +129,7 @@ class Announcer:
         say = log.warning if type(happened) in _WARNINGS else log.info
         say(event.kind, job=job, site=event.site, text=event.text, **event.facts)
         audit_lines.note(self._audit, job, happened)
+        counting.count(self._metrics, job, happened, at=event.at)
         if type(happened) in events.INCIDENTS:
             await self._keep(event)
         await self._events.put(self._post.event(event))

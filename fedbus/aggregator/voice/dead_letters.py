@@ -22,6 +22,7 @@ from fedbus.bus.envelope import Envelope
 from fedbus.bus.publisher import Publisher
 from fedbus.bus.topology import DEAD, dead_key
 from fedbus.errors import PublishError
+from fedbus.runtime.metrics import DEAD_LETTERS, Metrics, NoMetrics
 from fedbus.store.audit_kinds import Kind
 
 ROOM_BYTES = 16 << 20
@@ -39,9 +40,15 @@ class DeadLetters:
     """Run `run` as a task. The publisher's connection carries nothing else."""
 
     def __init__(
-        self, publisher: Publisher, *, audit: Audit | None = None, clock: Callable[[], float] = time.monotonic
+        self,
+        publisher: Publisher,
+        *,
+        audit: Audit | None = None,
+        metrics: Metrics | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._audit = audit or NoAudit()
+        self._metrics = metrics or NoMetrics()
         self._publisher = publisher
         self._clock = clock
         self._waiting: asyncio.Queue[tuple[str, Envelope]] = asyncio.Queue()
@@ -68,6 +75,7 @@ class DeadLetters:
         kept = not self._waiting_bytes[sender] or (
             self._waiting_bytes[sender] + size <= SENDER_BYTES and self._waiting_bytes.total() + size <= ROOM_BYTES
         )
+        self._metrics.add(DEAD_LETTERS)
         self._log(envelope, reason, kept=kept)
         if kept:
             self._waiting_bytes[sender] += size

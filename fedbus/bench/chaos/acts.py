@@ -19,7 +19,7 @@ from typing import assert_never
 
 from fedbus.bench.chaos import mischief
 from fedbus.bench.chaos.evidence import receipts_in
-from fedbus.bench.chaos.plan import AGGREGATOR, Act, Deed
+from fedbus.bench.chaos.plan import AGGREGATOR, BROKER, Act, Deed, burden
 from fedbus.bench.chaos.proxy import Backstage, Proxy
 from fedbus.bench.chaos.stage import Stage
 from fedbus.broker.process import ProcessId
@@ -32,6 +32,9 @@ from fedbus.store.state_reader import StateReader
 SLOW_BYTES_PER_S = 200_000.0
 CLOCK_OFF_S = 600.0
 TICK_S = 0.1
+WHOLE_S = 1.0
+# Nodes that see each other again find out in a second that they are out of step.
+NOTICED_S = 5.0
 RECEIPTS = 20
 MISCHIEF_LIMIT = timedelta(seconds=30)
 
@@ -88,6 +91,10 @@ class Player:
     # -------------------------------------------------------------- the acts
 
     def _do(self, deed: Deed, number: int) -> None:
+        if not self._stage.broker_is_whole and burden(deed.act, deed.victim) == BROKER:
+            # one node at a time: a busy machine takes longer to start one
+            self._later(WHOLE_S, partial(self._do, deed, number))
+            return
         done = Done(deed=deed, at=time.time())
         self.done.append(done)
         self._tell(str(deed))
@@ -95,7 +102,7 @@ class Player:
         match deed.act:
             case Act.KILL_SITE | Act.KILL_AGGREGATOR:
                 stage.kill(name)
-                self._later(deed.for_s, lambda: stage.start(name))
+                self._later(deed.for_s, lambda: stage.start_again(name))
             case Act.KILL_BROKER:
                 stage.kill_broker()
                 self._later(deed.for_s, stage.start_broker)
@@ -105,10 +112,19 @@ class Player:
                 self._to_link(deed)
             case Act.CLOCK_AHEAD | Act.CLOCK_BEHIND | Act.HANG_STORAGE | Act.FILL_LOG:
                 self._to_machine(deed)
+            case Act.KILL_NODE | Act.STOP_NODE | Act.FREEZE_NODE | Act.CUT_NODE | Act.SILENCE_NODE:
+                stage.of_nodes.begin(deed.act, name)
+                self._later(deed.for_s, lambda: stage.of_nodes.heal(deed.act, name))
+                if deed.act in (Act.FREEZE_NODE, Act.SILENCE_NODE):
+                    self._later(deed.for_s + NOTICED_S, self._mend_nodes)
             case Act.REPEAT_UPDATES | Act.REPEAT_VERSIONS | Act.REPEAT_RECEIPTS:
                 self._repeat(done, random.Random(f"{self._seed}/{number}"))
             case _:
                 assert_never(deed.act)
+
+    def _mend_nodes(self) -> None:
+        if not self._stage.of_nodes.mend():
+            self._later(WHOLE_S, self._mend_nodes)
 
     def _to_process(self, deed: Deed) -> str:
         daemon = self._stage.daemon(deed.victim)

@@ -39,6 +39,11 @@ class Act(StrEnum):
     REPEAT_UPDATES = "updates sent again, shuffled"
     REPEAT_VERSIONS = "model log records sent again, shuffled"
     REPEAT_RECEIPTS = "receipts sent again, shuffled"
+    KILL_NODE = "node killed"
+    STOP_NODE = "node stopped"
+    FREEZE_NODE = "node frozen"
+    CUT_NODE = "node cut off from the others"
+    SILENCE_NODE = "node cut off from the others in silence"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,18 +91,26 @@ HABITS = {
     Act.REPEAT_UPDATES: Habits(share=4, peace_s=0.5),
     Act.REPEAT_VERSIONS: Habits(share=2, peace_s=0.5),
     Act.REPEAT_RECEIPTS: Habits(share=2, peace_s=0.5),
+    Act.KILL_NODE: Habits(share=6, lasts_s=(0.0, 5.0), peace_s=20.0),
+    Act.STOP_NODE: Habits(share=3, lasts_s=(3.0, 8.0), peace_s=20.0),
+    Act.FREEZE_NODE: Habits(share=2, lasts_s=(5.0, 25.0), peace_s=20.0),
+    Act.CUT_NODE: Habits(share=4, lasts_s=(2.0, 15.0), peace_s=20.0),
+    Act.SILENCE_NODE: Habits(share=2, lasts_s=(10.0, 25.0), peace_s=20.0),
 }
 ON_SITE = (Act.KILL_TRAINER, Act.KILL_SITE, Act.FREEZE_TRAINER, Act.FREEZE_SITE)
 ON_LINK = (Act.CUT, Act.STALL, Act.VANISH, Act.REFUSE, Act.SLOW)
 ON_CLOCK = (Act.CLOCK_AHEAD, Act.CLOCK_BEHIND)
 ON_MACHINE = (*ON_CLOCK, Act.HANG_STORAGE, Act.FILL_LOG)
+ON_NODE = (Act.KILL_NODE, Act.STOP_NODE, Act.FREEZE_NODE, Act.CUT_NODE, Act.SILENCE_NODE)
 MISCHIEF = (Act.REPEAT_UPDATES, Act.REPEAT_VERSIONS, Act.REPEAT_RECEIPTS)
 PAUSE_S = (0.3, 3.3)
 TRIES = 20
 
 
-def victims(act: Act, sites: tuple[str, ...]) -> tuple[str, ...]:
+def victims(act: Act, sites: tuple[str, ...], nodes: tuple[str, ...] = ()) -> tuple[str, ...]:
     """Who an act may meet."""
+    if act in ON_NODE:
+        return nodes
     if act in ON_SITE or act is Act.REPEAT_UPDATES:
         return sites
     if act in ON_LINK or act in ON_MACHINE:
@@ -105,22 +118,24 @@ def victims(act: Act, sites: tuple[str, ...]) -> tuple[str, ...]:
     return (BROKER,) if act is Act.KILL_BROKER else (AGGREGATOR,)
 
 
-def schedule(seed: int, sites: tuple[str, ...], *, within_s: float) -> tuple[Deed, ...]:
+def schedule(seed: int, sites: tuple[str, ...], *, within_s: float, nodes: tuple[str, ...] = ()) -> tuple[Deed, ...]:
     """The deeds of this seed in order of time; all have healed `within_s` seconds after the first moment.
 
-    Every act comes up once as soon as its victims are free, and then by its share.
+    Every act comes up once as soon as its victims are free, and then by its share. `nodes` are those of the broker when
+    it is a cluster: one of them at a time.
     """
     rng = random.Random(seed)
-    never = list(Act)
+    acts = [act for act in Act if victims(act, sites, nodes)]
+    never = list(acts)
     rng.shuffle(never)
-    shares = [HABITS[act].share for act in Act]
+    shares = [HABITS[act].share for act in acts]
     free_at: dict[str, float] = {}
     deeds: list[Deed] = []
     at_s = 0.0
     while at_s < within_s:
-        for act in (*never, *rng.choices(list(Act), shares, k=TRIES)):
+        for act in (*never, *rng.choices(acts, shares, k=TRIES)):
             for_s = round(rng.uniform(*HABITS[act].lasts_s), 1)
-            free = [v for v in victims(act, sites) if free_at.get(burden(act, v), 0.0) <= at_s]
+            free = [v for v in victims(act, sites, nodes) if free_at.get(burden(act, v), 0.0) <= at_s]
             if free and at_s + for_s <= within_s:
                 deed = Deed(at_s=at_s, act=act, victim=rng.choice(free), for_s=for_s)
                 deeds.append(deed)
@@ -137,6 +152,8 @@ def burden(act: Act, victim: str) -> str:
     Messages come again at any time; a process may be born with a wrong clock or into a log that is full. But an
     aggregator that starts with its clock ahead ends a job by `wall_time_s`: nothing tells that from a long absence.
     """
+    if act in ON_NODE:
+        return BROKER
     if act in ON_CLOCK and victim != AGGREGATOR:
         return f"clock {victim}"
     return f"{act} {victim}" if act in MISCHIEF or act is Act.FILL_LOG else victim

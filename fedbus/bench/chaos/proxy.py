@@ -11,7 +11,6 @@ import socket
 import threading
 from collections.abc import Coroutine
 from concurrent.futures import Future
-from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -24,11 +23,13 @@ PIECE_BYTES = 65536
 
 
 class Proxy:
-    """Passes connections on to the broker of an AMQP URL. Use it in one event loop: `up` first, `close` at the end."""
+    """Passes connections on to the broker of an AMQP URL, or to a host and port: `target`.
 
-    def __init__(self, broker: str) -> None:
-        target = BrokerUrl.parse(broker)
-        self._target = (target.host, target.port)
+    Use it in one event loop: `up` first, `close` at the end.
+    """
+
+    def __init__(self, broker: str | tuple[str, int]) -> None:
+        self.target = broker if isinstance(broker, tuple) else _place_of(broker)
         self._writers: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._gates: set[asyncio.Event] = set()
@@ -46,7 +47,7 @@ class Proxy:
 
     def url(self, url: str) -> str:
         """The same URL through this link."""
-        return replace(BrokerUrl.parse(url), host="127.0.0.1", port=self.port).with_password()
+        return BrokerUrl.parse(url).at([("127.0.0.1", self.port)]).with_password()
 
     def cut(self) -> None:
         """Break every connection at once; new ones are welcome."""
@@ -89,7 +90,7 @@ class Proxy:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            up_reader, up_writer = await asyncio.open_connection(*self._target)
+            up_reader, up_writer = await asyncio.open_connection(*self.target)
         except OSError:  # the broker is down, and so is this connection
             writer.transport.abort()
             return
@@ -119,6 +120,11 @@ class Proxy:
         self._gates.discard(gate)
 
 
+def _place_of(broker: str) -> tuple[str, int]:
+    url = BrokerUrl.parse(broker)
+    return url.host, url.port
+
+
 class Backstage:
     """An event loop in a thread of its own: links and mischief go on while the main thread starts processes.
 
@@ -127,6 +133,7 @@ class Backstage:
 
     def __enter__(self) -> Self:
         self._links: list[Proxy] = []
+        self._services: list[asyncio.Server] = []
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="backstage", daemon=True)
         self._thread.start()
@@ -140,7 +147,11 @@ class Backstage:
         self._thread.join()
         self._loop.close()
 
-    def link(self, broker: str, port: int) -> Proxy:
+    def keep(self, service: asyncio.Server) -> None:
+        """Close this in the end."""
+        self._services.append(service)
+
+    def link(self, broker: str | tuple[str, int], port: int) -> Proxy:
         """A link to the broker that takes connections at `port`."""
         link = Proxy(broker)
         self._links.append(link)
@@ -165,6 +176,8 @@ class Backstage:
     async def _end(self) -> None:
         for link in self._links:
             await link.close()
+        for service in self._services:
+            service.close()
         others = asyncio.all_tasks() - {asyncio.current_task()}
         for task in others:
             task.cancel()

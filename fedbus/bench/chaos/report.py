@@ -6,12 +6,13 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from fedbus.bench.chaos import check
 from fedbus.bench.chaos.acts import Done
 from fedbus.bench.chaos.check import LedgerRecord, SiteRecord
-from fedbus.bench.chaos.plan import AGGREGATOR, Act
+from fedbus.bench.chaos.plan import AGGREGATOR, BROKER, ON_NODE, Act
 from fedbus.bench.figures import Row, row
 from fedbus.core.protocol.messages import JobState
 from fedbus.core.rules.facts import Refused
@@ -65,6 +66,17 @@ def judge(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Pause:
+    """So many seconds without a version, and the acts that went on meanwhile."""
+
+    seconds: float
+    causes: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.seconds:.1f} s ({', '.join(self.causes) or 'nothing was done'})"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
     """One seed: what was done and what was found; `commits_at` in seconds since the epoch.
 
@@ -93,6 +105,19 @@ class Outcome:
                 waits.append((after[0] - done.at, str(done.deed.act)))
         return max(waits, default=(0.0, "nothing"))
 
+    @property
+    def longest_pause(self) -> Pause:
+        """The longest time from one version to the next, and what went on in it.
+
+        What happens to the broker or the aggregator stops everybody; where nothing did, all else that went on is named.
+        """
+        times = sorted(self.commits_at)
+        since, until = max(pairwise(times), key=lambda pair: pair[1] - pair[0], default=(0.0, 0.0))
+        meanwhile = [d.deed for d in self.done if d.at <= until and d.at + d.deed.for_s >= since]
+        of_all = [deed for deed in meanwhile if deed.act in ON_NODE or deed.victim in (BROKER, AGGREGATOR)]
+        causes = dict.fromkeys(f"{deed.act}: {deed.victim}" for deed in of_all or meanwhile)
+        return Pause(seconds=until - since, causes=tuple(causes))
+
     def rows(self) -> list[Row]:
         """As `fedbus bench` prints them; a row with a goal is a promise."""
         name, found, ledger = f"seed {self.seed}", self.found, self.found.ledger
@@ -105,6 +130,7 @@ class Outcome:
             row(f"{name}: updates sent more than once by their site", _again(found.sent), ""),
             row(f"{name}: snapshots that sites asked for", self.resyncs, ""),
             row(f"{name}: longest time without a version after an act ({act})", wait_s, "s"),
+            row(f"{name}: longest pause between two versions", self.longest_pause.seconds, "s"),
         ]
 
     def sentence(self) -> str:
@@ -117,6 +143,7 @@ class Outcome:
             f"seed {self.seed}: {len(self.done)} acts ({done}). {len(found.ledger.commits)} versions from"
             f" {len(found.ledger.folded)} updates; refused: {refused}; sent more than once by their site:"
             f" {_again(found.sent)}; longest time without a version after an act: {wait_s:.1f} s ({worst});"
+            f" longest pause between two versions: {self.longest_pause};"
             f" lost {len(found.failures[LOST])}, double {len(found.failures[DOUBLE])};"
             f" the job is {found.ledger.state}."
         )
@@ -129,6 +156,8 @@ class Outcome:
             "sentence": self.sentence(),
             "rows": self.rows(),
             "failures": self.found.sentences,
+            "longest_pause_s": round(self.longest_pause.seconds, 1),
+            "longest_pause_in": list(self.longest_pause.causes),
             "refused": dict(self.found.refused),
             "schedule": [
                 {

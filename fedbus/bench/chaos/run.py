@@ -17,7 +17,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -27,6 +27,7 @@ from typing import Any, TypeVar
 from fedbus.bench.chaos.acts import Player
 from fedbus.bench.chaos.check import stuck
 from fedbus.bench.chaos.evidence import connected_at, ledger_record, lines, replay_failures, site_record
+from fedbus.bench.chaos.nodes import NODES, Nodes
 from fedbus.bench.chaos.plan import AGGREGATOR, schedule
 from fedbus.bench.chaos.proxy import Backstage
 from fedbus.bench.chaos.report import Found, Outcome, judge
@@ -65,14 +66,17 @@ Tell = Callable[[str], None]
 T = TypeVar("T")
 
 
-def run_seed(seed: int, *, within_s: float, keep: Path | None, tell: Tell, kits: bool = False) -> Outcome:
+def run_seed(
+    seed: int, *, within_s: float, keep: Path | None, tell: Tell, kits: bool = False, cluster: bool = False
+) -> Outcome:
     """Run one seed and check it; `within_s` is how long the schedule is. Raises FedbusError when it cannot be run.
 
-    With `kits` the federation is a provisioned one: TLS alone, everything signed and sealed.
+    With `kits` the federation is a provisioned one: TLS alone, everything signed and sealed. With `cluster` its broker
+    has three nodes.
     """
     with Interrupts() as interrupts, workspace(keep, f"seed-{seed}") as (folder, forget):
         try:
-            outcome = _run(folder, seed, within_s, tell, ALLOWED if kits else None)
+            outcome = _run(folder, seed, within_s, tell, tls=ALLOWED if kits else None, cluster=cluster)
         finally:
             interrupts.shut()
         if outcome.found.ok:
@@ -82,11 +86,15 @@ def run_seed(seed: int, *, within_s: float, keep: Path | None, tell: Tell, kits:
         return outcome
 
 
-def _run(folder: Path, seed: int, within_s: float, tell: Tell, tls: Allowed | None) -> Outcome:
-    deeds = schedule(seed, SITES, within_s=within_s)
+def _run(folder: Path, seed: int, within_s: float, tell: Tell, *, tls: Allowed | None, cluster: bool) -> Outcome:
+    deeds = schedule(seed, SITES, within_s=within_s, nodes=NODES if cluster else ())
     spec = job_spec(f"chaos-{seed}", stop={"wall_time_s": AGE_S + within_s + HEAL_S})
-    with Backstage() as backstage, LocalFederation(folder, sites=SITES, tls=tls) as federation:
-        stage = Stage(federation, backstage, PACES_S)
+    with ExitStack() as stack:
+        backstage = stack.enter_context(Backstage())
+        nodes = Nodes(backstage) if cluster else None
+        made = nodes.cluster if nodes else None
+        federation = stack.enter_context(LocalFederation(folder, sites=SITES, tls=tls, cluster=made))
+        stage = Stage(federation, backstage, PACES_S, nodes)
         aggregator = stage.start(AGGREGATOR)
         for site in SITES:
             stage.start(site)

@@ -13,9 +13,12 @@ from pathlib import Path
 
 from fedbus.bench.chaos import machine
 from fedbus.bench.chaos.machine import Machine
+from fedbus.bench.chaos.nodes import Nodes
 from fedbus.bench.chaos.plan import AGGREGATOR, BROKER
 from fedbus.bench.chaos.proxy import Backstage, Proxy
 from fedbus.broker.process import free_port
+from fedbus.bus.url import BrokerUrl
+from fedbus.errors import FedbusError
 from fedbus.local.federation import Daemon, LocalFederation
 
 Settings = Mapping[str, object]
@@ -39,9 +42,18 @@ class Surprise:
 
 
 class Stage:
-    """The daemons of one federation whose broker is up. `paces_s` says how long each site pauses in each training."""
+    """The daemons of one federation whose broker is up. `paces_s` says how long each site pauses in each training.
 
-    def __init__(self, federation: LocalFederation, backstage: Backstage, paces_s: Mapping[str, float]) -> None:
+    `nodes` are those of the broker when it is a cluster.
+    """
+
+    def __init__(
+        self,
+        federation: LocalFederation,
+        backstage: Backstage,
+        paces_s: Mapping[str, float],
+        nodes: Nodes | None = None,
+    ) -> None:
         self.federation = federation
         self.surprises: list[Surprise] = []
         self._backstage = backstage
@@ -49,7 +61,11 @@ class Stage:
         self._daemons: dict[str, Daemon] = {}
         self._broker_is_up = True
         # not any free port: while the link is down the kernel would give it to somebody's outgoing connection
-        self._links = {name: backstage.link(federation.url(name), free_port()) for name in (AGGREGATOR, *paces_s)}
+        self.nodes = nodes
+        self._links = {
+            name: [backstage.link(place, free_port()) for place in places_of_broker(federation, name)]
+            for name in (AGGREGATOR, *paces_s)
+        }
         folder = federation.folder / "machines"
         folder.mkdir()
         self._machines = {name: Machine(folder / name) for name in (AGGREGATOR, *paces_s)}
@@ -59,7 +75,8 @@ class Stage:
 
     def start(self, name: str, **settings: object) -> Daemon:
         """Start a daemon, again if need be."""
-        url = self._links[name].url(self.federation.url(name))
+        places = [("127.0.0.1", link.port) for link in self._links[name]]
+        url = BrokerUrl.parse(self.federation.url(name)).at(places).with_password()
         if name == AGGREGATOR:
             daemon = self.federation.start_aggregator(broker_url=url, **AGGREGATOR_SETTINGS, **settings)
         else:
@@ -69,6 +86,11 @@ class Stage:
         self._daemons[name] = daemon
         return daemon
 
+    def start_again(self, name: str) -> None:
+        """Start one that is down; a machine that is late may have done it already."""
+        if name not in self._daemons:
+            self.start(name)
+
     def kill(self, name: str) -> None:
         """SIGKILL; one that is down stays down."""
         daemon = self._daemons.pop(name, None)
@@ -76,7 +98,7 @@ class Stage:
             daemon.stop(timedelta(0))
 
     def kill_broker(self) -> None:
-        """SIGKILL to the broker."""
+        """SIGKILL to the broker, to all its nodes at once."""
         self._broker_is_up = False
         self.federation.kill_broker()
 
@@ -84,6 +106,18 @@ class Stage:
         """Start the broker again, without waiting until it answers."""
         self.federation.start_broker()
         self._broker_is_up = True
+
+    @property
+    def of_nodes(self) -> Nodes:
+        """The broker's nodes; FedbusError when it is one node alone."""
+        if self.nodes is None:
+            raise FedbusError("this broker is no cluster")
+        return self.nodes
+
+    @property
+    def broker_is_whole(self) -> bool:
+        """Whether every node of a cluster serves; true for one node alone."""
+        return self.nodes is None or self.nodes.whole
 
     def daemon(self, name: str) -> Daemon | None:
         """None while it is killed."""
@@ -97,7 +131,12 @@ class Stage:
                 self.surprises.append(Surprise(at=time.time(), name=name, exit_code=daemon.exit_code, last_words=words))
                 self.start(name)
         node = self.federation.node
-        if self._broker_is_up and not node.status().running:
+        if self.nodes is not None:
+            if self._broker_is_up and (ended := self.nodes.ended()):
+                where = f"its log is in {node.base}"
+                self.surprises += [Surprise(at=time.time(), name=e, exit_code=None, last_words=where) for e in ended]
+                self.start_broker()
+        elif self._broker_is_up and not node.status().running:
             where = f"its log is in {node.base / 'log'}"
             self.surprises.append(Surprise(at=time.time(), name=BROKER, exit_code=None, last_words=where))
             self.start_broker()
@@ -114,17 +153,23 @@ class Stage:
     # -------------------------------------------------------------- links
 
     def on_link(self, name: str, change: Callable[[Proxy], None]) -> None:
-        """Do something to a daemon's link, in the event loop that it lives in."""
+        """Do something to a daemon's link, to each node of the broker, in the event loop that it lives in."""
 
         async def in_loop() -> None:
-            change(self._links[name])
+            for link in self._links[name]:
+                change(link)
 
         self._backstage.wait(in_loop())
 
     def link_up(self, name: str) -> None:
         """Take connections again."""
-        link = self._links[name]
-        self._backstage.wait(link.up(link.port))
+        for link in self._links[name]:
+            self._backstage.wait(link.up(link.port))
+
+
+def places_of_broker(federation: LocalFederation, login: str) -> list[tuple[str, int]]:
+    """Host and port of each node of the broker."""
+    return [(place.host, place.port) for place in BrokerUrl.parse(federation.url(login)).places]
 
 
 def make_data(folder: Path, site: str) -> Path:

@@ -23,6 +23,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from types import MappingProxyType
 
+from fedbus.core.job.pace import Pace
 from fedbus.core.job.skew import Skew
 from fedbus.core.protocol.messages import JobActivity, Join, Leave, SiteStatus
 
@@ -68,7 +69,8 @@ class Heard(StrEnum):
 class SiteView:
     """One site as it is known. `since`: when the state began. `activities`: by job, from the newest status.
 
-    skew: of its clock, in this session. seal_keys: what is sealed to the site goes to these, see `Join`.
+    paces: of its trainings, by job. skew: of its clock, in this session. seal_keys: what is sealed to the site goes to
+    these, see `Join`.
     """
 
     name: str
@@ -79,6 +81,7 @@ class SiteView:
     device: str
     fedbus_version: str
     activities: Mapping[str, JobActivity] = field(default_factory=lambda: MappingProxyType({}))
+    paces: Mapping[str, Pace] = field(default_factory=lambda: MappingProxyType({}))
     last_heard_at: float
     lease_until: float
     reason: str = ""
@@ -141,6 +144,7 @@ class Membership:
             state=SiteState.ONLINE,
             since=now if back else old.since,
             activities=MappingProxyType({activity.job: activity for activity in status.jobs}),
+            paces=MappingProxyType(_paces(status, old.paces, now=now)),
             last_heard_at=now,
             # max first: it turns a NaN from the wire into the minimum
             lease_until=now + min(max(MIN_LEASE_S, status.lease_s), MAX_LEASE_S),
@@ -206,3 +210,9 @@ class Membership:
         self._sites[site] = replace(
             self._sites[site], state=state, since=now, activities=MappingProxyType({}), reason=reason
         )
+
+
+def _paces(status: SiteStatus, before: Mapping[str, Pace], *, now: float) -> dict[str, Pace]:
+    """Of the jobs that the site still works for."""
+    told = ((doing.job, Pace.told(doing, before.get(doing.job), now=now)) for doing in status.jobs)
+    return {job: pace for job, pace in told if pace is not None}

@@ -1,4 +1,4 @@
-"""Why a job waits, as one sentence for people: 'waiting for 1 more update (1 of 2 in the buffer); training: mercy'.
+"""Why a job waits, as one sentence for people: 'waiting for 1 more update, buffer 1 of 2; mercy training step 40/120'.
 
 What lives here: pure functions from views to text. What may not: anything that decides.
 """
@@ -8,40 +8,49 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from fedbus.core.job.membership import SiteState, SiteView
+from fedbus.core.job.pace import left_s
 from fedbus.core.words import counted
 
 STOPPED = "stopped"
 """The reason of a site that was stopped in the ordinary way, see `Leave`: not worth a word."""
 MOST_REASON = 200
-_GONE = {SiteState.LOST: "offline", SiteState.LEFT: "left"}
+MOST_PLACES = 12
+LEAST_LEFT_S = 5.0
+"""Of a shorter rest nothing is said: it is over when it is read."""
 
 
 def waiting_sentence(what: str, sites: Iterable[SiteView], *, job: str, now: float) -> str:
     """Join what the job waits for with where its sites are.
 
-    `what` is from `Aggregation.waiting_for` or `Job.waiting_for`; `sites` are the sites of the job. Online sites are
-    grouped by what they say they do for it, the others by state, each group in order of names:
+    `what` is from `Aggregation.waiting_for` or `Job.waiting_for`; `sites` are the sites of the job. Those that are not
+    there come first, then those that do something for the job, in order of names; of very many the first few:
 
-        waiting for 1 more update (1 of 2 in the buffer); training: mercy (step 40/120), ucsf; offline: va (since 3 h)
+        waiting for 2 more updates, buffer 2 of 4; mercy offline 14 min, ucsf training step 40/120, ~6 min left
     """
-    groups: dict[str, list[str]] = {}
-    for site in sorted(sites, key=lambda view: (view.state is not SiteState.ONLINE, view.name)):
-        group, member = _place(site, job=job, now=now)
-        groups.setdefault(group, []).append(member)
-    return "; ".join([what, *(f"{group}: {', '.join(members)}" for group, members in groups.items())])
+    places = [_place(site, job=job, now=now) for site in sorted(sites, key=_order)]
+    if len(places) > MOST_PLACES:
+        places = [*places[:MOST_PLACES], f"and {len(places) - MOST_PLACES} more sites"]
+    return "; ".join(filter(None, (what, ", ".join(places))))
 
 
-def _place(site: SiteView, *, job: str, now: float) -> tuple[str, str]:
+def _order(site: SiteView) -> tuple[bool, bool, str]:
+    return site.state is SiteState.ONLINE, site.state is SiteState.LEFT, site.name
+
+
+def _place(site: SiteView, *, job: str, now: float) -> str:
     if site.state is not SiteState.ONLINE:
-        why = f": {site.reason:.{MOST_REASON}}" if site.state is SiteState.LEFT and site.reason != STOPPED else ""
-        return _GONE[site.state], f"{site.name} (since {span(now - site.since)}{why})"
+        why = f" ({site.reason:.{MOST_REASON}})" if site.state is SiteState.LEFT and site.reason != STOPPED else ""
+        away = span(now - site.since)
+        return f"{site.name} offline {away}" if site.state is SiteState.LOST else f"{site.name} left {away} ago{why}"
     activity = site.activities.get(job)
     if activity is None:
-        return "online", site.name
-    notes = [f"step {activity.step}/{activity.steps}"] if activity.steps > 0 else []
+        return f"{site.name} online"
+    steps = f" step {activity.step}/{activity.steps}" if activity.steps > 0 else ""
+    left = left_s(activity, site.paces.get(job), now=now)
+    notes = [f"~{span(left)} left"] if left is not None and left >= LEAST_LEFT_S else []
     notes += [activity.note] if activity.note else []
     notes += [counted(activity.new_labels, "new label")] if activity.new_labels > 0 else []
-    return activity.phrase, f"{site.name} ({', '.join(notes)})" if notes else site.name
+    return ", ".join((f"{site.name} {activity.phrase}{steps}", *notes))
 
 
 def in_words(names: Sequence[str]) -> str:

@@ -230,12 +230,21 @@ class CheckReport:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BufferFill:
+    """Updates, or sites that sent one, that are part of no version yet, and how many make one now."""
+
+    have: int = 0
+    size: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class JobDetail(JobLine):
     """One job with all that is known of it. `result` is kept once it has ended; what is None then, only a running has.
 
     means: of the sites' newest scores, by metric. declined: reasons by site. models: of a job that evaluates.
     check: of one that checks data, or that trains after a check.
-    provenance: None from an aggregator of an earlier release.
+    provenance: None from an aggregator of an earlier release. buffer: of a training that runs. params_bytes: of the
+    params that sites send, as float32; None: not known.
     """
 
     spec: Mapping[str, Any] = field(default_factory=dict)
@@ -250,13 +259,16 @@ class JobDetail(JobLine):
     models: tuple[ScoredModel, ...] | None = None
     provenance: Provenance | None = None
     check: CheckReport | None = None
+    buffer: BufferFill | None = None
+    params_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Doing:
     """What a site says that it does for one job: a phrase, and in `detail` what else there is to say of it.
 
-    new_labels: as in `SiteInJob`.
+    new_labels: as in `SiteInJob`. left_s: seconds that the training still takes, as it goes now; None: not known.
+    memory_used_bytes, memory_bytes: of the GPU that it trains on, 0 without one.
     """
 
     activity: str = ""
@@ -266,6 +278,9 @@ class Doing:
     detail: str = ""
     device: str = ""
     new_labels: int | None = None
+    left_s: float | None = None
+    memory_used_bytes: int = 0
+    memory_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -345,10 +360,25 @@ class Ended:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Sent:
+    """What came from a site for a job: so many whole updates, of so many bytes, the newest at `at`, since the epoch."""
+
+    site: str
+    job: str
+    updates: int = 0
+    update_bytes: int = 0
+    at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AuditHeads:
-    """The newest heads of the sites' audit logs by site and job; of each site the newest first."""
+    """The newest heads of the sites' audit logs by site and job; of each site the newest first.
+
+    sent: what came from the sites by site and job, of jobs that are not forgotten; none from an earlier release.
+    """
 
     heads: tuple[AuditHead, ...]
+    sent: tuple[Sent, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -363,7 +393,7 @@ Answer = (
     Accepted | Aborted | Forgotten | Rejected | JobDetail | ParamsOffer | Jobs | Sites | Ended | AuditHeads | History
 )
 
-_WRAPPED: Mapping[type, str] = {
+WRAPPED: Mapping[type, str] = {
     Accepted: "accepted",
     Aborted: "aborted",
     Forgotten: "forgotten",
@@ -391,7 +421,7 @@ def _interval_of(spread: Spread) -> Interval:
 def to_json(answer: Answer) -> dict[str, Any]:
     """An answer as it stands on the wire."""
     plain: dict[str, Any] = as_json(answer)
-    name = _WRAPPED.get(type(answer))
+    name = WRAPPED.get(type(answer))
     return plain if name is None else {name: plain}
 
 
@@ -408,7 +438,7 @@ def as_json(part: Any) -> Any:
 
 def from_json(kind: type[A], data: Mapping[str, Any]) -> A:
     """Read an answer of this kind, or a part of one. Raises DecodeError when it is none, also of a later release."""
-    name, known = _WRAPPED.get(kind), cast("Any", kind)
+    name, known = WRAPPED.get(kind), cast("Any", kind)
     try:
         found: A = _adapter(known).validate_python(data if name is None else data.get(name))
     except ValidationError as exc:
@@ -422,6 +452,19 @@ def _adapter(kind: type[Any]) -> TypeAdapter[Any]:
     return TypeAdapter(kind)
 
 
+_OF_DETAIL = (
+    "means",
+    "not_finite",
+    "declined",
+    "receiving",
+    "models",
+    "provenance",
+    "check",
+    "buffer",
+    "params_bytes",
+)
+
+
 def _left_out(part: Any) -> Collection[str]:
     """Names of fields that are not said."""
     match part:
@@ -433,9 +476,9 @@ def _left_out(part: Any) -> Collection[str]:
             always = ("num_examples", "influence", "share", "cosine", "new_labels")
             unknown = [name for name in always if getattr(part, name) is None]
             return [*unknown, *(("state", "activity", "version") if part.state is None else ())]
-        case Doing(new_labels=None):
-            return ("new_labels",)
+        case Doing():
+            memory = [] if part.memory_bytes else ["memory_used_bytes", "memory_bytes"]
+            return [*memory, *(name for name in ("new_labels", "left_s") if getattr(part, name) is None)]
         case JobDetail():
-            not_said = ("means", "not_finite", "declined", "receiving", "models", "provenance", "check")
-            return [name for name in not_said if getattr(part, name) is None]
+            return [name for name in _OF_DETAIL if getattr(part, name) is None]
     return ()

@@ -110,7 +110,7 @@ def body_of(request: Request) -> dict[str, Any]:
             return {"reason": reason} if reason else {}
         case Forget():
             return {"forget": True}
-    keys = {"what": _NAMES[type(request)]} | asdict(request)
+    keys = {"what": NAMES[type(request)]} | asdict(request)
     return {key: value for key, value in keys.items() if (key, value) not in (("after", BEFORE_ALL), ("seal_keys", {}))}
 
 
@@ -157,7 +157,7 @@ def _part(body: Mapping[str, Any]) -> PartQuery:
     return PartQuery(of=_text(body, "of"), offset=offset)
 
 
-_NAMES: Mapping[type, str] = {
+NAMES: Mapping[type, str] = {
     JobsQuery: "jobs",
     SitesQuery: "sites",
     EndedQuery: "ended",

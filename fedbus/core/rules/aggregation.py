@@ -152,9 +152,14 @@ class Aggregation:
         return f"{counted(sites, 'site')} of the {least} that every version needs contributed"
 
     def waiting_for(self) -> str:
-        """Say what the next version waits for, e.g. 'waiting for 1 more update (1 of 2 in the buffer)'."""
+        """Say what the next version waits for, e.g. 'waiting for 1 more update, buffer 1 of 2'."""
         what = self._strategy.waiting_for(self._view())
         return f"paused: {self.too_few}; {what}" if self.too_few else what
+
+    @property
+    def buffer_fill(self) -> tuple[int, int]:
+        """How much of what makes a version is in the buffer, and how much is wanted, see `Strategy.fill`."""
+        return self._strategy.fill(self._view())
 
     @property
     def memory(self) -> Memory:

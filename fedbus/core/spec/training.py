@@ -61,6 +61,8 @@ A complete example. Required are `name`, `task`, a rule in `stop`, and in `local
       wall_time_s: null
       target: null                   # e.g. {metric: auc, at_least: 0.8}
       patience: null                 # e.g. {versions: 10, metric: auc, better: higher}, or just 10
+    track: []                        # curves for these tools, where somebody runs `fedbus track`: tensorboard, mlflow,
+                                     # wandb-offline
     snapshot_every: null             # versions between two snapshots in the model log; null: the aggregator decides
 """
 
@@ -131,6 +133,7 @@ __all__ = [
 Patterns = Annotated[
     tuple[Annotated[str, Field(min_length=1, max_length=200)], ...], Field(strict=False, max_length=100)
 ]
+TrackTools = Annotated[tuple[Literal["tensorboard", "mlflow", "wandb-offline"], ...], Field(strict=False, max_length=3)]
 
 
 class TrainingSpec(JobSpec):
@@ -180,6 +183,8 @@ class TrainingSpec(JobSpec):
     """How numbers are coded on the wire."""
     stop: StopSpec
     """When the job ends: at least one rule; the first that is reached ends it."""
+    track: TrackTools = ()
+    """Curves for tensorboard, mlflow or wandb-offline, written by a `fedbus track` that somebody runs."""
     snapshot_every: Count | None = None
     """Versions between two whole models in the model log; null lets the aggregator decide."""
 
@@ -193,6 +198,7 @@ class TrainingSpec(JobSpec):
             "travel": [],
             "frozen": [],
             "min_contributors": 1,
+            "track": [],
             "priority": 0,
         }
     )

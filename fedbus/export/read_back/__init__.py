@@ -34,7 +34,7 @@ def read_back(kind: str, artifact: Path, example: Tensor) -> dict[str, Tensor]:
     with tempfile.TemporaryDirectory(prefix="fedbus-export-") as folder:
         given, out = Path(folder) / "example.safetensors", Path(folder) / "out.safetensors"
         save_file({"input": example.contiguous()}, given)
-        command = [sys.executable, "-I", str(program), str(artifact), str(given), str(out)]
+        command = [sys.executable, "-I", str(program), str(artifact.absolute()), str(given), str(out)]
         try:
             done = subprocess.run(
                 command,

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Callable
 
 from fedbus.core.job.seeds import training_seed
 from fedbus.core.protocol import messages as m
 from fedbus.core.spec.training import SyncSpec, TrainingSpec
+from fedbus.runtime.metrics import ENCODE_S, TRAIN_S
+from fedbus.runtime.telemetry import Telemetry
+from fedbus.runtime.tracing import ENCODE, TRAIN, UPDATE
 from fedbus.site.job import assignment
 from fedbus.site.job.local_model import LocalModel
 from fedbus.site.job.model_files import Held
@@ -36,6 +40,7 @@ class LocalTrainings:
         settings: SiteSettings,
         outbox: Outbox,
         put: Put,
+        telemetry: Telemetry,
     ) -> None:
         self.spec = spec
         self.base: Held | None = None
@@ -46,6 +51,7 @@ class LocalTrainings:
         self._job = job
         self._outbox = outbox
         self._put = put
+        self._telemetry = telemetry
         self._local = LocalModel(outbox.folder if spec.evaluate_local and settings.share_local_model else None)
         self._steps: int | None = None
         self._forgets_residual = False
@@ -82,7 +88,8 @@ class LocalTrainings:
             steps=self._steps,
             residual=residual,
         )
-        self.base = base
+        self.base, began_at = base, time.time()
+        span = self._telemetry.tracing.begin(UPDATE, f"{self._job}/{update_id}")
         try:
             reply = await trainer.ask(dataclasses.replace(command, local=self._local.next_path))
         finally:
@@ -94,10 +101,21 @@ class LocalTrainings:
                 self.trained_from = base.version
                 self._local.written(reply)
                 manifest = assignment.delta_manifest(self._job, update_id, reply, layout_digest=layout_digest)
+                self._seen(update_id, reply, began_at=began_at)
+                span.end(base_version=base.version, num_examples=reply.effort.num_examples, steps=reply.effort.steps)
                 self._put(manifest, reply.frame_sizes, residual)
                 self._forgets_residual = self._forgets_residual and not fresh
                 return reply
         raise TrainerDiedError(f"the trainer answered {type(reply).__name__} to Train")
+
+    def _seen(self, update_id: m.UpdateId, reply: p.Trained, *, began_at: float) -> None:
+        """How long the trainer took: it says so itself, for it exports nothing."""
+        metrics, tracing, key = self._telemetry.metrics, self._telemetry.tracing, f"{self._job}/{update_id}"
+        metrics.observe(TRAIN_S, reply.effort.seconds, job_id=self._job)
+        metrics.observe(ENCODE_S, reply.encode_s, job_id=self._job)
+        trained_at = began_at + reply.effort.seconds
+        tracing.record(TRAIN, key, began_at=began_at, ended_at=trained_at)
+        tracing.record(ENCODE, key, began_at=trained_at, ended_at=trained_at + reply.encode_s)
 
     def send_local(self, *, layout_digest: str) -> str:
         """Put the newest local model into the outbox; its update's id, or empty: there is none, or it is not shared."""

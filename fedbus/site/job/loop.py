@@ -28,6 +28,9 @@ from fedbus.core.protocol.activities import Activity
 from fedbus.core.spec.head import JobSpec
 from fedbus.core.spec.training import TrainingSpec
 from fedbus.errors import DiskFullError
+from fedbus.runtime.metrics import RESTARTS
+from fedbus.runtime.telemetry import Telemetry
+from fedbus.runtime.tracing import APPLY
 from fedbus.site.job import assignment
 from fedbus.site.job.attempts import Attempts
 from fedbus.site.job.data_duty import DataDuty
@@ -85,6 +88,7 @@ class TrainingLoop:
         labels: Labels | None = None,
         hand_back: HandBack | None = None,
         rules: SiteRules | None = None,
+        telemetry: Telemetry | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         stop_grace: timedelta = STOP_GRACE,
     ) -> None:
@@ -101,13 +105,14 @@ class TrainingLoop:
         self._labels = NewLabels(labels, spec.task)
         self._hand_back = hand_back or HandBack(job, spec, folder=Path(), receiver=None)
         self._rules = rules
+        self._telemetry = telemetry or Telemetry()
         self._withdrawn: Sayable | None = None
         self._waiting: Waiting | None = None
         self._yielded = False
         self._attempts = Attempts(patience_s=settings.patience_s, sleep=sleep)
         self._stop_grace_s = stop_grace.total_seconds()
         self._trainings = (
-            LocalTrainings(job, spec, settings=settings, outbox=outbox, put=self._put)
+            LocalTrainings(job, spec, settings=settings, outbox=outbox, put=self._put, telemetry=self._telemetry)
             if isinstance(spec, TrainingSpec)
             else None
         )
@@ -258,7 +263,13 @@ class TrainingLoop:
         self._said = assignment.activity(self._job, activity, detail=detail)
 
     def _on_progress(self, progress: p.Progress) -> None:
-        self._said = dataclasses.replace(self._said, step=progress.step, steps=progress.steps)
+        self._said = dataclasses.replace(
+            self._said,
+            step=progress.step,
+            steps=progress.steps,
+            memory_used_bytes=progress.memory_used_bytes,
+            memory_bytes=progress.memory_bytes,
+        )
 
     # the loop
 
@@ -383,6 +394,7 @@ class TrainingLoop:
         final = isinstance(exc, TrainerFailedError) and exc.fatal
         failed = self._attempts.failed(final=final, now=asyncio.get_running_loop().time())
         fatal, restarts = failed.fatal, failed.failures
+        self._telemetry.metrics.add(RESTARTS, job_id=self._job)
         log_trouble("trainer-trouble", self._job, exc, failures=restarts, fatal=fatal, retry_s=failed.pause_s)
         self._now(Activity.GAVE_UP if fatal else Activity.RESTARTING, detail=exc.said)
         await self._say(
@@ -485,9 +497,11 @@ class TrainingLoop:
             return loaded
         self._files.discard_retired()
         self._now(Activity.LOADING, detail=_number(held.version))
+        span = self._telemetry.tracing.begin(APPLY, f"{self._job}/{held.version}")
         reply = await trainer.ask(assignment.load(held, since=None if loaded is None else loaded.version))
         match reply:
             case p.Loaded():
+                span.end(version=held.version)
                 return held
             case p.LoadFailed(reason=reason, detail=detail):
                 # the trainer is empty now; a fresher snapshot may have come meanwhile, otherwise ask for one

@@ -111,10 +111,14 @@ class _Arriving:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kept:
-    """What an earlier process held, and the offset in the log of the manifest that completed it."""
+    """What an earlier process held, and the offset of the manifest that completed it in the model log of that name.
+
+    log: "" where an earlier release has kept it, which did not say.
+    """
 
     held: Held
     offset: int
+    log: str = ""
 
 
 class ModelFiles:
@@ -158,8 +162,8 @@ class ModelFiles:
         self.kept = None
         self._drop_all_but(set())
 
-    def remember(self, offset: int) -> None:
-        """Keep what is held for a later process; `offset` is that of the manifest that completed it.
+    def remember(self, offset: int, *, log: str = "") -> None:
+        """Keep what is held for a later process; `offset` is that of the manifest that completed it in the log.
 
         Not synced: after a loss of power the trainer finds another digest, and asks for a snapshot.
         """
@@ -167,7 +171,7 @@ class ModelFiles:
             return
         beside = self._folder / f"{_HELD}.tmp"
         with disk_errors("cannot keep model file", beside):
-            beside.write_text(json.dumps({"offset": offset, "held": _to_json(self._held)}))
+            beside.write_text(json.dumps({"offset": offset, "log": log, "held": _to_json(self._held)}))
             beside.replace(self._folder / _HELD)
 
     def skip_below(self, version: int) -> None:
@@ -323,5 +327,5 @@ def kept_in(folder: Path) -> Kept | None:
             chain=str(data["held"].get("chain", "")),
         )
         if all(file.is_file() for file in _files_of(held)):
-            return Kept(held=held, offset=int(data["offset"]))
+            return Kept(held=held, offset=int(data["offset"]), log=str(data.get("log", "")))
     return None

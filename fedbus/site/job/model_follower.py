@@ -14,12 +14,16 @@ from pathlib import Path
 import structlog
 
 from fedbus.bus import topology as t
+from fedbus.bus.envelope import Envelope
 from fedbus.bus.post import Post
 from fedbus.bus.stream import Record, Start, StreamReader
 from fedbus.core.protocol import messages as m
 from fedbus.core.protocol import wire
 from fedbus.errors import DecodeError, DiskFullError, LoginError, NoSuchQueueError, ProtocolError
 from fedbus.runtime.faults import Point, Reached
+from fedbus.runtime.metrics import TAKEN_BYTES
+from fedbus.runtime.telemetry import Telemetry
+from fedbus.runtime.tracing import HEADER, RECEIVE_VERSION
 from fedbus.site.job import model_wanted
 from fedbus.site.job.log_place import before_snapshot
 from fedbus.site.job.model_files import ModelFiles, Step
@@ -52,6 +56,7 @@ class ModelFollower:
         on_receipt: Callable[[m.Receipt], Awaitable[None]],
         on_lost: Callable[[], None],
         on_change: Callable[[], Awaitable[None]],
+        telemetry: Telemetry,
         reached: Reached,
         patience: timedelta = model_wanted.FIRST,
     ) -> None:
@@ -64,8 +69,10 @@ class ModelFollower:
         self._on_receipt = on_receipt
         self._on_lost = on_lost
         self._on_change = on_change
+        self._telemetry = telemetry
         self._reached = reached
         self._log = _log_of(job, post, folder=folder, ask=ask)
+        self._stream = ""
         self._wanted = ModelWanted(job, holds=lambda: files.held is not None, ask=ask, first=patience)
         self._started: asyncio.Future[StreamReader] = asyncio.get_running_loop().create_future()
 
@@ -74,18 +81,26 @@ class ModelFollower:
         """What people should know while no version is held; None while there is nothing."""
         return self._wanted.says
 
-    def begin(self, started: m.JobStarted) -> None:
+    def begin(self, started: m.JobStarted) -> bool:
         """Follow the model log that is named; "" is how earlier releases say the one of the job's name.
 
-        Raises ProtocolError.
+        With a kit every log is named, for the broker lets nobody read another: a job that names none, such as a check
+        of data, has none. False: another one is followed already, and all that came from it is of no use. Raises
+        ProtocolError.
         """
+        if not started.log and self._post.guard is not None:
+            return True
         stream = started.log or t.models_stream(self._job)
         if not t.is_models_stream(stream, self._job):
             raise ProtocolError(f"the job's start names {stream!r}, which is no model log of job {self._job}")
+        if self._stream not in ("", stream):
+            return False
+        self._stream = stream
         self._log.take_keys(started.keys)
         if not self._started.done():
             self._files.show_from(started.version)
             self._started.set_result(self._reader_of(stream))
+        return True
 
     async def run(self) -> None:
         """Follow until the log is gone. Raises ProtocolError when the site may not read it."""
@@ -95,6 +110,7 @@ class ModelFollower:
                 try:
                     message = await self._log.read(record.envelope)
                     if message is not None:
+                        self._note(message, record.envelope)
                         await self._when_there_is_room(message, record.offset)
                 except ProtocolError as exc:
                     log.warning("model-log-record", job=self._job, offset=record.offset, error=str(exc))
@@ -121,6 +137,7 @@ class ModelFollower:
         kept = self._files.kept
         if (
             kept is not None
+            and kept.log in ("", self._stream)
             and kept.offset <= newest.offset
             and manifest.snapshot_version <= kept.held.version <= manifest.version
         ):
@@ -138,6 +155,14 @@ class ModelFollower:
         except ProtocolError as exc:
             log.warning("model-log-record", job=self._job, offset=newest.offset, error=str(exc))
             return None
+
+    def _note(self, message: wire.Message, envelope: Envelope) -> None:
+        match message:
+            case m.Chunk(body=body):
+                self._telemetry.metrics.add(TAKEN_BYTES, len(body), job_id=self._job)
+            case m.VersionManifest(version=version) if self._telemetry.tracing.on:
+                came = str(envelope.headers.get(HEADER, ""))
+                self._telemetry.tracing.begin(RECEIVE_VERSION, f"{self._job}/{version}", came=came).end()
 
     async def _when_there_is_room(self, message: wire.Message, offset: int) -> None:
         """A full disk is waited out: the record is not acknowledged meanwhile."""
@@ -158,7 +183,7 @@ class ModelFollower:
                 before = self._files.held
                 step = self._files.manifest(message)
                 if step is Step.NEW_VERSION:
-                    self._files.remember(offset)
+                    self._files.remember(offset, log=self._stream)
                     log.info("version-held", job=self._job, version=message.version)
                 elif step is Step.GAP:
                     reason = Sayable(self._files.why or f"version {message.version} does not follow what is held")

@@ -15,6 +15,9 @@ import structlog
 from fedbus.core.protocol import messages as m
 from fedbus.errors import DiskFullError, PublishError, StoreError, WithheldError
 from fedbus.runtime.faults import Point, Reached
+from fedbus.runtime.metrics import LOCAL_UPDATES, SEND_S, SENT_BYTES
+from fedbus.runtime.telemetry import Telemetry
+from fedbus.runtime.tracing import SEND_UPDATE
 from fedbus.site.door import Lane, load_of
 from fedbus.store.outbox import Entry, Outbox
 from fedbus.training.sayable import Sayable
@@ -34,6 +37,7 @@ class Uploads:
         outbox: Outbox,
         lane: Lane,
         on_withheld: Callable[[Sayable], Awaitable[None]],
+        telemetry: Telemetry,
         reached: Reached,
         sleep: Callable[[float], Awaitable[None]],
     ) -> None:
@@ -41,6 +45,7 @@ class Uploads:
         self._outbox = outbox
         self._lane = lane
         self._on_withheld = on_withheld
+        self._telemetry = telemetry
         self._reached = reached
         self._sleep = sleep
         self._unsent: asyncio.Queue[m.UpdateId] = asyncio.Queue()
@@ -103,6 +108,8 @@ class Uploads:
         """What may never leave is deleted; where it is an update, there will be no other that may."""
         log.error("update-withheld", job=self._job, update=str(entry.update_id), text=why)
         self._outbox.remove(entry.update_id)
+        if entry.manifest.kind is m.UpdateKind.DELTA:
+            self._telemetry.metrics.add(LOCAL_UPDATES, job_id=self._job, outcome="withheld")
         if entry.manifest.kind is not m.UpdateKind.LOCAL:
             await self._on_withheld(why)
 
@@ -112,9 +119,13 @@ class Uploads:
         await self._lane.admit(manifest, await asyncio.to_thread(load_of, entry, seal))
         began = perf_counter()
         log.info("update-publishing", job=self._job, update=str(entry.update_id))
-        await self._lane.send_chunks(self._chunks(entry), seal=seal)
+        span = self._telemetry.tracing.begin(SEND_UPDATE, f"{self._job}/{entry.update_id}")
+        sent_bytes = await self._lane.send_chunks(self._chunks(entry), seal=seal)
         self._reached(Point.SITE_BEFORE_MANIFEST)
         await self._lane.send(manifest)
+        span.end(body_bytes=sent_bytes)
+        self._telemetry.metrics.add(SENT_BYTES, sent_bytes, job_id=self._job)
+        self._telemetry.metrics.observe(SEND_S, perf_counter() - began, job_id=self._job)
         self._reached(Point.SITE_CONFIRMED)
         log.info(
             "update-published",

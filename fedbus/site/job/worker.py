@@ -22,6 +22,8 @@ from fedbus.bus.stream import StreamReader
 from fedbus.core.protocol import messages as m
 from fedbus.core.spec.head import JobSpec
 from fedbus.runtime.faults import Point, Reached, nothing
+from fedbus.runtime.metrics import LOCAL_UPDATES
+from fedbus.runtime.telemetry import Telemetry
 from fedbus.site.door import Lane
 from fedbus.site.job import assignment, model_wanted
 from fedbus.site.job.hand_back import HandBack, Receiver
@@ -61,6 +63,7 @@ class JobWorker:
         labels: Labels | None = None,
         receiver: Receiver | None = None,
         rules: SiteRules | None = None,
+        telemetry: Telemetry | None = None,
         reached: Reached = nothing,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         patience: timedelta = model_wanted.FIRST,
@@ -69,17 +72,27 @@ class JobWorker:
         self._site = settings.site_name
         self._say = say
         self._reached = reached
+        telemetry = telemetry or Telemetry()
+        self._metrics = telemetry.metrics
         folder = make_folder(job_folder(settings, job))
         write_spec(folder, spec)
         self._outbox = Outbox(folder / "outbox", self._site)
         files = ModelFiles(folder / "model", chained=post.guard is not None)
         self._uploads = Uploads(
-            job, outbox=self._outbox, lane=lane, on_withheld=self.withdraw, reached=reached, sleep=sleep
+            job,
+            outbox=self._outbox,
+            lane=lane,
+            on_withheld=self.withdraw,
+            telemetry=telemetry,
+            reached=reached,
+            sleep=sleep,
         )
         self._trouble: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Has the error that a control message has met; it ends `run`, and not the daemon that hands messages out."""
         self._aggregator = ""
         self.ended = False
+        self.begins_anew = False
+        """The job goes on in another model log: whoever works for it begins again."""
         self._hand_back = HandBack(job, spec, folder=folder, receiver=receiver)
         self._loop = TrainingLoop(
             job,
@@ -95,6 +108,7 @@ class JobWorker:
             labels=labels,
             hand_back=self._hand_back,
             rules=rules,
+            telemetry=telemetry,
         )
         self._model = ModelFollower(
             job,
@@ -107,6 +121,7 @@ class JobWorker:
             on_receipt=self._receipt,
             on_lost=self._uploads.send_again,
             on_change=self._loop.wake,
+            telemetry=telemetry,
             reached=reached,
             patience=patience,
         )
@@ -121,6 +136,11 @@ class JobWorker:
         """What the site does for this job right now."""
         activity, wanted = self._loop.activity, self._model.trouble
         return activity if wanted is None else replace(activity, detail=wanted)
+
+    @property
+    def unsettled(self) -> int:
+        """Updates that await their receipt."""
+        return len(self._outbox.waiting)
 
     def try_now(self) -> None:
         """A person has changed something: what waits for its next try is tried at once."""
@@ -165,8 +185,11 @@ class JobWorker:
     async def on_control(self, message: ControlMessage) -> None:
         """Take a control message about this job; whoever hands it out gives an error that it meets to `fail`."""
         match message:
+            case m.JobStarted() if not self._model.begin(message):
+                log.warning("model-log-anew", job=self._job, text="the aggregator was restored from a backup")
+                self.begins_anew = True
+                await self._loop.stop()
             case m.JobStarted(session=session):
-                self._model.begin(message)
                 if session != self._aggregator:
                     self._aggregator = session
                     self._uploads.send_again()
@@ -195,8 +218,12 @@ class JobWorker:
         self._reached(Point.SITE_RECEIPT)
         log.debug("update-receipt", job=self._job, update=receipt.update_id, outcome=str(receipt.outcome))
         refused = receipt.outcome is m.Outcome.REFUSED
-        if not self._outbox.remove(m.UpdateId.parse(receipt.update_id), refused=refused):
+        update_id = m.UpdateId.parse(receipt.update_id)
+        entry = self._outbox.entry(update_id)
+        if not self._outbox.remove(update_id, refused=refused):
             return
+        if entry is not None and entry.manifest.kind is m.UpdateKind.DELTA:
+            self._metrics.add(LOCAL_UPDATES, job_id=self._job, outcome="refused" if refused else "folded")
         if refused:
             log.warning("update-refused", job=self._job, update=receipt.update_id, reason=receipt.reason)
         if receipt.rebase is not None:

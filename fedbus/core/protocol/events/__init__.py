@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Final
 
 from pydantic import TypeAdapter, ValidationError
 
-from fedbus.core.protocol.events.base import NOBODY, Happened, is_fact
+from fedbus.core.protocol.events.base import NOBODY, Happened, fact_names
 from fedbus.core.protocol.events.of_jobs import (
     BrokerBack,
     BrokerUnblocked,
@@ -196,7 +196,7 @@ def event_of(event: Event) -> Happened:
     """Read an event; Unknown when this release cannot. Never raises."""
     cls = BY_KIND.get(event.kind)
     if cls is not None:
-        said: dict[str, Any] = {name: value for name, value in event.facts.items() if is_fact(cls, name)}
+        said: dict[str, Any] = {name: event.facts[name] for name in fact_names(cls) if name in event.facts}
         try:
             found: Happened = _adapter(event.kind).validate_python({**said, "site": event.site, "told": event.text})
         except ValidationError:

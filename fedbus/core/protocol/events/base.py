@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from functools import cache
 from typing import Any, ClassVar, Final
 
 NOBODY: Final = "-"
@@ -34,8 +35,7 @@ class Happened:
     @property
     def facts(self) -> dict[str, Any]:
         """The fields for programs, as JSON-able data; one that is None is not said."""
-        names = (f.name for f in fields(self) if f.name not in _OWN and _IN_TEXT not in f.metadata)
-        said = ((name, getattr(self, name)) for name in names)
+        said = ((name, getattr(self, name)) for name in fact_names(type(self)))
         return {name: _plain(value) for name, value in said if value is not None}
 
 
@@ -47,9 +47,15 @@ def in_text(default: Any = "") -> Any:
     return field(default=default, metadata={_IN_TEXT: True})
 
 
-def is_fact(cls: type[Happened], name: str) -> bool:
-    """Whether an event of this kind has a fact of this name."""
-    return any(f.name == name and name not in _OWN and _IN_TEXT not in f.metadata for f in fields(cls))
+def fact_names(cls: type[Happened]) -> tuple[str, ...]:
+    """The facts that an event of this kind has, in order."""
+    known: Any = cls
+    return _fact_names(known)
+
+
+@cache
+def _fact_names(cls: Any) -> tuple[str, ...]:
+    return tuple(f.name for f in fields(cls) if f.name not in _OWN and _IN_TEXT not in f.metadata)
 
 
 def _plain(value: Any) -> Any:

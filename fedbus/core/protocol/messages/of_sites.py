@@ -33,6 +33,7 @@ class JobActivity:
     detail: what varies in it, such as the version that is loaded, or what else people should know.
     device: what its trainer computes on, such as 'cuda:1'; empty while there is none. new_labels: how many labels the
     site's data source has brought since the task was last trained there; -1: there is no source, or it is not told.
+    memory_used_bytes, memory_bytes: of the memory of that device while it trains; 0: it is no GPU.
     """
 
     job: str
@@ -43,6 +44,8 @@ class JobActivity:
     detail: str = ""
     device: str = ""
     new_labels: int = -1
+    memory_used_bytes: int = field(default=0, metadata=UNSAID)
+    memory_bytes: int = field(default=0, metadata=UNSAID)
 
     @property
     def phrase(self) -> str:

@@ -56,6 +56,9 @@ class Auto:
     def coefficients(self, buffer: Buffer, *, forgotten: Collection[str] = ()) -> tuple[float, float]:
         return self._rule(buffer.rule).coefficients(buffer, forgotten=forgotten)
 
+    def fill(self, buffer: Buffer) -> tuple[int, int]:
+        return self._rule(buffer.rule).fill(buffer)
+
     def due(self, buffer: Buffer, *, now: float) -> str | None:
         why = self._rule(buffer.rule).due(buffer, now=now)
         at = self.due_at(buffer)

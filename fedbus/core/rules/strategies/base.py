@@ -94,6 +94,9 @@ class Strategy(Protocol):
     def size(self, active: int) -> int:
         """Return the size of the buffer that is aimed at with so many active sites."""
 
+    def fill(self, buffer: Buffer) -> tuple[int, int]:
+        """Return how much of what makes a version is in the buffer, updates or sites, and how much is wanted."""
+
     def due(self, buffer: Buffer, *, now: float) -> str | None:
         """Say why the buffer, which is not empty, is to be committed now; None when it is not."""
 

@@ -67,8 +67,11 @@ class Buffered:
         power = self.power
         return math.fsum(examples_weight(entry.num_examples, power=power) for entry in buffer.entries), 0.0
 
+    def fill(self, buffer: Buffer) -> tuple[int, int]:
+        return len(buffer.entries), self.size(len(buffer.active))
+
     def due(self, buffer: Buffer, *, now: float) -> str | None:
-        have, size = len(buffer.entries), self.size(len(buffer.active))
+        have, size = self.fill(buffer)
         if have >= size:
             return f"{have} of {size} updates are in the buffer"
         return flush_reason(buffer, self.flush_after_s, now=now)
@@ -77,8 +80,8 @@ class Buffered:
         return flush_at(buffer, self.flush_after_s)
 
     def waiting_for(self, buffer: Buffer) -> str:
-        have, size = len(buffer.entries), self.size(len(buffer.active))
-        return f"waiting for {counted(max(0, size - have), 'more update')} ({have} of {size} in the buffer)"
+        have, size = self.fill(buffer)
+        return f"waiting for {counted(max(0, size - have), 'more update')}, buffer {have} of {size}"
 
 
 def sum_of_weights(entries: Sequence[Folded]) -> float:

@@ -42,6 +42,9 @@ class ByLocalSteps:
         normaliser, memory = self.inner.coefficients(replace(buffer, entries=entries), forgotten=forgotten)
         return normaliser / tau, memory
 
+    def fill(self, buffer: Buffer) -> tuple[int, int]:
+        return self.inner.fill(buffer)
+
     def due(self, buffer: Buffer, *, now: float) -> str | None:
         return self.inner.due(buffer, now=now)
 

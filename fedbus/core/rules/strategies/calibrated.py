@@ -76,8 +76,11 @@ class Calibrated:
         known = {site: slot for site, slot in buffer.memory.sites.items() if site not in forgotten}
         return _coefficients(known, buffer.memory.buffer)
 
+    def fill(self, buffer: Buffer) -> tuple[int, int]:
+        return len(buffer.sites), self.size(len(buffer.active))
+
     def due(self, buffer: Buffer, *, now: float) -> str | None:
-        have, size = len(buffer.sites), self.size(len(buffer.active))
+        have, size = self.fill(buffer)
         if have >= size:
             return f"updates of {have} of {size} sites are in the buffer"
         return flush_reason(buffer, self.flush_after_s, now=now)
@@ -86,8 +89,8 @@ class Calibrated:
         return flush_at(buffer, self.flush_after_s)
 
     def waiting_for(self, buffer: Buffer) -> str:
-        have, size = len(buffer.sites), self.size(len(buffer.active))
-        return f"waiting for {counted(max(0, size - have), 'more site')} ({have} of {size} in the buffer)"
+        have, size = self.fill(buffer)
+        return f"waiting for {counted(max(0, size - have), 'more site')}, buffer {have} of {size}"
 
 
 def _overdue(site: str, buffer: Buffer) -> bool:

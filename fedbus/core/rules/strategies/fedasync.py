@@ -33,6 +33,9 @@ class FedAsync:
     def coefficients(self, buffer: Buffer, *, forgotten: Collection[str] = ()) -> tuple[float, float]:
         return 1.0, 0.0
 
+    def fill(self, buffer: Buffer) -> tuple[int, int]:
+        return len(buffer.entries), 1
+
     def due(self, buffer: Buffer, *, now: float) -> str | None:
         return "every update makes a version"
 

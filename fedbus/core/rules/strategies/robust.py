@@ -53,6 +53,10 @@ class Robust:
     def coefficients(self, buffer: Buffer, *, forgotten: Collection[str] = ()) -> tuple[float, float]:
         return 1.0, 0.0
 
+    def fill(self, buffer: Buffer) -> tuple[int, int]:
+        have = len(buffer.sites)
+        return self.inner.fill(buffer) if have >= self.least else (have, self.least)
+
     def due(self, buffer: Buffer, *, now: float) -> str | None:
         return self.inner.due(buffer, now=now) if len(buffer.sites) >= self.least else None
 

@@ -39,6 +39,9 @@ class Sync:
     def coefficients(self, buffer: Buffer, *, forgotten: Collection[str] = ()) -> tuple[float, float]:
         return sum_of_weights(buffer.entries), 0.0
 
+    def fill(self, buffer: Buffer) -> tuple[int, int]:
+        return len(buffer.sites), len(buffer.sites) + self._missing(buffer)
+
     def due(self, buffer: Buffer, *, now: float) -> str | None:
         there, missing = buffer.sites, self._missing(buffer)
         if not missing:

@@ -1,0 +1,1 @@
+"""The status page in a real browser: first paint, and whether it stays smooth with many sites and events."""
