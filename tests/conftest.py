@@ -63,6 +63,8 @@ LONG = (
     "aggregator/",
 )
 VHOSTS_AT_ONCE = 10  # one import of ten costs about as much as three of one
+# A queue writes its statistics down every 5 s, also one whose test is long over: a tenth of a core for 100 federations.
+RARE_STATISTICS = "application:set_env(rabbit, quorum_tick_interval, 60000)."
 
 # How long an example takes says how busy the machine is.
 hypothesis.settings.register_profile("fedbus", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
@@ -134,6 +136,7 @@ class SharedNode:
                 shutil.rmtree(self.node.base, ignore_errors=True)
                 (folder / "next").write_text("0")
                 start(self.node)
+                self.node.ctl("eval", RARE_STATISTICS)
                 self.owner = True
 
     def fresh_vhost(self) -> str:

@@ -47,12 +47,12 @@ def learning(means: Curve, scores: Mapping[str, Curve]) -> str:
     sign = -1.0 if lower else 1.0
     best_at, best = max(known, key=lambda point: sign * point[1])
     way += "" if best_at == last_at else f"; the best was {best:.3f} at version {best_at:,}"
-    sites = [points for curve in scores.values() if len(points := _points(curve, name)) > 1]
-    better = sum(sign * (points[-1][1] - points[0][1]) > 0.0 for points in sites or [known])
+    sites = [curve for curve in scores.values() if len(curve) > 1 and name in curve.columns]
+    better = sum(sign * _change(curve, name) > 0.0 for curve in sites or [means])
     where = f", at {better} of {counted(len(sites), 'site')}" if sites else ""
-    if 2 * better <= len(sites or [known]):
+    if 2 * better <= len(sites or [means]):
         return f"Not so far{where if better else ''}: {way}."
-    going_on = any(_still_better(points, sign) for points in sites or [known])
+    going_on = any(_still_better(_points(curve, name), sign) for curve in sites or [means])
     return f"Yes{where}: {way}." if going_on else f"Not any more: {way}."
 
 
@@ -61,9 +61,18 @@ def _points(curve: Curve, name: str) -> Points:
     return [(v, value) for v, value in zip(curve.versions, column, strict=False) if math.isfinite(value)]
 
 
+def _change(curve: Curve, name: str) -> float:
+    """The last number of a column less its first one; looked for from the ends, for this is asked at every look."""
+    column = curve.columns[name]
+    first = next(filter(math.isfinite, column), 0.0)
+    return next(filter(math.isfinite, reversed(column)), 0.0) - first
+
+
 def _still_better(points: Points, sign: float) -> bool:
     """Whether the best of them is among the last, or there are too few to say that it is not."""
     values = [sign * value for _, value in points]
+    if not values:
+        return False
     since = len(values) - 1 - max(range(len(values)), key=lambda index: values[index])
     return since <= max(3, STILL * len(values))
 

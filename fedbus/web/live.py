@@ -18,7 +18,7 @@ import structlog
 
 from fedbus.console.fetch import AskedInVainError
 from fedbus.errors import FedbusError
-from fedbus.web.feed import BEAT_S, Feed, Trouble, as_told
+from fedbus.web.feed import BEAT_S, Feed, as_told
 from fedbus.web.job_view import View, curve_from, picture_of, said_as_told, sites_drawn, view_of
 from fedbus.web.pages.seam import Source
 
@@ -120,8 +120,7 @@ class Looks:
 
 async def job_messages(feed: Feed, looks: Looks, job: str, wanted: Sequence[str]) -> AsyncIterator[Message]:
     """Patches of the page of a job, for ever; `trouble` when the link of the page changes, `gone` at last."""
-    sent, first = Sent(), True
-    trouble: Trouble | None = None
+    sent, told = Sent(), ""
     while not feed.closed:
         patch: Message | None = None
         try:
@@ -131,9 +130,9 @@ async def job_messages(feed: Feed, looks: Looks, job: str, wanted: Sequence[str]
             return
         except FedbusError as exc:
             log.debug("page-look", job=job, reason=str(exc))  # the trouble says it
-        if first or trouble != feed.trouble:
-            trouble, first = feed.trouble, False
-            yield _message("link", {"trouble": as_told(trouble), "reading": feed.reading})
+        if told != (link := link_of(feed)):
+            told = link
+            yield {"event": "link", "data": link}
         if patch is not None:
             yield patch
         await feed.moved(within_s=LOOK_S)
@@ -141,7 +140,7 @@ async def job_messages(feed: Feed, looks: Looks, job: str, wanted: Sequence[str]
 
 async def beats(feed: Feed, answers: Source) -> AsyncIterator[Message]:
     """A beat for a page that asks for itself anew, when something may have changed; `link` as above."""
-    trouble: Trouble | None = None
+    told = ""
     seen: object = None
     first = True
     while not feed.closed:
@@ -150,14 +149,15 @@ async def beats(feed: Feed, answers: Source) -> AsyncIterator[Message]:
             now = (await answers.jobs(), await answers.sites())
         except FedbusError as exc:
             log.debug("page-beat", reason=str(exc))
-        if first or trouble != feed.trouble:
-            trouble = feed.trouble
-            yield _message("link", {"trouble": as_told(trouble), "reading": feed.reading})
+        if told != (link := link_of(feed)):
+            told = link
+            yield {"event": "link", "data": link}
         if not first and now != seen:
             yield {"event": "beat", "data": ""}
         seen, first = now, False
         await feed.moved(within_s=LOOK_S)
 
 
-def _message(event: str, data: dict[str, Any]) -> Message:
-    return {"event": event, "data": json.dumps(data, separators=(",", ":"), allow_nan=False)}
+def link_of(feed: Feed) -> str:
+    """What is away and since when, and how many events of the past have been read while they are; as JSON."""
+    return json.dumps({"trouble": as_told(feed.trouble), "reading": feed.reading}, separators=(",", ":"))
