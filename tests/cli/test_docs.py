@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +32,15 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", head.strip().lower()).replace(" ", "-") for head in heads}
 
 
+@cache
+def every_command() -> Any:
+    """All commands; they are made anew each time that typer is asked, which takes long."""
+    return typer.main.get_command(app)
+
+
 def wrong_words(line: str) -> list[str]:
     """Words of a command line that are no command, or no option of it."""
-    command: Any = typer.main.get_command(app)
+    command = every_command()
     words = [re.sub(r"[\[\],.:;)]", "", word).split("=")[0] for word in line.split()]
     while words and words[0] in getattr(command, "commands", {}):
         command = command.commands[words.pop(0)]
