@@ -10,6 +10,7 @@ from typing import Protocol
 from fedbus.core.rules.facts import Combination, Folded, Term
 from fedbus.core.rules.memory import Memory, Slot
 from fedbus.core.rules.site_stats import SiteStats
+from fedbus.core.words import counted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,6 +106,13 @@ class Strategy(Protocol):
 
     def waiting_for(self, buffer: Buffer) -> str:
         """Say what the buffer waits for, in plain words."""
+
+
+def buffer_words(fill: tuple[int, int], what: str) -> str:
+    """What a buffer of `fill`, (have, size), waits for: 'waiting for 1 more update, buffer 1 of 2'."""
+    have, size = fill
+    full = f"buffer {have} of {size}"
+    return full if have >= size else f"waiting for {counted(size - have, what)}, {full}"
 
 
 def examples_weight(

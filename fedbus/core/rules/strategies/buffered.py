@@ -13,11 +13,11 @@ from fedbus.core.rules.strategies.base import (
     Plan,
     Share,
     buffer_size,
+    buffer_words,
     examples_weight,
     flush_at,
     flush_reason,
 )
-from fedbus.core.words import counted
 
 MAX_BOOST = 3.0
 """The rate correction is at most MAX_BOOST * N / K, so that a site that is late on purpose gains little."""
@@ -80,8 +80,7 @@ class Buffered:
         return flush_at(buffer, self.flush_after_s)
 
     def waiting_for(self, buffer: Buffer) -> str:
-        have, size = self.fill(buffer)
-        return f"waiting for {counted(max(0, size - have), 'more update')}, buffer {have} of {size}"
+        return buffer_words(self.fill(buffer), "more update")
 
 
 def sum_of_weights(entries: Sequence[Folded]) -> float:

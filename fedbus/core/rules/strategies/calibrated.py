@@ -15,11 +15,11 @@ from fedbus.core.rules.strategies.base import (
     Plan,
     Share,
     buffer_size,
+    buffer_words,
     examples_weight,
     flush_at,
     flush_reason,
 )
-from fedbus.core.words import counted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,8 +89,7 @@ class Calibrated:
         return flush_at(buffer, self.flush_after_s)
 
     def waiting_for(self, buffer: Buffer) -> str:
-        have, size = self.fill(buffer)
-        return f"waiting for {counted(max(0, size - have), 'more site')}, buffer {have} of {size}"
+        return buffer_words(self.fill(buffer), "more site")
 
 
 def _overdue(site: str, buffer: Buffer) -> bool:
