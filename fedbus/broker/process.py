@@ -103,7 +103,7 @@ def signals_held() -> Iterator[None]:
 
 
 def spawn(command: Sequence[str], *, env: Mapping[str, str], output: Path, die_with_parent: bool) -> ProcessId:
-    """Start `command` in a session of its own, output appended to a file; it lives on after us.
+    """Start `command` in a session of its own, output appended to a file; it lives on after us, in that file's folder.
 
     With `die_with_parent` the kernel sends it SIGKILL when we end, in whatever way. The kernel means the *thread* that
     spawned it, so only the main thread may ask for it. NodeError when the program cannot be started. Call it, and keep
@@ -113,9 +113,11 @@ def spawn(command: Sequence[str], *, env: Mapping[str, str], output: Path, die_w
         if threading.current_thread() is not threading.main_thread():
             raise NodeError("die_with_parent works from the main thread only: the process would die with this thread")
         command = ["setpriv", "--pdeathsig", "KILL", *command]  # an exec, not a fork: pid and pdeathsig stay
-    program = shutil.which(command[0], path=env.get("PATH"))
-    if program is None:
+    if shutil.which(command[0], path=env.get("PATH")) is None:
         raise NodeError(f"the program {command[0]!r} is not on PATH {env.get('PATH')!r}; install it")
+    # Where it crashes Erlang writes its dumps into the folder that it runs in: not into that of whoever started it.
+    command = ["env", f"--chdir={output.parent.absolute()}", *command]
+    program = shutil.which("env", path=env.get("PATH")) or "/usr/bin/env"
     files = [
         (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
         (os.POSIX_SPAWN_OPEN, 1, str(output), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600),

@@ -62,6 +62,12 @@ def test_it_listens_on_loopback_only(shared_node):
     assert set(listening) <= {"127.0.0.1", "::1"}
 
 
+def test_it_leaves_nothing_in_the_folder_of_whoever_started_it(shared_node):
+    # where Erlang writes the dump of a crash
+    for process in processes(shared_node.node):
+        assert psutil.Process(process.pid).cwd().startswith(str(shared_node.node.base))
+
+
 def test_its_secrets_are_readable_by_their_owner_only(shared_node):
     base = shared_node.node.base
     assert mode(base) & 0o077 == 0
