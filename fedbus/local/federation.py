@@ -34,6 +34,8 @@ T = TypeVar("T")
 
 POLL_S = 0.02
 GRACE = timedelta(seconds=10)
+PATIENCE = timedelta(seconds=120)
+"""With what hangs: a busy machine is no reason to give up."""
 
 
 class Daemon:
@@ -81,7 +83,7 @@ class Daemon:
             if isinstance(record, dict):
                 yield record
 
-    def wait_for(self, event: str, *, within: timedelta = timedelta(seconds=30), **facts: object) -> dict[str, Any]:
+    def wait_for(self, event: str, *, within: timedelta = PATIENCE, **facts: object) -> dict[str, Any]:
         """The first log line of this event with these facts; FedbusError with the log's end when it does not come."""
 
         def found() -> dict[str, Any] | None:

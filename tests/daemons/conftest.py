@@ -115,13 +115,16 @@ class House:
         return next(as_json(s) for s in self.ask(lambda client: client.sites()) if s.site == name)
 
     def fedbus(self, *arguments: str, url: str | None = None, stdin: str = "", **env: object) -> Said:
-        """The command `fedbus` as a process, run to its end; as submitter unless `url` is given."""
+        """The command `fedbus` as a process, run to its end; as submitter unless `url` is given.
+
+        env: settings by their names, such as timeout_s, and variables as they are, such as COLUMNS.
+        """
         program = Path(sys.executable).with_name("fedbus")
         settings = {"FEDBUS_BROKER_URL": url or self.running.url("submitter"), "FEDBUS_HOME": str(self.folder / "home")}
         settings["FEDBUS_TIMEOUT_S"] = str(SOON.total_seconds())
         if (kit := self.running.kit("submitter")) is not None:
             settings["FEDBUS_KIT"] = str(kit)
-        settings |= {f"FEDBUS_{key.upper()}": str(value) for key, value in env.items()}
+        settings |= {key if key.isupper() else f"FEDBUS_{key.upper()}": str(value) for key, value in env.items()}
         done = subprocess.run(
             [program, *arguments],
             env={**os.environ, **settings},
@@ -177,7 +180,7 @@ class House:
         """Wait until a process has ended; a zombie has."""
         wait_until(lambda: ended(process), within=SOON, what=f"the end of process {process.pid}")
 
-    def exit_code(self, daemon: Daemon, *, within: timedelta = timedelta(seconds=10)) -> int:
+    def exit_code(self, daemon: Daemon, *, within: timedelta = SOON) -> int:
         """Wait until a daemon has ended and return its exit code."""
 
         def waited() -> tuple[int, int] | None:

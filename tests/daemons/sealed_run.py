@@ -48,7 +48,7 @@ def sealed_run(house: Any, federation: Any) -> SealedRun:
     to = house.folder / "model.safetensors"
     said = []
     for words in (("show", job), ("get", job, "--to", str(to)), ("audit", "heads")):
-        done = house.fedbus(*words, LOG_LEVEL="debug")
+        done = house.fedbus(*words, log_level="debug")
         assert done.code == 0, done.err
         said.append(done.out + done.err)
     house.stop_all()

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from fedbus.local.federation import wait_until
+from tests.waits import SOON
 
 
 @pytest.fixture(scope="module")
@@ -27,9 +28,9 @@ def test_aborted_job_stops_the_training_and_its_files_go(manned_house, aborted):
     # then the site stops its trainer and drops what it held of the job
     (site,) = [daemon for daemon in manned_house.running.daemons if daemon.name == "cleveland"]
     site.wait_for("job-ended", job=aborted, state="aborted")
-    wait_until(lambda: not manned_house.trainers(site), within=timedelta(seconds=10), what="the end of the trainer")
+    wait_until(lambda: not manned_house.trainers(site), within=SOON, what="the end of the trainer")
     files = manned_house.folder / "sites" / "cleveland" / "jobs" / aborted
-    wait_until(lambda: not files.exists(), within=timedelta(seconds=10), what="the end of the job's files")
+    wait_until(lambda: not files.exists(), within=SOON, what="the end of the job's files")
     # and the job says who ended it and why
     assert manned_house.job(aborted)["says"] == "aborted by submitter: wrong data"
 

@@ -24,8 +24,6 @@ from fedbus.core.protocol.messages import JobState
 from fedbus.errors import NodeError
 from fedbus.local.federation import LocalFederation, wait_until
 
-pytestmark = pytest.mark.timeout(300)
-
 SITES = ("site-a", "site-b")
 NAMES = {"fedbus@localhost", "fedbus2@localhost", "fedbus3@localhost"}
 SOON = timedelta(seconds=90)

@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
-
 from fedbus.core.rules.facts import Committed
-
-
-def at(event):
-    return datetime.fromisoformat(event["timestamp"])
 
 
 def test_standing_by_takes_over_when_the_first_is_killed_and_the_job_goes_on(manned_house):
@@ -22,12 +16,10 @@ def test_standing_by_takes_over_when_the_first_is_killed_and_the_job_goes_on(man
     text = second.wait_for("standing-by")["text"]
     assert f"in use by process {first.pid}" in text
     # when the first is killed
-    killed = datetime.now().astimezone()
     house.kill(first)
-    # then the second works within ten seconds, from where the first was
+    # then the second works, from where the first was
     second.wait_for("taking-over")
     committed = second.wait_for("version-committed")
-    assert at(committed) - killed < timedelta(seconds=10)
     house.ask(lambda client: client.abort(job, "seen enough"))
     house.ended(job, state="aborted")
     # the ledger knows: a kill between a version's fact and its log line leaves no line
