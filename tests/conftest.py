@@ -19,11 +19,13 @@ import signal
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import hypothesis
 import pytest
+import structlog
 
 from fedbus.broker.node import PrivateNode
 from fedbus.broker.process import free_port
@@ -76,6 +78,20 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 
 gc.set_threshold(100_000, 20, 50)  # to collect 6,000 tests makes objects that stay
+
+
+def _configured(configure: Callable[..., None], **how: Any) -> None:
+    """A logger that keeps how it was configured first would keep it for all tests of this process that come after."""
+    configure(**how | {"cache_logger_on_first_use": False})
+
+
+structlog.configure = partial(_configured, structlog.configure)
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_it_was() -> Iterator[None]:
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.hookimpl(trylast=True)

@@ -36,7 +36,8 @@ LONGEST_PLACE = 200
 _OURS = str(Path(fedbus.__file__).parent) + "/"
 _TASKS = (_OURS + "tasks/", _OURS + "imaging/")
 """Code of fedbus that reads a site's data: treated as any task's."""
-_NOBODYS = sys.stdlib_module_names | {"torch", "numpy"}
+# importlib_metadata stands in for the library's own as soon as anybody imports it
+_NOBODYS = sys.stdlib_module_names | {"torch", "numpy", "importlib_metadata"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -36,6 +36,7 @@ def test_status_as_json(fedbus_broker, tmp_path):
         "tls": False,
         "logins": [],
         "alarms": [],
+        "members": [],
     }
 
 

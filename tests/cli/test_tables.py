@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from fedbus.cli import jobs
 from fedbus.cli.tables import job_tables, jobs_table, print_tables, sites_table
+from fedbus.cli.watch import print_event
 from fedbus.core.protocol.answers import JobDetail, JobLine, SiteLine, from_json
 from fedbus.core.protocol.messages import Event
 
@@ -195,12 +195,12 @@ def test_no_text_of_anybody_moves_the_cursor(tables: Any, times: int, capsys: An
 
 def test_an_event_is_one_line_of_text_and_as_json_stays_what_it_was(capsys: Any) -> None:
     event = Event(at=0.0, job=HOSTILE, site=HOSTILE, kind=HOSTILE, text=HOSTILE, facts={"x": HOSTILE})
-    jobs.print_event(event, as_json=False)
+    print_event(event, as_json=False)
     line = capsys.readouterr().out
     assert line.count("\n") == 1
     assert line[:-1].isprintable()
     assert line.count(SHOWN) == 2
-    jobs.print_event(event, as_json=True)
+    print_event(event, as_json=True)
     line = capsys.readouterr().out
     assert line[:-1].isprintable()
     assert json.loads(line)["text"] == HOSTILE
