@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from fedbus.core.words import counted
 from fedbus.runtime.printable import printable
 
 
@@ -29,7 +30,7 @@ def backup(
     begun = time.monotonic()
     head = back_up(_folder(state_dir), to, release=__version__, at=time.time())
     size, spent_s = size_of(to.stat().st_size), time.monotonic() - begun
-    typer.echo(f"{printable(str(to))}: {len(head.jobs)} jobs, {size}, in {spent_s:.1f} s")
+    typer.echo(f"{printable(str(to))}: {counted(len(head.jobs), 'job')}, {size}, in {spent_s:.1f} s")
 
 
 def restore(
@@ -49,7 +50,9 @@ def restore(
     folder = _folder(state_dir)
     made = restore(file, folder, renamed=another_models_stream, at=time.time())
     head, when = made.head, time.strftime("%F %T %z", time.localtime(made.head.at))
-    typer.echo(f"{printable(str(folder))}: {len(head.jobs)} jobs as of {when}, by fedbus {printable(head.fedbus)}")
+    typer.echo(
+        f"{printable(str(folder))}: {counted(len(head.jobs), 'job')} as of {when}, by fedbus {printable(head.fedbus)}"
+    )
     versions = {each.job: each.version for each in head.jobs}
     for job in made.going_on:
         typer.echo(f"goes on          {printable(job)} at version {versions.get(job, 0)}")
