@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
-from fedbus.broker.process import POLL_S, answers, signals_held, spawn
+from fedbus.broker.process import POLL_S, ProcessId, answers, signals_held, spawn
 from fedbus.broker.record import Record
 from fedbus.errors import NodeError
 
@@ -38,7 +38,9 @@ class Launch:
         port = self.record.ports.epmd
         command = ["epmd", "-port", str(port), "-address", "127.0.0.1"]
         with signals_held():
-            found = spawn(command, env=self._env, output=self._log, die_with_parent=self._die_with_parent)
+            found = spawn(
+                command, env=self._env, output=self._log, die_with_parent=self._die_with_parent, folder=self._log.parent
+            )
             self.record = replace(self.record, epmd=found)
         self.record.write(self._base)
         self._await(port, answers)
@@ -47,9 +49,16 @@ class Launch:
         """Start RabbitMQ, without waiting."""
         command = [str(programs / "rabbitmq-server")]
         with signals_held():
-            found = spawn(command, env=self._env, output=self._log, die_with_parent=self._die_with_parent)
+            found = spawn(
+                command, env=self._env, output=self._log, die_with_parent=self._die_with_parent, folder=self._log.parent
+            )
             self.record = replace(self.record, broker=found)
         self.record.write(self._base)
+
+    def _spawned(self, command: list[str]) -> ProcessId:
+        """Where it crashes Erlang writes its dumps into the folder that it runs in: not that of whoever started it."""
+        whole = self._die_with_parent
+        return spawn(command, env=self._env, output=self._log, die_with_parent=whole, folder=self._log.parent)
 
     def await_broker(self) -> None:
         """Wait until RabbitMQ takes connections."""

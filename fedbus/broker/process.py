@@ -102,8 +102,10 @@ def signals_held() -> Iterator[None]:
             signal.raise_signal(missed)
 
 
-def spawn(command: Sequence[str], *, env: Mapping[str, str], output: Path, die_with_parent: bool) -> ProcessId:
-    """Start `command` in a session of its own, output appended to a file; it lives on after us, in that file's folder.
+def spawn(
+    command: Sequence[str], *, env: Mapping[str, str], output: Path, die_with_parent: bool, folder: Path | None = None
+) -> ProcessId:
+    """Start `command` in a session of its own, output appended to a file; it lives on after us. folder: where it runs.
 
     With `die_with_parent` the kernel sends it SIGKILL when we end, in whatever way. The kernel means the *thread* that
     spawned it, so only the main thread may ask for it. NodeError when the program cannot be started. Call it, and keep
@@ -115,9 +117,9 @@ def spawn(command: Sequence[str], *, env: Mapping[str, str], output: Path, die_w
         command = ["setpriv", "--pdeathsig", "KILL", *command]  # an exec, not a fork: pid and pdeathsig stay
     if shutil.which(command[0], path=env.get("PATH")) is None:
         raise NodeError(f"the program {command[0]!r} is not on PATH {env.get('PATH')!r}; install it")
-    # Where it crashes Erlang writes its dumps into the folder that it runs in: not into that of whoever started it.
-    command = ["env", f"--chdir={output.parent.absolute()}", *command]
-    program = shutil.which("env", path=env.get("PATH")) or "/usr/bin/env"
+    if folder is not None:
+        command = ["env", f"--chdir={folder.absolute()}", *command]
+    program = shutil.which(command[0], path=env.get("PATH")) or command[0]
     files = [
         (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
         (os.POSIX_SPAWN_OPEN, 1, str(output), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600),

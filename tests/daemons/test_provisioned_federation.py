@@ -70,6 +70,17 @@ def provision(federation: LocalFederation, *arguments: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_data_are_checked_where_the_broker_shows_no_log_that_is_not_named(federation):
+    # a check has no model, so it has no log: its sites must not ask for one that they may not read
+    spec = federation.folder / "check.yaml"
+    spec.write_text("name: look\ntask: heart_disease\nkind: data-check\nmin_sites: 2\n")
+    checked = fedbus(federation, "submit", str(spec)).strip()
+    wait_until(lambda: show(federation, checked)["state"] == "finished", within=SOON, what="the end of the check")
+    report = show(federation, checked)["result"]["check"]
+    assert set(report["sites"]) == set(SITES)
+    assert not report["cannot"]
+
+
 def test_hospitals_train_the_heart_job_over_tls_sealed_and_signed(federation, job):
     aggregator = federation.daemons[0]
     for site in SITES:
@@ -113,14 +124,3 @@ def test_a_site_that_is_revoked_is_put_out_and_the_job_says_so_and_goes_on(feder
     assert not [each for each in cleveland.events() if each["event"] == "broker lost"]
     fedbus(federation, "abort", job)
     aggregator.wait_for("job-ended", within=SOON, job=job)
-
-
-def test_data_are_checked_where_the_broker_shows_no_log_that_is_not_named(federation):
-    # a check has no model, so it has no log: its sites must not ask for one that they may not read
-    spec = federation.folder / "check.yaml"
-    spec.write_text("name: look\ntask: heart_disease\nkind: data-check\nmin_sites: 2\n")
-    checked = fedbus(federation, "submit", str(spec)).strip()
-    wait_until(lambda: show(federation, checked)["state"] == "finished", within=SOON, what="the end of the check")
-    report = show(federation, checked)["result"]["check"]
-    assert set(report["sites"]) == set(SITES)
-    assert not report["cannot"]
